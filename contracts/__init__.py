@@ -1,0 +1,1 @@
+"""What somebody outside a file relies on: definitions only, no sockets, no threads, nothing of ours imported."""

@@ -1,0 +1,90 @@
+"""The event: our in-memory form of a CloudEvent 1.0.
+
+Source: CloudEvents 1.0.2, https://github.com/cloudevents/spec (checked 2026-11); extensions `partitionkey`, `expirytime`
+and `traceparent` are its documented ones.
+"""
+
+import hashlib
+import re
+import uuid
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+Delivery = Literal["sync", "notify", "stream", "batch"]
+
+# Extension attributes, lower-case alphanumeric as the specification demands.
+PARTITION_KEY = "partitionkey"
+EXPIRY_TIME = "expirytime"
+TRACE_PARENT = "traceparent"
+DELIVERY = "delivery"
+OWNER = "owner"
+EVENT_ID = "eventid"
+EVENT_SOURCE = "eventsource"
+EVENT_TYPE = "eventtype"
+
+ATTRIBUTE_NAME = re.compile(r"^[a-z0-9]{1,20}$")
+_RESULT_NAMESPACE = uuid.UUID("6b1f3e0c-6a0f-5d3e-9c39-4d9d1d3a7f10")
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One accepted event.
+
+    Attributes:
+        id: unique within its source.
+        source: CloudEvents source, for webhooks the configured name.
+        time: RFC 3339 text, as received or as stamped by the gateway.
+        data: the request body, byte for byte; empty is not null.
+        extensions: CloudEvents extension attributes by lower-case name.
+    """
+
+    id: str
+    source: str
+    type: str
+    data: bytes
+    time: str = ""
+    subject: str = ""
+    datacontenttype: str = ""
+    dataschema: str = ""
+    extensions: dict[str, str] = {}
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """Return the event's own deadline, aware UTC; None when it has none or an unreadable one."""
+        return parse_time(self.extensions.get(EXPIRY_TIME, ""))
+
+    @property
+    def key(self) -> bytes | None:
+        """Return the partition key's bytes; None when the event has none."""
+        text = self.extensions.get(PARTITION_KEY)
+        return None if text is None else text.encode()
+
+    @property
+    def owner(self) -> str:
+        """Return whose event this is (API key id); empty for webhooks."""
+        return self.extensions.get(OWNER, "")
+
+
+def parse_time(text: str) -> datetime | None:
+    """Read an RFC 3339 instant; None when it is not one or has no offset."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def format_time(instant: datetime) -> str:
+    """Write an aware instant as RFC 3339 in UTC with milliseconds."""
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def result_id(source: str, event_id: str) -> str:
+    """Return the id of an event's terminal record: derived, so that any consumer recognises a duplicate."""
+    return str(uuid.uuid5(_RESULT_NAMESPACE, f"{source}\n{event_id}"))
+
+
+def digest_id(source: str, body: bytes) -> str:
+    """Return an id for an event that brought none: the same body from the same source gets the same id."""
+    return "sha256-" + hashlib.sha256(source.encode() + b"\n" + body).hexdigest()[:40]

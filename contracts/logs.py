@@ -1,0 +1,47 @@
+"""Log set-up and the names of log fields; one canonical line per event per process."""
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+from contracts.settings import LogSettings
+
+# Fields of the canonical lines; a name that is not here does not go into one.
+FIELDS = frozenset(
+    {
+        "event_id", "source", "type", "subject", "lane", "route", "topic", "partition", "offset", "key_id", "scheme",
+        "status", "reason", "detail", "outcome", "attempt", "attempts", "provider", "model", "error", "duration_s",
+        "wait_s", "age_s", "input_tokens", "output_tokens", "cost_usd", "body_bytes", "retry_after_s", "owner", "path",
+    }
+)  # fmt: skip
+
+
+def configure(settings: LogSettings) -> None:
+    """Send structured log lines, and those of the libraries, to standard error."""
+    level = getattr(logging, settings.level.upper())
+    text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
+    renderer: Processor = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, renderer])  # fmt: skip
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+def logger(component: str) -> FilteringBoundLogger:
+    """Return a logger whose lines name their component."""
+    bound: FilteringBoundLogger = structlog.get_logger(component=component)
+    return bound

@@ -1,0 +1,102 @@
+"""Every metric of every process: names, labels and buckets are a contract with dashboards and alerts.
+
+Rules: prefix `penstock_`, base units, `_total` for counters, bounded labels only (configured names and slugs; never an
+event id, a key, or text from outside). Source: Prometheus naming rules, checked by promtool in the tests.
+"""
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+ProcessCollector(registry=REGISTRY)
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# OpenTelemetry GenAI: 0.01 .. 81.92 s, doubling.
+_CALL = tuple(0.01 * 2**n for n in range(14))
+_AGE = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 86400.0)
+
+
+def _counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+    return Counter(f"penstock_{name}", text, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+    return Gauge(f"penstock_{name}", text, labels, registry=REGISTRY)
+
+
+def _histogram(name: str, text: str, labels: Sequence[str], buckets: tuple[float, ...]) -> Histogram:
+    return Histogram(f"penstock_{name}", text, labels, buckets=buckets, registry=REGISTRY)
+
+
+HTTP_REQUESTS = _counter("http_requests_total", "Requests answered by the gateway.", ("endpoint", "status"))
+HTTP_DURATION = _histogram("http_request_duration_seconds", "Time from request to answer.", ("endpoint",), _FAST)
+WEBHOOKS = _counter(
+    "webhook_events_total",
+    "Webhooks by what became of them: accepted, or the reason of the refusal.",
+    ("source", "outcome"),
+)
+SIGNATURES_REFUSED = _counter(
+    "webhook_signatures_refused_total", "Webhooks refused with 401, by private reason.", ("source", "detail")
+)
+KEY_LAST_USED = _gauge(
+    "webhook_key_last_used_timestamp_seconds", "When a source's key last verified a webhook.", ("source", "key_id")
+)
+BUILD_INFO = _gauge("build_info", "Constant 1; labels say what runs.", ("version", "component"))
+
+PRODUCED = _counter("producer_records_total", "Records confirmed by the broker, or failed.", ("topic", "outcome"))
+PRODUCE_DURATION = _histogram(
+    "producer_ack_duration_seconds", "Time from produce to the broker's ack.", ("topic",), _FAST
+)
+PRODUCER_BUFFER_BYTES = _gauge("producer_buffer_bytes", "Bytes of records waiting for their ack.")
+PRODUCER_BUFFER_LIMIT = _gauge("producer_buffer_limit_bytes", "Limit of the same.")
+
+FM_REQUESTS = _counter(
+    "fm_requests_total", "Model calls by outcome: ok or the error's reason.", ("provider", "model", "outcome")
+)
+FM_DURATION = _histogram("fm_request_duration_seconds", "Duration of model calls.", ("provider", "model"), _CALL)
+FM_TOKENS = _counter(
+    "fm_tokens_total",
+    "Tokens as the provider counts them; type is input, output, cache_read or cache_write.",
+    ("provider", "model", "type"),
+)
+FM_COST = _counter(
+    "fm_cost_usd_total",
+    "Cost by the configured price list; basis is reported or possibly_billed.",
+    ("provider", "model", "basis"),
+)
+FM_UNPRICED = _counter(
+    "fm_unpriced_requests_total", "Calls whose model has no price configured.", ("provider", "model")
+)
+FM_INFLIGHT = _gauge("fm_inflight", "Model calls in flight.", ("provider",))
+FM_CONCURRENCY_LIMIT = _gauge("fm_concurrency_limit", "Limit of model calls in flight.", ("provider",))
+FM_QUEUE_DEPTH = _gauge("fm_queue_depth", "Events taken and not started.")
+FM_QUEUE_WAIT = _histogram("fm_queue_wait_seconds", "Time from intake to the first model call.", ("route",), _CALL)
+FM_RETRIES = _counter("fm_retries_total", "Attempts that are to be repeated, by reason.", ("route", "reason"))
+
+EVENTS_FINISHED = _counter("events_finished_total", "Events that reached their one outcome.", ("route", "outcome"))
+EVENT_AGE = _histogram(
+    "event_age_seconds", "Time from acceptance to the confirmed outcome.", ("route", "outcome"), _AGE
+)
+DEADLINE_MISSED = _counter(
+    "event_deadline_missed_total", "Events that expired, by where: before_call, in_retry.", ("route", "stage")
+)
+CONTRACT_FAILURES = _counter(
+    "output_contract_failures_total", "Answers that did not match their schema.", ("route", "reason")
+)
+DLQ_EVENTS = _counter("dlq_events_total", "Dead letters by reason.", ("route", "reason"))
+
+LAG = _gauge(
+    "kafka_consumer_lag_records", "Records behind the high watermark, unfinished ones included.", ("topic", "partition")
+)
+PAUSED = _gauge("kafka_intake_paused", "1 while intake is paused; reason says which limit or fault.", ("reason",))
+COMMITTED = _gauge("kafka_committed_offset", "Last committed offset.", ("topic", "partition"))
+COMMITS = _counter("kafka_commits_total", "Offset commits.", ("outcome",))
+HELD_EVENTS = _gauge("engine_held_events", "Events taken and not finished.")
+HELD_BYTES = _gauge("engine_held_bytes", "Bytes of the same.")
+OLDEST_UNFINISHED = _gauge("engine_oldest_unfinished_age_seconds", "Age since intake of the oldest unfinished event.")
+ROUTE_PAUSED = _gauge("route_paused", "1 while a route waits for an operator or its provider.", ("route", "reason"))
+REPLAYED = _counter(
+    "events_already_answered_total", "Redelivered events whose outcome was already on the result topic."
+)
+LOOP_LAG = _gauge("loop_lag_seconds", "How late the event loop runs its timers.")

@@ -1,0 +1,182 @@
+"""Versioned, frozen payloads of the topics and of the seam to the providers.
+
+Source: names follow the OpenTelemetry GenAI conventions (status Development, checked 2026-11) where they have one.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+Role = Literal["user", "assistant"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_use", "other"]
+OutcomeStatus = Literal["succeeded", "dead_letter", "expired"]
+Disposition = Literal["poison", "exhausted", "refused", "unroutable", "operator"]
+
+RESULT_TYPE = "penstock.result.v1"
+DEAD_LETTER_MARKER_TYPE = "penstock.outcome.dead-letter.v1"
+EXPIRED_TYPE = "penstock.outcome.expired.v1"
+DELTA_TYPE = "penstock.delta.v1"
+TERMINAL_TYPES = frozenset({RESULT_TYPE, DEAD_LETTER_MARKER_TYPE, EXPIRED_TYPE})
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One chat turn."""
+
+    role: Role
+    content: str
+
+
+class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider is asked.
+
+    Attributes:
+        event_id: for logs and idempotency at the provider; never part of the prompt.
+        model: model id in the provider's own words.
+        system: system prompt, may be empty.
+        output_schema: JSON Schema the answer must satisfy; a provider that can enforce it does, validation is ours anyway.
+        max_tokens: always set: unset reserves the model's maximum against the quota (reference: Bedrock quotas).
+        timeout_s: seconds left for this call; the provider raises ProviderTimeout when it runs out.
+        metadata: small strings for the provider's own bookkeeping (Bedrock requestMetadata).
+    """
+
+    event_id: str
+    model: str
+    messages: tuple[Message, ...]
+    system: str = ""
+    max_tokens: int = 512
+    temperature: float | None = None
+    stop: tuple[str, ...] = ()
+    output_schema: dict[str, Any] | None = None
+    timeout_s: float = 60.0
+    metadata: dict[str, str] = {}
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens as the provider counts them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+class InferenceAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider answers, before validation.
+
+    Attributes:
+        text: all text content, in order; reasoning content is left out.
+        model: the model that really answered, in the provider's words.
+        response_id: the provider's id of the call, for support tickets.
+    """
+
+    text: str
+    model: str
+    finish_reason: FinishReason = "stop"
+    usage: Usage = Usage()
+    response_id: str = ""
+
+
+class DeltaChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """One piece of a streamed answer; the last one carries the finish reason and the usage."""
+
+    text: str = ""
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    model: str = ""
+    response_id: str = ""
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a result comes from: the only part of it that a change of model or provider may change."""
+
+    provider: str
+    model: str
+    route: str
+    prompt_digest: str
+    response_id: str = ""
+
+
+class InferenceResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of a `penstock.result.v1` record on a result topic, version 1.
+
+    Attributes:
+        event_id, source, type: of the event that asked.
+        output: what the consumer reads: the parsed JSON when the route has an output schema, else the text.
+        attempts: model calls made for this event, 1-based.
+        duration_s: from the event's acceptance to this result.
+        cost_usd: None when the model has no price in the configuration.
+    """
+
+    event_id: str
+    source: str
+    type: str
+    output: Any
+    provenance: Provenance
+    usage: Usage
+    attempts: int
+    completed_at: str
+    duration_s: float
+    finish_reason: FinishReason = "stop"
+    cost_usd: float | None = None
+    version: Literal[1] = 1
+
+
+class FailureNote(msgspec.Struct, frozen=True, kw_only=True):
+    """One failed attempt, as dead letters and retries carry it."""
+
+    attempt: int
+    reason: str
+    message: str
+    at: str
+    possibly_billed: bool = False
+
+
+class OutcomeMarker(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of the terminal record of an event that has no result: dead letter or expired, version 1."""
+
+    event_id: str
+    source: str
+    type: str
+    status: Literal["dead_letter", "expired"]
+    reason: str
+    attempts: int
+    completed_at: str
+    message: str = ""
+    version: Literal[1] = 1
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """What the headers of a dead-letter record say; its value and `ce_*` headers are the original's, untouched.
+
+    Attributes:
+        reason: slug of the error tree.
+        disposition: what kind of end it was; tells poison from exhausted retries and refusals.
+        cost_usd: spent so far; None when unknown.
+        topic, partition, offset: where the original record lies.
+        redrives: how often it has been put back already.
+    """
+
+    reason: str
+    disposition: Disposition
+    message: str
+    attempts: int
+    route: str
+    topic: str
+    partition: int
+    offset: int
+    failed_at: str
+    failures: tuple[FailureNote, ...] = ()
+    answer: str = ""
+    cost_usd: float | None = None
+    redrives: int = 0
+    version: Literal[1] = 1
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of a `penstock.delta.v1` record: one numbered piece of a streamed result, version 1."""
+
+    event_id: str
+    sequence: int
+    text: str
+    is_final: bool = False
+    version: Literal[1] = 1

@@ -1,0 +1,51 @@
+"""The one configuration: penstock.yaml, environment overrides, secrets by reference."""
+
+from contracts.settings.environ import environment
+from contracts.settings.gateway import ApiKey, GatewaySettings
+from contracts.settings.kafka import KafkaSettings, ProducerSettings
+from contracts.settings.load import build, load
+from contracts.settings.logging import LogSettings
+from contracts.settings.marks import parse
+from contracts.settings.models import (
+    BedrockProvider,
+    EmbeddedProvider,
+    FakeProvider,
+    ModelSettings,
+    OpenAIProvider,
+    Price,
+    ProviderSettings,
+)
+from contracts.settings.root import Settings
+from contracts.settings.routes import Match, Prompt, Retry, RouteSettings
+from contracts.settings.secrets import SecretRef
+from contracts.settings.sources import HmacTemplate, SourceSecret, SourceSettings
+from contracts.settings.worker import WorkerSettings
+
+__all__ = [
+    "ApiKey",
+    "BedrockProvider",
+    "EmbeddedProvider",
+    "FakeProvider",
+    "GatewaySettings",
+    "HmacTemplate",
+    "KafkaSettings",
+    "LogSettings",
+    "Match",
+    "ModelSettings",
+    "OpenAIProvider",
+    "Price",
+    "ProducerSettings",
+    "Prompt",
+    "ProviderSettings",
+    "Retry",
+    "RouteSettings",
+    "SecretRef",
+    "Settings",
+    "SourceSecret",
+    "SourceSettings",
+    "WorkerSettings",
+    "build",
+    "environment",
+    "load",
+    "parse",
+]

@@ -1,0 +1,177 @@
+"""Loads penstock.yaml and the environment into Settings, or says what is wrong and where.
+
+Blocking: reads one file, and the files it names are checked for existence.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from contracts.errors import ConfigError
+from contracts.settings.environ import environment, overrides
+from contracts.settings.marks import Document, Path, parse
+from contracts.settings.root import Settings
+
+DEFAULT_FILE = "penstock.yaml"
+_MAX_SHOWN_CHARS = 80
+# Values under these keys may be a secret pasted by mistake: never repeated.
+_SECRET_KEYS = frozenset({"value", "key", "api_key", "bearer_token", "ticket_secret", "sasl_password"})
+
+
+def load(path: FilePath | str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Load the configuration.
+
+    Args:
+        path: the file; `PENSTOCK_CONFIG`, else ./penstock.yaml, when None.
+        environ: in place of the process environment, for tests.
+
+    Raises:
+        ConfigError: one line per problem: file, line, key, what was found, what is allowed.
+    """
+    environ = environment() if environ is None else environ
+    file = FilePath(path or environ.get("PENSTOCK_CONFIG") or DEFAULT_FILE)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        hint = "" if path else " (name one with --config or PENSTOCK_CONFIG)"
+        message = f"{file}: cannot be read: {reason}{hint}"
+        raise ConfigError(message) from error
+    return build(parse(text, str(file)), environ, base=file.resolve().parent)
+
+
+def build(document: Document, environ: Mapping[str, str], base: FilePath) -> Settings:
+    """Merge environment overrides into a parsed document and validate the whole.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    if not isinstance(document.data, dict):
+        message = f"{document.name}:1: expected a mapping of sections, found {_show(document.data)}"
+        raise ConfigError(message)
+    origins = _apply_overrides(document, environ)
+    try:
+        settings = Settings.model_validate(document.data, context={"base": base})
+    except ValidationError as error:
+        raise _error(document, origins, _problems(error)) from error
+    misfits = [(path, f"found {_show(found)}, allowed: {allowed}") for path, found, allowed in settings.misfits()]
+    if misfits:
+        raise _error(document, origins, misfits)
+    return settings
+
+
+def _apply_overrides(document: Document, environ: Mapping[str, str]) -> dict[Path, str]:
+    origins: dict[Path, str] = {}
+    for names, (variable, text) in overrides(environ).items():
+        path, target = _place(document.data, names, variable)
+        try:
+            target[path[-1]] = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError as error:
+            message = f"environment {variable}: not a YAML value: {_show(text)}"
+            raise ConfigError(message) from error
+        origins[path] = variable
+    return origins
+
+
+def _place(data: dict[str, Any], names: tuple[str, ...], variable: str) -> tuple[Path, Any]:
+    """Walk to the mapping or list that holds the overridden value, making sections on the way."""
+    path: list[str | int] = []
+    target: Any = data
+    for depth, name in enumerate(names):
+        step: str | int = int(name) if isinstance(target, list) and name.isdigit() else name
+        path.append(step)
+        if depth == len(names) - 1:
+            break
+        try:
+            target = target.setdefault(step, {}) if isinstance(target, dict) else target[step]
+        except (IndexError, KeyError, TypeError):
+            target = None
+    if not isinstance(target, dict) and not (
+        isinstance(target, list) and isinstance(path[-1], int) and path[-1] < len(target)
+    ):
+        message = f"environment {variable}: there is no setting {_dotted(tuple(path))}"
+        raise ConfigError(message)
+    return tuple(path), target
+
+
+def _error(document: Document, origins: dict[Path, str], problems: list[tuple[Path, str]]) -> ConfigError:
+    lines = []
+    for path, text in problems:
+        variable = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), None)
+        where = f"environment {variable}" if variable else f"{document.name}:{document.line_of(path)}"
+        lines.append((0 if variable else document.line_of(path), f"{where}: {_dotted(path)}: {text}"))
+    return ConfigError("\n".join(text for _, text in sorted(dict.fromkeys(lines))))
+
+
+def _problems(error: ValidationError) -> list[tuple[Path, str]]:
+    return [_problem(details) for details in error.errors()]
+
+
+def _problem(details: ErrorDetails) -> tuple[Path, str]:
+    path = _without_tags(details["loc"])
+    kind, found = details["type"], details["input"]
+    if kind == "extra_forbidden":
+        return path, f"unknown key{_near(path)}"
+    if kind == "missing":
+        return path, "is required"
+    text = details["msg"].removeprefix("Value error, ")
+    if isinstance(found, dict | list) or (path and path[-1] in _SECRET_KEYS):
+        return path, text
+    return path, f"{text}; found {_show(found)}"
+
+
+def _without_tags(loc: tuple[int | str, ...]) -> Path:
+    """Drop what pydantic puts into a location and the user did not write: union tags, key markers."""
+    kinds = {"embedded", "bedrock", "openai", "fake"}
+    return tuple(
+        part
+        for index, part in enumerate(loc)
+        if part != "[key]" and not (index == 2 and loc[0] == "providers" and part in kinds)  # noqa: PLR2004
+    )
+
+
+def _near(path: Path) -> str:
+    """Name the allowed keys, the likeliest first."""
+    section = _section_at(path[:-1])
+    if section is None:
+        return ""
+    close = difflib.get_close_matches(str(path[-1]), section.model_fields, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; allowed: {', '.join(section.model_fields)}"
+
+
+def _section_at(path: Path) -> type[BaseModel] | None:
+    """Return the section class at a path, following lists and mappings of sections."""
+    section: Any = Settings
+    for part in path:
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            field = section.model_fields.get(str(part))
+            section = field.annotation if field else None
+        inner = list(_sections_in(section))
+        section = inner[0] if len(inner) == 1 else section if inner else None
+    return section if isinstance(section, type) and issubclass(section, BaseModel) else None
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _sections_in(argument)
+
+
+def _dotted(path: Path) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "(whole file)"
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[: _MAX_SHOWN_CHARS - 3]}..."

@@ -1,0 +1,86 @@
+"""YAML with line numbers: plain data, and where in the file each part of it stands."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, SequenceNode
+
+from contracts.errors import ConfigError
+
+Path = tuple[str | int, ...]
+
+
+@dataclass
+class Document:
+    """Parsed YAML.
+
+    Attributes:
+        name: of the file, as the user gave it.
+        data: plain Python data.
+        lines: path -> 1-based line.
+    """
+
+    name: str
+    data: Any
+    lines: dict[Path, int] = field(default_factory=dict)
+
+    def line_of(self, path: Path) -> int:
+        """Return the line of a path, or of its nearest parent that is in the file."""
+        known = path
+        while known and known not in self.lines:
+            known = known[:-1]
+        return self.lines.get(known, 1)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses duplicate keys, which YAML forbids and PyYAML lets pass."""
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping after checking its keys."""
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.value in seen:
+                problem = f"duplicate key {key_node.value!r}, first on line {seen[key_node.value]}"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+            seen[key_node.value] = line
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse(text: str, name: str) -> Document:
+    """Parse YAML text.
+
+    Raises:
+        ConfigError: with file, line and column.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return Document(name, {})
+        document = Document(name, loader.construct_document(node))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        message = f"{where}: not valid YAML: {error.problem or error.context}"
+        raise ConfigError(message) from error
+    except yaml.YAMLError as error:
+        message = f"{name}: not valid YAML: {error}"
+        raise ConfigError(message) from error
+    finally:
+        loader.dispose()
+    _mark(node, (), document.lines)
+    return document
+
+
+def _mark(node: Node, path: Path, lines: dict[Path, int]) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            lines[(*path, key.value)] = key.start_mark.line + 1
+            _mark(value, (*path, key.value), lines)
+    elif isinstance(node, SequenceNode):
+        for index, item in enumerate(node.value):
+            _mark(item, (*path, index), lines)

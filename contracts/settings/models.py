@@ -1,0 +1,95 @@
+"""Providers, and the aliases under which routes know models."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from contracts.settings.secrets import Name, SecretRef
+from contracts.settings.section import ExistingFile, Seconds, Section
+
+
+class EmbeddedProvider(Section):
+    """Offline, deterministic, extractive: no language model, for a first look and for tests."""
+
+    kind: Literal["embedded"]
+    """Selects this provider."""
+    latency_s: float = Field(default=0.0, ge=0, le=60)
+    """Artificial time per call, seconds."""
+
+
+class BedrockProvider(Section):
+    """Amazon Bedrock, Converse API."""
+
+    kind: Literal["bedrock"]
+    """Selects this provider."""
+    region: str = Field(min_length=1)
+    """AWS region."""
+    endpoint_url: str | None = Field(default=None, pattern="^https?://")
+    """Another endpoint: a VPC endpoint, or `penstock fm-stub`."""
+    bearer_token: SecretRef | None = None
+    """Bedrock API key; the default AWS credential chain when absent."""
+    max_in_flight: int = Field(default=64, ge=1, le=512)
+    """Calls at a time; each holds a thread."""
+    connect_timeout_s: Seconds = 3.0
+    """Limit of the TCP and TLS handshake."""
+
+
+class OpenAIProvider(Section):
+    """Any OpenAI-compatible server: OpenAI, vLLM, Ollama, llama.cpp, a LiteLLM proxy."""
+
+    kind: Literal["openai"]
+    """Selects this provider."""
+    base_url: str = Field(pattern="^https?://")
+    """Up to and including `/v1`."""
+    api_key: SecretRef | None = None
+    """Sent as a bearer token; none for servers that need none."""
+    max_in_flight: int = Field(default=64, ge=1, le=4096)
+    """Calls at a time."""
+    connect_timeout_s: Seconds = 3.0
+    """Limit of the TCP and TLS handshake."""
+    structured_output: bool = True
+    """Send the route's schema as response_format; false for servers that refuse it. Answers are validated either way."""
+
+
+class FakeProvider(Section):
+    """Scripted answers and faults, for tests of your own pipeline."""
+
+    kind: Literal["fake"]
+    """Selects this provider."""
+    script: tuple[dict[str, Any], ...] = ()
+    """Steps; see docs/providers.md."""
+    script_file: ExistingFile | None = None
+    """The same steps as a YAML or JSON file."""
+    seed: int = 0
+    """Seed of random steps."""
+
+
+ProviderSettings = Annotated[
+    EmbeddedProvider | BedrockProvider | OpenAIProvider | FakeProvider, Field(discriminator="kind")
+]
+
+
+class Price(Section):
+    """US dollars per million tokens, from the provider's price list."""
+
+    input_usd: float = Field(ge=0)
+    """Per million input tokens."""
+    output_usd: float = Field(ge=0)
+    """Per million output tokens."""
+    cache_read_usd: float = Field(default=0.0, ge=0)
+    """Per million tokens read from the provider's prompt cache."""
+
+
+class ModelSettings(Section):
+    """What an alias stands for; change it here and no consumer notices."""
+
+    provider: Name
+    """Name of a section under `providers`."""
+    model: str = Field(min_length=1, max_length=2048)
+    """The provider's model id, inference profile or ARN."""
+    max_tokens: int = Field(default=512, ge=1, le=1_000_000)
+    """Longest answer; always sent, since an unset one reserves the model's maximum against the quota."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """Sampling temperature; the model's default when absent."""
+    price: Price | None = None
+    """Price list; costs are unknown (not zero) when absent."""

@@ -1,0 +1,61 @@
+"""The whole configuration, and what must fit together across sections."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field
+
+from contracts.settings.gateway import GatewaySettings
+from contracts.settings.kafka import KafkaSettings, ProducerSettings
+from contracts.settings.logging import LogSettings
+from contracts.settings.models import ModelSettings, ProviderSettings
+from contracts.settings.routes import RouteSettings
+from contracts.settings.secrets import Name
+from contracts.settings.section import Section
+from contracts.settings.sources import SourceSettings
+from contracts.settings.worker import WorkerSettings
+
+Path = tuple[str | int, ...]
+
+
+class Settings(Section):
+    """Everything in `penstock.yaml`."""
+
+    version: Literal[1]
+    """Version of this file's format."""
+    kafka: KafkaSettings = KafkaSettings()
+    """The brokers."""
+    producer: ProducerSettings = ProducerSettings()
+    """The producer of every process."""
+    gateway: GatewaySettings = GatewaySettings()
+    """The HTTP door."""
+    sources: dict[Name, SourceSettings] = Field(default_factory=dict)
+    """Webhook senders by name; the name is the last part of the URL."""
+    providers: dict[Name, ProviderSettings] = Field(default_factory=dict)
+    """Who serves models, by name."""
+    models: dict[Name, ModelSettings] = Field(default_factory=dict)
+    """Model aliases by name."""
+    routes: tuple[RouteSettings, ...] = ()
+    """Routes, first match wins."""
+    worker: WorkerSettings = WorkerSettings()
+    """The worker process."""
+    logging: LogSettings = LogSettings()
+    """Log lines."""
+
+    def misfits(self) -> Iterator[tuple[Path, Any, str]]:
+        """Yield what does not fit together: where, what was found, what is allowed."""
+        for alias, model in self.models.items():
+            if model.provider not in self.providers:
+                yield ("models", alias, "provider"), model.provider, _one_of("a provider", self.providers)
+        for index, route in enumerate(self.routes):
+            if route.model not in self.models:
+                yield ("routes", index, "model"), route.model, _one_of("a model alias", self.models)
+            if any(route.name == earlier.name for earlier in self.routes[:index]):
+                yield ("routes", index, "name"), route.name, "a name no other route has"
+        for index, key in enumerate(self.gateway.api_keys):
+            if any(key.id == earlier.id for earlier in self.gateway.api_keys[:index]):
+                yield ("gateway", "api_keys", index, "id"), key.id, "an id no other key has"
+
+
+def _one_of(what: str, names: dict[str, Any]) -> str:
+    return f"{what}: {', '.join(sorted(names))}" if names else f"{what}; none is configured"

@@ -1,0 +1,61 @@
+"""The worker: how much it does at a time, and how it behaves in its consumer group."""
+
+from pydantic import Field, model_validator
+
+from contracts.settings.section import Lane, Port, Seconds, Section
+
+# Measured: a drain longer than the rebalance timeout lets two workers kick each other out for ever; 0.6 holds (docs/faust.md).
+DRAIN_SHARE_OF_REBALANCE = 0.6
+
+
+class WorkerSettings(Section):
+    """Limits and group membership of one worker process."""
+
+    app_id: str = Field(default="penstock", pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    """Consumer group, and the name under which results say who made them."""
+    instance_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    """Static membership: stable and unique per process (a pod name); a restart is then no rebalance."""
+    lanes: tuple[Lane, ...] = Field(default=("interactive", "standard", "bulk"), min_length=1)
+    """Lanes this worker serves."""
+    max_in_flight: int = Field(default=64, ge=1, le=8192)
+    """Model calls at a time."""
+    max_ready_keys: int | None = Field(default=None, ge=1)
+    """Lookahead: intake pauses while this many keys are ready to run; twice max_in_flight when absent."""
+    max_held_events: int | None = Field(default=None, ge=1)
+    """Events taken and not finished; 20 times max_in_flight (at least 1,000) when absent."""
+    max_held_bytes: int = Field(default=64 * 2**20, ge=2**16)
+    """Bytes of events taken and not finished."""
+    max_uncommitted: int = Field(default=20_000, ge=100)
+    """Offsets a partition may run ahead of its oldest unfinished event; bounds what a restart has to look through."""
+    commit_interval_s: Seconds = 1.0
+    """How often finished offsets are committed."""
+    session_timeout_s: Seconds = 15.0
+    """A worker silent for this long loses its partitions."""
+    rebalance_timeout_s: Seconds = 90.0
+    """How long the group waits for a worker to hand over."""
+    drain_timeout_s: Seconds = 50.0
+    """How long calls in flight may finish when partitions are given up or on SIGTERM; at most 0.6 of rebalance_timeout_s."""
+    health_host: str = "127.0.0.1"
+    """Address of /healthz, /readyz and /metrics; 0.0.0.0 in a container."""
+    health_port: Port = 8081
+    """Port of the same; 0 = any free one, printed at start."""
+
+    @model_validator(mode="after")
+    def _drain_fits(self) -> "WorkerSettings":
+        if self.drain_timeout_s > DRAIN_SHARE_OF_REBALANCE * self.rebalance_timeout_s:
+            message = (
+                f"drain_timeout_s ({self.drain_timeout_s:g}) must be at most {DRAIN_SHARE_OF_REBALANCE} of "
+                f"rebalance_timeout_s ({self.rebalance_timeout_s:g}): a longer drain can livelock the group"
+            )
+            raise ValueError(message)
+        return self
+
+    @property
+    def ready_keys_limit(self) -> int:
+        """Return the lookahead in distinct ready keys."""
+        return self.max_ready_keys or 2 * self.max_in_flight
+
+    @property
+    def held_events_limit(self) -> int:
+        """Return the limit of events taken and not finished (measured: 20 N keeps 1,024 in flight busy)."""
+        return self.max_held_events or max(1000, 20 * self.max_in_flight)

@@ -1,0 +1,85 @@
+"""The one table of topics.
+
+Names are `<prefix>.<plural noun>.v<N>`; event topics have their lane in between. Result partitions must be at least as
+many as event partitions, because a result goes to the partition number of its event.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+LANES: tuple[str, ...] = ("interactive", "standard", "bulk")
+Kind = Literal["events", "results", "deltas", "dead-letters", "retries"]
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic.
+
+    Attributes:
+        kind: what its records are.
+        retention_ms: Kafka's retention.ms for topics that we create.
+        purpose: one sentence for `penstock topics` and the docs.
+        lane: for event topics.
+    """
+
+    name: str
+    kind: Kind
+    retention_ms: int
+    purpose: str
+    lane: str = ""
+
+    def config(self) -> dict[str, str]:
+        """Return the topic configuration that we set and verify."""
+        # The gateway stamps nothing itself: CreateTime is the producer's clock, which pay-once compares and tickets carry.
+        return {
+            "cleanup.policy": "delete",
+            "retention.ms": str(self.retention_ms),
+            "message.timestamp.type": "CreateTime",
+        }
+
+
+class Topics:
+    """The topics of one installation.
+
+    Args:
+        prefix: `kafka.topic_prefix`.
+    """
+
+    def __init__(self, prefix: str = "penstock") -> None:
+        self.prefix = prefix
+        self.results = f"{prefix}.results.v1"
+        self.deltas = f"{prefix}.deltas.v1"
+        self.dead_letters = f"{prefix}.dead-letters.v1"
+        self.retries = f"{prefix}.retries.v1"
+
+    def events(self, lane: str) -> str:
+        """Return the event topic of a lane."""
+        return f"{self.prefix}.events.{lane}.v1"
+
+    def table(self, output_topics: frozenset[str] = frozenset()) -> tuple[Topic, ...]:
+        """Return every topic, the routes' own result topics included."""
+        week = 7 * _DAY_MS
+        events = [
+            Topic(self.events(lane), "events", week, f"accepted events of the {lane} lane, body byte for byte", lane)
+            for lane in LANES
+        ]
+        results = [
+            Topic(
+                name,
+                "results",
+                week,
+                "one terminal record per event: result, dead-letter or expired marker; the pay-once journal",
+            )
+            for name in [self.results, *sorted(output_topics - {self.results})]
+        ]
+        return (
+            *events,
+            *results,
+            Topic(self.deltas, "deltas", _DAY_MS, "numbered pieces of streamed results"),
+            Topic(
+                self.dead_letters, "dead-letters", 30 * _DAY_MS, "events that ended badly: original record plus reason"
+            ),
+            Topic(self.retries, "retries", week, "events whose next attempt is far away"),
+        )

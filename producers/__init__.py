@@ -1,0 +1,1 @@
+"""Putting an event on a topic."""

@@ -1,0 +1,57 @@
+"""The protocol of everything that puts records on topics; the Kafka producer and its in-memory twin share one suite."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from contracts.codec import Record
+
+
+class Delivered(NamedTuple):
+    """Where a confirmed record lies; the timestamp is the one the log keeps, milliseconds since 1970."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+@runtime_checkable
+class Producer(Protocol):
+    """Produces records, safe for concurrent use by the tasks of one event loop; the constructor does no network."""
+
+    async def start(self) -> None:
+        """Begin serving; returns at once also while the brokers are away."""
+        ...
+
+    async def aclose(self, timeout_s: float = 10.0) -> None:
+        """Flush what is buffered, at most `timeout_s`, then close; what was not confirmed raises LogUnavailable at its waiter."""
+        ...
+
+    async def produce(self, record: Record) -> Delivered:
+        """Return when the broker has confirmed the record (acks=all); does not block the loop.
+
+        Records of one partition keep the order of the calls. Cancelling the wait does not take the record back.
+
+        Raises:
+            Busy: the byte limit is reached; nothing was buffered.
+            TooLarge: the record is above the limit; nothing was buffered.
+            LogUnavailable: not confirmed in time or refused; it may or may not be on the log.
+        """
+        ...
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Return bytes of records not confirmed yet, by our own count: key, value, headers and 64 per record."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether the buffer is above its readiness mark (80 % of the limit)."""
+        ...
+
+    async def probe(self, timeout_s: float) -> None:
+        """Ask the brokers for metadata.
+
+        Raises:
+            LogUnavailable: no answer in time.
+        """
+        ...
