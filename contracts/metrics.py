@@ -42,6 +42,9 @@ SIGNATURES_REFUSED = _counter(
 KEY_LAST_USED = _gauge(
     "webhook_key_last_used_timestamp_seconds", "When a source's key last verified a webhook.", ("source", "key_id")
 )
+KEY_FALLBACKS = _counter(
+    "webhook_key_fallbacks_total", "Webhooks without their partition key field; their id stands in.", ("source",)
+)
 BUILD_INFO = _gauge("build_info", "Constant 1; labels say what runs.", ("version", "component"))
 
 PRODUCED = _counter("producer_records_total", "Records confirmed by the broker, or failed.", ("topic", "outcome"))

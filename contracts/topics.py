@@ -4,6 +4,7 @@ Names are `<prefix>.<plural noun>.v<N>`; event topics have their lane in between
 many as event partitions, because a result goes to the partition number of its event.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,6 +58,10 @@ class Topics:
     def events(self, lane: str) -> str:
         """Return the event topic of a lane."""
         return f"{self.prefix}.events.{lane}.v1"
+
+    def result_topics(self, outputs: Iterable[str | None]) -> set[str]:
+        """Return every result topic: the common one, and the routes' own."""
+        return {self.results, *(name for name in outputs if name)}
 
     def table(self, output_topics: frozenset[str] = frozenset()) -> tuple[Topic, ...]:
         """Return every topic, the routes' own result topics included."""

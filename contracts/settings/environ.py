@@ -11,6 +11,12 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
+def adopt(variables: Mapping[str, str]) -> None:
+    """Set variables of this process that are not set yet: a running `penstock up` lends its environment to other commands."""
+    for name, text in variables.items():
+        os.environ.setdefault(name, text)
+
+
 def overrides(environ: Mapping[str, str]) -> dict[tuple[str, ...], tuple[str, str]]:
     """Return the settings that the environment overrides: path in the file -> (variable, raw text).
 

@@ -32,6 +32,8 @@ class BedrockProvider(Section):
     """Calls at a time; each holds a thread."""
     connect_timeout_s: Seconds = 3.0
     """Limit of the TCP and TLS handshake."""
+    structured_output: bool = True
+    """Send the route's schema as outputConfig; false for models that refuse it. Answers are validated either way."""
 
 
 class OpenAIProvider(Section):

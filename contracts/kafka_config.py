@@ -1,0 +1,84 @@
+"""Translates the one `kafka` section for the two client libraries: librdkafka, and Faust with aiokafka.
+
+Blocking: reads the certificate files and secrets that the section names. A test holds the two translations together.
+Source: librdkafka CONFIGURATION.md (2.16), faust 0.15.3 `faust/auth.py` (checked 2026-11).
+"""
+
+import ssl
+from typing import Any
+
+from contracts.errors import ConfigError
+from contracts.settings import KafkaSettings
+
+
+def librdkafka_config(kafka: KafkaSettings) -> dict[str, str]:
+    """Return the connection settings of a confluent-kafka client; the caller adds what it is for.
+
+    Raises:
+        ConfigError: a secret is not set, or SASL is chosen and incomplete.
+    """
+    config = {"bootstrap.servers": ",".join(kafka.bootstrap_servers), "security.protocol": kafka.security_protocol}
+    if _is_sasl(kafka):
+        mechanism, username, password = _credentials(kafka)
+        config |= {"sasl.mechanism": mechanism, "sasl.username": username, "sasl.password": password}
+    if _is_tls(kafka):
+        files = {
+            "ssl.ca.location": kafka.ssl_ca_file,
+            "ssl.certificate.location": kafka.ssl_certificate_file,
+            "ssl.key.location": kafka.ssl_key_file,
+        }
+        config |= {name: str(path) for name, path in files.items() if path is not None}
+    return config
+
+
+def faust_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """Return the same for Faust as plain values, so that nothing here imports Faust.
+
+    Keys: `broker` (list of URLs), `security_protocol`, `ssl_context` (None without TLS), and `sasl_mechanism`,
+    `sasl_username`, `sasl_password` (None without SASL).
+
+    Raises:
+        ConfigError: a secret is not set, SASL is chosen and incomplete, or a certificate file is not usable.
+    """
+    mechanism, username, password = _credentials(kafka) if _is_sasl(kafka) else (None, None, None)
+    return {
+        "broker": [f"kafka://{server}" for server in kafka.bootstrap_servers],
+        "security_protocol": kafka.security_protocol,
+        "ssl_context": _ssl_context(kafka) if _is_tls(kafka) else None,
+        "sasl_mechanism": mechanism,
+        "sasl_username": username,
+        "sasl_password": password,
+    }
+
+
+def _is_sasl(kafka: KafkaSettings) -> bool:
+    return kafka.security_protocol.startswith("SASL_")
+
+
+def _is_tls(kafka: KafkaSettings) -> bool:
+    return kafka.security_protocol.endswith("SSL")
+
+
+def _credentials(kafka: KafkaSettings) -> tuple[str, str, str]:
+    if not (kafka.sasl_mechanism and kafka.sasl_username and kafka.sasl_password):
+        message = (
+            f"kafka: security_protocol {kafka.security_protocol} needs sasl_mechanism, sasl_username and sasl_password"
+        )
+        raise ConfigError(message)
+    try:
+        password = kafka.sasl_password.resolve().decode()
+    except UnicodeDecodeError as error:
+        message = "kafka.sasl_password is not UTF-8"
+        raise ConfigError(message) from error
+    return kafka.sasl_mechanism, kafka.sasl_username, password
+
+
+def _ssl_context(kafka: KafkaSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=kafka.ssl_ca_file)
+        if kafka.ssl_certificate_file is not None:
+            context.load_cert_chain(kafka.ssl_certificate_file, kafka.ssl_key_file)
+    except (OSError, ssl.SSLError) as error:
+        message = f"kafka: the ssl_*_file certificates cannot be used: {error}"
+        raise ConfigError(message) from error
+    return context

@@ -1,0 +1,61 @@
+"""`python -m streams worker` and `python -m streams fm-stub`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from contracts.errors import ConfigError, PenstockError
+from contracts.settings import load
+
+
+@click.command()
+@click.option(
+    "--config", type=click.Path(path_type=Path), default=None, help="Configuration file; penstock.yaml by default."
+)
+@click.option("--port-file", type=click.Path(path_type=Path), default=None, help="Write the health port here.")
+def worker(config: Path | None, port_file: Path | None) -> None:
+    """Consume events, call the model, produce outcomes."""
+    from streams.worker import run_worker  # noqa: PLC0415 - Faust takes a moment to import
+
+    sys.exit(run_worker(load(config), port_file))
+
+
+class _Commands(click.Group):
+    """Imports the stub only when it is asked for: a worker does not need it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names."""
+        return [*super().list_commands(ctx), "fm-stub"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command."""
+        if cmd_name == "fm-stub":
+            from streams.fmstub.command import fm_stub  # noqa: PLC0415
+
+            return fm_stub
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands)
+def main() -> None:
+    """Run a part of Penstock's streams package."""
+
+
+main.add_command(worker)
+
+
+def run() -> None:
+    """Run the group; problems of the user's are plain lines, not tracebacks."""
+    try:
+        main(prog_name="python -m streams")
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    except PenstockError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run()

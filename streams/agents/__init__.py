@@ -1,0 +1,1 @@
+"""Faust agents, one file each: thin; decode, hand to the engine."""

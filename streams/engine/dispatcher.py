@@ -1,0 +1,198 @@
+"""What runs when: order within a chain, lanes by weight, slots for model calls.
+
+An item is queued, then runs as one task. It holds a slot from its start to the end of its model call; its chain waits
+until its outcome is confirmed. So a slow broker ack never keeps a slot, and a slow key never keeps another key.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+
+from contracts.metrics import FM_QUEUE_DEPTH
+from streams.engine.item import Item, State
+
+# Turns of a lane in one round while several have something to run.
+LANE_WEIGHTS = {"interactive": 8, "standard": 4, "bulk": 1}
+
+
+class Slot:
+    """The right to one model call, held by one item."""
+
+    __slots__ = ("_dispatcher", "_is_held", "_is_lent")
+
+    def __init__(self, dispatcher: "Dispatcher") -> None:
+        self._dispatcher = dispatcher
+        self._is_held = True
+        self._is_lent = False
+
+    def lend(self) -> Callable[[], None]:
+        """Tie the slot to a call that may outlive the item; return what the call runs at its end."""
+        self._is_lent = True
+        return self.release
+
+    def item_ended(self) -> None:
+        """Free the slot unless a call still holds it."""
+        if not self._is_lent:
+            self.release()
+
+    def release(self) -> None:
+        """Free the slot; more than once does no harm."""
+        if self._is_held:
+            self._is_held = self._is_lent = False
+            self._dispatcher.slot_freed()
+
+    async def acquire(self) -> None:
+        """Take a slot again, before items that have not started."""
+        if not self._is_held:
+            await self._dispatcher.slot_for_running()
+            self._is_held = True
+
+
+class Dispatcher:
+    """Starts queued items.
+
+    Args:
+        run: works on one item; whatever it raises but CancelledError is a bug or a fatal fault.
+        slots: model calls at a time.
+        lanes: lane names; unknown ones get weight 1.
+        on_crash: told what `run` raised.
+        on_start: told that an item has started, so that there is room for another.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Item, Slot], Awaitable[None]],
+        slots: int,
+        lanes: Iterable[str],
+        on_crash: Callable[[BaseException], None],
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._run = run
+        self._on_start = on_start
+        self._free = slots
+        self._on_crash = on_crash
+        self._ready: dict[str, deque[Item]] = {lane: deque() for lane in lanes}
+        self._turns: dict[str, int] = dict.fromkeys(self._ready, 0)
+        self._chains: dict[Hashable, deque[Item]] = {}
+        self._resuming: deque[asyncio.Future[None]] = deque()
+        self._tasks: dict[Item, asyncio.Task[None]] = {}
+        self._is_open = True
+
+    def add(self, item: Item) -> None:
+        """Queue an item: ready at once, or behind the one of its chain."""
+        if item.chain is not None:
+            waiting = self._chains.get(item.chain)
+            if waiting is not None:
+                waiting.append(item)
+                return
+            self._chains[item.chain] = deque()
+        self._ready[item.lane].append(item)
+        self.fill()
+
+    def ready(self, lane: str) -> int:
+        """Return how many items of a lane could run now but for a slot: distinct keys, by construction."""
+        return len(self._ready[lane])
+
+    @property
+    def running(self) -> dict[Item, asyncio.Task[None]]:
+        """Return the items that have started and not ended."""
+        return self._tasks
+
+    def fill(self) -> None:
+        """Hand out free slots."""
+        while self._free > 0:
+            if self._resuming:
+                waiter = self._resuming.popleft()
+                if not waiter.done():
+                    self._free -= 1
+                    waiter.set_result(None)
+                continue
+            item = self._next() if self._is_open else None
+            if item is None:
+                break
+            self._free -= 1
+            self._start(item)
+        FM_QUEUE_DEPTH.set(sum(len(queue) for queue in self._ready.values()))
+
+    def _next(self) -> Item | None:
+        """Pick by smooth weighted round-robin among lanes that have something ready."""
+        lanes = [lane for lane, queue in self._ready.items() if queue]
+        if not lanes:
+            return None
+        if len(lanes) == 1:
+            return self._ready[lanes[0]].popleft()
+        total = 0
+        for lane in lanes:
+            weight = LANE_WEIGHTS.get(lane, 1)
+            self._turns[lane] += weight
+            total += weight
+        chosen = max(lanes, key=self._turns.__getitem__)
+        self._turns[chosen] -= total
+        return self._ready[chosen].popleft()
+
+    def _start(self, item: Item) -> None:
+        item.state = State.CALLING
+        task = asyncio.ensure_future(self._guarded(item))
+        self._tasks[item] = task
+        self._on_start()
+
+    async def _guarded(self, item: Item) -> None:
+        slot = Slot(self)
+        try:
+            await self._run(item, slot)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._on_crash(error)
+            raise
+        finally:
+            self._ended(item, slot)
+
+    def _ended(self, item: Item, slot: Slot) -> None:
+        del self._tasks[item]
+        if item.chain is not None:
+            waiting = self._chains.get(item.chain)
+            if waiting:
+                follower = waiting.popleft()
+                self._ready[follower.lane].append(follower)
+            elif waiting is not None:
+                del self._chains[item.chain]
+        slot.item_ended()
+        self.fill()
+
+    def slot_freed(self) -> None:
+        """Take a slot back and hand it on."""
+        self._free += 1
+        self.fill()
+
+    async def slot_for_running(self) -> None:
+        """Wait for a slot, ahead of items that have not started."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._resuming.append(waiter)
+        self.fill()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.slot_freed()
+            raise
+
+    def forget_waiting(self) -> list[Item]:
+        """Stop starting items and drop those that have not started; return them."""
+        self._is_open = False
+        dropped = []
+        for queue in self._ready.values():
+            for item in queue:
+                dropped.append(item)
+                dropped += self._chains.pop(item.chain, ()) if item.chain is not None else ()
+            queue.clear()
+        for chain in self._chains.values():
+            # The head of these runs; it takes its chain away when it ends.
+            dropped += chain
+            chain.clear()
+        return dropped
+
+    def reopen(self) -> None:
+        """Start items again."""
+        self._is_open = True
+        self.fill()

@@ -1,0 +1,256 @@
+"""The engine: intake within limits, dispatch, books, and the hand-over of partitions.
+
+One tenure at a time: `begin` after an assignment, `submit` per record, `commits` from time to time, `drain` when the
+partitions are given up. See docs/architecture.md.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from contracts.codec import Position
+from contracts.metrics import HELD_BYTES, HELD_EVENTS, PAUSED, REPLAYED
+from streams.engine.dispatcher import Dispatcher, Slot
+from streams.engine.item import TP, Item, ResultRef, State
+from streams.engine.ledger import Ledger
+from streams.engine.tenure import Tenure, TenureLostError
+
+_DRAIN_POLL_S = 0.05
+_LIMITS = ("ready_keys", "held_events", "held_bytes", "uncommitted")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the engine takes.
+
+    Attributes:
+        in_flight: model calls at a time.
+        ready_keys: per lane, items that could run at once and have not started.
+        held_events, held_bytes: taken and not finished, all lanes together.
+        uncommitted: offsets a partition may run ahead of its oldest unfinished one.
+    """
+
+    in_flight: int
+    ready_keys: int
+    held_events: int
+    held_bytes: int
+    uncommitted: int
+
+
+class Work(Protocol):
+    """What is done with an item."""
+
+    async def __call__(self, item: Item, slot: Slot, tenure: Tenure) -> ResultRef | None:
+        """Return where the confirmed terminal record lies.
+
+        Raises:
+            TenureLostError: the partitions were given up; nothing was produced for the item.
+            Exception: anything else ends the worker with nothing committed.
+        """
+        ...
+
+
+class Engine:
+    """See the module.
+
+    Args:
+        work: what is done with an item.
+        limits: how much is taken.
+        lanes: names of the lanes.
+        on_crash: told a fatal error, once.
+        keep_answer: told the position of each item that was given up after it had started: its answer may be paid for.
+        drop_answer: told the position of an event whose outcome turned out to be on the log already.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        limits: Limits,
+        lanes: tuple[str, ...],
+        on_crash: Callable[[BaseException], None],
+        keep_answer: Callable[[Position], None] = lambda _position: None,
+        drop_answer: Callable[[Position], None] = lambda _position: None,
+    ) -> None:
+        self._work = work
+        self._limits = limits
+        self._keep_answer = keep_answer
+        self._drop_answer = drop_answer
+        self._dispatcher = Dispatcher(self._run, limits.in_flight, lanes, on_crash, self._started)
+        self._ledgers: dict[TP, Ledger] = {}
+        self._tenure = Tenure(-1)
+        self._tenure.end()
+        self._opened = asyncio.Event()
+        self._room = asyncio.Event()
+        self._held: dict[Item, None] = {}
+        self._held_bytes = 0
+
+    @property
+    def tenure(self) -> Tenure:
+        """Return the present right to work, or the last one."""
+        return self._tenure
+
+    @property
+    def held(self) -> tuple[Item, ...]:
+        """Return the unfinished items in order of intake."""
+        return tuple(self._held)
+
+    @property
+    def in_flight(self) -> int:
+        """Return the number of items that have started."""
+        return len(self._dispatcher.running)
+
+    def prepare(self, tenure: Tenure) -> None:
+        """Note a new tenure; intake waits until `begin`."""
+        self._tenure = tenure
+        self._opened.clear()
+
+    def begin(self, tenure: Tenure, ledgers: dict[TP, Ledger]) -> None:
+        """Open the intake for these partitions, unless the tenure is over already."""
+        if tenure is not self._tenure or tenure.is_over:
+            return
+        self._ledgers = ledgers
+        self._dispatcher.reopen()
+        self._opened.set()
+        self._room.set()
+
+    async def submit(self, item: Item, generation: int) -> bool:
+        """Take an item when there is room for it.
+
+        Returns:
+            False when its partition was given up meanwhile: the broker will deliver it again.
+        """
+        paused = False
+        while True:
+            tenure = self._tenure
+            if tenure.is_over or generation != tenure.generation:
+                return False
+            if not self._opened.is_set():
+                await self._wait(self._opened, tenure)
+                continue
+            limit = self._limit_reached(item)
+            if limit is None:
+                break
+            PAUSED.labels(limit).set(1)
+            paused = True
+            self._room.clear()
+            await self._wait(self._room, tenure)
+        if paused:
+            for name in _LIMITS:
+                PAUSED.labels(name).set(0)
+        return self._take(item)
+
+    async def _wait(self, event: asyncio.Event, tenure: Tenure) -> None:
+        """Wait for an event; `drain` sets both, so that nobody waits for a tenure that is over."""
+        if not tenure.is_over:
+            await event.wait()
+
+    def _limit_reached(self, item: Item) -> str | None:
+        limits = self._limits
+        ledger = self._ledgers.get(item.tp)
+        if self._dispatcher.ready(item.lane) >= limits.ready_keys:
+            return "ready_keys"
+        if len(self._held) >= limits.held_events:
+            return "held_events"
+        if self._held and self._held_bytes + item.size_bytes > limits.held_bytes:
+            return "held_bytes"
+        if ledger is not None and ledger.span >= limits.uncommitted:
+            return "uncommitted"
+        return None
+
+    def _take(self, item: Item) -> bool:
+        ledger = self._ledgers.get(item.tp)
+        if ledger is None:
+            return False
+        position = item.position
+        answer = ledger.already_answered(position.offset, position.timestamp_ms)
+        ledger.take(position.offset)
+        if answer is not None:
+            ledger.finish(position.offset, answer)
+            self._drop_answer(position)
+            REPLAYED.inc()
+            return True
+        item.taken_at = item.since = asyncio.get_running_loop().time()
+        self._held[item] = None
+        self._held_bytes += item.size_bytes
+        self._gauge()
+        self._dispatcher.add(item)
+        return True
+
+    def _started(self) -> None:
+        self._room.set()
+
+    async def _run(self, item: Item, slot: Slot) -> None:
+        tenure = self._tenure
+        try:
+            await tenure.permission()
+            result = await self._work(item, slot, tenure)
+        except TenureLostError:
+            self._keep_answer(item.position)
+            return
+        except asyncio.CancelledError:
+            self._keep_answer(item.position)
+            raise
+        finally:
+            self._let_go(item)
+        if tenure is self._tenure and item.tp in self._ledgers:
+            self._ledgers[item.tp].finish(item.position.offset, result)
+
+    def _let_go(self, item: Item) -> None:
+        if item in self._held:
+            del self._held[item]
+            self._held_bytes -= item.size_bytes
+            self._gauge()
+        self._room.set()
+
+    def _gauge(self) -> None:
+        HELD_EVENTS.set(len(self._held))
+        HELD_BYTES.set(self._held_bytes)
+
+    def commits(self) -> dict[TP, tuple[int, dict[str, int]]]:
+        """Return, per partition, the commit point and the mark that goes with it."""
+        commits = {}
+        for tp, ledger in self._ledgers.items():
+            mark = ledger.mark()
+            commits[tp] = (ledger.commit_point, mark)
+        return commits
+
+    def spans(self) -> dict[TP, tuple[int, int]]:
+        """Return, per partition, the commit point and the number of unfinished offsets."""
+        return {tp: (ledger.commit_point, ledger.unfinished) for tp, ledger in self._ledgers.items()}
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop intake, drop what has not started, let what has started finish within a bound.
+
+        The caller commits afterwards and then calls `close`.
+        """
+        self._opened.clear()
+        self._room.set()
+        PAUSED.labels("handover").set(1)
+        for item in self._dispatcher.forget_waiting():
+            self._let_go(item)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while self._dispatcher.running and loop.time() < end and self._tenure.may_work:
+            resting = [task for item, task in self._dispatcher.running.items() if item.state is State.RESTING]
+            for task in resting:
+                task.cancel()
+            if resting:
+                await asyncio.wait(resting)
+            tasks = list(self._dispatcher.running.values())
+            if tasks:
+                await asyncio.wait(tasks, timeout=min(_DRAIN_POLL_S, max(0.0, end - loop.time())))
+
+    async def close(self) -> None:
+        """End the tenure: what still runs is cut, its paid answers are kept for the redelivery."""
+        self._tenure.end()
+        self._opened.set()
+        self._room.set()
+        tasks = list(self._dispatcher.running.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._ledgers = {}
+        self._opened.clear()
+        PAUSED.labels("handover").set(0)

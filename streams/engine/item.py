@@ -1,0 +1,61 @@
+"""What the engine moves: one taken event record and how far it has come."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from contracts.codec import Position
+
+
+class TP(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+class ResultRef(NamedTuple):
+    """Where a terminal record lies; its partition number is its event's."""
+
+    topic: str
+    offset: int
+
+
+class State(StrEnum):
+    """What an unfinished item is doing; `penstock why-stuck` and the drain read it."""
+
+    QUEUED = "queued"
+    CALLING = "calling"
+    RESTING = "resting"
+    SETTLING = "settling"
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One event record in the engine.
+
+    Attributes:
+        chain: unit of order; items of one chain run one after the other; None = free of order.
+        lane: queue it waits in.
+        size_bytes: what it counts against the byte limit.
+        work: opaque to the engine.
+        taken_at, since: loop times of intake and of the last change of state.
+        reason: why it rests, a bounded slug.
+    """
+
+    position: Position
+    chain: Hashable | None
+    lane: str
+    size_bytes: int
+    work: Any
+    taken_at: float = 0.0
+    since: float = 0.0
+    state: State = State.QUEUED
+    reason: str = ""
+    attempts: int = field(default=0)
+
+    @property
+    def tp(self) -> TP:
+        """Return the partition it came from."""
+        return TP(self.position.topic, self.position.partition)

@@ -1,0 +1,94 @@
+"""What of a partition is finished, and up to where it may be committed.
+
+Invariant: the commit point never passes an unfinished offset (tests/streams/engine/test_ledger.py). Offsets may have
+gaps (transaction markers, compaction): only what was delivered counts. See docs/adr/0005.
+"""
+
+from collections.abc import Iterable
+
+from streams.engine.item import ResultRef
+
+
+class Ledger:
+    """One partition's book, for one tenure.
+
+    Args:
+        position: first offset that will be delivered (the committed one).
+        result_ends: per result topic, the end of the matching result partition when the tenure began.
+        answered: (offset, timestamp_ms) -> where the answer lies, found by the scan of the result topic.
+        scan_starts: per result topic, where that scan began.
+    """
+
+    def __init__(
+        self,
+        position: int,
+        result_ends: dict[str, int] | None = None,
+        answered: dict[tuple[int, int], ResultRef] | None = None,
+        scan_starts: dict[str, int] | None = None,
+    ) -> None:
+        self._next = position
+        self._result_ends = dict(result_ends or {})
+        self._answered = dict(answered or {})
+        self._scan_starts = dict(scan_starts or {})
+        self._unfinished: dict[int, None] = {}
+        self._finished: dict[int, ResultRef | None] = {}
+
+    def take(self, offset: int) -> None:
+        """Note that an offset was delivered; offsets come in ascending order."""
+        self._unfinished[offset] = None
+        self._next = offset + 1
+
+    def already_answered(self, offset: int, timestamp_ms: int) -> ResultRef | None:
+        """Return where the answer of a redelivered event lies; None when there is none.
+
+        Offset and timestamp must both match: a recreated topic starts its offsets again, and skipping by offset alone
+        would lose its events.
+        """
+        return self._answered.get((offset, timestamp_ms))
+
+    def finish(self, offset: int, result: ResultRef | None) -> None:
+        """Note that an offset's terminal record is confirmed."""
+        del self._unfinished[offset]
+        self._finished[offset] = result
+        if result is not None:
+            self._result_ends[result.topic] = max(self._result_ends.get(result.topic, 0), result.offset + 1)
+
+    def forget(self, offsets: Iterable[int]) -> None:
+        """Drop offsets that will not be worked on in this tenure; they stay uncommitted."""
+        # They stay in _unfinished on purpose: the commit point must not pass them.
+        for offset in offsets:
+            self._finished.pop(offset, None)
+
+    @property
+    def commit_point(self) -> int:
+        """Return the lowest offset that may not be committed yet: lowest unfinished, or the next to be delivered."""
+        return next(iter(self._unfinished), self._next)
+
+    @property
+    def span(self) -> int:
+        """Return how many offsets lie between the commit point and the newest delivered one."""
+        return self._next - self.commit_point
+
+    @property
+    def unfinished(self) -> int:
+        """Return the number of offsets taken and not finished."""
+        return len(self._unfinished)
+
+    def mark(self) -> dict[str, int]:
+        """Return, per result topic, the lowest result offset that can belong to an event that is not committed.
+
+        Prunes what lies below the commit point.
+        """
+        point = self.commit_point
+        self._finished = {offset: ref for offset, ref in self._finished.items() if offset >= point}
+        if self._answered:
+            self._answered = {key: ref for key, ref in self._answered.items() if key[0] >= self._next}
+        marks = dict(self._result_ends)
+        if self._answered:
+            # Answers whose events have not been delivered yet lie anywhere behind the start of the scan.
+            for topic, start in self._scan_starts.items():
+                marks[topic] = min(marks.get(topic, start), start)
+        for ref in self._finished.values():
+            if ref is not None:
+                marks[ref.topic] = min(marks[ref.topic], ref.offset)
+        return marks

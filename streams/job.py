@@ -1,0 +1,76 @@
+"""One event on its way through the pipeline: from the record to what the outcome needs to know."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from contracts.codec import Headers, Position, decode_event
+from contracts.envelope import Event
+from contracts.errors import NoRoute, PenstockError, Undecodable
+from contracts.payloads import FailureNote, Usage
+from contracts.settings import RouteSettings
+from streams.steps.route import Router
+
+
+@dataclass(slots=True)
+class Job:
+    """The record, the event in it, and what has been tried.
+
+    Attributes:
+        event: decoded; a stand-in named after the record's position when it cannot be decoded.
+        route: None when the event cannot be decoded or no route matches.
+        fault: what is wrong with the event already; None for an event worth a call.
+        deadline_at: when it expires.
+        cost_usd: spent so far; None once a call without a known price was made.
+    """
+
+    key: bytes | None
+    value: bytes
+    headers: Headers
+    event: Event
+    accepted_at: datetime
+    deadline_at: datetime
+    route: RouteSettings | None = None
+    fault: PenstockError | None = None
+    attempts: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = 0.0
+    failures: list[FailureNote] = field(default_factory=list)
+
+    @property
+    def route_name(self) -> str:
+        """Return the metric and log label of the route."""
+        return self.route.name if self.route else "none"
+
+
+def make_job(position: Position, key: bytes | None, value: bytes | None, headers: Headers, router: Router) -> Job:
+    """Decode a record and find its route; what is wrong with it is kept in the job, for its dead letter."""
+    accepted_at = datetime.fromtimestamp(position.timestamp_ms / 1000, tz=UTC)
+    route: RouteSettings | None = None
+    fault: PenstockError | None = None
+    try:
+        event = decode_event(key, value, headers)
+    except Undecodable as error:
+        event, fault = _stand_in(position, value, headers), error
+    else:
+        try:
+            route = router.route(event)
+        except NoRoute as error:
+            fault = error
+    deadline_at = accepted_at + timedelta(seconds=route.deadline_s if route else 0)
+    if event.expires_at is not None:
+        deadline_at = min(deadline_at, event.expires_at)
+    return Job(key, value or b"", headers, event, accepted_at, deadline_at, route, fault)
+
+
+def _stand_in(position: Position, value: bytes | None, headers: Headers) -> Event:
+    """Name an undecodable record: by its id and source where these can be read, else by its position."""
+    readable: dict[str, str] = {}
+    for name, raw in headers:
+        if name in {"ce_id", "ce_source", "ce_type"}:
+            readable.setdefault(name, (raw or b"").decode("utf-8", errors="replace"))
+    return Event(
+        id=readable.get("ce_id") or f"{position.topic}/{position.partition}/{position.offset}",
+        source=readable.get("ce_source") or "unknown",
+        type=readable.get("ce_type") or "unknown",
+        data=value or b"",
+    )

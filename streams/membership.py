@@ -1,0 +1,146 @@
+"""Ties the engine to the consumer group: loads the books of assigned partitions, commits, hands over.
+
+Reads: results (the tail, for pay-once). Writes: offset commits. See docs/pay-once.md for the ten rules.
+"""
+
+import asyncio
+
+from aiokafka.errors import KafkaError
+
+from contracts.errors import PenstockError
+from contracts.logs import logger
+from contracts.metrics import COMMITTED, LAG
+from contracts.settings import WorkerSettings
+from streams.engine.engine import Engine
+from streams.engine.item import TP
+from streams.engine.ledger import Ledger
+from streams.engine.mark import decode_mark, encode_mark
+from streams.engine.tenure import Tenure
+from streams.shell import Shell
+from streams.tail import Tail, TailReader
+
+_RETRY_S = 1.0
+
+
+class Membership:
+    """What the shell tells, done with the engine; see streams.shell.Listener.
+
+    Args:
+        engine: whose intake is opened and closed.
+        tail: reads what is answered already.
+        settings: drain limit, commit interval.
+    """
+
+    def __init__(self, engine: Engine, tail: TailReader, settings: WorkerSettings) -> None:
+        self._engine = engine
+        self._tail = tail
+        self._settings = settings
+        self._shell: Shell | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._committed: dict[TP, tuple[int, str]] = {}
+        self._log = logger("worker")
+        self.tps: frozenset[TP] = frozenset()
+        self.is_member = False
+
+    def attach(self, shell: Shell) -> None:
+        """Name the shell; once, before the app starts."""
+        self._shell = shell
+
+    @property
+    def shell(self) -> Shell:
+        """Return the shell."""
+        if self._shell is None:
+            message = "attach() comes first"
+            raise RuntimeError(message)
+        return self._shell
+
+    def coming(self, generation: int) -> None:
+        """Open a tenure whose records wait until the books are loaded."""
+        shell = self.shell
+        self._engine.prepare(Tenure(generation, lambda: shell.is_valid(generation)))
+
+    def assigned(self, tps: frozenset[TP], generation: int) -> None:
+        """Load the books in the background: no heartbeat is sent while this callback runs."""
+        self.tps = tps
+        self.is_member = True
+        self._log.info("partitions.assigned", generation=generation, partitions=_by_topic(tps))
+        self._loading = asyncio.ensure_future(self._load(self._engine.tenure, tps))
+
+    async def _load(self, tenure: Tenure, tps: frozenset[TP]) -> None:
+        while not tenure.is_over:
+            try:
+                self._engine.begin(tenure, await self._ledgers(tps))
+            except (PenstockError, KafkaError) as error:
+                # Without the books an event might be paid for twice: better wait.
+                self._log.warning("journal.unreadable", error=str(error), wait_s=_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    async def _ledgers(self, tps: frozenset[TP]) -> dict[TP, Ledger]:
+        commits = await self.shell.committed(tps)
+        positions: dict[TP, tuple[int, dict[str, int] | None]] = {}
+        for tp in tps:
+            commit = commits[tp]
+            # Without a commit nothing is answered yet. A commit without our mark is an operator's reset: a replay is wanted.
+            offset = commit[0] if commit else await self.shell.position(tp)
+            positions[tp] = (offset, decode_mark(commit[1]) if commit else None)
+        tails = await asyncio.to_thread(self._tail.read, positions)
+        self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
+        await self._claim({tp: offset for tp, (offset, marks) in positions.items() if marks is None}, tails)
+        return {tp: Ledger(positions[tp][0], tail.ends, tail.answered, tail.starts) for tp, tail in tails.items()}
+
+    async def _claim(self, offsets: dict[TP, int], tails: dict[TP, Tail]) -> None:
+        """Commit (position, mark) before the first call, so that a crash right after it finds what it answered."""
+        claims = {tp: (offset, encode_mark(tails[tp].ends)) for tp, offset in offsets.items()}
+        if claims and await self.shell.commit(claims):
+            self._committed |= claims
+
+    async def commit(self) -> None:
+        """Commit what has changed, if the partitions are still ours."""
+        tenure = self._engine.tenure
+        if not tenure.may_work:
+            return
+        wanted = {tp: (offset, encode_mark(mark)) for tp, (offset, mark) in self._engine.commits().items()}
+        changed = {tp: commit for tp, commit in wanted.items() if self._committed.get(tp) != commit}
+        if changed and await self.shell.commit(changed):
+            self._committed |= changed
+            for tp, (offset, _) in changed.items():
+                COMMITTED.labels(tp.topic, str(tp.partition)).set(offset)
+
+    def observe(self) -> None:
+        """Set the lag gauges."""
+        for tp, (point, _) in self._engine.spans().items():
+            end = self.shell.high_watermark(tp)
+            if end is not None:
+                LAG.labels(tp.topic, str(tp.partition)).set(max(0, end - point))
+
+    async def run(self) -> None:
+        """Commit from time to time, for ever."""
+        while True:
+            await asyncio.sleep(self._settings.commit_interval_s)
+            await self.commit()
+            self.observe()
+
+    async def hand_over(self) -> None:
+        """Finish, commit once, let go."""
+        tenure = self._engine.tenure
+        if tenure.is_over:
+            return
+        if self._loading is not None:
+            self._loading.cancel()
+        held = len(self._engine.held)
+        await self._engine.drain(self._settings.drain_timeout_s)
+        await self.commit()
+        await self._engine.close()
+        self.tps = frozenset()
+        self._committed = {}
+        LAG.clear()
+        self._log.info("partitions.released", generation=tenure.generation, held=held)
+
+
+def _by_topic(tps: frozenset[TP]) -> dict[str, list[int]]:
+    topics: dict[str, list[int]] = {}
+    for tp in sorted(tps):
+        topics.setdefault(tp.topic, []).append(tp.partition)
+    return topics

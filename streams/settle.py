@@ -1,0 +1,184 @@
+"""Writes an event's one outcome: result, or dead letter and its marker, or expired marker.
+
+Writes: results, dead-letters. The terminal record goes to the partition number of its event and is written last, so
+that the result topic is the journal (docs/adr/0005).
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from contracts.codec import (
+    Headers,
+    Position,
+    Record,
+    dead_letter_headers,
+    encode_json,
+    format_time,
+    outcome_headers,
+)
+from contracts.errors import Busy, PenstockError, TooLarge
+from contracts.logs import logger
+from contracts.metrics import DEADLINE_MISSED, DLQ_EVENTS, EVENT_AGE, EVENTS_FINISHED
+from contracts.payloads import (
+    DEAD_LETTER_MARKER_TYPE,
+    EXPIRED_TYPE,
+    RESULT_TYPE,
+    DeadLetter,
+    InferenceAnswer,
+    InferenceResult,
+    OutcomeMarker,
+    Provenance,
+)
+from contracts.topics import Topics
+from producers.base import Delivered, Producer
+from streams.engine.item import ResultRef
+from streams.engine.tenure import Tenure
+from streams.job import Job
+from streams.outcome import Bury, Expire
+
+_MAX_TEXT_CHARS = 2000
+_MAX_ANSWER_CHARS = 16_000
+
+
+class Settler:
+    """Writes outcomes.
+
+    Args:
+        producer: confirmed records.
+        topics: the table.
+        app_id: who makes the outcomes.
+    """
+
+    def __init__(self, producer: Producer, topics: Topics, app_id: str) -> None:
+        self._producer = producer
+        self._topics = topics
+        self._app_id = app_id
+        self._log = logger("worker")
+
+    async def result(
+        self, job: Job, position: Position, tenure: Tenure, answer: InferenceAnswer, output: Any, provenance: Provenance
+    ) -> ResultRef:
+        """Write a result; one that is too large for a record becomes a dead letter.
+
+        Raises:
+            LogUnavailable: the broker did not confirm it.
+            TenureLostError: the partition was given up.
+        """
+        completed_at = datetime.now(UTC)
+        result = InferenceResult(
+            event_id=job.event.id,
+            source=job.event.source,
+            type=job.event.type,
+            output=output,
+            provenance=provenance,
+            usage=job.usage,
+            attempts=job.attempts,
+            completed_at=format_time(completed_at),
+            duration_s=round((completed_at - job.accepted_at).total_seconds(), 3),
+            finish_reason=answer.finish_reason,
+            cost_usd=job.cost_usd,
+        )
+        try:
+            ref = await self._terminal(job, position, tenure, RESULT_TYPE, encode_json(result), result.completed_at)
+        except TooLarge as error:
+            return await self.bury(job, position, tenure, Bury(error.reason, "poison"), error)
+        self._finished(job, position, "result")
+        return ref
+
+    async def bury(self, job: Job, position: Position, tenure: Tenure, end: Bury, error: PenstockError) -> ResultRef:
+        """Write the dead letter, original bytes and headers untouched, then its marker.
+
+        Raises:
+            LogUnavailable: the broker did not confirm one of them.
+            TenureLostError: the partition was given up.
+        """
+        now = format_time(datetime.now(UTC))
+        letter = DeadLetter(
+            reason=end.reason,
+            disposition=end.disposition,
+            message=str(error)[:_MAX_TEXT_CHARS],
+            attempts=job.attempts,
+            route=job.route_name,
+            topic=position.topic,
+            partition=position.partition,
+            offset=position.offset,
+            failed_at=now,
+            failures=tuple(job.failures),
+            answer=str(getattr(error, "answer", ""))[:_MAX_ANSWER_CHARS],
+            cost_usd=job.cost_usd,
+        )
+        await self._produce(
+            Record(self._topics.dead_letters, job.key, job.value, dead_letter_headers(job.headers, letter)), tenure
+        )
+        ref = await self._marker(job, position, tenure, "dead_letter", end.reason, letter.message)
+        DLQ_EVENTS.labels(job.route_name, end.reason).inc()
+        self._finished(job, position, "dead_letter", reason=end.reason, error=letter.message)
+        return ref
+
+    async def expire(self, job: Job, position: Position, tenure: Tenure, end: Expire) -> ResultRef:
+        """Write the expired marker.
+
+        Raises:
+            LogUnavailable: the broker did not confirm it.
+            TenureLostError: the partition was given up.
+        """
+        text = f"deadline {format_time(job.deadline_at)} passed after {job.attempts} attempts"
+        ref = await self._marker(job, position, tenure, "expired", end.reason, text)
+        DEADLINE_MISSED.labels(job.route_name, "in_retry" if job.attempts else "before_call").inc()
+        self._finished(job, position, "expired", reason=end.reason)
+        return ref
+
+    async def _marker(
+        self, job: Job, position: Position, tenure: Tenure, status: Any, reason: str, message: str
+    ) -> ResultRef:
+        now = format_time(datetime.now(UTC))
+        marker = OutcomeMarker(
+            event_id=job.event.id,
+            source=job.event.source,
+            type=job.event.type,
+            status=status,
+            reason=reason,
+            attempts=job.attempts,
+            completed_at=now,
+            message=message,
+        )
+        kind = EXPIRED_TYPE if status == "expired" else DEAD_LETTER_MARKER_TYPE
+        return await self._terminal(job, position, tenure, kind, encode_json(marker), now)
+
+    async def _terminal(
+        self, job: Job, position: Position, tenure: Tenure, kind: str, value: bytes, completed_at: str
+    ) -> ResultRef:
+        topic = (job.route.output_topic if job.route else None) or self._topics.results
+        headers: Headers = outcome_headers(job.event, kind, completed_at, self._app_id, position)
+        delivered = await self._produce(Record(topic, job.key, value, headers, position.partition), tenure)
+        return ResultRef(delivered.topic, delivered.offset)
+
+    async def _produce(self, record: Record, tenure: Tenure) -> Delivered:
+        while True:
+            await tenure.permission()
+            try:
+                return await self._producer.produce(record)
+            except Busy as busy:
+                # The answer is paid for: it waits for room instead of being dropped.
+                await asyncio.sleep(busy.retry_after_s)
+
+    def _finished(self, job: Job, position: Position, outcome: str, **fields: Any) -> None:
+        age_s = (datetime.now(UTC) - job.accepted_at).total_seconds()
+        EVENTS_FINISHED.labels(job.route_name, outcome).inc()
+        EVENT_AGE.labels(job.route_name, outcome).observe(max(0.0, age_s))
+        log = self._log.info if outcome == "result" else self._log.warning
+        log(
+            "event.finished",
+            event_id=job.event.id,
+            source=job.event.source,
+            route=job.route_name,
+            outcome=outcome,
+            attempts=job.attempts,
+            age_s=round(age_s, 3),
+            topic=position.topic,
+            partition=position.partition,
+            offset=position.offset,
+            cost_usd=job.cost_usd,
+            **fields,
+        )

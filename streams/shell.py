@@ -1,0 +1,199 @@
+"""The one file that knows Faust's and aiokafka's private names: commit, generation, lease, hand-over.
+
+Verified against the versions in TESTED_VERSIONS; `check_versions` refuses others, and a test touches every name.
+What Faust must not be left to do, and why, is in docs/faust.md.
+
+    thread._consumer                    aiokafka's consumer, lives on Faust's consumer thread
+    thread.call_thread                  runs a coroutine there and awaits it here
+    _coordinator.generation             -1 once the group has expelled us
+    _coordinator._do_heartbeat          wrapped, to know when the last good heartbeat was sent
+    _coordinator.fetch_committed_offsets  offsets with metadata (confluent-kafka 2.16 corrupts it)
+    Consumer.wait_empty                 overridden: Faust asks here to finish what has started
+    Consumer.verify_event_path          overridden: it would complain that Faust itself commits nothing
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import faust
+from aiokafka import TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from faust.transport.drivers.aiokafka import Consumer
+
+from contracts.errors import ConfigError
+from contracts.logs import logger
+from contracts.metrics import COMMITS
+from streams.engine.item import TP
+
+TESTED_VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
+
+# Work stops this share of the session after the last good heartbeat: the group may have a new owner after all of it.
+LEASE_SHARE_OF_SESSION = 0.9
+
+
+class Listener(Protocol):
+    """Who is told about partitions."""
+
+    def coming(self, generation: int) -> None:
+        """Partitions of this generation are about to be delivered; called before the first record can arrive."""
+        ...
+
+    def assigned(self, tps: frozenset[TP], generation: int) -> None:
+        """Partitions are ours; must return at once, because no heartbeat is sent meanwhile."""
+        ...
+
+    async def hand_over(self) -> None:
+        """Partitions are being given up, or the worker stops: finish, commit, let go; no-op when nothing is held."""
+        ...
+
+
+def check_versions() -> None:
+    """Refuse versions whose private names were not verified.
+
+    Raises:
+        ConfigError: names what is installed and what was tested.
+    """
+    for package, tested in TESTED_VERSIONS.items():
+        found = version(package)
+        if found != tested:
+            message = (
+                f"{package} {found} is installed, the worker needs {tested}: it relies on that version's internals"
+            )
+            raise ConfigError(message)
+
+
+class Shell:
+    """Group membership and commits of one Faust app.
+
+    Args:
+        app: not started yet.
+        listener: told about partitions.
+    """
+
+    def __init__(self, app: faust.App, listener: Listener) -> None:
+        self._app = app
+        self._session_timeout_s = float(app.conf.broker_session_timeout)
+        self._last_heartbeat_s = 0.0
+        self._watched: Any = None
+        self._log = logger("worker")
+        app.transport.Consumer = _consumer_class(self, listener)  # type: ignore[misc]
+
+    @property
+    def _thread(self) -> Any:
+        return self._app.consumer._thread  # type: ignore[attr-defined]  # noqa: SLF001
+
+    @property
+    def _aiokafka(self) -> Any:
+        return self._thread._consumer  # noqa: SLF001
+
+    def is_valid(self, generation: int) -> bool:
+        """Tell whether a generation is current and its lease good; cheap, and safe to ask from the main thread."""
+        coordinator = getattr(self._aiokafka, "_coordinator", None)
+        if coordinator is None or coordinator.generation != generation:
+            return False
+        age_s = boot_time_s() - self._last_heartbeat_s
+        return age_s < LEASE_SHARE_OF_SESSION * self._session_timeout_s
+
+    def watch_heartbeats(self) -> None:
+        """Note when good heartbeats are sent; the assignment itself counts as one."""
+        self._last_heartbeat_s = boot_time_s()
+        coordinator = self._aiokafka._coordinator  # noqa: SLF001
+        if coordinator is self._watched:
+            return
+        self._watched = coordinator
+        original: Callable[[], Awaitable[bool]] = coordinator._do_heartbeat  # noqa: SLF001
+
+        async def heartbeat() -> bool:
+            sent_s = boot_time_s()
+            is_good = await original()
+            if is_good:
+                self._last_heartbeat_s = sent_s
+            return is_good
+
+        coordinator._do_heartbeat = heartbeat  # noqa: SLF001
+
+    async def committed(self, tps: frozenset[TP]) -> dict[TP, tuple[int, str] | None]:
+        """Return, per partition, committed offset and metadata; None where nothing was ever committed.
+
+        Raises:
+            KafkaError: the coordinator did not answer.
+        """
+        wanted = [TopicPartition(*tp) for tp in tps]
+        if not wanted:
+            return {}
+        coordinator = self._aiokafka._coordinator  # noqa: SLF001
+        found = await self._thread.call_thread(coordinator.fetch_committed_offsets, wanted)
+        commits: dict[TP, tuple[int, str] | None] = {}
+        for tp in tps:
+            commit = found.get(TopicPartition(*tp))
+            commits[tp] = (commit.offset, commit.metadata or "") if commit and commit.offset >= 0 else None
+        return commits
+
+    async def position(self, tp: TP) -> int:
+        """Return the offset of the next record that will be fetched.
+
+        Raises:
+            KafkaError: the partition's leader did not answer.
+        """
+        return int(await self._thread.call_thread(self._aiokafka.position, TopicPartition(*tp)))
+
+    async def commit(self, offsets: Mapping[TP, tuple[int, str]]) -> bool:
+        """Commit offsets with metadata, through the consumer that is the group's member.
+
+        Returns:
+            False when the group has moved on or the coordinator is away: nothing is lost, the next commit covers it.
+        """
+        wanted = {TopicPartition(*tp): OffsetAndMetadata(offset, mark) for tp, (offset, mark) in offsets.items()}
+        try:
+            await self._thread.call_thread(self._aiokafka.commit, wanted)
+        except (CommitFailedError, IllegalStateError) as error:
+            COMMITS.labels("rebalanced").inc()
+            self._log.info("commit.refused", error=str(error))
+            return False
+        except KafkaError as error:
+            COMMITS.labels("failed").inc()
+            self._log.warning("commit.failed", error=repr(error))
+            return False
+        COMMITS.labels("ok").inc()
+        # Faust's monitor would report partitions that "have not committed".
+        now = time.monotonic()
+        self._thread.tp_last_committed_at.update(dict.fromkeys(wanted, now))
+        self._app.monitor.on_tp_commit({tp: commit.offset for tp, commit in wanted.items()})
+        return True
+
+    def high_watermark(self, tp: TP) -> int | None:
+        """Return the end of a partition as of the last fetch; None before the first."""
+        watermark = self._aiokafka.highwater(TopicPartition(*tp))
+        return None if watermark is None else int(watermark)
+
+
+def boot_time_s() -> float:
+    """Return seconds since boot, suspended time included: a lease does not stop while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _consumer_class(shell: Shell, listener: Listener) -> type[Consumer]:
+    """Return Faust's consumer with the hand-over and the assignment led to us."""
+
+    class EngineConsumer(Consumer):
+        async def wait_empty(self) -> None:
+            await listener.hand_over()
+            self._unacked_messages.clear()
+
+        async def on_partitions_assigned(self, assigned: set[Any], generation_id: int = 0) -> None:
+            # Before Faust resumes the flow, so that the first record finds its tenure.
+            listener.coming(generation_id)
+            await super().on_partitions_assigned(assigned, generation_id)
+            shell.watch_heartbeats()
+            listener.assigned(frozenset(TP(tp.topic, tp.partition) for tp in assigned), generation_id)
+
+        def verify_event_path(self, now: float, tp: Any) -> None:
+            """Leave liveness to our own watchdog."""
+
+    return EngineConsumer
+
+
+__all__ = ["TESTED_VERSIONS", "Listener", "Shell", "boot_time_s", "check_versions"]

@@ -1,0 +1,1 @@
+"""Steps of the pipeline: pure functions from event to answer."""

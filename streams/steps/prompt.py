@@ -1,0 +1,97 @@
+"""Renders a route's prompt from an event.
+
+Templates come from the configuration, which is trusted; event data is not: it only ever reaches the user message, it is
+data to the template engine, and control and zero-width characters are taken out of it.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from contracts.codec import decode_any_json
+from contracts.envelope import Event
+from contracts.errors import ConfigError, ContextTooLong, PromptFailed, Undecodable
+from contracts.payloads import Message
+from contracts.settings import Prompt as PromptSettings
+
+# C0 and C1 controls but tab and line ends, zero-width and bidirectional marks: they hide instructions from human eyes.
+_HIDDEN = re.compile(
+    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u2064\\u2066-\\u2069\\ufeff]"
+)
+_DIGEST_CHARS = 16
+
+
+class PromptTemplate:
+    """A route's compiled templates.
+
+    Args:
+        settings: the route's prompt section.
+        where: for error texts, the route's name.
+
+    Raises:
+        ConfigError: a template cannot be parsed.
+    """
+
+    def __init__(self, settings: PromptSettings, where: str) -> None:
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+        environment.filters["tojson"] = _to_json
+        self.system = settings.system or _read(settings.system_file)
+        text = settings.user if settings.user is not None else _read(settings.user_file)
+        try:
+            self._user = environment.from_string(text)
+        except TemplateError as error:
+            line = getattr(error, "lineno", None)
+            message = f"route {where}: prompt template, line {line}: {error.message}"
+            raise ConfigError(message) from error
+        self._max_chars = settings.max_chars
+        self._needs_data = bool(re.search(r"\bdata\b", text))
+        # Names the prompt in a result's provenance, so that a change of prompt shows.
+        self.digest = hashlib.sha256(f"{self.system}\0{text}".encode()).hexdigest()[:_DIGEST_CHARS]
+
+    def render(self, event: Event) -> tuple[Message, ...]:
+        """Return the messages for an event.
+
+        Raises:
+            Undecodable: the template needs the parsed body and it is not JSON.
+            PromptFailed: a field the template uses is not there, or the template fails.
+            ContextTooLong: the rendered text is above the route's limit.
+        """
+        text = event.data.decode("utf-8", errors="replace")
+        variables: dict[str, Any] = {"event": event, "text": _HIDDEN.sub("", text)}
+        if self._needs_data:
+            variables["data"] = _clean(decode_any_json(event.data))
+        try:
+            rendered = self._user.render(variables)
+        except Undecodable:
+            raise
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+            message = f"prompt cannot be rendered: {error}"
+            raise PromptFailed(message) from error
+        if len(rendered) > self._max_chars:
+            message = f"rendered prompt has {len(rendered)} characters, the route allows {self._max_chars}"
+            raise ContextTooLong(message)
+        return (Message("user", rendered),)
+
+
+def _read(path: Path | None) -> str:
+    return path.read_text(encoding="utf-8") if path else ""
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return _HIDDEN.sub("", value)
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {_HIDDEN.sub("", key): _clean(item) for key, item in value.items()}
+    return value
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    """Write JSON with sorted keys: the same event gives the same prompt, which prompt caches need."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, indent=indent)

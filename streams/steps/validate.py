@@ -1,0 +1,71 @@
+"""Checks an answer against the route's output schema and returns what consumers will read."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+
+from contracts.codec import decode_any_json
+from contracts.errors import ConfigError, OutputInvalid, Undecodable
+from contracts.settings import RouteSettings
+
+# Models like to wrap JSON in a Markdown fence, whatever they were told.
+_FENCE = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+
+
+class OutputContract:
+    """What a route promises its consumers.
+
+    Args:
+        route: its settings.
+
+    Raises:
+        ConfigError: the schema is not valid JSON or not a valid schema.
+    """
+
+    def __init__(self, route: RouteSettings) -> None:
+        self.schema = route.output_schema or _load(route.output_schema_file, route.name)
+        self._validator = None if self.schema is None else _compile(self.schema, route.name)
+
+    def check(self, answer: str) -> Any:
+        """Return the output: parsed JSON with a schema, the text without.
+
+        Raises:
+            OutputInvalid: not JSON, or not of the schema; names the first violation and keeps the answer.
+        """
+        if self._validator is None:
+            return answer
+        fenced = _FENCE.match(answer)
+        try:
+            output = decode_any_json((fenced[1] if fenced else answer).encode())
+        except Undecodable as error:
+            raise OutputInvalid(str(error), answer) from error
+        violation = next(self._validator.iter_errors(output), None)
+        if violation is not None:
+            pointer = "/".join(str(part) for part in violation.instance_path)
+            message = f"/{pointer}: {violation.message}"
+            raise OutputInvalid(message, answer)
+        return output
+
+
+def _load(path: Path | None, route: str) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        schema = decode_any_json(path.read_bytes())
+    except Undecodable as error:
+        message = f"route {route}: {path}: {error}"
+        raise ConfigError(message) from error
+    if not isinstance(schema, dict):
+        message = f"route {route}: {path}: a schema is an object, found {type(schema).__name__}"
+        raise ConfigError(message)
+    return schema
+
+
+def _compile(schema: dict[str, Any], route: str) -> jsonschema_rs.Draft202012Validator:
+    try:
+        return jsonschema_rs.Draft202012Validator(schema)
+    except (jsonschema_rs.ValidationError, ValueError) as error:
+        message = f"route {route}: output schema: {str(error).splitlines()[0]}"
+        raise ConfigError(message) from error

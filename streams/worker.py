@@ -1,0 +1,237 @@
+"""The worker process: builds everything, runs Faust, ends cleanly or hard.
+
+Exit status: 0 after a clean stop, 1 after a crash (an outcome could not be confirmed, a fault of the group), 2 for a
+configuration that cannot be used. A supervisor restarts it; nothing is committed that has no confirmed outcome.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import faust
+
+from contracts import logs
+from contracts.errors import ConfigError, LogUnavailable, PenstockError
+from contracts.metrics import BUILD_INFO, FM_CONCURRENCY_LIMIT, OLDEST_UNFINISHED
+from contracts.settings import Settings, WorkerSettings
+from contracts.topics import Topics
+from producers.producer import KafkaProducer
+from streams.app import create_app
+from streams.engine.engine import Engine, Limits
+from streams.health import HealthServer
+from streams.membership import Membership
+from streams.pipeline import Pipeline
+from streams.providers.base import Provider
+from streams.providers.table import create_provider
+from streams.settle import Settler
+from streams.shell import Shell, check_versions
+from streams.tail import TailReader
+
+_KAFKA_RETRY_S = 2.0
+_PROBE_TIMEOUT_S = 5.0
+# After the drain: leaving the group, closing clients. Longer than that is a hang, and the supervisor should not wait.
+_STOP_GRACE_S = 15.0
+
+
+class Worker:
+    """One worker process.
+
+    Args:
+        settings: the whole configuration.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log = logs.logger("worker")
+        self._topics = Topics(settings.kafka.topic_prefix)
+        self._producer = KafkaProducer(settings.kafka, settings.producer, client_id=f"{settings.worker.app_id}-worker")
+        self._providers: dict[str, Provider] = {}
+        self._ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self._health = HealthServer(
+            settings.worker.health_host, settings.worker.health_port, self._problems, self._unready
+        )
+        self._engine: Engine | None = None
+        self._membership: Membership | None = None
+        self._app: faust.App | None = None
+
+    async def run(self, port_file: Path | None = None) -> int:
+        """Run until a signal or a crash; return the exit status."""
+        self._watch_signals()
+        await self._health.start(port_file)
+        sys.stderr.write(f"worker health on {self._health.address}\n")
+        BUILD_INFO.labels(version("penstock"), "worker").set(1)
+        await self._producer.start()
+        await self._start_providers()
+        started = asyncio.ensure_future(self._start())
+        await asyncio.wait({started, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._ended.done():
+            started.result()
+        elif not started.done():
+            started.cancel()
+        error = await self._ended
+        if error is not None:
+            return self._crash(error)
+        await self._stop()
+        return 0
+
+    async def _start_providers(self) -> None:
+        wanted = {self._settings.models[route.model].provider for route in self._settings.routes}
+        for name in sorted(wanted):
+            self._providers[name] = create_provider(self._settings.providers[name])
+            await self._providers[name].start()
+
+    async def _start(self) -> None:
+        settings = self._settings
+        settler = Settler(self._producer, self._topics, settings.worker.app_id)
+        pipeline = Pipeline(settings, self._providers, settler)
+        engine = Engine(
+            pipeline,
+            _limits(settings.worker),
+            settings.worker.lanes,
+            self._end,
+            pipeline.calls.keep,
+            pipeline.calls.drop,
+        )
+        self._engine = engine
+        FM_CONCURRENCY_LIMIT.labels("all").set(settings.worker.max_in_flight)
+        result_topics = frozenset(self._topics.result_topics(route.output_topic for route in settings.routes))
+        await self._wait_for_kafka()
+        tail = TailReader(settings.kafka, settings.worker.app_id, result_topics)
+        membership = Membership(engine, tail, settings.worker)
+        self._membership = membership
+        app = create_app(settings, engine, pipeline)
+        self._app = app
+        app.in_worker = True
+        membership.attach(Shell(app, membership))
+        await app.start()
+        self._log.info("worker.started", lanes=list(settings.worker.lanes), app_id=settings.worker.app_id)
+        asyncio.ensure_future(self._watch(app)).add_done_callback(self._task_ended)
+        asyncio.ensure_future(membership.run()).add_done_callback(self._task_ended)
+
+    async def _wait_for_kafka(self) -> None:
+        """Return when the brokers answer and the topics fit; say what is missing until then."""
+        admin = None
+        while True:
+            try:
+                await self._producer.probe(_PROBE_TIMEOUT_S)
+                problems = [] if self._settings.kafka.embedded else await asyncio.to_thread(admin.blockers)
+            except LogUnavailable as error:
+                problems = [str(error)]
+            if not problems:
+                return
+            self._log.warning("kafka.waiting", problems=problems, wait_s=_KAFKA_RETRY_S)
+            await asyncio.sleep(_KAFKA_RETRY_S)
+
+    async def _watch(self, app: faust.App) -> None:
+        """End the process when Faust crashes; keep the age gauge."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(0.5)
+            if app.crashed:
+                self._end(app.crash_reason or RuntimeError("Faust crashed"))
+                return
+            held = self._engine.held if self._engine else ()
+            OLDEST_UNFINISHED.set(loop.time() - held[0].taken_at if held else 0.0)
+
+    def _task_ended(self, task: "asyncio.Future[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._end(task.exception())
+
+    def _end(self, error: BaseException | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(error)
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled, number)
+
+    def _signalled(self, number: int) -> None:
+        if self._ended.done():
+            self._log.warning(
+                "worker.killed", detail="second signal: ending at once, in-flight events will be redelivered"
+            )
+            _exit_now(1)
+        self._log.info("worker.stopping", detail=signal.Signals(number).name)
+        self._end(None)
+
+    def _crash(self, error: BaseException) -> int:
+        """Say why and end hard: nothing may be committed on the way out."""
+        self._log.error("worker.crashed", error=f"{type(error).__name__}: {error}", exc_info=error)
+        return _exit_now(2 if isinstance(error, ConfigError) else 1)
+
+    async def _stop(self) -> None:
+        """Drain, commit, leave the group, close; end hard if that takes too long."""
+        bound_s = self._settings.worker.drain_timeout_s + _STOP_GRACE_S
+        asyncio.get_running_loop().call_later(bound_s, self._overdue, bound_s)
+        if self._app is not None:
+            await self._app.stop()
+        await self._producer.aclose(_STOP_GRACE_S)
+        for provider in self._providers.values():
+            await provider.aclose()
+        await self._health.aclose()
+        self._log.info("worker.stopped")
+
+    def _overdue(self, bound_s: float) -> None:
+        self._log.error("worker.killed", detail=f"stop took longer than {bound_s:g} s")
+        _exit_now(1)
+
+    def _problems(self) -> list[str]:
+        if self._ended.done() and self._ended.result() is not None:
+            return ["crashed"]
+        return []
+
+    def _unready(self) -> list[str]:
+        if self._ended.done():
+            return ["stopping"]
+        if self._membership is None or not self._membership.is_member:
+            return ["not in the consumer group yet"]
+        return []
+
+
+def _exit_now(status: int) -> int:
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _limits(worker: WorkerSettings) -> Limits:
+    return Limits(
+        in_flight=worker.max_in_flight,
+        ready_keys=worker.ready_keys_limit,
+        held_events=worker.held_events_limit,
+        held_bytes=worker.max_held_bytes,
+        uncommitted=worker.max_uncommitted,
+    )
+
+
+def check(settings: Settings) -> None:
+    """Refuse what only the worker needs.
+
+    Raises:
+        ConfigError: no route is configured, or an untested version of Faust is installed.
+    """
+    check_versions()
+    if not settings.routes:
+        message = "routes: none is configured, so the worker has nothing to do"
+        raise ConfigError(message)
+
+
+def run_worker(settings: Settings, port_file: Path | None = None) -> int:
+    """Run a worker in this process until it ends; return the exit status."""
+    import uvloop  # noqa: PLC0415 - sets the policy for Faust's consumer thread too, so only in a worker process
+
+    check(settings)
+    logs.configure(settings.logging)
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    return asyncio.run(_main(settings, port_file))
+
+
+async def _main(settings: Settings, port_file: Path | None) -> int:
+    try:
+        return await Worker(settings).run(port_file)
+    except PenstockError as error:
+        sys.stderr.write(f"penstock worker: {error}\n")
+        return 2 if isinstance(error, ConfigError) else 1
