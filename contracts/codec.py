@@ -197,7 +197,7 @@ def position_headers(app_id: str, position: Position) -> Headers:
 
 
 def source_position(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str, Position] | None:
-    """Return (application id, position of the event) that a terminal record answers; None when it is not one of ours."""
+    """Return (application id, position of the event) that a terminal record answers; None when not one of ours."""
     found = {name: raw for name, raw in headers if name.startswith("penstock-source-") and raw is not None}
     try:
         position = Position(

@@ -1,7 +1,7 @@
 """The event: our in-memory form of a CloudEvent 1.0.
 
-Source: CloudEvents 1.0.2, https://github.com/cloudevents/spec (checked 2026-11); extensions `partitionkey`, `expirytime`
-and `traceparent` are its documented ones.
+Source: CloudEvents 1.0.2, https://github.com/cloudevents/spec (checked 2026-11); extensions `partitionkey`,
+`expirytime` and `traceparent` are its documented ones.
 """
 
 import hashlib

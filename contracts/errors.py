@@ -36,7 +36,7 @@ class PenstockError(Exception):
 
 
 class ConfigError(PenstockError):
-    """Raise when the configuration cannot be used; the text names file, line, key, what was found and what is allowed."""
+    """Raise when the configuration cannot be used; the text names file, line, key, found and allowed."""
 
     reason = "config_invalid"
 

@@ -33,7 +33,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
         event_id: for logs and idempotency at the provider; never part of the prompt.
         model: model id in the provider's own words.
         system: system prompt, may be empty.
-        output_schema: JSON Schema the answer must satisfy; a provider that can enforce it does, validation is ours anyway.
+        output_schema: JSON Schema the answer must satisfy; a provider that can enforce it does, we validate anyway.
         max_tokens: always set: unset reserves the model's maximum against the quota (reference: Bedrock quotas).
         timeout_s: seconds left for this call; the provider raises ProviderTimeout when it runs out.
         metadata: small strings for the provider's own bookkeeping (Bedrock requestMetadata).

@@ -33,7 +33,7 @@ class Topic:
 
     def config(self) -> dict[str, str]:
         """Return the topic configuration that we set and verify."""
-        # The gateway stamps nothing itself: CreateTime is the producer's clock, which pay-once compares and tickets carry.
+        # CreateTime is the producer's clock, which pay-once compares and tickets carry.
         return {
             "cleanup.policy": "delete",
             "retention.ms": str(self.retention_ms),

@@ -16,7 +16,7 @@ from contracts.settings import load
 @click.option("--port-file", type=click.Path(path_type=Path), default=None, help="Write the health port here.")
 def worker(config: Path | None, port_file: Path | None) -> None:
     """Consume events, call the model, produce outcomes."""
-    from streams.worker import run_worker  # noqa: PLC0415 - Faust takes a moment to import
+    from streams.worker import run_worker
 
     sys.exit(run_worker(load(config), port_file))
 
@@ -31,7 +31,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command."""
         if cmd_name == "fm-stub":
-            from streams.fmstub.command import fm_stub  # noqa: PLC0415
+            from streams.fmstub.command import fm_stub
 
             return fm_stub
         return super().get_command(ctx, cmd_name)

@@ -13,7 +13,7 @@ from streams.pipeline import Pipeline
 
 # By code purely client-side in aiokafka; its default ends in a permanent silent hang of slow agents and of standbys.
 _NEVER_S = 100_000_000.0
-# Small fetches hold many partitions' records instead of one partition's; the lookahead is by ready keys (docs/faust.md).
+# Small fetches hold many partitions' records instead of one's; the lookahead is by ready keys (docs/faust.md).
 _FETCH_BYTES = 131_072
 
 

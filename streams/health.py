@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import generate_latest
@@ -34,9 +33,10 @@ class HealthServer:
         self._runner: web.AppRunner | None = None
         self._meter: asyncio.Task[None] | None = None
         self.address = ""
+        self.port = port
 
-    async def start(self, port_file: Path | None = None) -> None:
-        """Listen.
+    async def start(self) -> None:
+        """Listen; `address` and `port` tell where.
 
         Raises:
             ConfigError: the address cannot be used.
@@ -56,10 +56,8 @@ class HealthServer:
                 "choose another, or 0 for any free one"
             )
             raise ConfigError(message) from error
-        host, port = self._runner.addresses[0][:2]
-        self.address = f"http://{host}:{port}"
-        if port_file is not None:
-            port_file.write_text(f"{port}\n", encoding="ascii")
+        host, self.port = self._runner.addresses[0][:2]
+        self.address = f"http://{host}:{self.port}"
         self._meter = asyncio.ensure_future(_measure_lag())
 
     async def aclose(self) -> None:

@@ -5,9 +5,7 @@ Reads: results (the tail, for pay-once). Writes: offset commits. See docs/pay-on
 
 import asyncio
 
-from aiokafka.errors import KafkaError
-
-from contracts.errors import PenstockError
+from contracts.errors import LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import COMMITTED, LAG
 from contracts.settings import WorkerSettings
@@ -70,7 +68,7 @@ class Membership:
         while not tenure.is_over:
             try:
                 self._engine.begin(tenure, await self._ledgers(tps))
-            except (PenstockError, KafkaError) as error:
+            except LogUnavailable as error:
                 # Without the books an event might be paid for twice: better wait.
                 self._log.warning("journal.unreadable", error=str(error), wait_s=_RETRY_S)
                 await asyncio.sleep(_RETRY_S)
@@ -82,7 +80,7 @@ class Membership:
         positions: dict[TP, tuple[int, dict[str, int] | None]] = {}
         for tp in tps:
             commit = commits[tp]
-            # Without a commit nothing is answered yet. A commit without our mark is an operator's reset: a replay is wanted.
+            # No commit: nothing is answered yet. A commit without our mark is an operator's reset: a replay is wanted.
             offset = commit[0] if commit else await self.shell.position(tp)
             positions[tp] = (offset, decode_mark(commit[1]) if commit else None)
         tails = await asyncio.to_thread(self._tail.read, positions)

@@ -29,7 +29,6 @@ from streams.steps.prompt import PromptTemplate
 from streams.steps.route import Router
 from streams.steps.validate import OutputContract
 
-
 # The first failure and the newest ones are worth keeping; a long outage makes many.
 _MAX_FAILURES_NOTED = 10
 
@@ -276,7 +275,7 @@ class Pipeline:
         )
 
 
-class _Ended(Exception):  # noqa: N818 - carries a decision, is not an error of anybody's
+class _Ended(Exception):
     """Carries how an event ends out of the attempts."""
 
     def __init__(self, decision: Bury | Expire, error: PenstockError | None = None) -> None:

@@ -23,7 +23,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers.aiokafka import Consumer
 
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import COMMITS
 from streams.engine.item import TP
@@ -119,13 +119,13 @@ class Shell:
         """Return, per partition, committed offset and metadata; None where nothing was ever committed.
 
         Raises:
-            KafkaError: the coordinator did not answer.
+            LogUnavailable: the coordinator did not answer.
         """
         wanted = [TopicPartition(*tp) for tp in tps]
         if not wanted:
             return {}
         coordinator = self._aiokafka._coordinator  # noqa: SLF001
-        found = await self._thread.call_thread(coordinator.fetch_committed_offsets, wanted)
+        found = await self._ask(coordinator.fetch_committed_offsets, wanted)
         commits: dict[TP, tuple[int, str] | None] = {}
         for tp in tps:
             commit = found.get(TopicPartition(*tp))
@@ -136,9 +136,17 @@ class Shell:
         """Return the offset of the next record that will be fetched.
 
         Raises:
-            KafkaError: the partition's leader did not answer.
+            LogUnavailable: the partition's leader did not answer.
         """
-        return int(await self._thread.call_thread(self._aiokafka.position, TopicPartition(*tp)))
+        return int(await self._ask(self._aiokafka.position, TopicPartition(*tp)))
+
+    async def _ask(self, question: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Run a coroutine on the consumer's thread."""
+        try:
+            return await self._thread.call_thread(question, *args)
+        except KafkaError as error:
+            message = f"the consumer group's state cannot be read: {error!r}"
+            raise LogUnavailable(message) from error
 
     async def commit(self, offsets: Mapping[TP, tuple[int, str]]) -> bool:
         """Commit offsets with metadata, through the consumer that is the group's member.

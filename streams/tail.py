@@ -1,6 +1,6 @@
 """Reads the tail of the result topics: which events are answered already.
 
-Reads: results. Blocking: runs in a thread; 2-4 us a record, 0.03-0.3 s for up to 100,000 small results (docs/pay-once.md).
+Reads: results. Blocking: runs in a thread; measured 0.03-0.3 s for up to 100,000 small results (docs/pay-once.md).
 """
 
 import logging

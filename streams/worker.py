@@ -60,18 +60,17 @@ class Worker:
     async def run(self, port_file: Path | None = None) -> int:
         """Run until a signal or a crash; return the exit status."""
         self._watch_signals()
-        await self._health.start(port_file)
+        await self._health.start()
+        if port_file is not None:
+            await asyncio.to_thread(port_file.write_text, f"{self._health.port}\n", encoding="ascii")
         sys.stderr.write(f"worker health on {self._health.address}\n")
         BUILD_INFO.labels(version("penstock"), "worker").set(1)
         await self._producer.start()
         await self._start_providers()
         started = asyncio.ensure_future(self._start())
-        await asyncio.wait({started, self._ended}, return_when=asyncio.FIRST_COMPLETED)
-        if not self._ended.done():
-            started.result()
-        elif not started.done():
-            started.cancel()
+        started.add_done_callback(self._task_ended)
         error = await self._ended
+        started.cancel()
         if error is not None:
             return self._crash(error)
         await self._stop()
@@ -117,7 +116,7 @@ class Worker:
         while True:
             try:
                 await self._producer.probe(_PROBE_TIMEOUT_S)
-                problems = [] if self._settings.kafka.embedded else await asyncio.to_thread(admin.blockers)
+                problems = [] if admin is None else await asyncio.to_thread(admin.blockers)
             except LogUnavailable as error:
                 problems = [str(error)]
             if not problems:
@@ -160,8 +159,11 @@ class Worker:
 
     def _crash(self, error: BaseException) -> int:
         """Say why and end hard: nothing may be committed on the way out."""
+        if isinstance(error, ConfigError):
+            sys.stderr.write(f"penstock worker: {error}\n")
+            return _exit_now(2)
         self._log.error("worker.crashed", error=f"{type(error).__name__}: {error}", exc_info=error)
-        return _exit_now(2 if isinstance(error, ConfigError) else 1)
+        return _exit_now(1)
 
     async def _stop(self) -> None:
         """Drain, commit, leave the group, close; end hard if that takes too long."""
@@ -221,7 +223,7 @@ def check(settings: Settings) -> None:
 
 def run_worker(settings: Settings, port_file: Path | None = None) -> int:
     """Run a worker in this process until it ends; return the exit status."""
-    import uvloop  # noqa: PLC0415 - sets the policy for Faust's consumer thread too, so only in a worker process
+    import uvloop
 
     check(settings)
     logs.configure(settings.logging)

@@ -12,7 +12,7 @@ def environment() -> Mapping[str, str]:
 
 
 def adopt(variables: Mapping[str, str]) -> None:
-    """Set variables of this process that are not set yet: a running `penstock up` lends its environment to other commands."""
+    """Set variables that are not set yet: a running `penstock up` lends its environment to other commands."""
     for name, text in variables.items():
         os.environ.setdefault(name, text)
 

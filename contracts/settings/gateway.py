@@ -29,7 +29,8 @@ class GatewaySettings(Section):
     public_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+(/[^\s]*)?$")
     """Base of the status URLs in answers; relative ones when absent."""
     max_body_bytes: int = Field(default=900_000, ge=1)
-    """Largest request body. Below the topics' max.message.bytes, so that a 202 never meets a record that is too large."""
+    """Largest request body. Below the topics' max.message.bytes, so that a 202 never meets a record that is
+    too large."""
     header_timeout_s: Seconds = 10.0
     """A connection that has not sent its headers by then is closed."""
     body_timeout_s: Seconds = 10.0
@@ -39,7 +40,8 @@ class GatewaySettings(Section):
     shutdown_timeout_s: Seconds = 15.0
     """How long requests in progress may take after SIGTERM."""
     ticket_secret: SecretRef | None = None
-    """Reference to the key (32 bytes or more) behind result tickets; the same on every instance. A random one, lost at restart, when absent."""
+    """Reference to the key (32 bytes or more) behind result tickets; the same on every instance. A random one,
+    lost at restart, when absent."""
     results_retention_s: Seconds = 7 * 86400.0
     """How long a result can be asked for; not longer than the result topic keeps it."""
     results_cache_bytes: int = Field(default=64 * 2**20, ge=2**20)

@@ -41,7 +41,8 @@ class KafkaSettings(Section):
     replication_factor: int = Field(default=-1, ge=-1, le=15)
     """Replicas of topics that `penstock topics create` makes; -1 = the broker's default."""
     embedded: bool = False
-    """True on the embedded broker of `penstock up`: memory only, no topic administration, nothing survives a restart."""
+    """True on the embedded broker of `penstock up`: memory only, no topic administration, nothing survives a
+    restart."""
 
 
 class ProducerSettings(Section):
@@ -50,9 +51,11 @@ class ProducerSettings(Section):
     max_buffer_bytes: int = Field(default=64 * 2**20, ge=2**16)
     """Bytes of records waiting for their ack; beyond it the process refuses or pauses."""
     max_record_bytes: int = Field(default=1_000_000, ge=1024)
-    """Largest record, key, value and headers together; must fit the topics' max.message.bytes (Kafka's default 1,048,588)."""
+    """Largest record, key, value and headers together; must fit the topics' max.message.bytes (Kafka's default
+    1,048,588)."""
     delivery_timeout_s: Seconds = 900.0
-    """How long a worker's record may wait for its ack. Long, because a paid answer is in it (a broker outage of minutes is survived)."""
+    """How long a worker's record may wait for its ack. Long, because a paid answer is in it (a broker outage
+    of minutes is survived)."""
     linger_s: float = Field(default=0.005, ge=0, le=1)
     """How long a record waits for company."""
     compression: Literal["none", "lz4", "zstd", "gzip", "snappy"] = "lz4"

@@ -50,7 +50,8 @@ class OpenAIProvider(Section):
     connect_timeout_s: Seconds = 3.0
     """Limit of the TCP and TLS handshake."""
     structured_output: bool = True
-    """Send the route's schema as response_format; false for servers that refuse it. Answers are validated either way."""
+    """Send the route's schema as response_format; false for servers that refuse it. Answers are validated
+    either way."""
 
 
 class FakeProvider(Section):

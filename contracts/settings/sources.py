@@ -25,9 +25,11 @@ class HmacTemplate(Section):
     encoding: Literal["hex", "base64"] = "hex"
     """How the signature is written."""
     layout: Literal["plain", "list", "pairs"] = "plain"
-    """plain: one signature behind `prefix`. list: entries separated by spaces, each behind `prefix`. pairs: `t=...,v1=...` separated by commas."""
+    """plain: one signature behind `prefix`. list: entries separated by spaces, each behind `prefix`. pairs:
+    `t=...,v1=...` separated by commas."""
     prefix: str = Field(default="", max_length=32)
-    """What stands before a signature: `sha256=`, `v0=`, `v1,`; with layout pairs the name of the signature's pair, `v1`."""
+    """What stands before a signature: `sha256=`, `v0=`, `v1,`; with layout pairs the name of the signature's
+    pair, `v1`."""
     timestamp_header: HeaderName | None = None
     """Header with the sender's time in unix seconds."""
     timestamp_pair: str | None = Field(default=None, max_length=16)
@@ -87,7 +89,8 @@ class SourceSettings(Section):
     ce_source: str | None = Field(default=None, min_length=1, max_length=256)
     """CloudEvents source of the events; the name of this section when absent."""
     type: FieldTemplate
-    """CloudEvents type: literal text with {header:NAME} and {json:/pointer} in it, as `com.github.{header:x-github-event}`."""
+    """CloudEvents type: literal text with {header:NAME} and {json:/pointer} in it, as
+    `com.github.{header:x-github-event}`."""
     id: FieldTemplate | None = None
     """Where the event's id comes from, `header:NAME` or `json:/pointer`; the scheme's id, else a digest of the body."""
     key: FieldTemplate | None = None

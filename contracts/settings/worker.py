@@ -4,7 +4,8 @@ from pydantic import Field, model_validator
 
 from contracts.settings.section import Lane, Port, Seconds, Section
 
-# Measured: a drain longer than the rebalance timeout lets two workers kick each other out for ever; 0.6 holds (docs/faust.md).
+# Measured: with a drain longer than the rebalance timeout two workers kick each other out for ever; 0.6 holds
+# (docs/faust.md).
 DRAIN_SHARE_OF_REBALANCE = 0.6
 
 
@@ -34,7 +35,8 @@ class WorkerSettings(Section):
     rebalance_timeout_s: Seconds = 90.0
     """How long the group waits for a worker to hand over."""
     drain_timeout_s: Seconds = 50.0
-    """How long calls in flight may finish when partitions are given up or on SIGTERM; at most 0.6 of rebalance_timeout_s."""
+    """How long calls in flight may finish when partitions are given up or on SIGTERM; at most 0.6 of
+    rebalance_timeout_s."""
     health_host: str = "127.0.0.1"
     """Address of /healthz, /readyz and /metrics; 0.0.0.0 in a container."""
     health_port: Port = 8081
