@@ -3,6 +3,7 @@
 import logging
 import sys
 
+import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
@@ -22,7 +23,8 @@ def configure(settings: LogSettings) -> None:
     """Send structured log lines, and those of the libraries, to standard error."""
     level = getattr(logging, settings.level.upper())
     text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
-    renderer: Processor = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
+    as_json = structlog.processors.JSONRenderer(serializer=_json)
+    renderer: Processor = structlog.dev.ConsoleRenderer() if text else as_json
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -43,6 +45,10 @@ def configure(settings: LogSettings) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=ours)
     handler.setFormatter(formatter)
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+def _json(line: object, **_options: object) -> str:
+    return msgspec.json.encode(line, enc_hook=str).decode()
 
 
 def logger(component: str) -> FilteringBoundLogger:

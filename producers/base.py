@@ -23,7 +23,7 @@ class Producer(Protocol):
         ...
 
     async def aclose(self, timeout_s: float = 10.0) -> None:
-        """Flush what is buffered, at most `timeout_s`, then close; what was not confirmed raises LogUnavailable at its waiter."""
+        """Flush what is buffered, at most `timeout_s`, then close; what was not confirmed fails with LogUnavailable."""
         ...
 
     async def produce(self, record: Record) -> Delivered:

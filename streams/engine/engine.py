@@ -164,9 +164,9 @@ class Engine:
             return False
         position = item.position
         answer = ledger.already_answered(position.offset, position.timestamp_ms)
-        ledger.take(position.offset)
+        item.log = ledger.take(position.offset)
         if answer is not None:
-            ledger.finish(position.offset, answer)
+            ledger.finish(position.offset, answer, item.log)
             self._drop_answer(position)
             REPLAYED.inc()
             return True
@@ -194,7 +194,7 @@ class Engine:
         finally:
             self._let_go(item)
         if tenure is self._tenure and item.tp in self._ledgers:
-            self._ledgers[item.tp].finish(item.position.offset, result)
+            self._ledgers[item.tp].finish(item.position.offset, result, item.log)
 
     def _let_go(self, item: Item) -> None:
         if item in self._held:

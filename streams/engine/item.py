@@ -42,6 +42,7 @@ class Item:
         work: opaque to the engine.
         taken_at, since: loop times of intake and of the last change of state.
         reason: why it rests, a bounded slug.
+        log: which log of its partition it is of; see Ledger.take.
     """
 
     position: Position
@@ -54,6 +55,7 @@ class Item:
     state: State = State.QUEUED
     reason: str = ""
     attempts: int = field(default=0)
+    log: int = 0
 
     @property
     def tp(self) -> TP:

@@ -4,8 +4,6 @@ Invariant: the commit point never passes an unfinished offset (tests/streams/eng
 gaps (transaction markers, compaction): only what was delivered counts. See docs/adr/0005.
 """
 
-from collections.abc import Iterable
-
 from streams.engine.item import ResultRef
 
 
@@ -32,11 +30,23 @@ class Ledger:
         self._scan_starts = dict(scan_starts or {})
         self._unfinished: dict[int, None] = {}
         self._finished: dict[int, ResultRef | None] = {}
+        self._log = 0
 
-    def take(self, offset: int) -> None:
-        """Note that an offset was delivered; offsets come in ascending order."""
+    def take(self, offset: int) -> int:
+        """Note that an offset was delivered; offsets come in ascending order.
+
+        Returns:
+            Which log it is of: the number goes up when offsets start again.
+        """
+        if offset < self._next:
+            # The topic was recreated, or a broker lost its end. What was taken before is not on this log any more, and
+            # its offsets are other events' now.
+            self._unfinished.clear()
+            self._finished.clear()
+            self._log += 1
         self._unfinished[offset] = None
         self._next = offset + 1
+        return self._log
 
     def already_answered(self, offset: int, timestamp_ms: int) -> ResultRef | None:
         """Return where the answer of a redelivered event lies; None when there is none.
@@ -46,18 +56,13 @@ class Ledger:
         """
         return self._answered.get((offset, timestamp_ms))
 
-    def finish(self, offset: int, result: ResultRef | None) -> None:
-        """Note that an offset's terminal record is confirmed."""
-        del self._unfinished[offset]
-        self._finished[offset] = result
+    def finish(self, offset: int, result: ResultRef | None, log: int = 0) -> None:
+        """Note that an offset's terminal record is confirmed; `log` is what `take` returned for it."""
         if result is not None:
             self._result_ends[result.topic] = max(self._result_ends.get(result.topic, 0), result.offset + 1)
-
-    def forget(self, offsets: Iterable[int]) -> None:
-        """Drop offsets that will not be worked on in this tenure; they stay uncommitted."""
-        # They stay in _unfinished on purpose: the commit point must not pass them.
-        for offset in offsets:
-            self._finished.pop(offset, None)
+        if log == self._log:
+            del self._unfinished[offset]
+            self._finished[offset] = result
 
     @property
     def commit_point(self) -> int:

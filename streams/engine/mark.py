@@ -22,7 +22,7 @@ def decode_mark(metadata: str) -> dict[str, int] | None:
     marks = {}
     for part in parts:
         topic, _, offset = part.rpartition("=")
-        if not topic or not offset.isdigit():
+        if not topic or not (offset.isascii() and offset.isdecimal()):
             return None
         marks[topic] = int(offset)
     return marks

@@ -1,0 +1,1 @@
+"""Every door between the outside and the log."""

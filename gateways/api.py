@@ -1,0 +1,118 @@
+"""The ASGI application: hygiene, routing, errors into answers, one log line and two metrics per exchange."""
+
+import asyncio
+import time
+
+from contracts.errors import MethodNotAllowed, PenstockError
+from contracts.logs import logger
+from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS
+from gateways.asgi import Message, Receive, Request, Response, Send, send
+from gateways.endpoints.table import Endpoint, find
+from gateways.parts import Parts
+from gateways.problems import internal, problem, problem_of
+
+MAX_URL_BYTES = 8 * 1024
+MAX_HEADER_BYTES = 32 * 1024
+_SERVER_ERROR = 500
+_CLIENT_ERROR = 400
+_MAX_LOGGED_PATH = 200
+
+_log = logger("gateway")
+
+
+class Api:
+    """The application.
+
+    Args:
+        parts: what the handlers work with.
+
+    Attributes:
+        in_progress: tasks of the requests that are being answered.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.in_progress: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Message, receive: Receive, send_message: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        task = asyncio.current_task()
+        if task is not None:
+            self.in_progress.add(task)
+        try:
+            await self._exchange(Request(scope, receive), send_message)
+        finally:
+            if task is not None:
+                self.in_progress.discard(task)
+
+    async def _exchange(self, request: Request, send_message: Send) -> None:
+        started_s = time.perf_counter()
+        endpoint, response = await self._answer(request)
+        # A body that was not read leaves the connection in the middle of it.
+        closes = response.closes or request.is_body_pending or self._parts.health.is_shutting_down
+        await send(response._replace(closes=closes), send_message, is_head=request.method == "HEAD")
+        duration_s = time.perf_counter() - started_s
+        label = endpoint.name if endpoint else "unknown"
+        HTTP_REQUESTS.labels(label, str(response.status)).inc()
+        HTTP_DURATION.labels(label).observe(duration_s)
+        if response.status >= _CLIENT_ERROR or (endpoint is not None and endpoint.is_logged):
+            _log_exchange(request, response, duration_s)
+
+    async def _answer(self, request: Request) -> tuple[Endpoint | None, Response]:
+        refusal = _unfit(request)
+        if refusal is not None:
+            return None, refusal
+        if request.path in {b"", b"*"}:
+            # CONNECT and OPTIONS * name no path.
+            return None, _refused(request, MethodNotAllowed(("GET", "HEAD", "POST")))
+        found = find(request.path)
+        if found is None:
+            request.notes["reason"] = "not_found"
+            return None, problem(404, "not_found", "no such path")
+        endpoint, parameter = found
+        if request.method not in endpoint.allow:
+            return endpoint, _refused(request, MethodNotAllowed(endpoint.allow))
+        try:
+            return endpoint, await endpoint.handler(self._parts, request, parameter)
+        except PenstockError as error:
+            return endpoint, _refused(request, error)
+        except Exception:  # noqa: BLE001 - the edge: whatever is wrong with us, the sender is told to come back
+            _log.exception("request.failed", path=_shown(request.path))
+            return endpoint, internal()
+
+
+def _unfit(request: Request) -> Response | None:
+    """Return the refusal of a request that no handler should see; the HTTP server leaves these checks to us."""
+    hosts = request.values(b"host")
+    refusal = None
+    if len(request.path) + len(request.query) > MAX_URL_BYTES:
+        refusal = problem(414, "url_too_long", closes=True)
+    elif sum(len(name) + len(value) for name, value in request.headers) > MAX_HEADER_BYTES:
+        refusal = problem(431, "headers_too_large", closes=True)
+    elif len(hosts) > 1 or (not request.http_version.startswith("1.0") and hosts in ([], [b""])):
+        refusal = problem(400, "host_invalid", "one Host header is needed", closes=True)
+    if refusal is not None:
+        request.notes["reason"] = "unfit"
+    return refusal
+
+
+def _refused(request: Request, error: PenstockError) -> Response:
+    request.notes["reason"] = error.reason
+    # BadSignature keeps its private reason apart; elsewhere the text is the detail.
+    request.notes["detail"] = getattr(error, "detail", str(error))
+    return problem_of(error)
+
+
+def _log_exchange(request: Request, response: Response, duration_s: float) -> None:
+    fields = request.notes | {"status": response.status, "duration_s": round(duration_s, 6)}
+    if response.status < _CLIENT_ERROR:
+        _log.info("request.accepted", **fields)
+        return
+    write = _log.warning if response.status >= _SERVER_ERROR else _log.info
+    write("request.refused", path=_shown(request.path), **fields)
+
+
+def _shown(path: bytes) -> str:
+    return ascii(path[:_MAX_LOGGED_PATH].decode("latin-1"))[1:-1]

@@ -1,0 +1,73 @@
+"""`penstock config`: check the file, show what is in effect, print the JSON Schema.
+
+Blocking: reads the configuration and the files it names; --secrets also reads the secrets.
+"""
+
+import json
+from pathlib import Path
+
+import click
+
+from contracts.errors import ConfigError
+from contracts.settings import Settings, load
+from gateways.cli import config_check
+from gateways.cli.config_show import effective_yaml
+
+_FILE = click.option(
+    "--config", "file", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]"
+)
+
+
+@click.group()
+def config() -> None:
+    """Check or show the configuration, print its JSON Schema."""
+
+
+@config.command()
+@_FILE
+@click.option("--secrets", is_flag=True, help="Also read every secret, to see that it is there.")
+def check(file: Path | None, secrets: bool) -> None:
+    """Check the file: keys, values, references, prompts and schemas.
+
+    Prints one OK line, or one line per problem with file and line, and exits with 2.
+
+    \b
+    Example:
+      penstock config check --config penstock.yaml --secrets
+    """  # noqa: D301 - click's \b
+    settings = load(file)
+    problems = config_check.problems(settings, config_check.document(file), secrets=secrets)
+    for warning in config_check.warnings(settings):
+        click.echo(f"warning: {warning}", err=True)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    click.echo(f"OK: {config_check.counts(settings)}")
+
+
+@config.command()
+@_FILE
+def show(file: Path | None) -> None:
+    """Print the configuration in effect, defaults included.
+
+    Values that came from the environment name their variable; secrets are shown as references, never as values.
+    """
+    click.echo(effective_yaml(load(file)), nl=False)
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of penstock.yaml, for editors.
+
+    \b
+    Example:
+      penstock config schema > penstock.schema.json
+      # first line of penstock.yaml, for editors with the YAML language server:
+      # yaml-language-server: $schema=penstock.schema.json
+    """  # noqa: D301 - click's \b
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def json_schema() -> dict[str, object]:
+    """Return the JSON Schema (2020-12) of the configuration file."""
+    generated = Settings.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **generated, "title": "penstock.yaml"}

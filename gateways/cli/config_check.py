@@ -1,0 +1,129 @@
+"""Finds what is wrong with a configuration beyond its shape: templates, schemas, secrets, events nobody would handle.
+
+Blocking: reads the files that the configuration names.
+"""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+from jinja2 import TemplateSyntaxError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from contracts.errors import ConfigError
+from contracts.settings import RouteSettings, SecretRef, Settings, environment, parse
+from contracts.settings.load import DEFAULT_FILE
+from contracts.settings.marks import Document
+
+VARIABLES = frozenset({"event", "data", "text"})
+
+
+def document(file: Path | None) -> Document:
+    """Return the file that `load` has just accepted, with its line numbers."""
+    path = Path(file or environment().get("PENSTOCK_CONFIG") or DEFAULT_FILE)
+    return parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def problems(settings: Settings, source: Document, *, secrets: bool = False) -> list[str]:
+    """Return one line per problem: where, which setting, what is wrong."""
+    found = [line for index, route in enumerate(settings.routes) for line in _of_route(index, route, source)]
+    return found + (list(_unresolved(settings, source)) if secrets else [])
+
+
+def counts(settings: Settings) -> str:
+    """Return what is configured, in numbers."""
+    parts = {"source": settings.sources, "route": settings.routes, "model": settings.models}
+    return ", ".join(f"{len(items)} {word}{'' if len(items) == 1 else 's'}" for word, items in parts.items())
+
+
+def warnings(settings: Settings) -> Iterator[str]:
+    """Yield what is allowed and probably not meant."""
+    for name, source in settings.sources.items():
+        claimed = source.ce_source or name
+        if not any(fnmatchcase(claimed, pattern) for route in settings.routes for pattern in route.match.source):
+            yield f"sources.{name}: no route takes events of {claimed!r}; each would be a dead letter (no_route)"
+    for index, route in enumerate(settings.routes):
+        if "{{" in _text(route.prompt.system or None, route.prompt.system_file):
+            yield f"routes[{index}].prompt.system: is sent as it stands; only user is a template"
+    used = {route.model for route in settings.routes}
+    for alias in settings.models.keys() - used:
+        yield f"models.{alias}: no route uses it"
+
+
+def _text(inline: str | None, file: Path | None) -> str:
+    if inline is not None:
+        return inline
+    return file.read_text(encoding="utf-8", errors="replace") if file is not None else ""
+
+
+def _of_route(index: int, route: RouteSettings, source: Document) -> Iterator[str]:
+    prompt, setting = route.prompt, f"routes[{index}].prompt.user"
+    trouble = _template_trouble(_text(prompt.user, prompt.user_file))
+    if trouble is not None:
+        line, what = trouble
+        if prompt.user_file is not None:
+            yield f"{prompt.user_file}:{line}: {setting}: {what}"
+        else:
+            at = source.line_of(("routes", index, "prompt", "user"))
+            yield f"{source.name}:{at}: {setting}: {what} (line {line} of the template)"
+    yield from _schema_trouble(index, route, source)
+
+
+def _template_trouble(text: str) -> tuple[int, str] | None:
+    try:
+        unknown = sorted(_variables(text) - VARIABLES)
+    except TemplateSyntaxError as error:
+        return error.lineno, f"not a valid template: {error.message}"
+    if not unknown:
+        return None
+    line = next((number for number, row in enumerate(text.splitlines(), 1) if unknown[0] in row), 1)
+    return line, f"unknown variable {unknown[0]!r}; there are: {', '.join(sorted(VARIABLES))}"
+
+
+def _variables(text: str) -> set[str]:
+    return meta.find_undeclared_variables(ImmutableSandboxedEnvironment(autoescape=False).parse(text))
+
+
+def _schema_trouble(index: int, route: RouteSettings, source: Document) -> Iterator[str]:
+    setting = f"routes[{index}].output_schema"
+    where, schema = f"{source.name}:{source.line_of(('routes', index, 'output_schema'))}", route.output_schema
+    if route.output_schema_file is not None:
+        where, setting = str(route.output_schema_file), f"{setting}_file"
+        try:
+            schema = msgspec.json.decode(route.output_schema_file.read_bytes())
+        except msgspec.DecodeError as error:
+            yield f"{where}: {setting}: not JSON: {error}"
+            return
+    if schema is None:
+        return
+    try:
+        jsonschema_rs.Draft202012Validator(schema, offline=True)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
+        yield f"{where}: {setting}: not a valid JSON Schema (2020-12): {str(error).splitlines()[0]}"
+
+
+def _unresolved(settings: Settings, source: Document) -> Iterator[str]:
+    for path, secret in _secrets(settings, ()):
+        try:
+            secret.resolve()
+        except ConfigError as error:
+            dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+            yield f"{source.name}:{source.line_of(path)}: {dotted}: {error}"
+
+
+def _secrets(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], SecretRef]]:
+    """Yield every secret reference below a value, wherever sections may put one."""
+    if isinstance(value, SecretRef):
+        yield path, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _secrets(item, (*path, name))
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _secrets(item, (*path, index))
+    elif hasattr(value, "model_fields_set"):
+        for name in type(value).model_fields:
+            yield from _secrets(getattr(value, name), (*path, name))

@@ -1,0 +1,125 @@
+"""The console script: finds the command, runs it, and turns every expected failure into plain lines.
+
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong, 130 interrupted.
+"""
+
+import importlib
+import sys
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from contracts.errors import ConfigError, PenstockError
+from gateways.cli import running
+
+# name -> (where the click command is, its line in the list). The list is shown without importing any of them.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("gateways.cli.demo:demo", "Show everything working, from signed webhook to result, and end."),
+    "up": ("gateways.cli.up:up", "Run gateway, worker and (without --kafka) an embedded broker, for play."),
+    "send": ("gateways.cli.send:send", "Send signed sample webhooks to a gateway."),
+    "tail": ("gateways.cli.tail:tail", "Show results, dead letters or events as they come."),
+    "gateway": ("gateways.cli.gateway:gateway", "Run the HTTP gateway."),
+    "worker": ("gateways.cli.passthrough:worker", "Run a stream worker."),
+    "fm-stub": ("gateways.cli.passthrough:fm_stub", "Run a stand-in for Bedrock and OpenAI servers."),
+    "broker": ("gateways.cli.broker:broker", "Run the embedded broker (memory only)."),
+    "topics": ("gateways.cli.topics:topics", "List, create and verify the Kafka topics."),
+    "config": ("gateways.cli.config:config", "Check or show the configuration, print its JSON Schema."),
+    "doctor": ("gateways.cli.doctor:doctor", "Say what this machine has, what is missing, and how to get it."),
+}
+INTERRUPTED = 130
+
+_EXAMPLES = """\b
+Examples:
+  penstock demo                              a first look: ends by itself, needs nothing
+  penstock up                                the same, kept running
+  penstock send --source github --count 20   ... with events from a second terminal
+  penstock tail results                      ... and results in a third
+  penstock config check                      is penstock.yaml right?
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when the command is called."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        """Import one command; the others stay out, so that one broken import does not hurt them."""
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ImportError as error:
+            message = f"{name} cannot be loaded: {error}\nInstall the project's dependencies: make install"
+            raise click.ClickException(message) from error
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Resolve as click does, but say what may have been meant."""
+        close = get_close_matches(args[0], COMMANDS, n=1)
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(COMMANDS)}"
+            ctx.fail(f"no such command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def installed_version() -> str:
+    """Return the version of the installed distribution."""
+    try:
+        return version("penstock")
+    except PackageNotFoundError:
+        return "unknown (run from a folder that is not installed)"
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=_EXAMPLES,
+)
+@click.version_option(installed_version(), prog_name="penstock")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Penstock: signed webhooks in, answers of foundation models on Kafka topics out."""
+    running.lend(ctx)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(args))
+
+
+def run(args: list[str] | None = None) -> int:
+    """Run the command line; the one place where failures become text and an exit code."""
+    try:
+        outcome = cli.main(args, prog_name="penstock", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ConfigError as error:
+        return _complain(error, 2)
+    except PenstockError as error:
+        return _complain(error, 1)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (`| head`) is gone; without this the interpreter complains once more at its exit.
+        sys.stdout = None
+        return 0
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _complain(error: PenstockError, code: int) -> int:
+    for line in str(error).splitlines():
+        click.echo(line, err=True)
+    return code

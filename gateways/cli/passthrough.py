@@ -1,0 +1,30 @@
+"""Commands that live in streams/: this process becomes `python -m streams ...`, arguments untouched.
+
+The gateway side must not import streams (they meet on the log), so the command line replaces itself instead.
+"""
+
+import os
+import sys
+
+import click
+
+_UNTOUCHED = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
+
+
+def _become(*args: str) -> None:
+    # The whole point: signals and exit code are the program's own, and no second process stands between.
+    os.execv(sys.executable, [sys.executable, "-m", "streams", *args])  # noqa: S606
+
+
+@click.command(context_settings=_UNTOUCHED, add_help_option=False)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def worker(args: tuple[str, ...]) -> None:
+    """Run a stream worker."""
+    _become("worker", *args)
+
+
+@click.command("fm-stub", context_settings=_UNTOUCHED, add_help_option=False)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def fm_stub(args: tuple[str, ...]) -> None:
+    """Run a stand-in for Bedrock and OpenAI servers."""
+    _become("fm-stub", *args)

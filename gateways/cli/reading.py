@@ -1,0 +1,161 @@
+"""Reads records of our topics for people: the whole topic or only what is new, without a consumer group.
+
+Reads: any of our topics. Blocking: `start` up to 5 s a topic, `poll` up to its timeout.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import ClusterMetadata
+
+from contracts.errors import LogUnavailable
+from contracts.kafka_config import librdkafka_config
+from contracts.settings import KafkaSettings
+
+METADATA_LIMIT_S = 5.0
+
+
+class Read(NamedTuple):
+    """One record as it lies on its topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+class TopicReader:
+    """Reads all partitions of some topics; a context manager.
+
+    Args:
+        kafka: where.
+        topics: which; on the embedded broker they appear when they are asked for.
+        from_beginning: all there is, else only what comes from now on.
+    """
+
+    def __init__(self, kafka: KafkaSettings, topics: Iterable[str], *, from_beginning: bool) -> None:
+        self._kafka = kafka
+        self._topics = tuple(topics)
+        self._from_beginning = from_beginning
+        self._open: set[tuple[str, int]] = set()
+        self._consumer = Consumer(
+            librdkafka_config(kafka)
+            | {
+                # Never joined and nothing is committed: librdkafka wants a name.
+                "group.id": "penstock-cli",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "allow.auto.create.topics": kafka.embedded,
+                # Failures are told by us, with what to do about them.
+                "log_level": 0,
+            }
+        )
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close the connection."""
+        self._consumer.close()
+
+    def start(self) -> None:
+        """Find the partitions and place the reader.
+
+        Raises:
+            LogUnavailable: no broker answers, or a topic does not exist.
+        """
+        places = [
+            TopicPartition(topic, partition, OFFSET_BEGINNING if self._from_beginning else OFFSET_END)
+            for topic in self._topics
+            for partition in self._partitions(topic)
+        ]
+        self._open = {(place.topic, place.partition) for place in places}
+        self._consumer.assign(places)
+
+    def broker_count(self) -> int:
+        """Return how many brokers the cluster has.
+
+        Raises:
+            LogUnavailable: none answers.
+        """
+        return len(self._metadata(None).brokers)
+
+    def _metadata(self, topic: str | None) -> ClusterMetadata:
+        try:
+            which = {} if topic is None else {"topic": topic}
+            found: ClusterMetadata = self._consumer.list_topics(**which, timeout=METADATA_LIMIT_S)
+        except KafkaException as error:
+            servers = ",".join(self._kafka.bootstrap_servers)
+            message = f"no Kafka broker answers at {servers} ({error.args[0].str()})"
+            raise LogUnavailable(message) from error
+        return found
+
+    def _partitions(self, topic: str) -> list[int]:
+        deadline_s = time.monotonic() + METADATA_LIMIT_S
+        while True:
+            found = self._metadata(topic).topics[topic]
+            if found.error is None and found.partitions:
+                return sorted(found.partitions)
+            # On the embedded broker the first question makes the topic, and a later one finds it.
+            if not self._kafka.embedded or time.monotonic() > deadline_s:
+                message = f"topic {topic} does not exist; `penstock topics create` makes it"
+                raise LogUnavailable(message)
+            time.sleep(0.05)
+
+    @property
+    def at_end(self) -> bool:
+        """True once every partition has been read to its end; new records may have come since."""
+        return not self._open
+
+    def poll(self, timeout_s: float) -> Read | None:
+        """Return the next record; None when there is none within the timeout.
+
+        Raises:
+            LogUnavailable: the broker reports an error that does not pass by itself.
+        """
+        message = self._consumer.poll(timeout_s)
+        if message is None:
+            return None
+        error = message.error()
+        if error is None:
+            return _read(message)
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - confluent-kafka names its own codes so
+            self._open.discard((message.topic() or "", message.partition() or 0))
+        elif not error.retriable() and error.code() not in {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}:  # noqa: SLF001 - same
+            text = f"cannot read: {error.str()}"
+            raise LogUnavailable(text)
+        return None
+
+
+def _read(message: Message) -> Read:
+    kind, timestamp_ms = message.timestamp()
+    headers = message.headers() or []
+    return Read(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        timestamp_ms=0 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms,
+        key=_bytes(message.key()),
+        value=_bytes(message.value()),
+        headers=[(name, _bytes(raw)) for name, raw in (headers.items() if isinstance(headers, dict) else headers)],
+    )
+
+
+def _bytes(raw: str | bytes | None) -> bytes | None:
+    return raw.encode() if isinstance(raw, str) else raw

@@ -1,0 +1,250 @@
+"""`penstock send`: posts signed sample webhooks to a running gateway, as the real senders would.
+
+Blocking: until everything is answered, or Ctrl-C.
+"""
+
+import asyncio
+import contextlib
+import csv
+import secrets
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from contracts.errors import ConfigError
+from contracts.settings import Settings, SourceSettings, load
+from producers.samples.courier import NO_ANSWER, Answer, Courier, Plan
+from producers.samples.table import sampler
+
+_PROGRESS_LINE_INTERVAL_S = 5.0
+_PERCENTILES = (50, 90, 99)
+_INTERRUPTED = 130
+_SEEDS = 10**9
+
+
+def _http_url(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    parts = urlsplit(value or "")
+    if value is not None and (parts.scheme not in {"http", "https"} or not parts.hostname):
+        message = f"{value!r}: expected http://HOST:PORT"
+        raise click.BadParameter(message)
+    return value
+
+
+@click.command("send")
+@click.option("--source", "name", required=True, help="Name of a source in the configuration.")
+@click.option("--count", type=click.IntRange(1, 10_000_000), default=10, show_default=True, help="How many events.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Events per second. [default: no limit]")
+@click.option(
+    "--url", callback=_http_url, help="Base URL of the gateway. [default: that of `penstock up`, else as configured]"
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Same seed, same events, ids included. [default: random]")
+@click.option("--concurrency", type=click.IntRange(1, 2_000), default=20, show_default=True, help="Open requests.")
+@click.option("--forge", type=click.IntRange(min=0), default=0, help="The last N get a wrong signature: 401.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=15.0, show_default=True,
+              help="Seconds to wait for an answer.")  # fmt: skip
+@click.option("--ids-file", type=click.Path(path_type=Path, dir_okay=False),
+              help="Write `id,status_url` of every accepted event.")  # fmt: skip
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]")
+def send(
+    name: str,
+    count: int,
+    rate: float | None,
+    url: str | None,
+    seed: int | None,
+    concurrency: int,
+    forge: int,
+    timeout_s: float,
+    ids_file: Path | None,
+    config: Path | None,
+) -> int:
+    """Send signed sample webhooks of a source to a gateway.
+
+    The source's scheme and its first valid secret are taken from the configuration. Exit code 0 only if every answer
+    was 2xx (401 for forged ones).
+
+    \b
+    Examples:
+      penstock send --source github
+      penstock send --source salesforce --count 1000 --rate 200 --forge 5
+    """  # noqa: D301 - click's \b
+    settings = load(config)
+    source = _source_of(settings, name)
+    secret = _secret_of(name, source)
+    seed = secrets.randbelow(_SEEDS) if seed is None else seed
+    plan = Plan(count, min(forge, count), rate, concurrency, timeout_s, seed)
+    target = f"{(url or _configured_url(settings)).rstrip('/')}/webhooks/{name}"
+    click.echo(f"sending {count} signed {name} events to {target}, seed {seed}")
+    with _Report(count, ids_file) as report:
+        courier = Courier(target, source, secret, sampler(name, source), plan, report.add)
+        was_interrupted = asyncio.run(_run(courier))
+    return _conclude(report, courier, target, was_interrupted=was_interrupted)
+
+
+def _source_of(settings: Settings, name: str) -> SourceSettings:
+    if name not in settings.sources:
+        known = ", ".join(sorted(settings.sources)) or "none is configured"
+        message = f"there is no source {name!r}; configured: {known}"
+        raise click.BadParameter(message, param_hint="--source")
+    return settings.sources[name]
+
+
+def _secret_of(name: str, source: SourceSettings) -> bytes:
+    now = datetime.now(UTC)
+    valid = [secret for secret in source.secrets if secret.is_valid_at(now)]
+    if not valid:
+        message = f"source {name}: none of its secrets is valid now (not_before, not_after)"
+        raise ConfigError(message)
+    try:
+        return valid[0].value.resolve()
+    except ConfigError as error:
+        message = f"source {name}: {error}; it must be the one that the gateway has"
+        raise ConfigError(message) from error
+
+
+def _configured_url(settings: Settings) -> str:
+    host = settings.gateway.host
+    return f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{settings.gateway.port}"  # noqa: S104 - compared
+
+
+async def _run(courier: Courier) -> bool:
+    """Run it; True when Ctrl-C ended it. A second Ctrl-C does not wait for open requests."""
+    loop = asyncio.get_running_loop()
+    sending = loop.create_task(courier.run())
+    was_interrupted = False
+
+    def interrupt() -> None:
+        nonlocal was_interrupted
+        if was_interrupted:
+            sending.cancel()
+        was_interrupted = True
+        courier.stop()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+    return was_interrupted
+
+
+def _conclude(report: "_Report", courier: Courier, target: str, *, was_interrupted: bool) -> int:
+    """Print what became of it and return the exit code."""
+    if courier.unreachable:
+        message = (
+            f"no gateway answers at {target}: {courier.unreachable}\n"
+            "Start one with `penstock up` (everything, for play) or `penstock gateway`, or name another with --url."
+        )
+        raise click.ClickException(message)
+    report.show()
+    if was_interrupted:
+        click.echo(f"interrupted: {report.total} of {report.count} were sent", err=True)
+        return _INTERRUPTED
+    return 0 if report.unexpected == 0 else 1
+
+
+class _Report:
+    """Counts answers and shows progress while it is open.
+
+    Args:
+        count: answers expected.
+        ids_file: gets a line per accepted event.
+    """
+
+    def __init__(self, count: int, ids_file: Path | None) -> None:
+        self.count = count
+        self.total = 0
+        self.unexpected = 0
+        self._ids_file = ids_file
+        self._statuses: Counter[tuple[int, bool]] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._latencies_s: list[float] = []
+        self._console = Console()
+        self._started_s = time.monotonic()
+        self._next_line_s = self._started_s + _PROGRESS_LINE_INTERVAL_S
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._progress = self._open.enter_context(_progress(self._console)) if self._console.is_terminal else None
+        self._bar = self._progress.add_task("sent", total=self.count) if self._progress else None
+        self._ids = None
+        if self._ids_file is not None:
+            try:
+                self._ids = csv.writer(self._open.enter_context(self._ids_file.open("w", encoding="utf-8", newline="")))
+            except OSError as error:
+                message = f"{self._ids_file}: cannot be written: {error.strerror}"
+                raise click.ClickException(message) from error
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._open.close()
+
+    def add(self, answer: Answer) -> None:
+        """Take one answer."""
+        self.total += 1
+        self.unexpected += not answer.is_expected
+        self._statuses[answer.status, answer.is_forged] += 1
+        if answer.status == NO_ANSWER:
+            self._errors[answer.error] += 1
+        elif not answer.is_forged:
+            self._latencies_s.append(answer.latency_s)
+        if self._ids is not None and answer.event_id:
+            self._ids.writerow((answer.event_id, answer.status_url))
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None and self._bar is not None:
+            self._progress.update(self._bar, completed=self.total)
+        elif time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + _PROGRESS_LINE_INTERVAL_S
+            click.echo(f"sent {self.total} of {self.count}")
+
+    def show(self) -> None:
+        """Print the summary."""
+        elapsed_s = max(time.monotonic() - self._started_s, 1e-9)
+        table = Table(title=f"{self.total} answers in {elapsed_s:.1f} s ({self.total / elapsed_s:.0f} per second)")
+        for column in ("answer", "events", ""):
+            table.add_column(column, justify="right" if column == "events" else "left")
+        for (status, is_forged), number in sorted(self._statuses.items()):
+            table.add_row("none" if status == NO_ANSWER else str(status), str(number), _remark(status, is_forged))
+        self._console.print(table)
+        if self._latencies_s:
+            parts = [f"p{share} {_percentile(self._latencies_s, share) * 1000:.1f}" for share in _PERCENTILES]
+            click.echo(f"latency ms: {', '.join(parts)}, max {max(self._latencies_s) * 1000:.1f}")
+        for error, number in self._errors.most_common(3):
+            click.echo(f"no answer ({number} times): {error}")
+
+
+@contextlib.contextmanager
+def _progress(console: Console) -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield progress
+
+
+def _remark(status: int, is_forged: bool) -> str:
+    if is_forged:
+        return "forged signature, as expected" if Answer(status, 0, is_forged).is_expected else "FORGED, must be 401"
+    remarks = {
+        401: "signature refused: does the gateway have the same secret?",
+        404: "the gateway does not know this source",
+        413: "too large for the gateway",
+        503: "gateway busy or Kafka away; real senders try again",
+        NO_ANSWER: "connection failed or too slow",
+    }
+    return "accepted" if Answer(status, 0).is_expected else remarks.get(status, "refused")
+
+
+def _percentile(values: list[float], share: int) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, len(ordered) * share // 100)]

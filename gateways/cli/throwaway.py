@@ -1,0 +1,40 @@
+"""Makes random secrets for a run of `demo` or `up`: new ones each time, passed to the children's environment only."""
+
+import base64
+import secrets
+from collections.abc import Iterable, Mapping
+
+from contracts.settings import SecretRef, Settings, SourceSettings
+
+_KEY_BYTES = 32
+
+
+def environment_of(settings: Settings, environ: Mapping[str, str], *, renew: bool) -> dict[str, str]:
+    """Return variables for the secrets of sources and API keys that the configuration takes from the environment.
+
+    Secrets of providers are never made up: an invented API key helps nobody.
+
+    Args:
+        settings: names the variables.
+        environ: variables that are set there are left alone, unless `renew`.
+        renew: make new ones for all.
+    """
+    wanted: dict[str, str] = {}
+    for source in settings.sources.values():
+        wanted |= {name: _text(source) for name in _names(secret.value for secret in source.secrets)}
+    wanted |= {name: secrets.token_urlsafe(_KEY_BYTES) for name in _names(key.key for key in settings.gateway.api_keys)}
+    return {name: text for name, text in wanted.items() if renew or not environ.get(name)}
+
+
+def _names(secrets_of: Iterable[SecretRef]) -> list[str]:
+    return [secret.reference.removeprefix("env:") for secret in secrets_of if secret.reference.startswith("env:")]
+
+
+def _text(source: SourceSettings) -> str:
+    """Return a secret in the form that the source's scheme expects."""
+    key = secrets.token_bytes(_KEY_BYTES)
+    if source.scheme == "standard-webhooks":
+        return "whsec_" + base64.b64encode(key).decode()
+    if source.hmac is not None and source.hmac.key_encoding == "base64":
+        return source.hmac.key_prefix + base64.b64encode(key).decode()
+    return (source.hmac.key_prefix if source.hmac is not None else "") + key.hex()

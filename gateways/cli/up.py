@@ -1,0 +1,111 @@
+"""`penstock up`: gateway, worker and broker kept running for play, until Ctrl-C.
+
+Blocking: until it is told to stop or one of its programs ends.
+"""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from contracts.settings import Settings, environment, load
+from contracts.settings.load import DEFAULT_FILE
+from gateways.cli import programs, running, throwaway
+from gateways.cli.stack import Stack
+
+FOLDER = Path("build/up")
+_GRACE_S = 10.0
+_CHECK_INTERVAL_S = 0.3
+
+
+@click.command()
+@click.option("--kafka", metavar="HOST:PORT", help="Use this Kafka and make missing topics; else an embedded broker.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the gateway, 0 = any. [default: the configured]")
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]")
+def up(kafka: str | None, port: int | None, config: Path | None) -> None:
+    """Run gateway, worker and (without --kafka) an embedded broker until Ctrl-C.
+
+    Secrets that the configuration takes from the environment and that are not set are made up for this run. `penstock
+    send`, `tail` and `topics` find them by themselves when they are called in the same folder.
+
+    \b
+    Examples:
+      penstock up
+      penstock up --kafka localhost:9092 --port 9000
+    """  # noqa: D301 - click's \b
+    file = Path(config or environment().get("PENSTOCK_CONFIG") or DEFAULT_FILE)
+    settings = load(file)
+    port = settings.gateway.port if port is None else port
+    _check_free(settings.gateway.host, port)
+    with running.claimed() as state:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        made_up = throwaway.environment_of(settings, environment(), renew=False)
+        with Stack(FOLDER, {**environment(), **made_up}, _GRACE_S) as stack, contextlib.suppress(KeyboardInterrupt):
+            connection = _connect(stack, kafka, file, settings)
+            stack.lend(connection)
+            stack.start(programs.gateway(file, port))
+            stack.start(programs.worker(file))
+            url = f"http://127.0.0.1:{stack.wait_ready(programs.GATEWAY)}"
+            stack.wait_ready(programs.WORKER)
+            running.publish(state, {**made_up, **connection, "PENSTOCK_CONFIG": str(file.resolve())}, url)
+            click.echo(_welcome(url, connection, settings))
+            _watch(stack)
+    click.echo("stopped")
+
+
+def _connect(stack: Stack, kafka: str | None, file: Path, settings: Settings) -> dict[str, str]:
+    """Return the variables for the Kafka to use, which is there afterwards, with its topics."""
+    if kafka is None:
+        stack.start(programs.broker(settings))
+        click.echo(
+            "embedded broker: in memory only, everything is gone when this ends; --kafka HOST:PORT uses a real one"
+        )
+        return programs.embedded_kafka(stack.wait_ready(programs.BROKER))
+    connection = {"PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": kafka, "PENSTOCK_KAFKA__EMBEDDED": "false"}
+    if _topics("create", file, connection) != 0:
+        message = f"the topics could not be made on {kafka}"
+        raise click.ClickException(message)
+    if _topics("verify", file, connection) != 0:
+        click.echo("the topics differ from the configuration (above); going on, since this is for play", err=True)
+    return connection
+
+
+def _topics(what: str, file: Path, connection: dict[str, str]) -> int:
+    args = (sys.executable, "-m", "gateways.cli", "topics", what, "--config", str(file))
+    return subprocess.run(args, env={**environment(), **connection}, check=False).returncode  # noqa: S603 - our own
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            message = f"port {port} of {host}: {error.strerror}; choose another one with --port, 0 takes any free one"
+            raise click.ClickException(message) from error
+
+
+def _welcome(url: str, connection: dict[str, str], settings: Settings) -> str:
+    name = running.command_name()
+    source = next(iter(settings.sources), "SOURCE")
+    return f"""
+gateway   {url}   (webhooks: {url}/webhooks/<source>; sources: {", ".join(settings.sources) or "none"})
+kafka     {connection["PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"]}
+logs      {FOLDER}/*.log
+
+In other terminals, in this folder:
+  {name} tail results
+  {name} send --source {source} --count 20
+  curl {url}/metrics
+
+Ctrl-C ends everything."""
+
+
+def _watch(stack: Stack) -> None:
+    while True:
+        stack.check()
+        time.sleep(_CHECK_INTERVAL_S)

@@ -1,0 +1,117 @@
+"""Puts records into words: one readable line per result, dead letter or event."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from contracts.codec import dead_letter, decode_event, decode_json
+from contracts.envelope import EVENT_ID, EVENT_SOURCE, EVENT_TYPE
+from contracts.errors import Undecodable
+from contracts.payloads import RESULT_TYPE, InferenceResult, OutcomeMarker
+from gateways.cli.reading import Read
+
+_MAX_VALUE_CHARS = 60
+# C0 (but for the line feed) and C1: text from outside must not move the cursor or rename the terminal.
+_CONTROL = dict.fromkeys((*range(10), *range(11, 32), *range(127, 160)), "\ufffd")
+
+
+def headline(output: Any) -> str:
+    """Return what a person wants to read of a result's output: its summary, and its short answers beside it."""
+    if not isinstance(output, dict):
+        return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+    text = output.get("summary")
+    if not isinstance(text, str):
+        return json.dumps(output, ensure_ascii=False)
+    short = [
+        f"{name}: {value}"
+        for name, value in output.items()
+        if name != "summary" and isinstance(value, str | int | float) and len(str(value)) <= _MAX_VALUE_CHARS
+    ]
+    return f"[{', '.join(short)}] {text}" if short else text
+
+
+def attribute(record: Read, name: str) -> str:
+    """Return a CloudEvents attribute of a record; empty when it has none."""
+    raw = next((value for header, value in record.headers if header == f"ce_{name}"), None)
+    return (raw or b"").decode("utf-8", "replace")
+
+
+def clock(record: Read) -> str:
+    """Return the record's time of day, UTC."""
+    return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).strftime("%H:%M:%S")
+
+
+def result_line(record: Read) -> str:
+    """Return a terminal record as a line.
+
+    Raises:
+        Undecodable: it is none of ours.
+    """
+    head = f"{clock(record)}  {attribute(record, EVENT_SOURCE)}  {attribute(record, EVENT_TYPE)}  "
+    head += attribute(record, EVENT_ID)
+    if attribute(record, "type") == RESULT_TYPE:
+        result = decode_json(record.value or b"", InferenceResult)
+        made = f"attempt {result.attempts}, {result.duration_s:.2f} s, {result.provenance.model}"
+        return f"{head}  result ({made})\n    {headline(result.output)}"
+    marker = decode_json(record.value or b"", OutcomeMarker)
+    words = f"{marker.status.replace('_', ' ')}: {marker.reason} (attempts: {marker.attempts})"
+    return f"{head}  {words}" + (f"\n    {marker.message}" if marker.message else "")
+
+
+def dead_letter_line(record: Read) -> str:
+    """Return a dead letter as a line.
+
+    Raises:
+        Undecodable: it is none of ours.
+    """
+    letter = dead_letter(record.headers)
+    head = f"{clock(record)}  {attribute(record, 'source')}  {attribute(record, 'type')}  {attribute(record, 'id')}"
+    place = f"{letter.topic}/{letter.partition}/{letter.offset}"
+    made = f"{letter.disposition}, route {letter.route or '-'}, attempts: {letter.attempts}, from {place}"
+    return f"{head}  {letter.reason} ({made})\n    {letter.message}"
+
+
+def event_line(record: Read) -> str:
+    """Return an event as a line.
+
+    Raises:
+        Undecodable: it is no event.
+    """
+    event = decode_event(record.key, record.value, record.headers)
+    key = event.key.decode("utf-8", "replace") if event.key is not None else "-"
+    return f"{clock(record)}  {event.source}  {event.type}  {event.id}  key {key}, {len(event.data)} bytes"
+
+
+LINES = {"results": result_line, "dead-letters": dead_letter_line, "events": event_line}
+
+
+def line(kind: str, record: Read) -> str:
+    """Return any record of a kind of topic as a line, also one that is not ours."""
+    try:
+        return printable(LINES[kind](record))
+    except Undecodable as error:
+        return printable(f"{clock(record)}  {record.topic}/{record.partition}/{record.offset}  not readable: {error}")
+
+
+def printable(text: str) -> str:
+    """Return text that cannot control a terminal."""
+    return text.translate(_CONTROL)
+
+
+def as_json(record: Read) -> str:
+    """Return a record with all its headers as one line of JSON; the value as JSON where it is JSON, else as text."""
+    raw = record.value or b""
+    try:
+        value: Any = json.loads(raw)
+    except ValueError:
+        value = raw.decode("utf-8", "replace")
+    document = {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "timestamp_ms": record.timestamp_ms,
+        "key": None if record.key is None else record.key.decode("utf-8", "replace"),
+        "headers": {name: (raw or b"").decode("utf-8", "replace") for name, raw in record.headers},
+        "value": value,
+    }
+    return printable(json.dumps(document, ensure_ascii=False))

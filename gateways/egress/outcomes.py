@@ -1,0 +1,132 @@
+"""Reads terminal records, and keeps the recent ones within a bound of bytes."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from contracts.codec import Position, decode_json
+from contracts.envelope import EVENT_ID, EVENT_SOURCE, OWNER, result_id
+from contracts.payloads import EXPIRED_TYPE, RESULT_TYPE, TERMINAL_TYPES, OutcomeMarker
+
+# Measured on CPython 3.11 with tracemalloc: dictionary entry, tuple and strings of one outcome without its value.
+_ENTRY_BYTES = 900
+_MAX_ACCEPTED = 100_000
+_MAX_SOURCES_OF_AN_ID = 8
+
+RecordHeaders = Iterable[tuple[str, bytes | None]]
+
+
+class Outcome(NamedTuple):
+    """The terminal record of one event."""
+
+    result_id: str
+    event_id: str
+    source: str
+    owner: str
+    type: str
+    value: bytes
+    timestamp_ms: int
+
+    def body(self) -> dict[str, Any]:
+        """Return what a caller gets to read.
+
+        Raises:
+            Undecodable: the record's value is not what its type says.
+        """
+        head = {"id": self.event_id, "source": self.source}
+        if self.type == RESULT_TYPE:
+            return head | {"status": "succeeded", "result": msgspec.Raw(self.value)}
+        marker = decode_json(self.value, OutcomeMarker)
+        return head | {
+            "status": "expired" if self.type == EXPIRED_TYPE else "dead_letter",
+            "reason": marker.reason,
+            "message": marker.message,
+            "attempts": marker.attempts,
+            "completed_at": marker.completed_at,
+        }
+
+
+class Accepted(NamedTuple):
+    """An event of an API caller that is on the log."""
+
+    source: str
+    position: Position
+
+
+def read_outcome(headers: RecordHeaders, value: bytes | None, timestamp_ms: int) -> Outcome | None:
+    """Return the outcome a record carries; None when it is not a terminal record."""
+    found = {name: raw for name, raw in headers if name.startswith("ce_") and raw is not None}
+    try:
+        outcome_type = found["ce_type"].decode()
+        if outcome_type not in TERMINAL_TYPES or value is None:
+            return None
+        return Outcome(
+            found["ce_id"].decode(),
+            found[f"ce_{EVENT_ID}"].decode(),
+            found[f"ce_{EVENT_SOURCE}"].decode(),
+            found.get(f"ce_{OWNER}", b"").decode(),
+            outcome_type,
+            value,
+            timestamp_ms,
+        )
+    except (KeyError, UnicodeDecodeError):
+        return None
+
+
+class OutcomeCache:
+    """Recent outcomes by result id, and accepted events of API callers by (owner, id); safe for use by several threads.
+
+    Args:
+        limit_bytes: for the outcomes; the least recently used are dropped first.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._held_bytes = 0
+        self._lock = threading.Lock()
+        self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
+        self._accepted: OrderedDict[tuple[str, str], tuple[Accepted, ...]] = OrderedDict()
+        self.dropped_until_ms = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep an outcome; the first one of an event stands, a duplicate says the same."""
+        with self._lock:
+            if outcome.result_id in self._outcomes:
+                return
+            self._outcomes[outcome.result_id] = outcome
+            self._held_bytes += _size(outcome)
+            while self._held_bytes > self._limit_bytes:
+                _, dropped = self._outcomes.popitem(last=False)
+                self._held_bytes -= _size(dropped)
+                self.dropped_until_ms = max(self.dropped_until_ms, dropped.timestamp_ms)
+
+    def get(self, source: str, event_id: str) -> Outcome | None:
+        """Return the outcome of an event, when it is here."""
+        key = result_id(source, event_id)
+        with self._lock:
+            outcome = self._outcomes.get(key)
+            if outcome is not None:
+                self._outcomes.move_to_end(key)
+            return outcome
+
+    def note_accepted(self, owner: str, event_id: str, accepted: Accepted) -> None:
+        """Remember that an API caller's event is on the log."""
+        with self._lock:
+            earlier = self._accepted.pop((owner, event_id), ())
+            others = tuple(other for other in earlier if other.source != accepted.source)
+            self._accepted[owner, event_id] = (*others, accepted)[-_MAX_SOURCES_OF_AN_ID:]
+            while len(self._accepted) > _MAX_ACCEPTED:
+                self._accepted.popitem(last=False)
+
+    def accepted(self, owner: str, event_id: str, source: str | None = None) -> Accepted | None:
+        """Return the newest event of a caller with this id, of this source when given."""
+        with self._lock:
+            candidates = self._accepted.get((owner, event_id), ())
+        return next((one for one in reversed(candidates) if source in {None, one.source}), None)
+
+
+def _size(outcome: Outcome) -> int:
+    return _ENTRY_BYTES + len(outcome.value) + 2 * (len(outcome.event_id) + len(outcome.source))

@@ -1,0 +1,101 @@
+"""What the gateway's readers of result topics have in common: client settings, start offsets, translated errors.
+
+Blocking: every function here asks a broker, never longer than the timeout it is given.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from contracts.errors import LogUnavailable
+from contracts.kafka_config import librdkafka_config
+from contracts.settings import KafkaSettings
+
+# No offsets are committed under this name: partitions are assigned by hand.
+_GROUP = "penstock-gateway-reader"
+
+
+def reader_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
+    """Return the settings of a consumer that belongs to no group and says when it has reached the end.
+
+    Raises:
+        ConfigError: the Kafka settings cannot be used.
+    """
+    return librdkafka_config(kafka) | {
+        "client.id": client_id,
+        "group.id": _GROUP,
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
+        "allow.auto.create.topics": False,
+        # Bounds what the client buffers in front of us.
+        "queued.max.messages.kbytes": 16 * 1024,
+        # Requests queue behind a waiting fetch on the same connection: metadata would take half a second each.
+        "fetch.wait.max.ms": 100,
+        "log.connection.close": False,
+        "logger": logging.getLogger("penstock.gateway.reader"),
+    }
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn the client's errors into ours.
+
+    Raises:
+        LogUnavailable: Kafka did not answer, or not with what was asked for.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        message = f"Kafka cannot be read: {error.args[0] if error.args else error}"
+        raise LogUnavailable(message, retry_after_s=2.0) from error
+
+
+def headers_of(message: KafkaMessage) -> list[tuple[str, bytes | None]]:
+    """Return a record's headers in order, repeated ones included."""
+    headers = message.headers() or []
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return [(name, raw.encode() if isinstance(raw, str) else raw) for name, raw in pairs]
+
+
+def partitions_of(consumer: Consumer, topic: str, timeout_s: float) -> tuple[int, ...]:
+    """Return the topic's partitions; none when it does not exist (yet).
+
+    Raises:
+        LogUnavailable: no answer in time.
+    """
+    with translated_errors():
+        found = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
+    return () if found is None or found.error is not None else tuple(sorted(found.partitions))
+
+
+def watermarks(consumer: Consumer, topic: str, partition: int, timeout_s: float) -> tuple[int, int]:
+    """Return the first offset and the one behind the last.
+
+    Raises:
+        LogUnavailable: no answer in time.
+    """
+    with translated_errors():
+        low_high: tuple[int, int] | None = consumer.get_watermark_offsets(
+            TopicPartition(topic, partition), timeout=timeout_s
+        )
+    if low_high is None:
+        message = f"no offsets of {topic} [{partition}] in time"
+        raise LogUnavailable(message, retry_after_s=2.0)
+    return low_high
+
+
+def offset_since(consumer: Consumer, topic: str, partition: int, since_ms: int, timeout_s: float) -> int | None:
+    """Return the first offset that is not older than an instant; None when the broker cannot tell, or none is.
+
+    The embedded broker may not answer this request at all; callers then start at the first offset they may.
+    """
+    try:
+        (found,) = consumer.offsets_for_times([TopicPartition(topic, partition, max(0, since_ms))], timeout=timeout_s)
+    except KafkaException:
+        return None
+    return found.offset if found.error is None and found.offset >= 0 else None

@@ -1,0 +1,172 @@
+"""Answers "what became of my event?" from memory, and from the topics for events that are no longer there.
+
+Reads: result topics, events.*. The topics are the truth; this view is rebuilt from them at every start.
+"""
+
+import asyncio
+import functools
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from contracts.codec import Position
+from contracts.envelope import result_id
+from contracts.errors import Busy, LogUnavailable, UnknownResult
+from contracts.settings import KafkaSettings
+from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache
+from gateways.egress.reading import reader_config
+from gateways.egress.scan import Scanned, Wanted, scan
+from gateways.egress.tail import Tail
+
+# Each scan is one consumer and up to its fetch buffers of memory.
+MAX_SCANS = 4
+SCAN_LIMIT_S = 5.0
+_MISS_VALID_S = 2.0
+_MAX_MISSES = 10_000
+
+
+class _Miss(NamedTuple):
+    """A scan that found nothing: not repeated before an instant, and then continued where it ended."""
+
+    valid_until_s: float
+    next_offsets: Mapping[str, int]
+
+
+class ResultsView:
+    """Finds outcomes; its methods belong to one event loop.
+
+    Args:
+        kafka: the brokers.
+        result_topics: every topic with terminal records.
+        event_topics: where events of API callers lie; empty when there are none.
+        cache_bytes: for recent outcomes.
+        retention_s: older events are unknown.
+        clock: Unix seconds.
+
+    Raises:
+        ConfigError: the Kafka settings cannot be used.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        result_topics: Sequence[str],
+        event_topics: Sequence[str],
+        *,
+        cache_bytes: int,
+        retention_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = reader_config(kafka, "penstock-gateway-results")
+        self._result_topics = tuple(result_topics)
+        self._retention_s = retention_s
+        self._clock = clock
+        self._cache = OutcomeCache(cache_bytes)
+        self._tail = Tail(self._config, result_topics, event_topics, self._cache)
+        self._executor = ThreadPoolExecutor(MAX_SCANS, thread_name_prefix="results-scan")
+        self._scans = 0
+        self._is_closed = threading.Event()
+        self._misses: OrderedDict[str, _Miss] = OrderedDict()
+
+    def start(self) -> None:
+        """Begin to follow the topics; returns at once also while the brokers are away."""
+        self._tail.start()
+
+    def close(self) -> None:
+        """Stop following; scans under way end within a poll."""
+        self._is_closed.set()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._tail.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether the view still follows the topics."""
+        return self._tail.is_alive
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Tell whether the view has read up to the present once."""
+        return self._tail.is_caught_up
+
+    def note_accepted(self, owner: str, event_id: str, source: str, position: Position) -> None:
+        """Remember an event of an API caller, so that it can be asked for at once."""
+        self._cache.note_accepted(owner, event_id, Accepted(source, position))
+
+    async def outcome_of(self, source: str, event_id: str, position: Position) -> Outcome | None:
+        """Return the outcome of an event that lies at a position; None while there is none.
+
+        Raises:
+            UnknownResult: the event is older than results are kept.
+            LogUnavailable: not in memory, and Kafka is away.
+            Busy: too many look-ups of old results at a time, or this one took too long; asking again goes on with it.
+        """
+        found = self._cache.get(source, event_id)
+        if found is not None:
+            return found
+        if position.timestamp_ms < (self._clock() - self._retention_s) * 1000:
+            message = "no such result"
+            raise UnknownResult(message)
+        if position.timestamp_ms > self._cache.dropped_until_ms and self._tail.covers(
+            position.partition, position.timestamp_ms
+        ):
+            return None
+        return await self._look_up(Wanted(result_id(source, event_id), position.partition, position.timestamp_ms))
+
+    async def outcome_for(self, owner: str, event_id: str, source: str | None) -> tuple[str, Outcome | None]:
+        """Return (source, outcome or None) of the newest event with this id of an API caller.
+
+        Raises:
+            UnknownResult: the caller has no such event, as far back as this view goes.
+            LogUnavailable: Kafka is away, so that nothing can be said.
+            Busy: as `outcome_of`, or this view has not read up to the present yet.
+        """
+        accepted = self._cache.accepted(owner, event_id, source)
+        if accepted is not None:
+            return accepted.source, await self.outcome_of(accepted.source, event_id, accepted.position)
+        if not self._tail.is_reachable:
+            message = "Kafka does not answer"
+            raise LogUnavailable(message, retry_after_s=2.0)
+        if not self._tail.is_caught_up:
+            message = "results are still being read"
+            raise Busy(message)
+        message = "no such result"
+        raise UnknownResult(message)
+
+    async def _look_up(self, wanted: Wanted) -> Outcome | None:
+        miss = self._misses.get(wanted.result_id)
+        if miss is not None and time.monotonic() < miss.valid_until_s:
+            return None
+        if self._scans >= MAX_SCANS:
+            message = "too many look-ups of old results"
+            raise Busy(message)
+        self._scans += 1
+        try:
+            scanned = await self._scan(wanted, miss.next_offsets if miss else {})
+        finally:
+            self._scans -= 1
+        if scanned.outcome is not None:
+            self._misses.pop(wanted.result_id, None)
+            self._cache.add(scanned.outcome)
+            return scanned.outcome
+        self._remember_miss(wanted.result_id, scanned)
+        if not scanned.is_complete:
+            message = "the look-up of an old result takes longer"
+            raise Busy(message)
+        return None
+
+    async def _scan(self, wanted: Wanted, from_offsets: Mapping[str, int]) -> Scanned:
+        work = functools.partial(
+            scan, self._config, self._result_topics, wanted, from_offsets, SCAN_LIMIT_S, self._is_closed.is_set
+        )
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def _remember_miss(self, wanted_id: str, scanned: Scanned) -> None:
+        # An unfinished scan is to be continued at once.
+        valid_s = _MISS_VALID_S if scanned.is_complete else 0.0
+        self._misses.pop(wanted_id, None)
+        self._misses[wanted_id] = _Miss(time.monotonic() + valid_s, scanned.next_offsets)
+        while len(self._misses) > _MAX_MISSES:
+            self._misses.popitem(last=False)

@@ -1,0 +1,97 @@
+"""Looks for one old outcome on the result topics, from the ticket's time on.
+
+Reads: result topics. Blocking: runs in an executor, about `limit_s` at most.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from gateways.egress.outcomes import Outcome, read_outcome
+from gateways.egress.reading import headers_of, offset_since, partitions_of, translated_errors, watermarks
+
+_CALL_TIMEOUT_S = 2.0
+_POLL_S = 0.2
+_POLL_RECORDS = 500
+# The outcome is stamped after its event, but perhaps by a clock that is behind.
+_CLOCK_MARGIN_MS = 60_000
+
+
+class Wanted(NamedTuple):
+    """What is looked for: an outcome, the partition it must be in, and the time its event was accepted."""
+
+    result_id: str
+    partition: int
+    since_ms: int
+
+
+class Scanned(NamedTuple):
+    """What a scan found, and how far it got.
+
+    Attributes:
+        next_offsets: by topic, where the next scan for the same outcome goes on.
+        is_complete: False when the time ran out before the end of the topics.
+    """
+
+    outcome: Outcome | None
+    next_offsets: Mapping[str, int]
+    is_complete: bool
+
+
+def scan(
+    config: dict[str, Any],
+    topics: Sequence[str],
+    wanted: Wanted,
+    from_offsets: Mapping[str, int],
+    limit_s: float,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> Scanned:
+    """Read one partition of each topic until the outcome is found, the end is reached or the time is up.
+
+    Raises:
+        LogUnavailable: Kafka did not answer.
+    """
+    give_up_s = time.monotonic() + limit_s
+    with translated_errors():
+        consumer = Consumer(config)
+        try:
+            open_topics = _assign(consumer, topics, wanted, from_offsets)
+            next_offsets = dict(from_offsets) | open_topics
+            while open_topics and time.monotonic() < give_up_s and not is_cancelled():
+                for message in consumer.consume(_POLL_RECORDS, _POLL_S):
+                    topic = message.topic() or ""
+                    error = message.error()
+                    if error is not None:
+                        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
+                            open_topics.pop(topic, None)
+                        continue
+                    next_offsets[topic] = (message.offset() or 0) + 1
+                    outcome = read_outcome(headers_of(message), message.value(), message.timestamp()[1])
+                    if outcome is not None and outcome.result_id == wanted.result_id:
+                        return Scanned(outcome, next_offsets, is_complete=True)
+            return Scanned(None, next_offsets, is_complete=not open_topics)
+        finally:
+            consumer.close()
+
+
+def _assign(
+    consumer: Consumer, topics: Sequence[str], wanted: Wanted, from_offsets: Mapping[str, int]
+) -> dict[str, int]:
+    """Assign the partition of every topic that has it and something to read; return the topics' start offsets."""
+    starts: dict[str, int] = {}
+    for topic in topics:
+        if wanted.partition not in partitions_of(consumer, topic, _CALL_TIMEOUT_S):
+            continue
+        low, high = watermarks(consumer, topic, wanted.partition, _CALL_TIMEOUT_S)
+        start = from_offsets.get(topic)
+        if start is None:
+            since_ms = wanted.since_ms - _CLOCK_MARGIN_MS
+            start = offset_since(consumer, topic, wanted.partition, since_ms, _CALL_TIMEOUT_S)
+        # Also where the topic was made anew and the offset of an earlier scan means nothing.
+        start = low if start is None or start > high else max(low, start)
+        if start < high:
+            starts[topic] = start
+    consumer.assign([TopicPartition(topic, wanted.partition, start) for topic, start in starts.items()])
+    return starts

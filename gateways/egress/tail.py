@@ -1,0 +1,185 @@
+"""Follows the result topics, and the event topics where API callers may ask by id, from some minutes back.
+
+Reads: result topics, events.*. Blocking: runs in a thread of its own; no call into Kafka takes longer than 2 s.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from contracts.codec import Position, source_position
+from contracts.envelope import OWNER
+from contracts.errors import LogUnavailable
+from contracts.logs import logger
+from gateways.egress.outcomes import Accepted, OutcomeCache, read_outcome
+from gateways.egress.reading import headers_of, offset_since, partitions_of, watermarks
+
+# Decision: most results are asked for within minutes; older ones are found by the ticket's position.
+WINDOW_S = 600.0
+MAX_RECORDS_PER_PARTITION = 10_000
+# Clocks of the machines that stamp records may differ.
+_CLOCK_MARGIN_MS = 60_000
+_CALL_TIMEOUT_S = 2.0
+_REFRESH_S = 5.0
+_RETRY_S = 1.0
+_POLL_S = 0.25
+_POLL_RECORDS = 500
+
+_log = logger("gateway")
+Place = tuple[str, int]
+
+
+class Tail:
+    """Feeds an OutcomeCache from the topics.
+
+    Args:
+        config: of the consumer.
+        result_topics: whose terminal records are kept.
+        event_topics: whose events of API callers are noted; empty when there are no API callers.
+        cache: where both go.
+    """
+
+    def __init__(
+        self, config: dict[str, Any], result_topics: Sequence[str], event_topics: Sequence[str], cache: OutcomeCache
+    ) -> None:
+        self._config = config | {"error_cb": self._on_error}
+        self._result_topics = frozenset(result_topics)
+        self._topics = (*result_topics, *event_topics)
+        self._cache = cache
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="results-tail", daemon=True)
+        self._refresh_at_s = 0.0
+        # Written by the thread, read by others: single assignments of immutable values, no lock needed.
+        self._covered_from_ms: dict[Place, int | None] = {}
+        self._caught_up: frozenset[Place] = frozenset()
+        self._is_reachable = False
+        self._has_looked = False
+
+    def start(self) -> None:
+        """Start the thread; returns at once also while the brokers are away."""
+        self._thread.start()
+
+    def close(self, timeout_s: float = 3.0) -> None:
+        """Stop the thread."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def is_reachable(self) -> bool:
+        """Tell whether the brokers answered last time."""
+        return self._is_reachable
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Tell whether the end of every partition has been reached once."""
+        return self._is_reachable and self._has_looked and self._caught_up >= self._covered_from_ms.keys()
+
+    def covers(self, partition: int, since_ms: int) -> bool:
+        """Tell whether every outcome since an instant, in this partition of any result topic, has been seen."""
+        since_ms -= _CLOCK_MARGIN_MS
+        places = [place for place in self._covered_from_ms if place[0] in self._result_topics and place[1] == partition]
+        return self.is_caught_up and all(
+            (covered := self._covered_from_ms[place]) is not None and (covered == 0 or covered <= since_ms)
+            for place in places
+        )
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except Exception:  # noqa: BLE001 - the edge of this thread: nobody above could do more than start again
+                _log.exception("results.tail_failed")
+                self._is_reachable = False
+                self._stop.wait(_RETRY_S)
+
+    def _follow(self) -> None:
+        self._covered_from_ms, self._caught_up, self._has_looked, self._refresh_at_s = {}, frozenset(), False, 0.0
+        consumer = Consumer(self._config)
+        try:
+            while not self._stop.is_set():
+                if time.monotonic() >= self._refresh_at_s:
+                    self._refresh(consumer)
+                for message in consumer.consume(_POLL_RECORDS, _POLL_S):
+                    self._take(message)
+        finally:
+            consumer.close()
+
+    def _refresh(self, consumer: Consumer) -> None:
+        """Ask for the topics' partitions, which also tells whether the brokers are there, and follow new ones."""
+        try:
+            places = [(topic, p) for topic in self._topics for p in partitions_of(consumer, topic, _CALL_TIMEOUT_S)]
+            self._add(consumer, [place for place in places if place not in self._covered_from_ms])
+        except (LogUnavailable, KafkaException) as error:
+            if self._is_reachable or not self._has_looked:
+                _log.warning("results.log_unavailable", error=str(error))
+            self._is_reachable = False
+            self._refresh_at_s = time.monotonic() + _RETRY_S
+            return
+        self._is_reachable = self._has_looked = True
+        self._refresh_at_s = time.monotonic() + _REFRESH_S
+
+    def _add(self, consumer: Consumer, places: Sequence[Place]) -> None:
+        """Follow more partitions; all are looked up before the first is fetched."""
+        starts = []
+        covered_from_ms: dict[Place, int | None] = {}
+        for topic, partition in places:
+            now_ms = int(time.time() * 1000)
+            low, high = watermarks(consumer, topic, partition, _CALL_TIMEOUT_S)
+            since = offset_since(consumer, topic, partition, now_ms - int(WINDOW_S * 1000), _CALL_TIMEOUT_S)
+            start = max(low, high - MAX_RECORDS_PER_PARTITION, since or 0)
+            covered_from_ms[topic, partition] = 0 if start == low else now_ms if start >= high else None
+            starts.append(TopicPartition(topic, partition, start))
+        if starts:
+            consumer.incremental_assign(starts)
+            self._covered_from_ms = self._covered_from_ms | covered_from_ms
+
+    def _take(self, message: KafkaMessage) -> None:
+        topic, partition = message.topic() or "", message.partition()
+        error = message.error()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF and partition is not None:  # noqa: SLF001 - the client's public constant
+                self._caught_up |= {(topic, partition)}
+            return
+        timestamp_ms = message.timestamp()[1]
+        if self._covered_from_ms.get((topic, partition or 0), 0) is None:
+            self._covered_from_ms = self._covered_from_ms | {(topic, partition or 0): timestamp_ms}
+        if topic in self._result_topics:
+            self._take_outcome(message, timestamp_ms)
+        else:
+            self._take_event(message, timestamp_ms)
+
+    def _take_outcome(self, message: KafkaMessage, timestamp_ms: int) -> None:
+        headers = headers_of(message)
+        outcome = read_outcome(headers, message.value(), timestamp_ms)
+        if outcome is None:
+            return
+        self._cache.add(outcome)
+        answered = source_position(headers)
+        if outcome.owner and answered is not None:
+            self._cache.note_accepted(outcome.owner, outcome.event_id, Accepted(outcome.source, answered[1]))
+
+    def _take_event(self, message: KafkaMessage, timestamp_ms: int) -> None:
+        headers = dict(headers_of(message))
+        owner = headers.get(f"ce_{OWNER}")
+        if not owner:
+            return
+        texts = [
+            (raw or b"").decode(errors="replace") for raw in (owner, headers.get("ce_id"), headers.get("ce_source"))
+        ]
+        position = Position(message.topic() or "", message.partition() or 0, message.offset() or 0, timestamp_ms)
+        self._cache.note_accepted(texts[0], texts[1], Accepted(texts[2], position))
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - the client's public constant
+            self._is_reachable = False
+            self._refresh_at_s = 0.0

@@ -1,0 +1,87 @@
+"""Result tickets: signed claims that let whoever got a 202 ask for its result, and say where to look for it.
+
+Source: itsdangerous 2.2, URLSafeSerializer; the signature is checked before anything else is read.
+"""
+
+import hashlib
+import secrets
+from typing import NamedTuple
+
+from itsdangerous import BadData, URLSafeSerializer
+
+from contracts.codec import Position
+from contracts.errors import ConfigError, UnknownResult
+from contracts.logs import logger
+from contracts.settings import SecretRef
+
+MIN_SECRET_BYTES = 32
+# A ticket is some 200 characters for usual ids and at most about 1,100.
+_MAX_CHARS = 2048
+_SALT = b"penstock.result-ticket.v1"
+_FIELDS = 6
+
+_log = logger("gateway")
+
+
+class Ticket(NamedTuple):
+    """Which event, and where its record lies."""
+
+    source: str
+    id: str
+    position: Position
+
+
+class Tickets:
+    """Issues and reads tickets.
+
+    Args:
+        secret: key of the signature; a random one, lost with the process, when None.
+
+    Raises:
+        ConfigError: the secret is missing or too short.
+    """
+
+    def __init__(self, secret: SecretRef | None) -> None:
+        self._serializer = URLSafeSerializer(
+            _resolve(secret), salt=_SALT, signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256}
+        )
+
+    def issue(self, source: str, event_id: str, position: Position) -> str:
+        """Return the ticket of an accepted event."""
+        return self._serializer.dumps([source, event_id, *position])
+
+    def read(self, text: str) -> Ticket:
+        """Return what a ticket says.
+
+        Raises:
+            UnknownResult: forged, made with another key, or not a ticket.
+        """
+        message = "no such result"
+        if len(text) > _MAX_CHARS:
+            raise UnknownResult(message)
+        try:
+            fields = self._serializer.loads(text)
+        except BadData as error:
+            raise UnknownResult(message) from error
+        if not isinstance(fields, list) or len(fields) != _FIELDS:
+            raise UnknownResult(message)
+        source, event_id, *position = fields
+        return Ticket(source, event_id, Position(*position))
+
+
+def _resolve(secret: SecretRef | None) -> bytes:
+    if secret is None:
+        _log.warning(
+            "tickets.key_is_random",
+            consequence="poll URLs work on this instance only, and not after a restart: set gateway.ticket_secret",
+        )
+        return secrets.token_bytes(MIN_SECRET_BYTES)
+    try:
+        key = secret.resolve()
+    except ConfigError as error:
+        message = f"gateway.ticket_secret: {error}"
+        raise ConfigError(message) from error
+    if len(key) < MIN_SECRET_BYTES:
+        message = f"gateway.ticket_secret: has {len(key)} bytes, needs {MIN_SECRET_BYTES} or more"
+        raise ConfigError(message)
+    return key

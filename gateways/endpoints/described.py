@@ -1,0 +1,150 @@
+"""What OpenAPI says about each endpoint. Source: OpenAPI 3.1.1 (checked 2026-11)."""
+
+from typing import Any
+
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
+_LOCATION = {"Location": {"description": "Where to ask for the result.", "schema": {"type": "string"}}}
+
+
+def _json(description: str, schema: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"description": description, "content": content} | ({"headers": headers} if headers else {})
+
+
+def _problem(description: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {"description": description, "content": content} | ({"headers": headers} if headers else {})
+
+
+def _parameter(name: str, where: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": where,
+        "required": where == "path",
+        "description": description,
+        "schema": {"type": "string"} | schema,
+    }
+
+
+_LANE: dict[str, Any] = {"enum": ["interactive", "standard", "bulk"]}
+_ANY_BODY = {"required": True, "content": {"*/*": {"schema": {}}}}
+_REFUSALS = {
+    "400": _problem("Malformed or ambiguous."),
+    "408": _problem("The body did not arrive in time."),
+    "413": _problem("The body is too large."),
+    "415": _problem("The content type or encoding is not accepted."),
+    "503": _problem("Not durable; nothing is lost if you send it again.", _RETRY_AFTER),
+}
+_NOT_NOW = {"503": _problem("Ask again.", _RETRY_AFTER)}
+
+POST_WEBHOOK: dict[str, Any] = {
+    "summary": "Accept a signed webhook of a configured source.",
+    "description": "The signature headers are those of the source's scheme. The answer comes after the broker's ack.",
+    "tags": ["events"],
+    "parameters": [_parameter("source", "path", "Name of the source in the configuration.")],
+    "requestBody": _ANY_BODY,
+    "responses": {
+        "200": _json("As 202, for sources that are configured so.", "Accepted", _LOCATION),
+        "201": _json("As 202, for sources that are configured so.", "Accepted", _LOCATION),
+        "202": _json("Durable on the log.", "Accepted", _LOCATION),
+        "204": {"description": "As 202, for sources that are configured so.", "headers": _LOCATION},
+        "401": _problem("The signature is missing or wrong."),
+        "404": _problem("No such source."),
+        **_REFUSALS,
+    },
+    "security": [],
+}
+
+POST_EVENT: dict[str, Any] = {
+    "summary": "Accept an event of an own system.",
+    "description": (
+        "A CloudEvent 1.0, structured (application/cloudevents+json) or binary (ce-* headers); or any body with the "
+        "header ce-type, where ce-source defaults to the key's id and ce-id to Idempotency-Key or a new UUID."
+    ),
+    "tags": ["events"],
+    "parameters": [
+        _parameter("Penstock-Lane", "header", "Lane of the event.", **_LANE),
+        _parameter("lane", "query", "The same as a parameter.", **_LANE),
+        _parameter("Idempotency-Key", "header", "Id of the event, in place of ce-id.", maxLength=256),
+        _parameter("ce-specversion", "header", "1.0 for CloudEvents binary mode.", enum=["1.0"]),
+        _parameter("ce-type", "header", "Type of the event; required unless structured.", maxLength=256),
+        _parameter("ce-source", "header", "Source of the event.", maxLength=256),
+        _parameter("ce-id", "header", "Id of the event.", maxLength=256),
+        _parameter("ce-time", "header", "When it happened.", format="date-time"),
+        _parameter("ce-subject", "header", "Subject of the event.", maxLength=1024),
+        _parameter("ce-partitionkey", "header", "Unit of order; the id, so no order, when absent.", maxLength=256),
+        _parameter("ce-expirytime", "header", "Deadline: not paid for after this instant.", format="date-time"),
+        _parameter("traceparent", "header", "W3C trace to continue."),
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/cloudevents+json": {"schema": {"$ref": "#/components/schemas/CloudEvent"}},
+            "application/json": {"schema": {}},
+            "*/*": {"schema": {}},
+        },
+    },
+    "responses": {
+        "202": _json("Durable on the log.", "Accepted", _LOCATION),
+        "401": _problem("The API key is missing or unknown."),
+        "403": _problem("The key may not claim this source or use this lane."),
+        **_REFUSALS,
+    },
+    "security": [{"apiKey": []}],
+}
+
+GET_RESULT: dict[str, Any] = {
+    "summary": "Ask what became of an event.",
+    "tags": ["results"],
+    "parameters": [
+        _parameter("id", "path", "Id of the event."),
+        _parameter("ticket", "query", "The ticket from the status URL; needs no API key."),
+        _parameter("source", "query", "Source of the event, when the key uses one id in several."),
+    ],
+    "responses": {
+        "200": _json("It has its outcome.", "Outcome"),
+        "202": _json("Not yet; ask again.", "Pending", _RETRY_AFTER),
+        "400": _problem("The query cannot be read."),
+        "401": _problem("Neither a ticket nor an API key."),
+        "404": _problem("Unknown, or not yours."),
+        **_NOT_NOW,
+    },
+    "security": [{"apiKey": []}, {}],
+}
+
+GET_HEALTH: dict[str, Any] = {
+    "summary": "Liveness: 503 when only a restart helps.",
+    "tags": ["operations"],
+    "responses": {"200": _json("Alive.", "Status"), "503": _json("Restart it.", "Status")},
+    "security": [],
+}
+
+GET_READINESS: dict[str, Any] = {
+    "summary": "Readiness: 503 when traffic should go elsewhere.",
+    "tags": ["operations"],
+    "responses": {"200": _json("Ready.", "Status"), "503": _json("Not ready, with reasons.", "Status")},
+    "security": [],
+}
+
+GET_METRICS: dict[str, Any] = {
+    "summary": "Metrics in the Prometheus text format.",
+    "tags": ["operations"],
+    "responses": {"200": {"description": "Every metric.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    "security": [],
+}
+
+GET_OPENAPI: dict[str, Any] = {
+    "summary": "This document.",
+    "tags": ["operations"],
+    "responses": {
+        "200": {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {"type": "object"}}}}
+    },
+    "security": [],
+}
+
+GET_INDEX: dict[str, Any] = {
+    "summary": "Where to go.",
+    "tags": ["operations"],
+    "responses": {"200": {"description": "Paths.", "content": {"application/json": {"schema": {"type": "object"}}}}},
+    "security": [],
+}

@@ -1,0 +1,102 @@
+"""Knows API callers by their keys, and what each may do.
+
+Blocking: reads the files that keys refer to, at start.
+"""
+
+import hmac
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from contracts.errors import ConfigError, Forbidden, InvalidPayload, Unauthenticated
+from contracts.settings import ApiKey
+
+MIN_KEY_CHARS = 16
+_SCHEME = b"bearer "
+
+
+class Caller(NamedTuple):
+    """An authenticated caller: the id of its key, and what the key may do."""
+
+    id: str
+    sources: tuple[str, ...]
+    lanes: tuple[str, ...]
+
+    def check_source(self, source: str) -> None:
+        """Let pass a source this caller may claim.
+
+        Raises:
+            Forbidden: any other.
+        """
+        patterns = self.sources or (self.id, f"{self.id}/*")
+        if not any(fnmatchcase(source, pattern) for pattern in patterns):
+            message = "this key may not claim this source"
+            raise Forbidden(message)
+
+    def choose_lane(self, wanted: str | None) -> str:
+        """Return the lane of an event; standard, or else the first allowed one, when none is asked for.
+
+        Raises:
+            Forbidden: the caller may not use it.
+        """
+        if wanted is None:
+            return "standard" if "standard" in self.lanes else self.lanes[0]
+        if wanted not in self.lanes:
+            message = f"this key may use the lanes {', '.join(self.lanes)}"
+            raise Forbidden(message)
+        return wanted
+
+
+class Callers:
+    """The configured API keys.
+
+    Raises:
+        ConfigError: a key is missing, too short, not printable ASCII, equal to another, or allows no lane.
+    """
+
+    def __init__(self, keys: Sequence[ApiKey]) -> None:
+        self._keys = [(_resolve(index, key), Caller(key.id, key.sources, key.lanes)) for index, key in enumerate(keys)]
+        if len({secret for secret, _ in self._keys}) != len(self._keys):
+            message = "gateway.api_keys: two keys have one value"
+            raise ConfigError(message)
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller:
+        """Return who calls.
+
+        Raises:
+            Unauthenticated: no key, or an unknown one.
+            InvalidPayload: two Authorization headers.
+        """
+        values = [value for name, value in headers if name == b"authorization"]
+        if len(values) > 1:
+            message = "header authorization stands there twice"
+            raise InvalidPayload(message)
+        if not values or values[0][: len(_SCHEME)].lower() != _SCHEME:
+            message = "an API key is needed: Authorization: Bearer <key>"
+            raise Unauthenticated(message)
+        presented = values[0][len(_SCHEME) :].strip()
+        # Every key is compared, so that the time tells nothing about which one came close.
+        matches = [caller for secret, caller in self._keys if hmac.compare_digest(secret, presented)]
+        if not matches:
+            message = "unknown API key"
+            raise Unauthenticated(message)
+        return matches[0]
+
+
+def _resolve(index: int, key: ApiKey) -> bytes:
+    where = f"gateway.api_keys[{index}] ({key.id})"
+    try:
+        secret = key.key.resolve()
+    except ConfigError as error:
+        message = f"{where}: {error}"
+        raise ConfigError(message) from error
+    if len(secret) < MIN_KEY_CHARS or any(not 0x21 <= byte <= 0x7E for byte in secret):  # noqa: PLR2004 - ASCII
+        message = f"{where}: needs at least {MIN_KEY_CHARS} printable ASCII characters without spaces"
+        raise ConfigError(message)
+    if not key.lanes:
+        message = f"{where}: allows no lane"
+        raise ConfigError(message)
+    return secret

@@ -1,0 +1,91 @@
+"""Expands the field templates of a source: `header:NAME`, `json:/pointer`, and text with either of them in braces."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+from jsonpointer import JsonPointer, JsonPointerException
+
+from contracts.codec import decode_any_json
+from contracts.errors import ConfigError, Undecodable
+from gateways.ingress.text import single_header
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}")
+_ABSENT = object()
+
+Read = Callable[["Request"], str | None]
+
+
+class Request:
+    """A verified request, from which fields are read; the body is parsed at most once, and only if a field needs it."""
+
+    def __init__(self, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self.headers = headers
+        self.body = body
+        self._document: Any = _ABSENT
+
+    def document(self) -> Any:
+        """Return the body as JSON; an empty mapping, in which no pointer leads anywhere, when it is not JSON."""
+        if self._document is _ABSENT:
+            try:
+                self._document = decode_any_json(self.body)
+            except Undecodable:
+                self._document = {}
+        return self._document
+
+
+class Field(NamedTuple):
+    """One compiled template."""
+
+    template: str
+    parts: tuple[str | Read, ...]
+
+    def expand(self, request: Request) -> str | None:
+        """Return the text; None when a part of it is missing from the request."""
+        texts = [part if isinstance(part, str) else part(request) for part in self.parts]
+        return None if None in texts else "".join(text for text in texts if text is not None)
+
+
+def compile_field(template: str, where: str) -> Field:
+    """Compile a template.
+
+    Raises:
+        ConfigError: it is not one; names `where`.
+    """
+    if template.startswith(("header:", "json:")):
+        return Field(template, (_reader(template, where),))
+    pieces = _BRACES.split(template)
+    if any("{" in piece or "}" in piece for piece in pieces[::2]):
+        message = f"{where}: unbalanced braces in {template!r}"
+        raise ConfigError(message)
+    parts = [_reader(piece, where) if index % 2 else piece for index, piece in enumerate(pieces)]
+    return Field(template, tuple(part for part in parts if part != ""))
+
+
+def _reader(reference: str, where: str) -> Read:
+    kind, _, name = reference.partition(":")
+    if kind == "header" and _HEADER_NAME.fullmatch(name.lower()):
+        header = name.lower().encode()
+        return lambda request: single_header(request.headers, header)
+    if kind == "json" and name.startswith("/"):
+        try:
+            pointer = JsonPointer(name)
+        except JsonPointerException as error:
+            message = f"{where}: {name!r} is not a JSON pointer"
+            raise ConfigError(message) from error
+        return lambda request: _scalar(pointer, request.document())
+    message = f"{where}: {reference!r} is neither header:NAME nor json:/pointer"
+    raise ConfigError(message)
+
+
+def _scalar(pointer: JsonPointer, document: Any) -> str | None:
+    """Return a string, number or boolean as text; None for anything else."""
+    try:
+        value = pointer.resolve(document, None)
+    except (JsonPointerException, TypeError, ValueError):
+        return None
+    if isinstance(value, str):
+        return value or None
+    return msgspec.json.encode(value).decode() if isinstance(value, bool | int | float) else None

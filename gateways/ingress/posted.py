@@ -1,0 +1,151 @@
+"""Turns a request of an authenticated API caller into an event. Writes: nothing; the caller produces the record."""
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+from urllib.parse import parse_qs
+
+from contracts.codec import Record, encode_event
+from contracts.envelope import (
+    DELIVERY,
+    EVENT_ID,
+    EVENT_SOURCE,
+    EVENT_TYPE,
+    EXPIRY_TIME,
+    OWNER,
+    PARTITION_KEY,
+    TRACE_PARENT,
+    Event,
+    format_time,
+    parse_time,
+)
+from contracts.errors import InvalidPayload
+from contracts.topics import LANES, Topics
+from gateways.ingress.callers import Caller
+from gateways.ingress.cloudevents import parse
+from gateways.ingress.text import MAX_ID_CHARS, bounded_key, is_clean, single_header
+from gateways.ingress.tracing import is_trace_parent, is_trace_state, new_trace_parent
+
+TRACE_STATE = "tracestate"
+# Ours to set: a caller that could would take another's results or forge our outcome records.
+RESERVED = frozenset({OWNER, EVENT_ID, EVENT_SOURCE, EVENT_TYPE})
+_CONTEXT = frozenset({"specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema"})
+_SHORT = ("id", "source", "type", PARTITION_KEY)
+
+
+class Posted(NamedTuple):
+    """An event of a caller, ready to be produced."""
+
+    event: Event
+    record: Record
+    lane: str
+
+
+def accept(
+    caller: Caller,
+    headers: list[tuple[bytes, bytes]],
+    query: bytes,
+    body: bytes,
+    topics: Topics,
+    now: datetime | None = None,
+) -> Posted:
+    """Build the event of a request.
+
+    Raises:
+        InvalidPayload: not an event, or an attribute is wrong, reserved or not available.
+        UnsupportedMedia: a batch, or an event format other than JSON.
+        Forbidden: the caller may not claim the source, or use the lane.
+    """
+    now = now or datetime.now(UTC)
+    lane = caller.choose_lane(_wanted_lane(headers, query))
+    parsed = parse(headers, body)
+    attributes = parsed.attributes
+    event_id = _event_id(attributes, headers)
+    source = attributes.get("source", caller.id)
+    caller.check_source(source)
+    if "type" not in attributes:
+        message = "the event's type is missing: send the header ce-type, or a structured CloudEvent"
+        raise InvalidPayload(message)
+    _check_lengths(attributes)
+    event = Event(
+        id=event_id,
+        source=source,
+        type=attributes["type"],
+        data=parsed.data,
+        time=_time(attributes, now),
+        subject=attributes.get("subject", ""),
+        datacontenttype=attributes.get("datacontenttype", "application/json" if parsed.data else ""),
+        dataschema=attributes.get("dataschema", ""),
+        extensions=_extensions(attributes, headers, now)
+        | {PARTITION_KEY: bounded_key(attributes.get(PARTITION_KEY, event_id)), OWNER: caller.id},
+    )
+    return Posted(event, Record(topics.events(lane), event.key, event.data, encode_event(event)), lane)
+
+
+def _wanted_lane(headers: list[tuple[bytes, bytes]], query: bytes) -> str | None:
+    found = {value.decode("ascii", "replace") for name, value in headers if name == b"penstock-lane"}
+    found |= set(parse_qs(query.decode("ascii", "replace"), keep_blank_values=True).get("lane", ()))
+    if not found:
+        return None
+    if len(found) > 1 or not found <= set(LANES):
+        message = f"lane must be one of {', '.join(LANES)}"
+        raise InvalidPayload(message)
+    return found.pop()
+
+
+def _event_id(attributes: Mapping[str, str], headers: list[tuple[bytes, bytes]]) -> str:
+    ids = [value for name, value in headers if name == b"idempotency-key"]
+    if not ids:
+        return attributes.get("id") or str(uuid.uuid4())
+    # The IETF draft makes the header a quoted string; most clients send it bare.
+    text = (single_header(headers, b"idempotency-key") or "").strip('"')
+    if not is_clean(text):
+        message = f"header idempotency-key must stand there once, clean, with at most {MAX_ID_CHARS} characters"
+        raise InvalidPayload(message)
+    if attributes.get("id", text) != text:
+        message = "the event's id and the header idempotency-key differ"
+        raise InvalidPayload(message)
+    return text
+
+
+def _check_lengths(attributes: Mapping[str, str]) -> None:
+    for name in _SHORT:
+        if len(attributes.get(name, "")) > MAX_ID_CHARS:
+            message = f"attribute {name} is longer than {MAX_ID_CHARS} characters"
+            raise InvalidPayload(message)
+
+
+def _time(attributes: Mapping[str, str], now: datetime) -> str:
+    text = attributes.get("time")
+    if text is None:
+        return format_time(now)
+    if parse_time(text) is None:
+        message = "time is not an RFC 3339 instant with an offset"
+        raise InvalidPayload(message)
+    return text
+
+
+def _extensions(attributes: Mapping[str, str], headers: list[tuple[bytes, bytes]], now: datetime) -> dict[str, str]:
+    extensions = {name: text for name, text in attributes.items() if name not in _CONTEXT}
+    for name in RESERVED & extensions.keys():
+        message = f"extension {name} is set by the gateway"
+        raise InvalidPayload(message)
+    if extensions.setdefault(DELIVERY, "notify") != "notify":
+        message = "delivery: only notify is available"
+        raise InvalidPayload(message)
+    if EXPIRY_TIME in extensions:
+        expires_at = parse_time(extensions[EXPIRY_TIME])
+        if expires_at is None or expires_at <= now:
+            message = "expirytime must be an RFC 3339 instant in the future"
+            raise InvalidPayload(message)
+    return extensions | _trace(extensions, headers)
+
+
+def _trace(extensions: dict[str, str], headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Continue the caller's trace when it is valid, else start one; a tracestate goes with its traceparent only."""
+    parent = extensions.pop(TRACE_PARENT, None) or single_header(headers, TRACE_PARENT.encode()) or ""
+    state = extensions.pop(TRACE_STATE, None) or single_header(headers, TRACE_STATE.encode()) or ""
+    if not is_trace_parent(parent):
+        return {TRACE_PARENT: new_trace_parent()}
+    return {TRACE_PARENT: parent} | ({TRACE_STATE: state} if is_trace_state(state) else {})

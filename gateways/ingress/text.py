@@ -1,0 +1,33 @@
+"""Reads text from outside: what may become an attribute of an event, and what may not."""
+
+import hashlib
+
+# CloudEvents leaves lengths open; these keep headers and logs small.
+MAX_ID_CHARS = 256
+MAX_ATTRIBUTE_CHARS = 1024
+
+
+def is_clean(text: str, max_chars: int = MAX_ID_CHARS) -> bool:
+    """Tell whether a text is not empty, not too long, and free of control characters and lone surrogates."""
+    return 0 < len(text) <= max_chars and text.isprintable()
+
+
+def bounded_key(text: str) -> str:
+    """Return a partition key as it is, or its digest when it is too long or not clean: equal keys stay equal."""
+    if is_clean(text):
+        return text
+    return "sha256-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def decode(raw: bytes) -> str | None:
+    """Return a header's text; None when it is not UTF-8."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def single_header(headers: "list[tuple[bytes, bytes]]", name: bytes) -> str | None:
+    """Return the text of a header that stands there once; None when it is missing, repeated or not UTF-8."""
+    values = [value for line, value in headers if line == name]
+    return decode(values[0]) if len(values) == 1 else None

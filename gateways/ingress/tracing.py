@@ -1,0 +1,22 @@
+"""Starts or continues a trace. Source: W3C Trace Context, section 3.2 (checked 2026-11)."""
+
+import re
+import secrets
+
+_TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACE_STATE = re.compile(r"[\x20-\x7e]{1,512}")
+
+
+def new_trace_parent() -> str:
+    """Return the traceparent of a new, sampled trace."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def is_trace_parent(text: str) -> bool:
+    """Tell whether a text is a valid traceparent."""
+    return _TRACE_PARENT.fullmatch(text) is not None
+
+
+def is_trace_state(text: str) -> bool:
+    """Tell whether a text may be passed on as tracestate."""
+    return _TRACE_STATE.fullmatch(text) is not None

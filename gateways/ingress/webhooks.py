@@ -1,0 +1,151 @@
+"""Turns a request to a webhook source into a verified event. Writes: nothing; the caller produces the record."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from contracts import metrics
+from contracts.codec import Record, encode_event
+from contracts.envelope import DELIVERY, PARTITION_KEY, TRACE_PARENT, Event, digest_id, format_time
+from contracts.errors import BadSignature, InvalidPayload
+from contracts.settings import SourceSettings
+from contracts.topics import Topics
+from gateways.ingress.fields import Field, Request, compile_field
+from gateways.ingress.keys import resolve_keys
+from gateways.ingress.schemes import scheme_of
+from gateways.ingress.signatures import Verified, Verifier
+from gateways.ingress.text import bounded_key, is_clean, single_header
+from gateways.ingress.tracing import new_trace_parent
+
+# Evidence, beside the event's own attributes.
+SCHEME_HEADER = "penstock-scheme"
+KEY_ID_HEADER = "penstock-key-id"
+RECEIVED_AT_HEADER = "penstock-received-at"
+
+
+class Accepted(NamedTuple):
+    """A verified webhook, ready to be produced."""
+
+    event: Event
+    record: Record
+    key_id: str
+
+
+class WebhookSource:
+    """One configured source.
+
+    Args:
+        name: of its section; last part of its URL.
+        source: its settings.
+        topics: names of the topics.
+
+    Raises:
+        ConfigError: a secret or template cannot be used; names the source.
+    """
+
+    def __init__(self, name: str, source: SourceSettings, topics: Topics) -> None:
+        self.name = name
+        self.settings = source
+        scheme = scheme_of(source)
+        where = f"sources.{name}"
+        self._verifier = Verifier(scheme.template, resolve_keys(name, source, scheme), scheme.twins, f"{where}.hmac")
+        self._ce_source = source.ce_source or name
+        self._topic = topics.events(source.lane)
+        self._type = compile_field(source.type, f"{where}.type")
+        self._id = _optional(source.id, f"{where}.id")
+        self._default_id = _optional(scheme.default_id, where)
+        self._key = _optional(source.key, f"{where}.key")
+        self._subject = _optional(source.subject, f"{where}.subject")
+
+    def accept(self, headers: list[tuple[bytes, bytes]], body: bytes, now: datetime | None = None) -> Accepted:
+        """Verify a request and build its event.
+
+        Raises:
+            BadSignature: it is not from the source.
+            InvalidPayload: a header is ambiguous, or the field of the type or id is missing or not usable.
+        """
+        now = now or datetime.now(UTC)
+        verified = self._verify(headers, body, now)
+        event = self._event(Request(headers, body), verified, now)
+        evidence = [
+            (SCHEME_HEADER, self.settings.scheme.encode()),
+            (KEY_ID_HEADER, verified.key_id.encode()),
+            (RECEIVED_AT_HEADER, event.time.encode()),
+        ]
+        record = Record(self._topic, event.key, body, encode_event(event) + evidence)
+        return Accepted(event, record, verified.key_id)
+
+    def _verify(self, headers: list[tuple[bytes, bytes]], body: bytes, now: datetime) -> Verified:
+        try:
+            verified = self._verifier.verify(headers, body, now)
+        except BadSignature as error:
+            metrics.SIGNATURES_REFUSED.labels(self.name, error.detail).inc()
+            raise
+        metrics.KEY_LAST_USED.labels(self.name, verified.key_id).set(now.timestamp())
+        return verified
+
+    def _event(self, request: Request, verified: Verified, now: datetime) -> Event:
+        event_id = self._event_id(request, verified)
+        return Event(
+            id=event_id,
+            source=self._ce_source,
+            type=_required(self._type, request, "type"),
+            data=request.body,
+            time=format_time(now),
+            subject=self._subject_of(request),
+            datacontenttype=_content_type(request),
+            extensions={
+                PARTITION_KEY: self._partition_key(request, event_id),
+                DELIVERY: "notify",
+                # A sender's own traceparent is not to be trusted with our traces.
+                TRACE_PARENT: new_trace_parent(),
+            },
+        )
+
+    def _event_id(self, request: Request, verified: Verified) -> str:
+        if self._id is not None:
+            text = self._id.expand(request)
+            if not text:
+                message = f"the event's id is missing: {self._id.template}"
+                raise InvalidPayload(message)
+        else:
+            text = verified.id or (self._default_id.expand(request) if self._default_id else None)
+        return text if text and is_clean(text) else digest_id(self._ce_source, request.body)
+
+    def _partition_key(self, request: Request, event_id: str) -> str:
+        if self._key is None:
+            return event_id
+        text = self._key.expand(request)
+        if text is None:
+            metrics.KEY_FALLBACKS.labels(self.name).inc()
+        return event_id if text is None else bounded_key(text)
+
+    def _subject_of(self, request: Request) -> str:
+        text = self._subject.expand(request) if self._subject else None
+        return text if text and is_clean(text) else ""
+
+
+def build_sources(sources: Mapping[str, SourceSettings], topics: Topics) -> dict[str, WebhookSource]:
+    """Return the configured sources by name.
+
+    Raises:
+        ConfigError: a secret or template of a source cannot be used.
+    """
+    return {name: WebhookSource(name, source, topics) for name, source in sources.items()}
+
+
+def _optional(template: str | None, where: str) -> Field | None:
+    return None if template is None else compile_field(template, where)
+
+
+def _required(field: Field, request: Request, name: str) -> str:
+    text = field.expand(request)
+    if not text or not is_clean(text):
+        message = f"the event's {name} is missing or not usable: {field.template}"
+        raise InvalidPayload(message)
+    return text
+
+
+def _content_type(request: Request) -> str:
+    text = single_header(request.headers, b"content-type")
+    return text if text and is_clean(text) and text.isascii() else ""

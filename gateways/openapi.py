@@ -1,0 +1,81 @@
+"""Generates the OpenAPI 3.1 document from the table of endpoints and the payload types."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+
+from contracts.payloads import InferenceResult
+from gateways.endpoints.table import ENDPOINTS
+
+
+def openapi() -> dict[str, Any]:
+    """Return the document."""
+    paths: dict[str, Any] = {}
+    for endpoint in ENDPOINTS:
+        operation = {"operationId": endpoint.name} | endpoint.operation
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Penstock gateway",
+            "version": package_version(),
+            "summary": "Signed webhooks and own events in, results of foundation models out.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name} for name in ("events", "results", "operations")],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}},
+            "schemas": _schemas(),
+        },
+    }
+
+
+def package_version() -> str:
+    """Return the installed version of this distribution; 0 when it runs uninstalled."""
+    try:
+        return version("penstock")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _schemas() -> dict[str, Any]:
+    _, components = msgspec.json.schema_components([InferenceResult], ref_template="#/components/schemas/{name}")
+    text: dict[str, Any] = {"type": "string"}
+    failed = {"reason": text, "message": text, "attempts": {"type": "integer"}, "completed_at": text}
+    return components | {
+        "Accepted": _object({"id": text, "status": {"const": "accepted"}, "status_url": text}, source=text),
+        "Pending": _object({"id": text, "source": text, "status": {"const": "pending"}}),
+        "Outcome": {
+            "oneOf": [
+                _object(
+                    {
+                        "id": text,
+                        "source": text,
+                        "status": {"const": "succeeded"},
+                        "result": {"$ref": "#/components/schemas/InferenceResult"},
+                    }
+                ),
+                _object({"id": text, "source": text, "status": {"enum": ["dead_letter", "expired"]}} | failed),
+            ]
+        },
+        "Problem": _object({"type": text, "title": text, "status": {"type": "integer"}, "reason": text}, detail=text),
+        "Status": _object({"status": text}, reasons={"type": "array", "items": text}),
+        "CloudEvent": {
+            **_object(
+                {"specversion": {"const": "1.0"}, "id": text, "source": text, "type": text},
+                datacontenttype=text,
+                subject=text,
+                time={"type": "string", "format": "date-time"},
+                data={},
+                data_base64={"type": "string", "contentEncoding": "base64"},
+            ),
+            "additionalProperties": {"type": ["string", "boolean", "integer"]},
+        },
+    }
+
+
+def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": required | optional, "required": list(required)}

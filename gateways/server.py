@@ -1,0 +1,116 @@
+"""Serves an ASGI application with granian inside this process's event loop.
+
+See: docs/adr/0004-http-server.md for why granian, why embedded, and what is ours to check.
+Source: granian 2.8.7, granian/server/embed.py.
+"""
+
+import asyncio
+import logging
+import resource
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from granian._granian import SocketHolder
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server as EmbeddedServer
+
+from contracts.errors import ConfigError, PenstockError
+
+# Headers of one request; hyper answers 431 beyond it.
+_MAX_BUFFER_BYTES = 64 * 1024
+_BACKLOG = 1024
+# Connections at a time; slow ones are closed by the header and body deadlines.
+_MAX_CONNECTIONS = 4096
+# Files that are not HTTP connections: Kafka, logs, libraries.
+_OTHER_FILES = 256
+
+
+class Server(EmbeddedServer):
+    """One listener on a socket that we bound ourselves, so that its port is known and nobody else shares it.
+
+    Args:
+        app: the ASGI application.
+        listener: bound and listening; owned by this object from now on.
+        header_timeout_s: until the headers must have come, also on an idle connection.
+    """
+
+    def __init__(self, app: Callable[..., Any], listener: socket.socket, header_timeout_s: float) -> None:
+        super().__init__(
+            app,
+            interface=Interfaces.ASGINL,
+            http=HTTPModes.http1,
+            websockets=False,
+            backlog=_BACKLOG,
+            backpressure=_connection_limit(),
+            http1_settings=HTTP1Settings(
+                header_read_timeout=max(1, int(header_timeout_s * 1000)), max_buffer_size=_MAX_BUFFER_BYTES
+            ),
+            log_enabled=False,
+        )
+        # Its notice that embedding is experimental is answered in the ADR.
+        logging.getLogger("_granian").setLevel(logging.ERROR)
+        self._listener = listener
+
+    def _init_shared_socket(self) -> None:
+        self._ssp = None
+        self._shd = _holder_of(self._listener)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 takes any free one.
+
+    Raises:
+        ConfigError: the address cannot be used; names the settings.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        message = f"gateway.host: cannot listen on {host}: {error.strerror}"
+        raise ConfigError(message) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        message = f"gateway.port: cannot listen on {host}:{port}: {error.strerror}; choose another port, or 0 for any"
+        raise ConfigError(message) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _holder_of(listener: socket.socket) -> Any:
+    """Hand the file descriptor over in granian's own wrapper, built as granian's pickling builds it."""
+    holder_type: Any = SocketHolder
+    return holder_type(listener.detach(), False, _BACKLOG)
+
+
+async def serve(server: Server, stop: asyncio.Event) -> None:
+    """Serve until `stop`, then take no new connections and return when the open requests have been answered."""
+    serving = asyncio.ensure_future(server.serve())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not stop.is_set():
+        await serving
+        message = "the HTTP server ended by itself"
+        raise PenstockError(message)
+    # What its own signal handler does.
+    server.interrupt_signal = True
+    server.main_loop_interrupt.set()
+    await serving
+
+
+def _connection_limit() -> int:
+    """Return how many connections fit, after raising this process's soft limit of open files as far as it may go."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_CONNECTIONS + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return _MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(16, min(_MAX_CONNECTIONS, soft - _OTHER_FILES))

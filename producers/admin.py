@@ -1,0 +1,144 @@
+"""Looks at topics and makes missing ones.
+
+Blocking: every method, up to the limit given to the constructor per request; for command lines, not for event loops.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from contracts.errors import ConfigError, LogUnavailable, PenstockError
+from contracts.kafka_config import librdkafka_config
+from contracts.settings import KafkaSettings
+from producers.kafka_client import error_of
+from producers.topic_plan import Found, Wanted
+
+_POLL_INTERVAL_S = 0.2
+# Slack for the answer of a request whose limit the broker counts itself.
+_ANSWER_SLACK_S = 5.0
+_CONFIGURATION_CODES = frozenset(
+    {
+        KafkaError.INVALID_REPLICATION_FACTOR,
+        KafkaError.INVALID_PARTITIONS,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_EXCEPTION,
+    }
+)
+
+
+class TopicAdmin:
+    """Topic administration of one cluster.
+
+    Args:
+        kafka: which.
+        timeout_s: limit of one request.
+    """
+
+    def __init__(self, kafka: KafkaSettings, timeout_s: float = 10.0) -> None:
+        self._servers = ",".join(kafka.bootstrap_servers)
+        self._timeout_s = timeout_s
+        # What goes wrong is told by our errors, with what to do about it.
+        config: dict[str, Any] = {**librdkafka_config(kafka), "client.id": "penstock-topics", "log_level": 0}
+        self._client = AdminClient(config)
+
+    def wait(self, limit_s: float) -> None:
+        """Return as soon as a broker answers.
+
+        Raises:
+            LogUnavailable: none did within the limit.
+        """
+        end_s = time.monotonic() + limit_s
+        while True:
+            try:
+                self._client.list_topics(timeout=max(0.1, min(self._timeout_s, end_s - time.monotonic())))
+            except KafkaException as error:
+                if time.monotonic() >= end_s:
+                    raise self._unreachable(error) from error
+                time.sleep(_POLL_INTERVAL_S)
+            else:
+                return
+
+    def find(self, names: Iterable[str], *, with_config: bool = True) -> dict[str, Found]:
+        """Return those of the topics that exist.
+
+        Raises:
+            LogUnavailable: no broker answers.
+        """
+        wanted = frozenset(names)
+        try:
+            # All of them: asking for one by name would make it where topics appear on first use.
+            topics = self._client.list_topics(timeout=self._timeout_s).topics
+        except KafkaException as error:
+            raise self._unreachable(error) from error
+        present = {name: topic for name, topic in topics.items() if name in wanted and topic.error is None}
+        configs = self._configs(list(present)) if with_config else {}
+        return {
+            name: Found(
+                name,
+                len(topic.partitions),
+                min((len(partition.replicas) for partition in topic.partitions.values()), default=0),
+                configs.get(name),
+            )
+            for name, topic in present.items()
+        }
+
+    def create(self, wanted: Iterable[Wanted]) -> None:
+        """Make topics; one that somebody else makes meanwhile is no error. Returns once every partition has a leader.
+
+        Raises:
+            ConfigError: the cluster refuses the number of replicas, a name or a setting.
+            LogUnavailable: not done in time, or not allowed.
+        """
+        new = [NewTopic(w.topic.name, w.partitions, w.replication_factor, config=dict(w.config)) for w in wanted]
+        if not new:
+            return
+        futures = self._client.create_topics(
+            new, operation_timeout=self._timeout_s, request_timeout=self._timeout_s + _ANSWER_SLACK_S
+        )
+        for name, future in futures.items():
+            try:
+                future.result(self._timeout_s + 2 * _ANSWER_SLACK_S)
+            except KafkaException as error:
+                if error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise _translate(name, error) from error
+        self._wait_for_leaders([topic.topic for topic in new])
+
+    def _wait_for_leaders(self, names: list[str]) -> None:
+        end_s = time.monotonic() + self._timeout_s
+        while time.monotonic() < end_s:
+            topics = self._client.list_topics(timeout=self._timeout_s).topics
+            parts = [part for name in names if name in topics for part in topics[name].partitions.values()]
+            if all(name in topics for name in names) and all(part.leader >= 0 for part in parts):
+                return
+            time.sleep(_POLL_INTERVAL_S)
+        message = f"topics {', '.join(names)} were made and have no leaders after {self._timeout_s:g} s"
+        raise LogUnavailable(message)
+
+    def _configs(self, names: list[str]) -> dict[str, dict[str, str]]:
+        """Return the settings of topics; without those that may not be read."""
+        resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+        if not resources:
+            return {}
+        found: dict[str, dict[str, str]] = {}
+        futures = self._client.describe_configs(resources, request_timeout=self._timeout_s)
+        for resource, future in futures.items():
+            try:
+                entries: dict[str, Any] = future.result(self._timeout_s + _ANSWER_SLACK_S)
+            except KafkaException:
+                # Missing rights: the caller shows it as drift, since nothing can be promised about this topic.
+                continue
+            found[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
+        return found
+
+    def _unreachable(self, error: KafkaException) -> LogUnavailable:
+        return LogUnavailable(f"no Kafka broker answers at {self._servers}: {error_of(error).str()}")
+
+
+def _translate(name: str, exception: KafkaException) -> PenstockError:
+    error = error_of(exception)
+    text = f"topic {name} cannot be made: {error.str()}"
+    return ConfigError(text) if error.code() in _CONFIGURATION_CODES else LogUnavailable(text)

@@ -1,0 +1,109 @@
+"""What our confluent-kafka clients have in common: settings, log lines, and the translation of their errors."""
+
+import logging
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from contracts.errors import Busy, LogUnavailable, PenstockError, TooLarge
+from contracts.kafka_config import librdkafka_config
+from contracts.logs import logger
+from contracts.settings import KafkaSettings, ProducerSettings
+
+# Room for what the protocol adds to a record beyond our own count, mostly lengths in front of headers.
+RECORD_OVERHEAD_BYTES = 16_384
+# Kafka's default for a topic's max.message.bytes is 1,048,588 and holds for a whole batch (Kafka 4.1 documentation).
+_BATCH_BYTES = 1_000_000
+# How long a topic without metadata may still be on its way; after that its records fail instead of waiting for minutes.
+_TOPIC_APPEARS_MS = 3_000
+_RECONNECT_MAX_MS = 1_000
+_METADATA_MAX_AGE_MS = 30_000
+
+
+def producer_config(
+    kafka: KafkaSettings, producer: ProducerSettings, client_id: str, delivery_timeout_s: float
+) -> dict[str, Any]:
+    """Return the settings of the idempotent producer.
+
+    Raises:
+        ConfigError: as `librdkafka_config`.
+    """
+    return librdkafka_config(kafka) | {
+        "client.id": client_id,
+        "enable.idempotence": True,
+        "acks": "all",
+        "delivery.timeout.ms": int(delivery_timeout_s * 1000),
+        "linger.ms": producer.linger_s * 1000,
+        "compression.type": producer.compression,
+        # Java's default: the same key lands in the same partition whoever produces it.
+        "partitioner": "murmur2_random",
+        "message.max.bytes": producer.max_record_bytes + RECORD_OVERHEAD_BYTES,
+        "batch.size": largest_batch_bytes(producer),
+        # Our own byte limit comes first; these only must not be in its way.
+        "queue.buffering.max.kbytes": 2 * producer.max_buffer_bytes // 1024,
+        "queue.buffering.max.messages": 10_000_000,
+        "topic.metadata.propagation.max.ms": _TOPIC_APPEARS_MS,
+        "reconnect.backoff.max.ms": _RECONNECT_MAX_MS,
+        "metadata.max.age.ms": 3 * _METADATA_MAX_AGE_MS,
+        "topic.metadata.refresh.interval.ms": _METADATA_MAX_AGE_MS,
+        "socket.keepalive.enable": True,
+        # An idle connection that the broker closes is no event.
+        "log.connection.close": False,
+    }
+
+
+def largest_batch_bytes(producer: ProducerSettings) -> int:
+    """Return the size of the largest batch we may send, which the topics' max.message.bytes must allow."""
+    return max(_BATCH_BYTES, producer.max_record_bytes + RECORD_OVERHEAD_BYTES)
+
+
+class ClientLog(logging.Logger):
+    """Turns librdkafka's log lines into ours.
+
+    Args:
+        minimum: lowest level that is passed on.
+    """
+
+    def __init__(self, minimum: int = logging.WARNING) -> None:
+        super().__init__("librdkafka", minimum)
+        self._lines = logger("kafka")
+
+    def log(self, level: int, msg: object, *args: Any, **_kwargs: Any) -> None:
+        """Take one line; librdkafka's binding calls this with facility, client and text as arguments."""
+        if level < self.level:
+            return
+        try:
+            facility, client, text = args
+        except ValueError:
+            facility, client, text = "", "", str(msg)
+        # An exception out of a callback would end the poll that carries delivery reports.
+        self._lines.log(level, "kafka.client_logged", facility=facility, client=client, text=text)
+
+
+_TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE})
+_UNKNOWN_TOPIC = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART})  # noqa: SLF001 - so named
+_UNKNOWN_PARTITION = KafkaError._UNKNOWN_PARTITION  # noqa: SLF001 - so named
+_QUEUE_FULL = KafkaError._QUEUE_FULL  # noqa: SLF001 - so named
+_TIMED_OUT = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT})  # noqa: SLF001 - so named
+
+
+def translate_error(error: KafkaError, topic: str, partition: int | None = None) -> PenstockError:
+    """Return what a failed record means to the rest."""
+    code = error.code()
+    if code in _TOO_LARGE:
+        return TooLarge(f"record for topic {topic} is too large for the client or the broker: {error.str()}")
+    if code == _QUEUE_FULL:
+        return Busy("producer queue is full")
+    if code in _UNKNOWN_TOPIC:
+        return LogUnavailable(f"topic {topic} does not exist (penstock topics create makes it)")
+    if code == _UNKNOWN_PARTITION:
+        return LogUnavailable(f"topic {topic} has no partition {partition}")
+    if code in _TIMED_OUT:
+        return LogUnavailable(f"record for topic {topic} was not confirmed in time; it may be on the log")
+    return LogUnavailable(f"record for topic {topic} failed: {error.name()}: {error.str()}")
+
+
+def error_of(exception: KafkaException) -> KafkaError:
+    """Return the error inside a KafkaException."""
+    error: KafkaError = exception.args[0]
+    return error

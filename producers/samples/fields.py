@@ -1,0 +1,20 @@
+"""Which headers and JSON fields a source's settings read, so that a sample can carry them."""
+
+import re
+from collections.abc import Iterator
+
+from contracts.settings import SourceSettings
+
+HEADER, JSON = "header", "json"
+_IN_TEXT = re.compile(r"\{(header|json):([^}]*)\}")
+_WHOLE = re.compile(r"(header|json):(.*)")
+
+
+def fields_of(source: SourceSettings) -> Iterator[tuple[str, str, str]]:
+    """Yield (role, header or json, name or pointer) for everything that `id`, `key`, `type` and `subject` read."""
+    for role in ("id", "key", "type", "subject"):
+        template = getattr(source, role) or ""
+        whole = _WHOLE.fullmatch(template)
+        found = [whole.groups()] if whole else _IN_TEXT.findall(template)
+        for kind, name in found:
+            yield role, kind, name

@@ -1,0 +1,110 @@
+"""Which topics an installation needs and how they should be, and where the cluster differs; no network."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from contracts.settings import Settings
+from contracts.topics import Topic, Topics
+from producers.kafka_client import largest_batch_bytes
+
+# Kafka's own default (Kafka 4.1 documentation), so that a topic of ours is never stricter than one made by hand.
+_DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
+_UNLIMITED = -1
+_MAX_MESSAGE = "max.message.bytes"
+_RETENTION = "retention.ms"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A topic as it should be; a replication factor of -1 leaves it to the broker."""
+
+    topic: Topic
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A topic as it is; config is None where the cluster does not tell."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str] | None
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One difference that matters."""
+
+    topic: str
+    text: str
+
+
+def wanted_topics(settings: Settings) -> tuple[Wanted, ...]:
+    """Return every topic of an installation, the routes' own result topics included."""
+    outputs = frozenset(route.output_topic for route in settings.routes if route.output_topic)
+    kafka = settings.kafka
+    largest = str(max(_DEFAULT_MAX_MESSAGE_BYTES, largest_batch_bytes(settings.producer)))
+    return tuple(
+        Wanted(topic, kafka.partitions, kafka.replication_factor, _config(topic, settings) | {_MAX_MESSAGE: largest})
+        for topic in Topics(kafka.topic_prefix).table(outputs)
+    )
+
+
+def _config(topic: Topic, settings: Settings) -> dict[str, str]:
+    config = topic.config()
+    if topic.kind == "results":
+        # What the gateway promises to find must still be there.
+        promised_ms = int(settings.gateway.results_retention_s * 1000)
+        config[_RETENTION] = str(max(promised_ms, topic.retention_ms))
+    return config
+
+
+def drifts(wanted: tuple[Wanted, ...], found: Mapping[str, Found], settings: Settings) -> list[Drift]:
+    """Return where the cluster differs in a way that matters."""
+    event_partitions = max((found[w.topic.name].partitions for w in wanted if _is_events(w, found)), default=0)
+    differences = []
+    for want in wanted:
+        have = found.get(want.topic.name)
+        texts = ["missing"] if have is None else _differences(want, have, event_partitions, settings)
+        differences += [Drift(want.topic.name, text) for text in texts]
+    return differences
+
+
+def _is_events(want: Wanted, found: Mapping[str, Found]) -> bool:
+    return want.topic.kind == "events" and want.topic.name in found
+
+
+def _differences(want: Wanted, have: Found, event_partitions: int, settings: Settings) -> Iterator[str]:
+    if want.topic.kind == "results" and have.partitions < event_partitions:
+        yield (
+            f"{have.partitions} partitions, but an event topic has {event_partitions}: "
+            "a result goes to the partition number of its event"
+        )
+    # The embedded broker has its own idea of partitions and nothing to configure.
+    if settings.kafka.embedded:
+        return
+    if have.partitions < want.partitions:
+        yield f"{have.partitions} partitions, configured are {want.partitions}"
+    if have.replication_factor < want.replication_factor:
+        yield f"{have.replication_factor} replicas, configured are {want.replication_factor}"
+    if have.config is None:
+        yield "its configuration cannot be read"
+        return
+    yield from _config_differences(want.config, have.config, largest_batch_bytes(settings.producer))
+
+
+def _config_differences(want: Mapping[str, str], have: Mapping[str, str], largest_bytes: int) -> Iterator[str]:
+    for name in ("cleanup.policy", "message.timestamp.type"):
+        if have.get(name) != want[name]:
+            yield f"{name} is {have.get(name)}, must be {want[name]}"
+    retention_ms = int(have.get(_RETENTION, _UNLIMITED))
+    if retention_ms != _UNLIMITED and retention_ms < int(want[_RETENTION]):
+        yield f"{_RETENTION} is {retention_ms}, must be at least {want[_RETENTION]}"
+    if int(have.get(_MAX_MESSAGE, largest_bytes)) < largest_bytes:
+        yield (
+            f"{_MAX_MESSAGE} is {have[_MAX_MESSAGE]}, must be at least {largest_bytes} "
+            "(producer.max_record_bytes and a full batch)"
+        )

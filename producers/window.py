@@ -1,0 +1,120 @@
+"""Records handed to a client and not confirmed yet: their bytes, their waiters, their metrics."""
+
+import asyncio
+import contextlib
+import time
+
+from contracts.codec import Record
+from contracts.errors import Busy, PenstockError, TooLarge
+from contracts.metrics import PRODUCE_DURATION, PRODUCED
+from contracts.settings import ProducerSettings
+from producers.base import Delivered
+
+_RECORD_BYTES = 64
+# Above it readiness flips, so that a load balancer turns away before senders are refused.
+_READY_SHARE = 0.8
+_BUSY_RETRY_S = 1.0
+CLOSED = "the producer closed before the record was confirmed; it may be on the log"
+
+
+def record_bytes(record: Record) -> int:
+    """Return what a record counts for: key, value, headers and 64."""
+    headers = sum(len(name) + len(value) for name, value in record.headers)
+    return _RECORD_BYTES + len(record.key or b"") + len(record.value) + headers
+
+
+class Waiting:
+    """One record on its way; ended exactly once, by `confirm` or `fail`, later calls change nothing."""
+
+    __slots__ = ("_started_s", "_window", "future", "record", "size_bytes", "timestamp_ms")
+
+    def __init__(self, window: "Window", record: Record, size_bytes: int) -> None:
+        self._window = window
+        self.record = record
+        self.size_bytes = size_bytes
+        self.timestamp_ms = int(time.time() * 1000) if record.timestamp_ms is None else record.timestamp_ms
+        self._started_s = time.monotonic()
+        self.future: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
+
+    def confirm(self, partition: int, offset: int, timestamp_ms: int) -> None:
+        """End the wait with a position."""
+        self._end("ok")
+        if not self.future.done():
+            self.future.set_result(Delivered(self.record.topic, partition, offset, timestamp_ms))
+
+    def fail(self, error: PenstockError) -> None:
+        """End the wait with an error."""
+        self._end(error.reason)
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def _end(self, outcome: str) -> None:
+        if self._window.remove(self):
+            topic = self.record.topic
+            PRODUCED.labels(topic, outcome).inc()
+            PRODUCE_DURATION.labels(topic).observe(time.monotonic() - self._started_s)
+
+
+class Window:
+    """Everything that waits for its ack, bounded in bytes.
+
+    Args:
+        settings: the limits.
+    """
+
+    def __init__(self, settings: ProducerSettings) -> None:
+        self._limit_bytes = settings.max_buffer_bytes
+        self._record_limit_bytes = min(settings.max_record_bytes, settings.max_buffer_bytes)
+        # A dict keeps the order of the calls.
+        self._waiting: dict[Waiting, None] = {}
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+        self.buffered_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether the readiness mark is passed."""
+        return self.buffered_bytes >= _READY_SHARE * self._limit_bytes
+
+    def admit(self, record: Record) -> Waiting:
+        """Take a record in.
+
+        Raises:
+            TooLarge: it can never be taken.
+            Busy: it cannot be taken now.
+        """
+        size_bytes = record_bytes(record)
+        if size_bytes > self._record_limit_bytes:
+            message = f"record of {size_bytes} bytes for topic {record.topic}, the limit is {self._record_limit_bytes}"
+            raise TooLarge(message)
+        if self.buffered_bytes + size_bytes > self._limit_bytes:
+            message = f"producer buffer is full: {self.buffered_bytes} of {self._limit_bytes} bytes wait for their ack"
+            raise Busy(message, retry_after_s=_BUSY_RETRY_S)
+        waiting = Waiting(self, record, size_bytes)
+        self._waiting[waiting] = None
+        self._is_empty.clear()
+        self.buffered_bytes += size_bytes
+        return waiting
+
+    def remove(self, waiting: Waiting) -> bool:
+        """Let go of a record; False when it is not here any more."""
+        if waiting not in self._waiting:
+            return False
+        del self._waiting[waiting]
+        self.buffered_bytes -= waiting.size_bytes
+        if not self._waiting:
+            self._is_empty.set()
+        return True
+
+    async def drained(self, timeout_s: float) -> None:
+        """Return when nothing waits any more, or after the timeout."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_empty.wait(), timeout_s)
+
+    def fail_all(self, error: PenstockError) -> None:
+        """Fail every record, each with an error of its own: a shared one would collect all waiters' tracebacks."""
+        for waiting in list(self._waiting):
+            waiting.fail(type(error)(*error.args))

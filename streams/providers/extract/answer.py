@@ -1,0 +1,40 @@
+"""Answers an inference request by extraction: a summary with key facts, or JSON that fits the request's schema."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from streams.providers.extract.fill import fill
+from streams.providers.extract.reading import read
+from streams.providers.extract.summary import Content
+
+MODEL_ID = "embedded/extract-v1"
+# A rule of thumb for Latin text; the extractor has no tokenizer, and says so by calling its counts estimates.
+_BYTES_PER_TOKEN = 4
+
+
+def answer(texts: Iterable[str], schema: dict[str, Any] | None) -> str:
+    """Return the answer to a prompt's user texts: JSON when there is a schema.
+
+    Raises:
+        InvalidRequest: the schema cannot be filled from the prompt; the text names the field.
+    """
+    content = Content.of(read(texts))
+    if schema is not None:
+        return json.dumps(fill(schema, content), ensure_ascii=False)
+    summary, facts = content.summary(sentences=3), content.facts()
+    if not facts:
+        return summary
+    return "\n".join([summary, "", "Key facts:", *(f"- {fact}" for fact in facts)]).strip()
+
+
+def estimate_tokens(text: str) -> int:
+    """Return about how many tokens a model would count."""
+    return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
+
+
+def cut(text: str, max_tokens: int) -> tuple[str, bool]:
+    """Return the text within `max_tokens`, and whether something was cut off."""
+    if estimate_tokens(text) <= max_tokens:
+        return text, False
+    return text.encode("utf-8", "replace")[: max_tokens * _BYTES_PER_TOKEN].decode("utf-8", "ignore"), True

@@ -1,0 +1,67 @@
+"""Bounds how many calls a provider serves at a time; further ones wait."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from contracts.errors import ProviderTimeout
+from contracts.metrics import FM_CONCURRENCY_LIMIT
+from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest
+from streams.providers.base import Provider
+
+
+class Limited:
+    """A provider with at most `max_in_flight` calls; the wait counts against the request's timeout."""
+
+    def __init__(self, provider: Provider, max_in_flight: int) -> None:
+        self._provider = provider
+        self._max_in_flight = max_in_flight
+        self._slots = asyncio.Semaphore(max_in_flight)
+
+    @property
+    def name(self) -> str:
+        """The wrapped provider's name."""
+        return self._provider.name
+
+    async def start(self) -> None:
+        """Start the wrapped provider."""
+        FM_CONCURRENCY_LIMIT.labels(self.name).set(self._max_in_flight)
+        await self._provider.start()
+
+    async def aclose(self) -> None:
+        """Close the wrapped provider."""
+        await self._provider.aclose()
+
+    async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
+        """Return the wrapped provider's answer, once there is a slot."""
+        async with self._slot(request) as remaining:
+            return await self._provider.invoke(remaining)
+
+    async def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
+        """Yield the wrapped provider's pieces, once there is a slot."""
+        async with self._slot(request) as remaining, contextlib.AsyncExitStack() as stack:
+            pieces = self._provider.stream(remaining)
+            close = getattr(pieces, "aclose", None)
+            if close is not None:
+                stack.push_async_callback(close)
+            async for piece in pieces:
+                yield piece
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, request: InferenceRequest) -> AsyncIterator[InferenceRequest]:
+        """Yield the request with the time that is left once it has a slot."""
+        began_at_s = time.monotonic()
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            message = f"event {request.event_id}: no free slot of {self._max_in_flight} within {request.timeout_s:g} s"
+            raise ProviderTimeout(message, possibly_billed=False) from error
+        try:
+            left_s = request.timeout_s - (time.monotonic() - began_at_s)
+            yield msgspec.structs.replace(request, timeout_s=max(left_s, 0.001))
+        finally:
+            self._slots.release()

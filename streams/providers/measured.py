@@ -1,0 +1,77 @@
+"""Counts and times a provider's calls."""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from contracts.errors import PenstockError
+from contracts.metrics import FM_DURATION, FM_INFLIGHT, FM_REQUESTS, FM_TOKENS
+from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
+from streams.providers.base import Provider
+
+
+class Measured:
+    """A provider whose calls appear in the fm_* metrics; models are labels, so they must come from configuration."""
+
+    def __init__(self, provider: Provider, clock: Callable[[], float] = time.monotonic) -> None:
+        self._provider = provider
+        self._clock = clock
+
+    @property
+    def name(self) -> str:
+        """The wrapped provider's name."""
+        return self._provider.name
+
+    async def start(self) -> None:
+        """Start the wrapped provider."""
+        await self._provider.start()
+
+    async def aclose(self) -> None:
+        """Close the wrapped provider."""
+        await self._provider.aclose()
+
+    async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
+        """Return the wrapped provider's answer."""
+        with self._measure(request):
+            answer = await self._provider.invoke(request)
+        self._count_tokens(request, answer.usage)
+        return answer
+
+    async def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
+        """Yield the wrapped provider's pieces."""
+        with self._measure(request):
+            async with contextlib.AsyncExitStack() as stack:
+                pieces = self._provider.stream(request)
+                close = getattr(pieces, "aclose", None)
+                if close is not None:
+                    stack.push_async_callback(close)
+                async for piece in pieces:
+                    if piece.usage is not None:
+                        self._count_tokens(request, piece.usage)
+                    yield piece
+
+    @contextlib.contextmanager
+    def _measure(self, request: InferenceRequest) -> Iterator[None]:
+        outcome = "cancelled"
+        began_at_s = self._clock()
+        FM_INFLIGHT.labels(self.name).inc()
+        try:
+            yield
+            outcome = "ok"
+        except PenstockError as error:
+            outcome = error.reason
+            raise
+        finally:
+            FM_INFLIGHT.labels(self.name).dec()
+            FM_REQUESTS.labels(self.name, request.model, outcome).inc()
+            FM_DURATION.labels(self.name, request.model).observe(self._clock() - began_at_s)
+
+    def _count_tokens(self, request: InferenceRequest, usage: Usage) -> None:
+        for kind, tokens in (
+            ("input", usage.input_tokens),
+            ("output", usage.output_tokens),
+            ("cache_read", usage.cache_read_tokens),
+            ("cache_write", usage.cache_write_tokens),
+        ):
+            if tokens:
+                FM_TOKENS.labels(self.name, request.model, kind).inc(tokens)

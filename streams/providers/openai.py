@@ -1,0 +1,277 @@
+"""Serves models of any OpenAI-compatible server: OpenAI, vLLM, Ollama, llama.cpp, a LiteLLM proxy.
+
+Blocking: nothing. Proxies of the environment are not used and redirects are not followed: prompts go where the
+configuration says, nowhere else.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+
+from contracts.errors import (
+    ConfigError,
+    ContentBlocked,
+    PenstockError,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
+from contracts.payloads import DeltaChunk, FinishReason, InferenceAnswer, InferenceRequest, Usage
+from contracts.settings.models import OpenAIProvider
+from streams.providers.openai_errors import from_status, from_stream, parse
+from streams.providers.sse import EventSplitter
+
+# An answer of 64k tokens is about 256 kB of text; escaped and framed it stays far below.
+_MAX_ANSWER_BYTES = 16 * 2**20
+_MAX_ERROR_BYTES = 64 * 1024
+_MAX_EVENT_BYTES = 2**20
+_MAX_REQUEST_ID_CHARS = 512
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+}
+
+
+class OpenAI:
+    """Calls /chat/completions over one pool of connections."""
+
+    name = "openai"
+
+    def __init__(self, settings: OpenAIProvider, api_key: bytes | None = None) -> None:
+        self._settings = settings
+        self._url = settings.base_url.rstrip("/") + "/chat/completions"
+        self._headers = {"Content-Type": "application/json"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key.decode('ascii', 'replace')}"
+        # OpenAI itself has deprecated max_tokens and newer models refuse it; other servers know nothing else.
+        host = urlsplit(settings.base_url).hostname or ""
+        self._max_tokens_name = "max_completion_tokens" if host.endswith("api.openai.com") else "max_tokens"
+        self._session: aiohttp.ClientSession | None = None
+        self._calls: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Open the connection pool.
+
+        Raises:
+            ConfigError: the key has characters that no header can carry.
+        """
+        if any(not " " <= char <= "~" for value in self._headers.values() for char in value):
+            message = "providers (openai): the API key has characters that an HTTP header cannot carry"
+            raise ConfigError(message)
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._settings.max_in_flight),
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+
+    async def aclose(self) -> None:
+        """Cancel calls in flight and close the connections."""
+        session, self._session = self._session, None
+        for call in list(self._calls):
+            call.cancel()
+        if session is not None:
+            await session.close()
+
+    async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
+        """Return the chat completion."""
+        async with self._post(request, self._body(request)) as response:
+            body = await _read(response, _MAX_ANSWER_BYTES)
+            return _answer(parse(body), request)
+
+    async def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
+        """Yield the pieces of the chat completion."""
+        body = self._body(request) | {"stream": True, "stream_options": {"include_usage": True}}
+        async with self._post(request, body) as response:
+            pieces = _Pieces(request)
+            async for data in _events(response):
+                if data == b"[DONE]":
+                    break
+                chunk = pieces.take(parse(data))
+                if chunk is not None:
+                    yield chunk
+            yield pieces.last()
+
+    @contextlib.asynccontextmanager
+    async def _post(self, request: InferenceRequest, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Post, check the status, and translate what aiohttp raises, also while the body is read."""
+        if self._session is None:
+            message = "the provider is not started, or closed"
+            raise ProviderUnavailable(message)
+        timeout = aiohttp.ClientTimeout(
+            total=request.timeout_s, sock_connect=min(self._settings.connect_timeout_s, request.timeout_s)
+        )
+        headers = {"X-Client-Request-Id": quote(request.event_id, safe=":/@=+,")[:_MAX_REQUEST_ID_CHARS]}
+        call = asyncio.current_task()
+        if call is not None:
+            self._calls.add(call)
+        try:
+            async with self._session.post(
+                self._url, json=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                if response.status != 200:  # noqa: PLR2004 - the one success of this API
+                    refusal = await _read(response, _MAX_ERROR_BYTES, cut=True)
+                    raise from_status(response.status, response.headers, refusal, request.model)
+                yield response
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise _translate_error(error, request, self._url) from error
+        finally:
+            if call is not None:
+                self._calls.discard(call)
+
+    def _body(self, request: InferenceRequest) -> dict[str, Any]:
+        system = [{"role": "system", "content": request.system}] if request.system else []
+        turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+        body: dict[str, Any] = {
+            "model": request.model,
+            "messages": system + turns,
+            self._max_tokens_name: request.max_tokens,
+        }
+        if request.temperature is not None:
+            body["temperature"] = request.temperature
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.output_schema is not None and self._settings.structured_output:
+            schema = {"name": "answer", "schema": request.output_schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body
+
+
+def _translate_error(error: Exception, request: InferenceRequest, url: str) -> PenstockError:
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return ProviderUnavailable(f"no connection to {host}: {error}")
+    if isinstance(error, TimeoutError):
+        return ProviderTimeout(f"event {request.event_id}: {host} did not answer within {request.timeout_s:g} s")
+    if isinstance(error, aiohttp.InvalidURL):
+        return ProviderUnavailable(f"base_url cannot be used: {error}")
+    return ProviderUnavailable(
+        f"connection to {host} broke off: {str(error) or type(error).__name__}", possibly_billed=True
+    )
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int, *, cut: bool = False) -> bytes:
+    """Return the body up to a limit in bytes; longer ones are cut or refused."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            if cut:
+                break
+            message = f"the server's answer is longer than {limit} bytes"
+            raise ProviderUnavailable(message, possibly_billed=True)
+    return bytes(body[:limit])
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    splitter = EventSplitter(_MAX_EVENT_BYTES)
+    total = 0
+    async for piece in response.content.iter_any():
+        total += len(piece)
+        if total > _MAX_ANSWER_BYTES:
+            message = f"the server's stream is longer than {_MAX_ANSWER_BYTES} bytes"
+            raise ProviderUnavailable(message, possibly_billed=True)
+        for data in splitter.feed(piece):
+            yield data
+    rest = splitter.finish()
+    if rest:
+        yield rest
+
+
+def _answer(body: Any, request: InferenceRequest) -> InferenceAnswer:
+    choice = _first_choice(body)
+    if choice is None:
+        message = f"the answer for {request.model} is not a chat completion; is base_url right?"
+        raise ProviderUnavailable(message, possibly_billed=True)
+    said = _part(choice, "message")
+    return InferenceAnswer(
+        text=_text(said.get("content")),
+        model=str(body.get("model") or request.model),
+        finish_reason=_finish(choice.get("finish_reason"), said, request),
+        usage=_usage(body.get("usage")),
+        response_id=str(body.get("id") or ""),
+    )
+
+
+def _first_choice(body: Any) -> dict[str, Any] | None:
+    choices = body.get("choices") if isinstance(body, dict) else None
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+
+
+def _part(choice: dict[str, Any], key: str) -> dict[str, Any]:
+    part = choice.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def _text(content: Any) -> str:
+    """Return the text of a message: a string, or parts of which some are text."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _finish(reason: Any, message: dict[str, Any], request: InferenceRequest) -> FinishReason:
+    if reason == "content_filter" or message.get("refusal"):
+        text = f"{request.model} refused to answer event {request.event_id}: {message.get('refusal') or reason}"
+        raise ContentBlocked(text[:500])
+    return _FINISH.get(str(reason), "other")
+
+
+def _usage(usage: Any) -> Usage:
+    usage = usage if isinstance(usage, dict) else {}
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    cached = cached if isinstance(cached, int) else 0
+    return Usage(
+        # OpenAI counts cached tokens as prompt tokens too; ours are disjoint, as Bedrock's are.
+        input_tokens=max(0, _count(usage.get("prompt_tokens")) - cached),
+        output_tokens=_count(usage.get("completion_tokens")),
+        cache_read_tokens=cached,
+    )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+class _Pieces:
+    """Turns the chunks of one stream into deltas, and keeps what the last one needs."""
+
+    def __init__(self, request: InferenceRequest) -> None:
+        self._request = request
+        self._finish: FinishReason | None = None
+        self._usage: Usage | None = None
+        self._model = request.model
+        self._id = ""
+
+    def take(self, chunk: Any) -> DeltaChunk | None:
+        """Return the delta of a chunk; None when it has no text."""
+        if not isinstance(chunk, dict):
+            message = f"the server's stream for {self._request.model} is not JSON"
+            raise ProviderUnavailable(message, possibly_billed=True)
+        if chunk.get("error"):
+            raise from_stream(chunk, self._request.model)
+        self._model, self._id = str(chunk.get("model") or self._model), str(chunk.get("id") or self._id)
+        if chunk.get("usage"):
+            self._usage = _usage(chunk["usage"])
+        choice = _first_choice(chunk)
+        if choice is None:
+            return None
+        delta = _part(choice, "delta")
+        if choice.get("finish_reason") or delta.get("refusal"):
+            self._finish = _finish(choice.get("finish_reason"), delta, self._request)
+        text = _text(delta.get("content"))
+        return DeltaChunk(text=text, model=self._model, response_id=self._id) if text else None
+
+    def last(self) -> DeltaChunk:
+        """Return the closing delta; a stream without a finish reason was cut off."""
+        if self._finish is None:
+            message = f"the server's stream for {self._request.model} ended without a finish reason"
+            raise ProviderUnavailable(message, possibly_billed=True)
+        return DeltaChunk(finish_reason=self._finish, usage=self._usage, model=self._model, response_id=self._id)

@@ -1,0 +1,54 @@
+"""Splits a byte stream of server-sent events into their data.
+
+Source: WHATWG HTML, "Server-sent events", 9.2.6 (checked 2026-11).
+"""
+
+from collections.abc import Iterator
+
+from contracts.errors import ProviderUnavailable
+
+
+class EventSplitter:
+    """Feeds on bytes in pieces of any size, yields the `data` of complete events."""
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self._max_event_bytes = max_event_bytes
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._size = 0
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """Yield the data of the events that this piece completes.
+
+        Raises:
+            ProviderUnavailable: an event is longer than the limit.
+        """
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        self._check(len(self._rest))
+        for line in lines:
+            data = self._line(line.removesuffix(b"\r"))
+            if data is not None:
+                yield data
+
+    def _line(self, line: bytes) -> bytes | None:
+        """Take one line; return the event's data when it ends one."""
+        if not line:
+            data, self._data, self._size = self._data, [], 0
+            return b"\n".join(data) if data else None
+        if line.startswith(b"data:"):
+            self._data.append(line[5:].removeprefix(b" "))
+            self._size += len(line)
+            self._check(self._size)
+        return None
+
+    def finish(self) -> bytes | None:
+        """Return the data of a last event whose closing blank line is missing."""
+        if self._rest:
+            self._line(self._rest.removesuffix(b"\r"))
+        self._rest = b""
+        return self._line(b"")
+
+    def _check(self, size: int) -> None:
+        if size > self._max_event_bytes:
+            message = f"the server sent an event of more than {self._max_event_bytes} bytes"
+            raise ProviderUnavailable(message, possibly_billed=True)

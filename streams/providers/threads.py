@@ -1,0 +1,76 @@
+"""A bounded pool of daemon threads: a call that hangs in one of them cannot hold up the end of the process.
+
+`concurrent.futures.ThreadPoolExecutor` joins its threads at exit: one blocking read would delay that.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
+_Work = tuple["Future[Any]", Callable[[], Any]]
+
+
+class DaemonPool:
+    """Runs functions in at most `size` threads, started as they are needed."""
+
+    def __init__(self, size: int, name: str) -> None:
+        self._size = size
+        self._name = name
+        self._work: deque[_Work] = deque()
+        self._changed = threading.Condition()
+        self._threads = 0
+        self._idle = 0
+        self._is_closed = False
+
+    @property
+    def busy(self) -> int:
+        """How many threads are at work."""
+        with self._changed:
+            return self._threads - self._idle
+
+    def submit(self, function: Callable[[], Answer]) -> "Future[Answer]":
+        """Queue a function; cancelling the future takes it back as long as no thread has begun it."""
+        future: Future[Answer] = Future()
+        with self._changed:
+            if self._is_closed:
+                future.cancel()
+                return future
+            self._work.append((future, function))
+            if len(self._work) > self._idle and self._threads < self._size:
+                self._threads += 1
+                threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Cancel what no thread has begun, and let the threads end; does not wait for them."""
+        with self._changed:
+            self._is_closed = True
+            for future, _ in self._work:
+                future.cancel()
+            self._work.clear()
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while (item := self._next()) is not None:
+            future, function = item
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except BaseException as error:  # noqa: BLE001 - handed to whoever waits, as an executor does
+                    future.set_exception(error)
+            # A thread waiting for work must not keep the last answer alive.
+            del item, future, function
+
+    def _next(self) -> _Work | None:
+        with self._changed:
+            self._idle += 1
+            self._changed.wait_for(lambda: self._work or self._is_closed)
+            self._idle -= 1
+            if self._work:
+                return self._work.popleft()
+            self._threads -= 1
+            return None

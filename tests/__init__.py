@@ -1,0 +1,1 @@
+"""The tests of Penstock; the folders mirror the packages."""

@@ -1,0 +1,1 @@
+"""Rules about the code base itself: imports, sizes, words."""

@@ -1,0 +1,48 @@
+"""Import rules hold: the contracts in pyproject.toml, checked by import-linter."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from grimp import ImportGraph
+from importlinter.cli import lint_imports
+
+from tests.architecture.adapters import AdaptersContract
+from tests.architecture.source import PRODUCT_PACKAGES
+from tests.support import ROOT
+
+
+def test_every_import_contract_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    code = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
+
+    assert code == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("package", PRODUCT_PACKAGES)
+def test_packages_with_generic_names_load_from_this_project(package: str) -> None:
+    origin = importlib.import_module(package).__file__
+
+    assert origin is not None
+    assert Path(origin).parent.parent == ROOT
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "is_kept"),
+    [
+        ("p.a", "p.b", False),
+        ("p.a.inner", "p.b", False),
+        ("p.a", "p.a_errors", True),
+        ("p.a", "p.base", True),
+        ("p.table", "p.a", True),
+        ("p.base", "p.a", True),
+    ],
+)
+def test_an_adapter_may_import_what_is_shared_and_its_own_helpers(importer: str, imported: str, is_kept: bool) -> None:
+    graph = ImportGraph()
+    for module in ("p", "p.a", "p.a.inner", "p.a_errors", "p.b", "p.base", "p.table"):
+        graph.add_module(module)
+    graph.add_import(importer=importer, imported=imported)
+    options = {"package": "p", "shared": ["base"], "collectors": ["table"]}
+    contract = AdaptersContract(name="adapters", session_options={}, contract_options=options)
+
+    assert contract.check(graph, verbose=False).kept is is_kept

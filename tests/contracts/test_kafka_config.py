@@ -1,0 +1,118 @@
+"""The two translations of the `kafka` section say the same."""
+
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from faust.auth import SASLCredentials
+
+from contracts.errors import ConfigError
+from contracts.kafka_config import faust_config, librdkafka_config
+from contracts.settings import KafkaSettings, SecretRef
+
+SASL = {
+    "sasl_mechanism": "SCRAM-SHA-512",
+    "sasl_username": "penstock",
+    "sasl_password": SecretRef("env:KAFKA_PASSWORD"),
+}
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, Path]:
+    """Return PEM files of a self-signed certificate and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    built = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), start, start.replace(2046)
+    )
+    pem = built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    names = {"ssl_ca_file": "ca.pem", "ssl_certificate_file": "cert.pem", "ssl_key_file": "key.pem"}
+    paths = {field: tmp_path / name for field, name in names.items()}
+    paths["ssl_ca_file"].write_bytes(pem)
+    paths["ssl_certificate_file"].write_bytes(pem)
+    paths["ssl_key_file"].write_bytes(private)
+    return paths
+
+
+def settings(**fields: Any) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=("a:9092", "b:9093"), **fields)
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])
+def test_both_clients_get_the_same_servers_protocol_and_credentials(
+    protocol: str, certificate: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_PASSWORD", "p@ss: word")
+    kafka = settings(security_protocol=protocol, **SASL, **certificate)
+
+    rd, faust = librdkafka_config(kafka), faust_config(kafka)
+
+    assert rd["bootstrap.servers"].split(",") == [url.removeprefix("kafka://") for url in faust["broker"]]
+    assert rd["security.protocol"] == faust["security_protocol"] == protocol
+    for of_rd, of_faust in (
+        ("sasl.mechanism", "sasl_mechanism"),
+        ("sasl.username", "sasl_username"),
+        ("sasl.password", "sasl_password"),
+    ):
+        assert rd.get(of_rd) == faust[of_faust]
+    assert (faust["sasl_password"] == "p@ss: word") == protocol.startswith("SASL")
+    assert ("ssl.ca.location" in rd) == isinstance(faust["ssl_context"], ssl.SSLContext) == protocol.endswith("SSL")
+
+
+@pytest.mark.parametrize("protocol", ["SSL", "SASL_PLAINTEXT", "SASL_SSL"])
+def test_both_libraries_accept_the_translation(
+    protocol: str, certificate: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_PASSWORD", "word")
+    kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:1",), security_protocol=protocol, **SASL, **certificate)
+    faust = faust_config(kafka)
+
+    Producer({**librdkafka_config(kafka), "log_level": 0})
+    if protocol.startswith("SASL"):
+        credentials = SASLCredentials(
+            username=faust["sasl_username"],
+            password=faust["sasl_password"],
+            mechanism=faust["sasl_mechanism"],
+            ssl_context=faust["ssl_context"],
+        )
+        assert credentials.protocol.value == protocol
+
+
+def test_the_certificate_of_the_broker_is_always_checked(certificate: dict[str, Path]) -> None:
+    context = faust_config(settings(security_protocol="SSL", **certificate))["ssl_context"]
+
+    assert context.check_hostname
+    assert context.verify_mode == ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize("missing", ["sasl_mechanism", "sasl_username", "sasl_password"])
+@pytest.mark.parametrize("translate", [librdkafka_config, faust_config])
+def test_incomplete_sasl_is_refused(translate: Any, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_PASSWORD", "word")
+
+    with pytest.raises(ConfigError, match=missing):
+        translate(settings(security_protocol="SASL_SSL", **{**SASL, missing: None}))
+
+
+def test_a_password_that_is_not_set_is_named_and_a_file_that_is_no_certificate_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KAFKA_PASSWORD", raising=False)
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("not a certificate", encoding="ascii")
+
+    with pytest.raises(ConfigError, match="KAFKA_PASSWORD"):
+        librdkafka_config(settings(security_protocol="SASL_SSL", **SASL))
+    with pytest.raises(ConfigError, match="certificates cannot be used"):
+        faust_config(settings(security_protocol="SSL", ssl_ca_file=wrong))

@@ -1,0 +1,105 @@
+"""The compose file starts what the configuration can run, and nothing listens beyond this machine."""
+
+import re
+
+import pytest
+import yaml
+
+from contracts.settings import SecretRef, Settings, build, parse
+from tests.deploy.stack_file import example_environment, services, stack
+from tests.support import ROOT
+
+OURS = sorted(name for name, service in services().items() if service["image"].startswith("penstock:"))
+ONE_SHOT = {"topics"}
+# Between the last deadline of a clean stop and the kill, seconds.
+MARGIN_S = 5
+
+
+def _settings_of(service: str) -> Settings:
+    text = (ROOT / "penstock.yaml").read_text("utf-8")
+    return build(parse(text, "penstock.yaml"), services()[service]["environment"], base=ROOT)
+
+
+@pytest.mark.parametrize("service", ["topics", "gateway", "worker-1", "worker-2"])
+def test_the_settings_of_a_service_are_a_valid_configuration_on_the_stacks_kafka(service: str) -> None:
+    assert _settings_of(service).kafka.bootstrap_servers == ("kafka:9092",)
+
+
+def test_every_secret_that_the_gateway_needs_is_in_the_example_environment() -> None:
+    settings = _settings_of("gateway")
+    references = [secret.value for source in settings.sources.values() for secret in source.secrets]
+    references += [key.key for key in settings.gateway.api_keys]
+    references += [settings.gateway.ticket_secret or SecretRef("env:NONE")]
+    needed = {reference.reference.removeprefix("env:") for reference in references}
+
+    assert needed == example_environment().keys()
+
+
+def test_the_two_workers_have_names_of_their_own_in_the_consumer_group() -> None:
+    assert [_settings_of(name).worker.instance_id for name in ("worker-1", "worker-2")] == ["worker-1", "worker-2"]
+
+
+def test_a_stopped_worker_gets_the_time_its_drain_may_take() -> None:
+    grace_s = int(services()["worker-1"]["stop_grace_period"].removesuffix("s"))
+    from streams.worker import _STOP_GRACE_S
+
+    assert grace_s >= _settings_of("worker-1").worker.drain_timeout_s + _STOP_GRACE_S + MARGIN_S
+
+
+def test_a_stopped_gateway_gets_the_time_its_requests_may_take() -> None:
+    grace_s = int(services()["gateway"]["stop_grace_period"].removesuffix("s"))
+
+    assert grace_s >= _settings_of("gateway").gateway.shutdown_timeout_s + MARGIN_S
+
+
+def test_ports_are_published_on_this_machine_only_and_can_be_moved() -> None:
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    published = re.findall(r'ports: \["([^"]+)"\]', text)
+
+    assert len(published) == text.count("ports:")
+    assert [
+        port for port in published if not re.match(r"127\.0\.0\.1:\$\{PENSTOCK_[A-Z_]+_PORT:-\d+\}:\d+$", port)
+    ] == []
+
+
+def test_no_two_services_want_the_same_port_of_this_machine() -> None:
+    ports = [port.split(":")[1] for service in services().values() for port in service.get("ports", ())]
+
+    assert len(ports) == len(set(ports))
+
+
+@pytest.mark.parametrize("name", sorted(services()))
+def test_a_service_has_a_memory_limit_a_bounded_log_and_a_health_check(name: str) -> None:
+    service = services()[name]
+
+    assert service["deploy"]["resources"]["limits"]["memory"]
+    assert service["logging"]["options"]["max-size"]
+    assert ("healthcheck" in service) != (name in ONE_SHOT)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_containers_can_write_nothing_and_gain_nothing(name: str) -> None:
+    service = services()[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert all(volume.endswith(":ro") for volume in service["volumes"])
+
+
+@pytest.mark.parametrize("name", sorted(services()))
+def test_what_a_service_mounts_exists(name: str) -> None:
+    mounts = [volume.split(":")[0] for volume in services()[name].get("volumes", ())]
+
+    assert [path for path in mounts if path.startswith("./") and not (ROOT / path).exists()] == []
+    assert [volume for volume in mounts if not volume.startswith("./") and volume not in stack()["volumes"]] == []
+
+
+def test_prometheus_scrapes_services_of_the_stack() -> None:
+    config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
+    targets = {
+        target for job in config["scrape_configs"] for group in job["static_configs"] for target in group["targets"]
+    }
+
+    assert targets - {"localhost:9090"} == {"gateway:8080", "worker-1:8081", "worker-2:8081"}
+    assert {target.split(":")[0] for target in targets} - {"localhost"} <= services().keys()

@@ -1,0 +1,90 @@
+"""Runs the test groups one after another, each in a pytest of its own, and ends with one line per group.
+
+A group that could not run here is named with its reason. Exits non-zero when a test failed.
+Blocking: the whole suite takes up to 15 minutes.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import ROOT
+
+GROUPS = {
+    "offline": "not embedded and not kafka and not e2e and not compose and not browser",
+    "embedded": "embedded and not kafka and not e2e and not compose and not browser",
+    "kafka": "kafka and not e2e and not compose and not browser",
+    "e2e": "e2e and not compose and not browser",
+    "compose": "compose and not browser",
+}
+NO_TESTS_COLLECTED = 5
+MAX_REASONS = 5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one group ended."""
+
+    name: str
+    exit_code: int
+    seconds: float
+    counts: dict[str, int]
+    reasons: dict[str, int]
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the whole run fails because of it; a group without tests does not, except the offline one."""
+        return self.exit_code not in ({0} if self.name == "offline" else {0, NO_TESTS_COLLECTED})
+
+    def lines(self) -> list[str]:
+        """Return what a person should read about it."""
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count) or "no tests"
+        verdict = "FAILED" if self.is_failure else "skipped" if self._is_skipped else "ok"
+        lines = [f"{self.name:<10} {verdict:<8} {counts}, {self.seconds:.0f} s"]
+        reasons = sorted(self.reasons.items(), key=lambda item: -item[1])
+        lines += [f"{'':<10} {count} skipped: {reason}" for reason, count in reasons[:MAX_REASONS]]
+        return lines
+
+    @property
+    def _is_skipped(self) -> bool:
+        return self.counts.get("passed", 0) == 0
+
+
+def main(names: Sequence[str]) -> int:
+    """Run the named groups, all when none is named, and return the exit code."""
+    unknown = [name for name in names if name not in GROUPS]
+    if unknown:
+        sys.stderr.write(f"unknown group {', '.join(unknown)}; there are: {', '.join(GROUPS)}\n")
+        return 2
+    outcomes = [_run(name) for name in names or GROUPS]
+    sys.stdout.write("\n" + "\n".join(line for outcome in outcomes for line in outcome.lines()) + "\n")
+    return int(any(outcome.is_failure for outcome in outcomes))
+
+
+def _run(name: str) -> Outcome:
+    sys.stdout.write(f"\n== {name} ==\n")
+    sys.stdout.flush()
+    report = ROOT / "build" / "tests" / f"{name}.json"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.unlink(missing_ok=True)
+    options = ("-q", "-m", GROUPS[name], "--durations=3", "--durations-min=5", f"--outcome-file={report}")
+    start = time.monotonic()
+    run = subprocess.run((sys.executable, "-m", "pytest", *options), cwd=ROOT, check=False)
+    counts, reasons = _read(report)
+    return Outcome(name, run.returncode, time.monotonic() - start, counts, reasons)
+
+
+def _read(report: Path) -> tuple[dict[str, int], dict[str, int]]:
+    if not report.exists():
+        return {}, {}
+    document = json.loads(report.read_text("utf-8"))
+    reasons = document.pop("reasons")
+    return document, reasons
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

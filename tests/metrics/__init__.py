@@ -1,0 +1,1 @@
+"""The metrics, as Prometheus, its rules and the dashboard see them."""

@@ -1,0 +1,251 @@
+"""The dispatcher: order within chains, slots, lanes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from streams.engine.dispatcher import LANE_WEIGHTS, Dispatcher, Slot
+from streams.engine.item import Item
+from tests.streams.engine.support import make_item
+from tests.streams.virtual_clock import settled
+
+LANES = ("interactive", "standard", "bulk")
+
+
+class Bench:
+    """A dispatcher, what it has started in which order, and what crashed."""
+
+    def __init__(self, work: Callable[[Item, Slot], Awaitable[None]], slots: int = 1) -> None:
+        self.started: list[int] = []
+        self.ended: list[int] = []
+        self.crashes: list[BaseException] = []
+        self._work = work
+        self.dispatcher = Dispatcher(self._run, slots, LANES, self.crashes.append)
+
+    async def _run(self, item: Item, slot: Slot) -> None:
+        self.started.append(item.work)
+        await self._work(item, slot)
+        self.ended.append(item.work)
+
+    def add(self, *items: Item) -> None:
+        for item in items:
+            self.dispatcher.add(item)
+
+    async def idle(self) -> None:
+        while self.dispatcher.running:
+            await asyncio.wait(list(self.dispatcher.running.values()))
+
+
+async def a_second(_item: Item, _slot: Slot) -> None:
+    await asyncio.sleep(1)
+
+
+async def test_items_of_one_chain_run_one_after_the_other_in_order() -> None:
+    bench = Bench(a_second, slots=8)
+    bench.add(*(make_item(offset, "k") for offset in range(4)))
+    await settled()
+
+    assert bench.started == [0]
+
+    await bench.idle()
+
+    assert bench.started == bench.ended == [0, 1, 2, 3]
+
+
+async def test_a_slow_chain_holds_up_no_other() -> None:
+    async def work(item: Item, _slot: Slot) -> None:
+        await asyncio.sleep(1000 if item.chain == "slow" else 1)
+
+    bench = Bench(work, slots=2)
+    bench.add(make_item(0, "slow"), make_item(1, "slow"), *(make_item(n, f"k{n}") for n in range(2, 12)))
+    await asyncio.sleep(11)
+
+    assert bench.ended == list(range(2, 12))
+
+
+async def test_items_without_a_chain_run_side_by_side() -> None:
+    bench = Bench(a_second, slots=3)
+    bench.add(*(make_item(offset) for offset in range(5)))
+    await settled()
+
+    assert bench.started == [0, 1, 2]
+
+
+async def test_the_slot_is_free_at_the_answer_while_the_chain_waits_for_the_ack() -> None:
+    async def work(_item: Item, slot: Slot) -> None:
+        await asyncio.sleep(1)
+        slot.release()
+        await asyncio.sleep(100)
+
+    bench = Bench(work)
+    bench.add(make_item(0, "a"), make_item(1, "a"), make_item(2, "b"))
+    await asyncio.sleep(1.5)
+
+    assert bench.started == [0, 2]
+
+
+async def test_a_released_slot_is_not_released_twice() -> None:
+    async def work(_item: Item, slot: Slot) -> None:
+        slot.release()
+        slot.release()
+        await asyncio.sleep(1)
+
+    bench = Bench(work)
+    bench.add(*(make_item(offset) for offset in range(5)))
+    await bench.idle()
+    bench.started.clear()
+
+    async def hold(_item: Item, _slot: Slot) -> None:
+        await asyncio.sleep(1)
+
+    bench._work = hold
+    bench.add(*(make_item(offset) for offset in range(5)))
+    await settled()
+
+    assert bench.started == [0]
+
+
+async def test_an_item_that_takes_its_slot_again_goes_before_those_that_have_not_started() -> None:
+    log: list[str] = []
+
+    async def work(item: Item, slot: Slot) -> None:
+        if item.work == 0:
+            slot.release()
+            await asyncio.sleep(1.5)
+            await slot.acquire()
+            log.append("again")
+        else:
+            log.append(f"start {item.work}")
+        await asyncio.sleep(1)
+
+    bench = Bench(work)
+    bench.add(*(make_item(offset) for offset in range(4)))
+    await bench.idle()
+
+    assert log == ["start 1", "start 2", "again", "start 3"]
+
+
+async def test_a_cancelled_wait_for_a_slot_gives_the_slot_back() -> None:
+    async def work(item: Item, slot: Slot) -> None:
+        if item.work == 0:
+            slot.release()
+            await slot.acquire()
+        await asyncio.sleep(1)
+
+    bench = Bench(work)
+    first, second, third = (make_item(offset) for offset in range(3))
+    bench.add(first, second, third)
+    await settled()
+    bench.dispatcher.running[first].cancel()
+    await bench.idle()
+
+    assert bench.ended == [1, 2]
+
+
+async def test_a_lent_slot_is_held_until_the_call_ends_even_when_the_item_is_gone() -> None:
+    ends: list[Callable[[], None]] = []
+
+    async def work(item: Item, slot: Slot) -> None:
+        if item.work == 0:
+            ends.append(slot.lend())
+            await asyncio.Event().wait()
+
+    bench = Bench(work)
+    first = make_item(0)
+    bench.add(first, make_item(1))
+    await settled()
+    bench.dispatcher.running[first].cancel()
+    await settled()
+
+    assert bench.started == [0]
+
+    ends[0]()
+    await settled()
+
+    assert bench.started == [0, 1]
+
+
+async def test_lanes_share_slots_by_their_weights() -> None:
+    bench = Bench(a_second)
+    blocker = make_item(-1)
+    bench.add(blocker)
+    for base, lane in enumerate(LANES):
+        bench.add(*(make_item(1000 * (base + 1) + n, lane=lane) for n in range(40)))
+    await asyncio.sleep(26.5)
+    counts = [sum(1 for n in bench.started[1:27] if n // 1000 == base) for base in (1, 2, 3)]
+
+    assert dict(zip(LANES, counts, strict=True)) == {"interactive": 16, "standard": 8, "bulk": 2}
+    assert LANE_WEIGHTS == {"interactive": 8, "standard": 4, "bulk": 1}
+
+
+async def test_a_lane_alone_takes_every_slot() -> None:
+    bench = Bench(a_second, slots=4)
+    bench.add(*(make_item(n, lane="bulk") for n in range(8)))
+    await settled()
+
+    assert bench.started == [0, 1, 2, 3]
+
+
+async def test_ready_counts_chains_not_items() -> None:
+    bench = Bench(a_second)
+    bench.add(make_item(0, "running"), *(make_item(n, "k") for n in range(1, 6)), make_item(9, "other"))
+
+    assert bench.dispatcher.ready("standard") == 2
+
+
+async def test_forgetting_drops_everything_that_has_not_started_and_nothing_else() -> None:
+    bench = Bench(a_second, slots=2)
+    items = [make_item(0, "a"), make_item(1, "a"), make_item(2, "b"), make_item(3, "c"), make_item(4, "c")]
+    bench.add(*items)
+    await settled()
+    dropped = bench.dispatcher.forget_waiting()
+    await bench.idle()
+
+    assert sorted(item.work for item in dropped) == [1, 3, 4]
+    assert bench.ended == [0, 2]
+
+
+async def test_nothing_starts_between_forgetting_and_reopening() -> None:
+    bench = Bench(a_second)
+    bench.dispatcher.forget_waiting()
+    bench.add(make_item(0))
+    await settled()
+
+    assert bench.started == []
+
+    bench.dispatcher.reopen()
+    await settled()
+
+    assert bench.started == [0]
+
+
+async def test_a_chain_goes_on_in_the_next_tenure() -> None:
+    bench = Bench(a_second)
+    bench.add(make_item(0, "a"), make_item(1, "a"))
+    await settled()
+    bench.dispatcher.forget_waiting()
+    await bench.idle()
+    bench.dispatcher.reopen()
+    bench.add(make_item(1, "a"))
+    await bench.idle()
+
+    assert bench.ended == [0, 1]
+
+
+async def test_a_fault_is_told_and_frees_slot_and_chain() -> None:
+    async def work(item: Item, _slot: Slot) -> None:
+        if item.work == 0:
+            message = "broken"
+            raise RuntimeError(message)
+
+    bench = Bench(work)
+    failing = make_item(0, "a")
+    bench.add(failing, make_item(1, "a"))
+    task = bench.dispatcher.running[failing]
+    await settled()
+
+    assert [str(error) for error in bench.crashes] == ["broken"]
+    assert bench.ended == [1]
+    with pytest.raises(RuntimeError):
+        await task

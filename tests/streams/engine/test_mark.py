@@ -1,0 +1,38 @@
+"""Marks in commit metadata."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.engine.mark import MAX_METADATA_BYTES, decode_mark, encode_mark
+
+TOPIC_NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,249}", fullmatch=True)
+
+
+@given(st.dictionaries(TOPIC_NAMES, st.integers(0, 2**63 - 1), max_size=8))
+def test_marks_survive_the_way_through_metadata(marks: dict[str, int]) -> None:
+    assert decode_mark(encode_mark(marks)) == marks
+
+
+def test_the_form_is_stable() -> None:
+    assert encode_mark({"b": 2, "a": 10}) == "penstock1 a=10 b=2"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ["", "reset by hand", "penstock1 a", "penstock1 a=x", "penstock1 =4", "penstock2 a=1", "penstock1 a=\u00b2"],
+)
+def test_metadata_of_others_is_no_mark(metadata: str) -> None:
+    assert decode_mark(metadata) is None
+
+
+def test_marks_that_do_not_fit_become_an_empty_mark() -> None:
+    metadata = encode_mark({f"topic-{n:0200d}": n for n in range(30)})
+
+    assert len(metadata.encode()) <= MAX_METADATA_BYTES
+    assert decode_mark(metadata) == {}
+
+
+@given(st.text())
+def test_any_text_is_read_without_a_fault(metadata: str) -> None:
+    decode_mark(metadata)

@@ -1,0 +1,1 @@
+"""Tests of streams/pipeline, on a virtual clock."""

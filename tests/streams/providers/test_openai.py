@@ -1,0 +1,204 @@
+"""The OpenAI provider against the stub, and against canned answers of all kinds of servers."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from contracts.errors import (
+    AccessDenied,
+    ConfigError,
+    ContentBlocked,
+    ModelNotFound,
+    PenstockError,
+    ProviderUnavailable,
+    QuotaExhausted,
+    Throttled,
+)
+from contracts.payloads import Usage
+from contracts.settings.models import OpenAIProvider
+from streams.providers.openai import OpenAI
+from tests.streams.providers.canned import Canned
+from tests.streams.providers.labs import StubLab, openai, started_stub
+from tests.suites.provider import SCHEMA, ProviderSuite, ask, collect
+from tests.support import free_port
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[StubLab]:
+    server, port = await started_stub()
+    provider = openai(port)
+    await provider.start()
+    yield StubLab(server.backend, provider)
+    await provider.aclose()
+    await server.aclose()
+
+
+class TestOpenAI(ProviderSuite):
+    """OpenAI keeps the protocol."""
+
+
+@contextlib.asynccontextmanager
+async def provider_for(port: int, **settings: Any) -> AsyncIterator[OpenAI]:
+    section = OpenAIProvider(kind="openai", base_url=f"http://127.0.0.1:{port}/v1/", **settings)
+    provider = OpenAI(section, api_key=b"s3cret")
+    await provider.start()
+    yield provider
+    await provider.aclose()
+
+
+def completion(message: dict[str, Any], finish: str = "stop", **more: Any) -> dict[str, Any]:
+    return {"id": "c1", "model": "served", "choices": [{"message": message, "finish_reason": finish}], **more}
+
+
+async def invoke(lab: StubLab, body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Any:
+    async with Canned(body, status, headers) as server, provider_for(server.port) as provider:
+        return await provider.invoke(ask(lab))
+
+
+async def test_the_request_carries_key_event_id_schema_and_limits(lab: StubLab) -> None:
+    async with Canned(completion({"content": "ok"})) as server, provider_for(server.port) as provider:
+        await provider.invoke(
+            ask(lab, event_id="evt \u00e9/1", system="Be brief.", output_schema=SCHEMA, temperature=0.0, stop=("END",))
+        )
+
+    headers, body = server.requests[0]
+    assert headers["Authorization"] == "Bearer s3cret"
+    assert headers["X-Client-Request-Id"] == "evt%20%C3%A9/1"
+    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert body["response_format"]["json_schema"]["schema"] == SCHEMA
+    assert (body["max_tokens"], body["temperature"], body["stop"]) == (512, 0.0, ["END"])
+
+
+async def test_the_schema_can_be_switched_off(lab: StubLab) -> None:
+    async with Canned(completion({"content": "ok"})) as server:
+        async with provider_for(server.port, structured_output=False) as provider:
+            await provider.invoke(ask(lab, output_schema=SCHEMA))
+
+    assert "response_format" not in server.requests[0][1]
+
+
+async def test_the_answer_says_which_model_served_it_and_what_was_cached(lab: StubLab) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 6}}
+
+    answer = await invoke(lab, completion({"content": "ok"}, usage=usage))
+
+    assert answer.model == "served"
+    assert answer.usage == Usage(input_tokens=4, output_tokens=4, cache_read_tokens=6)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(None, ""), ("plain", "plain"), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab")],
+)
+async def test_content_may_be_missing_text_or_parts(lab: StubLab, content: Any, text: str) -> None:
+    assert (await invoke(lab, completion({"content": content, "reasoning_content": "hm"}))).text == text
+
+
+@pytest.mark.parametrize(
+    "body", [completion({"content": "no"}, "content_filter"), completion({"content": None, "refusal": "I will not."})]
+)
+async def test_a_refusal_is_blocked_content(lab: StubLab, body: Any) -> None:
+    with pytest.raises(ContentBlocked):
+        await invoke(lab, body)
+
+
+@pytest.mark.parametrize("body", [b"<html>", {"choices": []}, {"choices": [1]}, [], {"object": "list"}])
+async def test_what_is_no_completion_is_unavailable(lab: StubLab, body: Any) -> None:
+    with pytest.raises(ProviderUnavailable):
+        await invoke(lab, body)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (302, b"", ModelNotFound),
+        (402, {"error": {"message": "no credit"}}, QuotaExhausted),
+        (403, b"<html>", AccessDenied),
+        (404, {"detail": "Not Found"}, ModelNotFound),
+        (429, {"error": {"code": "insufficient_quota"}}, QuotaExhausted),
+        (429, b"", Throttled),
+        (503, {"error": {"message": "Loading model"}}, ProviderUnavailable),
+        (529, {"error": "overloaded"}, ProviderUnavailable),
+    ],
+)
+async def test_refusals_are_judged_by_code_then_status(
+    lab: StubLab, status: int, body: Any, kind: type[PenstockError]
+) -> None:
+    with pytest.raises(PenstockError) as caught:
+        await invoke(lab, body, status, {"Location": "http://elsewhere"})
+
+    assert type(caught.value) is kind
+
+
+async def test_an_answer_beyond_the_cap_is_refused(lab: StubLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.providers.openai._MAX_ANSWER_BYTES", 1000)
+
+    with pytest.raises(ProviderUnavailable, match="longer than 1000 bytes"):
+        await invoke(lab, completion({"content": "x" * 2000}))
+
+
+async def stream(lab: StubLab, raw: bytes) -> list[str]:
+    headers = {"Content-Type": "text/event-stream"}
+    async with Canned(raw, 200, headers) as server, provider_for(server.port) as provider:
+        lab.provider, before = provider, lab.provider
+        try:
+            return [piece.text for piece in await collect(lab, ask(lab))]
+        finally:
+            lab.provider = before
+
+
+async def test_a_stream_may_have_comments_crlf_and_no_done(lab: StubLab) -> None:
+    raw = (
+        b': keep-alive\r\n\r\ndata: {"choices": [{"delta": {"content": "one "}}]}\r\n\r\n'
+        b'data:{"choices": [{"delta": {"content": "two"}, "finish_reason": "stop"}]}'
+    )
+
+    assert await stream(lab, raw) == ["one ", "two", ""]
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (b'data: {"choices": [{"delta": {"content": "one"}}]}\n\ndata: [DONE]\n\n', ProviderUnavailable),
+        (b'data: {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}\n\n', Throttled),
+        (b'data: {"error": {"message": "This model\'s maximum context length is 4096", "type": "x"}}\n\n', None),
+        (b"data: nonsense\n\n", ProviderUnavailable),
+        (b"", ProviderUnavailable),
+        (b'data: {"choices": [{"delta": {"refusal": "no"}}]}\n\n', ContentBlocked),
+    ],
+)
+async def test_a_stream_that_goes_wrong_says_so(lab: StubLab, raw: bytes, kind: type[PenstockError] | None) -> None:
+    with pytest.raises(PenstockError) as caught:
+        await stream(lab, raw)
+
+    assert kind is None or type(caught.value) is kind
+    assert kind is not None or caught.value.reason == "context_too_long"
+
+
+async def test_nobody_listening_is_unavailable_and_not_billed(lab: StubLab) -> None:
+    async with provider_for(free_port()) as provider:
+        with pytest.raises(ProviderUnavailable) as caught:
+            await provider.invoke(ask(lab))
+
+    assert not caught.value.possibly_billed
+
+
+async def test_a_key_that_no_header_can_carry_is_a_config_error() -> None:
+    provider = OpenAI(OpenAIProvider(kind="openai", base_url="http://127.0.0.1:1/v1"), api_key=b"a\nb")
+
+    with pytest.raises(ConfigError, match="API key"):
+        await provider.start()
+
+
+async def test_proxies_of_the_environment_are_not_used(lab: StubLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+
+    assert (await invoke(lab, completion({"content": "ok"}))).text == "ok"
+
+
+def test_openai_itself_gets_the_newer_name_of_the_limit(lab: StubLab) -> None:
+    provider = OpenAI(OpenAIProvider(kind="openai", base_url="https://api.openai.com/v1"))
+
+    assert provider._body(ask(lab))["max_completion_tokens"] == 512

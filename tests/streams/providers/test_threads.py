@@ -1,0 +1,65 @@
+"""The pool of daemon threads."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+
+import pytest
+
+from streams.providers.threads import DaemonPool
+from tests.support import eventually
+
+
+@pytest.fixture
+def pool() -> Iterator[DaemonPool]:
+    pool = DaemonPool(2, "test")
+    yield pool
+    pool.close()
+
+
+def test_it_runs_at_most_its_size_at_a_time(pool: DaemonPool) -> None:
+    gate = threading.Event()
+    futures = [pool.submit(gate.wait) for _ in range(5)]
+
+    eventually(lambda: pool.busy == 2)
+    assert sum(future.running() for future in futures) == 2
+
+    gate.set()
+    assert [future.result(5) for future in futures] == [True] * 5
+
+
+def test_work_behind_a_hanging_call_is_done_by_another_thread(pool: DaemonPool) -> None:
+    gate = threading.Event()
+    pool.submit(gate.wait)
+
+    for number in range(50):
+        assert pool.submit(lambda number=number: number).result(5) == number  # type: ignore[misc]
+
+    gate.set()
+
+
+def test_an_exception_reaches_whoever_waits(pool: DaemonPool) -> None:
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda: 1 // 0).result(5)
+
+    assert pool.submit(lambda: 1).result(5) == 1
+
+
+def test_closing_cancels_what_has_not_begun(pool: DaemonPool) -> None:
+    gate = threading.Event()
+    running = [pool.submit(gate.wait) for _ in range(2)]
+    eventually(lambda: all(future.running() for future in running))
+    waiting = pool.submit(lambda: 1)
+
+    pool.close()
+
+    with pytest.raises(CancelledError):
+        waiting.result(5)
+    with pytest.raises(CancelledError):
+        pool.submit(lambda: 1).result(5)
+    gate.set()
+    assert all(future.result(5) for future in running)
+
+
+def test_its_threads_do_not_hold_up_the_end_of_the_process(pool: DaemonPool) -> None:
+    assert pool.submit(lambda: threading.current_thread().daemon).result(5)
