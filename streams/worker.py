@@ -18,7 +18,9 @@ from contracts.errors import ConfigError, LogUnavailable, PenstockError
 from contracts.metrics import BUILD_INFO, FM_CONCURRENCY_LIMIT, OLDEST_UNFINISHED
 from contracts.settings import Settings, WorkerSettings
 from contracts.topics import Topics
+from producers.admin import TopicAdmin
 from producers.producer import KafkaProducer
+from producers.topic_plan import Wanted, blockers, wanted_topics
 from streams.app import create_app
 from streams.engine.engine import Engine, Limits
 from streams.health import HealthServer
@@ -112,17 +114,24 @@ class Worker:
 
     async def _wait_for_kafka(self) -> None:
         """Return when the brokers answer and the topics fit; say what is missing until then."""
-        admin = None
-        while True:
-            try:
-                await self._producer.probe(_PROBE_TIMEOUT_S)
-                problems = [] if admin is None else await asyncio.to_thread(admin.blockers)
-            except LogUnavailable as error:
-                problems = [str(error)]
-            if not problems:
-                return
+        while problems := await self._blockers():
             self._log.warning("kafka.waiting", problems=problems, wait_s=_KAFKA_RETRY_S)
             await asyncio.sleep(_KAFKA_RETRY_S)
+
+    async def _blockers(self) -> list[str]:
+        try:
+            await self._producer.probe(_PROBE_TIMEOUT_S)
+            if self._settings.kafka.embedded:
+                return []
+            wanted = wanted_topics(self._settings)
+            return await asyncio.to_thread(self._find_blockers, wanted)
+        except LogUnavailable as error:
+            return [str(error)]
+
+    def _find_blockers(self, wanted: tuple[Wanted, ...]) -> list[str]:
+        found = TopicAdmin(self._settings.kafka).find((want.topic.name for want in wanted), with_config=False)
+        problems = blockers(wanted, found)
+        return [*problems, "`penstock topics create` makes missing topics"] if problems else []
 
     async def _watch(self, app: faust.App) -> None:
         """End the process when Faust crashes; keep the age gauge."""

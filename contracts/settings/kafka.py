@@ -12,7 +12,11 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Servers = Annotated[tuple[Annotated[str, StringConstraints(pattern=r"^\S+:\d{1,5}$")], ...], BeforeValidator(_split)]
+_Server = Annotated[str, StringConstraints(pattern=r"^\S+:\d{1,5}$")]
+Servers = Annotated[
+    tuple[_Server, ...],
+    BeforeValidator(_split, json_schema_input_type=str | Annotated[tuple[_Server, ...], Field(min_length=1)]),
+]
 
 
 class KafkaSettings(Section):

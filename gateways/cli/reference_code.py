@@ -36,7 +36,7 @@ def metrics() -> str:
     rows = []
     for metric in vars(metric_definitions).values():
         if isinstance(metric, MetricWrapperBase):
-            described = metric.describe()[0]
+            described = next(iter(metric.describe()))
             suffix = "_total" if described.type == "counter" else ""
             labels = ", ".join(map(code, metric._labelnames))  # noqa: SLF001 - the only place that has the names
             rows.append((code(described.name + suffix), described.type, labels, described.documentation))

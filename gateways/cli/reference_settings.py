@@ -16,6 +16,7 @@ _LIMITS = {
     "minItems": "at least {}",
     "pattern": "matches `{}`",
 }
+_PLAIN = {"object": "mapping"}
 _HEAD = ("key", "type", "default", "meaning")
 
 
@@ -28,7 +29,8 @@ def page() -> str:
     return (
         "# Settings\n\n"
         "Everything that `penstock.yaml` may contain. `penstock config check` finds mistakes with file and line,\n"
-        "`penstock config show` prints what is in effect, [penstock.schema.json](penstock.schema.json) serves editors.\n\n"
+        "`penstock config show` prints what is in effect, [penstock.schema.json](penstock.schema.json) is for\n"
+        "editors.\n\n"
         "A value can be overridden from the environment: `PENSTOCK_KAFKA__BOOTSTRAP_SERVERS` is "
         "`kafka.bootstrap_servers`,\n`PENSTOCK_ROUTES__0__DEADLINE_S` the first route's `deadline_s`. "
         "Secrets are references only: `env:NAME` or `file:PATH`.\n" + "\n".join(sections)
@@ -90,14 +92,12 @@ def _type(schema: Schema) -> str:
         return ", ".join(code(str(value)) for value in schema["enum"])
     if "$ref" in schema:
         return "section"
-    if "anyOf" in schema or "oneOf" in schema:
-        options = schema.get("anyOf") or schema["oneOf"]
+    options = schema.get("anyOf") or schema.get("oneOf")
+    if options:
         return " or ".join(dict.fromkeys(_type(option) for option in options if option.get("type") != "null"))
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}))}"
-    if schema.get("type") == "object":
-        return "mapping"
-    return str(schema.get("type", "any"))
+    return _PLAIN.get(schema.get("type", ""), str(schema.get("type", "any")))
 
 
 def _default(schema: Schema, *, required: bool) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 
 from tests.deploy.stack_file import example_environment
 from tests.support import ROOT, free_port
@@ -74,10 +75,10 @@ class Stack:
         """Stop the services and remove their data."""
         self._compose("down", "-v", "--remove-orphans", "--timeout", "20", limit_s=DOWN_LIMIT_S)
 
-    def send(self, source: str, count: int, ids_file: str) -> "subprocess.CompletedProcess[str]":
+    def send(self, source: str, count: int, seed: int, ids_file: Path) -> "subprocess.CompletedProcess[str]":
         """Send signed sample events with the secrets of .env.example, as a person with a second terminal does."""
         command = (sys.executable, "-m", "gateways.cli", "send", "--source", source, "--count", str(count))
-        options = ("--url", self.url("GATEWAY"), "--seed", "7", "--ids-file", ids_file)
+        options = ("--url", self.url("GATEWAY"), "--seed", str(seed), "--ids-file", str(ids_file))
         environ = {**_without_settings(self._environ), **example_environment()}
         return _run((*command, *options), environ, 120)
 

@@ -103,7 +103,7 @@ async def collect(lab: Lab, request: InferenceRequest, into: list[DeltaChunk] | 
     """Return all pieces of a stream; `into` keeps those that came before an error."""
     pieces = [] if into is None else into
     async for piece in lab.provider.stream(request):
-        pieces.append(piece)  # noqa: PERF401 - a comprehension would lose them
+        pieces.append(piece)
     return pieces
 
 

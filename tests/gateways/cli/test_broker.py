@@ -1,6 +1,8 @@
 """`penstock broker`: says where it listens and what it cannot do, and ends when told."""
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 
 from gateways.cli.main import run
-from tests.support import ChildProcess, eventually
+from tests.support import ROOT, ChildProcess, eventually
 
 pytestmark = pytest.mark.embedded
 
@@ -36,16 +38,15 @@ def test_it_serves_until_a_signal_and_ends_within_a_second(number: signal.Signal
         assert time.monotonic() - started_s < 1
 
 
-def test_it_ends_with_its_parent_when_asked_to(tmp_path: Path) -> None:
-    file = tmp_path / "parent.py"
-    file.write_text(PARENT, encoding="ascii")
-    with ChildProcess("runpy", str(file)) as parent:
-        address = parent.wait_for(r"^listening on (\S+)$")[1]
-        parent.signal(signal.SIGKILL)
-        parent.wait(5)
+def test_it_ends_with_its_parent_when_asked_to() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with parent:
+        assert parent.stdout is not None
+        address = parent.stdout.readline().removeprefix("listening on ").strip()
+        parent.kill()
 
-        client = Producer({"bootstrap.servers": address, "log_level": 0})
-        eventually(lambda: _is_gone(client), within_s=5)
+    client = Producer({"bootstrap.servers": address, "log_level": 0})
+    eventually(lambda: _is_gone(client), within_s=5)
 
 
 def _is_gone(client: Producer) -> bool:

@@ -93,8 +93,10 @@ async def provider_for(port: int, **settings: Any) -> AsyncIterator[Bedrock]:
     )
     provider = Bedrock(section.model_copy(update=settings), session=SESSION)
     await provider.start()
-    yield provider
-    await provider.aclose()
+    try:
+        yield provider
+    finally:
+        await provider.aclose()
 
 
 async def test_reasoning_blocks_are_left_out_and_text_blocks_joined(lab: StubLab) -> None:

@@ -1,11 +1,14 @@
 """The embedded provider."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
+from contracts.errors import InvalidRequest, ModelNotFound
 from tests.streams.providers.labs import EmbeddedLab
-from tests.suites.provider import ProviderSuite
+from tests.suites.provider import SCHEMA, ProviderSuite, ask
 
 
 @pytest.fixture
@@ -18,3 +21,44 @@ async def lab() -> AsyncIterator[EmbeddedLab]:
 
 class TestEmbedded(ProviderSuite):
     """It keeps the protocol."""
+
+
+async def test_it_never_pretends_to_be_another_model(lab: EmbeddedLab) -> None:
+    with pytest.raises(ModelNotFound, match="embedded/extract-v1"):
+        await lab.provider.invoke(ask(lab, model="gpt-5"))
+
+
+async def test_the_same_prompt_gets_the_same_answer_and_id(lab: EmbeddedLab) -> None:
+    answers = [await lab.provider.invoke(ask(lab, output_schema=SCHEMA)) for _ in range(2)]
+
+    assert answers[0] == answers[1]
+
+
+async def test_a_field_it_cannot_fill_is_named(lab: EmbeddedLab) -> None:
+    schema = {"type": "object", "properties": {"tax_rate": {"type": "number"}}, "required": ["tax_rate"]}
+
+    with pytest.raises(InvalidRequest, match="/tax_rate"):
+        await lab.provider.invoke(ask(lab, output_schema=schema))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["<a>" * 30_000, "[" * 100_000, '{"' * 50_000, "1," * 50_000, "a: " + " " * 100_000 + "x", "<!--" * 25_000, "```" * 30_000,
+     "a.b." * 25_000, "[x](" * 25_000, "\u4f60" * 100_000, "\ud800 lone"],
+)  # fmt: skip
+async def test_hostile_prompts_do_not_hold_up_the_loop(lab: EmbeddedLab, prompt: str) -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.001)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    began_at_s = time.monotonic()
+
+    await lab.provider.invoke(ask(lab, prompt, output_schema={**SCHEMA, "required": []}))
+
+    ticking.cancel()
+    assert time.monotonic() - began_at_s < 3.0

@@ -44,8 +44,10 @@ async def provider_for(port: int, **settings: Any) -> AsyncIterator[OpenAI]:
     section = OpenAIProvider(kind="openai", base_url=f"http://127.0.0.1:{port}/v1/", **settings)
     provider = OpenAI(section, api_key=b"s3cret")
     await provider.start()
-    yield provider
-    await provider.aclose()
+    try:
+        yield provider
+    finally:
+        await provider.aclose()
 
 
 def completion(message: dict[str, Any], finish: str = "stop", **more: Any) -> dict[str, Any]:
@@ -72,9 +74,11 @@ async def test_the_request_carries_key_event_id_schema_and_limits(lab: StubLab) 
 
 
 async def test_the_schema_can_be_switched_off(lab: StubLab) -> None:
-    async with Canned(completion({"content": "ok"})) as server:
-        async with provider_for(server.port, structured_output=False) as provider:
-            await provider.invoke(ask(lab, output_schema=SCHEMA))
+    async with (
+        Canned(completion({"content": "ok"})) as server,
+        provider_for(server.port, structured_output=False) as provider,
+    ):
+        await provider.invoke(ask(lab, output_schema=SCHEMA))
 
     assert "response_format" not in server.requests[0][1]
 

@@ -1,5 +1,7 @@
 """Server-sent events out of bytes."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ def test_events_do_not_depend_on_where_the_bytes_are_cut(cuts: set[int]) -> None
     places = [0, *sorted(cuts), len(RAW)]
     splitter = EventSplitter(1000)
 
-    found = [data for start, end in zip(places, places[1:], strict=False) for data in splitter.feed(RAW[start:end])]
+    found = [data for start, end in itertools.pairwise(places) for data in splitter.feed(RAW[start:end])]
 
     assert found == EVENTS
     assert splitter.finish() is None

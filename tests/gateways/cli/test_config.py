@@ -1,0 +1,157 @@
+"""Tests of `penstock config`."""
+
+import json
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+import yaml
+
+from contracts.settings import build, parse
+from gateways.cli.config import json_schema
+from gateways.cli.config_show import effective_yaml
+from gateways.cli.main import run
+from tests.gateways.cli.settings import SMALL, write
+from tests.support import ROOT
+
+
+def check(file: Path, *options: str) -> int:
+    return run(["config", "check", "--config", str(file), *options])
+
+
+def test_the_working_example_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    code = check(ROOT / "penstock.yaml")
+
+    captured = capsys.readouterr()
+    assert (code, captured.out, captured.err) == (0, "OK: 4 sources, 5 routes, 1 model\n", "")
+
+
+def test_counts_of_one_are_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check(write(tmp_path))
+
+    assert capsys.readouterr().out == "OK: 1 source, 1 route, 1 model\n"
+
+
+def test_a_broken_inline_template_names_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, SMALL.replace('"{{ data }}"', "|\n        Summarise:\n        {% if data %}"))
+
+    assert check(file) == 2
+    assert f"{file}:15: routes[0].prompt.user: not a valid template: " in capsys.readouterr().err
+
+
+def test_a_broken_template_file_names_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = tmp_path / "user.j2"
+    prompt.write_text("one\ntwo {{ data\n")
+    file = write(tmp_path, SMALL.replace('user: "{{ data }}"', "user_file: user.j2"))
+
+    assert check(file) == 2
+    assert capsys.readouterr().err.startswith(f"{prompt}:")
+
+
+def test_an_unknown_template_variable_is_named_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = tmp_path / "user.j2"
+    prompt.write_text("{{ event.type }}\n{{ dta.id }}\n")
+    file = write(tmp_path, SMALL.replace('user: "{{ data }}"', "user_file: user.j2"))
+
+    assert check(file) == 2
+    assert capsys.readouterr().err == (
+        f"{prompt}:2: routes[0].prompt.user: unknown variable 'dta'; there are: data, event, text\n"
+    )
+
+
+def test_a_schema_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, SMALL.replace("{type: object}", "{type: objekt}"))
+
+    assert check(file) == 2
+    assert f"{file}:16: routes[0].output_schema: not a valid JSON Schema (2020-12): " in capsys.readouterr().err
+
+
+def test_a_schema_is_never_fetched_from_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, SMALL.replace("{type: object}", '{"$ref": "http://127.0.0.1:9/x.json"}'))
+
+    assert check(file) == 2
+    assert "not a valid JSON Schema" in capsys.readouterr().err
+
+
+def test_a_schema_file_that_is_not_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text("{")
+    file = write(tmp_path, SMALL.replace("output_schema: {type: object}", "output_schema_file: schema.json"))
+
+    assert check(file) == 2
+    assert capsys.readouterr().err.startswith(f"{schema}: routes[0].output_schema_file: not JSON: ")
+
+
+def test_secrets_are_read_only_when_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PENSTOCK_SECRET_GITHUB", raising=False)
+    file = write(tmp_path)
+
+    assert check(file) == 0
+    assert check(file, "--secrets") == 2
+    assert capsys.readouterr().err == (
+        f"{file}:5: sources.github.secrets[0].value: secret env:PENSTOCK_SECRET_GITHUB is not set or empty\n"
+    )
+    monkeypatch.setenv("PENSTOCK_SECRET_GITHUB", "0123456789abcdef")
+    assert check(file, "--secrets") == 0
+
+
+def test_a_source_that_no_route_takes_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, SMALL.replace("name: triage", "name: triage\n    match: {source: stripe}"))
+
+    assert check(file) == 0
+    assert "warning: sources.github: no route takes events of 'github'" in capsys.readouterr().err
+
+
+def test_a_template_in_a_system_prompt_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, SMALL.replace("system: Triage.", 'system: "Triage {{ data }}"'))
+
+    assert check(file) == 0
+    assert "warning: routes[0].prompt.system: is sent as it stands" in capsys.readouterr().err
+
+
+def test_show_says_which_values_come_from_the_environment() -> None:
+    environ = {"PENSTOCK_KAFKA__TOPIC_PREFIX": "blue", "PENSTOCK_ROUTES__0__DEADLINE_S": "7"}
+    settings = build(parse(SMALL, "x"), environ, Path())
+
+    lines = effective_yaml(settings, environ).splitlines()
+
+    assert "  topic_prefix: blue  # from PENSTOCK_KAFKA__TOPIC_PREFIX" in lines
+    assert "  deadline_s: 7.0  # from PENSTOCK_ROUTES__0__DEADLINE_S" in lines
+
+
+def test_show_prints_yaml_that_means_the_same() -> None:
+    settings = build(parse(SMALL, "x"), {}, Path())
+
+    again = build(parse(effective_yaml(settings, {}), "again"), {}, Path())
+
+    assert again == settings
+
+
+def test_show_never_prints_a_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_SECRET_GITHUB", "do-not-print-me-0123")
+
+    run(["config", "show", "--config", str(write(tmp_path))])
+
+    printed = capsys.readouterr().out
+    assert "value: env:PENSTOCK_SECRET_GITHUB" in printed
+    assert "do-not-print-me" not in printed
+
+
+def test_the_json_schema_accepts_the_working_example_and_refuses_a_typo() -> None:
+    validator = jsonschema_rs.Draft202012Validator(json_schema())
+    example = yaml.safe_load((ROOT / "penstock.yaml").read_text())
+
+    assert validator.is_valid(example)
+    assert not validator.is_valid(example | {"kafak": {}})
+
+
+def test_schema_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["config", "schema"])
+
+    assert json.loads(capsys.readouterr().out)["title"] == "penstock.yaml"

@@ -1,0 +1,138 @@
+"""Tests of gateways/cli/main.py: finding commands, and the one edge where failures become text and an exit code."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from contracts.errors import ConfigError, LogUnavailable
+from gateways.cli import main as module
+from gateways.cli.main import COMMANDS, cli, run
+from tests.support import ROOT
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """Give a list; the command `tail` raises what is in it."""
+    raised: list[BaseException] = []
+
+    @click.command()
+    def command() -> None:
+        raise raised[0]
+
+    monkeypatch.setattr(cli, "get_command", lambda _ctx, _name: command)
+    return raised
+
+
+def test_every_command_of_the_table_can_be_loaded() -> None:
+    with click.Context(cli) as ctx:
+        loaded = {name: cli.get_command(ctx, name) for name in COMMANDS}
+
+    assert all(isinstance(command, click.Command) for command in loaded.values())
+
+
+def test_the_first_help_imports_neither_settings_nor_kafka() -> None:
+    code = (
+        "import sys; from gateways.cli.main import run; run(['--help']); "
+        "print([name for name in ('pydantic', 'confluent_kafka', 'faust', 'granian', 'rich') if name in sys.modules])"
+    )
+    started_s = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+    # Twice what was asked for, since the machine of a test may be busy.
+    assert time.monotonic() - started_s < 3
+
+
+def test_an_unknown_command_names_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    code = run(["sedn"])
+
+    assert code == 2
+    assert "no such command 'sedn'; did you mean 'send'?" in capsys.readouterr().err
+
+
+def test_an_unlike_command_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["zzzzzz"])
+
+    assert "there are: demo, up, send" in capsys.readouterr().err
+
+
+def test_a_command_whose_import_fails_does_not_hurt_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(module.COMMANDS, "send", ("gateways.cli.not_there:send", "x"))
+
+    assert run(["send"]) == 1
+    assert "send cannot be loaded: No module named 'gateways.cli.not_there'" in capsys.readouterr().err
+    assert run(["config", "--help"]) == 0
+
+
+def test_a_configuration_problem_exits_with_2_and_its_lines_only(
+    failing: list[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.append(ConfigError("a.yaml:1: x\na.yaml:2: y"))
+
+    assert run(["tail"]) == 2
+    assert capsys.readouterr().err == "a.yaml:1: x\na.yaml:2: y\n"
+
+
+def test_any_other_expected_failure_exits_with_1(
+    failing: list[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.append(LogUnavailable("no Kafka"))
+
+    assert run(["tail"]) == 1
+    assert capsys.readouterr().err == "no Kafka\n"
+
+
+def test_ctrl_c_exits_with_130_and_says_nothing(
+    failing: list[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.append(KeyboardInterrupt())
+
+    assert run(["tail"]) == 130
+    assert capsys.readouterr().err.strip() == ""
+
+
+def test_an_int_that_a_command_returns_is_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "get_command", lambda _ctx, _name: click.Command("x", callback=lambda: 7))
+
+    assert run(["tail"]) == 7
+
+
+def test_a_missing_configuration_is_no_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateways.cli", "config", "check", "--config", str(tmp_path / "no.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr == f"{tmp_path}/no.yaml: cannot be read: No such file or directory\n"
+
+
+def test_output_into_a_closed_pipe_is_no_traceback() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m gateways.cli config schema | head -n 1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+    assert done.stdout == "{\n"
+    assert done.stderr == ""
+
+
+def test_worker_arguments_go_through_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda _program, args: called.append(args))
+
+    run(["worker", "--config", "x.yaml", "--help"])
+
+    assert called == [[sys.executable, "-m", "streams", "worker", "--config", "x.yaml", "--help"]]

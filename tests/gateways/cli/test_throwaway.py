@@ -1,0 +1,59 @@
+"""Tests of gateways/cli/throwaway.py."""
+
+import base64
+from pathlib import Path
+
+from contracts.settings import build, load, parse
+from gateways.cli import throwaway
+from tests.gateways.cli.settings import SMALL
+from tests.support import ROOT
+
+EXAMPLE = load(ROOT / "penstock.yaml", {})
+
+
+def test_every_secret_of_sources_and_api_keys_gets_a_value() -> None:
+    made = throwaway.environment_of(EXAMPLE, {}, renew=True)
+
+    assert set(made) == {
+        "PENSTOCK_API_KEY",
+        "PENSTOCK_SECRET_GITHUB",
+        "PENSTOCK_SECRET_SALESFORCE",
+        "PENSTOCK_SECRET_STRIPE",
+        "PENSTOCK_SECRET_SUPPORT",
+    }
+
+
+def test_two_runs_share_no_secret() -> None:
+    first = throwaway.environment_of(EXAMPLE, {}, renew=True)
+    second = throwaway.environment_of(EXAMPLE, {}, renew=True)
+
+    assert not set(first.values()) & set(second.values())
+
+
+def test_a_standard_webhooks_secret_has_its_form() -> None:
+    text = throwaway.environment_of(EXAMPLE, {}, renew=True)["PENSTOCK_SECRET_SUPPORT"]
+
+    assert text.startswith("whsec_")
+    assert len(base64.b64decode(text.removeprefix("whsec_"), validate=True)) == 32
+
+
+def test_secrets_that_are_set_are_left_alone() -> None:
+    made = throwaway.environment_of(EXAMPLE, {"PENSTOCK_SECRET_GITHUB": "mine"}, renew=False)
+
+    assert "PENSTOCK_SECRET_GITHUB" not in made
+    assert "PENSTOCK_SECRET_STRIPE" in made
+
+
+def test_secrets_from_files_are_left_alone() -> None:
+    settings = build(parse(SMALL.replace("env:PENSTOCK_SECRET_GITHUB", "file:/run/secret"), "x"), {}, Path())
+
+    assert throwaway.environment_of(settings, {}, renew=True) == {}
+
+
+def test_provider_keys_are_never_made_up() -> None:
+    text = SMALL.replace(
+        "{kind: embedded}", "{kind: openai, base_url: 'http://127.0.0.1:9/v1', api_key: 'env:OPENAI_API_KEY'}"
+    )
+    settings = build(parse(text, "x"), {}, Path())
+
+    assert set(throwaway.environment_of(settings, {}, renew=True)) == {"PENSTOCK_SECRET_GITHUB"}

@@ -1,0 +1,62 @@
+"""The limit around a provider."""
+
+import asyncio
+
+import pytest
+
+from contracts.errors import ProviderTimeout
+from contracts.settings.models import FakeProvider
+from streams.providers.fake import Fake
+from streams.providers.limited import Limited
+from tests.streams.providers.labs import FakeLab
+from tests.suites.provider import ask
+
+LAB = FakeLab()
+
+
+def limited(limit: int, **step: object) -> tuple[Limited, Fake]:
+    fake = Fake(FakeProvider(kind="fake", script=(step,)))
+    return Limited(fake, limit), fake
+
+
+async def test_no_more_calls_at_a_time_than_the_limit() -> None:
+    provider, fake = limited(3, latency_s=0.01)
+
+    await asyncio.gather(*(provider.invoke(ask(LAB)) for _ in range(10)))
+
+    assert fake.peak_in_flight == 3
+    assert sum(fake.calls.values()) == 10
+
+
+async def test_waiting_for_a_place_uses_up_the_timeout_and_is_not_billed() -> None:
+    provider, fake = limited(1, hang=True)
+    first = asyncio.create_task(provider.invoke(ask(LAB, timeout_s=5.0)))
+    await asyncio.sleep(0)
+
+    with pytest.raises(ProviderTimeout) as caught:
+        await provider.invoke(ask(LAB, timeout_s=0.05))
+
+    assert not caught.value.possibly_billed
+    assert sum(fake.calls.values()) == 1
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_the_time_waited_is_taken_off_the_callers_timeout() -> None:
+    provider, _ = limited(1, latency_s=0.15)
+
+    outcomes = await asyncio.gather(
+        *(provider.invoke(ask(LAB, timeout_s=0.25)) for _ in range(2)), return_exceptions=True
+    )
+
+    assert isinstance(outcomes[1], ProviderTimeout)
+
+
+async def test_a_failed_call_and_a_stream_broken_off_give_their_places_back() -> None:
+    provider, _ = limited(1, error="throttled", times=1)
+    await asyncio.gather(provider.invoke(ask(LAB)), return_exceptions=True)
+    pieces = provider.stream(ask(LAB))
+    await anext(pieces)
+    await pieces.aclose()  # type: ignore[attr-defined]
+
+    assert (await provider.invoke(ask(LAB, timeout_s=1.0))).text

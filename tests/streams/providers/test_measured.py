@@ -1,0 +1,70 @@
+"""The metrics around a provider."""
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+
+from contracts.errors import Throttled
+from contracts.metrics import REGISTRY
+from contracts.settings.models import FakeProvider
+from streams.providers.fake import Fake
+from streams.providers.measured import Measured
+from tests.streams.providers.labs import FakeLab
+from tests.suites.provider import ask
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def model() -> str:
+    """A label of its own, since the registry is everybody's."""
+    return f"measured-{next(NUMBERS)}"
+
+
+def request(model: str, **changes: Any) -> Any:
+    return ask(FakeLab(), **changes, model=model)
+
+
+def sample(name: str, model: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(f"penstock_{name}", {"provider": "fake", "model": model, **labels})
+
+
+def measured(**step: object) -> Measured:
+    ticks = itertools.count(0.0, 2.0)
+    return Measured(Fake(FakeProvider(kind="fake", script=(step,))), clock=lambda: next(ticks))
+
+
+async def test_an_answer_is_counted_timed_and_its_tokens_booked(model: str) -> None:
+    answer = await measured().invoke(request(model))
+
+    assert sample("fm_requests_total", model, outcome="ok") == 1
+    assert sample("fm_request_duration_seconds_sum", model) == 2.0
+    assert sample("fm_tokens_total", model, type="output") == answer.usage.output_tokens
+
+
+async def test_a_failure_is_counted_by_its_reason(model: str) -> None:
+    with pytest.raises(Throttled):
+        await measured(error="throttled").invoke(request(model))
+
+    assert sample("fm_requests_total", model, outcome="throttled") == 1
+
+
+async def test_a_stream_is_one_call_with_its_tokens(model: str) -> None:
+    pieces = [piece async for piece in measured().stream(request(model))]
+
+    assert sample("fm_requests_total", model, outcome="ok") == 1
+    assert pieces[-1].usage is not None
+    assert sample("fm_tokens_total", model, type="input") == pieces[-1].usage.input_tokens
+
+
+async def test_a_cancelled_call_is_counted_and_no_longer_in_flight(model: str) -> None:
+    before = REGISTRY.get_sample_value("penstock_fm_inflight", {"provider": "fake"}) or 0.0
+    call = asyncio.create_task(measured(hang=True).invoke(request(model)))
+    await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+
+    assert sample("fm_requests_total", model, outcome="cancelled") == 1
+    assert REGISTRY.get_sample_value("penstock_fm_inflight", {"provider": "fake"}) == before
