@@ -130,6 +130,11 @@ def _text(what: str, raw: bytes | None) -> str:
         raise Undecodable(message) from error
 
 
+def encodable(text: str) -> str:
+    """Replace lone surrogates, which no record can carry; a provider's text cut inside an emoji has one."""
+    return text if text.isascii() else text.encode("utf-8", errors="replace").decode()
+
+
 def encode_json(payload: msgspec.Struct) -> bytes:
     """Return a payload as JSON."""
     return _encoder.encode(payload)
@@ -240,6 +245,7 @@ __all__ = [
     "decode_any_json",
     "decode_event",
     "decode_json",
+    "encodable",
     "encode_event",
     "encode_json",
     "format_time",

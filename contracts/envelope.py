@@ -70,9 +70,10 @@ def parse_time(text: str) -> datetime | None:
     """Read an RFC 3339 instant; None when it is not one or has no offset."""
     try:
         instant = datetime.fromisoformat(text)
-    except ValueError:
+        return None if instant.tzinfo is None else instant.astimezone(UTC)
+    except (ValueError, OverflowError):
+        # Overflow: 0001-01-01T00:00:00+14:00 is in the year 0 in UTC.
         return None
-    return None if instant.tzinfo is None else instant.astimezone(UTC)
 
 
 def format_time(instant: datetime) -> str:

@@ -39,7 +39,8 @@ def run_gateway(settings: Settings, port_file: Path | None = None) -> None:
         ConfigError: a secret, a template, an address or the port file cannot be used.
     """
     logs.configure(settings.logging)
-    uvloop.run(_run(settings, _producer(settings), port_file))
+    producer = _producer(settings)
+    uvloop.run(run(settings, producer, build_parts(settings, producer), port_file))
 
 
 def _producer(settings: Settings) -> Producer:
@@ -54,8 +55,12 @@ def _producer(settings: Settings) -> Producer:
     )
 
 
-async def _run(settings: Settings, producer: Producer, port_file: Path | None) -> None:
-    parts = build_parts(settings, producer)
+async def run(settings: Settings, producer: Producer, parts: Parts, port_file: Path | None = None) -> None:
+    """Start the parts, serve until a signal, and end in order.
+
+    Raises:
+        ConfigError: the address or the port file cannot be used.
+    """
     listener = listen(settings.gateway.host, settings.gateway.port)
     port: int = listener.getsockname()[1]
     await producer.start()

@@ -44,7 +44,7 @@ class Job:
 
 def make_job(position: Position, key: bytes | None, value: bytes | None, headers: Headers, router: Router) -> Job:
     """Decode a record and find its route; what is wrong with it is kept in the job, for its dead letter."""
-    accepted_at = datetime.fromtimestamp(position.timestamp_ms / 1000, tz=UTC)
+    accepted_at = _accepted_at(position.timestamp_ms)
     route: RouteSettings | None = None
     fault: PenstockError | None = None
     try:
@@ -60,6 +60,17 @@ def make_job(position: Position, key: bytes | None, value: bytes | None, headers
     if event.expires_at is not None:
         deadline_at = min(deadline_at, event.expires_at)
     return Job(key, value or b"", headers, event, accepted_at, deadline_at, route, fault)
+
+
+def _accepted_at(timestamp_ms: int) -> datetime:
+    """Return when a record was accepted: its timestamp, or now where that is missing, senseless or to come."""
+    now = datetime.now(UTC)
+    if timestamp_ms < 0:
+        return now
+    try:
+        return min(now, datetime.fromtimestamp(timestamp_ms / 1000, tz=UTC))
+    except (ValueError, OverflowError, OSError):
+        return now
 
 
 def _stand_in(position: Position, value: bytes | None, headers: Headers) -> Event:

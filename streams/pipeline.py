@@ -4,12 +4,12 @@ Reads: nothing. Writes: through streams/settle.py. The engine calls it per item;
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
-from contracts.codec import Headers, Position, format_time
+from contracts.codec import Headers, Position, encodable, format_time
 from contracts.errors import ConfigurationFault, OutputInvalid, PenstockError, Retryable, Throttled
 from contracts.logs import logger
 from contracts.metrics import CONTRACT_FAILURES, FM_COST, FM_QUEUE_WAIT, FM_RETRIES, FM_UNPRICED, ROUTE_PAUSED
@@ -31,6 +31,8 @@ from streams.steps.validate import OutputContract
 
 # The first failure and the newest ones are worth keeping; a long outage makes many.
 _MAX_FAILURES_NOTED = 10
+A = TypeVar("A")
+T = TypeVar("T")
 
 
 class InternalError(PenstockError):
@@ -135,14 +137,14 @@ class Pipeline:
         """Return the validated answer, or raise _Ended with the decision how the event ends."""
         assert job.route is not None  # noqa: S101 - for the type checker: a job without a route has a fault
         plan = self._plans[job.route.name]
-        messages = plan.template.render(job.event)
+        messages = self._pure(job, plan.template.render, job.event)
         FM_QUEUE_WAIT.labels(job.route_name).observe(max(0.0, asyncio.get_running_loop().time() - item.taken_at))
         has_repaired = False
         while True:
             await self._pass_gate(plan, job, item, slot)
             try:
                 answer = await self._attempt(plan, job, item, slot, messages)
-                return answer, plan.contract.check(answer.text), plan
+                return answer, self._pure(job, plan.contract.check, answer.text), plan
             except OutputInvalid as error:
                 CONTRACT_FAILURES.labels(job.route_name, error.reason).inc()
                 self._note(job, error)
@@ -154,6 +156,17 @@ class Pipeline:
                 await slot.acquire()
             except PenstockError as error:
                 await self._after_failure(plan, job, item, slot, error)
+
+    def _pure(self, job: Job, step: Callable[[A], T], argument: A) -> T:
+        """Run a step that depends on the event alone: a fault that only this event meets ends it, not the worker."""
+        try:
+            return step(argument)
+        except PenstockError:
+            raise
+        except Exception as error:
+            self._log.exception("step.failed", event_id=job.event.id, route=job.route_name)
+            message = f"{type(error).__name__}: {error}"
+            raise InternalError(message) from error
 
     async def _pass_gate(self, plan: Plan, job: Job, item: Item, slot: Slot) -> None:
         """Return when a call may be made; raise _Ended when the deadline passes first."""
@@ -268,7 +281,7 @@ class Pipeline:
             FailureNote(
                 attempt=job.attempts,
                 reason=error.reason,
-                message=str(error)[:500],
+                message=encodable(str(error))[:500],
                 at=format_time(datetime.now(UTC)),
                 possibly_billed=bool(getattr(error, "possibly_billed", False)),
             )

@@ -5,18 +5,24 @@ that the result topic is the journal (docs/adr/0005).
 """
 
 import asyncio
+import contextlib
+import dataclasses
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 from contracts.codec import (
     Headers,
     Position,
     Record,
     dead_letter_headers,
+    encodable,
     encode_json,
     format_time,
     outcome_headers,
 )
+from contracts.envelope import Event
 from contracts.errors import Busy, PenstockError, TooLarge
 from contracts.logs import logger
 from contracts.metrics import DEADLINE_MISSED, DLQ_EVENTS, EVENT_AGE, EVENTS_FINISHED
@@ -39,6 +45,7 @@ from streams.outcome import Bury, Expire
 
 _MAX_TEXT_CHARS = 2000
 _MAX_ANSWER_CHARS = 16_000
+_MAX_BRIEF_CHARS = 200
 
 
 class Settler:
@@ -97,7 +104,7 @@ class Settler:
         letter = DeadLetter(
             reason=end.reason,
             disposition=end.disposition,
-            message=str(error)[:_MAX_TEXT_CHARS],
+            message=encodable(str(error))[:_MAX_TEXT_CHARS],
             attempts=job.attempts,
             route=job.route_name,
             topic=position.topic,
@@ -105,16 +112,25 @@ class Settler:
             offset=position.offset,
             failed_at=now,
             failures=tuple(job.failures),
-            answer=str(getattr(error, "answer", ""))[:_MAX_ANSWER_CHARS],
+            answer=encodable(str(getattr(error, "answer", "")))[:_MAX_ANSWER_CHARS],
             cost_usd=job.cost_usd,
         )
-        await self._produce(
-            Record(self._topics.dead_letters, job.key, job.value, dead_letter_headers(job.headers, letter)), tenure
-        )
-        ref = await self._marker(job, position, tenure, "dead_letter", end.reason, letter.message)
+        message = letter.message
+        if not await self._dead_letter(job, letter, tenure):
+            message += f"; the record at {_name(position)} is too large to be copied to the dead letters"
+        ref = await self._marker(job, position, tenure, "dead_letter", end.reason, message)
         DLQ_EVENTS.labels(job.route_name, end.reason).inc()
         self._finished(job, position, "dead_letter", reason=end.reason, error=letter.message)
         return ref
+
+    async def _dead_letter(self, job: Job, letter: DeadLetter, tenure: Tenure) -> bool:
+        """Write the dead letter, without answer and notes where they would make it too large; tell whether it fits."""
+        for candidate in (letter, msgspec.structs.replace(letter, answer="", failures=(), message="")):
+            headers = dead_letter_headers(job.headers, candidate)
+            with contextlib.suppress(TooLarge):
+                await self._produce(Record(self._topics.dead_letters, job.key, job.value, headers), tenure)
+                return True
+        return False
 
     async def expire(self, job: Job, position: Position, tenure: Tenure, end: Expire) -> ResultRef:
         """Write the expired marker.
@@ -133,6 +149,7 @@ class Settler:
         self, job: Job, position: Position, tenure: Tenure, status: Any, reason: str, message: str
     ) -> ResultRef:
         now = format_time(datetime.now(UTC))
+        kind = EXPIRED_TYPE if status == "expired" else DEAD_LETTER_MARKER_TYPE
         marker = OutcomeMarker(
             event_id=job.event.id,
             source=job.event.source,
@@ -143,8 +160,17 @@ class Settler:
             completed_at=now,
             message=message,
         )
-        kind = EXPIRED_TYPE if status == "expired" else DEAD_LETTER_MARKER_TYPE
-        return await self._terminal(job, position, tenure, kind, encode_json(marker), now)
+        try:
+            return await self._terminal(job, position, tenure, kind, encode_json(marker), now)
+        except TooLarge:
+            # The names alone fill a record: it is named after its position, so that it does end.
+            name = _name(position)
+            nameless = Event(id=name, source="unknown", type="unknown", data=b"")
+            marker = msgspec.structs.replace(
+                marker, event_id=name, source="unknown", type="unknown", message=message[:_MAX_BRIEF_CHARS]
+            )
+            job = dataclasses.replace(job, event=nameless, key=None)
+            return await self._terminal(job, position, tenure, kind, encode_json(marker), now)
 
     async def _terminal(
         self, job: Job, position: Position, tenure: Tenure, kind: str, value: bytes, completed_at: str
@@ -182,3 +208,7 @@ class Settler:
             cost_usd=job.cost_usd,
             **fields,
         )
+
+
+def _name(position: Position) -> str:
+    return f"{position.topic}/{position.partition}/{position.offset}"

@@ -46,7 +46,7 @@ def table(ledger: Ledger) -> Table:
     """Return what became of every webhook."""
     shown = Table(title="What became of each webhook", caption=FOOTER, show_lines=True, expand=True)
     shown.add_column("event", ratio=4, overflow="fold")
-    shown.add_column("outcome", ratio=1, min_width=11)
+    shown.add_column("outcome", no_wrap=True)
     shown.add_column("what the consumer reads", ratio=8, overflow="fold")
     shown.add_column("attempts", justify="right")
     shown.add_column("latency", justify="right", no_wrap=True)

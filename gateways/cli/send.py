@@ -212,7 +212,8 @@ class _Report:
     def show(self) -> None:
         """Print the summary."""
         elapsed_s = max(time.monotonic() - self._started_s, 1e-9)
-        table = Table(title=f"{self.total} answers in {elapsed_s:.1f} s ({self.total / elapsed_s:.0f} per second)")
+        click.echo(f"{self.total} answers in {elapsed_s:.1f} s ({self.total / elapsed_s:.0f} per second)")
+        table = Table()
         for column in ("answer", "events", ""):
             table.add_column(column, justify="right" if column == "events" else "left")
         for (status, is_forged), number in sorted(self._statuses.items()):

@@ -12,6 +12,7 @@ from producers.mock_cluster import LIMITS
 from producers.topic_plan import Found, Wanted, drifts, wanted_topics
 
 _UNLIMITED = "-1"
+_REACH_LIMIT_S = 5.0
 _DAY_MS = 86_400_000
 _WIDTH_WITHOUT_TERMINAL = 160
 _PAY_ONCE_NOTE = (
@@ -55,8 +56,7 @@ def create(outer_config: Path | None, config: Path | None, wait_s: float, *, dry
         click.echo(f"embedded broker: {LIMITS[1]}; nothing to do")
         return
     admin = TopicAdmin(settings.kafka)
-    if wait_s:
-        admin.wait(wait_s)
+    admin.wait(wait_s or _REACH_LIMIT_S)
     wanted = wanted_topics(settings)
     found = admin.find((want.topic.name for want in wanted), with_config=False)
     missing = [want for want in wanted if want.topic.name not in found]
@@ -90,6 +90,7 @@ def verify(outer_config: Path | None, config: Path | None) -> int:
 def _look(settings: Settings) -> tuple[tuple[Wanted, ...], dict[str, Found]]:
     wanted = wanted_topics(settings)
     admin = TopicAdmin(settings.kafka)
+    admin.wait(_REACH_LIMIT_S)
     names = (want.topic.name for want in wanted)
     return wanted, admin.find(names, with_config=not settings.kafka.embedded)
 
@@ -117,7 +118,7 @@ def _show(settings: Settings, wanted: tuple[Wanted, ...], found: dict[str, Found
 def _as_found(found: Found | None) -> tuple[str, str, str]:
     if found is None:
         return "-", "-", "-"
-    retention = "?" if found.config is None else _retention(found.config.get("retention.ms", "?"))
+    retention = "-" if found.config is None else _retention(found.config.get("retention.ms", "?"))
     return str(found.partitions), str(found.replication_factor), retention
 
 

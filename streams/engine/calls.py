@@ -51,8 +51,9 @@ class PaidCalls(Generic[T]):
         return await call()
 
     def _ended(self, position: Position, task: asyncio.Task[T]) -> None:
-        if task.cancelled() or task.exception() is not None:
-            self._calls.pop(position, None)
+        is_failed = task.cancelled() or task.exception() is not None
+        if is_failed and self._calls.get(position) is task:
+            self.drop(position)
 
     def keep(self, position: Position) -> None:
         """Keep an answer, or the call in flight, of a dropped item for the redelivered event."""

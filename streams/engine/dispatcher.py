@@ -132,12 +132,14 @@ class Dispatcher:
 
     def _start(self, item: Item) -> None:
         item.state = State.CALLING
-        task = asyncio.ensure_future(self._guarded(item))
+        slot = Slot(self)
+        task = asyncio.ensure_future(self._guarded(item, slot))
         self._tasks[item] = task
+        # Not in a `finally` of the coroutine: that one never begins when the task is cut before its first step.
+        task.add_done_callback(lambda _task: self._ended(item, slot))
         self._on_start()
 
-    async def _guarded(self, item: Item) -> None:
-        slot = Slot(self)
+    async def _guarded(self, item: Item, slot: Slot) -> None:
         try:
             await self._run(item, slot)
         except asyncio.CancelledError:
@@ -145,8 +147,6 @@ class Dispatcher:
         except BaseException as error:
             self._on_crash(error)
             raise
-        finally:
-            self._ended(item, slot)
 
     def _ended(self, item: Item, slot: Slot) -> None:
         del self._tasks[item]

@@ -251,6 +251,10 @@ class Engine:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        for item in self.held:
+            # A task that was cut before its first step has let nothing go.
+            self._let_go(item)
         self._ledgers = {}
         self._opened.clear()
-        PAUSED.labels("handover").set(0)
+        for reason in (*_LIMITS, "handover"):
+            PAUSED.labels(reason).set(0)

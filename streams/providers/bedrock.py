@@ -40,7 +40,7 @@ class Bedrock:
 
     def __init__(self, settings: BedrockProvider, bearer_token: bytes | None = None, session: Any = None) -> None:
         self._settings = settings
-        self._bearer_token = bearer_token.decode("ascii", "strict") if bearer_token else None
+        self._bearer_token = bearer_token.decode("ascii", "replace") if bearer_token else None
         self._session = session
         self._pool = DaemonPool(settings.max_in_flight, "bedrock")
         self._clients: dict[int, Any] = {}
@@ -51,8 +51,11 @@ class Bedrock:
         """Load boto3's service model, so that the first event does not pay for it.
 
         Raises:
-            ConfigError: the region or the endpoint cannot work.
+            ConfigError: the region, the endpoint or the bearer token cannot work.
         """
+        if self._bearer_token and not all(" " < char <= "~" for char in self._bearer_token):
+            message = "providers (bedrock): the bearer token has characters that an HTTP header cannot carry"
+            raise ConfigError(message)
         await self._in_thread(functools.partial(self._client, 60.0), 60.0, "start")
 
     async def aclose(self) -> None:
@@ -87,6 +90,8 @@ class Bedrock:
         finally:
             stopped.set()
             whole.cancel()
+            # Looked at, or asyncio would complain about an error that nobody waits for any more.
+            whole.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _in_thread(self, call: Callable[[], Any], timeout_s: float, what: str) -> Any:
         """Run a blocking call in the pool; give up waiting for it, not the thread, when the time is over."""

@@ -166,7 +166,7 @@ class Fake:
             model=request.model,
             finish_reason="length" if is_cut else step.finish_reason,
             usage=Usage(estimate_tokens("\n".join([request.system, *texts])), estimate_tokens(text)),
-            response_id=f"fake-{request.event_id}-{self.calls[request.event_id]}",
+            response_id=f"fake-{request.event_id}-{self.calls.get(request.event_id, 1)}",
         )
 
 

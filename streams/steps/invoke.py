@@ -2,6 +2,9 @@
 
 import asyncio
 
+import msgspec
+
+from contracts.codec import encodable
 from contracts.errors import ProviderTimeout
 from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings import ModelSettings
@@ -19,10 +22,12 @@ async def invoke(provider: Provider, request: InferenceRequest) -> InferenceAnsw
     """
     try:
         async with asyncio.timeout(request.timeout_s + _GRACE_S):
-            return await provider.invoke(request)
+            answer = await provider.invoke(request)
     except TimeoutError as error:
         message = f"{provider.name} did not keep its time limit of {request.timeout_s:.1f} s"
         raise ProviderTimeout(message) from error
+    text = encodable(answer.text)
+    return answer if text == answer.text else msgspec.structs.replace(answer, text=text)
 
 
 def cost_usd(usage: Usage, model: ModelSettings) -> float | None:

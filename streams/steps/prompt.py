@@ -24,6 +24,10 @@ _HIDDEN = re.compile(
     "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u2064\\u2066-\\u2069\\ufeff]"
 )
 _DIGEST_CHARS = 16
+# What filters and operators raise when the data is not of the shape that the template expects.
+_RENDER_ERRORS = (
+    TemplateError, TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RecursionError,
+)  # fmt: skip
 
 
 class PromptTemplate:
@@ -63,13 +67,13 @@ class PromptTemplate:
         """
         text = event.data.decode("utf-8", errors="replace")
         variables: dict[str, Any] = {"event": event, "text": _HIDDEN.sub("", text)}
-        if self._needs_data:
-            variables["data"] = _clean(decode_any_json(event.data))
         try:
+            if self._needs_data:
+                variables["data"] = _clean(decode_any_json(event.data))
             rendered = self._user.render(variables)
         except Undecodable:
             raise
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        except _RENDER_ERRORS as error:
             message = f"prompt cannot be rendered: {error}"
             raise PromptFailed(message) from error
         if len(rendered) > self._max_chars:

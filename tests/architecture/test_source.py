@@ -25,7 +25,7 @@ FORBIDDEN = re.compile(
             ("/wo", "rk/"),
             ("sha", "red/design"),
             ("sha", "red/reference"),
-            (".lib", "rary"),
+            (".lib", "rary/"),
             ("compose", "-lab"),
             ("py", "pi.org"),
             ("files.python", "hosted.org"),

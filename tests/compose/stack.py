@@ -3,6 +3,7 @@
 Blocking: `up` builds an image, up to ten minutes the first time.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -76,11 +77,25 @@ class Stack:
         self._compose("down", "-v", "--remove-orphans", "--timeout", "20", limit_s=DOWN_LIMIT_S)
 
     def send(self, source: str, count: int, seed: int, ids_file: Path) -> "subprocess.CompletedProcess[str]":
-        """Send signed sample events with the secrets of .env.example, as a person with a second terminal does."""
-        command = (sys.executable, "-m", "gateways.cli", "send", "--source", source, "--count", str(count))
+        """Send signed sample events."""
         options = ("--url", self.url("GATEWAY"), "--seed", str(seed), "--ids-file", str(ids_file))
-        environ = {**_without_settings(self._environ), **example_environment()}
-        return _run((*command, *options), environ, 120)
+        return self.penstock("send", "--source", source, "--count", str(count), *options)
+
+    def penstock(self, *args: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of ours as docker-compose.yml tells a person with a second terminal to."""
+        stack = {**example_environment(), "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap}
+        return _run((sys.executable, "-m", "gateways.cli", *args), {**_without_settings(self._environ), **stack}, 120)
+
+    def restart_cleanly(self, service: str) -> str:
+        """Stop a service, wait until it is healthy again, and return the exit code it stopped with."""
+        self._compose("stop", service, limit_s=DOWN_LIMIT_S)
+        state = json.loads(self._try("ps", "--all", "--format", "json", service).stdout.splitlines()[0])
+        self._compose("up", "-d", "--wait", f"--wait-timeout={HEALTHY_LIMIT_S}", service, limit_s=HEALTHY_LIMIT_S + 60)
+        return str(state["ExitCode"])
+
+    def inside(self, service: str, command: str) -> str:
+        """Return what a shell command prints in a service's container."""
+        return self._try("exec", "-T", service, "sh", "-c", command).stdout
 
     def state(self) -> str:
         """Return `ps` and the last log lines, for the report of a failure."""

@@ -1,39 +1,39 @@
-"""The README's commands work: every block fenced as `sh` runs, in order, in the project's root.
+"""The README's commands work as they stand there: each block runs beside the `penstock up` that the page starts."""
 
-Blocks that a reader has to adapt, or that do not end by themselves, are fenced as `console` or `text`.
-"""
-
-import re
-import subprocess
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.docs.pages import README, Block, blocks
+from tests.docs.playground import Playground, runnable
 
-BLOCK_LIMIT_S = 300.0
-_BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# These contain this very test; that the target exists is enough.
-RECURSIVE = frozenset({"make test", "make test-e2e"})
+SHELL = blocks(README, "sh")
 
 
-def _commands() -> list[str]:
-    readme = ROOT / "README.md"
-    return _BLOCK.findall(readme.read_text("utf-8")) if readme.exists() else []
+@pytest.fixture(scope="module")
+def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
+    """Start what the page starts in its first terminal."""
+    folder: Path = tmp_path_factory.mktemp("readme")
+    (background,) = [block for block in SHELL if block.how == "background"]
+    with Playground(folder, background) as running:
+        yield running
 
 
-def _runnable(block: str) -> str:
-    lines = [line.partition("  #")[0].rstrip() for line in block.splitlines()]
-    return "\n".join(f"make -n {line.removeprefix('make ')}" if line in RECURSIVE else line for line in lines)
+@pytest.mark.parametrize("block", [block for block in SHELL if block.how == "make"], ids=str)
+def test_a_make_target_of_the_readme_exists(playground: Playground, block: Block) -> None:
+    looked_up = playground.run(runnable(block))
+
+    assert looked_up.returncode == 0, looked_up.stderr
 
 
-def test_the_readme_has_commands() -> None:
-    assert _commands()
+@pytest.mark.parametrize("block", [block for block in SHELL if block.how.startswith("run")], ids=str)
+def test_a_block_of_the_readme_runs(playground: Playground, block: Block) -> None:
+    absent = [program for program in block.needs if shutil.which(program) is None]
+    if absent:
+        pytest.skip(f"{', '.join(absent)} is not installed")
 
+    done = playground.run(runnable(block))
 
-@pytest.mark.timeout(BLOCK_LIMIT_S + 10)
-@pytest.mark.parametrize("block", _commands())
-def test_a_block_of_the_readme_runs(block: str) -> None:
-    script = ("sh", "-e", "-c", _runnable(block))
-    run = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False, timeout=BLOCK_LIMIT_S)
-
-    assert run.returncode == 0, f"{block}\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}"
+    assert done.returncode == 0, f"{block}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

@@ -85,13 +85,11 @@ class Prometheus:
             f"{t['labels']['job']} {t['labels']['instance']}": f"{t['health']} {t['lastError']}".strip() for t in active
         }
 
-    def sick_rules(self) -> list[str]:
-        """Return the rules that could not be evaluated, with their errors."""
+    def rules_with_health(self, health: str) -> list[str]:
+        """Return the rules that are `unknown` (not evaluated yet) or in `err`, with their errors."""
         groups = self.get("rules")["groups"]
         rules = [rule for group in groups for rule in group["rules"]]
-        return [
-            f"{rule['name']}: {rule.get('lastError', '')}" for rule in rules if rule["health"] not in {"ok", "unknown"}
-        ]
+        return [f"{rule['name']}: {rule.get('lastError', '')}" for rule in rules if rule["health"] == health]
 
     def firing(self) -> list[str]:
         """Return the names of the firing alerts."""

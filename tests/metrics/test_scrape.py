@@ -127,7 +127,8 @@ def test_a_real_prometheus_scrapes_both_and_draws_the_dashboard(prometheus: Prom
     def seen() -> bool:
         assert set(prometheus.targets().values()) == {"up"}
         assert prometheus.panels_without_data() == []
+        assert prometheus.rules_with_health("unknown") == []
         return True
 
     eventually(seen, SEEN_LIMIT_S)
-    assert prometheus.sick_rules() == []
+    assert prometheus.rules_with_health("err") == []

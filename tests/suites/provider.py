@@ -64,15 +64,19 @@ KINDS: dict[str, type[PenstockError]] = {
 
 
 class Lab(Protocol):
-    """A started provider with a limit of LIMIT calls, and power over whom it asks.
+    """A started provider with a limit of LIMIT calls, and power over whom it asks."""
 
-    Attributes:
-        cannot: capability -> why this provider does not have it; one of faults, breaks, slow, hang, counts.
-    """
+    @property
+    def provider(self) -> Provider:
+        """Return the provider; a lab may put another one in its place."""
 
-    provider: Provider
-    model: str
-    cannot: Mapping[str, str]
+    @property
+    def model(self) -> str:
+        """Return a model that the provider knows."""
+
+    @property
+    def cannot(self) -> Mapping[str, str]:
+        """Return capability -> why not; capabilities are faults, breaks, slow, hang, counts."""
 
     async def fail(self, kind: str, retry_after_s: float | None = None) -> None:
         """Let every further call fail with a kind of KINDS, or `cut`, `malformed`, `stream_error`."""

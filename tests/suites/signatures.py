@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import BadSignature, InvalidPayload
@@ -140,14 +140,15 @@ class SignatureSuite(abc.ABC):
         assert caught.value.detail == "key_not_yet_valid"
 
     @given(data=st.data())
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     def test_no_edit_is_accepted_that_the_library_refuses(self, data: st.DataObject) -> None:
         headers = self.sign("{}", self.secret, datetime.now(UTC))
         name = data.draw(st.sampled_from(sorted(headers)))
         text = data.draw(st.text(st.characters(codec="utf-8"), max_size=4))
         value = edited(headers[name], data.draw(st.integers(0, 200)), text, is_insertion=data.draw(st.booleans()))
         changed = headers | {name: value}
-        assume(self.is_accepted(b"{}", changed))
+        if not self.is_accepted(b"{}", changed):
+            return
 
         alone = [changed | {self.signature_header: entry} for entry in self.entries(changed[self.signature_header])]
         assert any(self._is_library_content(b"{}", one) for one in alone)
@@ -175,7 +176,7 @@ class SignatureSuite(abc.ABC):
         ),
         body=st.binary(max_size=60),
     )  # fmt: skip
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     def test_no_bytes_get_anything_but_a_refusal(self, lines: list[tuple[bytes, bytes]], body: bytes) -> None:
         scheme = SCHEMES[self.scheme]
         with pytest.raises((BadSignature, InvalidPayload)):

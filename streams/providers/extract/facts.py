@@ -25,8 +25,8 @@ PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "amount",
         re.compile(
             rf"(?:\b{_CURRENCY} ?|[$\u20ac\u00a3\u00a5] ?){_NUMBER}(?:\s?(?:k|m|bn|million|thousand))?\b|"
-            rf"\b\d[\d,.']{{0,30}}(?:\s?(?:k|m|bn|million|thousand))?"
-            rf" ?(?:{_CURRENCY}\b|dollars\b|euros\b|[\u20ac\u00a3])",
+            rf"\b{_NUMBER}(?:\s?(?:k|m|bn|million|thousand))?"
+            rf" ?(?:{_CURRENCY}\b|dollars\b|euros\b|[\u20ac\u00a3])(?! ?\d)",
         ),
     ),
     ("percentage", re.compile(r"\b\d+(?:[.,]\d+)? ?(?:%|percent\b)")),

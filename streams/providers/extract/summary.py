@@ -156,7 +156,7 @@ def _circumstances(brief: Brief) -> list[str]:
     shown = {"opened": "", "created": ""}.get(brief.action, brief.action)
     told = (
         (shown, shown),
-        ("author", f"{'opened ' if brief.kind in ('issue', 'pull request') else ''}by {roles.get('author', '')}"),
+        ("author", f"{_author_word(brief.kind)} {roles.get('author', '')}"),
         ("account", f"account {roles.get('account', '')}"),
         ("due", f"{due_word} {roles.get('due', '')}"),
         ("owner", f"owner {roles.get('owner', '')}"),
@@ -164,3 +164,9 @@ def _circumstances(brief: Brief) -> list[str]:
         ("reason", f"reason: {roles.get('reason', '')}"),
     )
     return [text for role, text in told if role and (role in roles or role == shown)]
+
+
+def _author_word(kind: str) -> str:
+    if kind in ("issue", "pull request"):
+        return "opened by"
+    return "contact" if kind in ("invoice", "charge", "payment intent", "subscription", "order") else "by"

@@ -15,7 +15,7 @@ from contracts.settings import SourceSettings
 from gateways.cli.main import cli, run
 from gateways.cli.send import send
 from producers.samples.signing import sign
-from tests.support import ChildProcess, free_port
+from tests.support import ChildProcess, eventually, free_port
 
 SECRET = "0123456789abcdef0123456789abcdef"
 CONFIG = """
@@ -216,8 +216,7 @@ def test_ctrl_c_stops_sending_and_still_tells_what_was_sent(config: Path, gatewa
     args = ("gateways.cli", "send", "--config", str(config), "--source", "github", "--count", "5000", "--rate", "50")
     with ChildProcess(*args) as child:
         child.wait_for("sending 5000")
-        while not gateway.accepted:
-            child.wait_for("sending")
+        eventually(lambda: gateway.accepted)
         child.signal(signal.SIGINT)
 
         assert child.wait(10) == 130

@@ -1,7 +1,7 @@
 """Tests of gateways/cli/stack.py: start, readiness, watching, order of the end."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,7 +93,12 @@ def test_programs_end_in_the_reverse_of_their_start(stack: Stack, monkeypatch: p
         stack.start(program(name, "silent"))
         process = stack._running[name][1]
         stop = process.stop
-        monkeypatch.setattr(process, "stop", lambda grace_s, n=name, s=stop: (ended.append(n), s(grace_s)))
+
+        def noted(grace_s: float, name: str = name, stop: Callable[[float], None] = stop) -> None:
+            ended.append(name)
+            stop(grace_s)
+
+        monkeypatch.setattr(process, "stop", noted)
 
     stack.stop()
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
 
+from gateways.cli import topics as module
 from gateways.cli.main import run
 from producers.embedded import EmbeddedBroker
 from tests.embedded import embedded_broker  # noqa: F401 - a fixture
 from tests.kafkalab.fixtures import KafkaLab
-from tests.support import free_port
+from tests.support import eventually, free_port
 
 Write = Callable[..., str]
 
@@ -87,10 +88,15 @@ def test_verify_finds_what_somebody_changed(
     resource = ConfigResource(ConfigResource.Type.TOPIC, results, incremental_configs=[compact])
     for altered in admin.incremental_alter_configs([resource]).values():
         altered.result(10)
-    capsys.readouterr()
 
-    assert run(["topics", "verify", "--config", config]) == 1
-    output = capsys.readouterr().out
+    def output_of_failure() -> str:
+        """Return what verify says once the brokers tell of both changes."""
+        capsys.readouterr()
+        code = run(["topics", "verify", "--config", config])
+        told = capsys.readouterr().out
+        return told if code == 1 and "compact" in told and "has 6" in told else ""
+
+    output = eventually(output_of_failure)
     assert f"{results}: 3 partitions, but an event topic has 6" in output
     assert f"{results}: cleanup.policy is compact, must be delete" in output
 
@@ -136,7 +142,10 @@ def test_on_the_embedded_broker_it_says_that_topics_appear_by_themselves(
 
 
 @pytest.mark.parametrize("command", [[], ["verify"], ["create", "--wait", "0.3"]])
-def test_without_a_broker_it_says_so(command: list[str], write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_broker_it_says_so(
+    command: list[str], write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_REACH_LIMIT_S", 0.3)
     address = f"127.0.0.1:{free_port()}"
     config = write(address)
     args = ["topics", *command, "--config", config]

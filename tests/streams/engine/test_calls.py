@@ -60,7 +60,7 @@ async def test_a_call_goes_on_when_its_item_is_cut_and_holds_its_slot() -> None:
 
     assert (AT in calls, model.ends) == (True, 0)
 
-    await asyncio.sleep(1)
+    await asyncio.sleep(1.1)
 
     assert (calls.kept, model.ends) == (1, 1)
 
@@ -71,7 +71,7 @@ async def test_the_redelivered_event_takes_the_kept_answer() -> None:
     task = run(calls, model)
     await settled()
     await abandon(calls, task)
-    await asyncio.sleep(1)
+    await asyncio.sleep(1.1)
 
     assert await run(calls, model) == "answer 1"
     assert (model.calls, calls.kept) == (1, 0)
@@ -95,7 +95,7 @@ async def test_an_event_at_the_same_offset_of_a_recreated_topic_gets_its_own_cal
     task = run(calls, model)
     await settled()
     await abandon(calls, task)
-    await asyncio.sleep(1)
+    await asyncio.sleep(1.1)
 
     assert await run(calls, model, AT._replace(timestamp_ms=2000)) == "answer 2"
 

@@ -193,6 +193,8 @@ async def test_ready_counts_chains_not_items() -> None:
 
     assert bench.dispatcher.ready("standard") == 2
 
+    await bench.idle()
+
 
 async def test_forgetting_drops_everything_that_has_not_started_and_nothing_else() -> None:
     bench = Bench(a_second, slots=2)
@@ -249,3 +251,13 @@ async def test_a_fault_is_told_and_frees_slot_and_chain() -> None:
     assert bench.ended == [1]
     with pytest.raises(RuntimeError):
         await task
+
+
+async def test_an_item_that_is_cut_before_its_first_step_gives_back_slot_and_chain() -> None:
+    bench = Bench(a_second)
+    first = make_item(0, "a")
+    bench.add(first, make_item(1, "a"))
+    bench.dispatcher.running[first].cancel()
+    await bench.idle()
+
+    assert bench.ended == [1]

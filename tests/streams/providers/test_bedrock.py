@@ -196,3 +196,13 @@ def test_sampling_settings_are_sent_only_when_set(lab: StubLab) -> None:
     assert "system" not in plain
     assert chosen["inferenceConfig"] == {"maxTokens": 512, "temperature": 0.0, "stopSequences": ["END"]}
     assert chosen["system"] == [{"text": "Be brief."}]
+
+
+@pytest.mark.parametrize("token", [b"a\nb", b"\xff", b"with space"])
+async def test_a_token_that_no_header_can_carry_is_a_config_error(token: bytes) -> None:
+    provider = Bedrock(BedrockProvider(kind="bedrock", region="us-east-1"), bearer_token=token)
+
+    with pytest.raises(ConfigError, match="bearer token"):
+        await provider.start()
+
+    await provider.aclose()

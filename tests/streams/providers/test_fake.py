@@ -92,7 +92,7 @@ async def test_a_script_can_be_a_file(lab: FakeLab, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("step", "named"),
     [
-        ({"eror": "throttled"}, "step 1, eror"),
+        ({"fault": "throttled"}, "step 1, fault"),
         ({"error": "hunger"}, "step 1, error"),
         ({"probability": 2}, "step 1, probability"),
     ],

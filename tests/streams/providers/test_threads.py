@@ -21,8 +21,8 @@ def test_it_runs_at_most_its_size_at_a_time(pool: DaemonPool) -> None:
     gate = threading.Event()
     futures = [pool.submit(gate.wait) for _ in range(5)]
 
-    eventually(lambda: pool.busy == 2)
-    assert sum(future.running() for future in futures) == 2
+    eventually(lambda: sum(future.running() for future in futures) == 2)
+    assert pool.busy == 2
 
     gate.set()
     assert [future.result(5) for future in futures] == [True] * 5

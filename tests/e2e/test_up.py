@@ -1,0 +1,77 @@
+"""`penstock up` on its embedded broker, with the other commands in a second terminal."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateways.cli.marked import VARIABLE, new_mark, pids_with
+from tests.support import ROOT, ChildProcess, eventually
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """Give a mark that every process inherits; none is left at the end."""
+    made = new_mark()
+    yield made
+    eventually(lambda: not pids_with(made), 15)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give a folder with the working example in it."""
+    (tmp_path / "penstock.yaml").write_bytes((ROOT / "penstock.yaml").read_bytes())
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    return tmp_path
+
+
+def command(folder: Path, mark: str, *args: str) -> ChildProcess:
+    return ChildProcess("gateways.cli", *args, cwd=folder, env={VARIABLE: mark, "PYTHONPATH": str(ROOT)})
+
+
+def test_send_and_tail_in_other_terminals_need_no_copying(folder: Path, mark: str) -> None:
+    with command(folder, mark, "up", "--port", "0") as up:
+        up.wait_for("Ctrl-C ends everything", 60)
+        with command(folder, mark, "send", "--source", "support", "--count", "5") as send:
+            assert send.wait(30) == 0, send.output
+        with command(folder, mark, "tail", "results", "--from-beginning", "--count", "5") as tail:
+            assert tail.wait(30) == 0, tail.output
+            assert tail.output.count("  result (attempt 1") == 5
+        up.signal(signal.SIGINT)
+
+        assert up.wait(30) == 0, up.output
+        assert up.output.endswith("stopped\n")
+
+
+def test_a_program_that_dies_ends_everything_and_is_named(folder: Path, mark: str) -> None:
+    with command(folder, mark, "up", "--port", "0") as up:
+        up.wait_for("Ctrl-C ends everything", 60)
+        worker = eventually(lambda: [pid for pid in pids_with(mark) if is_worker(pid)])[0]
+        os.kill(worker, signal.SIGKILL)
+
+        assert up.wait(40) == 1
+        assert re.search(r"worker ended with exit code -9; its last lines:", up.output)
+
+
+def is_worker(pid: int) -> bool:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return words[1:4] == [b"-m", b"streams", b"worker"]
+
+
+def test_kill_9_of_up_leaves_nothing_and_its_state_is_stale(folder: Path, mark: str) -> None:
+    with command(folder, mark, "up", "--port", "0") as up:
+        up.wait_for("Ctrl-C ends everything", 60)
+        published = json.loads((folder / "build/up.json").read_text())
+        up.signal(signal.SIGKILL)
+        up.wait(5)
+        eventually(lambda: not pids_with(mark), 10)
+    with command(folder, mark, "send", "--source", "support", "--url", published["url"]) as send:
+        assert send.wait(30) != 0
+        assert "using the running" not in send.output
+        assert "PENSTOCK_SECRET_SUPPORT" in send.output

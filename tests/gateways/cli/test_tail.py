@@ -1,0 +1,118 @@
+"""Tests of `penstock tail` and its reader."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from confluent_kafka import Producer
+
+from contracts.errors import LogUnavailable
+from contracts.settings import KafkaSettings, build, parse
+from gateways.cli.main import run
+from gateways.cli.reading import TopicReader
+from gateways.cli.tail import topics_of
+from producers.embedded import EmbeddedBroker
+from tests.gateways.cli.records import result
+from tests.gateways.cli.settings import SMALL, write
+from tests.support import ChildProcess
+
+
+@pytest.fixture
+def prefix(embedded_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Give a topic prefix of this test's own, and point the configuration at the embedded broker."""
+    name = f"tail-{time.monotonic_ns()}"
+    monkeypatch.setenv("PENSTOCK_KAFKA__BOOTSTRAP_SERVERS", embedded_broker.bootstrap)
+    monkeypatch.setenv("PENSTOCK_KAFKA__EMBEDDED", "true")
+    monkeypatch.setenv("PENSTOCK_KAFKA__TOPIC_PREFIX", name)
+    return name
+
+
+def produce(broker: EmbeddedBroker, prefix: str, *ids: str) -> None:
+    producer = Producer({"bootstrap.servers": broker.bootstrap})
+    for event_id in ids:
+        record = result(f"summary of {event_id}", event_id)
+        headers: list[tuple[str, str | bytes | None]] = [*record.headers]
+        producer.produce(f"{prefix}.results.v1", record.value, headers=headers)
+    assert producer.flush(10) == 0
+
+
+def test_result_topics_of_routes_are_read_too() -> None:
+    settings = build(
+        parse(SMALL.replace("model: default\n", "model: default\n    output_topic: own.v1\n"), "x"), {}, Path()
+    )
+
+    assert topics_of("results", settings) == ["penstock.results.v1", "own.v1"]
+    assert topics_of("dead-letters", settings) == ["penstock.dead-letters.v1"]
+    assert topics_of("events", settings)[0] == "penstock.events.interactive.v1"
+
+
+def test_no_broker_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateways.cli.reading.METADATA_LIMIT_S", 0.2)
+    reader = TopicReader(KafkaSettings(bootstrap_servers=("127.0.0.1:1",)), ["x"], from_beginning=True)
+
+    with pytest.raises(LogUnavailable, match=r"no Kafka broker answers at 127\.0\.0\.1:1"):
+        reader.start()
+
+
+@pytest.mark.embedded
+def test_no_follow_shows_what_is_there_and_ends(
+    embedded_broker: EmbeddedBroker, prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    produce(embedded_broker, prefix, "e-1", "e-2")
+
+    code = run(["tail", "results", "--no-follow", "--config", str(write(tmp_path))])
+
+    assert code == 0
+    assert sorted(line.strip() for line in capsys.readouterr().out.splitlines() if "summary" in line) == [
+        "summary of e-1",
+        "summary of e-2",
+    ]
+
+
+@pytest.mark.embedded
+def test_count_ends_after_so_many(
+    embedded_broker: EmbeddedBroker, prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    produce(embedded_broker, prefix, "e-1", "e-2", "e-3")
+
+    run(["tail", "results", "--from-beginning", "--count", "2", "--json", "--config", str(write(tmp_path))])
+
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.embedded
+@pytest.mark.usefixtures("prefix")
+def test_an_empty_topic_is_read_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tail", "dead-letters", "--no-follow", "--config", str(write(tmp_path))]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.embedded
+def test_following_shows_new_records_and_ctrl_c_is_clean(
+    embedded_broker: EmbeddedBroker, prefix: str, tmp_path: Path
+) -> None:
+    args = ("gateways.cli", "tail", "results", "--from-beginning", "--config", str(write(tmp_path)))
+    with ChildProcess(*args, env=dict(os.environ)) as tailing:
+        produce(embedded_broker, prefix, "e-1")
+        tailing.wait_for("summary of e-1")
+        produce(embedded_broker, prefix, "e-2")
+        tailing.wait_for("summary of e-2")
+        tailing.signal(signal.SIGINT)
+
+        assert tailing.wait(10) == 130
+        assert "Traceback" not in tailing.output
+
+
+@pytest.mark.embedded
+def test_a_topic_that_does_not_exist_is_named(embedded_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = KafkaSettings(bootstrap_servers=(embedded_broker.bootstrap,))
+    # A real broker says so by itself; the embedded one makes every topic that is asked for.
+    unknown = SimpleNamespace(error="unknown", partitions={})
+    reader = TopicReader(kafka, ["x"], from_beginning=True)
+    monkeypatch.setattr(reader, "_metadata", lambda _topic: SimpleNamespace(topics={"x": unknown}))
+
+    with pytest.raises(LogUnavailable, match="topic x does not exist; `penstock topics create` makes it"):
+        reader.start()

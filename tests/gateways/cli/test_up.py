@@ -1,0 +1,47 @@
+"""Tests of `penstock up` that need no Kafka; tests/e2e runs the whole."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from gateways.cli import running
+from gateways.cli.main import run
+from tests.gateways.cli.settings import write
+
+
+def test_a_port_that_is_taken_names_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        code = run(["up", "--port", str(port), "--config", str(write(tmp_path))])
+
+    assert code == 1
+    said = capsys.readouterr().err
+    assert f"port {port} of 127.0.0.1: Address already in use; choose another one with --port" in said
+
+
+def test_a_second_up_is_refused_before_it_starts_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with running.claimed():
+        code = run(["up", "--port", "0", "--config", str(write(tmp_path))])
+
+    assert code == 1
+    assert "is running already in this folder" in capsys.readouterr().err
+    assert not list(tmp_path.glob("build/up/*.log"))
+
+
+def test_a_wrong_configuration_is_told_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "penstock.yaml").write_text("version: 2\n")
+
+    assert run(["up", "--config", str(tmp_path / "penstock.yaml")]) == 2
+    assert f"{tmp_path}/penstock.yaml:1: version" in capsys.readouterr().err

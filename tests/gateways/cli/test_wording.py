@@ -1,0 +1,73 @@
+"""Tests of gateways/cli/wording.py: what people read."""
+
+import json
+
+import pytest
+
+from contracts.codec import encode_event
+from gateways.cli.reading import Read
+from gateways.cli.wording import as_json, headline, line
+from tests.gateways.cli.records import AT_MS, event, letter, marker, result
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        ("plain text", "plain text"),
+        ({"summary": "It broke.", "label": "bug"}, "[label: bug] It broke."),
+        ({"summary": "It broke.", "key_facts": ["a"]}, "It broke."),
+        ({"other": 1}, '{"other": 1}'),
+        ([1, 2], "[1, 2]"),
+        (None, "null"),
+    ],
+)
+def test_the_headline_is_what_a_person_wants_to_read(output: object, text: str) -> None:
+    assert headline(output) == text
+
+
+def test_a_result_line_names_event_attempt_and_model() -> None:
+    assert line("results", result({"summary": "It broke.", "label": "bug"}, attempts=3)) == (
+        "08:00:00  github  com.github.issues  e-1  result (attempt 3, 0.25 s, embedded/extract-v1)\n"
+        "    [label: bug] It broke."
+    )
+
+
+def test_a_marker_line_names_the_reason() -> None:
+    assert line("results", marker()) == (
+        "08:00:00  github  com.github.issues  e-1  dead letter: undecodable (attempts: 0)\n    not JSON"
+    )
+
+
+def test_a_dead_letter_line_says_where_the_original_lies() -> None:
+    assert line("dead-letters", letter()) == (
+        "08:00:00  github  com.github.issues  e-1  undecodable "
+        "(poison, route triage, attempts: 0, from penstock.events.standard.v1/1/5)\n    not JSON"
+    )
+
+
+def test_an_event_line_names_its_key() -> None:
+    record = Read("penstock.events.standard.v1", 1, 5, AT_MS, b"acme", b'{"a": 1}', [*encode_event(event())])
+
+    assert line("events", record) == "08:00:00  github  com.github.issues  e-1  key acme, 8 bytes"
+
+
+@pytest.mark.parametrize("kind", ["results", "dead-letters", "events"])
+def test_a_foreign_record_is_shown_as_not_readable(kind: str) -> None:
+    shown = line(kind, Read("t", 0, 7, AT_MS, None, b"x", []))
+
+    assert shown.startswith("08:00:00  t/0/7  not readable: ")
+
+
+def test_text_from_outside_cannot_control_the_terminal() -> None:
+    shown = line("results", result("red \x1b[31m and \x9b31m and \x07 bell"))
+
+    assert not set(shown) & {"\x1b", "\x9b", "\x07"}
+
+
+def test_json_lines_carry_headers_and_the_parsed_value() -> None:
+    document = json.loads(as_json(letter()))
+
+    assert document["topic"] == "penstock.dead-letters.v1"
+    assert document["key"] == "k"
+    assert document["value"] == "{"
+    assert document["headers"]["ce_id"] == "e-1"

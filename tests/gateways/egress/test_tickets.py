@@ -1,0 +1,70 @@
+"""Result tickets."""
+
+import pytest
+from itsdangerous import URLSafeSerializer
+from structlog.testing import capture_logs
+
+from contracts.codec import Position
+from contracts.errors import ConfigError, UnknownResult
+from contracts.settings import SecretRef
+from gateways.egress.tickets import Ticket, Tickets
+
+POSITION = Position("penstock.events.bulk.v1", 3, 2**40, 1_700_000_000_000)
+
+
+def _tickets(monkeypatch: pytest.MonkeyPatch, secret: str = "t" * 32) -> Tickets:
+    monkeypatch.setenv("TEST_TICKET_SECRET", secret)
+    return Tickets(SecretRef("env:TEST_TICKET_SECRET"))
+
+
+@pytest.mark.parametrize("event_id", ["e1", "a/b c\u00fc%&?#", "x" * 256])
+def test_a_ticket_gives_back_what_it_was_issued_for(event_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = _tickets(monkeypatch).issue("crm", event_id, POSITION)
+
+    assert _tickets(monkeypatch).read(text) == Ticket("crm", event_id, POSITION)
+    assert text.isascii()
+    assert not set(text) & set("/?&#% ")
+
+
+def test_a_changed_ticket_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    tickets = _tickets(monkeypatch)
+    text = tickets.issue("crm", "e1", POSITION)
+    for at in range(len(text)):
+        with pytest.raises(UnknownResult):
+            tickets.read(text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :] if at < len(text) - 1 else text[:-1])
+
+
+def test_a_ticket_of_another_key_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = _tickets(monkeypatch, "u" * 32).issue("crm", "e1", POSITION)
+
+    with pytest.raises(UnknownResult):
+        _tickets(monkeypatch).read(text)
+
+
+@pytest.mark.parametrize("payload", [{}, [], ["crm"], "text", None])
+def test_a_signed_text_that_is_no_ticket_is_unknown(payload: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    tickets = _tickets(monkeypatch)
+    serializer: URLSafeSerializer = tickets._serializer
+
+    with pytest.raises(UnknownResult):
+        tickets.read(serializer.dumps(payload))
+
+
+@pytest.mark.parametrize("text", ["", ".", "a.b", ".a.b", "\u00fc", "\x00", "." + "A" * 2000, "x" * 100_000])
+def test_any_other_text_is_unknown(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownResult):
+        _tickets(monkeypatch).read(text)
+
+
+def test_a_short_secret_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"gateway.ticket_secret.*needs 32"):
+        _tickets(monkeypatch, "t" * 31)
+
+
+def test_without_a_secret_a_random_one_is_used_and_said_so() -> None:
+    with capture_logs() as lines:
+        text = Tickets(None).issue("crm", "e1", POSITION)
+
+    assert lines[0]["log_level"] == "warning"
+    with pytest.raises(UnknownResult):
+        Tickets(None).read(text)

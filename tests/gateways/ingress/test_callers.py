@@ -1,0 +1,78 @@
+"""API keys: who calls and what it may do."""
+
+import pytest
+
+from contracts.errors import ConfigError, Forbidden, InvalidPayload, Unauthenticated
+from contracts.settings import ApiKey
+from gateways.ingress.callers import Caller, Callers
+
+GOOD = "k" * 16
+
+
+def _callers(monkeypatch: pytest.MonkeyPatch, *keys: str) -> Callers:
+    for index, key in enumerate(keys):
+        monkeypatch.setenv(f"TEST_KEY_{index}", key)
+    return Callers([ApiKey.model_validate({"id": f"c{n}", "key": f"env:TEST_KEY_{n}"}) for n in range(len(keys))])
+
+
+def test_a_key_names_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    callers = _callers(monkeypatch, GOOD, "j" * 20)
+
+    assert callers.authenticate([(b"authorization", b"Bearer " + b"j" * 20)]).id == "c1"
+    assert callers.authenticate([(b"authorization", b"bearer  " + GOOD.encode())]).id == "c0"
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"Bearer", b"Bearer ", b"Basic " + b"k" * 16, b"Bearer " + b"k" * 15, b"Bearer " + b"k" * 17, b"Bearer \xff"]
+)
+def test_any_other_value_is_unauthenticated(value: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Unauthenticated):
+        _callers(monkeypatch, GOOD).authenticate([(b"authorization", value)])
+
+
+def test_without_any_key_nobody_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Unauthenticated):
+        _callers(monkeypatch).authenticate([(b"authorization", b"Bearer x")])
+
+
+def test_two_authorization_headers_are_ambiguous(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = (b"authorization", b"Bearer " + GOOD.encode())
+    with pytest.raises(InvalidPayload):
+        _callers(monkeypatch, GOOD).authenticate([line, line])
+
+
+@pytest.mark.parametrize("key", ["k" * 15, "k" * 15 + " ", "k" * 15 + "\u00fc", ""])
+def test_a_weak_key_is_refused_at_start(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"gateway.api_keys\[0\] \(c0\)"):
+        _callers(monkeypatch, key)
+
+
+def test_one_value_for_two_keys_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="two keys"):
+        _callers(monkeypatch, GOOD, GOOD)
+
+
+@pytest.mark.parametrize(("source", "is_allowed"), [("crm", True), ("crm/eu", True), ("crm2", False), ("x", False), ("CRM", False)])
+def test_a_caller_may_claim_its_own_name_and_what_is_under_it(source: str, is_allowed: bool) -> None:
+    caller = Caller("crm", (), ("standard",))
+    if is_allowed:
+        caller.check_source(source)
+    else:
+        with pytest.raises(Forbidden):
+            caller.check_source(source)
+
+
+def test_configured_sources_replace_its_own_name() -> None:
+    caller = Caller("crm", ("shop/*",), ("standard",))
+    caller.check_source("shop/1")
+
+    with pytest.raises(Forbidden):
+        caller.check_source("crm")
+
+
+def test_the_lane_is_the_wanted_one_or_standard_or_the_first() -> None:
+    assert Caller("a", (), ("interactive", "standard")).choose_lane(None) == "standard"
+    assert Caller("a", (), ("bulk",)).choose_lane(None) == "bulk"
+    assert Caller("a", (), ("bulk", "standard")).choose_lane("bulk") == "bulk"
+    with pytest.raises(Forbidden):
+        Caller("a", (), ("bulk",)).choose_lane("interactive")

@@ -1,0 +1,103 @@
+"""The process: address, signals, an orderly end."""
+
+import http.client
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import ConfigError
+from contracts.settings import Settings
+from gateways.app import run_gateway
+from gateways.server import listen
+from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, SECRET, TICKET_SECRET, github_headers
+from tests.support import ChildProcess, eventually
+
+BODY = b'{"repository":{"full_name":"a/b"}}'
+
+
+@contextmanager
+def running(tmp_path: Path, *options: str) -> Iterator[tuple[ChildProcess, int]]:
+    """Run a gateway; give the process and its port."""
+    port_file = tmp_path / "port"
+    env = {
+        "TEST_SECRET": SECRET.decode(),
+        "TEST_API_KEY": API_KEY,
+        "TEST_OTHER_API_KEY": OTHER_API_KEY,
+        "TEST_TICKET_SECRET": TICKET_SECRET,
+    }
+    with ChildProcess("tests.gateways.memory_gateway", str(port_file), *options, env=env) as child:
+        child.wait_for(r"listening on http://127\.0\.0\.1:\d+")
+        yield child, int(eventually(lambda: port_file.exists() and port_file.read_text(encoding="ascii")))
+
+
+def post(port: int) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("POST", "/webhooks/github", BODY, github_headers(BODY))
+    return connection
+
+
+def ask(port: int, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def test_a_request_in_progress_at_sigterm_gets_its_202(tmp_path: Path) -> None:
+    with running(tmp_path, "--hold") as (child, port):
+        waiting = post(port)
+        eventually(lambda: b'penstock_producer' in ask(port, "/metrics")[1])
+        child.signal(signal.SIGTERM)
+        status, body = eventually(lambda: (answer := ask(port, "/readyz"))[0] == 503 and answer)
+        child.signal(signal.SIGUSR1)
+        response = waiting.getresponse()
+
+        assert json.loads(body)["reasons"] == ["shutting_down"]
+        assert response.status == 202
+        assert response.getheader("connection") == "close"
+        assert child.wait() == 0
+        waiting.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_gateway_ends_at_once_and_well(tmp_path: Path, number: signal.Signals) -> None:
+    with running(tmp_path) as (child, port):
+        idle = socket.create_connection(("127.0.0.1", port))
+        child.signal(number)
+
+        assert child.wait(3) == 0
+        assert "Traceback" not in child.output
+        idle.close()
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with running(tmp_path, "--hold") as (child, port):
+        waiting = post(port)
+        child.signal(signal.SIGTERM)
+        child.wait_for("gateway.stopping")
+        child.signal(signal.SIGTERM)
+
+        assert child.wait(3) == 128 + signal.SIGTERM
+        waiting.close()
+
+
+def test_a_taken_port_is_a_configuration_error_that_names_the_setting(_secrets: None) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        settings = Settings.model_validate(CONFIGURATION | {"gateway": CONFIGURATION["gateway"] | {"port": port}})
+
+        with pytest.raises(ConfigError, match=rf"gateway.port: cannot listen on 127.0.0.1:{port}"):
+            run_gateway(settings)
+
+
+def test_an_unusable_host_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="gateway.host"):
+        listen("no such host", 0)

@@ -1,0 +1,182 @@
+"""A whole worker but Kafka: engine, pipeline, settler, the in-memory producer, and a scripted provider."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from contracts.codec import Headers, Position, Record, decode_json, encode_event
+from contracts.envelope import Event
+from contracts.payloads import InferenceAnswer, InferenceRequest, InferenceResult, OutcomeMarker
+from contracts.settings import FakeProvider, ProducerSettings, Settings, build, parse
+from contracts.topics import Topics
+from producers.memory import MemoryProducer
+from streams.engine.engine import Engine, Limits
+from streams.engine.item import TP
+from streams.engine.ledger import Ledger
+from streams.engine.tenure import Tenure
+from streams.pipeline import Pipeline
+from streams.providers.base import Provider
+from streams.providers.fake import Fake
+from streams.settle import Settler
+from tests.streams.virtual_clock import now_at
+
+TOPICS = Topics("t")
+EVENTS = TOPICS.events("standard")
+APP_ID = "app"
+PARTITION = 2
+ROUTE: dict[str, Any] = {"name": "r", "prompt": {"system": "Be brief.", "user": "{{ text }}"}, "model": "m"}
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+def make_settings(*routes: Mapping[str, Any], model: Mapping[str, Any] | None = None) -> Settings:
+    """Return settings with these routes (changes to ROUTE; ROUTE itself when none is given)."""
+    document = {
+        "version": 1,
+        "kafka": {"topic_prefix": "t"},
+        "providers": {"p": {"kind": "fake"}},
+        "models": {"m": {"provider": "p", "model": "fake-1", **(model or {})}},
+        "routes": [{**ROUTE, **route} for route in routes or ({},)],
+    }
+    return build(parse(yaml.safe_dump(document), "test.yaml"), {}, Path())
+
+
+def event(number: int = 0, data: bytes = b'{"n": 1}', **changes: Any) -> Event:
+    """Return an event with an id of its own and the key `k`."""
+    fields: dict[str, Any] = {
+        "id": f"e{number}",
+        "source": "s",
+        "type": "t",
+        "extensions": {"partitionkey": "k"},
+        "datacontenttype": "application/json",
+    }
+    return Event(data=data, **{**fields, **changes})
+
+
+class Broken:
+    """A provider with a bug."""
+
+    name = "broken"
+
+    async def start(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+    async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
+        """Fail in a way that no provider should."""
+        message = f"unexpected {request.event_id}"
+        raise KeyError(message)
+
+    def stream(self, request: InferenceRequest) -> Any:
+        raise NotImplementedError
+
+
+class Bench:
+    """See the module; make it inside the running loop.
+
+    Attributes:
+        crashes: what would have ended the worker.
+    """
+
+    def __init__(
+        self,
+        script: Iterable[dict[str, Any]] = (),
+        settings: Settings | None = None,
+        *,
+        in_flight: int = 16,
+        provider: Provider | None = None,
+        limits: ProducerSettings | None = None,
+    ) -> None:
+        self.fake = Fake(FakeProvider(kind="fake", script=tuple(script)))
+        self.producer = MemoryProducer(limits)
+        self.pipeline = Pipeline(
+            settings or make_settings(), {"p": provider or self.fake}, Settler(self.producer, TOPICS, APP_ID)
+        )
+        self.crashes: list[BaseException] = []
+        self.engine = Engine(
+            self.pipeline,
+            Limits(in_flight, 1000, 1000, 10**8, 10_000),
+            ("standard",),
+            self.crashes.append,
+            self.pipeline.calls.keep,
+            self.pipeline.calls.drop,
+        )
+        self.tenure = Tenure(1)
+        self._offsets = itertools.count()
+
+    async def start(self) -> "Bench":
+        """Open producer and intake."""
+        await self.producer.start()
+        self.engine.prepare(self.tenure)
+        self.engine.begin(self.tenure, {TP(EVENTS, PARTITION): Ledger(0)})
+        return self
+
+    async def put(
+        self, key: bytes | None, value: bytes | None, headers: Headers, *, timestamp_ms: int | None = None
+    ) -> Position:
+        """Deliver one record."""
+        stamp_ms = int(now_at().timestamp() * 1000) if timestamp_ms is None else timestamp_ms
+        position = Position(EVENTS, PARTITION, next(self._offsets), stamp_ms)
+        assert await self.engine.submit(self.pipeline.item(position, key, value, headers, "standard"), 1)
+        return position
+
+    async def send(self, *events: Event) -> None:
+        """Deliver events."""
+        for one in events:
+            await self.put(one.key, one.data, encode_event(one))
+
+    async def idle(self, within_s: float = 7200) -> None:
+        """Return when every event has ended."""
+        async with asyncio.timeout(within_s):
+            while self.engine.held and not self.crashes:
+                await asyncio.sleep(0.01)
+
+    async def run(self, *events: Event) -> "Bench":
+        """Start, deliver, wait for the ends."""
+        await self.start()
+        await self.send(*events)
+        await self.idle()
+        return self
+
+    def on(self, topic: str) -> list[Record]:
+        """Return the records of a topic."""
+        return [record for record in self.producer.records if record.topic == topic]
+
+    @property
+    def terminals(self) -> list[Record]:
+        """Return the terminal records."""
+        return self.on(TOPICS.results)
+
+    @property
+    def letters(self) -> list[Record]:
+        """Return the dead letters."""
+        return self.on(TOPICS.dead_letters)
+
+    @property
+    def committed(self) -> int:
+        """Return the commit point."""
+        return self.engine.commits()[TP(EVENTS, PARTITION)][0]
+
+    def result(self) -> InferenceResult:
+        """Return the only terminal record, a result."""
+        (record,) = self.terminals
+        return decode_json(record.value, InferenceResult)
+
+    def marker(self) -> OutcomeMarker:
+        """Return the only terminal record, a marker."""
+        (record,) = self.terminals
+        return decode_json(record.value, OutcomeMarker)
+
+
+def headers_of(record: Record) -> dict[str, bytes]:
+    """Return a record's headers; the last wins."""
+    return dict(record.headers)
+
+
+def ids_of(records: Iterable[Record]) -> list[str]:
+    """Return the ids of the events that terminal records are about."""
+    return [json.loads(record.value)["event_id"] for record in records]
