@@ -16,6 +16,8 @@ MAX_HEADER_BYTES = 32 * 1024
 _SERVER_ERROR = 500
 _CLIENT_ERROR = 400
 _MAX_LOGGED_PATH = 200
+# ASGI says 1.0, granian says 1.
+_HTTP_1_0 = frozenset({"1.0", "1"})
 
 _log = logger("gateway")
 
@@ -57,20 +59,15 @@ class Api:
         label = endpoint.name if endpoint else "unknown"
         HTTP_REQUESTS.labels(label, str(response.status)).inc()
         HTTP_DURATION.labels(label).observe(duration_s)
-        if response.status >= _CLIENT_ERROR or (endpoint is not None and endpoint.is_logged):
+        logged = endpoint.logged if endpoint else "refused"
+        if logged == "all" or (logged == "refused" and response.status >= _CLIENT_ERROR):
             _log_exchange(request, response, duration_s)
 
     async def _answer(self, request: Request) -> tuple[Endpoint | None, Response]:
-        refusal = _unfit(request)
-        if refusal is not None:
-            return None, refusal
-        if request.path in {b"", b"*"}:
-            # CONNECT and OPTIONS * name no path.
-            return None, _refused(request, MethodNotAllowed(("GET", "HEAD", "POST")))
         found = find(request.path)
-        if found is None:
-            request.notes["reason"] = "not_found"
-            return None, problem(404, "not_found", "no such path")
+        refusal = _unfit(request)
+        if refusal is not None or found is None:
+            return None, refusal or _nowhere(request)
         endpoint, parameter = found
         if request.method not in endpoint.allow:
             return endpoint, _refused(request, MethodNotAllowed(endpoint.allow))
@@ -91,11 +88,19 @@ def _unfit(request: Request) -> Response | None:
         refusal = problem(414, "url_too_long", closes=True)
     elif sum(len(name) + len(value) for name, value in request.headers) > MAX_HEADER_BYTES:
         refusal = problem(431, "headers_too_large", closes=True)
-    elif len(hosts) > 1 or (not request.http_version.startswith("1.0") and hosts in ([], [b""])):
+    elif len(hosts) > 1 or (request.http_version not in _HTTP_1_0 and hosts in ([], [b""])):
         refusal = problem(400, "host_invalid", "one Host header is needed", closes=True)
     if refusal is not None:
         request.notes["reason"] = "unfit"
     return refusal
+
+
+def _nowhere(request: Request) -> Response:
+    if request.path in {b"", b"*"}:
+        # CONNECT and OPTIONS * name no path.
+        return _refused(request, MethodNotAllowed(("GET", "HEAD", "POST")))
+    request.notes["reason"] = "not_found"
+    return problem(404, "not_found", "no such path")
 
 
 def _refused(request: Request, error: PenstockError) -> Response:

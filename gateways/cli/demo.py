@@ -15,7 +15,6 @@ from rich.console import Console
 
 from contracts.settings import Settings, environment, load
 from contracts.settings.environ import PREFIX
-from contracts.settings.load import DEFAULT_FILE
 from gateways.cli import demo_show, programs, throwaway
 from gateways.cli.demo_http import fail_first, get, post
 from gateways.cli.demo_outcomes import Ledger, Sent, verdict
@@ -51,7 +50,7 @@ def demo(ctx: click.Context, config: Path | None, seed: int, logs: Path | None) 
     webhooks (one of them forged, one broken, one whose model call fails twice), waits for the outcome of each, shows
     them, and stops everything. Needs neither Docker nor Java nor a network.
     """
-    file = _configuration(config)
+    file = programs.configuration(config)
     out = demo_show.console()
     with _folder(logs) as folder:
         out.print(f"Penstock demo: {file}, logs in {folder}", soft_wrap=True)
@@ -64,14 +63,6 @@ def demo(ctx: click.Context, config: Path | None, seed: int, logs: Path | None) 
             message = f"the demo did not show what it should; logs: {folder}"
             raise click.ClickException(message)
     ctx.exit(0)
-
-
-def _configuration(config: Path | None) -> Path:
-    """Return the file asked for, or ./penstock.yaml, or the one of the checkout that this code stands in."""
-    if config is not None:
-        return config
-    checkout = Path(__file__).resolve().parents[2] / DEFAULT_FILE
-    return checkout if checkout.is_file() and not Path(DEFAULT_FILE).is_file() else Path(DEFAULT_FILE)
 
 
 @contextlib.contextmanager
@@ -131,7 +122,7 @@ def _start(out: Console, stack: Stack, file: Path, environ: dict[str, str]) -> t
     story(settings, 0)
     stack.lend(tied)
     stack.start(programs.gateway(file, 0))
-    stack.start(programs.worker(file))
+    stack.start(programs.worker(file, stack.folder))
     ports |= {name: _ready(out, stack, name) for name in (programs.GATEWAY, programs.WORKER)}
     return settings, ports
 

@@ -68,7 +68,10 @@ def _row(one: Sent) -> tuple[Text, Text, Text, str, str]:
 
 def next_steps(name: str) -> str:
     """Return what to try now; `name` is how this program is called."""
-    return "\n".join(["Where to go next:", *(f"  {command.format(name=name):52} {why}" for command, why in NEXT)])
+    commands = [command.format(name=name) for command, _ in NEXT]
+    width = max(map(len, commands))
+    lines = (f"  {command:{width}}  {why}" for command, (_, why) in zip(commands, NEXT, strict=True))
+    return "\n".join(["Where to go next:", *lines])
 
 
 def shortened(text: str) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from contracts.settings import Settings
+from contracts.settings.load import DEFAULT_FILE
 from contracts.topics import Topics
 from gateways.cli.stack import Program
 
@@ -12,6 +13,14 @@ BROKER = "broker"
 STUB = "fm-stub"
 GATEWAY = "gateway"
 WORKER = "worker"
+
+
+def configuration(config: Path | None) -> Path:
+    """Return the file asked for, or ./penstock.yaml, or the one of the checkout that this code stands in."""
+    if config is not None:
+        return config
+    checkout = Path(__file__).resolve().parents[2] / DEFAULT_FILE
+    return checkout if checkout.is_file() and not Path(DEFAULT_FILE).is_file() else Path(DEFAULT_FILE)
 
 
 def broker(settings: Settings) -> Program:
@@ -34,11 +43,10 @@ def gateway(config: Path, port: int) -> Program:
     )
 
 
-def worker(config: Path) -> Program:
-    """Return a worker."""
-    return Program(
-        WORKER, ("streams", "worker", "--config", str(config)), environ={"PENSTOCK_WORKER__HEALTH_PORT": "0"}
-    )
+def worker(config: Path, folder: Path) -> Program:
+    """Return a worker; Faust makes a data folder even when there is nothing to put into it: below `folder`."""
+    environ = {"PENSTOCK_WORKER__HEALTH_PORT": "0", "APP_DATADIR": str(folder / "faust")}
+    return Program(WORKER, ("streams", "worker", "--config", str(config)), environ=environ)
 
 
 def embedded_kafka(port: int) -> dict[str, str]:

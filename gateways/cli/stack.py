@@ -60,7 +60,7 @@ class Stack:
     """
 
     def __init__(self, folder: Path, environ: Mapping[str, str], grace_s: float) -> None:
-        self._folder = folder
+        self.folder = folder
         self._environ = dict(environ)
         self._grace_s = grace_s
         self._running: dict[str, tuple[Program, GuardedProcess]] = {}
@@ -91,7 +91,7 @@ class Stack:
         self._port_file(program.name).unlink(missing_ok=True)
         args = (sys.executable, "-m", *program.args, "--port-file", str(self._port_file(program.name)))
         environ = self._environ | dict(program.environ) | {"PYTHONUNBUFFERED": "1"}
-        process = GuardedProcess(args, environ, self._folder / f"{program.name}.log")
+        process = GuardedProcess(args, environ, self.folder / f"{program.name}.log")
         self._running[program.name] = (program, process)
 
     def wait_ready(self, name: str, limit_s: float = READY_LIMIT_S) -> int:
@@ -136,7 +136,7 @@ class Stack:
             self._running.clear()
 
     def _port_file(self, name: str) -> Path:
-        return self._folder / f"{name}.port"
+        return self.folder / f"{name}.port"
 
     def _port(self, name: str) -> int:
         with contextlib.suppress(OSError, ValueError):

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from contracts.settings import Settings, environment, load
-from contracts.settings.load import DEFAULT_FILE
+from contracts.settings.environ import overrides
 from gateways.cli import programs, running, throwaway
 from gateways.cli.stack import Stack
 
@@ -37,7 +37,8 @@ def up(kafka: str | None, port: int | None, config: Path | None) -> None:
       penstock up
       penstock up --kafka localhost:9092 --port 9000
     """  # noqa: D301 - click's \b
-    file = Path(config or environment().get("PENSTOCK_CONFIG") or DEFAULT_FILE)
+    named = config or environment().get("PENSTOCK_CONFIG")
+    file = programs.configuration(Path(named) if named else None)
     settings = load(file)
     port = settings.gateway.port if port is None else port
     _check_free(settings.gateway.host, port)
@@ -48,13 +49,20 @@ def up(kafka: str | None, port: int | None, config: Path | None) -> None:
             connection = _connect(stack, kafka, file, settings)
             stack.lend(connection)
             stack.start(programs.gateway(file, port))
-            stack.start(programs.worker(file))
+            stack.start(programs.worker(file, FOLDER))
             url = f"http://127.0.0.1:{stack.wait_ready(programs.GATEWAY)}"
             stack.wait_ready(programs.WORKER)
-            running.publish(state, {**made_up, **connection, "PENSTOCK_CONFIG": str(file.resolve())}, url)
-            click.echo(_welcome(url, connection, settings))
+            # Own secrets of this terminal's user stay out of the file.
+            lent = {**settings_of_environment(), **made_up, **connection, "PENSTOCK_CONFIG": str(file.resolve())}
+            running.publish(state, lent, url)
+            click.echo(_welcome(file, url, connection, settings))
             _watch(stack)
     click.echo("stopped")
+
+
+def settings_of_environment() -> dict[str, str]:
+    """Return the variables by which this terminal overrides settings."""
+    return dict(overrides(environment()).values())
 
 
 def _connect(stack: Stack, kafka: str | None, file: Path, settings: Settings) -> dict[str, str]:
@@ -89,12 +97,13 @@ def _check_free(host: str, port: int) -> None:
             raise click.ClickException(message) from error
 
 
-def _welcome(url: str, connection: dict[str, str], settings: Settings) -> str:
+def _welcome(file: Path, url: str, connection: dict[str, str], settings: Settings) -> str:
     name = running.command_name()
     source = next(iter(settings.sources), "SOURCE")
     return f"""
 gateway   {url}   (webhooks: {url}/webhooks/<source>; sources: {", ".join(settings.sources) or "none"})
 kafka     {connection["PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"]}
+config    {file}
 logs      {FOLDER}/*.log
 
 In other terminals, in this folder:

@@ -37,6 +37,8 @@ def reader_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
         # Requests queue behind a waiting fetch on the same connection: metadata would take half a second each.
         "fetch.wait.max.ms": 100,
         "log.connection.close": False,
+        # Critical ones only: while brokers are away the client writes dozens of lines a second; we say it once.
+        "log_level": 2,
         "logger": logging.getLogger("penstock.gateway.reader"),
     }
 

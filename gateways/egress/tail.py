@@ -58,6 +58,7 @@ class Tail:
         self._caught_up: frozenset[Place] = frozenset()
         self._is_reachable = False
         self._has_looked = False
+        self._is_warned = False
 
     def start(self) -> None:
         """Start the thread; returns at once also while the brokers are away."""
@@ -117,16 +118,18 @@ class Tail:
     def _refresh(self, consumer: Consumer) -> None:
         """Ask for the topics' partitions, which also tells whether the brokers are there, and follow new ones."""
         try:
-            places = [(topic, p) for topic in self._topics for p in partitions_of(consumer, topic, _CALL_TIMEOUT_S)]
+            found = {topic: partitions_of(consumer, topic, _CALL_TIMEOUT_S) for topic in self._topics}
+            places = [(topic, partition) for topic, partitions in found.items() for partition in partitions]
             self._add(consumer, [place for place in places if place not in self._covered_from_ms])
         except (LogUnavailable, KafkaException) as error:
-            if self._is_reachable or not self._has_looked:
+            if not self._is_warned:
                 _log.warning("results.log_unavailable", error=str(error))
-            self._is_reachable = False
+            self._is_reachable, self._is_warned = False, True
             self._refresh_at_s = time.monotonic() + _RETRY_S
             return
-        self._is_reachable = self._has_looked = True
-        self._refresh_at_s = time.monotonic() + _REFRESH_S
+        self._is_reachable, self._has_looked, self._is_warned = True, True, False
+        # A topic that does not exist yet may get its first record any moment.
+        self._refresh_at_s = time.monotonic() + (_REFRESH_S if all(found.values()) else _RETRY_S)
 
     def _add(self, consumer: Consumer, places: Sequence[Place]) -> None:
         """Follow more partitions; all are looked up before the first is fetched."""

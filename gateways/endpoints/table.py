@@ -1,7 +1,7 @@
 """The one table of endpoints: routing, method checks and the OpenAPI document all come from it."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from gateways.asgi import Request, Response
 from gateways.endpoints import described
@@ -21,7 +21,7 @@ class Endpoint(NamedTuple):
         name: metric label and OpenAPI operation id.
         path: with at most one parameter in braces, as its last segment.
         operation: the OpenAPI operation object, without the operation id.
-        is_logged: a good answer gets a log line of its own, as what changes something does.
+        logged: which answers get a log line.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Endpoint(NamedTuple):
     path: str
     handler: Handler
     operation: dict[str, Any]
-    is_logged: bool = False
+    logged: Literal["all", "refused", "none"] = "refused"
 
     @property
     def allow(self) -> tuple[str, ...]:
@@ -38,11 +38,11 @@ class Endpoint(NamedTuple):
 
 
 ENDPOINTS = (
-    Endpoint("post_webhook", "POST", "/webhooks/{source}", post_webhook, described.POST_WEBHOOK, is_logged=True),
-    Endpoint("post_event", "POST", "/v1/events", post_event, described.POST_EVENT, is_logged=True),
+    Endpoint("post_webhook", "POST", "/webhooks/{source}", post_webhook, described.POST_WEBHOOK, logged="all"),
+    Endpoint("post_event", "POST", "/v1/events", post_event, described.POST_EVENT, logged="all"),
     Endpoint("get_result", "GET", "/v1/results/{id}", get_result, described.GET_RESULT),
-    Endpoint("get_health", "GET", "/healthz", get_health, described.GET_HEALTH),
-    Endpoint("get_readiness", "GET", "/readyz", get_readiness, described.GET_READINESS),
+    Endpoint("get_health", "GET", "/healthz", get_health, described.GET_HEALTH, logged="none"),
+    Endpoint("get_readiness", "GET", "/readyz", get_readiness, described.GET_READINESS, logged="none"),
     Endpoint("get_metrics", "GET", "/metrics", get_metrics, described.GET_METRICS),
     Endpoint("get_openapi", "GET", "/openapi.json", get_openapi, described.GET_OPENAPI),
     Endpoint("get_index", "GET", "/", get_index, described.GET_INDEX),

@@ -13,10 +13,12 @@ README = ROOT / "README.md"
 SALESFORCE = ROOT / "examples/salesforce-opportunity-summary/README.md"
 READMES = (README, SALESFORCE)
 
-_BLOCK = re.compile(r"^(?:<!-- test: (?P<how>.+?) -->\n)?```(?P<language>[a-z]+)\n(?P<text>.*?)^```$", re.M | re.S)
+_BLOCK = re.compile(
+    r"^(?:<!-- test: (?P<how>.+?) -->\n)?```(?P<language>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 _LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
-_HEADING = re.compile(r"^#+\s+(.+)$", re.M)
-_CODE = re.compile(r"^```.*?^```$", re.M | re.S)
+_HEADING = re.compile(r"^#+\s+(.+)$", re.MULTILINE)
+_CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Block:
     """One fenced block.
 
     Attributes:
-        how: `run` and the programs it needs, `background`, `make`, `docker`, `not-run: reason`; empty when it does not say.
+        how: `run` and the programs it needs, `background`, `make`, `docker`, `not-run: reason`; empty when not said.
     """
 
     page: Path

@@ -17,7 +17,7 @@ from tests.support import ROOT, Leash, NotReachedError, end_group, eventually
 
 START_LIMIT_S = 40.0
 _ADDRESS = "http://127.0.0.1:8080"
-_MAKE = re.compile(r"^make ", re.M)
+_MAKE = re.compile(r"^make ", re.MULTILINE)
 
 
 def runnable(block: Block) -> str:

@@ -11,7 +11,15 @@ import yaml
 from pydantic import BaseModel
 
 from contracts.metrics import REGISTRY
-from contracts.settings import GatewaySettings, KafkaSettings, LogSettings, ProducerSettings, WorkerSettings, build, parse
+from contracts.settings import (
+    GatewaySettings,
+    KafkaSettings,
+    LogSettings,
+    ProducerSettings,
+    WorkerSettings,
+    build,
+    parse,
+)
 from gateways.cli.main import COMMANDS, cli
 from streams.__main__ import main as streams
 from tests.architecture.source import project_files, relative

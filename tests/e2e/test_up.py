@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateways.cli.marked import VARIABLE, new_mark, pids_with
+from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ROOT, ChildProcess, eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -31,8 +32,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(folder: Path, mark: str, *args: str) -> ChildProcess:
-    return ChildProcess("gateways.cli", *args, cwd=folder, env={VARIABLE: mark, "PYTHONPATH": str(ROOT)})
+def command(folder: Path, mark: str, *args: str, **environ: str) -> ChildProcess:
+    environ |= {VARIABLE: mark, "PYTHONPATH": str(ROOT)}
+    return ChildProcess("gateways.cli", *args, cwd=folder, env=environ)
 
 
 def test_send_and_tail_in_other_terminals_need_no_copying(folder: Path, mark: str) -> None:
@@ -47,6 +49,24 @@ def test_send_and_tail_in_other_terminals_need_no_copying(folder: Path, mark: st
 
         assert up.wait(30) == 0, up.output
         assert up.output.endswith("stopped\n")
+
+
+def test_on_a_real_kafka_it_makes_the_topics_first(folder: Path, mark: str, kafka: KafkaLab) -> None:
+    own = {
+        "PENSTOCK_KAFKA__TOPIC_PREFIX": kafka.prefix,
+        "PENSTOCK_KAFKA__PARTITIONS": "3",
+        "PENSTOCK_WORKER__APP_ID": kafka.prefix,
+    }
+    with command(folder, mark, "up", "--port", "0", "--kafka", kafka.bootstrap, **own) as up:
+        up.wait_for("Ctrl-C ends everything", 90)
+        assert f"made {kafka.prefix}.results.v1, 3 partitions" in up.output
+        # The other terminal knows nothing of the overrides in the first one.
+        with command(folder, mark, "send", "--source", "github", "--count", "3") as send:
+            assert send.wait(30) == 0, send.output
+        with command(folder, mark, "tail", "results", "--from-beginning", "--count", "3") as tail:
+            assert tail.wait(40) == 0, tail.output
+        up.signal(signal.SIGTERM)
+        up.wait(40)
 
 
 def test_a_program_that_dies_ends_everything_and_is_named(folder: Path, mark: str) -> None:

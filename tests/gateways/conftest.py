@@ -1,6 +1,6 @@
 """Fixtures of the gateway's tests."""
 
 from tests.embedded import embedded_broker
-from tests.gateways.driver import _secrets, gateway
+from tests.gateways.driver import gateway, secret_environment
 
-__all__ = ["_secrets", "embedded_broker", "gateway"]
+__all__ = ["embedded_broker", "gateway", "secret_environment"]

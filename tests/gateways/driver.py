@@ -115,13 +115,22 @@ class Gateway:
         """Send one request; a body of several chunks arrives in several messages."""
         path, _, query = (target.encode() if isinstance(target, str) else target).partition(b"?")
         chunks = [body] if isinstance(body, bytes) else list(body)
-        lines = [(name.lower().encode(), value.encode()) for name, value in headers.items()] if isinstance(
-            headers, Mapping
-        ) else list(headers)
+        lines = (
+            [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+            if isinstance(headers, Mapping)
+            else list(headers)
+        )
         lines += [(b"host", host) for host in hosts]
         if any(chunks) and is_declared and not any(name == b"content-length" for name, _ in lines):
             lines.append((b"content-length", b"%d" % sum(map(len, chunks))))
-        scope = {"type": "http", "method": method, "raw_path": path, "path": "", "query_string": query, "headers": lines}
+        scope = {
+            "type": "http",
+            "method": method,
+            "raw_path": path,
+            "path": "",
+            "query_string": query,
+            "headers": lines,
+        }
         incoming: list[dict[str, Any]] = [
             {"type": "http.request", "body": chunk, "more_body": index < len(chunks) - 1 or is_cut_short}
             for index, chunk in enumerate(chunks)
@@ -136,9 +145,11 @@ class Gateway:
                 return incoming.pop(0)
             if is_cut_short:
                 return {"type": "http.disconnect"}
-            return await asyncio.Event().wait() and {}  # type: ignore[return-value]
+            # Nothing more comes, as from a sender that has stalled.
+            await asyncio.Event().wait()
+            return {}
 
-        async def send(message: Any) -> None:  # noqa: RUF029 - the ASGI signature
+        async def send(message: Any) -> None:
             sent.append(message)
 
         await self.api(scope, receive, send)
@@ -168,7 +179,7 @@ def as_caller(key: str = API_KEY, **more: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def _secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def secret_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_SECRET", SECRET.decode())
     monkeypatch.setenv("TEST_API_KEY", API_KEY)
     monkeypatch.setenv("TEST_OTHER_API_KEY", OTHER_API_KEY)
@@ -176,7 +187,7 @@ def _secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def gateway(_secrets: None) -> Gateway:
+async def gateway(secret_environment: None) -> Gateway:  # noqa: ARG001 - a fixture cannot use usefixtures
     """A gateway with one source, github, and two API callers, crm and billing."""
     gateway = Gateway(Settings.model_validate(CONFIGURATION))
     await gateway.producer.start()

@@ -17,8 +17,7 @@ from producers.memory import MemoryProducer
 from tests.gateways.driver import CONFIGURATION, Results
 
 SETTINGS = Settings.model_validate(
-    CONFIGURATION
-    | {"gateway": CONFIGURATION["gateway"] | {"port": 0, "ack_timeout_s": 20, "shutdown_timeout_s": 20}}
+    CONFIGURATION | {"gateway": CONFIGURATION["gateway"] | {"port": 0, "ack_timeout_s": 20, "shutdown_timeout_s": 20}}
 )
 
 

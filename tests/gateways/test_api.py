@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from contracts.logs import FIELDS
 from contracts.settings import Settings
 from tests.gateways.driver import CONFIGURATION, Gateway, as_caller, github_headers
+from tests.support import eventually_async
 
 OWN_FIELDS = {"event", "log_level", "component"}
 
@@ -79,6 +80,8 @@ async def test_a_refused_request_is_one_line_with_the_private_reason(gateway: Ga
 async def test_asking_for_health_is_no_line(gateway: Gateway) -> None:
     with capture_logs() as lines:
         await gateway.call("GET", "/healthz")
+        gateway.producer.set_unreachable()
+        await gateway.call("GET", "/readyz")
 
     assert lines == []
 
@@ -94,8 +97,7 @@ async def test_what_comes_from_outside_is_escaped_in_the_log(gateway: Gateway) -
 async def test_requests_in_progress_are_known(gateway: Gateway) -> None:
     gateway.producer.hold_acks()
     asking = asyncio.ensure_future(gateway.webhook())
-    while not gateway.producer.buffered_bytes:
-        await asyncio.sleep(0)
+    await eventually_async(lambda: gateway.producer.buffered_bytes)
 
     assert len(gateway.api.in_progress) == 1
     gateway.producer.release_acks()
@@ -127,8 +129,9 @@ _TARGETS = st.sampled_from([b"/webhooks/github", b"/v1/events", b"/v1/results/x"
     is_signed=st.booleans(),
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("secret_environment")
 def test_no_bytes_get_anything_but_2xx_or_4xx(
-    _secrets: None, method: str, target: bytes, lines: list[Any], body: bytes, is_signed: bool
+    method: str, target: bytes, lines: list[Any], body: bytes, is_signed: bool
 ) -> None:
     async def ask() -> int:
         gateway = Gateway(Settings.model_validate(CONFIGURATION))

@@ -11,6 +11,7 @@ import pytest
 
 from gateways.server import Server, listen, serve
 from tests.gateways.driver import SECRET, Gateway
+from tests.support import eventually_async
 
 BODY = b'{"repository":{"full_name":"a/b"}}'
 HEADER_TIMEOUT_S = 0.5
@@ -158,7 +159,11 @@ async def test_malformed_headers_are_400_and_closed(raw: Raw, lines: bytes) -> N
 
 @pytest.mark.parametrize(
     "sent",
-    [b"GET /healthz HTTP/1.1\r\n\r\n", b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"],
+    [
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
     ids=["no host", "unknown version", "TLS"],
 )
 async def test_other_protocols_are_400_and_closed(raw: Raw, sent: bytes) -> None:
@@ -216,9 +221,7 @@ async def test_an_open_request_is_finished_after_the_door_is_closed(gateway: Gat
     serving = asyncio.ensure_future(serve(Server(gateway.api, listener, HEADER_TIMEOUT_S), stop))
     reader, writer = await asyncio.open_connection("127.0.0.1", raw.port)
     writer.write(webhook())
-    async with asyncio.timeout(2):
-        while not gateway.api.in_progress:
-            await asyncio.sleep(0.001)
+    await eventually_async(lambda: gateway.api.in_progress)
 
     stop.set()
     writer.write(BODY)

@@ -91,7 +91,8 @@ def kafka(kafka_broker: Broker) -> Iterator[KafkaLab]:
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """Hold a broker for the whole run when a test needs one."""
     is_needed = any("kafka_broker" in getattr(item, "fixturenames", ()) for item in session.items)
-    if not is_needed or session.config.option.collectonly:
+    # After a collection error pytest runs no test.
+    if not is_needed or session.testsfailed or session.config.option.collectonly:
         return (yield)
     broker: Broker | None = None
     try:

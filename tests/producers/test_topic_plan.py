@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from contracts.settings import Settings
-from producers.topic_plan import Drift, Found, drifts, wanted_topics
+from producers.topic_plan import Drift, Found, blockers, drifts, wanted_topics
 
 ROUTE = {
     "name": "r",
@@ -153,3 +153,20 @@ def test_on_the_embedded_broker_only_result_partitions_count() -> None:
     found["mine.results"] = replace(found["mine.results"], partitions=2)
     (drift,) = drifts(wanted_topics(configured), found, configured)
     assert drift.topic == "mine.results"
+
+
+def test_a_worker_cannot_start_without_its_topics_or_with_too_few_result_partitions() -> None:
+    configured = settings()
+    wanted, found = wanted_topics(configured), as_wanted(configured)
+    assert blockers(wanted, found) == []
+
+    del found["penstock.deltas.v1"], found["penstock.dead-letters.v1"]
+    found["mine.results"] = replace(found["mine.results"], partitions=11)
+
+    assert blockers(wanted, found) == [
+        "topic penstock.dead-letters.v1 is missing",
+        (
+            "topic mine.results has 11 partitions, but an event topic has 12: "
+            "a result goes to the partition number of its event"
+        ),
+    ]

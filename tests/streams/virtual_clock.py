@@ -5,7 +5,7 @@ Blocking: never for a timer; at most 5 s for a thread or process that reports ba
 
 import asyncio
 import selectors
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Self
 
@@ -100,11 +100,10 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 
 
 @pytest.fixture(autouse=True)
-def virtual_dates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def virtual_dates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the modules that compare instants with deadlines follow the loop's clock; imported by a folder's conftest."""
     for module in ("streams.pipeline", "streams.settle", "streams.job"):
         monkeypatch.setattr(f"{module}.datetime", VirtualDatetime)
-    yield
 
 
 __all__ = [

@@ -154,7 +154,7 @@ class SignatureSuite(abc.ABC):
         assert any(self._is_library_content(b"{}", one) for one in alone)
 
     def entries(self, value: str) -> list[str]:
-        """Return header values with one signature each: libraries stumble over garbage beside a good one, we must not."""
+        """Return header values with one signature each: libraries stumble over garbage beside a good one."""
         return [value]
 
     def _is_library_content(self, body: bytes, headers: Headers) -> bool:
@@ -220,7 +220,22 @@ class StampedSuite(SignatureSuite):
 
     @pytest.mark.parametrize(
         "stamp",
-        ["", "1e9", "+1", " 1 ", "1_0", "1.0", "-1", "nan", "\u0661\u0662", "9" * 400, "01700000000", "0", "\x00", "1\n"],
+        [
+            "",
+            "1e9",
+            "+1",
+            " 1 ",
+            "1_0",
+            "1.0",
+            "-1",
+            "nan",
+            "\u0661\u0662",
+            "9" * 400,
+            "01700000000",
+            "0",
+            "\x00",
+            "1\n",
+        ],
     )
     def test_an_odd_stamp_is_refused(self, stamp: str) -> None:
         headers = self.sign("{}", self.secret, datetime.now(UTC))
@@ -233,5 +248,3 @@ class StampedSuite(SignatureSuite):
         headers = self.sign("{}", self.secret, datetime.now(UTC))
 
         assert not self.is_accepted(b"{}", self.with_stamp(headers, stamp))
-
-

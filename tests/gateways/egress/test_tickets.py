@@ -31,7 +31,9 @@ def test_a_changed_ticket_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     text = tickets.issue("crm", "e1", POSITION)
     for at in range(len(text)):
         with pytest.raises(UnknownResult):
-            tickets.read(text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :] if at < len(text) - 1 else text[:-1])
+            tickets.read(
+                text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :] if at < len(text) - 1 else text[:-1]
+            )
 
 
 def test_a_ticket_of_another_key_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ STRUCTURED = "application/cloudevents+json"
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
 
-async def _post(gateway: Gateway, body: bytes = b"{}", *, key: str = API_KEY, **headers: str) -> Answer:
+async def _post(gateway: Gateway, body: bytes = b"{}", key: str = API_KEY, **headers: str) -> Answer:
     return await gateway.call("POST", "/v1/events", as_caller(key, **headers), body)
 
 
@@ -156,7 +156,7 @@ async def test_batches_and_other_event_formats_are_415(gateway: Gateway, content
     ids=str,
 )
 async def test_a_wrong_binary_event_is_400(gateway: Gateway, headers: dict[str, str]) -> None:
-    answer = await _post(gateway, **headers)
+    answer = await gateway.call("POST", "/v1/events", as_caller(**headers), b"{}")
 
     assert answer.status == 400, answer.body
     assert gateway.records == []

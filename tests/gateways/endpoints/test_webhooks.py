@@ -9,6 +9,7 @@ from contracts import metrics
 from contracts.codec import decode_event
 from contracts.errors import LogUnavailable
 from tests.gateways.driver import SECRET, Gateway, github_headers
+from tests.support import eventually_async
 
 ODD_BODIES = [
     b"\xff\xfe\x00",
@@ -63,8 +64,7 @@ async def test_the_record_carries_evidence_of_its_verification(gateway: Gateway)
 async def test_the_answer_comes_after_the_ack(gateway: Gateway) -> None:
     gateway.producer.hold_acks()
     asking = asyncio.ensure_future(gateway.webhook())
-    while not gateway.producer.buffered_bytes:
-        await asyncio.sleep(0)
+    await eventually_async(lambda: gateway.producer.buffered_bytes)
 
     assert not asking.done()
     gateway.producer.release_acks()
@@ -208,7 +208,9 @@ async def test_an_unknown_source_is_404_before_the_body(gateway: Gateway, name: 
     assert answer.headers["connection"] == "close"
 
 
-@pytest.mark.parametrize("path", ["/webhooks/", "/webhooks", "/webhooks/github/", "/webhooks//github", "//webhooks/github"])
+@pytest.mark.parametrize(
+    "path", ["/webhooks/", "/webhooks", "/webhooks/github/", "/webhooks//github", "//webhooks/github"]
+)
 async def test_paths_are_not_normalised(gateway: Gateway, path: str) -> None:
     assert (await gateway.call("POST", path)).status == 404
 
@@ -278,7 +280,8 @@ async def test_a_compressed_body_is_415(gateway: Gateway) -> None:
     assert gateway.records == []
 
 
-async def test_a_record_above_the_topics_limit_is_413(_secrets: None) -> None:
+@pytest.mark.usefixtures("secret_environment")
+async def test_a_record_above_the_topics_limit_is_413() -> None:
     from contracts.settings import Settings
     from tests.gateways.driver import CONFIGURATION
 
@@ -290,7 +293,8 @@ async def test_a_record_above_the_topics_limit_is_413(_secrets: None) -> None:
 
 
 @pytest.mark.parametrize(("status", "has_body"), [(200, True), (201, True), (204, False)])
-async def test_a_source_may_ask_for_another_status(_secrets: None, status: int, has_body: bool) -> None:
+@pytest.mark.usefixtures("secret_environment")
+async def test_a_source_may_ask_for_another_status(status: int, has_body: bool) -> None:
     from contracts.settings import Settings
     from tests.gateways.driver import CONFIGURATION
 
@@ -305,7 +309,8 @@ async def test_a_source_may_ask_for_another_status(_secrets: None, status: int, 
     assert "location" in answer.headers
 
 
-async def test_a_public_url_stands_before_the_status_url(_secrets: None) -> None:
+@pytest.mark.usefixtures("secret_environment")
+async def test_a_public_url_stands_before_the_status_url() -> None:
     from contracts.settings import Settings
     from tests.gateways.driver import CONFIGURATION
 

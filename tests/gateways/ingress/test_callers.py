@@ -23,7 +23,8 @@ def test_a_key_names_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"Bearer", b"Bearer ", b"Basic " + b"k" * 16, b"Bearer " + b"k" * 15, b"Bearer " + b"k" * 17, b"Bearer \xff"]
+    "value",
+    [b"", b"Bearer", b"Bearer ", b"Basic " + b"k" * 16, b"Bearer " + b"k" * 15, b"Bearer " + b"k" * 17, b"Bearer \xff"],
 )
 def test_any_other_value_is_unauthenticated(value: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unauthenticated):
@@ -52,7 +53,9 @@ def test_one_value_for_two_keys_is_refused_at_start(monkeypatch: pytest.MonkeyPa
         _callers(monkeypatch, GOOD, GOOD)
 
 
-@pytest.mark.parametrize(("source", "is_allowed"), [("crm", True), ("crm/eu", True), ("crm2", False), ("x", False), ("CRM", False)])
+@pytest.mark.parametrize(
+    ("source", "is_allowed"), [("crm", True), ("crm/eu", True), ("crm2", False), ("x", False), ("CRM", False)]
+)
 def test_a_caller_may_claim_its_own_name_and_what_is_under_it(source: str, is_allowed: bool) -> None:
     caller = Caller("crm", (), ("standard",))
     if is_allowed:

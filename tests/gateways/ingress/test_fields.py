@@ -49,7 +49,8 @@ def test_a_body_that_is_no_json_object_has_no_fields(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["{", "a}b", "{{header:x}}", "{x}", "{json:s}", "{header:}", "json:", "json:s", "header:a b", "json:/a~2"]
+    "template",
+    ["{", "a}b", "{{header:x}}", "{x}", "{json:s}", "{header:}", "json:", "json:s", "header:a b", "json:/a~2"],
 )
 def test_a_broken_template_is_refused_at_start(template: str) -> None:
     with pytest.raises(ConfigError, match="here"):

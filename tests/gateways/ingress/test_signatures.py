@@ -78,7 +78,9 @@ def test_an_empty_id_is_a_missing_one() -> None:
     assert _detail(STANDARD, _standard(event_id=b"")) == "missing_header"
 
 
-@pytest.mark.parametrize("change", [str.upper, lambda text: text.replace("+", "-").replace("/", "_"), lambda text: text + "\n"])
+@pytest.mark.parametrize(
+    "change", [str.upper, lambda text: text.replace("+", "-").replace("/", "_"), lambda text: text + "\n"]
+)
 def test_another_spelling_of_the_right_base64_is_refused(change: object) -> None:
     # Forty bodies: some signature has a + or / in it.
     for number in range(40):
@@ -165,7 +167,8 @@ def test_an_own_template_may_choose_algorithm_and_encoding(algorithm: str, encod
 
 
 @pytest.mark.parametrize(
-    "signed", ["{id}{timestamp}.{body}", "{timestamp}.{id}{body}", "{body}{body}", "{id}.{id}.{body}", "{x}{body}", "{{body}"]
+    "signed",
+    ["{id}{timestamp}.{body}", "{timestamp}.{id}{body}", "{body}{body}", "{id}.{id}.{body}", "{x}{body}", "{{body}"],
 )
 def test_an_ambiguous_template_is_refused_at_start(signed: str) -> None:
     settings = {"signature_header": "s", "signed": signed, "id_header": "i"}

@@ -10,7 +10,7 @@ RESULTS = "t.results.v1"
 TP0 = TP(TOPIC, 0)
 
 
-def make_item(  # noqa: PLR0917 - a builder
+def make_item(
     offset: int,
     chain: Hashable | None = None,
     *,

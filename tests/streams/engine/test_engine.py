@@ -67,8 +67,8 @@ class Bench:
         return asyncio.ensure_future(self.submit(*items, generation=generation))
 
     async def idle(self) -> None:
-        while self.engine.held:
-            await asyncio.sleep(0.5)
+        while running := self.engine._dispatcher.running:
+            await asyncio.wait(list(running.values()), return_when=asyncio.FIRST_COMPLETED)
 
 
 def commit_point(bench: Bench) -> int:

@@ -1,6 +1,5 @@
 """The ledger: what may be committed, and with which mark."""
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -224,4 +223,3 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
 LedgerAgainstModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestLedgerAgainstModel = LedgerAgainstModel.TestCase
-TestLedgerAgainstModel.pytestmark = [pytest.mark.timeout(60)]

@@ -39,7 +39,7 @@ def make_settings(*routes: Mapping[str, Any], model: Mapping[str, Any] | None = 
         "version": 1,
         "kafka": {"topic_prefix": "t"},
         "providers": {"p": {"kind": "fake"}},
-        "models": {"m": {"provider": "p", "model": "fake-1", **(model or {})}},
+        "models": {name: {"provider": "p", "model": "fake-1", **(model or {})} for name in ("m", "m2")},
         "routes": [{**ROUTE, **route} for route in routes or ({},)],
     }
     return build(parse(yaml.safe_dump(document), "test.yaml"), {}, Path())
@@ -124,16 +124,16 @@ class Bench:
         assert await self.engine.submit(self.pipeline.item(position, key, value, headers, "standard"), 1)
         return position
 
-    async def send(self, *events: Event) -> None:
+    async def send(self, *events: Event, timestamp_ms: int | None = None) -> None:
         """Deliver events."""
         for one in events:
-            await self.put(one.key, one.data, encode_event(one))
+            await self.put(one.key, one.data, encode_event(one), timestamp_ms=timestamp_ms)
 
     async def idle(self, within_s: float = 7200) -> None:
         """Return when every event has ended."""
         async with asyncio.timeout(within_s):
-            while self.engine.held and not self.crashes:
-                await asyncio.sleep(0.01)
+            while (running := self.engine._dispatcher.running) and not self.crashes:
+                await asyncio.wait(list(running.values()), return_when=asyncio.FIRST_COMPLETED)
 
     async def run(self, *events: Event) -> "Bench":
         """Start, deliver, wait for the ends."""

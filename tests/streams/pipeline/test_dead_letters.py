@@ -128,7 +128,9 @@ async def test_a_bug_in_a_step_ends_the_event_and_not_the_worker(monkeypatch: py
 
 async def test_a_result_that_is_too_large_becomes_a_dead_letter() -> None:
     limits = ProducerSettings(max_record_bytes=4000)
-    bench = await Bench([{"answer": "x" * 5000}], make_settings(model={"max_tokens": 10_000}), limits=limits).run(event())
+    bench = await Bench([{"answer": "x" * 5000}], make_settings(model={"max_tokens": 10_000}), limits=limits).run(
+        event()
+    )
     letter = dead_letter(bench.letters[0].headers)
 
     assert (letter.reason, letter.attempts, bench.marker().status) == ("too_large", 1, "dead_letter")
@@ -164,7 +166,7 @@ async def test_an_event_whose_name_alone_fills_a_record_still_ends() -> None:
 
 async def test_text_that_no_record_can_carry_does_not_end_the_worker() -> None:
     class HalfEmoji(Broken):
-        async def invoke(self, request: Any) -> Any:
+        async def invoke(self, _request: Any) -> Any:
             message = "\ud83d"
             raise KeyError(message)
 
@@ -173,10 +175,11 @@ async def test_text_that_no_record_can_carry_does_not_end_the_worker() -> None:
     assert (bench.crashes, bench.marker().reason) == ([], "internal")
 
 
+INSTANTS = [b"1.0", b"0001-01-01T00:00:00+14:00", b"9999-12-31T23:59:59-14:00"]
 RAW_HEADERS = st.lists(
     st.tuples(
         st.sampled_from([name for name, _ in CE] + ["ce_time", "ce_expirytime", "content-type", "ce_X", "foreign"]),
-        st.none() | st.binary(max_size=30) | st.sampled_from([b"1.0", b"0001-01-01T00:00:00+14:00", b"9999-12-31T23:59:59-14:00"]),
+        st.none() | st.binary(max_size=30) | st.sampled_from(INSTANTS),
     ),
     max_size=8,
 )  # fmt: skip

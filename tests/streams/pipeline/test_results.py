@@ -1,5 +1,7 @@
 """The ordinary way: an event becomes a result."""
 
+from typing import Any
+
 import pytest
 
 from contracts.codec import Position, source_position
@@ -38,7 +40,9 @@ async def test_the_terminal_record_lies_in_the_partition_of_its_event_under_its_
 
 async def test_the_terminal_record_says_which_record_it_answers() -> None:
     bench = await Bench().start()
-    position = await bench.put(b"k", b"{}", [("ce_specversion", b"1.0"), ("ce_id", b"e"), ("ce_source", b"s"), ("ce_type", b"t")])
+    position = await bench.put(
+        b"k", b"{}", [("ce_specversion", b"1.0"), ("ce_id", b"e"), ("ce_source", b"s"), ("ce_type", b"t")]
+    )
     await bench.idle()
 
     assert source_position(bench.terminals[0].headers) == (APP_ID, position)
@@ -72,7 +76,10 @@ async def test_a_schema_makes_the_output_json() -> None:
 
 async def test_an_answer_that_breaks_the_schema_is_repaired_once() -> None:
     settings = make_settings({"output_schema": SCHEMA})
-    script = [{"times": 1, "answer": '{"n": "x"}'}, {"match": "does not satisfy", "answer": '{"n": 4}'}]
+    script: list[dict[str, Any]] = [
+        {"times": 1, "answer": '{"n": "x"}'},
+        {"match": "does not satisfy", "answer": '{"n": 4}'},
+    ]
     bench = await Bench(script, settings).run(event())
 
     assert (bench.result().output, bench.result().attempts, bench.fake.calls["e0"]) == ({"n": 4}, 2, 2)
@@ -80,7 +87,7 @@ async def test_an_answer_that_breaks_the_schema_is_repaired_once() -> None:
 
 async def test_usage_and_cost_of_all_calls_of_an_event_are_added_up() -> None:
     settings = make_settings({"output_schema": SCHEMA}, model=PRICE)
-    script = [{"times": 1, "answer": '{"n": "x"}'}, {"answer": '{"n": 4}'}]
+    script: list[dict[str, Any]] = [{"times": 1, "answer": '{"n": "x"}'}, {"answer": '{"n": 4}'}]
     result = (await Bench(script, settings).run(event())).result()
     usage = result.usage
 

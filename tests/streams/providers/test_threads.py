@@ -63,3 +63,14 @@ def test_closing_cancels_what_has_not_begun(pool: DaemonPool) -> None:
 
 def test_its_threads_do_not_hold_up_the_end_of_the_process(pool: DaemonPool) -> None:
     assert pool.submit(lambda: threading.current_thread().daemon).result(5)
+
+
+def test_a_burst_on_one_idle_thread_starts_another(pool: DaemonPool) -> None:
+    pool.submit(lambda: 1).result(5)
+    eventually(lambda: pool.busy == 0)
+    gate = threading.Event()
+
+    burst = [pool.submit(gate.wait) for _ in range(2)]
+
+    eventually(lambda: all(future.running() for future in burst))
+    gate.set()

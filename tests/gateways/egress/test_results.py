@@ -1,0 +1,229 @@
+"""The view of the results on a Kafka protocol: following, looking up old outcomes, and Kafka going away."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from contracts.codec import Position, Record, encode_event, outcome_headers
+from contracts.envelope import Event
+from contracts.errors import Busy, LogUnavailable, UnknownResult
+from contracts.payloads import RESULT_TYPE
+from contracts.settings import KafkaSettings, ProducerSettings
+from gateways.egress import results
+from gateways.egress.results import ResultsView
+from producers.embedded import EmbeddedBroker
+from producers.producer import KafkaProducer
+from tests.support import eventually_async
+
+pytestmark = pytest.mark.embedded
+
+
+class Log:
+    """Topics of one test, and a producer for them."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self.kafka = kafka
+        prefix = f"results-{uuid.uuid4().hex[:8]}"
+        self.results = f"{prefix}.results.v1"
+        self.own = f"{prefix}.own.v1"
+        self.events = f"{prefix}.events.v1"
+        self.producer = KafkaProducer(kafka, ProducerSettings(), client_id="test", delivery_timeout_s=10)
+
+    async def event(self, event_id: str, owner: str = "") -> tuple[Event, Position]:
+        event = Event(id=event_id, source="crm", type="t", data=b"{}", extensions={"owner": owner} if owner else {})
+        record = Record(self.events, b"key", b"{}", encode_event(event))
+        return event, Position(*await self.producer.produce(record))
+
+    async def outcome(self, event: Event, position: Position, topic: str | None = None) -> None:
+        headers = outcome_headers(event, RESULT_TYPE, "2026-01-01T00:00:00.000Z", "app", position)
+        await self.producer.produce(Record(topic or self.results, None, b'{"output":1}', headers, position.partition))
+
+    def view(self, *, cache_bytes: int = 2**20, retention_s: float = 3600.0) -> ResultsView:
+        return ResultsView(
+            self.kafka, (self.results, self.own), (self.events,), cache_bytes=cache_bytes, retention_s=retention_s
+        )
+
+
+@pytest.fixture
+async def log(embedded_broker: EmbeddedBroker) -> AsyncIterator[Log]:
+    log = Log(KafkaSettings.model_validate({"bootstrap_servers": embedded_broker.bootstrap}))
+    await log.producer.start()
+    yield log
+    await log.producer.aclose()
+
+
+@pytest.fixture
+def view(log: Log) -> Iterator[ResultsView]:
+    view = log.view()
+    view.start()
+    yield view
+    view.close()
+
+
+async def _caught_up(view: ResultsView) -> None:
+    await eventually_async(lambda: view.is_caught_up)
+
+
+async def test_an_outcome_that_arrives_is_found(log: Log, view: ResultsView) -> None:
+    event, position = await log.event("e1")
+    await _caught_up(view)
+    assert await view.outcome_of("crm", "e1", position) is None
+
+    await log.outcome(event, position)
+
+    found = await eventually_async(lambda: view.outcome_of("crm", "e1", position), within_s=15)
+    assert found
+    assert (found.event_id, found.value) == ("e1", b'{"output":1}')
+
+
+async def test_outcomes_from_before_the_start_are_found(log: Log) -> None:
+    event, position = await log.event("e1")
+    await log.outcome(event, position)
+    view = log.view()
+    view.start()
+    try:
+        found = await eventually_async(lambda: view.outcome_of("crm", "e1", position))
+        assert found
+    finally:
+        view.close()
+
+
+async def test_an_outcome_on_a_routes_own_topic_is_found(log: Log, view: ResultsView) -> None:
+    event, position = await log.event("e1")
+    await log.outcome(event, position, log.own)
+
+    assert await eventually_async(lambda: view.outcome_of("crm", "e1", position), within_s=15)
+
+
+async def test_an_outcome_that_is_no_longer_in_memory_is_found_by_its_position(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event, position = await log.event("e1")
+    await log.outcome(event, position)
+    # Nothing is followed: whatever is found comes from the scan.
+    view = log.view()
+    try:
+        assert await view.outcome_of("crm", "e1", position)
+        monkeypatch.setattr(results, "scan", None)
+        assert await view.outcome_of("crm", "e1", position), "the second time from memory"
+    finally:
+        view.close()
+
+
+async def test_a_look_up_without_a_finding_is_not_repeated_at_once(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    event, position = await log.event("e1")
+    view = log.view()
+    try:
+        assert await view.outcome_of("crm", "e1", position) is None
+        monkeypatch.setattr(results, "scan", None)
+        assert await view.outcome_of("crm", "e1", position) is None
+        monkeypatch.undo()
+
+        await log.outcome(event, position)
+        assert await eventually_async(lambda: view.outcome_of("crm", "e1", position))
+    finally:
+        view.close()
+
+
+async def test_a_look_up_that_runs_out_of_time_goes_on_when_asked_again(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event, position = await log.event("e1")
+    for number in range(5):
+        other = Event(id=f"other{number}", source="crm", type="t", data=b"")
+        await log.outcome(other, position)
+    await log.outcome(event, position)
+    monkeypatch.setattr("gateways.egress.scan._POLL_RECORDS", 1)
+    monkeypatch.setattr(results, "SCAN_LIMIT_S", 0.001)
+    view = log.view()
+
+    async def ask() -> object:
+        try:
+            return await view.outcome_of("crm", "e1", position)
+        except Busy:
+            monkeypatch.setattr(results, "SCAN_LIMIT_S", 0.3)
+            return None
+
+    try:
+        with pytest.raises(Busy):
+            await view.outcome_of("crm", "e1", position)
+        assert await eventually_async(ask)
+    finally:
+        view.close()
+
+
+async def test_an_event_older_than_the_retention_is_unknown(log: Log) -> None:
+    view = log.view(retention_s=10)
+    position = Position(log.events, 0, 0, int((time.time() - 11) * 1000))
+    try:
+        with pytest.raises(UnknownResult):
+            await view.outcome_of("crm", "e1", position)
+    finally:
+        view.close()
+
+
+async def test_events_of_a_caller_are_known_by_id_also_from_other_gateways(log: Log, view: ResultsView) -> None:
+    await _caught_up(view)
+    event, position = await log.event("e1", owner="crm")
+
+    async def known() -> bool:
+        try:
+            return await view.outcome_for("crm", "e1", None) == ("crm", None)
+        except (UnknownResult, Busy):
+            return False
+
+    assert await eventually_async(known, within_s=15)
+    await log.outcome(event, position)
+
+    async def answered() -> bool:
+        return (await view.outcome_for("crm", "e1", "crm"))[1] is not None
+
+    assert await eventually_async(answered, within_s=15)
+    await _caught_up(view)
+    with pytest.raises(UnknownResult):
+        await view.outcome_for("billing", "e1", None)
+
+
+async def test_an_unknown_id_is_unknown_only_when_everything_was_read(log: Log) -> None:
+    view = log.view()
+    with pytest.raises(LogUnavailable):
+        await view.outcome_for("crm", "e1", None)
+    view.start()
+    try:
+        await _caught_up(view)
+        with pytest.raises(UnknownResult):
+            await view.outcome_for("crm", "e1", None)
+    finally:
+        view.close()
+
+
+async def test_too_many_look_ups_at_a_time_are_refused(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = log.view()
+    monkeypatch.setattr(results, "MAX_SCANS", 0)
+    try:
+        with pytest.raises(Busy):
+            await view.outcome_of("crm", "e1", Position(log.events, 0, 0, int(time.time() * 1000)))
+    finally:
+        view.close()
+
+
+async def test_with_kafka_away_nothing_is_claimed() -> None:
+    with EmbeddedBroker() as broker:
+        kafka = KafkaSettings.model_validate({"bootstrap_servers": broker.bootstrap})
+        view = Log(kafka).view()
+        view.start()
+        try:
+            await _caught_up(view)
+            broker.stop()
+            await eventually_async(lambda: not view.is_caught_up, within_s=15)
+
+            position = Position("t", 0, 0, int(time.time() * 1000))
+            with pytest.raises(LogUnavailable):
+                await view.outcome_of("crm", "e1", position)
+            with pytest.raises(LogUnavailable):
+                await view.outcome_for("crm", "e1", None)
+            assert view.is_alive
+        finally:
+            view.close()
