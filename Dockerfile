@@ -29,7 +29,7 @@ COPY --from=build /opt/venv /opt/venv
 COPY deploy/image/answers.py /usr/local/bin/answers
 # Faust makes a data folder even when it keeps nothing there; /tmp is all that a read-only container can write.
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    PENSTOCK_CONFIG=/app/penstock.yaml APP_DATADIR=/tmp/faust
+    PENSTOCK_CONFIG=/app/penstock.yaml
 WORKDIR /app
 USER 10001:10001
 ENTRYPOINT ["penstock"]

@@ -65,7 +65,7 @@ FM_TOKENS = _counter(
 )
 FM_COST = _counter(
     "fm_cost_usd_total",
-    "Cost by the configured price list; basis is reported or possibly_billed.",
+    "Cost by the configured price list; basis is reported, or possibly_billed (upper bound for failed calls).",
     ("provider", "model", "basis"),
 )
 FM_UNPRICED = _counter(

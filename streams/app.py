@@ -1,5 +1,8 @@
 """The topology on one screen: event topics -> engine -> pipeline -> outcome topics."""
 
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -28,6 +31,7 @@ def create_app(settings: Settings, engine: Engine, pipeline: Pipeline) -> faust.
         worker.app_id,
         **_connection(settings),
         store="memory://",
+        datadir=_datadir(),
         autodiscover=False,
         web_enabled=False,
         topic_disable_leader=True,
@@ -50,6 +54,11 @@ def create_app(settings: Settings, engine: Engine, pipeline: Pipeline) -> faust.
     for lane in worker.lanes:
         events.register(app, topics.events(lane), lane, engine, pipeline)
     return app
+
+
+def _datadir() -> Path:
+    """Return a folder that Faust may make: it insists on one, and the working directory may be read-only."""
+    return Path(tempfile.gettempdir()) / f"penstock-faust-{os.getuid()}"
 
 
 def _connection(settings: Settings) -> dict[str, Any]:

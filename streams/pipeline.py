@@ -13,7 +13,7 @@ from contracts.codec import Headers, Position, encodable, format_time
 from contracts.errors import ConfigurationFault, OutputInvalid, PenstockError, Retryable, Throttled
 from contracts.logs import logger
 from contracts.metrics import CONTRACT_FAILURES, FM_COST, FM_QUEUE_WAIT, FM_RETRIES, FM_UNPRICED, ROUTE_PAUSED
-from contracts.payloads import FailureNote, InferenceAnswer, InferenceRequest, Message, Provenance
+from contracts.payloads import FailureNote, InferenceAnswer, InferenceRequest, Message, Provenance, Usage
 from contracts.settings import ModelSettings, RouteSettings, Settings
 from streams.engine.calls import PaidCalls
 from streams.engine.dispatcher import Slot
@@ -31,6 +31,8 @@ from streams.steps.validate import OutputContract
 
 # The first failure and the newest ones are worth keeping; a long outage makes many.
 _MAX_FAILURES_NOTED = 10
+# A common rule of thumb for English text; only bounds of unknown costs are made with it.
+_CHARS_PER_TOKEN = 4
 A = TypeVar("A")
 T = TypeVar("T")
 
@@ -155,6 +157,7 @@ class Pipeline:
                 self.calls.drop(item.position)
                 await slot.acquire()
             except PenstockError as error:
+                self._book_doubt(plan, error, messages)
                 await self._after_failure(plan, job, item, slot, error)
 
     def _pure(self, job: Job, step: Callable[[A], T], argument: A) -> T:
@@ -236,6 +239,14 @@ class Pipeline:
         FM_COST.labels(plan.provider.name, plan.model.model, "reported").inc(cost)
         if job.cost_usd is not None:
             job.cost_usd += cost
+
+    @staticmethod
+    def _book_doubt(plan: Plan, error: PenstockError, messages: tuple[Message, ...]) -> None:
+        """Book what a failed call may have cost at most: its prompt, and an answer of full length."""
+        if getattr(error, "possibly_billed", False) and plan.model.price is not None:
+            chars = len(plan.template.system) + sum(len(message.content) for message in messages)
+            bound = cost_usd(Usage(chars // _CHARS_PER_TOKEN, plan.model.max_tokens), plan.model)
+            FM_COST.labels(plan.provider.name, plan.model.model, "possibly_billed").inc(bound or 0.0)
 
     async def _after_failure(self, plan: Plan, job: Job, item: Item, slot: Slot, error: PenstockError) -> None:
         """Return when the next attempt may be made; raise _Ended when there is none."""

@@ -76,6 +76,9 @@ class TailReader:
     def _scan(
         self, consumer: confluent_kafka.Consumer, wanted: Mapping[TP, tuple[int, dict[str, int] | None]]
     ) -> dict[TP, Tail]:
+        for topic in self._result_topics:
+            # Where topics appear on first use (the embedded broker), this makes it; elsewhere it was found at start.
+            consumer.list_topics(topic, timeout=_REQUEST_TIMEOUT_S)
         tails = {tp: Tail() for tp in wanted}
         assignments: dict[TP, int] = {}
         for tp, (_, marks) in wanted.items():

@@ -37,7 +37,7 @@ def claimed(file: Path = STATE_FILE) -> Iterator[IO[str]]:
         raise click.ClickException(message) from error
     with state:
         try:
-            pass
+            fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             message = f"`penstock up` is running already in this folder ({file} is locked); stop that one first"
             raise click.ClickException(message) from error

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from contracts.codec import Position, Record, outcome_headers
-from contracts.envelope import Event
+from contracts.envelope import Event, result_id
 from contracts.errors import LogUnavailable, UnknownResult
 from contracts.payloads import RESULT_TYPE
 from contracts.settings import KafkaSettings, ProducerSettings
@@ -60,10 +60,10 @@ async def test_a_scan_starts_at_the_tickets_time(log: Log) -> None:
     try:
         found = await view.outcome_of("crm", "e1", position)
         assert found
-        wanted = Wanted("nothing", PARTITION, position.timestamp_ms)
-        assert scan(view._config, (log.results,), wanted, {}, 5.0).next_offsets == {log.results: 21}
-        # What is older than the ticket is not read: this one would be found from the beginning on.
-        assert scan(view._config, (log.results,), wanted._replace(result_id="x"), {log.results: 21}, 5.0).is_complete
+        older = Wanted(result_id("crm", "old0"), PARTITION, position.timestamp_ms)
+        unread = scan(view._config, (log.results,), older, {}, 5.0)
+        assert (unread.outcome, unread.next_offsets, unread.is_complete) == (None, {log.results: 21}, True)
+        assert scan(view._config, (log.results,), older._replace(since_ms=0), {}, 5.0).outcome
     finally:
         view.close()
 

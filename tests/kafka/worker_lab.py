@@ -1,0 +1,200 @@
+"""Workers on real Kafka: their topics, their events, what came out, and the sums that must hold.
+
+Blocking: every wait is bounded; a run of some thousand events takes seconds.
+"""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
+
+from contracts.codec import encode_event
+from contracts.envelope import Event
+from contracts.topics import LANES, Topics
+from tests.kafkalab.fixtures import KafkaLab
+from tests.support import ChildProcess, eventually
+
+PARTITIONS = 4
+KEYS = 50
+
+
+@dataclass
+class Tally:
+    """What lies on a result topic."""
+
+    by_id: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    disorder: list[str] = field(default_factory=list)
+    _last: dict[bytes | None, int] = field(default_factory=dict)
+
+    def note(self, message: Message) -> None:
+        """Count a terminal record; ids are `e<number>`, in the order in which events of a key were sent."""
+        headers = dict(message.headers() or [])
+        name = headers["ce_eventid"].decode()
+        self.by_id[name] += 1
+        self.kinds[headers["ce_type"].decode()] += 1
+        if self.by_id[name] == 1 and name[1:].isdecimal():
+            number, key = int(name[1:]), message.key()
+            if number < self._last.get(key, -1):
+                self.disorder.append(name)
+            self._last[key] = max(number, self._last.get(key, -1))
+
+    @property
+    def duplicates(self) -> list[str]:
+        """Return the ids with more than one terminal record."""
+        return [name for name, count in self.by_id.items() if count > 1]
+
+    def lost(self, count: int) -> list[str]:
+        """Return the ids among `e0 ...` without a terminal record."""
+        return [f"e{n}" for n in range(count) if f"e{n}" not in self.by_id]
+
+
+class WorkerLab:
+    """One installation on the test's broker.
+
+    Args:
+        kafka: the test's corner of the broker.
+        folder: for the configuration file.
+        script: of the fake provider.
+        worker, route: changes to the sections.
+        provider: in place of the fake one.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaLab,
+        folder: Path,
+        script: Sequence[Mapping[str, Any]] = (),
+        *,
+        worker: Mapping[str, Any] | None = None,
+        route: Mapping[str, Any] | None = None,
+        provider: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.kafka = kafka
+        self.prefix = kafka.prefix
+        self.topics = Topics(self.prefix)
+        self.events = self.topics.events("standard")
+        self.config = folder / f"{self.prefix}.yaml"
+        document = {
+            "version": 1,
+            "kafka": {"bootstrap_servers": kafka.bootstrap, "topic_prefix": self.prefix},
+            "providers": {"p": dict(provider or {"kind": "fake", "script": [dict(step) for step in script]})},
+            "models": {"m": {"provider": "p", "model": "m-1"}},
+            "routes": [{"name": "r", "prompt": {"user": "{{ text }}"}, "model": "m", **(route or {})}],
+            "worker": {
+                "app_id": self.prefix,
+                "max_in_flight": 32,
+                "commit_interval_s": 0.5,
+                "session_timeout_s": 6,
+                "rebalance_timeout_s": 20,
+                "drain_timeout_s": 10,
+                "health_port": 0,
+                **(worker or {}),
+            },
+        }
+        self.config.write_text(yaml.safe_dump(document), encoding="utf-8")
+
+    def create_topics(self, results: int = PARTITIONS) -> None:
+        """Create every topic a worker needs."""
+        self.kafka.create_named(
+            *(self.topics.events(lane) for lane in LANES), self.topics.dead_letters, partitions=PARTITIONS
+        )
+        self.kafka.create_named(self.topics.results, partitions=results)
+
+    def worker(self, **settings: str) -> ChildProcess:
+        """Return a worker, not started yet; settings such as `worker__instance_id` override the file."""
+        env = {f"PENSTOCK_{name.upper()}": text for name, text in settings.items()}
+        return ChildProcess("streams", "worker", "--config", str(self.config), env=env, grace_s=15)
+
+    @contextlib.contextmanager
+    def running(self, **settings: str) -> Iterator[ChildProcess]:
+        """Run a worker that has its partitions."""
+        with self.worker(**settings) as process:
+            wait_for_partitions(process)
+            yield process
+
+    def send(self, first: int, count: int, *, keys: int = KEYS, topic: str | None = None) -> None:
+        """Produce events `e<first> ...`."""
+        producer = Producer({"bootstrap.servers": self.kafka.bootstrap, "enable.idempotence": True, "log_level": 0})
+        for number in range(first, first + count):
+            event = Event(
+                id=f"e{number}",
+                source="s",
+                type="t",
+                data=json.dumps({"n": number}).encode(),
+                extensions={"partitionkey": f"k{number % keys}"},
+            )
+            producer.produce(topic or self.events, key=event.key, value=event.data, headers=list(encode_event(event)))
+        assert producer.flush(30) == 0
+
+    def committed(self) -> dict[int, int]:
+        """Return the committed offset per partition of the standard lane, where there is one."""
+        admin = self.kafka.admin()
+        request = ConsumerGroupTopicPartitions(self.prefix)
+        found = admin.list_consumer_group_offsets([request])[self.prefix].result(15)
+        return {tp.partition: tp.offset for tp in found.topic_partitions if tp.topic == self.events and tp.offset >= 0}
+
+    def reset_offsets(self) -> None:
+        """Set the group back to the beginning, as an operator's tool does; nobody may be in the group."""
+        partitions = [TopicPartition(self.events, n, 0) for n in range(PARTITIONS)]
+        admin = self.kafka.admin()
+
+        def reset() -> bool:
+            request = ConsumerGroupTopicPartitions(self.prefix, partitions)
+            return bool(admin.alter_consumer_group_offsets([request])[self.prefix].result(15))
+
+        eventually(lambda: _worked(reset), within_s=20)
+
+
+def _worked(act: Any) -> bool:
+    from confluent_kafka import KafkaException
+
+    with contextlib.suppress(KafkaException):
+        return bool(act())
+    return False
+
+
+def wait_for_partitions(process: ChildProcess, times: int = 1, within_s: float = 40.0) -> None:
+    """Return when a worker has been given partitions so many times."""
+    pattern = r"(?:partitions\.assigned[\s\S]*?){%d}" % times
+    process.wait_for(pattern, within_s)
+
+
+class Outcomes:
+    """Reads a topic from its beginning."""
+
+    def __init__(self, kafka: KafkaLab, topic: str, partitions: int = PARTITIONS) -> None:
+        self.tally = Tally()
+        self.messages: list[Message] = []
+        self._consumer = Consumer(
+            {"bootstrap.servers": kafka.bootstrap, "group.id": kafka.name("outcomes"), "log_level": 0}
+        )
+        self._consumer.assign([TopicPartition(topic, n, 0) for n in range(partitions)])
+
+    def __enter__(self) -> "Outcomes":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._consumer.close()
+
+    def read(self, timeout_s: float = 0.2) -> Tally:
+        """Read what is there."""
+        for message in self._consumer.consume(500, timeout_s):
+            if message.error() is None:
+                self.messages.append(message)
+                if any(name == "ce_eventid" for name, _ in message.headers() or []):
+                    self.tally.note(message)
+        return self.tally
+
+    def wait_for(self, count: int, within_s: float = 60.0) -> Tally:
+        """Read until so many events have ended, and a little longer, for duplicates."""
+        eventually(lambda: len(self.read().by_id) >= count, within_s)
+        for _ in range(3):
+            self.read(0.3)
+        return self.tally
