@@ -27,7 +27,6 @@ LABEL org.opencontainers.image.title="penstock" org.opencontainers.image.license
 RUN groupadd --gid 10001 penstock && useradd --uid 10001 --gid penstock --no-create-home --home-dir /app penstock
 COPY --from=build /opt/venv /opt/venv
 COPY deploy/image/answers.py /usr/local/bin/answers
-# Faust makes a data folder even when it keeps nothing there; /tmp is all that a read-only container can write.
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     PENSTOCK_CONFIG=/app/penstock.yaml
 WORKDIR /app

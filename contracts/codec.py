@@ -110,7 +110,7 @@ def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
             name = "datacontenttype"
         elif header.startswith("ce_"):
             name = header[3:]
-            if not ATTRIBUTE_NAME.match(name):
+            if not ATTRIBUTE_NAME.fullmatch(name):
                 message = f"header {header[:40]!r} is not a CloudEvents attribute"
                 raise Undecodable(message)
         else:

@@ -82,9 +82,9 @@ class Topics:
         return (
             *events,
             *results,
-            Topic(self.deltas, "deltas", _DAY_MS, "numbered pieces of streamed results"),
+            Topic(self.deltas, "deltas", _DAY_MS, "numbered pieces of streamed results; reserved, nothing writes it yet"),
             Topic(
                 self.dead_letters, "dead-letters", 30 * _DAY_MS, "events that ended badly: original record plus reason"
             ),
-            Topic(self.retries, "retries", week, "events whose next attempt is far away"),
+            Topic(self.retries, "retries", week, "events whose next attempt is far away; reserved, nothing writes it yet"),
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 import uvloop
 
 from contracts import logs
+from contracts.errors import ConfigError
 from contracts.logs import logger
 from contracts.metrics import BUILD_INFO, LOOP_LAG
 from contracts.settings import Settings
@@ -63,76 +64,93 @@ async def run(settings: Settings, producer: Producer, parts: Parts, port_file: P
     """
     listener = listen(settings.gateway.host, settings.gateway.port)
     port: int = listener.getsockname()[1]
-    await producer.start()
-    parts.results.start()
     api = Api(parts)
-    server = Server(api, listener, settings.gateway.header_timeout_s)
-    BUILD_INFO.labels(package_version(), "gateway").set(1)
-    stop = asyncio.Event()
-    ending = _end_on_signals(parts, api, stop)
+    ending = Ending(parts, api)
     watching = asyncio.ensure_future(_watch_loop())
-    serving = asyncio.ensure_future(serve(server, stop))
-    _announce(settings.gateway.host, port, port_file)
     try:
-        await _until_drained(serving, stop, settings.gateway.shutdown_timeout_s)
+        await producer.start()
+        parts.results.start()
+        serving = asyncio.ensure_future(
+            serve(Server(api, listener, settings.gateway.header_timeout_s), ending.closes_door)
+        )
+        ending.follow_signals()
+        BUILD_INFO.labels(package_version(), "gateway").set(1)
+        _announce(settings.gateway.host, port, port_file)
+        await ending.wait_for(serving)
     finally:
         watching.cancel()
-        ending.clear()
         await asyncio.to_thread(parts.results.close)
         await producer.aclose(_FLUSH_TIMEOUT_S)
         _log.info("gateway.stopped")
 
 
-def _announce(host: str, port: int, port_file: Path | None) -> None:
-    shown = f"[{host}]" if ":" in host else host
-    print(f"listening on http://{shown}:{port}", flush=True)  # noqa: T201 - the one line for people
-    if port_file is not None:
-        # Renamed into place, so that a reader never sees half of it.
-        partial = port_file.with_name(f"{port_file.name}.{os.getpid()}")
-        partial.write_text(f"{port}\n", encoding="ascii")
-        partial.replace(port_file)
+class Ending:
+    """The orderly end: readiness says no, open requests are answered, then the door is closed; all within a limit.
 
+    Attributes:
+        closes_door: set when no new connections are to be taken any more.
+    """
 
-def _end_on_signals(parts: Parts, api: Api, stop: asyncio.Event) -> list[asyncio.Future[None]]:
-    """Let the first signal end this process in order, and the second at once; return where the ending task is kept."""
-    loop = asyncio.get_running_loop()
-    ending: list[asyncio.Future[None]] = []
+    def __init__(self, parts: Parts, api: Api) -> None:
+        self._parts = parts
+        self._api = api
+        # Half for the requests that are open at the signal, half for those that came while the door was still open.
+        self._phase_s = parts.settings.shutdown_timeout_s / 2
+        self._closing: asyncio.Future[None] | None = None
+        self.closes_door = asyncio.Event()
 
-    def on_signal(number: signal.Signals) -> None:
-        if parts.health.is_shutting_down:
+    def follow_signals(self) -> None:
+        """Let the first SIGTERM or SIGINT begin the end, and the second cut it short."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    async def wait_for(self, serving: asyncio.Future[None]) -> None:
+        """Return when everything is answered, or after the limit.
+
+        Raises:
+            PenstockError: the server ended by itself.
+        """
+        closing = asyncio.ensure_future(self.closes_door.wait())
+        await asyncio.wait((serving, closing), return_when=asyncio.FIRST_COMPLETED)
+        closing.cancel()
+        done, _ = await asyncio.wait({serving}, timeout=self._phase_s)
+        if done:
+            await serving
+        else:
+            _log.warning("gateway.requests_abandoned", in_progress=len(self._api.in_progress))
+            serving.cancel()
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._parts.health.is_shutting_down:
             _log.warning("gateway.ended_at_once")
             sys.stderr.flush()
             os._exit(128 + number)
-        _log.info("gateway.stopping", in_progress=len(api.in_progress))
-        parts.health.is_shutting_down = True
-        ending.append(asyncio.ensure_future(_stop_when_answered(api, stop, parts.settings.shutdown_timeout_s)))
+        _log.info("gateway.stopping", in_progress=len(self._api.in_progress))
+        self._parts.health.is_shutting_down = True
+        self._closing = asyncio.ensure_future(self._close_when_answered())
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    return ending
-
-
-async def _stop_when_answered(api: Api, stop: asyncio.Event, timeout_s: float) -> None:
-    """Close the door when the requests that are in progress now have been answered.
-
-    Until then it stays open: readiness already says no, and who did not hear it yet gets an answer, not a reset.
-    """
-    begun = set(api.in_progress)
-    if begun:
-        await asyncio.wait(begun, timeout=timeout_s / 2)
-    stop.set()
+    async def _close_when_answered(self) -> None:
+        # Until then the door stays open: who has not heard of readiness yet gets an answer, not a reset.
+        begun = set(self._api.in_progress)
+        if begun:
+            await asyncio.wait(begun, timeout=self._phase_s)
+        self.closes_door.set()
 
 
-async def _until_drained(serving: asyncio.Future[None], stop: asyncio.Event, timeout_s: float) -> None:
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    done, _ = await asyncio.wait({serving}, timeout=timeout_s)
-    if not done:
-        _log.warning("gateway.requests_abandoned")
-        serving.cancel()
+def _announce(host: str, port: int, port_file: Path | None) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    print(f"listening on http://{shown}:{port}", flush=True)  # noqa: T201 - the one line for people
+    if port_file is None:
         return
-    await serving
+    # Renamed into place, so that a reader never sees half of it.
+    partial = port_file.with_name(f"{port_file.name}.{os.getpid()}")
+    try:
+        partial.write_text(f"{port}\n", encoding="ascii")
+        partial.replace(port_file)
+    except OSError as error:
+        message = f"--port-file {port_file} cannot be written: {error.strerror}"
+        raise ConfigError(message) from error
 
 
 async def _watch_loop() -> None:

@@ -8,19 +8,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from contracts.errors import ConfigError
 from contracts.settings.environ import environment, overrides
-from contracts.settings.marks import Document, Path, parse
+from contracts.settings.marks import Document, Path, parse, parse_value
 from contracts.settings.root import Settings
 
 DEFAULT_FILE = "penstock.yaml"
 _MAX_SHOWN_CHARS = 80
 # Values under these keys may be a secret pasted by mistake: never repeated.
-_SECRET_KEYS = frozenset({"value", "key", "api_key", "bearer_token", "ticket_secret", "sasl_password"})
+_SECRET_KEYS = frozenset(
+    {"value", "key", "api_key", "bearer_token", "ticket_secret", "sasl_password", "secrets", "api_keys"}
+)
+_PLAIN_WORDS = {
+    "model_type": "must be a section: indented lines of `key: value`",
+    "model_attributes_type": "must be a section: indented lines of `key: value`",
+    "dict_type": "must be a section: indented lines of `key: value`",
+    "tuple_type": "must be a list",
+}
 
 
 def load(path: FilePath | str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -70,9 +77,11 @@ def _apply_overrides(document: Document, environ: Mapping[str, str]) -> dict[Pat
     for names, (variable, text) in overrides(environ).items():
         path, target = _place(document.data, names, variable)
         try:
-            target[path[-1]] = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError as error:
-            message = f"environment {variable}: not a YAML value: {_show(text)}"
+            target[path[-1]] = parse_value(text)
+        except ConfigError as error:
+            # What YAML says may repeat a part of the value.
+            reason = "not a YAML value" if _SECRET_KEYS.intersection(names) else str(error)
+            message = f"environment {variable}: {reason}"
             raise ConfigError(message) from error
         origins[path] = variable
     return origins
@@ -83,12 +92,15 @@ def _place(data: dict[str, Any], names: tuple[str, ...], variable: str) -> tuple
     path: list[str | int] = []
     target: Any = data
     for depth, name in enumerate(names):
-        step: str | int = int(name) if isinstance(target, list) and name.isdigit() else name
+        is_index = isinstance(target, list) and name.isascii() and name.isdecimal()
+        step: str | int = int(name) if is_index else name
         path.append(step)
         if depth == len(names) - 1:
             break
+        if isinstance(target, dict) and target.get(step) is None:
+            target[step] = {}
         try:
-            target = target.setdefault(step, {}) if isinstance(target, dict) else target[step]
+            target = target[step]
         except (IndexError, KeyError, TypeError):
             target = None
     if not isinstance(target, dict) and not (
@@ -102,14 +114,22 @@ def _place(data: dict[str, Any], names: tuple[str, ...], variable: str) -> tuple
 def _error(document: Document, origins: dict[Path, str], problems: list[tuple[Path, str]]) -> ConfigError:
     lines = []
     for path, text in problems:
-        variable = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), None)
+        variable = _variable_of(path, document, origins)
         where = f"environment {variable}" if variable else f"{document.name}:{document.line_of(path)}"
         lines.append((0 if variable else document.line_of(path), f"{where}: {_dotted(path)}: {text}"))
     return ConfigError("\n".join(text for _, text in sorted(dict.fromkeys(lines))))
 
 
+def _variable_of(path: Path, document: Document, origins: dict[Path, str]) -> str | None:
+    """Name the variable that set a path, a part of it, or made the section that the file does not have."""
+    above = (origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins)
+    below = (origin for place, origin in origins.items() if place[: len(path)] == path and path not in document.lines)
+    return next(above, None) or next(below, None)
+
+
 def _problems(error: ValidationError) -> list[tuple[Path, str]]:
-    return [_problem(details) for details in error.errors()]
+    # A list whose only item is wrong is said to be too short as well.
+    return [_problem(d) for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
 
 
 def _problem(details: ErrorDetails) -> tuple[Path, str]:
@@ -119,8 +139,12 @@ def _problem(details: ErrorDetails) -> tuple[Path, str]:
         return path, f"unknown key{_near(path)}"
     if kind == "missing":
         return path, "is required"
-    text = details["msg"].removeprefix("Value error, ")
-    if isinstance(found, dict | list) or (path and path[-1] in _SECRET_KEYS):
+    if kind == "union_tag_not_found":
+        return (*path, "kind"), "is required"
+    if kind == "union_tag_invalid":
+        return (*path, "kind"), f"found {_show(details['ctx']['tag'])}, allowed: {details['ctx']['expected_tags']}"
+    text = _PLAIN_WORDS.get(kind) or details["msg"].removeprefix("Value error, ")
+    if isinstance(found, dict | list) or _SECRET_KEYS.intersection(path):
         return path, text
     return path, f"{text}; found {_show(found)}"
 
@@ -148,14 +172,18 @@ def _near(path: Path) -> str:
 
 def _section_at(path: Path) -> type[BaseModel] | None:
     """Return the section class at a path, following lists and mappings of sections."""
-    section: Any = Settings
-    for part in path:
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            field = section.model_fields.get(str(part))
-            section = field.annotation if field else None
-        inner = list(_sections_in(section))
-        section = inner[0] if len(inner) == 1 else section if inner else None
-    return section if isinstance(section, type) and issubclass(section, BaseModel) else None
+    section: type[BaseModel] = Settings
+    parts = iter(path)
+    for part in parts:
+        field = section.model_fields.get(str(part))
+        inner = list(_sections_in(field.annotation)) if field else []
+        if len(inner) != 1:
+            return None
+        section = inner[0]
+        if getattr(field.annotation if field else None, "__origin__", None) in {tuple, dict}:
+            # The next part is the index or name of an element.
+            next(parts, None)
+    return section
 
 
 def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:

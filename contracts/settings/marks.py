@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from yaml.nodes import MappingNode, Node, SequenceNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from contracts.errors import ConfigError
 
@@ -42,11 +42,22 @@ class _Loader(yaml.SafeLoader):
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
             line = key_node.start_mark.line + 1
+            if not isinstance(key_node, ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key_node.start_mark)
             if key_node.value in seen:
                 problem = f"duplicate key {key_node.value!r}, first on line {seen[key_node.value]}"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             seen[key_node.value] = line
         return super().construct_mapping(node, deep=deep)
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        """Build any value; PyYAML lets Python's own errors out for values such as the date 2026-02-30."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            problem = f"not a valid {kind}: {error}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
 
 
 def parse(text: str, name: str) -> Document:
@@ -55,12 +66,8 @@ def parse(text: str, name: str) -> Document:
     Raises:
         ConfigError: with file, line and column.
     """
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return Document(name, {})
-        document = Document(name, loader.construct_document(node))
+        return _parse(text, name)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
@@ -69,10 +76,31 @@ def parse(text: str, name: str) -> Document:
     except yaml.YAMLError as error:
         message = f"{name}: not valid YAML: {error}"
         raise ConfigError(message) from error
+    except RecursionError as error:
+        message = f"{name}: not usable YAML: nested too deeply, or an alias that contains itself"
+        raise ConfigError(message) from error
+
+
+def _parse(text: str, name: str) -> Document:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return Document(name, {})
+        document = Document(name, loader.construct_document(node))
+        _mark(node, (), document.lines)
+        return document
     finally:
         loader.dispose()
-    _mark(node, (), document.lines)
-    return document
+
+
+def parse_value(text: str) -> Any:
+    """Parse one value, as an environment variable holds it.
+
+    Raises:
+        ConfigError: not YAML.
+    """
+    return parse(text, "value").data if text else ""
 
 
 def _mark(node: Node, path: Path, lines: dict[Path, int]) -> None:

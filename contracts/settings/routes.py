@@ -25,17 +25,17 @@ class Match(Section):
 
 
 class Prompt(Section):
-    """Jinja2 templates, sandboxed; undefined fields are an error, not an empty string.
+    """Instructions and a Jinja2 template for the user message; sandboxed, undefined fields are an error.
 
-    Variables: `event` (id, source, type, subject, time), `data` (the parsed JSON body), `text` (the body as text).
+    Variables of the template: `event` (id, source, type, subject, time), `data` (the parsed JSON body), `text` (the body as text).
     """
 
     system: str = ""
-    """System prompt; put instructions here, never event data."""
+    """System prompt, taken as it is: instructions, never event data."""
     system_file: ExistingFile | None = None
     """The same, from a file."""
     user: str | None = None
-    """User message."""
+    """Template of the user message."""
     user_file: ExistingFile | None = None
     """The same, from a file."""
     max_chars: int = Field(default=100_000, ge=1)

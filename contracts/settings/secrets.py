@@ -22,7 +22,7 @@ class SecretRef:
     __slots__ = ("reference",)
 
     def __init__(self, reference: str) -> None:
-        if not _FORM.match(reference):
+        if not _FORM.fullmatch(reference):
             # The text found is not repeated: it may be the secret itself.
             message = "must be a reference, env:NAME or file:PATH, not the secret itself"
             raise ValueError(message)

@@ -100,7 +100,7 @@ def _schema_trouble(index: int, route: RouteSettings, source: Document) -> Itera
     if schema is None:
         return
     try:
-        jsonschema_rs.Draft202012Validator(schema)
+        jsonschema_rs.Draft202012Validator(schema, offline=True)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
         yield f"{where}: {setting}: not a valid JSON Schema (2020-12): {str(error).splitlines()[0]}"
 

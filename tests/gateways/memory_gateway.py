@@ -1,6 +1,6 @@
 """The gateway as a process, with its log in memory: `python -m tests.gateways.memory_gateway PORT_FILE [--hold]`.
 
-With --hold no record is confirmed until SIGUSR1.
+With --hold no record is confirmed until SIGUSR1; with --hasty the end is cut short after a fifth of a second.
 """
 
 import asyncio
@@ -16,9 +16,8 @@ from gateways.parts import build_parts
 from producers.memory import MemoryProducer
 from tests.gateways.driver import CONFIGURATION, Results
 
-SETTINGS = Settings.model_validate(
-    CONFIGURATION | {"gateway": CONFIGURATION["gateway"] | {"port": 0, "ack_timeout_s": 20, "shutdown_timeout_s": 20}}
-)
+PATIENCE = {"ack_timeout_s": 20, "shutdown_timeout_s": 0.2 if "--hasty" in sys.argv else 20}
+SETTINGS = Settings.model_validate(CONFIGURATION | {"gateway": CONFIGURATION["gateway"] | {"port": 0} | PATIENCE})
 
 
 async def main(port_file: Path, *, is_holding: bool) -> None:

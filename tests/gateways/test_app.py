@@ -12,7 +12,7 @@ import pytest
 
 from contracts.errors import ConfigError
 from contracts.settings import Settings
-from gateways.app import run_gateway
+from gateways.app import _announce, run_gateway
 from gateways.server import listen
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, SECRET, TICKET_SECRET, github_headers
 from tests.support import ChildProcess, eventually
@@ -102,3 +102,19 @@ def test_a_taken_port_is_a_configuration_error_that_names_the_setting() -> None:
 def test_an_unusable_host_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match=r"gateway\.host"):
         listen("no such host", 0)
+
+
+def test_a_request_that_does_not_end_is_abandoned_within_the_limit(tmp_path: Path) -> None:
+    with running(tmp_path, "--hold", "--hasty") as (child, port):
+        waiting = post(port)
+        eventually(lambda: ask(port, "/healthz")[0] == 200)
+        child.signal(signal.SIGTERM)
+
+        assert child.wait(10) == 0
+        assert "gateway.requests_abandoned" in child.output
+        waiting.close()
+
+
+def test_a_port_file_that_cannot_be_written_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--port-file"):
+        _announce("127.0.0.1", 1, tmp_path / "missing" / "port")

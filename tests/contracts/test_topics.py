@@ -1,0 +1,46 @@
+"""The table of topics."""
+
+import re
+
+from contracts.topics import LANES, Topics
+
+
+def test_names_follow_the_rule() -> None:
+    for topic in Topics("acme").table():
+        assert re.fullmatch(r"acme\.(events\.[a-z]+|[a-z-]+)\.v1", topic.name)
+
+
+def test_the_table_is_complete() -> None:
+    assert [topic.name for topic in Topics().table()] == [
+        "penstock.events.interactive.v1",
+        "penstock.events.standard.v1",
+        "penstock.events.bulk.v1",
+        "penstock.results.v1",
+        "penstock.deltas.v1",
+        "penstock.dead-letters.v1",
+        "penstock.retries.v1",
+    ]
+
+
+def test_event_topics_know_their_lane() -> None:
+    assert [topic.lane for topic in Topics().table() if topic.kind == "events"] == list(LANES)
+
+
+def test_result_topics_of_routes_are_added_once() -> None:
+    topics = Topics()
+    names = [t.name for t in topics.table(frozenset({"own", topics.results})) if t.kind == "results"]
+
+    assert names == ["penstock.results.v1", "own"]
+    assert topics.result_topics([None, "own", ""]) == {"penstock.results.v1", "own"}
+
+
+def test_timestamps_are_the_producers_because_pay_once_compares_them() -> None:
+    assert {t.config()["message.timestamp.type"] for t in Topics().table()} == {"CreateTime"}
+
+
+def test_results_live_as_long_as_the_events_that_they_answer() -> None:
+    """A redelivered event whose result is gone would be paid for again."""
+    table = Topics().table()
+    longest_ms = max(t.retention_ms for t in table if t.kind == "events")
+
+    assert min(t.retention_ms for t in table if t.kind == "results") >= longest_ms
