@@ -4,6 +4,7 @@ Reads: results (the tail, for pay-once). Writes: offset commits. See docs/pay-on
 """
 
 import asyncio
+from collections.abc import Callable
 
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
@@ -27,9 +28,13 @@ class Membership:
         engine: whose intake is opened and closed.
         tail: reads what is answered already.
         settings: drain limit, commit interval.
+        on_crash: told what ends the worker.
     """
 
-    def __init__(self, engine: Engine, tail: TailReader, settings: WorkerSettings) -> None:
+    def __init__(
+        self, engine: Engine, tail: TailReader, settings: WorkerSettings, on_crash: Callable[[BaseException], None]
+    ) -> None:
+        self._on_crash = on_crash
         self._engine = engine
         self._tail = tail
         self._settings = settings
@@ -63,6 +68,12 @@ class Membership:
         self.is_member = True
         self._log.info("partitions.assigned", generation=generation, partitions=_by_topic(tps))
         self._loading = asyncio.ensure_future(self._load(self._engine.tenure, tps))
+        self._loading.add_done_callback(self._loaded)
+
+    def _loaded(self, loading: "asyncio.Task[None]") -> None:
+        if not loading.cancelled() and (error := loading.exception()) is not None:
+            # Without books nothing would ever be taken, and nobody would know why.
+            self._on_crash(error)
 
     async def _load(self, tenure: Tenure, tps: frozenset[TP]) -> None:
         while not tenure.is_over:
@@ -91,8 +102,10 @@ class Membership:
     async def _claim(self, offsets: dict[TP, int], tails: dict[TP, Tail]) -> None:
         """Commit (position, mark) before the first call, so that a crash right after it finds what it answered."""
         claims = {tp: (offset, encode_mark(tails[tp].ends)) for tp, offset in offsets.items()}
-        if claims and await self.shell.commit(claims):
-            self._committed |= claims
+        if claims and not await self.shell.commit(claims):
+            message = "the claim of the partitions could not be committed"
+            raise LogUnavailable(message)
+        self._committed |= claims
 
     async def commit(self) -> None:
         """Commit what has changed, if the partitions are still ours."""

@@ -101,7 +101,7 @@ class Worker:
         result_topics = frozenset(self._topics.result_topics(route.output_topic for route in settings.routes))
         await self._wait_for_kafka()
         tail = TailReader(settings.kafka, settings.worker.app_id, result_topics)
-        membership = Membership(engine, tail, settings.worker)
+        membership = Membership(engine, tail, settings.worker, self._end)
         self._membership = membership
         app = create_app(settings, engine, pipeline)
         self._app = app

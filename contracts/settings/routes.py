@@ -12,7 +12,12 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_list, json_schema_input_type=str | tuple[str, ...])]
+Patterns = Annotated[
+    tuple[str, ...],
+    # An empty list would match everything.
+    Field(min_length=1),
+    BeforeValidator(_as_list, json_schema_input_type=str | tuple[str, ...]),
+]
 
 
 class Match(Section):

@@ -41,7 +41,11 @@ class OutputContract:
             output = decode_any_json((fenced[1] if fenced else answer).encode())
         except Undecodable as error:
             raise OutputInvalid(str(error), answer) from error
-        violation = next(self._validator.iter_errors(output), None)
+        try:
+            violation = next(self._validator.iter_errors(output), None)
+        except ValueError as error:
+            # Nested deeper than the validator goes.
+            raise OutputInvalid(str(error), answer) from error
         if violation is not None:
             pointer = "/".join(str(part) for part in violation.instance_path)
             message = f"/{pointer}: {violation.message}"

@@ -102,7 +102,7 @@ def test_sigterm_finishes_what_has_started_and_commits_it(
 ) -> None:
     lab = WorkerLab(kafka, tmp_path, [{"latency_s": 2}])
     lab.create_topics()
-    lab.send(0, 200, keys=200)
+    lab.send(0, 100, keys=100)
     results = outcomes(lab)
     with lab.running() as worker:
         eventually(lambda: len(results.read().by_id) >= 1, within_s=30)
@@ -112,13 +112,13 @@ def test_sigterm_finishes_what_has_started_and_commits_it(
     tally = results.wait_for(1)
     finished = len(tally.by_id)
 
-    assert 32 <= finished < 200
+    assert 32 <= finished < 100
     assert finished % 32 == 0
     assert '"held"' in worker.output
     with lab.running():
-        tally = results.wait_for(200)
+        tally = results.wait_for(100)
 
-    assert (tally.lost(200), tally.duplicates, tally.disorder) == ([], [], [])
+    assert (tally.lost(100), tally.duplicates, tally.disorder) == ([], [], [])
 
 
 def test_a_second_sigterm_ends_at_once(kafka: KafkaLab, tmp_path: Path) -> None:
@@ -219,7 +219,8 @@ def test_a_source_topic_that_is_recreated_under_a_running_worker_loses_nothing(
 def _recreate(kafka: KafkaLab, topic: str) -> None:
     from confluent_kafka import KafkaException
 
-    kafka.admin().delete_topics([topic], operation_timeout=15)[topic].result(15)
+    admin = kafka.admin()
+    admin.delete_topics([topic], operation_timeout=15)[topic].result(15)
 
     def recreated() -> bool:
         try:

@@ -26,6 +26,8 @@ class KafkaLab:
         self.bootstrap = broker.bootstrap
         self.prefix = f"t{uuid.uuid4().hex[:8]}"
         self._created: list[str] = []
+        # One for the test's whole life: the futures of a request fail when its client is collected.
+        self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
     def name(self, suffix: str) -> str:
         """Return a topic or group name that no other test has."""
@@ -39,15 +41,14 @@ class KafkaLab:
 
     def create_named(self, *names: str, partitions: int = 4, config: dict[str, str] | None = None) -> None:
         """Create topics under their full names, for names that the product fixes; they go when the test ends."""
-        admin = self.admin()
         topics = [NewTopic(name, partitions, 1, config=config or {}) for name in names]
-        for name, created in admin.create_topics(topics, operation_timeout=ADMIN_LIMIT_S).items():
+        for name, created in self._admin.create_topics(topics, operation_timeout=ADMIN_LIMIT_S).items():
             created.result(ADMIN_LIMIT_S)
             self._created.append(name)
 
     def admin(self) -> AdminClient:
-        """Return an admin client for this broker."""
-        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        """Return the test's admin client."""
+        return self._admin
 
     def restart(self) -> None:
         """Stop the broker and start it again, on the same address with the same data."""
@@ -61,9 +62,7 @@ class KafkaLab:
                 self.broker.resume()
             self.broker.start()
         if self._created:
-            # Held by name: the futures fail when their client is collected.
-            admin = self.admin()
-            for deleted in admin.delete_topics(self._created, operation_timeout=ADMIN_LIMIT_S).values():
+            for deleted in self._admin.delete_topics(self._created, operation_timeout=ADMIN_LIMIT_S).values():
                 deleted.result(ADMIN_LIMIT_S)
 
 

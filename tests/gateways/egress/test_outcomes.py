@@ -45,7 +45,7 @@ def test_a_tombstone_is_none() -> None:
 
 
 def test_the_cache_holds_no_more_than_its_bytes_and_drops_the_least_used() -> None:
-    cache = OutcomeCache(10_000)
+    cache = OutcomeCache(5 * 1600)
     for number in range(5):
         cache.add(_outcome(f"e{number}", b"x" * 1000, timestamp_ms=number))
     cache.get("crm", "e0")

@@ -1,0 +1,115 @@
+"""THE decision: every error kind has one, and a new kind without one fails here."""
+
+import inspect
+
+import pytest
+
+from contracts import errors
+from contracts.errors import PenstockError
+from contracts.settings import Retry as Policy
+from streams.outcome import Bury, Decision, Expire, Hold, Retry, decide, disposition, outcome_label
+from streams.pipeline import InternalError
+
+POLICY = Policy(max_attempts=3, base_s=1, max_s=10)
+RETRY, HOLD, EXPIRE = "retry", "hold", "expire"
+# What becomes of an event after its first attempt failed so, with time left and the gate open.
+DECISIONS: dict[type[PenstockError], str] = {
+    errors.Throttled: RETRY,
+    errors.ProviderUnavailable: RETRY,
+    errors.ProviderTimeout: RETRY,
+    errors.LogUnavailable: RETRY,
+    errors.Retryable: RETRY,
+    errors.AccessDenied: HOLD,
+    errors.ModelNotFound: HOLD,
+    errors.QuotaExhausted: HOLD,
+    errors.ConfigurationFault: HOLD,
+    errors.DeadlineExceeded: EXPIRE,
+    errors.Undecodable: "poison",
+    errors.PromptFailed: "poison",
+    errors.InvalidRequest: "poison",
+    errors.ContextTooLong: "poison",
+    errors.OutputInvalid: "poison",
+    errors.TooLarge: "poison",
+    errors.Terminal: "poison",
+    errors.ContentBlocked: "refused",
+    errors.NoRoute: "unroutable",
+    errors.AttemptsExhausted: "exhausted",
+    InternalError: "poison",
+}
+# Belong to the doors and the start of a process; none of them comes out of a call to a model.
+ELSEWHERE = {
+    errors.PenstockError, errors.ConfigError, errors.Rejected, errors.BadSignature, errors.Unauthenticated,
+    errors.Forbidden, errors.UnknownSource, errors.UnknownResult, errors.MethodNotAllowed, errors.BodyTimeout,
+    errors.UnsupportedMedia, errors.InvalidPayload, errors.Busy,
+}  # fmt: skip
+
+
+def decided(error: PenstockError, attempts: int = 1, left_s: float = 300, gate_reason: str | None = None) -> Decision:
+    return decide(error, attempts=attempts, left_s=left_s, policy=POLICY, gate_reason=gate_reason)
+
+
+def test_every_kind_of_error_has_a_decision() -> None:
+    kinds = {kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PenstockError)}
+
+    assert kinds - ELSEWHERE - set(DECISIONS) == set()
+
+
+@pytest.mark.parametrize("kind", DECISIONS, ids=lambda kind: kind.__name__)
+def test_the_decision_is_the_one_in_the_table(kind: type[PenstockError]) -> None:
+    wanted = DECISIONS[kind]
+    decision = decided(kind("failed"))
+    match decision:
+        case Retry():
+            assert wanted == RETRY
+        case Hold():
+            assert (wanted, decision.reason) == (HOLD, kind.reason)
+        case Expire():
+            assert wanted == EXPIRE
+        case Bury():
+            assert decision == Bury(kind.reason, disposition(kind("failed")))
+            assert decision.disposition == wanted
+
+
+@pytest.mark.parametrize("kind", DECISIONS, ids=lambda kind: kind.__name__)
+def test_after_the_deadline_everything_expires(kind: type[PenstockError]) -> None:
+    assert decided(kind("failed"), left_s=0) == Expire()
+
+
+@pytest.mark.parametrize("kind", [kind for kind, wanted in DECISIONS.items() if wanted == RETRY])
+def test_the_last_attempt_ends_as_exhausted(kind: type[PenstockError]) -> None:
+    assert decided(kind("failed"), attempts=3) == Bury("attempts_exhausted", "exhausted")
+
+
+@pytest.mark.parametrize("kind", [kind for kind, wanted in DECISIONS.items() if wanted == RETRY])
+def test_behind_a_closed_gate_a_transient_failure_holds_even_on_the_last_attempt(kind: type[PenstockError]) -> None:
+    assert decided(kind("failed"), attempts=99, gate_reason="provider_unavailable") == Hold("provider_unavailable")
+
+
+def test_poison_is_buried_behind_a_closed_gate_too() -> None:
+    assert isinstance(decided(errors.InvalidRequest("400"), gate_reason="access_denied"), Bury)
+
+
+def test_a_configuration_fault_holds_whatever_the_attempts() -> None:
+    assert decided(errors.AccessDenied("403"), attempts=99) == Hold("access_denied")
+
+
+def test_a_wait_is_drawn_inside_the_policy() -> None:
+    waits = [decision.wait_s for _ in range(200) if isinstance(decision := decided(errors.Throttled("429")), Retry)]
+
+    assert len(waits) == 200
+    assert 0 <= min(waits) < max(waits) <= 1
+
+
+def test_a_wait_that_the_provider_asks_for_is_kept() -> None:
+    decision = decided(errors.Throttled("429", retry_after_s=7))
+
+    assert isinstance(decision, Retry)
+    assert 7 <= decision.wait_s <= 8
+
+
+def test_a_wait_that_ends_behind_the_deadline_is_not_begun() -> None:
+    assert decided(errors.Throttled("429", retry_after_s=60), left_s=59) == Expire()
+
+
+def test_labels_of_ends() -> None:
+    assert [outcome_label(end) for end in (Bury("x", "poison"), Expire())] == ["dead_letter", "expired"]
