@@ -1,7 +1,7 @@
 # `make` lists the targets. Every target does its own set-up; nothing is installed outside of .venv and the caches.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down kafka test test-offline test-embedded test-kafka test-e2e test-compose \
+.PHONY: help install demo up down kafka test test-offline test-process test-embedded test-kafka test-e2e test-compose \
         check reference bench lock clean
 
 PY := .venv/bin/python
@@ -54,6 +54,9 @@ test: $(STAMP) ## all tests that this machine can run; the last lines name what 
 
 test-offline: $(STAMP) ## tests without any broker, under 30 s
 	@$(PY) -m tests.groups offline
+
+test-process: $(STAMP) ## tests that start programs and need no broker
+	@$(PY) -m tests.groups process
 
 test-embedded: $(STAMP) ## tests on the embedded broker
 	@$(PY) -m tests.groups embedded

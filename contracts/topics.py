@@ -82,9 +82,13 @@ class Topics:
         return (
             *events,
             *results,
-            Topic(self.deltas, "deltas", _DAY_MS, "numbered pieces of streamed results; reserved, nothing writes it yet"),
+            Topic(
+                self.deltas, "deltas", _DAY_MS, "numbered pieces of streamed results; reserved, nothing writes it yet"
+            ),
             Topic(
                 self.dead_letters, "dead-letters", 30 * _DAY_MS, "events that ended badly: original record plus reason"
             ),
-            Topic(self.retries, "retries", week, "events whose next attempt is far away; reserved, nothing writes it yet"),
+            Topic(
+                self.retries, "retries", week, "events whose next attempt is far away; reserved, nothing writes it yet"
+            ),
         )

@@ -173,8 +173,10 @@ class Shell:
         return True
 
     def high_watermark(self, tp: TP) -> int | None:
-        """Return the end of a partition as of the last fetch; None before the first."""
-        watermark = self._aiokafka.highwater(TopicPartition(*tp))
+        """Return the end of a partition as of the last fetch; None before the first, and once it is not ours."""
+        wanted = TopicPartition(*tp)
+        # aiokafka asserts that it is assigned, and its thread may be ahead of us.
+        watermark = self._aiokafka.highwater(wanted) if wanted in self._aiokafka.assignment() else None
         return None if watermark is None else int(watermark)
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from tests.support import ROOT
 
 GROUPS = {
-    "offline": "not embedded and not kafka and not e2e and not compose and not browser",
+    "offline": "not process and not embedded and not kafka and not e2e and not compose and not browser",
+    "process": "process and not embedded and not kafka and not e2e and not compose and not browser",
     "embedded": "embedded and not kafka and not e2e and not compose and not browser",
     "kafka": "kafka and not e2e and not compose and not browser",
     "e2e": "e2e and not compose and not browser",
@@ -71,8 +72,18 @@ def _run(name: str) -> Outcome:
     report = ROOT / "build" / "tests" / f"{name}.json"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
-    options = ("-q", "-m", GROUPS[name], "--durations=3", "--durations-min=5", f"--outcome-file={report}")
+    options: tuple[str, ...] = (
+        "-q",
+        "-m",
+        GROUPS[name],
+        "--durations=3",
+        "--durations-min=5",
+        f"--outcome-file={report}",
+    )
     start = time.monotonic()
+    if name == "offline":
+        # Many small tests without any waiting: they fill every core.
+        options = (*options, "-n", "auto")
     run = subprocess.run((sys.executable, "-m", "pytest", *options), cwd=ROOT, check=False)
     counts, reasons = _read(report)
     return Outcome(name, run.returncode, time.monotonic() - start, counts, reasons)

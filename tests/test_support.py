@@ -10,6 +10,8 @@ import pytest
 
 from tests.support import ChildProcess, FakeClock, Leash, NotReachedError, eventually, eventually_async
 
+pytestmark = pytest.mark.process
+
 
 def test_eventually_returns_the_first_truthy_value() -> None:
     values = iter([0, "", "third"])

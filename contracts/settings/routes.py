@@ -32,7 +32,8 @@ class Match(Section):
 class Prompt(Section):
     """Instructions and a Jinja2 template for the user message; sandboxed, undefined fields are an error.
 
-    Variables of the template: `event` (id, source, type, subject, time), `data` (the parsed JSON body), `text` (the body as text).
+    Variables of the template: `event` (id, source, type, subject, time), `data` (the parsed JSON body), `text` (the
+    body as text).
     """
 
     system: str = ""

@@ -230,7 +230,13 @@ def test_a_record_without_a_readable_reason_is_no_dead_letter(headers: Headers) 
 
 def test_a_newer_minor_version_can_be_read() -> None:
     marker = OutcomeMarker(
-        event_id="e", source="s", type="t", status="expired", reason="r", attempts=0, completed_at="2026-01-01T00:00:00Z"
+        event_id="e",
+        source="s",
+        type="t",
+        status="expired",
+        reason="r",
+        attempts=0,
+        completed_at="2026-01-01T00:00:00Z",
     )
     raw = encode_json(marker)[:-1] + b',"invented_later":1}'
 

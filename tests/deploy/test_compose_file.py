@@ -9,6 +9,8 @@ from contracts.settings import SecretRef, Settings, build, parse
 from tests.deploy.stack_file import example_environment, services, stack
 from tests.support import ROOT
 
+pytestmark = pytest.mark.process
+
 OURS = sorted(name for name, service in services().items() if service["image"].startswith("penstock:"))
 ONE_SHOT = {"topics"}
 # Between the last deadline of a clean stop and the kill, seconds.

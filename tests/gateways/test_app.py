@@ -17,6 +17,8 @@ from gateways.server import listen
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, SECRET, TICKET_SECRET, github_headers
 from tests.support import ChildProcess, eventually
 
+pytestmark = pytest.mark.process
+
 BODY = b'{"repository":{"full_name":"a/b"}}'
 
 

@@ -200,9 +200,7 @@ def test_a_source_topic_that_is_recreated_while_no_worker_runs_loses_nothing(kaf
     assert (tally.lost(400), tally.duplicates) == ([], [])
 
 
-def test_a_source_topic_that_is_recreated_under_a_running_worker_loses_nothing(
-    kafka: KafkaLab, tmp_path: Path
-) -> None:
+def test_a_source_topic_that_is_recreated_under_a_running_worker_loses_nothing(kafka: KafkaLab, tmp_path: Path) -> None:
     lab = WorkerLab(kafka, tmp_path)
     lab.create_topics()
     lab.send(0, 200)

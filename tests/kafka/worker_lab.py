@@ -64,6 +64,7 @@ class WorkerLab:
         script: of the fake provider.
         worker, route: changes to the sections.
         provider: in place of the fake one.
+        more: further sections of the configuration.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class WorkerLab:
         worker: Mapping[str, Any] | None = None,
         route: Mapping[str, Any] | None = None,
         provider: Mapping[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         self.kafka = kafka
         self.prefix = kafka.prefix
@@ -97,6 +99,7 @@ class WorkerLab:
                 "health_port": 0,
                 **(worker or {}),
             },
+            **(more or {}),
         }
         self.config.write_text(yaml.safe_dump(document), encoding="utf-8")
 

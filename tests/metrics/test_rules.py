@@ -12,6 +12,8 @@ import yaml
 from tests.metrics.promql import PROMETHEUS, alerts
 from tests.support import ROOT
 
+pytestmark = pytest.mark.process
+
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
 ALERTS = sorted(alerts())

@@ -11,7 +11,7 @@ from contracts.errors import ConfigError
 from contracts.settings import Settings, build, load, parse
 from tests.support import ROOT
 
-SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0"  # noqa: S105 - must never be seen in a message
+SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0"
 SECTION = "must be a section: indented lines of `key: value`"
 ROUTE = "routes:\n  - name: a\n    prompt: {user: x}\n    model: m\n"
 SOURCE = "sources:\n  shop:\n    scheme: github\n    type: t\n    secrets:\n"
@@ -205,9 +205,7 @@ def test_files_are_found_beside_the_configuration(tmp_path: Path, monkeypatch: p
 def test_a_file_that_the_configuration_names_and_that_is_missing_is_told() -> None:
     text = "version: 1\nroutes:\n  - name: a\n    prompt:\n      user_file: none.j2\n    model: m\n"
 
-    assert complaint(text) == (
-        "penstock.yaml:5: routes[0].prompt.user_file: no such file: none.j2; found 'none.j2'"
-    )
+    assert complaint(text) == ("penstock.yaml:5: routes[0].prompt.user_file: no such file: none.j2; found 'none.j2'")
 
 
 # --- what must fit together
@@ -262,7 +260,9 @@ def test_a_variable_makes_the_section_it_needs(text: str) -> None:
 
 
 def test_a_variable_overrides_an_item_of_a_list() -> None:
-    text = "version: 1\nproviders: {p: {kind: fake}}\nmodels: {m: {provider: p, model: x}, n: {provider: p, model: y}}\n"
+    text = (
+        "version: 1\nproviders: {p: {kind: fake}}\nmodels: {m: {provider: p, model: x}, n: {provider: p, model: y}}\n"
+    )
 
     assert settings_with(text + ROUTE, ROUTES__0__MODEL="n").routes[0].model == "n"
 

@@ -12,6 +12,8 @@ from gateways.cli.guarded import GuardedProcess
 from tests.gateways.cli.marked import VARIABLE, new_mark, pids_with
 from tests.support import eventually
 
+pytestmark = pytest.mark.process
+
 SLEEPER = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(300)")
 FAMILY = (sys.executable, "-c", "import subprocess, time; subprocess.Popen(['sleep', '300']); time.sleep(300)")
 

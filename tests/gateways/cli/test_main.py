@@ -13,6 +13,8 @@ from gateways.cli import main as module
 from gateways.cli.main import COMMANDS, cli, run
 from tests.support import ROOT
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:

@@ -17,6 +17,8 @@ from gateways.cli.send import send
 from producers.samples.signing import sign
 from tests.support import ChildProcess, eventually, free_port
 
+pytestmark = pytest.mark.process
+
 SECRET = "0123456789abcdef0123456789abcdef"
 CONFIG = """
 version: 1

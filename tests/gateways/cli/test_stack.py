@@ -9,6 +9,8 @@ import pytest
 from gateways.cli.stack import Program, ProgramFailed, Stack
 from tests.support import ROOT, eventually
 
+pytestmark = pytest.mark.process
+
 MODULE = "tests.gateways.cli.program"
 
 

@@ -13,6 +13,8 @@ from tests.embedded import embedded_broker  # noqa: F401 - a fixture
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import eventually, free_port
 
+pytestmark = pytest.mark.process
+
 Write = Callable[..., str]
 
 

@@ -58,6 +58,14 @@ def test_any_other_text_is_unknown(text: str, monkeypatch: pytest.MonkeyPatch) -
         _tickets(monkeypatch).read(text)
 
 
+def test_a_text_longer_than_any_ticket_is_not_even_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    tickets = _tickets(monkeypatch)
+    noise = "".join(chr(0x4E00 + (7919 * number) % 20_000) for number in range(2000))
+
+    with pytest.raises(UnknownResult):
+        tickets.read(tickets.issue("crm", noise, POSITION))
+
+
 def test_a_short_secret_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"gateway.ticket_secret.*needs 32"):
         _tickets(monkeypatch, "t" * 31)

@@ -112,6 +112,7 @@ async def test_booleans_and_integers_become_their_canonical_text(gateway: Gatewa
     [
         {"specversion": ...}, {"specversion": "0.3"}, {"specversion": 1.0}, {"id": ...}, {"id": ""}, {"id": 7.5},
         {"source": ...}, {"type": ...}, {"type": {}}, {"time": "yesterday"}, {"time": "2026-01-01T00:00:00"},
+        {"time": "2026-01-01T00:00:00+01:00:30"},
         {"subject": "a\r\nb"}, {"Bad": "x"}, {"bad-name": "x"}, {"x" * 21: "x"}, {"ext": {"a": 1}}, {"ext": 1.5},
         {"data_base64": "AP8="}, {"data": ..., "data_base64": "A"}, {"data": ..., "data_base64": 1},
         {"data": {"a": 1}, "datacontenttype": "text/plain"}, {"id": "x" * 257},

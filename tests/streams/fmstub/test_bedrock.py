@@ -11,6 +11,8 @@ from botocore.config import Config
 
 from tests.streams.fmstub.conftest import Stub
 
+pytestmark = pytest.mark.process
+
 MODEL = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-v1:0"
 PROMPT = "Invoice INV-2291 of Acme Corp over EUR 480 was not paid. Please call them."
 MESSAGES = [{"role": "user", "content": [{"text": PROMPT}]}]

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from streams.fmstub.command import fm_stub
 from tests.support import ChildProcess
 
+pytestmark = pytest.mark.process
+
 
 def test_it_says_where_it_listens_in_a_line_and_in_the_port_file_and_ends_on_sigint(tmp_path: Path) -> None:
     port_file = tmp_path / "port"

@@ -8,6 +8,8 @@ import pytest
 
 from tests.streams.fmstub.conftest import Stub
 
+pytestmark = pytest.mark.process
+
 PROMPT = "Invoice INV-2291 of Acme Corp over EUR 480 was not paid. Please call them."
 
 

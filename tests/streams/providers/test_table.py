@@ -18,6 +18,8 @@ from contracts.settings.secrets import SecretRef
 from streams.providers.base import Provider
 from streams.providers.table import TABLE, create_provider
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize(
     ("settings", "name"),

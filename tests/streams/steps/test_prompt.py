@@ -104,12 +104,22 @@ def test_data_that_is_not_json_is_undecodable_where_the_template_needs_it() -> N
         render("{{ data.x }}", "no json")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)
+    )
+)
 def test_no_json_makes_anything_but_a_prompt_or_our_error(value: object) -> None:
     import json
 
     body = json.dumps(value).encode()
-    for template in ("{{ data | tojson }}", "{{ data.x }}", "{{ data | dictsort }}", "{{ data | sum }}", "{{ data[0] + 1 }}"):
+    for template in (
+        "{{ data | tojson }}",
+        "{{ data.x }}",
+        "{{ data | dictsort }}",
+        "{{ data | sum }}",
+        "{{ data[0] + 1 }}",
+    ):
         try:
             render(template, body)
         except PenstockError as error:

@@ -57,7 +57,8 @@ def test_a_violation_names_its_place(answer: str, pointer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "Sure! Here it is: {}", '{"items": [1]', "```json\n{}\n``` and more", '{"items": [NaN]}', "[" * 10_000]
+    "answer",
+    ["", "Sure! Here it is: {}", '{"items": [1]', "```json\n{}\n``` and more", '{"items": [NaN]}', "[" * 10_000],
 )
 def test_what_is_not_json_is_refused(answer: str) -> None:
     assert "not JSON" in str(refused(answer))

@@ -1,0 +1,248 @@
+"""The engine and the group: books, claims, commits, hand-over."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+from contracts.codec import Position
+from contracts.errors import LogUnavailable
+from contracts.settings import WorkerSettings
+from streams import membership as membership_module
+from streams.engine.engine import Engine, Limits
+from streams.engine.item import TP, Item, ResultRef
+from streams.engine.mark import decode_mark
+from streams.membership import Membership
+from streams.shell import Shell
+from streams.tail import Tail, TailReader
+from tests.support import eventually_async
+
+TP0 = TP("events", 0)
+RESULTS = "results"
+
+
+class FakeShell:
+    """The group's state, and what was committed in which order with everything else."""
+
+    def __init__(self, log: list[object]) -> None:
+        self.log = log
+        self.offsets: dict[TP, tuple[int, str]] = {}
+        self.refusals = 0
+        self.is_member = True
+        self.faults: list[Exception] = []
+
+    def is_valid(self, _generation: int) -> bool:
+        return self.is_member
+
+    async def committed(self, tps: frozenset[TP]) -> dict[TP, tuple[int, str] | None]:
+        if self.faults:
+            raise self.faults.pop(0)
+        return {tp: self.offsets.get(tp) for tp in tps}
+
+    async def position(self, _tp: TP) -> int:
+        return 3
+
+    async def commit(self, offsets: Mapping[TP, tuple[int, str]]) -> bool:
+        if self.refusals:
+            self.refusals -= 1
+            return False
+        self.log.append(("commit", dict(offsets)))
+        self.offsets.update(offsets)
+        return True
+
+    def high_watermark(self, _tp: TP) -> int | None:
+        return 10
+
+
+class FakeTail:
+    """What lies on the result topic."""
+
+    def __init__(self, log: list[object]) -> None:
+        self.log = log
+        self.answered: dict[tuple[int, int], ResultRef] = {}
+
+    def read(self, wanted: Mapping[TP, tuple[int, dict[str, int] | None]]) -> dict[TP, Tail]:
+        self.log.append(("tail", dict(wanted)))
+        return {tp: Tail(dict(self.answered), {RESULTS: 20}, {RESULTS: 30}) for tp in wanted}
+
+
+class Bench:
+    """A membership over stand-ins; work is instant and noted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(membership_module, "_RETRY_S", 0.01)
+        self.log: list[object] = []
+        self.crashes: list[BaseException] = []
+        self.shell = FakeShell(self.log)
+        self.tail = FakeTail(self.log)
+        self.engine = Engine(self._work, Limits(8, 100, 100, 10**6, 100), ("standard",), self.crashes.append)
+        self.blocked: asyncio.Event | None = None
+        settings = WorkerSettings(drain_timeout_s=0.2, rebalance_timeout_s=5)
+        self.membership = Membership(self.engine, cast("TailReader", self.tail), settings, self.crashes.append)
+        self.membership.attach(cast("Shell", self.shell))
+
+    async def _work(self, item: Item, _slot: Any, _tenure: Any) -> ResultRef:
+        if self.blocked is not None:
+            await self.blocked.wait()
+        self.log.append(("work", item.position.offset))
+        return ResultRef(RESULTS, 30 + item.position.offset)
+
+    def assign(self, generation: int = 1) -> None:
+        self.membership.coming(generation)
+        self.membership.assigned(frozenset({TP0}), generation)
+
+    async def submit(self, offset: int, generation: int = 1) -> bool:
+        return await self.engine.submit(Item(Position(*TP0, offset, 1000), None, "standard", 1, None), generation)
+
+    async def idle(self) -> None:
+        await eventually_async(lambda: not self.engine.held)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
+async def test_a_partition_without_a_commit_is_claimed_before_the_first_call(bench: Bench) -> None:
+    """A crash right after the first call then finds its answer."""
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+
+    assert bench.log == [
+        ("tail", {TP0: (3, None)}), ("commit", {TP0: (3, "penstock1 results=30")}), ("work", 3),
+    ]  # fmt: skip
+
+
+async def test_a_claim_that_is_refused_is_tried_again_and_nothing_is_called_before(bench: Bench) -> None:
+    bench.shell.refusals = 2
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+
+    assert [entry[0] for entry in bench.log] == ["tail", "tail", "tail", "commit", "work"]  # type: ignore[index]
+
+
+async def test_a_commit_with_a_mark_is_where_the_scan_begins(bench: Bench) -> None:
+    bench.shell.offsets[TP0] = (5, "penstock1 results=17")
+    bench.tail.answered = {(5, 1000): ResultRef(RESULTS, 22)}
+    bench.assign()
+    await bench.submit(5)
+    await bench.submit(6)
+    await bench.idle()
+
+    assert bench.log == [("tail", {TP0: (5, {RESULTS: 17})}), ("work", 6)]
+
+
+async def test_a_commit_without_a_mark_is_an_operators_reset_and_nothing_is_skipped(bench: Bench) -> None:
+    bench.shell.offsets[TP0] = (0, "")
+    bench.assign()
+    await bench.submit(0)
+    await bench.idle()
+
+    assert bench.log[:2] == [("tail", {TP0: (0, None)}), ("commit", {TP0: (0, "penstock1 results=30")})]
+
+
+async def test_books_that_cannot_be_read_are_waited_for(bench: Bench) -> None:
+    bench.shell.faults = [LogUnavailable("away"), LogUnavailable("away")]
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+
+    assert ("work", 3) in bench.log
+    assert bench.crashes == []
+
+
+async def test_a_bug_while_the_books_are_loaded_ends_the_worker_instead_of_a_silent_stall(bench: Bench) -> None:
+    bench.shell.faults = [KeyError("bug")]
+    bench.assign()
+    await eventually_async(lambda: bench.crashes)
+
+    assert isinstance(bench.crashes[0], KeyError)
+
+
+async def test_what_is_finished_is_committed_with_its_mark_and_only_once(bench: Bench) -> None:
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+    await bench.membership.commit()
+    await bench.membership.commit()
+
+    assert bench.log[3:] == [("commit", {TP0: (4, "penstock1 results=34")})]
+
+
+async def test_a_refused_commit_is_covered_by_the_next(bench: Bench) -> None:
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+    bench.shell.refusals = 1
+    await bench.membership.commit()
+    await bench.membership.commit()
+
+    assert bench.shell.offsets[TP0][0] == 4
+
+
+async def test_nothing_is_committed_without_a_valid_lease(bench: Bench) -> None:
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+    bench.shell.is_member = False
+    await bench.membership.commit()
+
+    assert bench.shell.offsets[TP0][0] == 3
+
+
+async def test_a_hand_over_commits_what_was_finished_and_nothing_afterwards(bench: Bench) -> None:
+    bench.assign()
+    await bench.submit(3)
+    await bench.membership.hand_over()
+    await bench.membership.hand_over()
+    await bench.membership.commit()
+
+    assert bench.log[2:] == [("work", 3), ("commit", {TP0: (4, "penstock1 results=34")})]
+    assert not await bench.submit(4)
+
+
+async def test_a_hand_over_does_not_commit_past_what_it_had_to_cut(bench: Bench) -> None:
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+    bench.blocked = asyncio.Event()
+    await bench.submit(4)
+    await bench.membership.hand_over()
+    offset, mark = bench.shell.offsets[TP0]
+
+    assert (offset, decode_mark(mark)) == (4, {RESULTS: 34})
+
+
+async def test_a_hand_over_while_the_books_are_loaded_ends_the_loading(bench: Bench) -> None:
+    bench.shell.faults = [LogUnavailable("away")] * 1000
+    bench.assign()
+    intake = asyncio.ensure_future(bench.submit(3))
+    await asyncio.sleep(0)
+    await bench.membership.hand_over()
+
+    assert await intake is False
+    assert bench.crashes == []
+
+
+async def test_the_next_generation_starts_from_the_group_not_from_memory(bench: Bench) -> None:
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+    await bench.membership.hand_over()
+    bench.shell.offsets[TP0] = (9, "penstock1 results=40")
+    bench.assign(2)
+    await bench.submit(9, 2)
+    await bench.idle()
+
+    assert bench.log[-2:] == [("tail", {TP0: (9, {RESULTS: 40})}), ("work", 9)]
+
+
+async def test_a_worker_without_partitions_is_a_member_that_is_ready(bench: Bench) -> None:
+    bench.membership.coming(1)
+    bench.membership.assigned(frozenset(), 1)
+    await bench.membership.commit()
+
+    assert (bench.membership.is_member, bench.membership.tps) == (True, frozenset())

@@ -1,0 +1,320 @@
+"""The one file that knows private names: each is there in the tested versions, and means what we take it for."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import faust
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, RequestTimedOutError
+from aiokafka.structs import OffsetAndMetadata
+from faust.app.base import App
+from faust.transport import consumer as faust_consumer
+from faust.transport.drivers import aiokafka as driver
+
+from contracts.errors import ConfigError, LogUnavailable
+from streams import shell as shell_module
+from streams.engine.item import TP
+from streams.shell import LEASE_SHARE_OF_SESSION, TESTED_VERSIONS, Shell, check_versions
+
+TP0 = TP("events", 0)
+
+
+def source_of(function: Any) -> str:
+    return inspect.getsource(function)
+
+
+# --- the names
+
+
+def test_the_installed_versions_are_the_tested_ones() -> None:
+    check_versions()
+
+
+@pytest.mark.parametrize("package", TESTED_VERSIONS)
+def test_another_version_is_refused_by_name(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {**TESTED_VERSIONS, package: "99.0"}
+    monkeypatch.setattr(shell_module, "version", versions.__getitem__)
+
+    with pytest.raises(ConfigError, match=rf"^{package} 99\.0 is installed, the worker needs {TESTED_VERSIONS[package]}"):
+        check_versions()
+
+
+def test_consumer_thread() -> None:
+    assert "self._thread = " in source_of(faust_consumer.ThreadDelegateConsumer.__init__)
+
+
+def test_thread_consumer() -> None:
+    assert "self._consumer = self._create_consumer" in source_of(driver.AIOKafkaConsumerThread.on_start)
+
+
+def test_thread_call_thread() -> None:
+    assert list(inspect.signature(driver.AIOKafkaConsumerThread.call_thread).parameters) == [
+        "self", "fun", "args", "kwargs",
+    ]  # fmt: skip
+
+
+def test_thread_tp_last_committed_at() -> None:
+    assert "self.tp_last_committed_at.update" in source_of(driver.AIOKafkaConsumerThread._commit)
+
+
+def test_aiokafka_coordinator() -> None:
+    assert "self._coordinator = GroupCoordinator(" in source_of(AIOKafkaConsumer.start)
+
+
+def test_coordinator_generation() -> None:
+    assert "self.generation = OffsetCommitRequest.DEFAULT_GENERATION_ID" in source_of(
+        GroupCoordinator.reset_generation
+    )
+
+
+def test_coordinator_do_heartbeat() -> None:
+    assert inspect.iscoroutinefunction(GroupCoordinator._do_heartbeat)
+    assert "await self._do_heartbeat()" in source_of(GroupCoordinator._heartbeat_routine)
+
+
+def test_coordinator_fetch_committed_offsets() -> None:
+    assert inspect.iscoroutinefunction(GroupCoordinator.fetch_committed_offsets)
+    assert list(inspect.signature(GroupCoordinator.fetch_committed_offsets).parameters) == ["self", "partitions"]
+
+
+def test_consumer_wait_empty_is_asked_at_rebalance_and_at_stop() -> None:
+    assert inspect.iscoroutinefunction(faust_consumer.Consumer.wait_empty)
+    assert "await consumer.wait_empty()" in source_of(App._consumer_wait_empty)
+    assert "_consumer_wait_empty" in source_of(App._on_partitions_revoked)
+    assert "_consumer_wait_empty" in source_of(App._stop_consumer)
+
+
+def test_consumer_on_partitions_assigned() -> None:
+    signature = inspect.signature(faust_consumer.Consumer.on_partitions_assigned)
+
+    assert list(signature.parameters) == ["self", "assigned", "generation_id"]
+
+
+def test_consumer_verify_event_path() -> None:
+    assert list(inspect.signature(faust_consumer.Consumer.verify_event_path).parameters) == ["self", "now", "tp"]
+
+
+def test_consumer_unacked_messages() -> None:
+    assert "self._unacked_messages = " in source_of(faust_consumer.Consumer.__init__)
+    assert "self._unacked_messages" in source_of(faust_consumer.Consumer.unacked.fget)
+
+
+def test_the_transport_takes_our_consumer_class() -> None:
+    shell, app = make_shell()[:2]
+
+    assert shell is not None
+    assert issubclass(app.transport.Consumer, driver.Consumer)
+    assert app.transport.Consumer is not driver.Consumer
+    assert "self.Consumer(" in source_of(type(app.transport).create_consumer)
+
+
+# --- the behaviour, on stand-ins for the consumer
+
+
+class Coordinator:
+    """Stands for aiokafka's."""
+
+    def __init__(self) -> None:
+        self.generation = 7
+        self.heartbeats: list[bool] = []
+        self.commits: dict[TopicPartition, OffsetAndMetadata] = {}
+
+    async def _do_heartbeat(self) -> bool:
+        return self.heartbeats.pop(0)
+
+    async def fetch_committed_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, Any]:
+        return {tp: self.commits[tp] for tp in partitions if tp in self.commits}
+
+
+class Client:
+    """Stands for aiokafka's consumer."""
+
+    def __init__(self) -> None:
+        self._coordinator = Coordinator()
+        self.error: Exception | None = None
+        self.committed: list[dict[TopicPartition, OffsetAndMetadata]] = []
+        self.tps = {TopicPartition("events", 0)}
+
+    async def commit(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        if self.error:
+            raise self.error
+        self.committed.append(offsets)
+
+    async def position(self, _tp: TopicPartition) -> int:
+        if self.error:
+            raise self.error
+        return 12
+
+    def assignment(self) -> set[TopicPartition]:
+        return self.tps
+
+    def highwater(self, tp: TopicPartition) -> int:
+        assert tp in self.tps, "Partition is not assigned"
+        return 99
+
+
+class Thread:
+    """Stands for Faust's consumer thread."""
+
+    def __init__(self, client: Client) -> None:
+        self._consumer = client
+        self.tp_last_committed_at: dict[TopicPartition, float] = {}
+
+    async def call_thread(self, fun: Callable[..., Any], *args: Any) -> Any:
+        return await fun(*args)
+
+
+class Listener:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def coming(self, generation: int) -> None:
+        self.told.append(("coming", generation))
+
+    def assigned(self, tps: frozenset[TP], generation: int) -> None:
+        self.told.append(("assigned", tps, generation))
+
+    async def hand_over(self) -> None:
+        self.told.append("hand over")
+
+
+class Clock:
+    """Seconds since boot, when told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1000.0
+        monkeypatch.setattr(shell_module, "boot_time_s", lambda: self.now_s)
+
+
+def make_shell() -> tuple[Shell, faust.App, Client]:
+    app = faust.App("shell-test", broker_session_timeout=10, autodiscover=False, web_enabled=False)
+    client = Client()
+    shell = Shell(app, Listener())
+    consumer = type("FaustConsumer", (), {"_thread": Thread(client)})()
+    app.consumer = consumer
+    return shell, app, client
+
+
+async def test_a_generation_that_is_not_the_current_one_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    shell, _, client = make_shell()
+    shell.watch_heartbeats()
+
+    assert (shell.is_valid(7), shell.is_valid(6)) == (True, False)
+
+    client._coordinator.generation = -1
+
+    assert not shell.is_valid(7)
+
+
+async def test_the_lease_ends_a_share_of_the_session_after_the_last_good_heartbeat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    shell, _, client = make_shell()
+    shell.watch_heartbeats()
+    clock.now_s += LEASE_SHARE_OF_SESSION * 10 - 0.1
+
+    assert shell.is_valid(7)
+
+    client._coordinator.heartbeats = [False, True]
+    await client._coordinator._do_heartbeat()
+    clock.now_s += 0.2
+
+    assert not shell.is_valid(7)
+
+    await client._coordinator._do_heartbeat()
+
+    assert shell.is_valid(7)
+
+
+async def test_a_heartbeat_counts_from_when_it_was_sent_and_not_from_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    shell, _, client = make_shell()
+
+    async def slow() -> bool:
+        clock.now_s += 8
+        return True
+
+    client._coordinator._do_heartbeat = slow  # type: ignore[method-assign]
+    shell.watch_heartbeats()
+    await client._coordinator._do_heartbeat()
+    clock.now_s += 2
+
+    assert not shell.is_valid(7)
+
+
+async def test_heartbeats_are_wrapped_once_per_coordinator() -> None:
+    shell, _, client = make_shell()
+    shell.watch_heartbeats()
+    wrapped = client._coordinator._do_heartbeat
+    shell.watch_heartbeats()
+
+    assert client._coordinator._do_heartbeat is wrapped
+
+
+async def test_a_commit_goes_through_the_member_with_its_mark() -> None:
+    shell, app, client = make_shell()
+    tp = TopicPartition("events", 0)
+
+    assert await shell.commit({TP0: (5, "penstock1 r=3")})
+    assert client.committed == [{tp: OffsetAndMetadata(5, "penstock1 r=3")}]
+    assert app.consumer._thread.tp_last_committed_at.keys() == {tp}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "error", [CommitFailedError(), IllegalStateError("not assigned"), RequestTimedOutError(), KafkaError("away")]
+)
+async def test_a_refused_commit_is_told_and_is_no_fault(error: Exception) -> None:
+    shell, _, client = make_shell()
+    client.error = error
+
+    assert not await shell.commit({TP0: (5, "")})
+
+
+async def test_commits_are_read_with_their_metadata() -> None:
+    shell, _, client = make_shell()
+    client._coordinator.commits = {
+        TopicPartition("events", 0): OffsetAndMetadata(5, "penstock1 r=3"),
+        TopicPartition("events", 1): OffsetAndMetadata(-1, ""),
+        TopicPartition("events", 2): OffsetAndMetadata(0, None),
+    }
+    tps = frozenset(TP("events", n) for n in range(4))
+
+    assert await shell.committed(tps) == {
+        TP("events", 0): (5, "penstock1 r=3"), TP("events", 1): None, TP("events", 2): (0, ""), TP("events", 3): None,
+    }  # fmt: skip
+
+
+async def test_a_question_that_the_broker_does_not_answer_is_our_error() -> None:
+    shell, _, client = make_shell()
+    client.error = RequestTimedOutError()
+
+    with pytest.raises(LogUnavailable, match="the consumer group's state cannot be read"):
+        await shell.position(TP0)
+
+
+async def test_a_partition_that_is_not_ours_any_more_has_no_watermark() -> None:
+    shell, _, _ = make_shell()
+
+    assert (shell.high_watermark(TP0), shell.high_watermark(TP("events", 5))) == (99, None)
+
+
+async def test_giving_up_partitions_is_led_to_the_listener_and_forgets_what_faust_counts() -> None:
+    listener = Listener()
+    app = faust.App("shell-test-2", autodiscover=False, web_enabled=False)
+    Shell(app, listener)
+    consumer_class = app.transport.Consumer
+    consumer = consumer_class.__new__(consumer_class)
+    consumer._unacked_messages = {object()}  # type: ignore[attr-defined]
+    await asyncio.wait_for(consumer.wait_empty(), 1)
+
+    assert (listener.told, consumer._unacked_messages) == (["hand over"], set())  # type: ignore[attr-defined]
