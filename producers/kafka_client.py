@@ -1,6 +1,9 @@
 """What our confluent-kafka clients have in common: settings, log lines, and the translation of their errors."""
 
 import logging
+import time
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -18,6 +21,8 @@ _BATCH_BYTES = 1_000_000
 _TOPIC_APPEARS_MS = 3_000
 _RECONNECT_MAX_MS = 1_000
 _METADATA_MAX_AGE_MS = 30_000
+# One log line of a kind in this time.
+_QUIET_S = 10.0
 
 
 def producer_config(
@@ -58,15 +63,19 @@ def largest_batch_bytes(producer: ProducerSettings) -> int:
 
 
 class ClientLog(logging.Logger):
-    """Turns librdkafka's log lines into ours.
+    """Turns librdkafka's log lines into ours; of one kind, one in some seconds, with the number of those left out.
 
     Args:
         minimum: lowest level that is passed on.
+        clock: seconds.
     """
 
-    def __init__(self, minimum: int = logging.WARNING) -> None:
+    def __init__(self, minimum: int = logging.WARNING, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__("librdkafka", minimum)
         self._lines = logger("kafka")
+        self._clock = clock
+        self._quiet_until_s: dict[str, float] = {}
+        self._left_out: Counter[str] = Counter()
 
     def log(self, level: int, msg: object, *args: Any, **_kwargs: Any) -> None:
         """Take one line; librdkafka's binding calls this with facility, client and text as arguments."""
@@ -76,8 +85,16 @@ class ClientLog(logging.Logger):
             facility, client, text = args
         except ValueError:
             facility, client, text = "", "", str(msg)
+        # While brokers are away the client says so many times a second.
+        if self._clock() < self._quiet_until_s.get(facility, 0.0):
+            self._left_out[facility] += 1
+            return
+        self._quiet_until_s[facility] = self._clock() + _QUIET_S
+        left_out = self._left_out.pop(facility, 0)
         # An exception out of a callback would end the poll that carries delivery reports.
-        self._lines.log(level, "kafka.client_logged", facility=facility, client=client, text=text)
+        self._lines.log(
+            level, "kafka.client_logged", facility=facility, client=client, text=text, similar_left_out=left_out
+        )
 
 
 _TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE})

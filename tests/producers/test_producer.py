@@ -24,7 +24,7 @@ from producers.mock_cluster import INIT_PRODUCER_ID, PRODUCE, MockCluster
 from producers.producer import KafkaProducer
 from tests.embedded import embedded_broker  # noqa: F401 - a fixture
 from tests.suites.producer import ProducerLab, ProducerSuite
-from tests.support import eventually_async, free_port
+from tests.support import FakeClock, eventually_async, free_port
 
 pytestmark = pytest.mark.embedded
 
@@ -245,6 +245,7 @@ async def test_librdkafkas_lines_become_ours() -> None:
     assert lines == [
         {
             "event": "kafka.client_logged",
+            "similar_left_out": 0,
             "component": "kafka",
             "facility": "FAIL",
             "client": "rdkafka#producer-1",
@@ -252,6 +253,18 @@ async def test_librdkafkas_lines_become_ours() -> None:
             "log_level": "error",
         }
     ]
+
+
+def test_repeated_lines_of_librdkafka_are_counted_instead_of_written() -> None:
+    clock = FakeClock()
+    log = ClientLog(clock=clock)
+    with capture_logs() as lines:
+        for _ in range(50):
+            log.log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "Connection refused")
+        clock.advance(11)
+        log.log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "Connection refused")
+
+    assert [line["similar_left_out"] for line in lines] == [0, 49]
 
 
 async def test_a_broker_that_is_away_is_logged_by_us_and_not_on_raw_stderr(capfd: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,9 @@ def test_another_version_is_refused_by_name(package: str, monkeypatch: pytest.Mo
     versions = {**TESTED_VERSIONS, package: "99.0"}
     monkeypatch.setattr(shell_module, "version", versions.__getitem__)
 
-    with pytest.raises(ConfigError, match=rf"^{package} 99\.0 is installed, the worker needs {TESTED_VERSIONS[package]}"):
+    with pytest.raises(
+        ConfigError, match=rf"^{package} 99\.0 is installed, the worker needs {TESTED_VERSIONS[package]}"
+    ):
         check_versions()
 
 
@@ -66,9 +68,7 @@ def test_aiokafka_coordinator() -> None:
 
 
 def test_coordinator_generation() -> None:
-    assert "self.generation = OffsetCommitRequest.DEFAULT_GENERATION_ID" in source_of(
-        GroupCoordinator.reset_generation
-    )
+    assert "self.generation = OffsetCommitRequest.DEFAULT_GENERATION_ID" in source_of(GroupCoordinator.reset_generation)
 
 
 def test_coordinator_do_heartbeat() -> None:
