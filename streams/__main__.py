@@ -16,9 +16,11 @@ from contracts.settings import load
 @click.option("--port-file", type=click.Path(path_type=Path), default=None, help="Write the health port here.")
 def worker(config: Path | None, port_file: Path | None) -> None:
     """Consume events, call the model, produce outcomes."""
+    settings = load(config)
+    # Faust takes a while to import; a mistake in the file is told before that.
     from streams.worker import run_worker
 
-    sys.exit(run_worker(load(config), port_file))
+    sys.exit(run_worker(settings, port_file))
 
 
 class _Commands(click.Group):

@@ -42,8 +42,8 @@ class HealthServer:
             ConfigError: the address cannot be used.
         """
         app = web.Application()
-        app.router.add_get("/healthz", lambda _request: _answer(self._problems()))
-        app.router.add_get("/readyz", lambda _request: _answer(self._problems() + self._unready()))
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", _metrics)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
@@ -60,6 +60,12 @@ class HealthServer:
         self.address = f"http://{host}:{self.port}"
         self._meter = asyncio.ensure_future(_measure_lag())
 
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return _answer(self._problems())
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        return _answer(self._problems() + self._unready())
+
     async def aclose(self) -> None:
         """Stop listening."""
         if self._meter is not None:
@@ -68,7 +74,7 @@ class HealthServer:
             await self._runner.cleanup()
 
 
-async def _answer(problems: list[str]) -> web.Response:
+def _answer(problems: list[str]) -> web.Response:
     status = "ok" if not problems else "failing"
     return web.json_response({"status": status, "problems": problems}, status=503 if problems else 200)
 

@@ -40,6 +40,7 @@ class Membership:
         self._settings = settings
         self._shell: Shell | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._handing: asyncio.Task[None] | None = None
         self._committed: dict[TP, tuple[int, str]] = {}
         self._log = logger("worker")
         self.tps: frozenset[TP] = frozenset()
@@ -92,7 +93,7 @@ class Membership:
         for tp in tps:
             commit = commits[tp]
             # No commit: nothing is answered yet. A commit without our mark is an operator's reset: a replay is wanted.
-            offset = commit[0] if commit else await self.shell.position(tp)
+            offset = commit[0] if commit else await self.shell.beginning(tp)
             positions[tp] = (offset, decode_mark(commit[1]) if commit else None)
         tails = await asyncio.to_thread(self._tail.read, positions)
         self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
@@ -134,7 +135,12 @@ class Membership:
             self.observe()
 
     async def hand_over(self) -> None:
-        """Finish, commit once, let go."""
+        """Finish, commit once, let go; who calls while it goes on waits for the same."""
+        if self._handing is None or self._handing.done():
+            self._handing = asyncio.ensure_future(self._hand_over())
+        await asyncio.shield(self._handing)
+
+    async def _hand_over(self) -> None:
         tenure = self._engine.tenure
         if tenure.is_over:
             return

@@ -8,7 +8,7 @@ Reads: nothing. Writes: nothing; the pipeline carries the decision out. See: doc
     same, attempts used up                 dead letter, disposition exhausted
     poison (undecodable, 400, bad prompt)  dead letter at once, disposition poison
     content refused                        dead letter at once, disposition refused
-    deadline passed                        expired, not paid for
+    deadline passed, or cannot be met      expired, not paid for
 """
 
 from dataclasses import dataclass
@@ -87,9 +87,11 @@ def decide(
 def _retry(error: Retryable, attempts: int, left_s: float, policy: RetrySettings) -> Decision:
     if attempts >= policy.max_attempts:
         return Bury(AttemptsExhausted.reason, "exhausted")
-    wait_s = backoff_s(attempts, policy.base_s, policy.max_s, error.retry_after_s)
-    # A wait that ends behind the deadline is not worth holding the key for.
-    return Expire() if wait_s >= left_s else Retry(wait_s, error.reason)
+    if error.retry_after_s is not None and error.retry_after_s >= left_s:
+        # The provider will not take it before the deadline: not worth holding the key for.
+        return Expire()
+    wait_s = backoff_s(attempts, policy.base_s, min(policy.max_s, left_s), error.retry_after_s)
+    return Retry(min(wait_s, left_s), error.reason)
 
 
 def disposition(error: PenstockError) -> Disposition:

@@ -69,7 +69,9 @@ class Pipeline:
         self._settler = settler
         self._router = Router(settings.routes)
         self._log = logger("worker")
-        self.calls: PaidCalls[InferenceAnswer] = PaidCalls(lambda answer: len(answer.text))
+        self.calls: PaidCalls[InferenceAnswer] = PaidCalls(
+            lambda answer: len(answer.text.encode()), max_kept=max(1024, 2 * settings.worker.max_in_flight)
+        )
         self._gates: dict[str, Gate] = {}
         self._plans = {route.name: self._plan(route, settings, providers) for route in settings.routes}
 
@@ -111,7 +113,7 @@ class Pipeline:
         try:
             if job.fault is not None:
                 raise job.fault
-            answer, output, plan = await self._answer(job, item, slot)
+            answer, output, plan = await self._answer(job, item, slot, tenure)
         except _Ended as ended:
             self._settling(item, slot)
             if isinstance(ended.decision, Expire):
@@ -132,10 +134,10 @@ class Pipeline:
 
     @staticmethod
     def _settling(item: Item, slot: Slot) -> None:
-        slot.release()
+        slot.settle()
         _enter(item, State.SETTLING)
 
-    async def _answer(self, job: Job, item: Item, slot: Slot) -> tuple[InferenceAnswer, Any, Plan]:
+    async def _answer(self, job: Job, item: Item, slot: Slot, tenure: Tenure) -> tuple[InferenceAnswer, Any, Plan]:
         """Return the validated answer, or raise _Ended with the decision how the event ends."""
         assert job.route is not None  # noqa: S101 - for the type checker: a job without a route has a fault
         plan = self._plans[job.route.name]
@@ -143,7 +145,7 @@ class Pipeline:
         FM_QUEUE_WAIT.labels(job.route_name).observe(max(0.0, asyncio.get_running_loop().time() - item.taken_at))
         has_repaired = False
         while True:
-            await self._pass_gate(plan, job, item, slot)
+            await self._pass_gate(plan, job, item, slot, tenure)
             try:
                 answer = await self._attempt(plan, job, item, slot, messages)
                 return answer, self._pure(job, plan.contract.check, answer.text), plan
@@ -171,16 +173,21 @@ class Pipeline:
             message = f"{type(error).__name__}: {error}"
             raise InternalError(message) from error
 
-    async def _pass_gate(self, plan: Plan, job: Job, item: Item, slot: Slot) -> None:
+    async def _pass_gate(self, plan: Plan, job: Job, item: Item, slot: Slot, tenure: Tenure) -> None:
         """Return when a call may be made; raise _Ended when the deadline passes first."""
         while True:
+            # Also before a retry: nothing is started under a stale lease.
+            await tenure.permission()
             left_s = _left_s(job)
+            if item.position in self.calls:
+                # Paid for already, so it is taken also behind the deadline.
+                break
             if left_s <= 0:
                 raise _Ended(Expire())
-            if item.position in self.calls or plan.gate.admits():
-                _enter(item, State.CALLING)
-                return
+            if plan.gate.admits():
+                break
             await self._rest(item, slot, plan.gate.reason or "", plan.gate.wait(left_s))
+        _enter(item, State.CALLING)
 
     async def _rest(self, item: Item, slot: Slot, reason: str, wait: Any) -> None:
         """Wait outside the in-flight budget; only the item's own chain waits with it."""

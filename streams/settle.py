@@ -139,7 +139,9 @@ class Settler:
             LogUnavailable: the broker did not confirm it.
             TenureLostError: the partition was given up.
         """
-        text = f"deadline {format_time(job.deadline_at)} passed after {job.attempts} attempts"
+        text = f"deadline {format_time(job.deadline_at)} passed or cannot be met, {job.attempts} attempts"
+        if job.failures:
+            text += f", last failure {job.failures[-1].reason}: {job.failures[-1].message}"
         ref = await self._marker(job, position, tenure, "expired", end.reason, text)
         DEADLINE_MISSED.labels(job.route_name, "in_retry" if job.attempts else "before_call").inc()
         self._finished(job, position, "expired", reason=end.reason)

@@ -132,13 +132,17 @@ class Shell:
             commits[tp] = (commit.offset, commit.metadata or "") if commit and commit.offset >= 0 else None
         return commits
 
-    async def position(self, tp: TP) -> int:
-        """Return the offset of the next record that will be fetched.
+    async def beginning(self, tp: TP) -> int:
+        """Return the lowest offset of a partition: where a group without a commit starts.
+
+        Not the consumer's position: that runs ahead by what Faust has fetched meanwhile.
 
         Raises:
             LogUnavailable: the partition's leader did not answer.
         """
-        return int(await self._ask(self._aiokafka.position, TopicPartition(*tp)))
+        wanted = TopicPartition(*tp)
+        found = await self._ask(self._aiokafka.beginning_offsets, [wanted])
+        return int(found[wanted])
 
     async def _ask(self, question: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Run a coroutine on the consumer's thread."""
@@ -193,7 +197,16 @@ def _consumer_class(shell: Shell, listener: Listener) -> type[Consumer]:
             await listener.hand_over()
             self._unacked_messages.clear()
 
+        async def on_partitions_revoked(self, revoked: set[Any]) -> None:
+            if self.app.should_stop:
+                # Faust skips the hand-over then, and the group would move on under a drain that still goes on.
+                await listener.hand_over()
+            await super().on_partitions_revoked(revoked)
+
         async def on_partitions_assigned(self, assigned: set[Any], generation_id: int = 0) -> None:
+            if self.app.should_stop:
+                await super().on_partitions_assigned(assigned, generation_id)
+                return
             # Before Faust resumes the flow, so that the first record finds its tenure.
             listener.coming(generation_id)
             await super().on_partitions_assigned(assigned, generation_id)

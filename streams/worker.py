@@ -23,6 +23,7 @@ from producers.producer import KafkaProducer
 from producers.topic_plan import Wanted, blockers, wanted_topics
 from streams.app import create_app
 from streams.engine.engine import Engine, Limits
+from streams.engine.mark import mark_fits
 from streams.health import HealthServer
 from streams.membership import Membership
 from streams.pipeline import Pipeline
@@ -64,7 +65,7 @@ class Worker:
         self._watch_signals()
         await self._health.start()
         if port_file is not None:
-            await asyncio.to_thread(port_file.write_text, f"{self._health.port}\n", encoding="ascii")
+            await asyncio.to_thread(_announce, self._health.port, port_file)
         sys.stderr.write(f"worker health on {self._health.address}\n")
         BUILD_INFO.labels(version("penstock"), "worker").set(1)
         await self._producer.start()
@@ -203,6 +204,14 @@ class Worker:
         return []
 
 
+def _announce(port: int, port_file: Path) -> None:
+    try:
+        port_file.write_text(f"{port}\n", encoding="ascii")
+    except OSError as error:
+        message = f"--port-file {port_file} cannot be written: {error.strerror}"
+        raise ConfigError(message) from error
+
+
 def _exit_now(status: int) -> int:
     sys.stderr.flush()
     os._exit(status)
@@ -227,6 +236,13 @@ def check(settings: Settings) -> None:
     check_versions()
     if not settings.routes:
         message = "routes: none is configured, so the worker has nothing to do"
+        raise ConfigError(message)
+    outputs = Topics(settings.kafka.topic_prefix).result_topics(route.output_topic for route in settings.routes)
+    if not mark_fits(outputs):
+        message = (
+            f"routes: {len(outputs)} result topics are too many for the metadata of an offset commit: "
+            "use fewer output_topic, or shorter names"
+        )
         raise ConfigError(message)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from contracts.codec import Position
+from contracts.errors import ProviderUnavailable
 
 T = TypeVar("T")
 
@@ -48,7 +49,15 @@ class PaidCalls(Generic[T]):
 
     @staticmethod
     async def _call(call: Callable[[], Awaitable[T]]) -> T:
-        return await call()
+        try:
+            return await call()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Nobody asked for it: without this the event would neither end nor be tried again.
+            message = "the provider cancelled the call"
+            raise ProviderUnavailable(message, possibly_billed=True) from None
 
     def _ended(self, position: Position, task: asyncio.Task[T]) -> None:
         is_failed = task.cancelled() or task.exception() is not None
@@ -66,8 +75,10 @@ class PaidCalls(Generic[T]):
     def _weigh(self, position: Position, task: asyncio.Task[T]) -> None:
         if position in self._kept and not task.cancelled() and task.exception() is None:
             self._kept[position] = self._size_of(task.result())
-        while len(self._kept) > self._max_kept or sum(self._kept.values()) > self._max_kept_bytes:
-            self.drop(next(iter(self._kept)))
+        # Calls still in flight are never dropped: their number is bounded by the slots they hold.
+        finished = [kept for kept in self._kept if self._calls[kept].done()]
+        while finished and (len(self._kept) > self._max_kept or sum(self._kept.values()) > self._max_kept_bytes):
+            self.drop(finished.pop(0))
 
     def drop(self, position: Position) -> None:
         """Forget an answer: it is on the log now, or nobody will ask for it."""

@@ -13,17 +13,20 @@ from streams.engine.item import Item, State
 
 # Turns of a lane in one round while several have something to run.
 LANE_WEIGHTS = {"interactive": 8, "standard": 4, "bulk": 1}
+# An ack takes milliseconds; few slots must not be held up by it.
+_MIN_SETTLING = 64
 
 
 class Slot:
     """The right to one model call, held by one item."""
 
-    __slots__ = ("_dispatcher", "_is_held", "_is_lent")
+    __slots__ = ("_dispatcher", "_is_held", "_is_lent", "is_settling")
 
     def __init__(self, dispatcher: "Dispatcher") -> None:
         self._dispatcher = dispatcher
         self._is_held = True
         self._is_lent = False
+        self.is_settling = False
 
     def lend(self) -> Callable[[], None]:
         """Tie the slot to a call that may outlive the item; return what the call runs at its end."""
@@ -40,6 +43,13 @@ class Slot:
         if self._is_held:
             self._is_held = self._is_lent = False
             self._dispatcher.slot_freed()
+
+    def settle(self) -> None:
+        """Free the slot; from now on the item only waits for its outcome's ack."""
+        if not self.is_settling:
+            self.is_settling = True
+            self._dispatcher.settling += 1
+        self.release()
 
     async def acquire(self) -> None:
         """Take a slot again, before items that have not started."""
@@ -70,6 +80,9 @@ class Dispatcher:
         self._run = run
         self._on_start = on_start
         self._free = slots
+        # Answers that are paid for and not on the log yet; a crash pays them again, so they are bounded too.
+        self._max_settling = max(slots, _MIN_SETTLING)
+        self.settling = 0
         self._on_crash = on_crash
         self._ready: dict[str, deque[Item]] = {lane: deque() for lane in lanes}
         self._turns: dict[str, int] = dict.fromkeys(self._ready, 0)
@@ -100,7 +113,7 @@ class Dispatcher:
 
     def fill(self) -> None:
         """Hand out free slots."""
-        while self._free > 0:
+        while self._free > 0 and self.settling < self._max_settling:
             if self._resuming:
                 waiter = self._resuming.popleft()
                 if not waiter.done():
@@ -157,6 +170,8 @@ class Dispatcher:
                 self._ready[follower.lane].append(follower)
             elif waiting is not None:
                 del self._chains[item.chain]
+        if slot.is_settling:
+            self.settling -= 1
         slot.item_ended()
         self.fill()
 

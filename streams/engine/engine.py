@@ -14,6 +14,7 @@ from contracts.metrics import HELD_BYTES, HELD_EVENTS, PAUSED, REPLAYED
 from streams.engine.dispatcher import Dispatcher, Slot
 from streams.engine.item import TP, Item, ResultRef, State
 from streams.engine.ledger import Ledger
+from streams.engine.shares import SharedLimit
 from streams.engine.tenure import Tenure, TenureLostError
 
 _DRAIN_POLL_S = 0.05
@@ -27,7 +28,7 @@ class Limits:
     Attributes:
         in_flight: model calls at a time.
         ready_keys: per lane, items that could run at once and have not started.
-        held_events, held_bytes: taken and not finished, all lanes together.
+        held_events, held_bytes: taken and not finished, all lanes together; each lane has a part of its own.
         uncommitted: offsets a partition may run ahead of its oldest unfinished one.
     """
 
@@ -74,6 +75,7 @@ class Engine:
     ) -> None:
         self._work = work
         self._limits = limits
+        self._on_crash = on_crash
         self._keep_answer = keep_answer
         self._drop_answer = drop_answer
         self._dispatcher = Dispatcher(self._run, limits.in_flight, lanes, on_crash, self._started)
@@ -83,7 +85,8 @@ class Engine:
         self._opened = asyncio.Event()
         self._room = asyncio.Event()
         self._held: dict[Item, None] = {}
-        self._held_bytes = 0
+        self._events = SharedLimit(limits.held_events, lanes)
+        self._bytes = SharedLimit(limits.held_bytes, lanes)
 
     @property
     def tenure(self) -> Tenure:
@@ -102,6 +105,7 @@ class Engine:
 
     def prepare(self, tenure: Tenure) -> None:
         """Note a new tenure; intake waits until `begin`."""
+        self._tenure.end()
         self._tenure = tenure
         self._opened.clear()
 
@@ -150,9 +154,9 @@ class Engine:
         ledger = self._ledgers.get(item.tp)
         if self._dispatcher.ready(item.lane) >= limits.ready_keys:
             return "ready_keys"
-        if len(self._held) >= limits.held_events:
+        if not self._events.admits(item.lane, 1):
             return "held_events"
-        if self._held and self._held_bytes + item.size_bytes > limits.held_bytes:
+        if not self._bytes.admits(item.lane, item.size_bytes):
             return "held_bytes"
         if ledger is not None and ledger.span >= limits.uncommitted:
             return "uncommitted"
@@ -164,18 +168,28 @@ class Engine:
             return False
         position = item.position
         answer = ledger.already_answered(position.offset, position.timestamp_ms)
-        item.log = ledger.take(position.offset)
+        log = ledger.take(position.offset, position.timestamp_ms)
+        if log is None:
+            return True
+        item.log = log
         if answer is not None:
             ledger.finish(position.offset, answer, item.log)
             self._drop_answer(position)
             REPLAYED.inc()
             return True
+        item.generation = self._tenure.generation
         item.taken_at = item.since = asyncio.get_running_loop().time()
         self._held[item] = None
-        self._held_bytes += item.size_bytes
+        self._events.take(item.lane, 1)
+        self._bytes.take(item.lane, item.size_bytes)
         self._gauge()
         self._dispatcher.add(item)
         return True
+
+    def crash(self, error: BaseException) -> None:
+        """End the worker: a record could not be taken, and nothing may be committed past it."""
+        self._tenure.end()
+        self._on_crash(error)
 
     def _started(self) -> None:
         self._room.set()
@@ -183,7 +197,7 @@ class Engine:
     async def _run(self, item: Item, slot: Slot) -> None:
         tenure = self._tenure
         try:
-            await tenure.permission()
+            await tenure.permission(item.generation)
             result = await self._work(item, slot, tenure)
         except TenureLostError:
             self._keep_answer(item.position)
@@ -199,21 +213,32 @@ class Engine:
     def _let_go(self, item: Item) -> None:
         if item in self._held:
             del self._held[item]
-            self._held_bytes -= item.size_bytes
+            self._events.give(item.lane, 1)
+            self._bytes.give(item.lane, item.size_bytes)
             self._gauge()
         self._room.set()
 
     def _gauge(self) -> None:
         HELD_EVENTS.set(len(self._held))
-        HELD_BYTES.set(self._held_bytes)
+        HELD_BYTES.set(self._bytes.held)
 
     def commits(self) -> dict[TP, tuple[int, dict[str, int]]]:
         """Return, per partition, the commit point and the mark that goes with it."""
-        commits = {}
+        self._advance_idle()
+        return {tp: (ledger.commit_point, ledger.mark()) for tp, ledger in self._ledgers.items()}
+
+    def _advance_idle(self) -> None:
+        """Let idle partitions' marks follow: other lanes fill the same result partitions, and a scan starts there."""
+        ends: dict[tuple[str, int], int] = {}
         for tp, ledger in self._ledgers.items():
-            mark = ledger.mark()
-            commits[tp] = (ledger.commit_point, mark)
-        return commits
+            for topic, end in ledger.result_ends.items():
+                place = (topic, tp.partition)
+                ends[place] = max(end, ends.get(place, 0))
+        for tp, ledger in self._ledgers.items():
+            if ledger.is_idle:
+                ledger.result_ends = {
+                    topic: end for (topic, partition), end in ends.items() if partition == tp.partition
+                }
 
     def spans(self) -> dict[TP, tuple[int, int]]:
         """Return, per partition, the commit point and the number of unfinished offsets."""
@@ -236,7 +261,7 @@ class Engine:
             for task in resting:
                 task.cancel()
             if resting:
-                await asyncio.wait(resting)
+                await asyncio.wait(resting, timeout=max(0.0, end - loop.time()))
             tasks = list(self._dispatcher.running.values())
             if tasks:
                 await asyncio.wait(tasks, timeout=min(_DRAIN_POLL_S, max(0.0, end - loop.time())))

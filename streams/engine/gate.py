@@ -5,6 +5,7 @@ without a success in between on an outage. While closed, one probe at a time goe
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 # An outage is this many failures in a row; fewer may be bad luck of single events.
@@ -49,10 +50,10 @@ class Gate:
     async def wait(self, limit_s: float) -> None:
         """Return when it opens, when the next probe is due, or after `limit_s`."""
         wait_s = min(limit_s, max(0.0, self._probe_at - self._clock()))
-        try:
-            await asyncio.wait_for(self._opened.wait(), wait_s)
-        except TimeoutError:
-            return
+        # Not wait_for: on Python 3.11 it swallows a cancel that comes together with the opening.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._opened.wait()
 
     def succeeded(self) -> None:
         """Note a success: the gate opens."""

@@ -1,7 +1,7 @@
 """What the engine moves: one taken event record and how far it has come."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ class Item:
         work: opaque to the engine.
         taken_at, since: loop times of intake and of the last change of state.
         reason: why it rests, a bounded slug.
+        generation: of the tenure it was taken in.
         log: which log of its partition it is of; see Ledger.take.
     """
 
@@ -54,7 +55,8 @@ class Item:
     since: float = 0.0
     state: State = State.QUEUED
     reason: str = ""
-    attempts: int = field(default=0)
+    attempts: int = 0
+    generation: int = -1
     log: int = 0
 
     @property

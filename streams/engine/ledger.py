@@ -15,6 +15,9 @@ class Ledger:
         result_ends: per result topic, the end of the matching result partition when the tenure began.
         answered: (offset, timestamp_ms) -> where the answer lies, found by the scan of the result topic.
         scan_starts: per result topic, where that scan began.
+
+    Attributes:
+        result_ends: per result topic, the known end of the matching result partition.
     """
 
     def __init__(
@@ -25,28 +28,38 @@ class Ledger:
         scan_starts: dict[str, int] | None = None,
     ) -> None:
         self._next = position
-        self._result_ends = dict(result_ends or {})
+        self.result_ends = dict(result_ends or {})
         self._answered = dict(answered or {})
         self._scan_starts = dict(scan_starts or {})
-        self._unfinished: dict[int, None] = {}
+        self._unfinished: dict[int, int] = {}
+        self._newest_stamp_ms = -1
         self._finished: dict[int, ResultRef | None] = {}
         self._log = 0
 
-    def take(self, offset: int) -> int:
+    def take(self, offset: int, timestamp_ms: int = -1) -> int | None:
         """Note that an offset was delivered; offsets come in ascending order.
 
         Returns:
-            Which log it is of: the number goes up when offsets start again.
+            Which log it is of: the number goes up when offsets start again. None for a record that is in hand already.
         """
+        if self._is_repeat(offset, timestamp_ms):
+            return None
         if offset < self._next:
             # The topic was recreated, or a broker lost its end. What was taken before is not on this log any more, and
             # its offsets are other events' now.
             self._unfinished.clear()
             self._finished.clear()
             self._log += 1
-        self._unfinished[offset] = None
+        self._unfinished[offset] = timestamp_ms
+        self._newest_stamp_ms = timestamp_ms
         self._next = offset + 1
         return self._log
+
+    def _is_repeat(self, offset: int, timestamp_ms: int) -> bool:
+        if timestamp_ms < 0 or offset >= self._next:
+            return False
+        is_newest = offset == self._next - 1 and timestamp_ms == self._newest_stamp_ms
+        return is_newest or self._unfinished.get(offset) == timestamp_ms
 
     def already_answered(self, offset: int, timestamp_ms: int) -> ResultRef | None:
         """Return where the answer of a redelivered event lies; None when there is none.
@@ -59,7 +72,7 @@ class Ledger:
     def finish(self, offset: int, result: ResultRef | None, log: int = 0) -> None:
         """Note that an offset's terminal record is confirmed; `log` is what `take` returned for it."""
         if result is not None:
-            self._result_ends[result.topic] = max(self._result_ends.get(result.topic, 0), result.offset + 1)
+            self.result_ends[result.topic] = max(self.result_ends.get(result.topic, 0), result.offset + 1)
         if log == self._log:
             del self._unfinished[offset]
             self._finished[offset] = result
@@ -68,6 +81,14 @@ class Ledger:
     def commit_point(self) -> int:
         """Return the lowest offset that may not be committed yet: lowest unfinished, or the next to be delivered."""
         return next(iter(self._unfinished), self._next)
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether every delivered event is finished, and no answer waits for its event.
+
+        Then the next event's result will lie behind everything that is in the result topics now.
+        """
+        return not self._unfinished and not self._answered
 
     @property
     def span(self) -> int:
@@ -88,7 +109,7 @@ class Ledger:
         self._finished = {offset: ref for offset, ref in self._finished.items() if offset >= point}
         if self._answered:
             self._answered = {key: ref for key, ref in self._answered.items() if key[0] >= self._next}
-        marks = dict(self._result_ends)
+        marks = dict(self.result_ends)
         if self._answered:
             # Answers whose events have not been delivered yet lie anywhere behind the start of the scan.
             for topic, start in self._scan_starts.items():

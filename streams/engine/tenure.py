@@ -37,12 +37,17 @@ class Tenure:
         """Tell whether work may start and records may be produced now."""
         return not self._is_over and self._is_valid()
 
-    async def permission(self) -> None:
+    async def permission(self, generation: int | None = None) -> None:
         """Return when records may be produced; at once in the ordinary case.
+
+        Args:
+            generation: in which the event was taken, where that is not known to be this one.
 
         Raises:
             TenureLostError: the partitions were given up meanwhile.
         """
+        if generation not in {None, self.generation}:
+            raise TenureLostError
         while not self.may_work:
             if self._is_over:
                 raise TenureLostError

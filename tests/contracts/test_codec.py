@@ -54,10 +54,11 @@ class RawFormat(JSONFormat):
 RAW: Format = RawFormat()
 # The SDK's own rules: printable text, and no time before the year 1.
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=30)
-NAMES = st.from_regex(r"[a-z][a-z0-9]{0,19}", fullmatch=True).filter(
-    lambda name: name not in {"id", "source", "type", "time", "subject", "dataschema", "datacontenttype", "specversion", "data",
-                              "partitionkey", "traceparent"}
-)  # fmt: skip
+TAKEN = {
+    "id", "source", "type", "time", "subject", "dataschema", "datacontenttype", "specversion", "data", "partitionkey",
+    "traceparent",
+}  # fmt: skip
+NAMES = st.from_regex(r"[a-z][a-z0-9]{0,19}", fullmatch=True).filter(lambda name: name not in TAKEN)
 EVENTS = st.builds(
     Event,
     id=TEXT,

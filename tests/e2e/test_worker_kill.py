@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from contracts.codec import source_position
-from tests.kafka.worker_lab import Outcomes, WorkerLab
+from tests.kafka.worker_lab import Outcomes, WorkerLab, headers_of
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ROOT, ChildProcess, eventually
 
@@ -76,12 +76,12 @@ def stats(stub: str) -> dict[str, Any]:
         return found
 
 
-def disorder(outcomes: Outcomes) -> list[tuple[bytes, int]]:
+def disorder(outcomes: Outcomes) -> list[tuple[bytes | None, int]]:
     """Return key and offset of events that ended before an earlier one of their key."""
-    newest: dict[tuple[bytes, int], int] = {}
+    newest: dict[tuple[bytes | None, int], int] = {}
     found = []
     for message in outcomes.messages:
-        answered = source_position(message.headers() or [])
+        answered = source_position(headers_of(message))
         assert answered is not None
         position = answered[1]
         chain = (message.key(), position.partition)

@@ -8,7 +8,7 @@ import pytest
 
 from contracts.codec import dead_letter
 from contracts.payloads import DEAD_LETTER_MARKER_TYPE, RESULT_TYPE
-from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab, wait_for_partitions
+from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab, headers_of, wait_for_partitions
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import eventually
 
@@ -58,16 +58,19 @@ def test_poison_among_good_events_ends_as_dead_letters_with_their_bytes(kafka: K
         (None, b"", []),
     ]
     for key, value, headers in poison:
-        producer.produce(lab.events, key=key, value=value, headers=headers)
+        producer.produce(lab.events, key=key, value=value, headers=list(headers))
     producer.produce(lab.events, b"old", key=b"k2", timestamp=1, headers=[("foreign", b"old")])
     assert producer.flush(10) == 0
     lab.send(20, 20)
-    with Outcomes(kafka, lab.topics.results) as results, Outcomes(kafka, lab.topics.dead_letters) as letters:
-        with lab.running():
-            tally = results.wait_for(44)
-            eventually(lambda: letters.read() and len(letters.messages) >= 4, within_s=10)
+    with (
+        Outcomes(kafka, lab.topics.results) as results,
+        Outcomes(kafka, lab.topics.dead_letters) as letters,
+        lab.running(),
+    ):
+        tally = results.wait_for(44)
+        eventually(lambda: letters.read() is not None and len(letters.messages) >= 4, within_s=10)
 
-    found = {(m.key(), m.value()): m.headers() or [] for m in letters.messages}
+    found = {(m.key(), m.value()): headers_of(m) for m in letters.messages}
     assert set(found) == {(b"\xff", b"\x00\xff"), (b"k1", b""), (None, b""), (b"k2", b"old")}
     assert found[b"\xff", b"\x00\xff"][:-1] == [("ce_id", b"x"), ("ce_id", b"y"), ("foreign", b"\x01")]
     assert {dead_letter(headers).reason for headers in found.values()} == {"undecodable"}
@@ -77,24 +80,50 @@ def test_poison_among_good_events_ends_as_dead_letters_with_their_bytes(kafka: K
 def test_workers_that_join_leave_and_are_killed_lose_repeat_and_reorder_nothing(
     kafka: KafkaLab, tmp_path: Path, outcomes: Callable[[WorkerLab], Outcomes]
 ) -> None:
-    lab = WorkerLab(kafka, tmp_path, [{"latency_s": 0.05}])
+    lab = WorkerLab(kafka, tmp_path, [{"latency_s": 0.25}])
     lab.create_topics()
-    lab.send(0, 3000)
+    lab.send(0, 4000)
     results = outcomes(lab)
+
+    def a_while() -> int:
+        """Return the number of results after some more of them."""
+        before = len(results.read().by_id)
+        return eventually(lambda: len(results.read().by_id) > before + 300 and len(results.tally.by_id), within_s=40)
+
     with lab.running() as first, lab.worker() as second:
-        eventually(lambda: len(results.read().by_id) >= 300, within_s=40)
         wait_for_partitions(second)
-        eventually(lambda: len(results.read().by_id) >= 1000, within_s=40)
+        a_while()
         first.signal(signal.SIGKILL)
-        eventually(lambda: len(results.read().by_id) >= 1600, within_s=40)
+        a_while()
         with lab.running():
-            eventually(lambda: len(results.read().by_id) >= 2200, within_s=40)
+            a_while()
             second.signal(signal.SIGTERM)
 
             assert second.wait(20) == 0
-            tally = results.wait_for(3000)
+            # All of it happened under load.
+            assert a_while() < 4000
+            tally = results.wait_for(4000)
 
-    assert (tally.lost(3000), tally.duplicates, tally.disorder) == ([], [], [])
+    assert (tally.lost(4000), tally.duplicates, tally.disorder) == ([], [], [])
+
+
+def test_a_worker_that_was_frozen_past_its_session_produces_nothing_when_it_wakes_up(
+    kafka: KafkaLab, tmp_path: Path, outcomes: Callable[[WorkerLab], Outcomes]
+) -> None:
+    lab = WorkerLab(kafka, tmp_path, [{"latency_s": 0.2}])
+    lab.create_topics()
+    lab.send(0, 1500)
+    results = outcomes(lab)
+    with lab.running() as zombie:
+        eventually(lambda: len(results.read().by_id) >= 200, within_s=40)
+        zombie.signal(signal.SIGSTOP)
+        with lab.running():
+            eventually(lambda: len(results.read().by_id) >= 600, within_s=40)
+            zombie.signal(signal.SIGCONT)
+            wait_for_partitions(zombie, times=2)
+            tally = results.wait_for(1500)
+
+    assert (tally.lost(1500), tally.duplicates, tally.disorder) == ([], [], [])
 
 
 def test_sigterm_finishes_what_has_started_and_commits_it(

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import yaml
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
 
-from contracts.codec import encode_event
+from contracts.codec import Headers, encode_event
 from contracts.envelope import Event
 from contracts.topics import LANES, Topics
 from tests.kafkalab.fixtures import KafkaLab
@@ -35,7 +35,7 @@ class Tally:
 
     def note(self, message: Message) -> None:
         """Count a terminal record; ids are `e<number>`, in the order in which events of a key were sent."""
-        headers = dict(message.headers() or [])
+        headers = dict(headers_of(message))
         name = headers["ce_eventid"].decode()
         self.by_id[name] += 1
         self.kinds[headers["ce_type"].decode()] += 1
@@ -165,8 +165,12 @@ def _worked(act: Any) -> bool:
 
 def wait_for_partitions(process: ChildProcess, times: int = 1, within_s: float = 40.0) -> None:
     """Return when a worker has been given partitions so many times."""
-    pattern = r"(?:partitions\.assigned[\s\S]*?){%d}" % times
-    process.wait_for(pattern, within_s)
+    process.wait_for(rf"(?:partitions\.assigned[\s\S]*?){{{times}}}", within_s)
+
+
+def headers_of(message: Message) -> Headers:
+    """Return a record's headers in order."""
+    return cast("Headers", message.headers() or [])
 
 
 class Outcomes:
@@ -180,7 +184,7 @@ class Outcomes:
         )
         self._consumer.assign([TopicPartition(topic, n, 0) for n in range(partitions)])
 
-    def __enter__(self) -> "Outcomes":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -191,7 +195,7 @@ class Outcomes:
         for message in self._consumer.consume(500, timeout_s):
             if message.error() is None:
                 self.messages.append(message)
-                if any(name == "ce_eventid" for name, _ in message.headers() or []):
+                if any(name == "ce_eventid" for name, _ in headers_of(message)):
                     self.tally.note(message)
         return self.tally
 

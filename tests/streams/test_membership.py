@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -10,9 +10,11 @@ from contracts.codec import Position
 from contracts.errors import LogUnavailable
 from contracts.settings import WorkerSettings
 from streams import membership as membership_module
+from streams.engine.dispatcher import Slot
 from streams.engine.engine import Engine, Limits
 from streams.engine.item import TP, Item, ResultRef
 from streams.engine.mark import decode_mark
+from streams.engine.tenure import Tenure
 from streams.membership import Membership
 from streams.shell import Shell
 from streams.tail import Tail, TailReader
@@ -40,7 +42,7 @@ class FakeShell:
             raise self.faults.pop(0)
         return {tp: self.offsets.get(tp) for tp in tps}
 
-    async def position(self, _tp: TP) -> int:
+    async def beginning(self, _tp: TP) -> int:
         return 3
 
     async def commit(self, offsets: Mapping[TP, tuple[int, str]]) -> bool:
@@ -82,7 +84,7 @@ class Bench:
         self.membership = Membership(self.engine, cast("TailReader", self.tail), settings, self.crashes.append)
         self.membership.attach(cast("Shell", self.shell))
 
-    async def _work(self, item: Item, _slot: Any, _tenure: Any) -> ResultRef:
+    async def _work(self, item: Item, slot: Slot, tenure: Tenure) -> ResultRef:  # noqa: ARG002 - the protocol
         if self.blocked is not None:
             await self.blocked.wait()
         self.log.append(("work", item.position.offset))

@@ -100,7 +100,7 @@ def test_consumer_verify_event_path() -> None:
 
 def test_consumer_unacked_messages() -> None:
     assert "self._unacked_messages = " in source_of(faust_consumer.Consumer.__init__)
-    assert "self._unacked_messages" in source_of(faust_consumer.Consumer.unacked.fget)
+    assert "self._unacked_messages" in source_of(vars(faust_consumer.Consumer)["unacked"].fget)
 
 
 def test_the_transport_takes_our_consumer_class() -> None:
@@ -144,10 +144,10 @@ class Client:
             raise self.error
         self.committed.append(offsets)
 
-    async def position(self, _tp: TopicPartition) -> int:
+    async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
         if self.error:
             raise self.error
-        return 12
+        return dict.fromkeys(tps, 12)
 
     def assignment(self) -> set[TopicPartition]:
         return self.tps
@@ -299,7 +299,7 @@ async def test_a_question_that_the_broker_does_not_answer_is_our_error() -> None
     client.error = RequestTimedOutError()
 
     with pytest.raises(LogUnavailable, match="the consumer group's state cannot be read"):
-        await shell.position(TP0)
+        await shell.beginning(TP0)
 
 
 async def test_a_partition_that_is_not_ours_any_more_has_no_watermark() -> None:

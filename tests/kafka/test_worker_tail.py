@@ -1,0 +1,139 @@
+"""The scan of the result topics on real Kafka."""
+
+from collections.abc import Iterable
+
+import pytest
+from confluent_kafka import Producer
+
+from contracts.codec import Position, position_headers
+from contracts.errors import LogUnavailable
+from contracts.settings import KafkaSettings
+from streams.engine.item import TP, ResultRef
+from streams.tail import Tail, TailReader
+from tests.kafkalab.fixtures import KafkaLab
+from tests.support import free_port
+
+STANDARD, BULK = TP("events.standard", 1), TP("events.bulk", 1)
+
+
+def reader(kafka: KafkaLab, *topics: str) -> TailReader:
+    return TailReader(KafkaSettings(bootstrap_servers=(kafka.bootstrap,)), "app", frozenset(topics))
+
+
+def answer(
+    kafka: KafkaLab,
+    topic: str,
+    offsets: Iterable[int],
+    *,
+    source: TP = STANDARD,
+    app_id: str = "app",
+    transaction: str = "",
+) -> None:
+    """Write terminal records for events at these offsets into the partition of their source."""
+    config = {"transactional.id": transaction} if transaction else {}
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "log_level": 0, **config})
+    if transaction:
+        producer.init_transactions(15)
+        producer.begin_transaction()
+    for offset in offsets:
+        headers = position_headers(app_id, Position(*source, offset, 1000 + offset))
+        producer.produce(topic, b"{}", partition=source.partition, headers=list(headers))
+    if transaction:
+        producer.commit_transaction(15)
+    assert producer.flush(15) == 0
+
+
+def found(tail: Tail) -> dict[int, int]:
+    """Return event offset -> result offset."""
+    return {offset: ref.offset for (offset, _), ref in tail.answered.items()}
+
+
+def test_answers_from_the_mark_on_are_found_with_place_and_timestamp(kafka: KafkaLab) -> None:
+    (topic,) = kafka.create("results", partitions=2)
+    answer(kafka, topic, range(10))
+    tail = reader(kafka, topic).read({STANDARD: (4, {topic: 4})})[STANDARD]
+
+    assert found(tail) == {n: n for n in range(4, 10)}
+    assert tail.answered[7, 1007] == ResultRef(topic, 7)
+    assert (tail.starts, tail.ends) == ({topic: 4}, {topic: 10})
+
+
+def test_answers_below_the_commit_are_left_out(kafka: KafkaLab) -> None:
+    (topic,) = kafka.create("results", partitions=2)
+    answer(kafka, topic, [5, 1, 7, 2])
+
+    assert found(reader(kafka, topic).read({STANDARD: (5, {topic: 0})})[STANDARD]) == {5: 0, 7: 2}
+
+
+def test_a_partition_without_a_mark_gets_only_the_ends(kafka: KafkaLab) -> None:
+    (topic,) = kafka.create("results", partitions=2)
+    answer(kafka, topic, range(3))
+    tail = reader(kafka, topic).read({STANDARD: (0, None)})[STANDARD]
+
+    assert (tail.answered, tail.starts, tail.ends) == ({}, {topic: 3}, {topic: 3})
+
+
+def test_lanes_that_share_a_result_partition_are_told_apart(kafka: KafkaLab) -> None:
+    (topic,) = kafka.create("results", partitions=2)
+    answer(kafka, topic, range(3))
+    answer(kafka, topic, range(3), source=BULK)
+    tails = reader(kafka, topic).read({STANDARD: (0, {topic: 0}), BULK: (1, {topic: 4})})
+
+    assert (found(tails[STANDARD]), found(tails[BULK])) == ({0: 0, 1: 1, 2: 2}, {1: 4, 2: 5})
+
+
+def test_records_of_other_applications_and_other_partitions_do_not_count(kafka: KafkaLab) -> None:
+    (topic,) = kafka.create("results", partitions=2)
+    answer(kafka, topic, [0], app_id="other")
+    answer(kafka, topic, [0], source=TP("events.standard", 0))
+
+    assert found(reader(kafka, topic).read({STANDARD: (0, {topic: 0})})[STANDARD]) == {}
+
+
+def test_every_result_topic_is_scanned(kafka: KafkaLab) -> None:
+    first, second = kafka.create("results", "own", partitions=2)
+    answer(kafka, first, [0])
+    answer(kafka, second, [1])
+    tail = reader(kafka, first, second).read({STANDARD: (0, {first: 0, second: 0})})[STANDARD]
+
+    assert tail.answered == {(0, 1000): ResultRef(first, 0), (1, 1001): ResultRef(second, 0)}
+
+
+def test_a_partition_that_ends_with_a_transaction_marker_is_read_to_its_end(kafka: KafkaLab) -> None:
+    """The last offset holds no record, so nobody may wait for it."""
+    (topic,) = kafka.create("results", partitions=2)
+    answer(kafka, topic, range(3), transaction=kafka.name("tx"))
+    tail = reader(kafka, topic).read({STANDARD: (0, {topic: 0})})[STANDARD]
+
+    assert (found(tail), tail.ends) == ({0: 0, 1: 1, 2: 2}, {topic: 4})
+
+
+def test_a_mark_outside_of_the_log_is_moved_into_it(kafka: KafkaLab) -> None:
+    """The result topic was recreated, or retention has passed the mark."""
+    (topic,) = kafka.create("results", partitions=2)
+    answer(kafka, topic, range(3))
+    tail = reader(kafka, topic).read({STANDARD: (0, {topic: 99})})[STANDARD]
+
+    assert (tail.answered, tail.starts) == ({}, {topic: 3})
+
+
+def test_many_answers_are_all_found(kafka: KafkaLab) -> None:
+    (topic,) = kafka.create("results", partitions=2)
+    answer(kafka, topic, range(5000))
+
+    assert len(reader(kafka, topic).read({STANDARD: (0, {topic: 0})})[STANDARD].answered) == 5000
+
+
+def test_a_result_topic_that_is_not_there_is_our_error(kafka: KafkaLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.tail._REQUEST_TIMEOUT_S", 2.0)
+
+    with pytest.raises(LogUnavailable, match="result topics cannot be read"):
+        reader(kafka, kafka.name("none")).read({STANDARD: (0, {})})
+
+
+def test_brokers_that_do_not_answer_are_our_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.tail._REQUEST_TIMEOUT_S", 0.5)
+    settings = KafkaSettings(bootstrap_servers=(f"127.0.0.1:{free_port()}",))
+
+    with pytest.raises(LogUnavailable, match="result topics cannot be read"):
+        TailReader(settings, "app", frozenset({"results"})).read({STANDARD: (0, {})})

@@ -1,0 +1,77 @@
+"""The worker process up to the point where it needs Kafka."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import ConfigError
+from contracts.settings import Settings, WorkerSettings
+from streams import shell
+from streams.worker import Worker, _announce, _limits, check
+from tests.streams.pipeline.support import make_settings
+
+
+def test_a_configuration_without_routes_is_refused() -> None:
+    with pytest.raises(ConfigError, match="routes: none is configured, so the worker has nothing to do"):
+        check(Settings(version=1))
+
+
+def test_an_untested_version_of_faust_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "version", lambda _package: "0.0")
+
+    with pytest.raises(ConfigError, match=r"0\.0 is installed"):
+        check(make_settings())
+
+
+def test_limits_follow_the_number_of_calls_at_a_time() -> None:
+    limits = _limits(WorkerSettings(max_in_flight=100))
+
+    assert (limits.in_flight, limits.ready_keys, limits.held_events) == (100, 200, 2000)
+
+
+def test_limits_can_be_set() -> None:
+    limits = _limits(WorkerSettings(max_in_flight=1, max_ready_keys=5, max_held_events=6, max_held_bytes=70_000))
+
+    assert (limits.ready_keys, limits.held_events, limits.held_bytes) == (5, 6, 70_000)
+
+
+def test_the_port_is_announced(tmp_path: Path) -> None:
+    _announce(1234, tmp_path / "port")
+
+    assert (tmp_path / "port").read_text("ascii") == "1234\n"
+
+
+def test_a_port_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "port"
+
+    with pytest.raises(ConfigError, match=rf"--port-file {path} cannot be written: No such file or directory"):
+        _announce(1234, path)
+
+
+async def test_a_worker_is_not_ready_before_it_has_joined() -> None:
+    worker = Worker(make_settings())
+
+    assert (worker._problems(), worker._unready()) == ([], ["not in the consumer group yet"])
+
+
+async def test_a_crash_is_a_problem_and_the_first_one_counts() -> None:
+    worker = Worker(make_settings())
+    worker._end(RuntimeError("first"))
+    worker._end(RuntimeError("second"))
+
+    assert worker._problems() == ["crashed"]
+    assert str(await worker._ended) == "first"
+
+
+async def test_a_task_that_ends_by_itself_or_is_cancelled_is_no_crash() -> None:
+    worker = Worker(make_settings())
+    for work in (asyncio.sleep(0), asyncio.sleep(60)):
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(worker._task_ended)
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+    await asyncio.sleep(0)
+
+    assert worker._problems() == []
