@@ -164,13 +164,35 @@ def test_an_event_of_the_log_before_does_not_finish_one_of_the_log_now() -> None
     old = ledger.take(0)
     ledger.take(1)
     new = ledger.take(0)
-    ledger.finish(0, ref(50), old)
+    assert (old, new) == (0, 1)
+    ledger.finish(0, ref(50), 0)
 
     assert ledger.commit_point == 0
 
-    ledger.finish(0, ref(51), new)
+    ledger.finish(0, ref(51), 1)
 
     assert ledger.commit_point == 1
+
+
+def test_a_record_that_is_delivered_twice_is_taken_once() -> None:
+    ledger = Ledger(0)
+
+    assert [ledger.take(n, 1000 + n) for n in (0, 1, 0, 1)] == [0, 0, None, None]
+
+
+def test_the_newest_record_delivered_again_after_its_end_is_not_taken_again() -> None:
+    ledger = Ledger(0)
+    ledger.take(0, 1000)
+    ledger.finish(0, ref(0))
+
+    assert (ledger.take(0, 1000), ledger.commit_point) == (None, 1)
+
+
+def test_another_record_at_the_same_offset_is_of_another_log() -> None:
+    ledger = Ledger(0)
+    ledger.take(0, 1000)
+
+    assert (ledger.take(0, 2000), ledger.commit_point) == (1, 0)
 
 
 class LedgerAgainstModel(RuleBasedStateMachine):
