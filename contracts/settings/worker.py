@@ -23,7 +23,7 @@ class WorkerSettings(Section):
     max_ready_keys: int | None = Field(default=None, ge=1)
     """Lookahead: intake pauses while this many keys are ready to run; twice max_in_flight when absent."""
     max_held_events: int | None = Field(default=None, ge=1)
-    """Events taken and not finished, an eighth reserved per lane; 20 times max_in_flight (at least 1,000) when absent."""
+    """Events taken and not finished, an eighth reserved per lane; max(1000, 20 * max_in_flight) when absent."""
     max_held_bytes: int = Field(default=64 * 2**20, ge=2**16)
     """Bytes of events taken and not finished, an eighth reserved per lane."""
     max_uncommitted: int = Field(default=20_000, ge=100)
