@@ -63,6 +63,8 @@ class TailReader:
             "enable.auto.commit": "false",
             "enable.partition.eof": "false",
             "auto.offset.reset": "error",
+            # A transaction that somebody else leaves open on a result topic would hide our answers behind it.
+            "isolation.level": "read_uncommitted",
         }
         consumer = confluent_kafka.Consumer(config, logger=logging.getLogger("penstock.tail"))
         try:

@@ -11,7 +11,7 @@ from contracts.settings import KafkaSettings
 from streams.engine.item import TP, ResultRef
 from streams.tail import Tail, TailReader
 from tests.kafkalab.fixtures import KafkaLab
-from tests.support import free_port
+from tests.support import eventually, free_port
 
 STANDARD, BULK = TP("events.standard", 1), TP("events.bulk", 1)
 
@@ -103,9 +103,30 @@ def test_a_partition_that_ends_with_a_transaction_marker_is_read_to_its_end(kafk
     """The last offset holds no record, so nobody may wait for it."""
     (topic,) = kafka.create("results", partitions=2)
     answer(kafka, topic, range(3), transaction=kafka.name("tx"))
-    tail = reader(kafka, topic).read({STANDARD: (0, {topic: 0})})[STANDARD]
 
-    assert (found(tail), tail.ends) == ({0: 0, 1: 1, 2: 2}, {topic: 4})
+    def tail_with_marker() -> Tail | None:
+        """Return the tail once the broker has written the marker, which it does after the commit has returned."""
+        tail = reader(kafka, topic).read({STANDARD: (0, {topic: 0})})[STANDARD]
+        return tail if tail.ends == {topic: 4} else None
+
+    tail = eventually(tail_with_marker)
+
+    assert tail is not None
+    assert found(tail) == {0: 0, 1: 1, 2: 2}
+
+
+def test_a_transaction_that_somebody_leaves_open_hides_no_answers(kafka: KafkaLab) -> None:
+    (topic,) = kafka.create("results", partitions=2)
+    other = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": kafka.name("open"), "log_level": 0})
+    other.init_transactions(15)
+    other.begin_transaction()
+    other.produce(topic, b"{}", partition=1)
+    assert other.flush(15) == 0
+    answer(kafka, topic, range(3))
+    tail = reader(kafka, topic).read({STANDARD: (0, {topic: 0})})[STANDARD]
+    other.abort_transaction(15)
+
+    assert found(tail) == {0: 1, 1: 2, 2: 3}
 
 
 def test_a_mark_outside_of_the_log_is_moved_into_it(kafka: KafkaLab) -> None:
