@@ -22,6 +22,11 @@ GROUPS = {
     "e2e": "e2e and not compose and not browser",
     "compose": "compose and not browser",
 }
+# Offline tests fill every core; those on real Kafka mostly wait, two brokers are as many as a small machine bears.
+PARALLEL = {"offline": "auto", "kafka": "2", "e2e": "2"}
+# Written by whoever still builds a Docker engine in the background when the tests begin; see .ci/run.
+ENGINE_MARKER = ROOT / "build" / "ci" / "engine-is-coming"
+ENGINE_LIMIT_S = 600.0
 NO_TESTS_COLLECTED = 5
 MAX_REASONS = 5
 
@@ -80,13 +85,21 @@ def _run(name: str) -> Outcome:
         "--durations-min=5",
         f"--outcome-file={report}",
     )
+    if name == "compose":
+        _await_engine()
     start = time.monotonic()
-    if name == "offline":
-        # Many small tests without any waiting: they fill every core.
-        options = (*options, "-n", "auto")
+    if name in PARALLEL:
+        options = (*options, "-n", PARALLEL[name])
     run = subprocess.run((sys.executable, "-m", "pytest", *options), cwd=ROOT, check=False)
     counts, reasons = _read(report)
     return Outcome(name, run.returncode, time.monotonic() - start, counts, reasons)
+
+
+def _await_engine() -> None:
+    """Wait for an engine that is being built; without one the tests say themselves why they are skipped."""
+    end_s = time.monotonic() + ENGINE_LIMIT_S
+    while ENGINE_MARKER.exists() and time.monotonic() < end_s:
+        time.sleep(1)
 
 
 def _read(report: Path) -> tuple[dict[str, int], dict[str, int]]:
