@@ -19,8 +19,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Make SIGTERM end the run like Ctrl-C does, so that fixtures end what they started."""
+    """Make SIGTERM end the run like Ctrl-C does, so that fixtures end what they started.
+
+    A shell that starts the run in the background has SIGINT ignored, and what is ignored stays so in child processes:
+    the programs under test would not hear their Ctrl-C.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
