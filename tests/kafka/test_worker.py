@@ -8,7 +8,7 @@ import pytest
 
 from contracts.codec import dead_letter
 from contracts.payloads import DEAD_LETTER_MARKER_TYPE, RESULT_TYPE
-from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab, headers_of, wait_for_partitions
+from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab, calls_in_flight, headers_of, wait_for_partitions
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import eventually
 
@@ -155,6 +155,8 @@ def test_a_second_sigterm_ends_at_once(kafka: KafkaLab, tmp_path: Path) -> None:
     lab.create_topics()
     lab.send(0, 10)
     with lab.running() as worker:
+        # A worker with nothing in flight is gone before a second signal could find it.
+        eventually(lambda: calls_in_flight(worker) >= 1, within_s=30)
         worker.signal(signal.SIGTERM)
         worker.wait_for("worker.stopping")
         worker.signal(signal.SIGTERM)

@@ -5,6 +5,8 @@ Blocking: every wait is bounded; a run of some thousand events takes seconds.
 
 import contextlib
 import json
+import re
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -166,6 +168,16 @@ def _worked(act: Any) -> bool:
 def wait_for_partitions(process: ChildProcess, times: int = 1, within_s: float = 40.0) -> None:
     """Return when a worker has been given partitions so many times."""
     process.wait_for(rf"(?:partitions\.assigned[\s\S]*?){{{times}}}", within_s)
+
+
+def calls_in_flight(process: ChildProcess) -> float:
+    """Return how many model calls a worker says are under way, on its metrics page; 0 before the first."""
+    address = re.search(r"worker health on (\S+)", process.output)
+    if address is None:
+        return 0.0
+    with urllib.request.urlopen(f"{address[1]}/metrics", timeout=5) as page:  # noqa: S310 - the worker's own page
+        found = re.search(r"^penstock_fm_inflight\{.*\} (\S+)$", page.read().decode(), re.MULTILINE)
+    return float(found[1]) if found else 0.0
 
 
 def headers_of(message: Message) -> Headers:
