@@ -1,4 +1,4 @@
-"""Gaps that a hostile review found; each test failed before its fix."""
+"""Gaps that a hostile review found."""
 
 import asyncio
 
@@ -55,20 +55,21 @@ async def test_a_call_that_the_provider_cancels_by_itself_is_a_failed_call() -> 
 
 
 async def test_a_call_in_flight_is_not_dropped_to_make_room_for_answers() -> None:
+    async def slow() -> str:
+        await asyncio.sleep(10)
+        return "paid for"
+
     calls: PaidCalls[str] = PaidCalls(len, max_kept=1)
-    slow, quick = Model(), Model()
-    hanging = run(calls, slow)
-    other = AT._replace(offset=2)
+    hanging = asyncio.ensure_future(calls.run(AT, slow, lambda: None))
     await settled()
     await abandon(calls, hanging)
-    calls.keep(AT)
-    second = run(calls, quick, other)
+    other = AT._replace(offset=2)
+    quick = run(calls, Model(), other)
     await settled()
-    await abandon(calls, second, other)
+    await abandon(calls, quick, other)
+    await asyncio.sleep(2)
 
-    assert AT in calls
-    assert await run(calls, slow) == "answer 1"
-    assert slow.calls == 1
+    assert (AT in calls, other in calls) == (True, False)
 
 
 async def test_a_cut_that_comes_together_with_the_opening_of_a_gate_is_not_swallowed() -> None:
