@@ -107,9 +107,13 @@ def test_workers_that_join_leave_and_are_killed_lose_repeat_and_reorder_nothing(
     assert (tally.lost(4000), tally.duplicates, tally.disorder) == ([], [], [])
 
 
-def test_a_worker_that_was_frozen_past_its_session_produces_nothing_when_it_wakes_up(
+def test_a_worker_that_was_frozen_past_its_session_sends_no_more_than_its_producer_held(
     kafka: KafkaLab, tmp_path: Path, outcomes: Callable[[WorkerLab], Outcomes]
 ) -> None:
+    """What was in the producer's buffer at the freeze goes out at the wake-up, before any code of ours runs.
+
+    docs/pay-once.md, "Where it does not reach". It is at most what was in flight.
+    """
     lab = WorkerLab(kafka, tmp_path, [{"latency_s": 0.2}])
     lab.create_topics()
     lab.send(0, 1500)
@@ -123,7 +127,9 @@ def test_a_worker_that_was_frozen_past_its_session_produces_nothing_when_it_wake
             wait_for_partitions(zombie, times=2)
             tally = results.wait_for(1500)
 
-    assert (tally.lost(1500), tally.duplicates, tally.disorder) == ([], [], [])
+    assert (tally.lost(1500), tally.disorder) == ([], [])
+    # The lab's max_in_flight.
+    assert len(tally.duplicates) <= 32
 
 
 def test_sigterm_finishes_what_has_started_and_commits_it(
