@@ -6,13 +6,15 @@ parses the body, and mends what it should refuse (docs/adr/0003). Tests hold the
 Source: CloudEvents Kafka Protocol Binding 1.0.2 (checked 2026-11).
 """
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from contracts.envelope import (
     ATTRIBUTE_NAME,
+    DELIVERY,
     EVENT_ID,
     EVENT_SOURCE,
     EVENT_TYPE,
@@ -25,9 +27,11 @@ from contracts.envelope import (
     result_id,
 )
 from contracts.errors import Undecodable
-from contracts.payloads import DeadLetter
+from contracts.payloads import DeadLetter, Redrive, Resolution, RetryNote
 
 Headers = list[tuple[str, bytes]]
+# As they lie on the log: a foreign record may have headers without a value.
+RecordHeaders = Sequence[tuple[str, bytes | None]]
 T = TypeVar("T")
 
 SOURCE_APP = "penstock-source-app"
@@ -36,9 +40,16 @@ SOURCE_PARTITION = "penstock-source-partition"
 SOURCE_OFFSET = "penstock-source-offset"
 SOURCE_TIMESTAMP = "penstock-source-timestamp-ms"
 DEAD_LETTER = "penstock-dead-letter"
+RESOLUTION = "penstock-dead-letter-resolution"
+REDRIVE = "penstock-redrive"
+RETRY = "penstock-retry"
 
+# A position, and the note.
+_RETRY_HEADERS = 6
 _CONTEXT = ("id", "source", "type", "time", "subject", "dataschema")
 _JSON = b"application/json"
+# What an outcome has in common with its event.
+_PASSED_ON = (OWNER, DELIVERY, TRACE_PARENT)
 _encoder = msgspec.json.Encoder()
 
 
@@ -47,8 +58,8 @@ class Record(NamedTuple):
 
     topic: str
     key: bytes | None
-    value: bytes
-    headers: Headers
+    value: bytes | None
+    headers: RecordHeaders
     partition: int | None = None
     timestamp_ms: int | None = None
 
@@ -106,20 +117,30 @@ def decode_event(key: bytes | None, value: bytes | None, headers: Iterable[tuple
 def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for header, raw in headers:
-        if header == "content-type":
-            name = "datacontenttype"
-        elif header.startswith("ce_"):
-            name = header[3:]
-            if not ATTRIBUTE_NAME.fullmatch(name):
-                message = f"header {header[:40]!r} is not a CloudEvents attribute"
-                raise Undecodable(message)
-        else:
+        name = _attribute(header)
+        if name is None:
             continue
         if name in found:
             message = f"header {header} stands there twice"
             raise Undecodable(message)
         found[name] = _text(header, raw)
     return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _attribute(header: str) -> str | None:
+    """Return the attribute that a header carries; None for a header that is not CloudEvents'."""
+    if header == "content-type":
+        return "datacontenttype"
+    if not header.startswith("ce_"):
+        if not header.isascii() and any("\udc80" <= char <= "\udcff" for char in header):
+            message = "the name of a header is not UTF-8"
+            raise Undecodable(message)
+        return None
+    if not ATTRIBUTE_NAME.fullmatch(header[3:]):
+        message = f"header {header[:40]!r} is not a CloudEvents attribute"
+        raise Undecodable(message)
+    return header[3:]
 
 
 def _text(what: str, raw: bytes | None) -> str:
@@ -176,18 +197,28 @@ def outcome_headers(event: Event, outcome_type: str, completed_at: str, app_id: 
         app_id: who made it.
         position: of the event's record.
     """
-    outcome = Event(
-        id=result_id(event.source, event.id),
-        source=f"penstock/{app_id}",
-        type=outcome_type,
-        time=completed_at,
-        subject=event.subject,
-        data=b"",
-        datacontenttype=_JSON.decode(),
-        extensions={EVENT_ID: event.id, EVENT_SOURCE: event.source, EVENT_TYPE: event.type}
-        | {name: event.extensions[name] for name in (OWNER, TRACE_PARENT, "delivery") if name in event.extensions},
-    )
-    return encode_event(outcome) + position_headers(app_id, position)
+    headers: Headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", result_id(event.source, event.id).encode()),
+        ("ce_source", b"penstock/" + app_id.encode()),
+        ("ce_type", outcome_type.encode()),
+        ("ce_time", completed_at.encode()),
+    ]
+    if event.subject:
+        headers.append(("ce_subject", event.subject.encode()))
+    headers += [
+        ("content-type", _JSON),
+        (f"ce_{EVENT_ID}", event.id.encode()),
+        (f"ce_{EVENT_SOURCE}", event.source.encode()),
+        (f"ce_{EVENT_TYPE}", event.type.encode()),
+    ]
+    for name in _PASSED_ON:
+        text = event.extensions.get(name)
+        if text is not None:
+            headers.append((f"ce_{name}", text.encode()))
+            if name == TRACE_PARENT:
+                headers.append((TRACE_PARENT, text.encode()))
+    return headers + position_headers(app_id, position)
 
 
 def position_headers(app_id: str, position: Position) -> Headers:
@@ -216,30 +247,104 @@ def source_position(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str, P
         return None
 
 
-def dead_letter_headers(original: Iterable[tuple[str, bytes | None]], letter: DeadLetter) -> Headers:
-    """Return the original headers untouched, plus the one that says why it ended here."""
-    kept = [(name, raw or b"") for name, raw in original if name != DEAD_LETTER]
-    return [*kept, (DEAD_LETTER, encode_json(letter))]
+def dead_letter_headers(original: RecordHeaders, letter: DeadLetter) -> list[tuple[str, bytes | None]]:
+    """Return the original headers untouched, plus the one that says why it ended here.
+
+    Ours is the last: what the original brought under that name stays as well, and means nothing.
+    """
+    return [*((_writable(name), raw) for name, raw in original), (DEAD_LETTER, encode_json(letter))]
 
 
-def dead_letter(headers: Iterable[tuple[str, bytes | None]]) -> DeadLetter:
+def _writable(name: str) -> str:
+    """Write a header name that is not UTF-8 with escapes: our producer cannot carry its bytes."""
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def dead_letter(headers: RecordHeaders) -> DeadLetter:
     """Read why a dead-letter record ended there.
 
     Raises:
         Undecodable: the header is missing or of another shape.
     """
-    for name, raw in headers:
+    for name, raw in reversed(headers):
         if name == DEAD_LETTER and raw is not None:
             return decode_json(raw, DeadLetter)
     message = f"no {DEAD_LETTER} header"
     raise Undecodable(message)
 
 
+def resolution(headers: RecordHeaders) -> Resolution | None:
+    """Return what became of a dead letter; None when the record does not say so.
+
+    Raises:
+        Undecodable: the header is of another shape.
+    """
+    for name, raw in headers:
+        if name == RESOLUTION and raw is not None:
+            return decode_json(raw, Resolution)
+    return None
+
+
+def resolution_headers(resolved: Resolution) -> Headers:
+    """Return the headers of the record that says what became of a dead letter; it lies on the letter's partition."""
+    return [(RESOLUTION, encode_json(resolved))]
+
+
+def redrive_headers(letter: RecordHeaders, redrive: Redrive) -> list[tuple[str, bytes | None]]:
+    """Return the original headers of a dead letter untouched, plus the one that says that it was put back."""
+    last = max((n for n, (name, raw) in enumerate(letter) if name == DEAD_LETTER and raw is not None), default=-1)
+    kept = [header for n, header in enumerate(letter) if n != last and header[0] != REDRIVE]
+    return [*kept, (REDRIVE, encode_json(redrive))]
+
+
+def redrive_of(headers: RecordHeaders) -> Redrive | None:
+    """Return which dead letter an event's record was made from; None when from none, or when that is not readable."""
+    for name, raw in headers:
+        if name == REDRIVE and raw is not None:
+            try:
+                return decode_json(raw, Redrive)
+            except Undecodable:
+                return None
+    return None
+
+
+def retry_headers(
+    original: RecordHeaders, note: RetryNote, app_id: str, position: Position
+) -> list[tuple[str, bytes | None]]:
+    """Return the headers of a record on the retry topic: the original's untouched, then ours.
+
+    Args:
+        original: of the event's own record.
+        note: what the next attempt needs to know.
+        app_id: whose worker parked it, and will take it up.
+        position: of the record that it stands for, which is thereby answered: an event's, or an earlier retry's.
+    """
+    return [*original, *position_headers(app_id, position), (RETRY, encode_json(note))]
+
+
+def parked_event(headers: RecordHeaders) -> tuple[str, RetryNote, RecordHeaders]:
+    """Return of a record on the retry topic: application id, note, and the original's headers.
+
+    Raises:
+        Undecodable: it was not written by a worker.
+    """
+    ours = headers[-_RETRY_HEADERS:]
+    found = source_position(ours)
+    if found is None or len(ours) != _RETRY_HEADERS or ours[-1][0] != RETRY:
+        message = f"no {RETRY} header behind a position: not a record of the retry topic"
+        raise Undecodable(message)
+    return found[0], decode_json(ours[-1][1] or b"", RetryNote), headers[:-_RETRY_HEADERS]
+
+
 __all__ = [
     "DEAD_LETTER",
+    "REDRIVE",
+    "RESOLUTION",
+    "RETRY",
     "Headers",
     "Position",
     "Record",
+    "RecordHeaders",
     "dead_letter",
     "dead_letter_headers",
     "decode_any_json",
@@ -250,7 +355,13 @@ __all__ = [
     "encode_json",
     "format_time",
     "outcome_headers",
+    "parked_event",
     "parse_time",
     "position_headers",
+    "redrive_headers",
+    "redrive_of",
+    "resolution",
+    "resolution_headers",
+    "retry_headers",
     "source_position",
 ]

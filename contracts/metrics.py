@@ -5,6 +5,7 @@ event id, a key, or text from outside). Source: Prometheus naming rules, checked
 """
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -14,7 +15,28 @@ ProcessCollector(registry=REGISTRY)
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # OpenTelemetry GenAI: 0.01 .. 81.92 s, doubling.
 _CALL = tuple(0.01 * 2**n for n in range(14))
+_BATCH = tuple(float(2**n) for n in range(12))
 _AGE = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 86400.0)
+
+
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+
+class Children(dict[tuple[str, ...], M], Generic[M]):
+    """A metric's children by their label values, looked up once: `labels()` costs more than the rest of an update.
+
+    Only for metrics that are never cleared, and whose labels are bounded as the module says.
+    """
+
+    def __init__(self, metric: M) -> None:
+        super().__init__()
+        self._metric: M = metric
+
+    def __missing__(self, values: tuple[str, ...]) -> M:
+        """Make the child at its first use."""
+        child: M = self._metric.labels(*values)
+        self[values] = child
+        return child
 
 
 def _counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
@@ -75,6 +97,20 @@ FM_INFLIGHT = _gauge("fm_inflight", "Model calls in flight.", ("provider",))
 FM_CONCURRENCY_LIMIT = _gauge("fm_concurrency_limit", "Limit of model calls in flight.", ("provider",))
 FM_QUEUE_DEPTH = _gauge("fm_queue_depth", "Events taken and not started.")
 FM_QUEUE_WAIT = _histogram("fm_queue_wait_seconds", "Time from intake to the first model call.", ("route",), _CALL)
+FM_BATCH_EVENTS = _histogram("fm_batch_events", "Events of one model call, for routes that batch.", ("route",), _BATCH)
+FM_BATCH_SPLITS = _counter(
+    "fm_batch_splits_total",
+    "Calls for several events that were made again for fewer: the error's reason, or unmatched.",
+    ("route", "reason"),
+)
+FM_TOKENS_SAVED = _counter(
+    "fm_tokens_saved_total",
+    "Input tokens that packing did not send again; an estimate by the share of the instructions in the prompt.",
+    ("route",),
+)
+FM_RETRIES_DEFERRED = _counter(
+    "fm_retries_deferred_total", "Retries that waited longer because the retry budget was used up.", ("route",)
+)
 FM_RETRIES = _counter("fm_retries_total", "Attempts that are to be repeated, by reason.", ("route", "reason"))
 
 EVENTS_FINISHED = _counter("events_finished_total", "Events that reached their one outcome.", ("route", "outcome"))
@@ -86,6 +122,9 @@ DEADLINE_MISSED = _counter(
 )
 CONTRACT_FAILURES = _counter(
     "output_contract_failures_total", "Answers that did not match their schema.", ("route", "reason")
+)
+PARKED = _counter(
+    "events_parked_total", "Events put on the retry topic until their next attempt, by reason.", ("route", "reason")
 )
 DLQ_EVENTS = _counter("dlq_events_total", "Dead letters by reason.", ("route", "reason"))
 
@@ -103,3 +142,13 @@ REPLAYED = _counter(
     "events_already_answered_total", "Redelivered events whose outcome was already on the result topic."
 )
 LOOP_LAG = _gauge("loop_lag_seconds", "How late the event loop runs its timers.")
+LOOP_STALLS = _counter("loop_stalls_total", "Times the worker's event loop stood still for worker.watchdog.loop_lag_s.")
+WATCHDOG = _gauge("watchdog_problem", "1 while a check of the worker's watchdog fails.", ("check",))
+OLDEST_IN_STATE = _gauge(
+    "engine_oldest_in_state_age_seconds",
+    "Time since its last change of state of the event that has been longest in a state: queued, calling, resting, or "
+    "settling.",
+    ("state",),
+)
+EVENTS_IN_STATE = _gauge("engine_events_in_state", "Events taken and not finished, by what they are doing.", ("state",))
+LAST_MOVE = _gauge("engine_last_move_timestamp_seconds", "When an event last started or ended in this worker.")

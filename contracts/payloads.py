@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 Role = Literal["user", "assistant"]
+Task = Literal["chat", "completion", "embedding"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_use", "other"]
 OutcomeStatus = Literal["succeeded", "dead_letter", "expired"]
 Disposition = Literal["poison", "exhausted", "refused", "unroutable", "operator"]
@@ -37,6 +38,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
         max_tokens: always set: unset reserves the model's maximum against the quota (reference: Bedrock quotas).
         timeout_s: seconds left for this call; the provider raises ProviderTimeout when it runs out.
         metadata: small strings for the provider's own bookkeeping (Bedrock requestMetadata).
+        task: what is asked for; the text of an answer to `embedding` is the vector as a JSON array.
     """
 
     event_id: str
@@ -49,6 +51,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     output_schema: dict[str, Any] | None = None
     timeout_s: float = 60.0
     metadata: dict[str, str] = {}
+    task: Task = "chat"
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -131,6 +134,35 @@ class FailureNote(msgspec.Struct, frozen=True, kw_only=True):
     possibly_billed: bool = False
 
 
+class RetryNote(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last header of a record on the retry topic says, version 1; what lies before ours is the original's.
+
+    Attributes:
+        topic, partition, offset, timestamp_ms: where the original record lies.
+        deadline_ms: the event's, milliseconds since 1970.
+        not_before_ms: when the next attempt may be made, milliseconds since 1970.
+        reason: why it waits, a bounded slug.
+        attempts: model calls made so far.
+        failed: failures so far by class, as the retry policy counts them.
+        cost_usd, usage: spent so far; a cost of None is unknown.
+        failures: the first failed attempt, and the newest ones.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    not_before_ms: int
+    deadline_ms: int
+    reason: str
+    attempts: int
+    failed: dict[str, int] = {}
+    cost_usd: float | None = None
+    usage: Usage = Usage()
+    failures: tuple[FailureNote, ...] = ()
+    version: Literal[1] = 1
+
+
 class OutcomeMarker(msgspec.Struct, frozen=True, kw_only=True):
     """Value of the terminal record of an event that has no result: dead letter or expired, version 1."""
 
@@ -146,14 +178,18 @@ class OutcomeMarker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """What the headers of a dead-letter record say; its value and `ce_*` headers are the original's, untouched.
+    """What the last header of a dead-letter record says; its value and other headers are the original's, untouched.
 
     Attributes:
         reason: slug of the error tree.
         disposition: what kind of end it was; tells poison from exhausted retries and refusals.
+        message: the last error; `failures` has the first one too.
         cost_usd: spent so far; None when unknown.
-        topic, partition, offset: where the original record lies.
+        topic, partition, offset, timestamp_ms: where the original record lies, and its timestamp.
+        failures: failed attempts: the first, and the newest ones.
         redrives: how often it has been put back already.
+        traceparent: W3C trace context of the event; empty when it has none.
+        app_id: whose worker gave it up.
     """
 
     reason: str
@@ -169,6 +205,48 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     answer: str = ""
     cost_usd: float | None = None
     redrives: int = 0
+    timestamp_ms: int = 0
+    traceparent: str = ""
+    app_id: str = ""
+    version: Literal[1] = 1
+
+
+class Resolution(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a dead letter: the header of a small record behind it on its own partition, version 1.
+
+    Attributes:
+        state: put back on its event topic, or given up for good.
+        partition, offset, timestamp_ms: of the letter on the dead-letter topic.
+        by, why: the operator's name and words.
+        topic: where it was put back; empty when discarded.
+    """
+
+    state: Literal["redriven", "discarded"]
+    partition: int
+    offset: int
+    timestamp_ms: int
+    event_id: str
+    at: str
+    by: str = ""
+    why: str = ""
+    topic: str = ""
+    version: Literal[1] = 1
+
+
+class Redrive(msgspec.Struct, frozen=True, kw_only=True):
+    """Header of an event record that was made from a dead letter, and of the outcome of such an event, version 1.
+
+    Attributes:
+        partition, offset, timestamp_ms: of the letter on the dead-letter topic.
+        count: how often this event has been put back, this time included.
+    """
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    count: int
+    at: str
+    by: str = ""
     version: Literal[1] = 1
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 LANES: tuple[str, ...] = ("interactive", "standard", "bulk")
+# Where the worker takes up what waits on the retry topic; no event topic is called so.
+RETRY_LANE = "retries"
 Kind = Literal["events", "results", "deltas", "dead-letters", "retries"]
 
 _DAY_MS = 86_400_000
@@ -88,7 +90,5 @@ class Topics:
             Topic(
                 self.dead_letters, "dead-letters", 30 * _DAY_MS, "events that ended badly: original record plus reason"
             ),
-            Topic(
-                self.retries, "retries", week, "events whose next attempt is far away; reserved, nothing writes it yet"
-            ),
+            Topic(self.retries, "retries", week, "events whose next attempt is far away, with what was tried so far"),
         )

@@ -12,6 +12,8 @@ _DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 _UNLIMITED = -1
 _MAX_MESSAGE = "max.message.bytes"
 _RETENTION = "retention.ms"
+# Kinds whose records go to the partition number of their event.
+_BY_NUMBER = frozenset({"results", "retries"})
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,16 @@ def drifts(wanted: tuple[Wanted, ...], found: Mapping[str, Found], settings: Set
 
 
 def blockers(wanted: tuple[Wanted, ...], found: Mapping[str, Found]) -> list[str]:
-    """Return what a worker cannot start with: a topic is missing, or a result partition would be.
+    """Return what a worker cannot start with: a topic is missing, or a partition for a result or retry would be.
 
     Other drift is for `penstock topics verify`: it does not lose, reorder or repeat anything.
     """
-    needed = [want for want in wanted if want.topic.kind in {"events", "results", "dead-letters"}]
+    needed = [want for want in wanted if want.topic.kind != "deltas"]
     texts = [f"topic {want.topic.name} is missing" for want in needed if want.topic.name not in found]
     event_partitions = max((found[w.topic.name].partitions for w in wanted if _is_events(w, found)), default=0)
     for want in needed:
         have = found.get(want.topic.name)
-        if have is not None and want.topic.kind == "results" and have.partitions < event_partitions:
+        if have is not None and want.topic.kind in _BY_NUMBER and have.partitions < event_partitions:
             texts.append(_too_few(have, event_partitions))
     return texts
 
@@ -91,7 +93,7 @@ def blockers(wanted: tuple[Wanted, ...], found: Mapping[str, Found]) -> list[str
 def _too_few(have: Found, event_partitions: int) -> str:
     return (
         f"topic {have.name} has {have.partitions} partitions, but an event topic has {event_partitions}: "
-        "a result goes to the partition number of its event"
+        "a result or retry goes to the partition number of its event"
     )
 
 
@@ -100,7 +102,7 @@ def _is_events(want: Wanted, found: Mapping[str, Found]) -> bool:
 
 
 def _differences(want: Wanted, have: Found, event_partitions: int, settings: Settings) -> Iterator[str]:
-    if want.topic.kind == "results" and have.partitions < event_partitions:
+    if want.topic.kind in _BY_NUMBER and have.partitions < event_partitions:
         yield _too_few(have, event_partitions).removeprefix(f"topic {have.name} has ")
     # The embedded broker has its own idea of partitions and nothing to configure.
     if settings.kafka.embedded:

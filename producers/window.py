@@ -6,7 +6,7 @@ import time
 
 from contracts.codec import Record
 from contracts.errors import Busy, PenstockError, TooLarge
-from contracts.metrics import PRODUCE_DURATION, PRODUCED
+from contracts.metrics import PRODUCE_DURATION, PRODUCED, Children
 from contracts.settings import ProducerSettings
 from producers.base import Delivered
 
@@ -14,13 +14,15 @@ _RECORD_BYTES = 64
 # Above it readiness flips, so that a load balancer turns away before senders are refused.
 _READY_SHARE = 0.8
 _BUSY_RETRY_S = 1.0
+_produced = Children(PRODUCED)
+_durations = Children(PRODUCE_DURATION)
 CLOSED = "the producer closed before the record was confirmed; it may be on the log"
 
 
 def record_bytes(record: Record) -> int:
     """Return what a record counts for: key, value, headers and 64."""
-    headers = sum(len(name) + len(value) for name, value in record.headers)
-    return _RECORD_BYTES + len(record.key or b"") + len(record.value) + headers
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    return _RECORD_BYTES + len(record.key or b"") + len(record.value or b"") + headers
 
 
 class Waiting:
@@ -51,8 +53,8 @@ class Waiting:
     def _end(self, outcome: str) -> None:
         if self._window.remove(self):
             topic = self.record.topic
-            PRODUCED.labels(topic, outcome).inc()
-            PRODUCE_DURATION.labels(topic).observe(time.monotonic() - self._started_s)
+            _produced[topic, outcome].inc()
+            _durations[topic,].observe(time.monotonic() - self._started_s)
 
 
 class Window:

@@ -9,9 +9,10 @@ import faust
 
 from contracts.kafka_config import faust_config
 from contracts.settings import Settings
-from contracts.topics import Topics
+from contracts.topics import RETRY_LANE, Topics
 from streams.agents import events
 from streams.engine.engine import Engine
+from streams.instance import client_id
 from streams.pipeline import Pipeline
 
 # By code purely client-side in aiokafka; its default ends in a permanent silent hang of slow agents and of standbys.
@@ -36,6 +37,7 @@ def create_app(settings: Settings, engine: Engine, pipeline: Pipeline) -> faust.
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
+        broker_client_id=client_id(worker.app_id),
         broker_max_poll_interval=_NEVER_S,
         broker_session_timeout=worker.session_timeout_s,
         broker_heartbeat_interval=worker.session_timeout_s / 5,
@@ -53,6 +55,7 @@ def create_app(settings: Settings, engine: Engine, pipeline: Pipeline) -> faust.
     topics = Topics(settings.kafka.topic_prefix)
     for lane in worker.lanes:
         events.register(app, topics.events(lane), lane, engine, pipeline)
+    events.register(app, topics.retries, RETRY_LANE, engine, pipeline)
     return app
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from contracts.codec import Headers, Position, decode_event
+from contracts.codec import Position, RecordHeaders, decode_event
 from contracts.envelope import Event
 from contracts.errors import NoRoute, PenstockError, Undecodable
 from contracts.payloads import FailureNote, Usage
@@ -21,11 +21,15 @@ class Job:
         fault: what is wrong with the event already; None for an event worth a call.
         deadline_at: when it expires.
         cost_usd: spent so far; None once a call without a known price was made.
+        failed: failures so far by class of the retry policy.
+        origin: where the event's own record lies, when this one is of the retry topic.
+        not_before: when the next attempt may be made; None = now.
+        is_foreign: parked by another application, which will take it up itself.
     """
 
     key: bytes | None
-    value: bytes
-    headers: Headers
+    value: bytes | None
+    headers: RecordHeaders
     event: Event
     accepted_at: datetime
     deadline_at: datetime
@@ -35,6 +39,10 @@ class Job:
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = 0.0
     failures: list[FailureNote] = field(default_factory=list)
+    failed: dict[str, int] = field(default_factory=dict)
+    origin: Position | None = None
+    not_before: datetime | None = None
+    is_foreign: bool = False
 
     @property
     def route_name(self) -> str:
@@ -42,7 +50,7 @@ class Job:
         return self.route.name if self.route else "none"
 
 
-def make_job(position: Position, key: bytes | None, value: bytes | None, headers: Headers, router: Router) -> Job:
+def make_job(position: Position, key: bytes | None, value: bytes | None, headers: RecordHeaders, router: Router) -> Job:
     """Decode a record and find its route; what is wrong with it is kept in the job, for its dead letter."""
     accepted_at = _accepted_at(position.timestamp_ms)
     route: RouteSettings | None = None
@@ -59,7 +67,16 @@ def make_job(position: Position, key: bytes | None, value: bytes | None, headers
     deadline_at = accepted_at + timedelta(seconds=route.deadline_s if route else 0)
     if event.expires_at is not None:
         deadline_at = min(deadline_at, event.expires_at)
-    return Job(key, value or b"", headers, event, accepted_at, deadline_at, route, fault)
+    return Job(key, value, headers, event, accepted_at, deadline_at, route, fault)
+
+
+def restart_deadline(job: Job) -> None:
+    """Count the deadline from now: an operator wants the event done again, however old it is.
+
+    The sender's own `expirytime` still holds: after it nobody wants the outcome.
+    """
+    deadline_at = datetime.now(UTC) + timedelta(seconds=job.route.deadline_s if job.route else 0)
+    job.deadline_at = deadline_at if job.event.expires_at is None else min(deadline_at, job.event.expires_at)
 
 
 def _accepted_at(timestamp_ms: int) -> datetime:
@@ -73,7 +90,7 @@ def _accepted_at(timestamp_ms: int) -> datetime:
         return now
 
 
-def _stand_in(position: Position, value: bytes | None, headers: Headers) -> Event:
+def _stand_in(position: Position, value: bytes | None, headers: RecordHeaders) -> Event:
     """Name an undecodable record: by its id and source where these can be read, else by its position."""
     readable: dict[str, str] = {}
     for name, raw in headers:

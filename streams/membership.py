@@ -13,12 +13,14 @@ from contracts.settings import WorkerSettings
 from streams.engine.engine import Engine
 from streams.engine.item import TP
 from streams.engine.ledger import Ledger
-from streams.engine.mark import decode_mark, encode_mark
+from streams.engine.mark import decode_mark, decode_replay, encode_mark
 from streams.engine.tenure import Tenure
 from streams.shell import Shell
 from streams.tail import Tail, TailReader
 
 _RETRY_S = 1.0
+# How often marks of idle partitions follow what others write: a restart scans no more than this much for nothing.
+_FOLLOW_INTERVAL_S = 30.0
 
 
 class Membership:
@@ -42,6 +44,7 @@ class Membership:
         self._loading: asyncio.Task[None] | None = None
         self._handing: asyncio.Task[None] | None = None
         self._committed: dict[TP, tuple[int, str]] = {}
+        self._replays: dict[TP, int] = {}
         self._log = logger("worker")
         self.tps: frozenset[TP] = frozenset()
         self.is_member = False
@@ -49,6 +52,16 @@ class Membership:
     def attach(self, shell: Shell) -> None:
         """Name the shell; once, before the app starts."""
         self._shell = shell
+
+    @property
+    def committed(self) -> dict[TP, tuple[int, str]]:
+        """Return, per partition, what the group has of this assignment: offset and metadata."""
+        return self._committed
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Tell whether partitions are being given up right now."""
+        return self._handing is not None and not self._handing.done()
 
     @property
     def shell(self) -> Shell:
@@ -95,14 +108,28 @@ class Membership:
             # No commit: nothing is answered yet. A commit without our mark is an operator's reset: a replay is wanted.
             offset = commit[0] if commit else await self.shell.beginning(tp)
             positions[tp] = (offset, decode_mark(commit[1]) if commit else None)
-        tails = await asyncio.to_thread(self._tail.read, positions)
         self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
+        self._replays = await self._find_replays()
+        tails = await asyncio.to_thread(self._tail.read, positions)
         await self._claim({tp: offset for tp, (offset, marks) in positions.items() if marks is None}, tails)
-        return {tp: Ledger(positions[tp][0], tail.ends, tail.answered, tail.starts) for tp, tail in tails.items()}
+        return {
+            tp: Ledger(positions[tp][0], tail.ends, tail.answered, tail.starts, self._replays.get(tp, 0))
+            for tp, tail in tails.items()
+        }
+
+    async def _find_replays(self) -> dict[TP, int]:
+        """Return up to where partitions are done again: what was there at the reset, also after a crash meanwhile."""
+        reset = {tp for tp, (_, metadata) in self._committed.items() if decode_mark(metadata) is None}
+        going_on = {tp: decode_replay(metadata) for tp, (_, metadata) in self._committed.items()}
+        return going_on | await self.shell.ends(frozenset(reset))
+
+    def _encode(self, tp: TP, offset: int, mark: dict[str, int]) -> str:
+        replay_until = self._replays.get(tp, 0)
+        return encode_mark(mark, replay_until if offset < replay_until else 0)
 
     async def _claim(self, offsets: dict[TP, int], tails: dict[TP, Tail]) -> None:
         """Commit (position, mark) before the first call, so that a crash right after it finds what it answered."""
-        claims = {tp: (offset, encode_mark(tails[tp].ends)) for tp, offset in offsets.items()}
+        claims = {tp: (offset, self._encode(tp, offset, tails[tp].ends)) for tp, offset in offsets.items()}
         if claims and not await self.shell.commit(claims):
             message = "the claim of the partitions could not be committed"
             raise LogUnavailable(message)
@@ -113,7 +140,8 @@ class Membership:
         tenure = self._engine.tenure
         if not tenure.may_work:
             return
-        wanted = {tp: (offset, encode_mark(mark)) for tp, (offset, mark) in self._engine.commits().items()}
+        self._engine.pass_gaps(self.shell.read_to())
+        wanted = {tp: (offset, self._encode(tp, offset, mark)) for tp, (offset, mark) in self._engine.commits().items()}
         changed = {tp: commit for tp, commit in wanted.items() if self._committed.get(tp) != commit}
         if changed and await self.shell.commit(changed):
             self._committed |= changed
@@ -129,6 +157,26 @@ class Membership:
 
     async def run(self) -> None:
         """Commit from time to time, for ever."""
+        await asyncio.gather(self._keep_committing(), self._keep_following())
+
+    async def _keep_following(self) -> None:
+        while True:
+            await asyncio.sleep(_FOLLOW_INTERVAL_S)
+            await self.follow()
+
+    async def follow(self) -> None:
+        """Let the marks of idle partitions follow what other workers write to the same result partitions."""
+        idle = self._engine.idle()
+        if not idle or not self._engine.tenure.may_work:
+            return
+        try:
+            ends = await asyncio.to_thread(self._tail.ends, tuple(idle))
+        except LogUnavailable as error:
+            self._log.info("journal.unreadable", error=str(error), wait_s=_FOLLOW_INTERVAL_S)
+        else:
+            self._engine.follow(idle, ends)
+
+    async def _keep_committing(self) -> None:
         while True:
             await asyncio.sleep(self._settings.commit_interval_s)
             await self.commit()

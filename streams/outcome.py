@@ -4,15 +4,15 @@ Reads: nothing. Writes: nothing; the pipeline carries the decision out. See: doc
 
     configuration fault                    hold: wait at the gate, nothing is dead-lettered
     provider out (gate closed)             hold: wait at the gate
-    throttled, transient, timeout          retry with jitter, inside deadline and attempts
-    same, attempts used up                 dead letter, disposition exhausted
+    throttled, transient, timeout          retry with jitter, inside deadline, age and the attempts of its class
+    same, attempts or age used up          dead letter, disposition exhausted
     poison (undecodable, 400, bad prompt)  dead letter at once, disposition poison
     content refused                        dead letter at once, disposition refused
     deadline passed, or cannot be met      expired, not paid for
 """
 
 from dataclasses import dataclass
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from contracts.errors import (
     AttemptsExhausted,
@@ -22,10 +22,13 @@ from contracts.errors import (
     NoRoute,
     PenstockError,
     Retryable,
+    Throttled,
 )
 from contracts.payloads import Disposition
 from contracts.settings import Retry as RetrySettings
 from streams.engine.retries import backoff_s
+
+_POSSIBLY_BILLED_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,20 @@ Decision = Retry | Hold | Bury | Expire
 
 
 def decide(
-    error: PenstockError, *, attempts: int, left_s: float, policy: RetrySettings, gate_reason: str | None
+    error: PenstockError,
+    *,
+    failures: int,
+    age_s: float,
+    left_s: float,
+    policy: RetrySettings,
+    gate_reason: str | None,
 ) -> Decision:
     """Decide after a failure.
 
     Args:
         error: what failed.
-        attempts: calls made so far, this one included.
+        failures: of this class so far, this one included.
+        age_s: seconds since the event was accepted.
         left_s: seconds to the deadline.
         policy: the route's.
         gate_reason: why the model's gate is closed; None when it is open.
@@ -80,18 +90,49 @@ def decide(
     if isinstance(error, Retryable):
         if gate_reason is not None:
             return Hold(gate_reason)
-        return _retry(error, attempts, left_s, policy)
+        return _retry(error, failures, age_s, left_s, policy)
     return Bury(error.reason, disposition(error))
 
 
-def _retry(error: Retryable, attempts: int, left_s: float, policy: RetrySettings) -> Decision:
-    if attempts >= policy.max_attempts:
+def failure_class(error: PenstockError) -> str:
+    """Return under which class of the retry policy a failure is counted."""
+    if isinstance(error, Throttled):
+        return "throttled"
+    if getattr(error, "possibly_billed", False):
+        return "timeout"
+    return "transient"
+
+
+class Patience(NamedTuple):
+    """What the policy says about one class of failures."""
+
+    max_attempts: int
+    base_s: float
+    max_s: float
+
+
+def patience(policy: RetrySettings, kind: str) -> Patience:
+    """Return how patient a policy is with a class of failures."""
+    most = policy.max_attempts
+    if kind == "transient":
+        return Patience(most, policy.base_s, policy.max_s)
+    of_class = policy.throttled if kind == "throttled" else policy.timeout
+    # Each of these may cost a full call, so fewer are made unless somebody asks for more.
+    usual = min(most, _POSSIBLY_BILLED_ATTEMPTS) if kind == "timeout" else most
+    return Patience(of_class.max_attempts or usual, of_class.base_s or policy.base_s, of_class.max_s or policy.max_s)
+
+
+def _retry(error: Retryable, failures: int, age_s: float, left_s: float, policy: RetrySettings) -> Decision:
+    most, base_s, max_s = patience(policy, failure_class(error))
+    if failures >= most:
         return Bury(AttemptsExhausted.reason, "exhausted")
     if error.retry_after_s is not None and error.retry_after_s >= left_s:
         # The provider will not take it before the deadline: not worth holding the key for.
         return Expire()
-    wait_s = backoff_s(attempts, policy.base_s, min(policy.max_s, left_s), error.retry_after_s)
-    return Retry(min(wait_s, left_s), error.reason)
+    wait_s = min(backoff_s(failures, base_s, min(max_s, left_s), error.retry_after_s), left_s)
+    if policy.max_age_s is not None and age_s + wait_s > policy.max_age_s:
+        return Bury(AttemptsExhausted.reason, "exhausted")
+    return Retry(wait_s, error.reason)
 
 
 def disposition(error: PenstockError) -> Disposition:

@@ -6,33 +6,39 @@ Reads: nothing. Writes: through streams/settle.py. The engine calls it per item;
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, TypeVar, assert_never
+from typing import Any, TypeVar
 
-from contracts.codec import Headers, Position, encodable, format_time
+from contracts.codec import Position, RecordHeaders
 from contracts.errors import ConfigurationFault, OutputInvalid, PenstockError, Retryable, Throttled
 from contracts.logs import logger
-from contracts.metrics import CONTRACT_FAILURES, FM_COST, FM_QUEUE_WAIT, FM_RETRIES, FM_UNPRICED, ROUTE_PAUSED
-from contracts.payloads import FailureNote, InferenceAnswer, InferenceRequest, Message, Provenance, Usage
+from contracts.metrics import CONTRACT_FAILURES, FM_COST, FM_QUEUE_WAIT, FM_UNPRICED, Children
+from contracts.payloads import InferenceAnswer, InferenceRequest, Message, Provenance, Usage
 from contracts.settings import ModelSettings, RouteSettings, Settings
+from contracts.topics import RETRY_LANE
+from streams.batching.caller import Caller, create_caller, usage_before
+from streams.engine.batcher import is_echo
 from streams.engine.calls import PaidCalls
 from streams.engine.dispatcher import Slot
-from streams.engine.gate import Gate
 from streams.engine.item import Item, ResultRef, State
-from streams.engine.tenure import Tenure
-from streams.job import Job, make_job
-from streams.outcome import Bury, Decision, Expire, Hold, Retry, decide, disposition
+from streams.engine.tenure import Tenure, TenureLostError
+from streams.failures import Ended, Failures, Guard, Parked, Passes, enter_state, left_s
+from streams.guards import Guards
+from streams.job import Job, make_job, restart_deadline
+from streams.outcome import Bury, Expire, disposition
+from streams.parking import take_up
 from streams.providers.base import Provider
 from streams.settle import Settler
-from streams.steps.invoke import add_usage, cost_usd, invoke
+from streams.steps.invoke import add_usage, cost_usd
+from streams.steps.order import order_of
 from streams.steps.prompt import PromptTemplate
 from streams.steps.route import Router
 from streams.steps.validate import OutputContract
 
-# The first failure and the newest ones are worth keeping; a long outage makes many.
-_MAX_FAILURES_NOTED = 10
 # A common rule of thumb for English text; only bounds of unknown costs are made with it.
 _CHARS_PER_TOKEN = 4
+_waits = Children(FM_QUEUE_WAIT)
+_unpriced = Children(FM_UNPRICED)
+_costs = Children(FM_COST)
 A = TypeVar("A")
 T = TypeVar("T")
 
@@ -50,7 +56,8 @@ class Plan:
     contract: OutputContract
     model: ModelSettings
     provider: Provider
-    gate: Gate
+    caller: Caller
+    guard: Guard
 
 
 class Pipeline:
@@ -72,39 +79,53 @@ class Pipeline:
         self.calls: PaidCalls[InferenceAnswer] = PaidCalls(
             lambda answer: len(answer.text.encode()), max_kept=max(1024, 2 * settings.worker.max_in_flight)
         )
-        self._gates: dict[str, Gate] = {}
+        self._app_id = settings.worker.app_id
+        self._guards = Guards(settings)
+        self._failures = Failures(self.calls.__contains__, settler.park)
+        self._orders = {route.name: order_of(route) for route in settings.routes}
         self._plans = {route.name: self._plan(route, settings, providers) for route in settings.routes}
 
     def _plan(self, route: RouteSettings, settings: Settings, providers: Mapping[str, Provider]) -> Plan:
         model = settings.models[route.model]
-        gate = self._gates.get(route.model)
-        if gate is None:
-            gate = Gate(lambda reason: self._gate_changed(route.model, reason), asyncio.get_running_loop().time)
-            self._gates[route.model] = gate
         template = PromptTemplate(route.prompt, route.name)
-        return Plan(route, template, OutputContract(route), model, providers[model.provider], gate)
+        guard = self._guards.of(route)
+        contract, provider = OutputContract(route, model.task), providers[model.provider]
+        return Plan(route, template, contract, model, provider, create_caller(route, provider, contract.schema), guard)
 
-    def _gate_changed(self, model: str, reason: str | None) -> None:
-        ROUTE_PAUSED.clear()
-        for plan in self._plans.values():
-            if plan.gate.reason is not None:
-                ROUTE_PAUSED.labels(plan.settings.name, plan.gate.reason).set(1)
-        if reason is None:
-            self._log.warning("model.resumed", model=model)
-        else:
-            self._log.error(
-                "model.paused", model=model, reason=reason, detail="calls wait; a probe is made from time to time"
-            )
-
-    def item(self, position: Position, key: bytes | None, value: bytes | None, headers: Headers, lane: str) -> Item:
+    def item(
+        self, position: Position, key: bytes | None, value: bytes | None, headers: RecordHeaders, lane: str
+    ) -> Item:
         """Decode a record, find its route, and make the engine's item of it."""
-        job = make_job(position, key, value, headers, self._router)
-        size_bytes = len(job.value) + sum(len(name) + len(raw or b"") for name, raw in headers) + len(key or b"")
-        return Item(position, _chain(job, position), lane, size_bytes, job)
+        if lane == RETRY_LANE:
+            job = take_up(position, key, value, headers, self._app_id, self._router)
+        else:
+            job = make_job(position, key, value, headers, self._router)
+        size_bytes = len(job.value or b"") + len(key or b"")
+        for name, raw in headers:
+            size_bytes += len(name) + len(raw or b"")
+        # Undecodable events and those without a route are free of order.
+        order = self._orders[job.route.name] if job.route else None
+        return Item(
+            position,
+            order(position, job.key, job.event.data) if order else None,
+            lane,
+            size_bytes,
+            job,
+            tenant=job.event.owner or job.event.source,
+            deadline=job.deadline_at.timestamp(),
+        )
 
-    async def __call__(self, item: Item, slot: Slot, tenure: Tenure) -> ResultRef:
+    @staticmethod
+    def replay(item: Item) -> None:
+        """Have an event that an operator wants done again expire by the time of this try, not of the first."""
+        restart_deadline(item.work)
+        item.deadline = item.work.deadline_at.timestamp()
+
+    async def __call__(self, item: Item, slot: Slot, tenure: Tenure) -> ResultRef | None:
         """Work on an item; see streams.engine.engine.Work."""
         job: Job = item.work
+        if job.is_foreign:
+            return None
         ref = await self._outcome(job, item, slot, tenure)
         self.calls.drop(item.position)
         return ref
@@ -114,7 +135,9 @@ class Pipeline:
             if job.fault is not None:
                 raise job.fault
             answer, output, plan = await self._answer(job, item, slot, tenure)
-        except _Ended as ended:
+        except Parked as parked:
+            return parked.ref
+        except Ended as ended:
             self._settling(item, slot)
             if isinstance(ended.decision, Expire):
                 return await self._settler.expire(job, item.position, tenure, ended.decision)
@@ -135,32 +158,58 @@ class Pipeline:
     @staticmethod
     def _settling(item: Item, slot: Slot) -> None:
         slot.settle()
-        _enter(item, State.SETTLING)
+        enter_state(item, State.SETTLING)
 
     async def _answer(self, job: Job, item: Item, slot: Slot, tenure: Tenure) -> tuple[InferenceAnswer, Any, Plan]:
-        """Return the validated answer, or raise _Ended with the decision how the event ends."""
+        """Return the validated answer, or raise Ended with the decision how the event ends, or Parked."""
         assert job.route is not None  # noqa: S101 - for the type checker: a job without a route has a fault
         plan = self._plans[job.route.name]
-        messages = self._pure(job, plan.template.render, job.event)
-        FM_QUEUE_WAIT.labels(job.route_name).observe(max(0.0, asyncio.get_running_loop().time() - item.taken_at))
+        guard = plan.guard
+        _waits[job.route_name,].observe(max(0.0, asyncio.get_running_loop().time() - item.taken_at))
+        messages: tuple[Message, ...] = ()
         has_repaired = False
         while True:
-            await self._pass_gate(plan, job, item, slot, tenure)
+            passes = await self._failures.enter(guard, job, item, slot, tenure)
             try:
-                answer = await self._attempt(plan, job, item, slot, messages)
-                return answer, self._pure(job, plan.contract.check, answer.text), plan
+                messages = messages or self._render(plan, job, passes)
+                if not messages:
+                    continue
+                answer = await self._attempt(plan, job, item, slot, messages, passes)
+                output = self._pure(job, plan.contract.check, answer.text)
+                guard.breaker.answered(passes.route)
             except OutputInvalid as error:
-                CONTRACT_FAILURES.labels(job.route_name, error.reason).inc()
-                self._note(job, error)
-                if has_repaired:
-                    raise _Ended(Bury(error.reason, "poison"), error) from error
-                has_repaired = True
-                messages = (*messages, Message("assistant", error.answer), _repair(error))
+                _still_ours(tenure)
+                repair = self._after_invalid(plan, job, error, passes, has_repaired=has_repaired)
+                messages, has_repaired = ((*messages, *repair), True) if repair else ((), False)
                 self.calls.drop(item.position)
-                await slot.acquire()
             except PenstockError as error:
                 self._book_doubt(plan, error, messages)
-                await self._after_failure(plan, job, item, slot, error)
+                _still_ours(tenure)
+                await self._failures.after(guard, job, item, slot, tenure, error, passes)
+            else:
+                return answer, output, plan
+            finally:
+                guard.leave(passes)
+
+    def _render(self, plan: Plan, job: Job, passes: Passes) -> tuple[Message, ...]:
+        """Return the prompt; nothing when it cannot be rendered and the route's breaker keeps the event back."""
+        try:
+            return self._pure(job, plan.template.render, job.event)
+        except PenstockError as error:
+            self._failures.bury(plan.guard, Bury(error.reason, disposition(error)), error, passes)
+            return ()
+
+    def _after_invalid(
+        self, plan: Plan, job: Job, error: OutputInvalid, passes: Passes, *, has_repaired: bool
+    ) -> tuple[Message, ...]:
+        """Return the turns that ask for a repair, once; then raise Ended, or return nothing: the event is kept back."""
+        CONTRACT_FAILURES.labels(job.route_name, error.reason).inc()
+        self._failures.note(job, error)
+        # A vector cannot be talked about.
+        if not has_repaired and plan.model.task != "embedding":
+            return Message("assistant", error.answer), _repair(error)
+        self._failures.bury(plan.guard, Bury(error.reason, "poison"), error, passes)
+        return ()
 
     def _pure(self, job: Job, step: Callable[[A], T], argument: A) -> T:
         """Run a step that depends on the event alone: a fault that only this event meets ends it, not the worker."""
@@ -173,31 +222,8 @@ class Pipeline:
             message = f"{type(error).__name__}: {error}"
             raise InternalError(message) from error
 
-    async def _pass_gate(self, plan: Plan, job: Job, item: Item, slot: Slot, tenure: Tenure) -> None:
-        """Return when a call may be made; raise _Ended when the deadline passes first."""
-        while True:
-            # Also before a retry: nothing is started under a stale lease.
-            await tenure.permission()
-            left_s = _left_s(job)
-            if item.position in self.calls:
-                # Paid for already, so it is taken also behind the deadline.
-                break
-            if left_s <= 0:
-                raise _Ended(Expire())
-            if plan.gate.admits():
-                break
-            await self._rest(item, slot, plan.gate.reason or "", plan.gate.wait(left_s))
-        _enter(item, State.CALLING)
-
-    async def _rest(self, item: Item, slot: Slot, reason: str, wait: Any) -> None:
-        """Wait outside the in-flight budget; only the item's own chain waits with it."""
-        slot.release()
-        _enter(item, State.RESTING, reason)
-        await wait
-        await slot.acquire()
-
     async def _attempt(
-        self, plan: Plan, job: Job, item: Item, slot: Slot, messages: tuple[Message, ...]
+        self, plan: Plan, job: Job, item: Item, slot: Slot, messages: tuple[Message, ...], passes: Passes
     ) -> InferenceAnswer:
         job.attempts += 1
         item.attempts = job.attempts
@@ -209,131 +235,76 @@ class Pipeline:
             max_tokens=plan.model.max_tokens,
             temperature=plan.model.temperature,
             output_schema=plan.contract.schema,
-            timeout_s=min(plan.settings.attempt_timeout_s, _left_s(job)),
+            timeout_s=min(plan.settings.attempt_timeout_s, left_s(job)),
             metadata={"event_id": job.event.id, "route": plan.settings.name},
+            task=plan.model.task,
         )
-        answer = await self.calls.run(item.position, lambda: self._call(plan, request), slot.lend())
-        job.usage = add_usage(job.usage, answer.usage)
-        self._book(plan, job, answer)
+        try:
+            answer = await self.calls.run(item.position, lambda: self._call(plan, request, passes), slot.lend())
+        except PenstockError as error:
+            if (spent := usage_before(error)) is not None:
+                self._book(plan, job, spent)
+            raise
+        self._book(plan, job, answer.usage)
         return answer
 
-    @staticmethod
-    async def _call(plan: Plan, request: InferenceRequest) -> InferenceAnswer:
+    async def _call(self, plan: Plan, request: InferenceRequest, passes: Passes) -> InferenceAnswer:
+        gate = plan.guard.gate
         try:
-            answer = await invoke(plan.provider, request)
-        except (Retryable, ConfigurationFault) as error:
-            if not isinstance(error, Throttled):
-                plan.gate.failed(error.reason, is_fault=isinstance(error, ConfigurationFault))
-            raise
-        except PenstockError:
-            # A refusal of this one event proves that the provider is there.
-            plan.gate.succeeded()
+            answer = await plan.caller(request)
+        except PenstockError as error:
+            self._charge(plan, usage_before(error))
+            if not isinstance(error, (Retryable, ConfigurationFault)):
+                # A refusal of this one event proves that the provider is there.
+                gate.succeeded(passes.model)
+            elif not isinstance(error, Throttled) and not is_echo(error):
+                # One failed call is one failure to the gate, however many events it was made for.
+                gate.failed(error.reason, passes.model, is_fault=isinstance(error, ConfigurationFault))
             raise
         except Exception as error:
             logger("worker").exception("provider.failed", provider=plan.provider.name, event_id=request.event_id)
             message = f"{plan.provider.name}: {type(error).__name__}: {error}"
             raise InternalError(message) from error
-        plan.gate.succeeded()
+        self._charge(plan, answer.usage)
+        gate.succeeded(passes.model)
         return answer
 
     @staticmethod
-    def _book(plan: Plan, job: Job, answer: InferenceAnswer) -> None:
-        cost = cost_usd(answer.usage, plan.model)
-        if cost is None:
-            FM_UNPRICED.labels(plan.provider.name, plan.model.model).inc()
-            job.cost_usd = None
+    def _charge(plan: Plan, usage: Usage | None) -> None:
+        """Count the cost, once per call: a redelivered event may take part in a call that another one made."""
+        if usage is None:
             return
-        FM_COST.labels(plan.provider.name, plan.model.model, "reported").inc(cost)
-        if job.cost_usd is not None:
-            job.cost_usd += cost
+        cost = cost_usd(usage, plan.model)
+        if cost is None:
+            _unpriced[plan.provider.name, plan.model.model].inc()
+        else:
+            _costs[plan.provider.name, plan.model.model, "reported"].inc(cost)
+
+    @staticmethod
+    def _book(plan: Plan, job: Job, usage: Usage) -> None:
+        """Add to what the event has cost."""
+        job.usage = add_usage(job.usage, usage)
+        cost = cost_usd(usage, plan.model)
+        job.cost_usd = None if cost is None or job.cost_usd is None else job.cost_usd + cost
 
     @staticmethod
     def _book_doubt(plan: Plan, error: PenstockError, messages: tuple[Message, ...]) -> None:
         """Book what a failed call may have cost at most: its prompt, and an answer of full length."""
         if getattr(error, "possibly_billed", False) and plan.model.price is not None:
-            chars = len(plan.template.system) + sum(len(message.content) for message in messages)
+            # Of several events in one call the first one answers for the instructions, which were sent once.
+            instructions = "" if is_echo(error) else plan.template.system
+            chars = len(instructions) + sum(len(message.content) for message in messages)
             bound = cost_usd(Usage(chars // _CHARS_PER_TOKEN, plan.model.max_tokens), plan.model)
-            FM_COST.labels(plan.provider.name, plan.model.model, "possibly_billed").inc(bound or 0.0)
-
-    async def _after_failure(self, plan: Plan, job: Job, item: Item, slot: Slot, error: PenstockError) -> None:
-        """Return when the next attempt may be made; raise _Ended when there is none."""
-        self._note(job, error)
-        decision = decide(
-            error,
-            attempts=job.attempts,
-            left_s=_left_s(job),
-            policy=plan.settings.retry,
-            gate_reason=plan.gate.reason,
-        )
-        self._log.info(
-            "inference.attempted",
-            event_id=job.event.id,
-            route=job.route_name,
-            attempt=job.attempts,
-            reason=error.reason,
-            error=str(error),
-            outcome=type(decision).__name__.lower(),
-            wait_s=round(getattr(decision, "wait_s", 0.0), 3),
-        )
-        await self._carry_out(decision, job, item, slot, error)
-
-    async def _carry_out(self, decision: Decision, job: Job, item: Item, slot: Slot, error: PenstockError) -> None:
-        match decision:
-            case Retry(wait_s, reason):
-                FM_RETRIES.labels(job.route_name, reason).inc()
-                await self._rest(item, slot, reason, asyncio.sleep(wait_s))
-            case Hold():
-                # The call never had a chance: it does not count as an attempt, and the gate says when to come back.
-                job.attempts -= 1
-                await slot.acquire()
-            case Bury() | Expire():
-                raise _Ended(decision, error) from error
-            case _:
-                assert_never(decision)
-
-    @staticmethod
-    def _note(job: Job, error: PenstockError) -> None:
-        if len(job.failures) >= _MAX_FAILURES_NOTED:
-            del job.failures[1]
-        job.failures.append(
-            FailureNote(
-                attempt=job.attempts,
-                reason=error.reason,
-                message=encodable(str(error))[:500],
-                at=format_time(datetime.now(UTC)),
-                possibly_billed=bool(getattr(error, "possibly_billed", False)),
-            )
-        )
+            _costs[plan.provider.name, plan.model.model, "possibly_billed"].inc(bound or 0.0)
 
 
-class _Ended(Exception):
-    """Carries how an event ends out of the attempts."""
-
-    def __init__(self, decision: Bury | Expire, error: PenstockError | None = None) -> None:
-        super().__init__(str(decision))
-        self.decision = decision
-        self.error = error or PenstockError(str(decision))
-
-
-def _left_s(job: Job) -> float:
-    return (job.deadline_at - datetime.now(UTC)).total_seconds()
-
-
-def _enter(item: Item, state: State, reason: str = "") -> None:
-    item.state, item.reason, item.since = state, reason, asyncio.get_running_loop().time()
+def _still_ours(tenure: Tenure) -> None:
+    """Let an event go whose call outlived its tenure: whoever gets it next decides what comes after the call."""
+    if tenure.is_over:
+        raise TenureLostError
 
 
 def _repair(error: OutputInvalid) -> Message:
     return Message(
         "user", f"Your answer does not satisfy the required JSON Schema: {error}. Answer again, with the JSON only."
     )
-
-
-def _chain(job: Job, position: Position) -> tuple[str, int, bytes] | tuple[str, int] | None:
-    """Return the unit of order of an event, as its route wants it."""
-    order = job.route.order if job.route else "none"
-    if order == "partition":
-        return position.topic, position.partition
-    if order == "key" and job.key is not None:
-        return position.topic, position.partition, job.key
-    return None

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from contracts.codec import (
+    REDRIVE,
     Headers,
     Position,
     Record,
@@ -21,11 +22,12 @@ from contracts.codec import (
     encode_json,
     format_time,
     outcome_headers,
+    redrive_of,
 )
-from contracts.envelope import Event
+from contracts.envelope import TRACE_PARENT, Event
 from contracts.errors import Busy, PenstockError, TooLarge
 from contracts.logs import logger
-from contracts.metrics import DEADLINE_MISSED, DLQ_EVENTS, EVENT_AGE, EVENTS_FINISHED
+from contracts.metrics import DEADLINE_MISSED, DLQ_EVENTS, EVENT_AGE, EVENTS_FINISHED, PARKED, Children
 from contracts.payloads import (
     DEAD_LETTER_MARKER_TYPE,
     EXPIRED_TYPE,
@@ -42,10 +44,14 @@ from streams.engine.item import ResultRef
 from streams.engine.tenure import Tenure
 from streams.job import Job
 from streams.outcome import Bury, Expire
+from streams.parking import parked_records
 
 _MAX_TEXT_CHARS = 2000
 _MAX_ANSWER_CHARS = 16_000
 _MAX_BRIEF_CHARS = 200
+_finished = Children(EVENTS_FINISHED)
+_ages = Children(EVENT_AGE)
+_ENDS = 2
 
 
 class Settler:
@@ -101,31 +107,68 @@ class Settler:
             TenureLostError: the partition was given up.
         """
         now = format_time(datetime.now(UTC))
+        origin = job.origin or position
         letter = DeadLetter(
             reason=end.reason,
             disposition=end.disposition,
             message=encodable(str(error))[:_MAX_TEXT_CHARS],
             attempts=job.attempts,
             route=job.route_name,
-            topic=position.topic,
-            partition=position.partition,
-            offset=position.offset,
+            topic=origin.topic,
+            partition=origin.partition,
+            offset=origin.offset,
             failed_at=now,
             failures=tuple(job.failures),
             answer=encodable(str(getattr(error, "answer", "")))[:_MAX_ANSWER_CHARS],
             cost_usd=job.cost_usd,
+            redrives=redrive.count if (redrive := redrive_of(job.headers)) else 0,
+            timestamp_ms=origin.timestamp_ms,
+            traceparent=job.event.extensions.get(TRACE_PARENT, ""),
+            app_id=self._app_id,
         )
         message = letter.message
         if not await self._dead_letter(job, letter, tenure):
-            message += f"; the record at {_name(position)} is too large to be copied to the dead letters"
+            message += f"; the record at {_name(origin)} is too large to be copied to the dead letters"
         ref = await self._marker(job, position, tenure, "dead_letter", end.reason, message)
         DLQ_EVENTS.labels(job.route_name, end.reason).inc()
         self._finished(job, position, "dead_letter", reason=end.reason, error=letter.message)
         return ref
 
+    async def park(
+        self, job: Job, position: Position, tenure: Tenure, not_before: datetime, reason: str
+    ) -> ResultRef | None:
+        """Put an event on the retry topic, where it waits for its next attempt; that record stands for it from now on.
+
+        Returns:
+            None when it does not fit a record with what belongs to it.
+
+        Raises:
+            LogUnavailable: the broker did not confirm it.
+            TenureLostError: the partition was given up.
+        """
+        for record in parked_records(job, position, not_before, reason, self._topics.retries, self._app_id):
+            with contextlib.suppress(TooLarge):
+                delivered = await self._produce(record, tenure)
+                PARKED.labels(job.route_name, reason).inc()
+                self._log.info(
+                    "event.parked",
+                    event_id=job.event.id,
+                    route=job.route_name,
+                    reason=reason,
+                    attempts=job.attempts,
+                    wait_s=round((not_before - datetime.now(UTC)).total_seconds(), 3),
+                )
+                return ResultRef(delivered.topic, delivered.offset)
+        return None
+
     async def _dead_letter(self, job: Job, letter: DeadLetter, tenure: Tenure) -> bool:
-        """Write the dead letter, without answer and notes where they would make it too large; tell whether it fits."""
-        for candidate in (letter, msgspec.structs.replace(letter, answer="", failures=(), message="")):
+        """Write the dead letter, shorter where it would be too large for a record; tell whether it fits."""
+        # The first and the last error say most in the least room.
+        ends = letter.failures if len(letter.failures) < _ENDS else (letter.failures[0], letter.failures[-1])
+        brief = tuple(msgspec.structs.replace(note, message=note.message[:_MAX_BRIEF_CHARS]) for note in ends)
+        shorter = msgspec.structs.replace(letter, answer="", failures=brief, message=letter.message[:_MAX_BRIEF_CHARS])
+        bare = msgspec.structs.replace(letter, answer="", failures=(), message="", traceparent="")
+        for candidate in (letter, shorter, bare):
             headers = dead_letter_headers(job.headers, candidate)
             with contextlib.suppress(TooLarge):
                 await self._produce(Record(self._topics.dead_letters, job.key, job.value, headers), tenure)
@@ -179,12 +222,16 @@ class Settler:
     ) -> ResultRef:
         topic = (job.route.output_topic if job.route else None) or self._topics.results
         headers: Headers = outcome_headers(job.event, kind, completed_at, self._app_id, position)
+        # Tells a consumer that this outcome follows an earlier one, of the same id, that was a dead letter.
+        if redrive := redrive_of(job.headers):
+            headers.append((REDRIVE, encode_json(msgspec.structs.replace(redrive, by=redrive.by[:_MAX_BRIEF_CHARS]))))
         delivered = await self._produce(Record(topic, job.key, value, headers, position.partition), tenure)
         return ResultRef(delivered.topic, delivered.offset)
 
     async def _produce(self, record: Record, tenure: Tenure) -> Delivered:
         while True:
-            await tenure.permission()
+            if not tenure.may_work:
+                await tenure.permission()
             try:
                 return await self._producer.produce(record)
             except Busy as busy:
@@ -193,8 +240,8 @@ class Settler:
 
     def _finished(self, job: Job, position: Position, outcome: str, **fields: Any) -> None:
         age_s = (datetime.now(UTC) - job.accepted_at).total_seconds()
-        EVENTS_FINISHED.labels(job.route_name, outcome).inc()
-        EVENT_AGE.labels(job.route_name, outcome).observe(max(0.0, age_s))
+        _finished[job.route_name, outcome].inc()
+        _ages[job.route_name, outcome].observe(max(0.0, age_s))
         log = self._log.info if outcome == "result" else self._log.warning
         log(
             "event.finished",

@@ -5,17 +5,21 @@ What Faust must not be left to do, and why, is in docs/faust.md.
 
     thread._consumer                    aiokafka's consumer, lives on Faust's consumer thread
     thread.call_thread                  runs a coroutine there and awaits it here
+    thread.thread_loop                  that thread's event loop
     _coordinator.generation             -1 once the group has expelled us
     _coordinator._do_heartbeat          wrapped, to know when the last good heartbeat was sent
     _coordinator.fetch_committed_offsets  offsets with metadata (confluent-kafka 2.16 corrupts it)
     Consumer.wait_empty                 overridden: Faust asks here to finish what has started
     Consumer.verify_event_path          overridden: it would complain that Faust itself commits nothing
+    Consumer._new_consumer_thread       overridden: the thread of streams/fetching.py, which knows further names
+    Consumer._wait_next_records         overridden: Faust sleeps 1 s there when its buffers have paused every partition
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import faust
 from aiokafka import TopicPartition
@@ -27,6 +31,7 @@ from contracts.errors import ConfigError, LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import COMMITS
 from streams.engine.item import TP
+from streams.fetching import EngineThread, JoinGuard
 
 TESTED_VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 
@@ -71,10 +76,12 @@ class Shell:
     Args:
         app: not started yet.
         listener: told about partitions.
+        guard: asked before a static member joins; None for a member without an instance id.
     """
 
-    def __init__(self, app: faust.App, listener: Listener) -> None:
+    def __init__(self, app: faust.App, listener: Listener, guard: JoinGuard | None = None) -> None:
         self._app = app
+        self._guard = guard
         self._session_timeout_s = float(app.conf.broker_session_timeout)
         self._last_heartbeat_s = 0.0
         self._watched: Any = None
@@ -176,12 +183,67 @@ class Shell:
         self._app.monitor.on_tp_commit({tp: commit.offset for tp, commit in wanted.items()})
         return True
 
+    def tick(self, ticked: Callable[[], None]) -> None:
+        """Have the consumer thread's loop call something; it never does when that loop is stuck or gone."""
+        self._thread.thread_loop.call_soon_threadsafe(ticked)
+
+    async def reach(self, tps: frozenset[TP], limit_s: float) -> dict[TP, tuple[int, int]]:
+        """Return, per partition that is ours, the offset the consumer reads next and the end of the partition.
+
+        Not through Faust's method queue: its two workers are for commits, and this question may hang.
+
+        Raises:
+            LogUnavailable: no answer in time.
+        """
+        consumer = self._aiokafka
+        wanted = [TopicPartition(*tp) for tp in tps]
+
+        async def ask() -> dict[TP, tuple[int, int]]:
+            async with asyncio.timeout(limit_s):
+                ends = await consumer.end_offsets(wanted)
+                ours = [tp for tp in wanted if tp in consumer.assignment()]
+                return {TP(tp.topic, tp.partition): (await consumer.position(tp), int(ends[tp])) for tp in ours}
+
+        try:
+            asked = asyncio.run_coroutine_threadsafe(ask(), self._thread.thread_loop)
+            async with asyncio.timeout(2 * limit_s):
+                return await asyncio.wrap_future(asked)
+        except (TimeoutError, RuntimeError, KafkaError) as error:
+            message = f"the ends of the partitions cannot be read: {error!r}"
+            raise LogUnavailable(message) from error
+
     def high_watermark(self, tp: TP) -> int | None:
-        """Return the end of a partition as of the last fetch; None before the first, and once it is not ours."""
+        """Return the end of a partition as of the last fetch; None before the first, and once it is not ours.
+
+        It is the last stable offset: what lies behind it belongs to open transactions, and cannot be read yet.
+        """
         wanted = TopicPartition(*tp)
         # aiokafka asserts that it is assigned, and its thread may be ahead of us.
-        watermark = self._aiokafka.highwater(wanted) if wanted in self._aiokafka.assignment() else None
-        return None if watermark is None else int(watermark)
+        watermark = self._aiokafka.last_stable_offset(wanted) if wanted in self._aiokafka.assignment() else None
+        return None if watermark is None or watermark < 0 else int(watermark)
+
+    def read_to(self) -> Mapping[TP, tuple[int | None, int]]:
+        """Return, per partition, the last record handed out since the assignment (None = none), and the next offset.
+
+        Between the two lies nothing to process: transaction markers, aborted records, what compaction removed.
+        """
+        return cast("EngineThread", self._thread).read_to
+
+    async def ends(self, tps: frozenset[TP]) -> dict[TP, int]:
+        """Return where partitions end now, open transactions not counted.
+
+        Raises:
+            LogUnavailable: a partition's leader did not answer.
+        """
+        wanted = [TopicPartition(*tp) for tp in tps]
+        found = await self._ask(self._aiokafka.end_offsets, wanted) if wanted else {}
+        return {TP(tp.topic, tp.partition): int(end) for tp, end in found.items()}
+
+    def new_thread(self, consumer: Consumer) -> EngineThread:
+        """Return the consumer thread, not started yet."""
+        thread = EngineThread(consumer, loop=consumer.loop, beacon=consumer.beacon)
+        thread.guard = self._guard
+        return thread
 
 
 def boot_time_s() -> float:
@@ -189,34 +251,58 @@ def boot_time_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-def _consumer_class(shell: Shell, listener: Listener) -> type[Consumer]:
-    """Return Faust's consumer with the hand-over and the assignment led to us."""
+class _EngineConsumer(Consumer):
+    """Faust's consumer with the hand-over and the assignment led to us."""
 
-    class EngineConsumer(Consumer):
-        async def wait_empty(self) -> None:
-            await listener.hand_over()
-            self._unacked_messages.clear()
+    shell: Shell
+    listener: Listener
 
-        async def on_partitions_revoked(self, revoked: set[Any]) -> None:
-            if self.app.should_stop:
-                # Faust skips the hand-over then, and the group would move on under a drain that still goes on.
-                await listener.hand_over()
-            await super().on_partitions_revoked(revoked)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._has_room = asyncio.Event()
 
-        async def on_partitions_assigned(self, assigned: set[Any], generation_id: int = 0) -> None:
-            if self.app.should_stop:
-                await super().on_partitions_assigned(assigned, generation_id)
-                return
-            # Before Faust resumes the flow, so that the first record finds its tenure.
-            listener.coming(generation_id)
+    def _new_consumer_thread(self) -> EngineThread:
+        return self.shell.new_thread(self)
+
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's signature
+        active = self._get_active_partitions()
+        if not self.flow_active or active:
+            return await super()._wait_next_records(timeout)
+        self._has_room.clear()
+        await self.wait(self._has_room.wait(), timeout=timeout)
+        return {}, active
+
+    def on_buffer_drop(self, tp: Any) -> None:
+        super().on_buffer_drop(tp)
+        self._has_room.set()
+
+    async def wait_empty(self) -> None:
+        await self.listener.hand_over()
+        self._unacked_messages.clear()
+
+    async def on_partitions_revoked(self, revoked: set[Any]) -> None:
+        if self.app.should_stop:
+            # Faust skips the hand-over then, and the group would move on under a drain that still goes on.
+            await self.listener.hand_over()
+        await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[Any], generation_id: int = 0) -> None:
+        if self.app.should_stop:
             await super().on_partitions_assigned(assigned, generation_id)
-            shell.watch_heartbeats()
-            listener.assigned(frozenset(TP(tp.topic, tp.partition) for tp in assigned), generation_id)
+            return
+        # Before Faust resumes the flow, so that the first record finds its tenure.
+        self.listener.coming(generation_id)
+        await super().on_partitions_assigned(assigned, generation_id)
+        self.shell.watch_heartbeats()
+        self.listener.assigned(frozenset(TP(tp.topic, tp.partition) for tp in assigned), generation_id)
 
-        def verify_event_path(self, now: float, tp: Any) -> None:
-            """Leave liveness to our own watchdog."""
+    def verify_event_path(self, now: float, tp: Any) -> None:
+        """Leave liveness to our own watchdog."""
 
-    return EngineConsumer
+
+def _consumer_class(shell: Shell, listener: Listener) -> type[Consumer]:
+    """Return the consumer class of one app: Faust's transport makes the consumer itself."""
+    return type("EngineConsumer", (_EngineConsumer,), {"shell": shell, "listener": listener})
 
 
 __all__ = ["TESTED_VERSIONS", "Listener", "Shell", "boot_time_s", "check_versions"]

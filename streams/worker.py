@@ -15,9 +15,10 @@ import faust
 
 from contracts import logs
 from contracts.errors import ConfigError, LogUnavailable, PenstockError
-from contracts.metrics import BUILD_INFO, FM_CONCURRENCY_LIMIT, OLDEST_UNFINISHED
+from contracts.metrics import BUILD_INFO, FM_CONCURRENCY_LIMIT
 from contracts.settings import Settings, WorkerSettings
-from contracts.topics import Topics
+from contracts.stuck import StuckReport
+from contracts.topics import RETRY_LANE, Topics
 from producers.admin import TopicAdmin
 from producers.producer import KafkaProducer
 from producers.topic_plan import Wanted, blockers, wanted_topics
@@ -25,10 +26,14 @@ from streams.app import create_app
 from streams.engine.engine import Engine, Limits
 from streams.engine.mark import mark_fits
 from streams.health import HealthServer
+from streams.instance import Instance
+from streams.liveness import Liveness
 from streams.membership import Membership
 from streams.pipeline import Pipeline
 from streams.providers.base import Provider
 from streams.providers.table import create_provider
+from streams.providers.transport.choice import shortfalls
+from streams.pulse import Pulse
 from streams.settle import Settler
 from streams.shell import Shell, check_versions
 from streams.tail import TailReader
@@ -54,8 +59,11 @@ class Worker:
         self._providers: dict[str, Provider] = {}
         self._ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         self._health = HealthServer(
-            settings.worker.health_host, settings.worker.health_port, self._problems, self._unready
+            settings.worker.health_host, settings.worker.health_port, self._problems, self._unready, self._report
         )
+        self._pulse = Pulse(asyncio.get_running_loop(), settings.worker.watchdog.loop_lag_s)
+        self._liveness: Liveness | None = None
+        self._waits_for: list[str] = []
         self._engine: Engine | None = None
         self._membership: Membership | None = None
         self._app: faust.App | None = None
@@ -63,6 +71,7 @@ class Worker:
     async def run(self, port_file: Path | None = None) -> int:
         """Run until a signal or a crash; return the exit status."""
         self._watch_signals()
+        self._pulse.start()
         await self._health.start()
         if port_file is not None:
             await asyncio.to_thread(_announce, self._health.port, port_file)
@@ -84,6 +93,10 @@ class Worker:
         for name in sorted(wanted):
             self._providers[name] = create_provider(self._settings.providers[name])
             await self._providers[name].start()
+        used = [(name, self._settings.providers[name]) for name in sorted(wanted)]
+        for shortfall in shortfalls(used, self._settings.worker.max_in_flight):
+            self._log.warning("transport.limited", detail=shortfall)
+            sys.stderr.write(f"warning: {shortfall}\n")
 
     async def _start(self) -> None:
         settings = self._settings
@@ -92,32 +105,49 @@ class Worker:
         engine = Engine(
             pipeline,
             _limits(settings.worker),
-            settings.worker.lanes,
+            (*settings.worker.lanes, RETRY_LANE),
             self._end,
             pipeline.calls.keep,
             pipeline.calls.drop,
+            pipeline.replay,
         )
         self._engine = engine
         FM_CONCURRENCY_LIMIT.labels("all").set(settings.worker.max_in_flight)
-        result_topics = frozenset(self._topics.result_topics(route.output_topic for route in settings.routes))
+        # A retry stands for its event as a result does, so the retry topic is a part of the journal.
+        journal = self._topics.result_topics(route.output_topic for route in settings.routes) | {self._topics.retries}
         await self._wait_for_kafka()
-        tail = TailReader(settings.kafka, settings.worker.app_id, result_topics)
+        instance = await self._take_place()
+        tail = TailReader(settings.kafka, settings.worker.app_id, frozenset(journal))
         membership = Membership(engine, tail, settings.worker, self._end)
         self._membership = membership
         app = create_app(settings, engine, pipeline)
         self._app = app
         app.in_worker = True
-        membership.attach(Shell(app, membership))
+        membership.attach(Shell(app, membership, instance))
+        self._liveness = Liveness(settings, engine, membership, self._producer.probe, lambda: self._pulse.lag_s)
+        self._liveness.start()
         await app.start()
         self._log.info("worker.started", lanes=list(settings.worker.lanes), app_id=settings.worker.app_id)
         asyncio.ensure_future(self._watch(app)).add_done_callback(self._task_ended)
         asyncio.ensure_future(membership.run()).add_done_callback(self._task_ended)
 
+    async def _take_place(self) -> Instance | None:
+        """Return the place of a static member, once no other process has it."""
+        settings = self._settings
+        if settings.worker.instance_id is None or settings.kafka.embedded:
+            return None
+        loop = asyncio.get_running_loop()
+        instance = Instance(settings.kafka, settings.worker, lambda error: loop.call_soon_threadsafe(self._end, error))
+        await instance.take()
+        return instance
+
     async def _wait_for_kafka(self) -> None:
         """Return when the brokers answer and the topics fit; say what is missing until then."""
         while problems := await self._blockers():
+            self._waits_for = problems
             self._log.warning("kafka.waiting", problems=problems, wait_s=_KAFKA_RETRY_S)
             await asyncio.sleep(_KAFKA_RETRY_S)
+        self._waits_for = []
 
     async def _blockers(self) -> list[str]:
         try:
@@ -135,15 +165,12 @@ class Worker:
         return [*problems, "`penstock topics create` makes missing topics"] if problems else []
 
     async def _watch(self, app: faust.App) -> None:
-        """End the process when Faust crashes; keep the age gauge."""
-        loop = asyncio.get_running_loop()
+        """End the process when Faust crashes."""
         while True:
             await asyncio.sleep(0.5)
             if app.crashed:
                 self._end(app.crash_reason or RuntimeError("Faust crashed"))
                 return
-            held = self._engine.held if self._engine else ()
-            OLDEST_UNFINISHED.set(loop.time() - held[0].taken_at if held else 0.0)
 
     def _task_ended(self, task: "asyncio.Future[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -179,12 +206,17 @@ class Worker:
         """Drain, commit, leave the group, close; end hard if that takes too long."""
         bound_s = self._settings.worker.drain_timeout_s + _STOP_GRACE_S
         asyncio.get_running_loop().call_later(bound_s, self._overdue, bound_s)
+        if self._liveness is not None:
+            self._liveness.stop()
         if self._app is not None:
             await self._app.stop()
         await self._producer.aclose(_STOP_GRACE_S)
         for provider in self._providers.values():
             await provider.aclose()
+        if self._liveness is not None:
+            await self._liveness.aclose()
         await self._health.aclose()
+        self._pulse.stop()
         self._log.info("worker.stopped")
 
     def _overdue(self, bound_s: float) -> None:
@@ -194,14 +226,27 @@ class Worker:
     def _problems(self) -> list[str]:
         if self._ended.done() and self._ended.result() is not None:
             return ["crashed"]
-        return []
+        found = self._liveness.problems if self._liveness is not None else ()
+        return [f"{one.check}: {one.detail}, for {one.for_s:.0f} s" for one in found if one.restart_helps]
 
     def _unready(self) -> list[str]:
         if self._ended.done():
             return ["stopping"]
         if self._membership is None or not self._membership.is_member:
-            return ["not in the consumer group yet"]
+            return [f"waits: {one}" for one in self._waits_for] or ["not in the consumer group yet"]
         return []
+
+    def _report(self) -> StuckReport:
+        if self._liveness is not None:
+            return self._liveness.report()
+        worker = self._settings.worker
+        return StuckReport(
+            app_id=worker.app_id,
+            instance_id=worker.instance_id,
+            state="stopping" if self._ended.done() else "starting",
+            max_in_flight=worker.max_in_flight,
+            waits_for=tuple(self._waits_for),
+        )
 
 
 def _announce(port: int, port_file: Path) -> None:
@@ -224,6 +269,7 @@ def _limits(worker: WorkerSettings) -> Limits:
         held_events=worker.held_events_limit,
         held_bytes=worker.max_held_bytes,
         uncommitted=worker.max_uncommitted,
+        tenant_weights=worker.tenant_weights,
     )
 
 
@@ -237,7 +283,8 @@ def check(settings: Settings) -> None:
     if not settings.routes:
         message = "routes: none is configured, so the worker has nothing to do"
         raise ConfigError(message)
-    outputs = Topics(settings.kafka.topic_prefix).result_topics(route.output_topic for route in settings.routes)
+    topics = Topics(settings.kafka.topic_prefix)
+    outputs = topics.result_topics(route.output_topic for route in settings.routes) | {topics.retries}
     if not mark_fits(outputs):
         message = (
             f"routes: {len(outputs)} result topics are too many for the metadata of an offset commit: "

@@ -15,15 +15,18 @@ from contracts.settings.models import (
     Price,
     ProviderSettings,
 )
+from contracts.settings.retry import DeadLetterLimit, Retry, RetryBudgetSettings, RetryClass
 from contracts.settings.root import Settings
-from contracts.settings.routes import Match, Prompt, Retry, RouteSettings
+from contracts.settings.routes import Match, Prompt, RouteSettings
 from contracts.settings.secrets import SecretRef
 from contracts.settings.sources import HmacTemplate, SourceSecret, SourceSettings
+from contracts.settings.watchdog import WatchdogSettings
 from contracts.settings.worker import WorkerSettings
 
 __all__ = [
     "ApiKey",
     "BedrockProvider",
+    "DeadLetterLimit",
     "EmbeddedProvider",
     "FakeProvider",
     "GatewaySettings",
@@ -38,11 +41,14 @@ __all__ = [
     "Prompt",
     "ProviderSettings",
     "Retry",
+    "RetryBudgetSettings",
+    "RetryClass",
     "RouteSettings",
     "SecretRef",
     "Settings",
     "SourceSecret",
     "SourceSettings",
+    "WatchdogSettings",
     "WorkerSettings",
     "build",
     "environment",

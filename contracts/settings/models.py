@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from contracts.payloads import Task
+from contracts.settings.retry import RetryBudgetSettings
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import ExistingFile, Seconds, Section
 
@@ -46,9 +48,16 @@ class OpenAIProvider(Section):
     api_key: SecretRef | None = None
     """Sent as a bearer token; none for servers that need none."""
     max_in_flight: int = Field(default=64, ge=1, le=4096)
-    """Calls at a time."""
+    """Calls at a time; each holds a connection."""
     connect_timeout_s: Seconds = 3.0
     """Limit of the TCP and TLS handshake."""
+    transport: Literal["auto", "aiohttp", "lean"] = "auto"
+    """HTTP client: `lean` is our own, for many calls in flight; `aiohttp` knows proxies and odd servers; `auto` is
+    lean unless `proxy` or an unusual `base_url` asks for aiohttp."""
+    proxy: str | None = Field(default=None, pattern=r"^https?://[^@\s]+$")
+    """HTTP proxy for all calls, without credentials; those of the environment are never used. Not with `lean`."""
+    ca_file: ExistingFile | None = None
+    """PEM file of the certificate authorities to trust in place of the system's."""
     structured_output: bool = True
     """Send the route's schema as response_format; false for servers that refuse it. Answers are validated
     either way."""
@@ -90,9 +99,14 @@ class ModelSettings(Section):
     """Name of a section under `providers`."""
     model: str = Field(min_length=1, max_length=2048)
     """The provider's model id, inference profile or ARN."""
+    task: Task = "chat"
+    """What it is asked for: `chat`; `completion` (text continued, the older API of OpenAI-compatible servers);
+    `embedding` (the result's output is the vector)."""
     max_tokens: int = Field(default=512, ge=1, le=1_000_000)
     """Longest answer; always sent, since an unset one reserves the model's maximum against the quota."""
     temperature: float | None = Field(default=None, ge=0, le=2)
     """Sampling temperature; the model's default when absent."""
+    retry_budget: RetryBudgetSettings = RetryBudgetSettings()
+    """Limit of retries to this model."""
     price: Price | None = None
     """Price list; costs are unknown (not zero) when absent."""

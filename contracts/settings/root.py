@@ -5,10 +5,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from contracts.settings import batches
 from contracts.settings.gateway import GatewaySettings
 from contracts.settings.kafka import KafkaSettings, ProducerSettings
 from contracts.settings.logging import LogSettings
-from contracts.settings.models import ModelSettings, ProviderSettings
+from contracts.settings.models import ModelSettings, OpenAIProvider, ProviderSettings
 from contracts.settings.routes import RouteSettings
 from contracts.settings.secrets import Name
 from contracts.settings.section import Section
@@ -44,17 +45,45 @@ class Settings(Section):
 
     def misfits(self) -> Iterator[tuple[Path, Any, str]]:
         """Yield what does not fit together: where, what was found, what is allowed."""
+        for name, provider in self.providers.items():
+            if isinstance(provider, OpenAIProvider) and provider.proxy and provider.transport == "lean":
+                yield ("providers", name, "transport"), "lean", "auto or aiohttp, since proxy is set"
         for alias, model in self.models.items():
             if model.provider not in self.providers:
                 yield ("models", alias, "provider"), model.provider, _one_of("a provider", self.providers)
+                continue
+            for field, found, allowed in batches.task_misfits(model, self.providers[model.provider]):
+                yield ("models", alias, field), found, allowed
         for index, route in enumerate(self.routes):
             if route.model not in self.models:
                 yield ("routes", index, "model"), route.model, _one_of("a model alias", self.models)
             if any(route.name == earlier.name for earlier in self.routes[:index]):
                 yield ("routes", index, "name"), route.name, "a name no other route has"
+            yield from self._model_misfits(index, route)
+        yield from self._key_misfits()
+
+    def _key_misfits(self) -> Iterator[tuple[Path, Any, str]]:
         for index, key in enumerate(self.gateway.api_keys):
             if any(key.id == earlier.id for earlier in self.gateway.api_keys[:index]):
                 yield ("gateway", "api_keys", index, "id"), key.id, "an id no other key has"
+
+    def _model_misfits(self, index: int, route: RouteSettings) -> Iterator[tuple[Path, Any, str]]:
+        """Yield what of a route does not fit its model."""
+        model = self.models.get(route.model)
+        provider = self.providers.get(model.provider) if model else None
+        if model is None or provider is None:
+            return
+        has_system = bool(route.prompt.system or route.prompt.system_file)
+        if model.task == "embedding" and has_system:
+            key = "system" if route.prompt.system else "system_file"
+            allowed = "nothing: an embedding model reads the user prompt alone"
+            yield ("routes", index, "prompt", key), getattr(route.prompt, key), allowed
+        has_schema = route.output_schema is not None or route.output_schema_file is not None
+        limit = self.worker.max_in_flight
+        for key, found, allowed in batches.misfits(
+            route.batch, model, provider, has_schema=has_schema, max_in_flight=limit
+        ):
+            yield ("routes", index, "batch", key), found, allowed
 
 
 def _one_of(what: str, names: dict[str, Any]) -> str:

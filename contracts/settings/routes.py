@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from contracts.settings.batches import Batch
+from contracts.settings.retry import DeadLetterLimit, Retry
 from contracts.settings.secrets import Name
 from contracts.settings.section import ExistingFile, Seconds, Section
 
@@ -18,6 +20,9 @@ Patterns = Annotated[
     Field(min_length=1),
     BeforeValidator(_as_list, json_schema_input_type=str | tuple[str, ...]),
 ]
+
+
+Pointer = Annotated[str, Field(pattern=r"^(/([^~/]|~[01])*)+$")]
 
 
 class Match(Section):
@@ -58,17 +63,6 @@ class Prompt(Section):
         return self
 
 
-class Retry(Section):
-    """How often and how patiently one event's call is tried; always inside the deadline."""
-
-    max_attempts: int = Field(default=5, ge=1, le=100)
-    """Calls for one event, the first included."""
-    base_s: Seconds = 0.5
-    """Upper bound of the first wait; waits are drawn between zero and min(max_s, base_s * 2^n) (full jitter)."""
-    max_s: Seconds = 30.0
-    """Upper bound of any wait; a provider's Retry-After is honoured beyond it."""
-
-
 class RouteSettings(Section):
     """One route; the first that matches takes the event."""
 
@@ -88,12 +82,17 @@ class RouteSettings(Section):
     """From acceptance; an event that is not answered by then ends as expired and is not paid for."""
     attempt_timeout_s: Seconds = 60.0
     """Limit of one model call."""
-    order: Literal["key", "partition", "none"] = "key"
-    """What is kept in order: events of one key, of one partition, or nothing."""
+    order: Literal["key", "partition", "none"] | Pointer = "key"
+    """What is kept in order: events of one key, of one partition, nothing (none), or events whose body has the same
+    value at a JSON pointer such as `/account/id` (the key, where it is not there). Never across partitions."""
     output_topic: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,249}$")
     """Result topic; the common one when absent. Needs at least as many partitions as the event topics."""
     retry: Retry = Retry()
     """Retry policy."""
+    dead_letter_limit: DeadLetterLimit = DeadLetterLimit()
+    """When the route pauses instead of filling the dead letters."""
+    batch: Batch = Batch()
+    """Several events in one model call."""
 
     @model_validator(mode="after")
     def _one_schema(self) -> "RouteSettings":
@@ -101,3 +100,9 @@ class RouteSettings(Section):
             message = "output_schema and output_schema_file exclude each other"
             raise ValueError(message)
         return self
+
+    @property
+    def parks(self) -> bool:
+        """Tell whether long waits are spent on the retry topic."""
+        waits = self.retry.long_waits
+        return waits == "topic" or (waits == "auto" and self.order == "none")

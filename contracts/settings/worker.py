@@ -1,8 +1,11 @@
 """The worker: how much it does at a time, and how it behaves in its consumer group."""
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from contracts.settings.section import Lane, Port, Seconds, Section
+from contracts.settings.watchdog import WatchdogSettings
 
 # Measured: with a drain longer than the rebalance timeout two workers kick each other out for ever; 0.6 holds
 # (docs/faust.md).
@@ -15,9 +18,10 @@ class WorkerSettings(Section):
     app_id: str = Field(default="penstock", pattern=r"^[A-Za-z0-9._-]{1,200}$")
     """Consumer group, and the name under which results say who made them."""
     instance_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,200}$")
-    """Static membership: stable and unique per process (a pod name); a restart is then no rebalance."""
+    """Static membership: stable and unique per process (a pod name); a restart is then no rebalance. A second live
+    worker with the same id is refused."""
     lanes: tuple[Lane, ...] = Field(default=("interactive", "standard", "bulk"), min_length=1)
-    """Lanes this worker serves."""
+    """Lanes this worker serves; besides them it always takes up what waits on the retry topic."""
     max_in_flight: int = Field(default=64, ge=1, le=8192)
     """Model calls at a time."""
     max_ready_keys: int | None = Field(default=None, ge=1)
@@ -26,8 +30,13 @@ class WorkerSettings(Section):
     """Events taken and not finished, an eighth reserved per lane; max(1000, 20 * max_in_flight) when absent."""
     max_held_bytes: int = Field(default=64 * 2**20, ge=2**16)
     """Bytes of events taken and not finished, an eighth reserved per lane."""
-    max_uncommitted: int = Field(default=20_000, ge=100)
-    """Offsets a partition may run ahead of its oldest unfinished event; bounds what a restart has to look through."""
+    max_uncommitted: int = Field(default=100_000, ge=100)
+    """Offsets a partition may run ahead of its oldest unfinished event; bounds what a restart has to look through, and
+    some 100 bytes of memory for each. Above rate x deadline per partition a straggler never stops the intake: 100,000
+    are 330 events/s of one partition for the default deadline of 300 s."""
+    tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
+    """Shares of tenants within a lane, by API key id or source; 1 for those not named. A lane's free slots go to
+    tenants in proportion to their weights, and within a tenant to the earliest deadline."""
     commit_interval_s: Seconds = 1.0
     """How often finished offsets are committed."""
     session_timeout_s: Seconds = 15.0
@@ -38,9 +47,11 @@ class WorkerSettings(Section):
     """How long calls in flight may finish when partitions are given up or on SIGTERM; at most 0.6 of
     rebalance_timeout_s."""
     health_host: str = "127.0.0.1"
-    """Address of /healthz, /readyz and /metrics; 0.0.0.0 in a container."""
+    """Address of /healthz, /readyz, /stuck and /metrics; 0.0.0.0 in a container."""
     health_port: Port = 8081
     """Port of the same; 0 = any free one, printed at start."""
+    watchdog: WatchdogSettings = WatchdogSettings()
+    """After how long a standstill is a fault."""
 
     @model_validator(mode="after")
     def _drain_fits(self) -> "WorkerSettings":

@@ -1,7 +1,8 @@
-"""Paid calls: a model call outlives the item that started it, and its answer waits for the redelivered event.
+"""Paid calls: a model call outlives the tenure that started it, and its answer waits for the redelivered event.
 
-When a drain runs out of time, the item is dropped and its call goes on, because it is being paid for. Its slot stays
-taken until it ends; its answer is kept, bounded, under the event's position.
+When a drain runs out of time, the engine lets go of an item that is in its call: the call goes on in the item's task,
+because it is being paid for, and its slot stays taken until it ends. Its answer is kept, bounded, under the event's
+position.
 """
 
 import asyncio
@@ -14,12 +15,23 @@ from contracts.errors import ProviderUnavailable
 T = TypeVar("T")
 
 
+class _Call(Generic[T]):
+    """One call, and who else waits for it."""
+
+    __slots__ = ("answer", "is_done", "waiters")
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self.answer: T | None = None
+        self.waiters: list[asyncio.Future[T]] = []
+
+
 class PaidCalls(Generic[T]):
     """Calls in flight and answers not yet on the log, by event position.
 
     Args:
         size_of: bytes an answer counts for.
-        max_kept: answers of dropped items kept at most.
+        max_kept: answers kept for redelivered events at most.
         max_kept_bytes: their bytes at most; the oldest are dropped first.
     """
 
@@ -27,7 +39,7 @@ class PaidCalls(Generic[T]):
         self._size_of = size_of
         self._max_kept = max_kept
         self._max_kept_bytes = max_kept_bytes
-        self._calls: dict[Position, asyncio.Task[T]] = {}
+        self._calls: dict[Position, _Call[T]] = {}
         self._kept: dict[Position, int] = {}
 
     async def run(self, position: Position, call: Callable[[], Awaitable[T]], on_end: Callable[[], None]) -> T:
@@ -36,47 +48,54 @@ class PaidCalls(Generic[T]):
         Args:
             position: of the event.
             call: makes the call.
-            on_end: run when the call has ended, also after this coroutine was cancelled; frees the slot.
+            on_end: run when the call has ended; frees the slot.
+
+        Raises:
+            ProviderUnavailable: the call was cancelled, and nobody had asked for it.
         """
-        task = self._calls.get(position)
-        if task is None:
-            task = asyncio.ensure_future(self._call(call))
-            self._calls[position] = task
-            task.add_done_callback(lambda done: self._ended(position, done))
-        self._kept.pop(position, None)
-        task.add_done_callback(lambda _done: on_end())
-        return await asyncio.shield(task)
+        try:
+            known = self._calls.get(position)
+            if known is None:
+                return await self._make(position, call)
+            self._kept.pop(position, None)
+            return await self._join(known)
+        finally:
+            on_end()
+
+    async def _make(self, position: Position, call: Callable[[], Awaitable[T]]) -> T:
+        entry: _Call[T] = _Call()
+        self._calls[position] = entry
+        try:
+            answer = await _uncancelled(call)
+        except BaseException as error:
+            if self._calls.get(position) is entry:
+                self.drop(position)
+            _tell(entry, error)
+            raise
+        entry.is_done, entry.answer = True, answer
+        for waiter in entry.waiters:
+            if not waiter.done():
+                waiter.set_result(answer)
+        if position in self._kept:
+            self.keep(position)
+        return answer
 
     @staticmethod
-    async def _call(call: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return await call()
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # Nobody asked for it: without this the event would neither end nor be tried again.
-            message = "the provider cancelled the call"
-            raise ProviderUnavailable(message, possibly_billed=True) from None
-
-    def _ended(self, position: Position, task: asyncio.Task[T]) -> None:
-        is_failed = task.cancelled() or task.exception() is not None
-        if is_failed and self._calls.get(position) is task:
-            self.drop(position)
+    async def _join(entry: _Call[T]) -> T:
+        if entry.is_done:
+            return entry.answer  # type: ignore[return-value]  # done: the answer is there, whatever T is
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        entry.waiters.append(waiter)
+        return await waiter
 
     def keep(self, position: Position) -> None:
-        """Keep an answer, or the call in flight, of a dropped item for the redelivered event."""
-        task = self._calls.get(position)
-        if task is None:
+        """Keep an answer, or the call in flight, of an item that was let go, for the redelivered event."""
+        entry = self._calls.get(position)
+        if entry is None:
             return
-        self._kept[position] = self._size_of(task.result()) if task.done() else 0
-        task.add_done_callback(lambda done: self._weigh(position, done))
-
-    def _weigh(self, position: Position, task: asyncio.Task[T]) -> None:
-        if position in self._kept and not task.cancelled() and task.exception() is None:
-            self._kept[position] = self._size_of(task.result())
+        self._kept[position] = self._size_of(entry.answer) if entry.is_done else 0  # type: ignore[arg-type]  # as above
         # Calls still in flight are never dropped: their number is bounded by the slots they hold.
-        finished = [kept for kept in self._kept if self._calls[kept].done()]
+        finished = [kept for kept in self._kept if self._calls[kept].is_done]
         while finished and (len(self._kept) > self._max_kept or sum(self._kept.values()) > self._max_kept_bytes):
             self.drop(finished.pop(0))
 
@@ -93,11 +112,25 @@ class PaidCalls(Generic[T]):
         """Return the number of answers and calls kept for redelivered events."""
         return len(self._kept)
 
-    async def aclose(self) -> None:
-        """Cancel every call."""
-        tasks = list(self._calls.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._calls.clear()
-        self._kept.clear()
+
+async def _uncancelled(call: Callable[[], Awaitable[T]]) -> T:
+    """Make a call; a cancellation that nobody asked for is the provider's fault, and the event is tried again."""
+    try:
+        return await call()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        message = "the provider cancelled the call"
+        raise ProviderUnavailable(message, possibly_billed=True) from None
+
+
+def _tell(entry: _Call[T], error: BaseException) -> None:
+    for waiter in entry.waiters:
+        if waiter.done():
+            continue
+        if isinstance(error, Exception):
+            waiter.set_exception(error)
+        else:
+            message = "the call was cut off"
+            waiter.set_exception(ProviderUnavailable(message, possibly_billed=True))

@@ -1,4 +1,4 @@
-"""What runs when: order within a chain, lanes by weight, slots for model calls.
+"""What runs when: order within a chain, lanes and tenants by weight, earliest deadline first, slots for model calls.
 
 An item is queued, then runs as one task. It holds a slot from its start to the end of its model call; its chain waits
 until its outcome is confirmed. So a slow broker ack never keeps a slot, and a slow key never keeps another key.
@@ -6,9 +6,9 @@ until its outcome is confirmed. So a slow broker ack never keeps a slot, and a s
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 
-from contracts.metrics import FM_QUEUE_DEPTH
+from streams.engine.fairness import FairQueue
 from streams.engine.item import Item, State
 
 # Turns of a lane in one round while several have something to run.
@@ -32,6 +32,11 @@ class Slot:
         """Tie the slot to a call that may outlive the item; return what the call runs at its end."""
         self._is_lent = True
         return self.release
+
+    @property
+    def pays(self) -> bool:
+        """Tell whether a call holds it right now."""
+        return self._is_held and self._is_lent
 
     def item_ended(self) -> None:
         """Free the slot unless a call still holds it."""
@@ -67,6 +72,7 @@ class Dispatcher:
         lanes: lane names; unknown ones get weight 1.
         on_crash: told what `run` raised.
         on_start: told that an item has started, so that there is room for another.
+        tenant_weights: shares of tenants within a lane; 1 for those not named.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Dispatcher:
         lanes: Iterable[str],
         on_crash: Callable[[BaseException], None],
         on_start: Callable[[], None] = lambda: None,
+        tenant_weights: Mapping[str, float] | None = None,
     ) -> None:
         self._run = run
         self._on_start = on_start
@@ -84,11 +91,12 @@ class Dispatcher:
         self._max_settling = max(slots, _MIN_SETTLING)
         self.settling = 0
         self._on_crash = on_crash
-        self._ready: dict[str, deque[Item]] = {lane: deque() for lane in lanes}
+        self._ready = {lane: FairQueue(tenant_weights) for lane in lanes}
         self._turns: dict[str, int] = dict.fromkeys(self._ready, 0)
         self._chains: dict[Hashable, deque[Item]] = {}
         self._resuming: deque[asyncio.Future[None]] = deque()
         self._tasks: dict[Item, asyncio.Task[None]] = {}
+        self._slots: dict[Item, Slot] = {}
         self._is_open = True
 
     def add(self, item: Item) -> None:
@@ -99,17 +107,45 @@ class Dispatcher:
                 waiting.append(item)
                 return
             self._chains[item.chain] = deque()
-        self._ready[item.lane].append(item)
+        self._ready[item.lane].push(item)
         self.fill()
 
     def ready(self, lane: str) -> int:
         """Return how many items of a lane could run now but for a slot: distinct keys, by construction."""
         return len(self._ready[lane])
 
+    def ready_tenants(self, lane: str) -> int:
+        """Return how many tenants these items belong to."""
+        return self._ready[lane].tenants
+
+    @property
+    def queued(self) -> int:
+        """Return how many items could run now but for a slot, all lanes together."""
+        return sum(map(len, self._ready.values()))
+
+    def waits_behind(self, item: Item) -> bool:
+        """Tell whether a queued item waits for an earlier one of its chain, rather than for a slot."""
+        return item.chain is not None and item in self._chains.get(item.chain, ())
+
     @property
     def running(self) -> dict[Item, asyncio.Task[None]]:
-        """Return the items that have started and not ended."""
+        """Return the items that have started and not ended, without those whose call goes on for a later tenure."""
         return self._tasks
+
+    @property
+    def in_flight(self) -> int:
+        """Return how many items have started and not ended, detached ones included."""
+        return len(self._slots)
+
+    def detach_calls(self) -> list[Item]:
+        """Let go of the items that are in a paid call, and return them.
+
+        Their tasks go on, hold their slots and chains, and end by themselves; `running` does not show them any more.
+        """
+        paying = [item for item, slot in self._slots.items() if slot.pays and item in self._tasks]
+        for item in paying:
+            del self._tasks[item]
+        return paying
 
     def fill(self) -> None:
         """Hand out free slots."""
@@ -125,7 +161,6 @@ class Dispatcher:
                 break
             self._free -= 1
             self._start(item)
-        FM_QUEUE_DEPTH.set(sum(len(queue) for queue in self._ready.values()))
 
     def _next(self) -> Item | None:
         """Pick by smooth weighted round-robin among lanes that have something ready."""
@@ -133,7 +168,7 @@ class Dispatcher:
         if not lanes:
             return None
         if len(lanes) == 1:
-            return self._ready[lanes[0]].popleft()
+            return self._ready[lanes[0]].pop()
         total = 0
         for lane in lanes:
             weight = LANE_WEIGHTS.get(lane, 1)
@@ -141,13 +176,14 @@ class Dispatcher:
             total += weight
         chosen = max(lanes, key=self._turns.__getitem__)
         self._turns[chosen] -= total
-        return self._ready[chosen].popleft()
+        return self._ready[chosen].pop()
 
     def _start(self, item: Item) -> None:
         item.state = State.CALLING
         slot = Slot(self)
         task = asyncio.ensure_future(self._guarded(item, slot))
         self._tasks[item] = task
+        self._slots[item] = slot
         # Not in a `finally` of the coroutine: that one never begins when the task is cut before its first step.
         task.add_done_callback(lambda _task: self._ended(item, slot))
         self._on_start()
@@ -162,12 +198,13 @@ class Dispatcher:
             raise
 
     def _ended(self, item: Item, slot: Slot) -> None:
-        del self._tasks[item]
+        self._tasks.pop(item, None)
+        del self._slots[item]
         if item.chain is not None:
             waiting = self._chains.get(item.chain)
             if waiting:
                 follower = waiting.popleft()
-                self._ready[follower.lane].append(follower)
+                self._ready[follower.lane].push(follower)
             elif waiting is not None:
                 del self._chains[item.chain]
         if slot.is_settling:
@@ -197,10 +234,9 @@ class Dispatcher:
         self._is_open = False
         dropped = []
         for queue in self._ready.values():
-            for item in queue:
+            for item in queue.clear():
                 dropped.append(item)
                 dropped += self._chains.pop(item.chain, ()) if item.chain is not None else ()
-            queue.clear()
         for chain in self._chains.values():
             # The head of these runs; it takes its chain away when it ends.
             dropped += chain

@@ -5,12 +5,12 @@ partitions are given up. See docs/architecture.md.
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from contracts.codec import Position
-from contracts.metrics import HELD_BYTES, HELD_EVENTS, PAUSED, REPLAYED
+from contracts.metrics import FM_QUEUE_DEPTH, HELD_BYTES, HELD_EVENTS, PAUSED, REPLAYED
 from streams.engine.dispatcher import Dispatcher, Slot
 from streams.engine.item import TP, Item, ResultRef, State
 from streams.engine.ledger import Ledger
@@ -30,6 +30,7 @@ class Limits:
         ready_keys: per lane, items that could run at once and have not started.
         held_events, held_bytes: taken and not finished, all lanes together; each lane has a part of its own.
         uncommitted: offsets a partition may run ahead of its oldest unfinished one.
+        tenant_weights: shares of tenants within a lane; 1 for those not named.
     """
 
     in_flight: int
@@ -37,6 +38,7 @@ class Limits:
     held_events: int
     held_bytes: int
     uncommitted: int
+    tenant_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 class Work(Protocol):
@@ -62,6 +64,10 @@ class Engine:
         on_crash: told a fatal error, once.
         keep_answer: told the position of each item that was given up after it had started: its answer may be paid for.
         drop_answer: told the position of an event whose outcome turned out to be on the log already.
+        replayed: told each item that an operator wants done again, before anything else is done with it.
+
+    Attributes:
+        moves: items that have started or ended so far; the watchdog wants it to grow.
     """
 
     def __init__(
@@ -72,13 +78,18 @@ class Engine:
         on_crash: Callable[[BaseException], None],
         keep_answer: Callable[[Position], None] = lambda _position: None,
         drop_answer: Callable[[Position], None] = lambda _position: None,
+        replayed: Callable[[Item], None] = lambda _item: None,
     ) -> None:
+        self.moves = 0
         self._work = work
         self._limits = limits
         self._on_crash = on_crash
         self._keep_answer = keep_answer
         self._drop_answer = drop_answer
-        self._dispatcher = Dispatcher(self._run, limits.in_flight, lanes, on_crash, self._started)
+        self._replayed = replayed
+        self._dispatcher = Dispatcher(
+            self._run, limits.in_flight, lanes, on_crash, self._started, limits.tenant_weights
+        )
         self._ledgers: dict[TP, Ledger] = {}
         self._tenure = Tenure(-1)
         self._tenure.end()
@@ -99,9 +110,18 @@ class Engine:
         return tuple(self._held)
 
     @property
+    def is_open(self) -> bool:
+        """Tell whether the books are loaded and items are taken."""
+        return self._opened.is_set()
+
+    def waits_behind(self, item: Item) -> bool:
+        """Tell whether a queued item waits for an earlier one of its chain, rather than for a slot."""
+        return self._dispatcher.waits_behind(item)
+
+    @property
     def in_flight(self) -> int:
-        """Return the number of items that have started."""
-        return len(self._dispatcher.running)
+        """Return the number of items that have started, those of an earlier tenure whose call goes on included."""
+        return self._dispatcher.in_flight
 
     def prepare(self, tenure: Tenure) -> None:
         """Note a new tenure; intake waits until `begin`."""
@@ -152,13 +172,15 @@ class Engine:
     def _limit_reached(self, item: Item) -> str | None:
         limits = self._limits
         ledger = self._ledgers.get(item.tp)
-        if self._dispatcher.ready(item.lane) >= limits.ready_keys:
+        ready = self._dispatcher.ready(item.lane)
+        # Each tenant with something ready brings its own lookahead: the others' events lie behind its backlog.
+        if ready >= limits.ready_keys and ready >= limits.ready_keys * self._dispatcher.ready_tenants(item.lane):
             return "ready_keys"
         if not self._events.admits(item.lane, 1):
             return "held_events"
         if not self._bytes.admits(item.lane, item.size_bytes):
             return "held_bytes"
-        if ledger is not None and ledger.span >= limits.uncommitted:
+        if ledger is not None and ledger.is_ahead(limits.uncommitted):
             return "uncommitted"
         return None
 
@@ -177,12 +199,13 @@ class Engine:
             self._drop_answer(position)
             REPLAYED.inc()
             return True
+        if ledger.is_replay(position.offset):
+            self._replayed(item)
         item.generation = self._tenure.generation
         item.taken_at = item.since = asyncio.get_running_loop().time()
         self._held[item] = None
         self._events.take(item.lane, 1)
         self._bytes.take(item.lane, item.size_bytes)
-        self._gauge()
         self._dispatcher.add(item)
         return True
 
@@ -192,18 +215,26 @@ class Engine:
         self._on_crash(error)
 
     def _started(self) -> None:
+        self.moves += 1
         self._room.set()
 
     async def _run(self, item: Item, slot: Slot) -> None:
         tenure = self._tenure
         try:
-            await tenure.permission(item.generation)
+            if item.generation != tenure.generation or not tenure.may_work:
+                await tenure.permission(item.generation)
             result = await self._work(item, slot, tenure)
         except TenureLostError:
-            self._keep_answer(item.position)
+            # An item whose call went on was noted at the end of its tenure; the event may be in other hands since.
+            if item in self._dispatcher.running:
+                self._keep_answer(item.position)
             return
         except asyncio.CancelledError:
             self._keep_answer(item.position)
+            if not tenure.is_over and not _is_asked_for():
+                # Some library has cancelled it: the event would neither end nor be tried again, and nobody would know.
+                message = f"the work on {item.position} was cancelled by nobody"
+                raise RuntimeError(message) from None
             raise
         finally:
             self._let_go(item)
@@ -212,13 +243,15 @@ class Engine:
 
     def _let_go(self, item: Item) -> None:
         if item in self._held:
+            self.moves += 1
             del self._held[item]
             self._events.give(item.lane, 1)
             self._bytes.give(item.lane, item.size_bytes)
-            self._gauge()
         self._room.set()
 
-    def _gauge(self) -> None:
+    def gauge(self) -> None:
+        """Set the gauges; from time to time, not at every event, which would cost more than the rest of the books."""
+        FM_QUEUE_DEPTH.set(self._dispatcher.queued)
         HELD_EVENTS.set(len(self._held))
         HELD_BYTES.set(self._bytes.held)
 
@@ -239,6 +272,23 @@ class Engine:
                 ledger.result_ends = {
                     topic: end for (topic, partition), end in ends.items() if partition == tp.partition
                 }
+
+    def pass_gaps(self, read_to: Mapping[TP, tuple[int | None, int]]) -> None:
+        """Move on over offsets without records; see Ledger.pass_gap."""
+        for tp, ledger in self._ledgers.items():
+            if tp in read_to:
+                ledger.pass_gap(*read_to[tp])
+
+    def idle(self) -> dict[TP, tuple[Ledger, int]]:
+        """Return the books of idle partitions, and how much they had taken: for `follow`."""
+        return {tp: (ledger, ledger.taken) for tp, ledger in self._ledgers.items() if ledger.is_idle}
+
+    def follow(self, idle: Mapping[TP, tuple[Ledger, int]], ends: Mapping[TP, dict[str, int]]) -> None:
+        """Note the ends of result partitions, for those that have taken nothing since `idle` was asked."""
+        for tp, (ledger, taken) in idle.items():
+            if self._ledgers.get(tp) is ledger and ledger.is_idle and ledger.taken == taken:
+                for topic, end in ends.get(tp, {}).items():
+                    ledger.result_ends[topic] = max(end, ledger.result_ends.get(topic, 0))
 
     def spans(self) -> dict[TP, tuple[int, int]]:
         """Return, per partition, the commit point and the number of unfinished offsets."""
@@ -267,10 +317,16 @@ class Engine:
                 await asyncio.wait(tasks, timeout=min(_DRAIN_POLL_S, max(0.0, end - loop.time())))
 
     async def close(self) -> None:
-        """End the tenure: what still runs is cut, its paid answers are kept for the redelivery."""
+        """End the tenure: what still runs is cut, but for calls that are being paid for.
+
+        These go on, and their answers are kept for the redelivery.
+        """
         self._tenure.end()
         self._opened.set()
         self._room.set()
+        for item in self._dispatcher.detach_calls():
+            self._keep_answer(item.position)
+            self._let_go(item)
         tasks = list(self._dispatcher.running.values())
         for task in tasks:
             task.cancel()
@@ -283,3 +339,8 @@ class Engine:
         self._opened.clear()
         for reason in (*_LIMITS, "handover"):
             PAUSED.labels(reason).set(0)
+
+
+def _is_asked_for() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -1,11 +1,12 @@
-"""The gate in front of a model: closed while nothing can succeed, so that a fault is waited out, not dead-lettered.
+"""The gate in front of a model or a route: closed while nothing can succeed, so that a fault is waited out.
 
-Closes at once on a configuration fault (every event would fail until an operator acts), and after a run of failures
-without a success in between on an outage. While closed, one probe at a time goes through; its success opens the gate.
+Closes at once on a fault (every event would fail until an operator acts), and after a run of failures without a
+success in between on an outage. While closed, one probe at a time goes through, in the order of arrival; its success
+opens the gate. What was under way before it closed neither opens nor closes it.
 """
 
 import asyncio
-import contextlib
+from collections import deque
 from collections.abc import Callable
 
 # An outage is this many failures in a row; fewer may be bad luck of single events.
@@ -14,69 +15,144 @@ FIRST_PROBE_S = 1.0
 MAX_PROBE_S = 30.0
 
 
+class Pass:
+    """The right to one call.
+
+    Attributes:
+        epoch: how often the gate had closed when it was given.
+        is_probe: the gate is closed, and this call decides whether it opens.
+    """
+
+    __slots__ = ("epoch", "is_probe")
+
+    def __init__(self, epoch: int, *, is_probe: bool = False) -> None:
+        self.epoch = epoch
+        self.is_probe = is_probe
+
+
 class Gate:
     """Open, or closed for a reason.
 
     Args:
         on_change: told the reason when it closes and None when it opens.
-        clock: loop time, seconds.
+        outage_failures: failures in a row that close it.
     """
 
-    def __init__(self, on_change: Callable[[str | None], None], clock: Callable[[], float]) -> None:
+    def __init__(self, on_change: Callable[[str | None], None], outage_failures: int = OUTAGE_FAILURES) -> None:
         self._on_change = on_change
-        self._clock = clock
+        self._outage_failures = outage_failures
+        self._loop = asyncio.get_running_loop()
         self._failures = 0
         self._reason: str | None = None
+        self._open = Pass(0)
+        self._opened_at = float("-inf")
+        self._probe: Pass | None = None
         self._probe_at = 0.0
         self._probe_every_s = FIRST_PROBE_S
-        self._opened = asyncio.Event()
-        self._opened.set()
+        self._waiters: deque[asyncio.Future[Pass]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def reason(self) -> str | None:
         """Return why it is closed; None when open."""
         return self._reason
 
-    def admits(self) -> bool:
-        """Tell whether a call may go through now; while closed, take the probe's turn when it is due."""
+    def ticket(self) -> Pass | None:
+        """Return a pass when the gate is open."""
+        return self._open if self._reason is None else None
+
+    def is_current(self, ticket: Pass) -> bool:
+        """Tell whether a pass is still good: the gate has not closed since, or the pass is its probe."""
+        return ticket is self._probe if ticket.is_probe else self._reason is None and ticket is self._open
+
+    async def enter(self, limit_s: float) -> Pass | None:
+        """Return a pass when it opens or when it is this one's turn to be the probe; None after `limit_s`."""
         if self._reason is None:
-            return True
-        if self._clock() < self._probe_at:
-            return False
-        self._probe_at = self._clock() + self._probe_every_s
-        self._probe_every_s = min(2 * self._probe_every_s, MAX_PROBE_S)
-        return True
+            return self._open
+        waiter: asyncio.Future[Pass] = self._loop.create_future()
+        self._waiters.append(waiter)
+        self._pump()
+        try:
+            async with asyncio.timeout(limit_s):
+                return await waiter
+        except TimeoutError:
+            return waiter.result() if waiter.done() and not waiter.cancelled() else None
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.left(waiter.result())
+            raise
 
-    async def wait(self, limit_s: float) -> None:
-        """Return when it opens, when the next probe is due, or after `limit_s`."""
-        wait_s = min(limit_s, max(0.0, self._probe_at - self._clock()))
-        # Not wait_for: on Python 3.11 it swallows a cancel that comes together with the opening.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._opened.wait()
+    def succeeded(self, ticket: Pass) -> None:
+        """Note a success; that of a probe opens the gate."""
+        if self._reason is None:
+            self._failures = 0 if ticket is self._open else self._failures
+        elif ticket is self._probe:
+            self._open_up()
 
-    def succeeded(self) -> None:
-        """Note a success: the gate opens."""
-        self._failures = 0
-        if self._reason is not None:
-            self._reason = None
-            self._probe_every_s = FIRST_PROBE_S
-            self._opened.set()
-            self._on_change(None)
-
-    def failed(self, reason: str, *, is_fault: bool) -> None:
+    def failed(self, reason: str, ticket: Pass, *, is_fault: bool) -> None:
         """Note a failure.
 
         Args:
             reason: slug of the error.
+            ticket: of the call that failed.
             is_fault: True for a configuration fault, which closes at once; False counts towards an outage.
         """
-        self._failures += 1
-        if not is_fault and self._failures < OUTAGE_FAILURES:
+        if self._reason is None and ticket is self._open:
+            self._failures += 1
+            if is_fault or self._failures >= self._outage_failures:
+                self._close(reason)
+        elif self._reason is not None and ticket is self._probe:
+            self._next_probe()
+            self._probe_every_s = min(2 * self._probe_every_s, MAX_PROBE_S)
+            if self._reason != reason:
+                self._reason = reason
+                self._on_change(reason)
+
+    def left(self, ticket: Pass) -> None:
+        """Note that a call ended without a verdict; more than once, or after one, does no harm."""
+        if ticket is self._probe:
+            self._next_probe()
+
+    def _close(self, reason: str) -> None:
+        if self._loop.time() - self._opened_at > MAX_PROBE_S:
+            self._probe_every_s = FIRST_PROBE_S
+        # Else it flaps: the probes go on as rarely as they were before.
+        self._open = Pass(self._open.epoch + 1)
+        self._reason = reason
+        self._next_probe()
+        self._on_change(reason)
+
+    def _open_up(self) -> None:
+        self._failures = 0
+        self._reason = self._probe = None
+        self._opened_at = self._loop.time()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(self._open)
+        self._on_change(None)
+
+    def _next_probe(self) -> None:
+        self._probe = None
+        self._probe_at = self._loop.time() + self._probe_every_s
+        self._pump()
+
+    def _pump(self) -> None:
+        """Let the next one probe when it is time; else come back then."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._reason is None or self._probe is not None:
             return
-        if self._reason is None:
-            self._probe_at = self._clock() + self._probe_every_s
-            self._opened.clear()
-        if self._reason != reason:
-            self._reason = reason
-            self._on_change(reason)
+        while self._waiters and self._waiters[0].done():
+            self._waiters.popleft()
+        if not self._waiters:
+            return
+        if self._loop.time() < self._probe_at:
+            self._timer = self._loop.call_at(self._probe_at, self._pump)
+            return
+        self._probe = Pass(self._open.epoch, is_probe=True)
+        self._waiters.popleft().set_result(self._probe)

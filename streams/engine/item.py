@@ -1,7 +1,7 @@
 """What the engine moves: one taken event record and how far it has come."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -38,12 +38,16 @@ class Item:
     Attributes:
         chain: unit of order; items of one chain run one after the other; None = free of order.
         lane: queue it waits in.
+        tp: the partition it came from.
         size_bytes: what it counts against the byte limit.
         work: opaque to the engine.
         taken_at, since: loop times of intake and of the last change of state.
         reason: why it rests, a bounded slug.
         generation: of the tenure it was taken in.
         log: which log of its partition it is of; see Ledger.take.
+        tenant: whose event it is; lanes are shared fairly between tenants.
+        deadline: earliest first within a tenant; any clock, as long as it is the same for all.
+        until: loop time at which its rest ends; 0 where that is not known.
     """
 
     position: Position
@@ -58,8 +62,10 @@ class Item:
     attempts: int = 0
     generation: int = -1
     log: int = 0
+    until: float = 0.0
+    tenant: str = ""
+    deadline: float = 0.0
+    tp: TP = field(init=False)
 
-    @property
-    def tp(self) -> TP:
-        """Return the partition it came from."""
-        return TP(self.position.topic, self.position.partition)
+    def __post_init__(self) -> None:
+        self.tp = TP(self.position.topic, self.position.partition)

@@ -4,6 +4,8 @@ Invariant: the commit point never passes an unfinished offset (tests/streams/eng
 gaps (transaction markers, compaction): only what was delivered counts. See docs/adr/0005.
 """
 
+import heapq
+
 from streams.engine.item import ResultRef
 
 
@@ -15,9 +17,11 @@ class Ledger:
         result_ends: per result topic, the end of the matching result partition when the tenure began.
         answered: (offset, timestamp_ms) -> where the answer lies, found by the scan of the result topic.
         scan_starts: per result topic, where that scan began.
+        replay_until: offsets below it are done again because an operator wants it.
 
     Attributes:
         result_ends: per result topic, the known end of the matching result partition.
+        taken: offsets taken so far.
     """
 
     def __init__(
@@ -26,15 +30,22 @@ class Ledger:
         result_ends: dict[str, int] | None = None,
         answered: dict[tuple[int, int], ResultRef] | None = None,
         scan_starts: dict[str, int] | None = None,
+        replay_until: int = 0,
     ) -> None:
+        self.taken = 0
+        self._replay_until = replay_until
+        self._newest: int | None = None
         self._next = position
         self.result_ends = dict(result_ends or {})
         self._answered = dict(answered or {})
         self._scan_starts = dict(scan_starts or {})
         self._unfinished: dict[int, int] = {}
         self._newest_stamp_ms = -1
-        self._finished: dict[int, ResultRef | None] = {}
+        # Per result topic, (result offset, event offset) of what is finished and not committed yet; a heap, because
+        # the mark is asked for every second, and far ahead of a straggler there may be 100,000 of them.
+        self._finished: dict[str, list[tuple[int, int]]] = {}
         self._log = 0
+        self._passed = position
 
     def take(self, offset: int, timestamp_ms: int = -1) -> int | None:
         """Note that an offset was delivered; offsets come in ascending order.
@@ -48,18 +59,35 @@ class Ledger:
             # The topic was recreated, or a broker lost its end. What was taken before is not on this log any more, and
             # its offsets are other events' now.
             self._unfinished.clear()
+            self._passed = offset
             self._finished.clear()
             self._log += 1
         self._unfinished[offset] = timestamp_ms
         self._newest_stamp_ms = timestamp_ms
+        self._newest = offset
         self._next = offset + 1
+        self.taken += 1
         return self._log
 
     def _is_repeat(self, offset: int, timestamp_ms: int) -> bool:
         if timestamp_ms < 0 or offset >= self._next:
             return False
-        is_newest = offset == self._next - 1 and timestamp_ms == self._newest_stamp_ms
+        is_newest = offset == self._newest and timestamp_ms == self._newest_stamp_ms
         return is_newest or self._unfinished.get(offset) == timestamp_ms
+
+    def pass_gap(self, newest: int | None, position: int) -> None:
+        """Move on over offsets without records: transaction markers, aborted records, what compaction removed.
+
+        Args:
+            newest: the last offset that was handed out in this assignment; None = none was.
+            position: where reading goes on; nothing lies between.
+        """
+        if newest == self._newest and position > self._next:
+            self._next = position
+
+    def is_replay(self, offset: int) -> bool:
+        """Tell whether an operator wants this offset done again."""
+        return offset < self._replay_until
 
     def already_answered(self, offset: int, timestamp_ms: int) -> ResultRef | None:
         """Return where the answer of a redelivered event lies; None when there is none.
@@ -75,7 +103,8 @@ class Ledger:
             self.result_ends[result.topic] = max(self.result_ends.get(result.topic, 0), result.offset + 1)
         if log == self._log:
             del self._unfinished[offset]
-            self._finished[offset] = result
+            if result is not None:
+                heapq.heappush(self._finished.setdefault(result.topic, []), (result.offset, offset))
 
     @property
     def commit_point(self) -> int:
@@ -95,6 +124,13 @@ class Ledger:
         """Return how many offsets lie between the commit point and the newest delivered one."""
         return self._next - self.commit_point
 
+    def is_ahead(self, limit: int) -> bool:
+        """Tell whether `span` has reached a limit; cheaper than asking for the span, because this runs per event."""
+        if self._next - self._passed < limit:
+            return False
+        self._passed = self.commit_point
+        return self._next - self._passed >= limit
+
     @property
     def unfinished(self) -> int:
         """Return the number of offsets taken and not finished."""
@@ -106,7 +142,6 @@ class Ledger:
         Prunes what lies below the commit point.
         """
         point = self.commit_point
-        self._finished = {offset: ref for offset, ref in self._finished.items() if offset >= point}
         if self._answered:
             self._answered = {key: ref for key, ref in self._answered.items() if key[0] >= self._next}
         marks = dict(self.result_ends)
@@ -114,7 +149,9 @@ class Ledger:
             # Answers whose events have not been delivered yet lie anywhere behind the start of the scan.
             for topic, start in self._scan_starts.items():
                 marks[topic] = min(marks.get(topic, start), start)
-        for ref in self._finished.values():
-            if ref is not None:
-                marks[ref.topic] = min(marks[ref.topic], ref.offset)
+        for topic, finished in self._finished.items():
+            while finished and finished[0][1] < point:
+                heapq.heappop(finished)
+            if finished:
+                marks[topic] = min(marks[topic], finished[0][0])
         return marks

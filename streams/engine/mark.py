@@ -1,7 +1,8 @@
 """The mark: where the tail of the result topics starts, as metadata of an offset commit.
 
 Form: `penstock1 <topic>=<offset> ...`, at most 4,096 bytes (the broker's default offset.metadata.max.bytes).
-A commit without a mark was made by an operator's tool: nothing is skipped then, because a replay is wanted.
+A commit without a mark was made by an operator's tool: nothing is skipped then, because a replay is wanted. While it
+goes on, `!replay=<end>` stands there as well: a name that no topic can have.
 """
 
 from collections.abc import Iterable
@@ -11,15 +12,19 @@ MAX_METADATA_BYTES = 4096
 _LARGEST_OFFSET = 2**63 - 1
 
 
-def encode_mark(marks: dict[str, int]) -> str:
+_REPLAY = "!replay="
+
+
+def encode_mark(marks: dict[str, int], replay_until: int = 0) -> str:
     """Return commit metadata; the plain prefix when it would not fit, which makes the next scan start at the end."""
-    text = " ".join([PREFIX, *(f"{topic}={offset}" for topic, offset in sorted(marks.items()))])
+    replay = [f"{_REPLAY}{replay_until}"] if replay_until else []
+    text = " ".join([PREFIX, *replay, *(f"{topic}={offset}" for topic, offset in sorted(marks.items()))])
     return text if len(text.encode()) <= MAX_METADATA_BYTES else PREFIX
 
 
 def mark_fits(topics: Iterable[str]) -> bool:
     """Tell whether a mark of these result topics fits whatever the offsets are."""
-    return encode_mark(dict.fromkeys(topics, _LARGEST_OFFSET)) != PREFIX
+    return encode_mark(dict.fromkeys(topics, _LARGEST_OFFSET), _LARGEST_OFFSET) != PREFIX
 
 
 def decode_mark(metadata: str) -> dict[str, int] | None:
@@ -29,8 +34,19 @@ def decode_mark(metadata: str) -> dict[str, int] | None:
         return None
     marks = {}
     for part in parts:
+        if part.startswith(_REPLAY):
+            continue
         topic, _, offset = part.rpartition("=")
         if not topic or not (offset.isascii() and offset.isdecimal()):
             return None
         marks[topic] = int(offset)
     return marks
+
+
+def decode_replay(metadata: str) -> int:
+    """Return up to where an operator's replay goes; 0 when none is going on."""
+    if decode_mark(metadata) is None:
+        return 0
+    found = (part.removeprefix(_REPLAY) for part in metadata.split(" ") if part.startswith(_REPLAY))
+    end = next(found, "")
+    return int(end) if end.isascii() and end.isdecimal() else 0

@@ -3,6 +3,7 @@
 Source: OpenAI API reference (checked 2026-11); works with the openai package unchanged.
 """
 
+import asyncio
 import json
 import time
 import uuid
@@ -79,17 +80,34 @@ async def completions(request: web.Request) -> web.StreamResponse:
     try:
         body = await read_object(request)
         asks = completion_asks(body, event_id_header(request))
-        choices: list[dict[str, Any]] = []
-        replies: list[Reply] = []
-        for index, ask in enumerate(asks):
-            async with request.app[BACKEND].serve(ask, bearer(request), is_stream=False) as reply:
-                finish = _finish(request, reply)
-                choices.append({"index": index, "text": reply.text, "finish_reason": finish, "logprobs": None})
-                replies.append(reply)
+        replies = await _all_replies(request, asks)
+        choices = [
+            {"index": index, "text": reply.text, "finish_reason": _finish(request, reply), "logprobs": None}
+            for index, reply in enumerate(replies)
+        ]
         answer = _head("text_completion", asks[0]) | {"choices": choices, "usage": _usage(*replies)}
         return await send(request, answer, _headers(request, asks[0]), replies[-1].fault)
     except CallFailedError as error:
         return _refusal(error)
+
+
+async def _all_replies(request: web.Request, asks: list[Ask]) -> list[Reply]:
+    """Return the reply to each prompt of a list; they run at the same time, as servers let them."""
+
+    async def one(ask: Ask) -> Reply:
+        async with request.app[BACKEND].serve(ask, bearer(request), is_stream=False) as reply:
+            return reply
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(ask)) for ask in asks]
+    except* CallFailedError as failures:
+        failed: BaseException = failures
+        while isinstance(failed, BaseExceptionGroup):
+            failed = failed.exceptions[0]
+    else:
+        return [task.result() for task in tasks]
+    raise failed
 
 
 async def embeddings(request: web.Request) -> web.StreamResponse:

@@ -1,9 +1,11 @@
 """The protocol between the invoke step and whoever serves models."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest
+from contracts.errors import ConfigError, PenstockError
+from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 
 
 @runtime_checkable
@@ -38,3 +40,41 @@ class Provider(Protocol):
     def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
         """Yield pieces in order; the last one has a finish reason and, when the provider reports it, usage."""
         ...
+
+
+@dataclass(frozen=True)
+class Several:
+    """The answer to several requests that were made as one call.
+
+    Attributes:
+        answers: one per request, in their order, without usage of their own; an error where the provider refused that
+            one; None where nothing in the answer belongs to the request beyond doubt: that is never guessed.
+        usage: of the whole call.
+    """
+
+    answers: tuple[InferenceAnswer | PenstockError | None, ...]
+    usage: Usage
+
+
+@runtime_checkable
+class SeveralInputs(Protocol):
+    """What a provider can do besides: one call for several completions or embeddings."""
+
+    async def invoke_many(self, requests: Sequence[InferenceRequest], timeout_s: float) -> Several:
+        """Return the answers, at the latest after `timeout_s`; errors as `Provider.invoke`, for the whole call.
+
+        All requests are for one model and one task, with the same limits.
+        """
+        ...
+
+
+def several_inputs(provider: Provider) -> SeveralInputs:
+    """Return the provider as one that takes several inputs per call.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if isinstance(provider, SeveralInputs):
+        return provider
+    message = f"provider {provider.name} takes one input per call; the route's batch.kind cannot be inputs"
+    raise ConfigError(message)

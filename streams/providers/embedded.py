@@ -6,12 +6,14 @@ Blocking: nothing; short prompts run in the loop (about 2 ms), longer ones in on
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from contracts.errors import ModelNotFound, ProviderTimeout
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import EmbeddedProvider
+from streams.providers.base import Several
+from streams.providers.extract import embedding
 from streams.providers.extract.answer import MODEL_ID, answer, cut, estimate_tokens
 
 # Measured: 2 ms for 2 kB; the worst case of 100 kB takes about 100 ms, too long for the loop.
@@ -45,6 +47,18 @@ class Embedded:
             message = f"event {request.event_id}: the extract took longer than {request.timeout_s:g} s"
             raise ProviderTimeout(message, possibly_billed=False) from error
 
+    async def invoke_many(self, requests: Sequence[InferenceRequest], timeout_s: float) -> Several:
+        """Return the vectors, or extracts, of several prompts; one after the other, there is nothing to be gained."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.sleep(self._latency_s)
+                answers = [await self._answer(request) for request in requests]
+        except TimeoutError as error:
+            message = f"event {requests[0].event_id}: {len(requests)} extracts took longer than {timeout_s:g} s"
+            raise ProviderTimeout(message, possibly_billed=False) from error
+        usage = Usage(sum(one.usage.input_tokens for one in answers), sum(one.usage.output_tokens for one in answers))
+        return Several(tuple(answers), usage)
+
     async def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
         """Yield the extract word by word."""
         whole = await self.invoke(request)
@@ -55,10 +69,13 @@ class Embedded:
         )
 
     async def _answer(self, request: InferenceRequest) -> InferenceAnswer:
-        if request.model != MODEL_ID:
-            message = f"the embedded provider has one model, {MODEL_ID}, not {request.model!r}"
+        known = embedding.MODEL_ID if request.task == "embedding" else MODEL_ID
+        if request.model != known:
+            message = f"the embedded provider has one model for {request.task}, {known}, not {request.model!r}"
             raise ModelNotFound(message)
         texts = [message.content for message in request.messages if message.role == "user"]
+        if request.task == "embedding":
+            return _vector("\n".join(texts))
         if sum(map(len, texts)) <= _IN_THE_LOOP_CHARS:
             full = answer(texts, request.output_schema)
         else:
@@ -73,3 +90,13 @@ class Embedded:
             usage=Usage(estimate_tokens(prompt), estimate_tokens(text)),
             response_id="extract-" + hashlib.blake2s(prompt.encode("utf-8", "replace"), digest_size=8).hexdigest(),
         )
+
+
+def _vector(text: str) -> InferenceAnswer:
+    """Return the hashed words of a text: near in wording, not in meaning, and named so."""
+    return InferenceAnswer(
+        text=embedding.as_json(text),
+        model=embedding.MODEL_ID,
+        usage=Usage(estimate_tokens(text)),
+        response_id="vector-" + hashlib.blake2s(text.encode("utf-8", "replace"), digest_size=8).hexdigest(),
+    )

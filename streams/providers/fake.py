@@ -8,10 +8,11 @@ import asyncio
 import json
 import random
 import re
-from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal
 
+import msgspec
 import yaml
 from pydantic import Field, ValidationError
 
@@ -32,9 +33,12 @@ from contracts.errors import (
 from contracts.payloads import DeltaChunk, FinishReason, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import FakeProvider
 from contracts.settings.section import Section
+from streams.providers.base import Several
+from streams.providers.extract import embedding
 from streams.providers.extract.answer import answer, cut, estimate_tokens
 
 _MAX_COUNTED_EVENTS = 100_000
+_MAX_SIZES = 10_000
 _PIECE = re.compile(r"\s*\S+|\s+")
 _KINDS: dict[str, type[PenstockError]] = {
     kind.reason: kind
@@ -84,6 +88,7 @@ class Fake:
         answered: event id -> calls that were answered, which a real provider would have billed.
         in_flight: calls at this moment.
         peak_in_flight: the most there were at a time.
+        sizes: how many inputs each of the last 10,000 calls had, in their order.
     """
 
     name = "fake"
@@ -97,6 +102,7 @@ class Fake:
         self.answered: OrderedDict[str, int] = OrderedDict()
         self.in_flight = 0
         self.peak_in_flight = 0
+        self.sizes: deque[int] = deque(maxlen=_MAX_SIZES)
         self._waiting: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
@@ -109,20 +115,42 @@ class Fake:
 
     async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
         """Return what the script says."""
+        self.sizes.append(1)
         _count(self.calls, request.event_id)
         step = self._choose(request)
+        await self._play(step, request, request.timeout_s)
+        return self._answer(step, request)
+
+    async def invoke_many(self, requests: Sequence[InferenceRequest], timeout_s: float) -> Several:
+        """Return what the script says to each; the call takes as long as its slowest, and fails with the first."""
+        self.sizes.append(len(requests))
+        steps = []
+        for request in requests:
+            _count(self.calls, request.event_id)
+            steps.append(self._choose(request))
+        deciding, asked = max(
+            zip(steps, requests, strict=True),
+            key=lambda pair: (pair[0].error is not None, pair[0].hang, pair[0].latency_s),
+        )
+        await self._play(deciding, asked, timeout_s)
+        answers = [self._answer(step, request) for step, request in zip(steps, requests, strict=True)]
+        usage = Usage(sum(one.usage.input_tokens for one in answers), sum(one.usage.output_tokens for one in answers))
+        return Several(tuple(msgspec.structs.replace(one, usage=Usage()) for one in answers), usage)
+
+    async def _play(self, step: Step, request: InferenceRequest, timeout_s: float) -> None:
+        """Wait, and fail, as the step says."""
         call = asyncio.current_task()
         if call is not None:
             self._waiting.add(call)
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         try:
-            async with asyncio.timeout(request.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await asyncio.sleep(step.latency_s)
                 if step.hang:
                     await asyncio.Event().wait()
         except TimeoutError as error:
-            message = f"event {request.event_id}: the script did not answer within {request.timeout_s:g} s"
+            message = f"event {request.event_id}: the script did not answer within {timeout_s:g} s"
             raise ProviderTimeout(message) from error
         finally:
             self.in_flight -= 1
@@ -130,7 +158,6 @@ class Fake:
                 self._waiting.discard(call)
         if step.error is not None:
             raise _error(step, request)
-        return self._answer(step, request)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
         """Yield what the script says, word by word."""
@@ -155,17 +182,21 @@ class Fake:
 
     def _answer(self, step: Step, request: InferenceRequest) -> InferenceAnswer:
         texts = [message.content for message in request.messages if message.role == "user"]
-        if step.answer is None:
+        is_vector = request.task == "embedding"
+        if step.answer is None and is_vector:
+            full = embedding.as_json("\n".join(texts))
+        elif step.answer is None:
             full = answer(texts, request.output_schema)
         else:
             full = step.answer if isinstance(step.answer, str) else json.dumps(step.answer, ensure_ascii=False)
-        text, is_cut = cut(full, request.max_tokens)
+        text, is_cut = (full, False) if is_vector else cut(full, request.max_tokens)
         _count(self.answered, request.event_id)
+        asked_tokens = estimate_tokens("\n".join([request.system, *texts]))
         return InferenceAnswer(
             text=text,
             model=request.model,
             finish_reason="length" if is_cut else step.finish_reason,
-            usage=Usage(estimate_tokens("\n".join([request.system, *texts])), estimate_tokens(text)),
+            usage=Usage(asked_tokens, 0 if is_vector else estimate_tokens(text)),
             response_id=f"fake-{request.event_id}-{self.calls.get(request.event_id, 1)}",
         )
 

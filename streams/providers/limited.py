@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
 from contracts.errors import ProviderTimeout
 from contracts.metrics import FM_CONCURRENCY_LIMIT
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest
-from streams.providers.base import Provider
+from streams.providers.base import Provider, Several, several_inputs
 
 
 class Limited:
@@ -19,7 +20,8 @@ class Limited:
     def __init__(self, provider: Provider, max_in_flight: int) -> None:
         self._provider = provider
         self._max_in_flight = max_in_flight
-        self._slots = asyncio.Semaphore(max_in_flight)
+        self._taken = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
 
     @property
     def name(self) -> str:
@@ -37,8 +39,20 @@ class Limited:
 
     async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
         """Return the wrapped provider's answer, once there is a slot."""
-        async with self._slot(request) as remaining:
-            return await self._provider.invoke(remaining)
+        if self._taken >= self._max_in_flight:
+            async with self._slot(request) as remaining:
+                return await self._provider.invoke(remaining)
+        # The ordinary case, without a timer: there is a slot.
+        self._taken += 1
+        try:
+            return await self._provider.invoke(request)
+        finally:
+            self._give_back()
+
+    async def invoke_many(self, requests: Sequence[InferenceRequest], timeout_s: float) -> Several:
+        """Return the wrapped provider's answers, once there is a slot; they take one."""
+        async with self._slot(msgspec.structs.replace(requests[0], timeout_s=timeout_s)) as remaining:
+            return await several_inputs(self._provider).invoke_many(requests, remaining.timeout_s)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
         """Yield the wrapped provider's pieces, once there is a slot."""
@@ -56,7 +70,7 @@ class Limited:
         began_at_s = time.monotonic()
         try:
             async with asyncio.timeout(request.timeout_s):
-                await self._slots.acquire()
+                await self._take()
         except TimeoutError as error:
             message = f"event {request.event_id}: no free slot of {self._max_in_flight} within {request.timeout_s:g} s"
             raise ProviderTimeout(message, possibly_billed=False) from error
@@ -64,4 +78,28 @@ class Limited:
             left_s = request.timeout_s - (time.monotonic() - began_at_s)
             yield msgspec.structs.replace(request, timeout_s=max(left_s, 0.001))
         finally:
-            self._slots.release()
+            self._give_back()
+
+    async def _take(self) -> None:
+        """Take a slot, in the order of arrival."""
+        if self._taken < self._max_in_flight:
+            self._taken += 1
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                # The slot was handed over in the same moment.
+                self._give_back()
+            raise
+
+    def _give_back(self) -> None:
+        """Hand a slot to the next one that waits; `_taken` counts it until nobody does."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._taken -= 1

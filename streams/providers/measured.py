@@ -2,12 +2,17 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from contracts.errors import PenstockError
-from contracts.metrics import FM_DURATION, FM_INFLIGHT, FM_REQUESTS, FM_TOKENS
+from contracts.metrics import FM_DURATION, FM_INFLIGHT, FM_REQUESTS, FM_TOKENS, Children
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
-from streams.providers.base import Provider
+from streams.providers.base import Provider, Several, several_inputs
+
+_requests = Children(FM_REQUESTS)
+_durations = Children(FM_DURATION)
+_inflight = Children(FM_INFLIGHT)
+_tokens = Children(FM_TOKENS)
 
 
 class Measured:
@@ -16,11 +21,12 @@ class Measured:
     def __init__(self, provider: Provider, clock: Callable[[], float] = time.monotonic) -> None:
         self._provider = provider
         self._clock = clock
+        self._name = provider.name
 
     @property
     def name(self) -> str:
         """The wrapped provider's name."""
-        return self._provider.name
+        return self._name
 
     async def start(self) -> None:
         """Start the wrapped provider."""
@@ -32,10 +38,25 @@ class Measured:
 
     async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
         """Return the wrapped provider's answer."""
-        with self._measure(request):
+        outcome = "cancelled"
+        began_at_s = self._begin()
+        try:
             answer = await self._provider.invoke(request)
+            outcome = "ok"
+        except PenstockError as error:
+            outcome = error.reason
+            raise
+        finally:
+            self._end(request, outcome, began_at_s)
         self._count_tokens(request, answer.usage)
         return answer
+
+    async def invoke_many(self, requests: Sequence[InferenceRequest], timeout_s: float) -> Several:
+        """Return the wrapped provider's answers; they count as one call."""
+        with self._measure(requests[0]):
+            several = await several_inputs(self._provider).invoke_many(requests, timeout_s)
+        self._count_tokens(requests[0], several.usage)
+        return several
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
         """Yield the wrapped provider's pieces."""
@@ -53,8 +74,7 @@ class Measured:
     @contextlib.contextmanager
     def _measure(self, request: InferenceRequest) -> Iterator[None]:
         outcome = "cancelled"
-        began_at_s = self._clock()
-        FM_INFLIGHT.labels(self.name).inc()
+        began_at_s = self._begin()
         try:
             yield
             outcome = "ok"
@@ -62,9 +82,16 @@ class Measured:
             outcome = error.reason
             raise
         finally:
-            FM_INFLIGHT.labels(self.name).dec()
-            FM_REQUESTS.labels(self.name, request.model, outcome).inc()
-            FM_DURATION.labels(self.name, request.model).observe(self._clock() - began_at_s)
+            self._end(request, outcome, began_at_s)
+
+    def _begin(self) -> float:
+        _inflight[self._name,].inc()
+        return self._clock()
+
+    def _end(self, request: InferenceRequest, outcome: str, began_at_s: float) -> None:
+        _inflight[self._name,].dec()
+        _requests[self._name, request.model, outcome].inc()
+        _durations[self._name, request.model].observe(self._clock() - began_at_s)
 
     def _count_tokens(self, request: InferenceRequest, usage: Usage) -> None:
         for kind, tokens in (
@@ -74,4 +101,4 @@ class Measured:
             ("cache_write", usage.cache_write_tokens),
         ):
             if tokens:
-                FM_TOKENS.labels(self.name, request.model, kind).inc(tokens)
+                _tokens[self._name, request.model, kind].inc(tokens)

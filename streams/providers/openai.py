@@ -4,13 +4,11 @@ Blocking: nothing. Proxies of the environment are not used and redirects are not
 configuration says, nowhere else.
 """
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import aiohttp
+import msgspec
 
 from contracts.errors import (
     ConfigError,
@@ -21,8 +19,12 @@ from contracts.errors import (
 )
 from contracts.payloads import DeltaChunk, FinishReason, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import OpenAIProvider
+from streams.providers import openai_batch
+from streams.providers.base import Several
 from streams.providers.openai_errors import from_status, from_stream, parse
 from streams.providers.sse import EventSplitter
+from streams.providers.transport.base import Limits, Reply, TimedOut, Transport, TransportError
+from streams.providers.transport.choice import create_transport
 
 # An answer of 64k tokens is about 256 kB of text; escaped and framed it stays far below.
 _MAX_ANSWER_BYTES = 16 * 2**20
@@ -38,21 +40,20 @@ _FINISH: dict[str, FinishReason] = {
 
 
 class OpenAI:
-    """Calls /chat/completions over one pool of connections."""
+    """Calls /chat/completions, /completions and /embeddings over one pool of connections."""
 
     name = "openai"
 
     def __init__(self, settings: OpenAIProvider, api_key: bytes | None = None) -> None:
         self._settings = settings
-        self._url = settings.base_url.rstrip("/") + "/chat/completions"
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key.decode('ascii', 'replace')}"
         # OpenAI itself has deprecated max_tokens and newer models refuse it; other servers know nothing else.
         host = urlsplit(settings.base_url).hostname or ""
         self._max_tokens_name = "max_completion_tokens" if host.endswith("api.openai.com") else "max_tokens"
-        self._session: aiohttp.ClientSession | None = None
-        self._calls: set[asyncio.Task[Any]] = set()
+        self._host = urlsplit(settings.base_url).netloc.rpartition("@")[2]
+        self._transport: Transport | None = None
 
     async def start(self) -> None:
         """Open the connection pool.
@@ -63,67 +64,71 @@ class OpenAI:
         if any(not " " <= char <= "~" for value in self._headers.values() for char in value):
             message = "providers (openai): the API key has characters that an HTTP header cannot carry"
             raise ConfigError(message)
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._settings.max_in_flight),
-                headers=self._headers,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
+        if self._transport is None:
+            limits = Limits(body_bytes=_MAX_ANSWER_BYTES, refusal_bytes=_MAX_ERROR_BYTES)
+            transport = create_transport(self._settings, self._headers, limits)
+            await transport.start()
+            self._transport = transport
 
     async def aclose(self) -> None:
         """Cancel calls in flight and close the connections."""
-        session, self._session = self._session, None
-        for call in list(self._calls):
-            call.cancel()
-        if session is not None:
-            await session.close()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.aclose()
 
     async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
-        """Return the chat completion."""
-        async with self._post(request, self._body(request)) as response:
-            body = await _read(response, _MAX_ANSWER_BYTES)
-            return _answer(parse(body), request)
+        """Return the chat completion, completion or vector."""
+        if request.task != "chat":
+            return openai_batch.single(await self._post(request, openai_batch.body_of([request])), request)
+        return _answer(await self._post(request, self._body(request)), request)
+
+    async def invoke_many(self, requests: Sequence[InferenceRequest], timeout_s: float) -> Several:
+        """Return the completions or vectors of a list."""
+        first = msgspec.structs.replace(requests[0], timeout_s=timeout_s)
+        return openai_batch.several(await self._post(first, openai_batch.body_of(requests)), requests)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
         """Yield the pieces of the chat completion."""
         body = self._body(request) | {"stream": True, "stream_options": {"include_usage": True}}
-        async with self._post(request, body) as response:
-            pieces = _Pieces(request)
-            async for data in _events(response):
-                if data == b"[DONE]":
-                    break
-                chunk = pieces.take(parse(data))
-                if chunk is not None:
-                    yield chunk
-            yield pieces.last()
+        pieces = _Pieces(request)
+        path, headers = openai_batch.PATHS[request.task], _headers(request)
+        try:
+            async with self._running().open(path, msgspec.json.encode(body), headers, request.timeout_s) as reply:
+                if reply.status != 200:  # noqa: PLR2004 - the one success of this API
+                    refusal = b"".join([piece async for piece in reply.pieces()])
+                    raise from_status(reply.status, reply.headers, refusal, request.model)
+                async for data in _events(reply):
+                    if data == b"[DONE]":
+                        break
+                    chunk = pieces.take(_parse(data))
+                    if chunk is not None:
+                        yield chunk
+        except TransportError as error:
+            raise self._translate_error(error, request) from error
+        yield pieces.last()
 
-    @contextlib.asynccontextmanager
-    async def _post(self, request: InferenceRequest, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Post, check the status, and translate what aiohttp raises, also while the body is read."""
-        if self._session is None:
+    async def _post(self, request: InferenceRequest, body: dict[str, Any]) -> Any:
+        """Post, check the status, and return the parsed answer."""
+        path, headers = openai_batch.PATHS[request.task], _headers(request)
+        try:
+            response = await self._running().post(path, msgspec.json.encode(body), headers, request.timeout_s)
+        except TransportError as error:
+            raise self._translate_error(error, request) from error
+        if response.status != 200:  # noqa: PLR2004 - the one success of this API
+            raise from_status(response.status, response.headers, response.body, request.model)
+        return _parse(response.body)
+
+    def _running(self) -> Transport:
+        if self._transport is None:
             message = "the provider is not started, or closed"
             raise ProviderUnavailable(message)
-        timeout = aiohttp.ClientTimeout(
-            total=request.timeout_s, sock_connect=min(self._settings.connect_timeout_s, request.timeout_s)
-        )
-        headers = {"X-Client-Request-Id": quote(request.event_id, safe=":/@=+,")[:_MAX_REQUEST_ID_CHARS]}
-        call = asyncio.current_task()
-        if call is not None:
-            self._calls.add(call)
-        try:
-            async with self._session.post(
-                self._url, json=body, headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
-                if response.status != 200:  # noqa: PLR2004 - the one success of this API
-                    refusal = await _read(response, _MAX_ERROR_BYTES, cut=True)
-                    raise from_status(response.status, response.headers, refusal, request.model)
-                yield response
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise _translate_error(error, request, self._url) from error
-        finally:
-            if call is not None:
-                self._calls.discard(call)
+        return self._transport
+
+    def _translate_error(self, error: TransportError, request: InferenceRequest) -> PenstockError:
+        if isinstance(error, TimedOut):
+            message = f"event {request.event_id}: {self._host} did not answer within {request.timeout_s:g} s"
+            return ProviderTimeout(message, possibly_billed=error.possibly_billed)
+        return ProviderUnavailable(f"{self._host}: {error}", possibly_billed=error.possibly_billed)
 
     def _body(self, request: InferenceRequest) -> dict[str, Any]:
         system = [{"role": "system", "content": request.system}] if request.system else []
@@ -143,40 +148,21 @@ class OpenAI:
         return body
 
 
-def _translate_error(error: Exception, request: InferenceRequest, url: str) -> PenstockError:
-    host = urlsplit(url).netloc.rpartition("@")[2]
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return ProviderUnavailable(f"no connection to {host}: {error}")
-    if isinstance(error, TimeoutError):
-        return ProviderTimeout(f"event {request.event_id}: {host} did not answer within {request.timeout_s:g} s")
-    if isinstance(error, aiohttp.InvalidURL):
-        return ProviderUnavailable(f"base_url cannot be used: {error}")
-    return ProviderUnavailable(
-        f"connection to {host} broke off: {str(error) or type(error).__name__}", possibly_billed=True
-    )
+def _headers(request: InferenceRequest) -> dict[str, str]:
+    return {"X-Client-Request-Id": quote(request.event_id, safe=":/@=+,")[:_MAX_REQUEST_ID_CHARS]}
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int, *, cut: bool = False) -> bytes:
-    """Return the body up to a limit in bytes; longer ones are cut or refused."""
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > limit:
-            if cut:
-                break
-            message = f"the server's answer is longer than {limit} bytes"
-            raise ProviderUnavailable(message, possibly_billed=True)
-    return bytes(body[:limit])
+def _parse(body: bytes) -> Any:
+    """Return a JSON body, None when it is none; what msgspec is too strict for (NaN) gets a second look."""
+    try:
+        return msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return parse(body)
 
 
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _events(reply: Reply) -> AsyncIterator[bytes]:
     splitter = EventSplitter(_MAX_EVENT_BYTES)
-    total = 0
-    async for piece in response.content.iter_any():
-        total += len(piece)
-        if total > _MAX_ANSWER_BYTES:
-            message = f"the server's stream is longer than {_MAX_ANSWER_BYTES} bytes"
-            raise ProviderUnavailable(message, possibly_billed=True)
+    async for piece in reply.pieces():
         for data in splitter.feed(piece):
             yield data
     rest = splitter.finish()

@@ -1,6 +1,7 @@
 """Asks the model: builds the request, bounds the call, and counts what it cost."""
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
@@ -8,7 +9,8 @@ from contracts.codec import encodable
 from contracts.errors import ProviderTimeout
 from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings import ModelSettings
-from streams.providers.base import Provider
+from streams.providers.base import Provider, Several, several_inputs
+from streams.steps.overdue import overdue
 
 # A provider ends by itself at timeout_s; this much later it is cut off as one that does not keep its promise.
 _GRACE_S = 5.0
@@ -20,14 +22,40 @@ async def invoke(provider: Provider, request: InferenceRequest) -> InferenceAnsw
     Raises:
         PenstockError: as `Provider.invoke`.
     """
+    calls = overdue()
+    call = calls.watch(request.timeout_s + _GRACE_S)
     try:
-        async with asyncio.timeout(request.timeout_s + _GRACE_S):
-            answer = await provider.invoke(request)
-    except TimeoutError as error:
+        answer = await provider.invoke(request)
+    except asyncio.CancelledError:
+        if not call.take_back():
+            raise
         message = f"{provider.name} did not keep its time limit of {request.timeout_s:.1f} s"
-        raise ProviderTimeout(message) from error
+        raise ProviderTimeout(message) from None
+    finally:
+        calls.leave(call)
     text = encodable(answer.text)
     return answer if text == answer.text else msgspec.structs.replace(answer, text=text)
+
+
+async def invoke_many(provider: Provider, requests: Sequence[InferenceRequest], timeout_s: float) -> Several:
+    """Return the model's answers to several requests of one model, made as one call of at most `timeout_s` seconds.
+
+    Raises:
+        PenstockError: as `SeveralInputs.invoke_many`.
+    """
+    try:
+        async with asyncio.timeout(timeout_s + _GRACE_S):
+            several = await several_inputs(provider).invoke_many(requests, timeout_s)
+    except TimeoutError as error:
+        message = f"{provider.name} did not keep its time limit of {timeout_s:.1f} s"
+        raise ProviderTimeout(message) from error
+    if len(several.answers) != len(requests):
+        return Several((None,) * len(requests), several.usage)
+    clean = (
+        msgspec.structs.replace(one, text=encodable(one.text)) if isinstance(one, InferenceAnswer) else one
+        for one in several.answers
+    )
+    return Several(tuple(clean), several.usage)
 
 
 def cost_usd(usage: Usage, model: ModelSettings) -> float | None:

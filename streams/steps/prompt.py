@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from contracts.codec import decode_any_json
@@ -47,13 +47,17 @@ class PromptTemplate:
         self.system = settings.system or _read(settings.system_file)
         text = settings.user if settings.user is not None else _read(settings.user_file)
         try:
+            used = meta.find_undeclared_variables(environment.parse(text))
             self._user = environment.from_string(text)
+            # Jinja reads its globals from a chain of mappings anew for every rendering; flat they cost a third.
+            self._user.globals = dict(self._user.globals)
         except TemplateError as error:
             line = getattr(error, "lineno", None)
             message = f"route {where}: prompt template, line {line}: {error.message}"
             raise ConfigError(message) from error
         self._max_chars = settings.max_chars
-        self._needs_data = bool(re.search(r"\bdata\b", text))
+        self._needs_data = "data" in used
+        self._needs_text = "text" in used
         # Names the prompt in a result's provenance, so that a change of prompt shows.
         self.digest = hashlib.sha256(f"{self.system}\0{text}".encode()).hexdigest()[:_DIGEST_CHARS]
 
@@ -65,8 +69,9 @@ class PromptTemplate:
             PromptFailed: a field the template uses is not there, or the template fails.
             ContextTooLong: the rendered text is above the route's limit.
         """
-        text = event.data.decode("utf-8", errors="replace")
-        variables: dict[str, Any] = {"event": event, "text": _HIDDEN.sub("", text)}
+        variables: dict[str, Any] = {"event": event}
+        if self._needs_text:
+            variables["text"] = _visible(event.data.decode("utf-8", errors="replace"))
         try:
             if self._needs_data:
                 variables["data"] = _clean(decode_any_json(event.data))
@@ -86,13 +91,18 @@ def _read(path: Path | None) -> str:
     return path.read_text(encoding="utf-8") if path else ""
 
 
+def _visible(text: str) -> str:
+    # Nothing that is hidden is printable, and most texts are all printable: a scan in C spares the expression.
+    return text if text.isprintable() else _HIDDEN.sub("", text)
+
+
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return _HIDDEN.sub("", value)
+        return _visible(value)
     if isinstance(value, list):
         return [_clean(item) for item in value]
     if isinstance(value, dict):
-        return {_HIDDEN.sub("", key): _clean(item) for key, item in value.items()}
+        return {_visible(key): _clean(item) for key, item in value.items()}
     return value
 
 

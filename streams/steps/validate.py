@@ -8,9 +8,11 @@ import jsonschema_rs
 
 from contracts.codec import decode_any_json
 from contracts.errors import ConfigError, OutputInvalid, Undecodable
+from contracts.payloads import Task
 from contracts.settings import RouteSettings
 
 # Models like to wrap JSON in a Markdown fence, whatever they were told.
+_VECTOR = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 _FENCE = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 
 
@@ -19,13 +21,16 @@ class OutputContract:
 
     Args:
         route: its settings.
+        task: of its model; an embedding's output is a vector, also without a schema.
 
     Raises:
         ConfigError: the schema is not valid JSON or not a valid schema.
     """
 
-    def __init__(self, route: RouteSettings) -> None:
+    def __init__(self, route: RouteSettings, task: Task = "chat") -> None:
         self.schema = route.output_schema or _load(route.output_schema_file, route.name)
+        if self.schema is None and task == "embedding":
+            self.schema = _VECTOR
         self._validator = None if self.schema is None else _compile(self.schema, route.name)
 
     def check(self, answer: str) -> Any:

@@ -14,6 +14,7 @@ CONTRACTS_FILES = {
     "kafka_config.py",
     "logs.py",
     "metrics.py",
+    "stuck.py",
     "payloads.py",
     "topics.py",
 }

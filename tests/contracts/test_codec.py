@@ -26,11 +26,15 @@ from contracts.codec import (
     encode_json,
     outcome_headers,
     position_headers,
+    redrive_headers,
+    redrive_of,
+    resolution,
+    resolution_headers,
     source_position,
 )
 from contracts.envelope import Event, result_id
 from contracts.errors import Undecodable
-from contracts.payloads import RESULT_TYPE, DeadLetter, OutcomeMarker
+from contracts.payloads import RESULT_TYPE, DeadLetter, OutcomeMarker, Redrive, Resolution
 
 CE: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"s"), ("ce_type", b"t")]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -215,12 +219,43 @@ def test_a_terminal_record_names_event_and_position() -> None:
     assert source_position(headers) == ("app", AT)
 
 
-def test_a_dead_letter_keeps_headers_and_replaces_an_older_reason() -> None:
-    original: Headers = [("a", b"1"), (DEAD_LETTER, b"older"), ("a", b"2")]
+def test_a_dead_letter_keeps_every_header_in_order_and_its_own_is_the_one_that_counts() -> None:
+    original: list[tuple[str, bytes | None]] = [
+        ("a", b"1"),
+        (DEAD_LETTER, b"{}"),
+        ("a", None),
+        ("a", b"\xff"),
+        ("b", b""),
+    ]
     headers = dead_letter_headers(original, LETTER)
 
-    assert headers[:-1] == [("a", b"1"), ("a", b"2")]
+    assert headers[:-1] == original
     assert dead_letter(headers) == LETTER
+
+
+def test_a_redriven_event_has_the_original_headers_and_one_mark() -> None:
+    original: list[tuple[str, bytes | None]] = [("a", b"1"), (DEAD_LETTER, b"theirs"), ("a", None)]
+    first = redrive_headers(dead_letter_headers(original, LETTER), redrive(1))
+    second = redrive_headers(dead_letter_headers(first, LETTER), redrive(2))
+
+    assert first[:-1] == second[:-1] == original
+    assert redrive_of(second) == redrive(2)
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"{}", b"\xff"])
+def test_a_redrive_mark_that_is_not_readable_is_none(raw: bytes | None) -> None:
+    assert redrive_of([("penstock-redrive", raw)]) is None
+
+
+def test_a_resolution_says_which_letter_it_is_about() -> None:
+    resolved = Resolution(state="discarded", partition=1, offset=2, timestamp_ms=3, event_id="e", at="x", why="old")
+
+    assert resolution(resolution_headers(resolved)) == resolved
+    assert resolution(dead_letter_headers([], LETTER)) is None
+
+
+def redrive(count: int) -> Redrive:
+    return Redrive(partition=1, offset=2, timestamp_ms=3, count=count, at="2026-11-24T08:00:00.000Z")
 
 
 @pytest.mark.parametrize("headers", [[], [(DEAD_LETTER, b"{}")], [(DEAD_LETTER, b"\xff")], [(DEAD_LETTER, None)]])
@@ -256,3 +291,14 @@ def test_any_text_can_be_made_to_fit_a_record(text: str) -> None:
 
     made.encode()
     assert len(made) == len(text)
+
+
+def test_a_header_name_that_is_not_utf_8_is_undecodable() -> None:
+    with pytest.raises(Undecodable, match="the name of a header is not UTF-8"):
+        decode_event(b"k", b"{}", [*encode_event(Event(id="1", source="s", type="t", data=b"")), ("\udcffname", b"")])
+
+
+def test_a_dead_letter_has_header_names_that_are_not_utf_8_as_escapes() -> None:
+    names = [name for name, _ in dead_letter_headers([("\udcffname", b"1"), ("n\u00e9", b"2")], LETTER)]
+
+    assert names[:2] == ["\\xffname", "n\u00e9"]

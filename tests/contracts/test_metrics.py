@@ -12,7 +12,7 @@ METRICS = [value for value in vars(metrics).values() if isinstance(value, Metric
 # Bounded by the configuration or by slugs of ours; nothing from outside.
 LABELS = {
     "endpoint", "status", "source", "outcome", "detail", "key_id", "version", "component", "topic", "partition",
-    "provider", "model", "type", "basis", "route", "reason", "stage",
+    "provider", "model", "type", "basis", "route", "reason", "stage", "state", "check",
 }  # fmt: skip
 NOT_BASE_UNITS = re.compile(r"(?<!timestamp)_(ms|milliseconds|minutes|hours|kb|mb|kilobytes|percent|cents)(_|$)")
 
@@ -30,8 +30,8 @@ def test_a_metric_follows_the_naming_rules(metric: MetricWrapperBase) -> None:
 @pytest.mark.parametrize(
     "metric", [m for m in METRICS if isinstance(m, Histogram)], ids=lambda metric: metric._name
 )  # fmt: skip
-def test_a_histogram_is_in_seconds_with_buckets_that_reach_far_enough(metric: Histogram) -> None:
-    assert metric._name.endswith("_seconds")
+def test_a_histogram_is_in_seconds_or_events_with_buckets_that_reach_far_enough(metric: Histogram) -> None:
+    assert metric._name.endswith(("_seconds", "_batch_events"))
     assert metric._kwargs["buckets"][-1] >= 10
 
 

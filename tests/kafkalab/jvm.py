@@ -54,11 +54,22 @@ class JvmBroker:
     Args:
         port: where clients connect on 127.0.0.1; 0 takes a free one.
         properties: server properties over the defaults above.
+        cluster_id: for a broker of a cluster; a new one when absent.
+        flags: more options for Java.
     """
 
     is_ours = True
 
-    def __init__(self, port: int = 0, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        properties: Mapping[str, str] | None = None,
+        *,
+        cluster_id: str | None = None,
+        flags: tuple[str, ...] = (),
+    ) -> None:
+        self._cluster_id = cluster_id or new_cluster_id()
+        self._flags = flags
         self._version = kafka_version()
         self._java = find_java()
         self._jars = jar_folder(self._version)
@@ -78,10 +89,20 @@ class JvmBroker:
         """Which broker this is."""
         return f"Apache Kafka {self._version} from its jars, one JVM, {self.bootstrap}"
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the JVM; None when it does not run."""
+        return self._process.pid if self._process else None
+
     def start(self) -> None:
         """Start the JVM and wait until it answers."""
+        if self._process is None:
+            self._wait_until_ready(self.launch())
+
+    def launch(self) -> "subprocess.Popen[bytes]":
+        """Start the JVM and do not wait: a cluster answers only once most of its brokers run."""
         if self._process is not None:
-            return
+            return self._process
         if not (self._folder / "data" / "meta.properties").exists():
             self._format()
         with self._log_path.open("ab") as log:
@@ -93,7 +114,7 @@ class JvmBroker:
                 start_new_session=True,
             )
         self._leash = Leash(self._process.pid)
-        self._wait_until_ready(self._process)
+        return self._process
 
     def stop(self) -> None:
         """Stop the JVM with SIGTERM, after 10 s with SIGKILL."""
@@ -154,14 +175,14 @@ class JvmBroker:
     def _command(self, *main_and_args: str) -> tuple[str, ...]:
         # The star is for java: it expands to the jars of the folder.
         flags = ("-Xms256m", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
-        return (self._java, *flags, "-cp", f"{self._jars}/*", *main_and_args)
+        return (self._java, *flags, *self._flags, "-cp", f"{self._jars}/*", *main_and_args)
 
     def _format(self) -> None:
         tool = (
             "kafka.tools.StorageTool",
             "format",
             "--cluster-id",
-            _cluster_id(),
+            self._cluster_id,
             "--config",
             str(self._properties_path),
         )
@@ -198,6 +219,7 @@ class JvmBroker:
             os.kill(self._process.pid, number)
 
 
-def _cluster_id() -> str:
+def new_cluster_id() -> str:
+    """Return a random id for a cluster."""
     # Kafka wants 22 characters of URL-safe base64, and none that starts with a dash (its own generator's rule).
     return "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]

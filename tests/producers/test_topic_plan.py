@@ -88,7 +88,7 @@ def test_a_result_topic_with_fewer_partitions_than_an_event_topic_is_drift(name:
 
     texts = {drift.topic: drift.text for drift in drifts(wanted_topics(configured), found, configured)}
 
-    assert set(texts) == {"penstock.results.v1", "mine.results"}
+    assert set(texts) == {"penstock.results.v1", "mine.results", "penstock.retries.v1"}
     assert "12 partitions, but an event topic has 24" in texts[name]
 
 
@@ -167,6 +167,6 @@ def test_a_worker_cannot_start_without_its_topics_or_with_too_few_result_partiti
         "topic penstock.dead-letters.v1 is missing",
         (
             "topic mine.results has 11 partitions, but an event topic has 12: "
-            "a result goes to the partition number of its event"
+            "a result or retry goes to the partition number of its event"
         ),
     ]

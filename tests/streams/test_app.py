@@ -19,15 +19,18 @@ def make_app(**worker: Any) -> faust.App:
 def test_one_agent_per_lane_with_one_stream_each() -> None:
     agents = make_app().agents
 
-    assert sorted(agents) == ["events.bulk", "events.interactive", "events.standard"]
+    assert sorted(agents) == ["events.bulk", "events.interactive", "events.retries", "events.standard"]
     assert {agent.concurrency for agent in agents.values()} == {1}
 
 
-def test_a_worker_may_serve_some_lanes_only() -> None:
+def test_a_worker_may_serve_some_lanes_only_and_always_serves_the_retries() -> None:
     app = make_app(lanes=["bulk"])
 
-    assert list(app.agents) == ["events.bulk"]
-    assert [list(cast("Any", agent.channel).topics) for agent in app.agents.values()] == [["t.events.bulk.v1"]]
+    assert list(app.agents) == ["events.bulk", "events.retries"]
+    assert [list(cast("Any", agent.channel).topics) for agent in app.agents.values()] == [
+        ["t.events.bulk.v1"],
+        ["t.retries.v1"],
+    ]
 
 
 def test_records_reach_the_agent_as_bytes() -> None:

@@ -20,7 +20,9 @@ POLICY = Policy(max_attempts=9, base_s=8, max_s=60)
 @pytest.mark.parametrize("attempts", range(1, 9))
 def test_a_wait_that_jitter_draws_never_ends_behind_the_deadline(attempts: int) -> None:
     error = ProviderUnavailable("down")
-    decisions = [decide(error, attempts=attempts, left_s=2, policy=POLICY, gate_reason=None) for _ in range(200)]
+    decisions = [
+        decide(error, failures=attempts, age_s=0, left_s=2, policy=POLICY, gate_reason=None) for _ in range(200)
+    ]
 
     assert all(isinstance(decision, Retry) and decision.wait_s <= 2 for decision in decisions)
 
@@ -28,7 +30,7 @@ def test_a_wait_that_jitter_draws_never_ends_behind_the_deadline(attempts: int) 
 def test_a_provider_that_asks_to_come_back_behind_the_deadline_ends_the_event() -> None:
     error = Throttled("slow down", retry_after_s=5)
 
-    assert decide(error, attempts=1, left_s=5, policy=POLICY, gate_reason=None) == Expire()
+    assert decide(error, failures=1, age_s=0, left_s=5, policy=POLICY, gate_reason=None) == Expire()
 
 
 async def test_two_that_ask_for_the_hand_over_wait_for_the_same_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +78,10 @@ async def test_a_rebalance_while_the_worker_stops_hands_over_first(
 async def test_a_group_without_a_commit_starts_at_the_beginning_and_not_where_fetching_has_got_to() -> None:
     """A claim at the fetch position commits past records that nobody has worked on."""
     shell, _, client = make_shell()
-    client.position = lambda _tp: 99  # type: ignore[attr-defined]
+
+    async def fetched_to(tp: object) -> int:  # noqa: ARG001 - the name is the method's
+        return 99
+
+    client.position = fetched_to  # type: ignore[method-assign]
 
     assert await shell.beginning(TP0) == 12

@@ -9,6 +9,7 @@ import urllib.request
 import pytest
 
 from contracts.errors import ConfigError
+from contracts.stuck import StuckReport
 from streams.health import HealthServer
 
 
@@ -30,7 +31,11 @@ async def asked(server: HealthServer, path: str) -> tuple[int, str]:
 
 
 def make(problems: list[str], unready: list[str]) -> HealthServer:
-    return HealthServer("127.0.0.1", 0, lambda: problems, lambda: unready)
+    return HealthServer("127.0.0.1", 0, lambda: problems, lambda: unready, report)
+
+
+def report() -> StuckReport:
+    return StuckReport(app_id="app", instance_id=None, state="starting", max_in_flight=1, waits_for=("Kafka",))
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -55,6 +60,12 @@ async def test_a_crashed_worker_is_not_alive() -> None:
     assert (await asked(make(["crashed"], []), "/healthz"))[0] == 503
 
 
+async def test_what_explains_a_standstill_is_served() -> None:
+    status, body = await asked(make([], []), "/stuck")
+
+    assert (status, json.loads(body)["waits_for"]) == (200, ["Kafka"])
+
+
 async def test_metrics_are_served() -> None:
     status, body = await asked(make([], []), "/metrics")
 
@@ -66,7 +77,7 @@ async def test_a_taken_port_is_refused_with_what_to_do() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        server = HealthServer("127.0.0.1", taken.getsockname()[1], list, list)
+        server = HealthServer("127.0.0.1", taken.getsockname()[1], list, list, report)
         with pytest.raises(ConfigError, match=r"worker\.health_port: cannot listen on .*choose another, or 0"):
             await server.start()
         await server.aclose()

@@ -7,7 +7,7 @@ import pytest
 from contracts.codec import Headers, Position
 from contracts.errors import NoRoute, Undecodable
 from contracts.settings import RouteSettings
-from streams.job import Job, make_job
+from streams.job import Job, make_job, restart_deadline
 from streams.steps.route import Router
 
 CE: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"e1"), ("ce_source", b"s"), ("ce_type", b"t")]
@@ -57,3 +57,17 @@ def test_an_event_without_a_route_keeps_its_fault_for_the_dead_letter() -> None:
 
     assert isinstance(made.fault, NoRoute)
     assert (made.route, made.route_name) == (None, "none")
+
+
+def test_a_replayed_event_gets_the_whole_deadline_from_now_on() -> None:
+    made = job()
+    restart_deadline(made)
+
+    assert 59 < (made.deadline_at - datetime.now(UTC)).total_seconds() <= 60
+
+
+def test_a_replayed_event_still_expires_when_its_sender_said() -> None:
+    made = job([*CE, ("ce_expirytime", b"2023-11-14T22:13:30Z")])
+    restart_deadline(made)
+
+    assert made.deadline_at == datetime(2023, 11, 14, 22, 13, 30, tzinfo=UTC)

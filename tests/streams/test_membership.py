@@ -1,7 +1,8 @@
 """The engine and the group: books, claims, commits, hand-over."""
 
 import asyncio
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import pytest
@@ -33,6 +34,7 @@ class FakeShell:
         self.refusals = 0
         self.is_member = True
         self.faults: list[Exception] = []
+        self.positions: dict[TP, tuple[int | None, int]] = {}
 
     def is_valid(self, _generation: int) -> bool:
         return self.is_member
@@ -56,6 +58,12 @@ class FakeShell:
     def high_watermark(self, _tp: TP) -> int | None:
         return 10
 
+    async def ends(self, tps: frozenset[TP]) -> dict[TP, int]:
+        return dict.fromkeys(tps, 10)
+
+    def read_to(self) -> dict[TP, tuple[int | None, int]]:
+        return self.positions
+
 
 class FakeTail:
     """What lies on the result topic."""
@@ -63,10 +71,21 @@ class FakeTail:
     def __init__(self, log: list[object]) -> None:
         self.log = log
         self.answered: dict[tuple[int, int], ResultRef] = {}
+        self.now: dict[TP, dict[str, int]] = {}
+        self.gate: threading.Event | None = None
+        self.fault: Exception | None = None
 
     def read(self, wanted: Mapping[TP, tuple[int, dict[str, int] | None]]) -> dict[TP, Tail]:
         self.log.append(("tail", dict(wanted)))
         return {tp: Tail(dict(self.answered), {RESULTS: 20}, {RESULTS: 30}) for tp in wanted}
+
+    def ends(self, tps: Iterable[TP]) -> dict[TP, dict[str, int]]:
+        self.log.append(("ends", tuple(tps)))
+        if self.fault:
+            raise self.fault
+        if self.gate:
+            self.gate.wait(5)
+        return self.now
 
 
 class Bench:
@@ -78,7 +97,14 @@ class Bench:
         self.crashes: list[BaseException] = []
         self.shell = FakeShell(self.log)
         self.tail = FakeTail(self.log)
-        self.engine = Engine(self._work, Limits(8, 100, 100, 10**6, 100), ("standard",), self.crashes.append)
+        self.replayed: list[int] = []
+        self.engine = Engine(
+            self._work,
+            Limits(8, 100, 100, 10**6, 100),
+            ("standard",),
+            self.crashes.append,
+            replayed=lambda item: self.replayed.append(item.position.offset),
+        )
         self.blocked: asyncio.Event | None = None
         settings = WorkerSettings(drain_timeout_s=0.2, rebalance_timeout_s=5)
         self.membership = Membership(self.engine, cast("TailReader", self.tail), settings, self.crashes.append)
@@ -143,7 +169,97 @@ async def test_a_commit_without_a_mark_is_an_operators_reset_and_nothing_is_skip
     await bench.submit(0)
     await bench.idle()
 
-    assert bench.log[:2] == [("tail", {TP0: (0, None)}), ("commit", {TP0: (0, "penstock1 results=30")})]
+    assert bench.log[:2] == [
+        ("tail", {TP0: (0, None)}), ("commit", {TP0: (0, "penstock1 !replay=10 results=30")}),
+    ]  # fmt: skip
+
+
+async def test_a_replay_is_told_up_to_the_end_of_the_partition_at_the_reset(bench: Bench) -> None:
+    bench.shell.offsets[TP0] = (8, "")
+    bench.assign()
+    for offset in range(8, 12):
+        await bench.submit(offset)
+    await bench.idle()
+
+    assert bench.replayed == [8, 9]
+
+
+async def test_a_replay_goes_on_after_a_crash_in_the_middle_and_ends_with_its_last_event(bench: Bench) -> None:
+    bench.shell.offsets[TP0] = (8, "penstock1 !replay=10 results=17")
+    bench.assign()
+    await bench.submit(8)
+    await bench.idle()
+    await bench.membership.commit()
+
+    assert (bench.replayed, bench.shell.offsets[TP0]) == ([8], (9, "penstock1 !replay=10 results=39"))
+
+    await bench.submit(9)
+    await bench.submit(10)
+    await bench.idle()
+    await bench.membership.commit()
+
+    assert (bench.replayed, bench.shell.offsets[TP0]) == ([8, 9], (11, "penstock1 results=41"))
+
+
+async def test_the_first_start_of_a_group_is_no_replay(bench: Bench) -> None:
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+
+    assert bench.replayed == []
+
+
+async def test_offsets_without_a_record_are_committed_once_the_last_record_before_them_is_taken(bench: Bench) -> None:
+    bench.shell.positions[TP0] = (4, 9)
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+    await bench.membership.commit()
+
+    assert bench.shell.offsets[TP0][0] == 4
+
+    await bench.submit(4)
+    await bench.idle()
+    await bench.membership.commit()
+
+    assert bench.shell.offsets[TP0][0] == 9
+
+
+async def test_the_mark_of_an_idle_partition_follows_what_others_write(bench: Bench) -> None:
+    bench.tail.now = {TP0: {RESULTS: 77}}
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
+    await bench.membership.follow()
+    await bench.membership.commit()
+
+    assert bench.shell.offsets[TP0] == (3, "penstock1 results=77")
+
+
+async def test_the_mark_does_not_follow_when_an_event_was_taken_while_the_ends_were_asked_for(bench: Bench) -> None:
+    """Its result may lie below the end that was read after it."""
+    bench.tail.now = {TP0: {RESULTS: 77}}
+    bench.tail.gate = threading.Event()
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
+    following = asyncio.ensure_future(bench.membership.follow())
+    await eventually_async(lambda: ("ends", (TP0,)) in bench.log)
+    await bench.submit(3)
+    await bench.idle()
+    bench.tail.gate.set()
+    await following
+    await bench.membership.commit()
+
+    assert bench.shell.offsets[TP0] == (4, "penstock1 results=34")
+
+
+async def test_ends_that_cannot_be_read_leave_the_marks_alone(bench: Bench) -> None:
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
+    bench.tail.fault = LogUnavailable("away")
+    await bench.membership.follow()
+    await bench.membership.commit()
+
+    assert bench.shell.offsets[TP0] == (3, "penstock1 results=30")
 
 
 async def test_books_that_cannot_be_read_are_waited_for(bench: Bench) -> None:

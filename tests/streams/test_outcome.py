@@ -44,8 +44,15 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
-def decided(error: PenstockError, attempts: int = 1, left_s: float = 300, gate_reason: str | None = None) -> Decision:
-    return decide(error, attempts=attempts, left_s=left_s, policy=POLICY, gate_reason=gate_reason)
+def decided(
+    error: PenstockError,
+    failures: int = 1,
+    left_s: float = 300,
+    gate_reason: str | None = None,
+    policy: Policy = POLICY,
+    age_s: float = 0,
+) -> Decision:
+    return decide(error, failures=failures, age_s=age_s, left_s=left_s, policy=policy, gate_reason=gate_reason)
 
 
 def test_every_kind_of_error_has_a_decision() -> None:
@@ -77,12 +84,12 @@ def test_after_the_deadline_everything_expires(kind: type[PenstockError]) -> Non
 
 @pytest.mark.parametrize("kind", [kind for kind, wanted in DECISIONS.items() if wanted == RETRY])
 def test_the_last_attempt_ends_as_exhausted(kind: type[PenstockError]) -> None:
-    assert decided(kind("failed"), attempts=3) == Bury("attempts_exhausted", "exhausted")
+    assert decided(kind("failed"), failures=3) == Bury("attempts_exhausted", "exhausted")
 
 
 @pytest.mark.parametrize("kind", [kind for kind, wanted in DECISIONS.items() if wanted == RETRY])
 def test_behind_a_closed_gate_a_transient_failure_holds_even_on_the_last_attempt(kind: type[PenstockError]) -> None:
-    assert decided(kind("failed"), attempts=99, gate_reason="provider_unavailable") == Hold("provider_unavailable")
+    assert decided(kind("failed"), failures=99, gate_reason="provider_unavailable") == Hold("provider_unavailable")
 
 
 def test_poison_is_buried_behind_a_closed_gate_too() -> None:
@@ -90,7 +97,7 @@ def test_poison_is_buried_behind_a_closed_gate_too() -> None:
 
 
 def test_a_configuration_fault_holds_whatever_the_attempts() -> None:
-    assert decided(errors.AccessDenied("403"), attempts=99) == Hold("access_denied")
+    assert decided(errors.AccessDenied("403"), failures=99) == Hold("access_denied")
 
 
 def test_a_wait_is_drawn_inside_the_policy() -> None:
@@ -109,6 +116,47 @@ def test_a_wait_that_the_provider_asks_for_is_kept() -> None:
 
 def test_a_wait_that_ends_behind_the_deadline_is_not_begun() -> None:
     assert decided(errors.Throttled("429", retry_after_s=60), left_s=59) == Expire()
+
+
+def left_after(error: PenstockError, policy: Policy) -> int:
+    """Return after how many failures an event is buried."""
+    return next(n for n in range(1, 1000) if isinstance(decided(error, failures=n, policy=policy), Bury))
+
+
+def test_each_class_of_failures_has_its_own_attempts() -> None:
+    policy = Policy.model_validate(
+        {"max_attempts": 4, "throttled": {"max_attempts": 50}, "timeout": {"max_attempts": 2}}
+    )
+
+    assert left_after(errors.Throttled("429"), policy) == 50
+    assert left_after(errors.ProviderTimeout("slow"), policy) == 2
+    assert left_after(errors.ProviderUnavailable("503"), policy) == 4
+    assert left_after(errors.ProviderUnavailable("reset", possibly_billed=True), policy) == 2
+
+
+@pytest.mark.parametrize(("configured", "expected"), [(10, 3), (2, 2)])
+def test_what_may_have_been_billed_is_tried_three_times_at_most_unless_asked_for(
+    configured: int, expected: int
+) -> None:
+    assert left_after(errors.ProviderTimeout("slow"), Policy(max_attempts=configured)) == expected
+
+
+def test_a_class_may_wait_longer_than_others() -> None:
+    policy = Policy.model_validate({"base_s": 1, "throttled": {"base_s": 1000, "max_s": 200}})
+    waits = [
+        decision.wait_s
+        for _ in range(100)
+        if isinstance(decision := decided(errors.Throttled(""), policy=policy), Retry)
+    ]
+
+    assert 10 < max(waits) <= 200
+
+
+def test_no_retry_begins_behind_the_greatest_age() -> None:
+    policy = Policy(max_age_s=60)
+
+    assert decided(errors.Throttled("429"), policy=policy, age_s=60) == Bury("attempts_exhausted", "exhausted")
+    assert isinstance(decided(errors.Throttled("429"), policy=policy, age_s=50), Retry)
 
 
 def test_labels_of_ends() -> None:

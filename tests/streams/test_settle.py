@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from contracts.codec import Headers, Position, dead_letter, decode_json, parse_time
+from contracts.codec import Headers, Position, dead_letter, decode_json, parse_time, redrive_headers, redrive_of
 from contracts.errors import InvalidRequest, LogUnavailable
-from contracts.payloads import InferenceAnswer, InferenceResult, Provenance
-from contracts.settings import RouteSettings
+from contracts.payloads import FailureNote, InferenceAnswer, InferenceResult, Provenance, Redrive
+from contracts.settings import ProducerSettings, RouteSettings
 from contracts.topics import Topics
 from producers.memory import MemoryProducer
 from streams.engine.tenure import Tenure, TenureLostError
@@ -99,7 +99,7 @@ async def test_what_is_not_confirmed_is_told(ending: object) -> None:
 async def test_a_duration_counts_from_acceptance() -> None:
     bench = Bench()
     await bench.result()
-    result = decode_json(bench.producer.records[0].value, InferenceResult)
+    result = decode_json(bench.producer.records[0].value or b"", InferenceResult)
     completed_at = parse_time(result.completed_at)
 
     assert completed_at is not None
@@ -112,3 +112,49 @@ async def test_a_dead_letter_says_where_the_original_lies() -> None:
     letter = dead_letter(bench.producer.records[0].headers)
 
     assert (letter.topic, letter.partition, letter.offset, letter.message) == (AT.topic, 1, 7, "400")
+
+
+async def test_a_dead_letter_is_the_original_byte_for_byte_also_where_it_is_null() -> None:
+    bench = Bench()
+    headers: list[tuple[str, bytes | None]] = [*CE, ("x", b"\xff"), ("x", None), ("x", b"")]
+    bench.job = make_job(AT, None, None, headers, Router((ROUTE,)))
+    await bench.bury()
+    record = bench.producer.records[0]
+
+    assert (record.key, record.value, record.headers[:-1]) == (None, None, headers)
+
+
+async def test_a_dead_letter_knows_trace_timestamp_and_earlier_redrives() -> None:
+    bench = Bench()
+    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    redrive = Redrive(partition=0, offset=3, timestamp_ms=4, count=2, at="2026-11-24T08:00:00.000Z")
+    headers = redrive_headers([*CE, ("ce_traceparent", trace)], redrive)
+    bench.job = make_job(AT, b"k", b"{}", headers, Router((ROUTE,)))
+    await bench.bury()
+    letter = dead_letter(bench.producer.records[0].headers)
+
+    assert (letter.traceparent, letter.timestamp_ms, letter.redrives) == (trace.decode(), AT.timestamp_ms, 2)
+    assert letter.app_id == "app"
+
+
+@pytest.mark.parametrize("ending", [Bench.result, Bench.bury, Bench.expire])
+async def test_the_outcome_of_a_redriven_event_says_so(ending: object) -> None:
+    bench = Bench()
+    redrive = Redrive(partition=0, offset=3, timestamp_ms=4, count=1, at="2026-11-24T08:00:00.000Z")
+    bench.job = make_job(AT, b"k", b"{}", redrive_headers(CE, redrive), Router((ROUTE,)))
+    await ending(bench)  # type: ignore[operator]
+
+    assert redrive_of(bench.producer.records[-1].headers) == redrive
+
+
+async def test_where_a_dead_letter_would_be_too_large_the_first_and_the_last_error_stay() -> None:
+    bench = Bench()
+    bench.producer = MemoryProducer(ProducerSettings(max_buffer_bytes=65_536, max_record_bytes=2_500))
+    bench.settler = Settler(bench.producer, TOPICS, "app")
+    bench.job.failures += [
+        FailureNote(attempt=n, reason="throttled", message=f"{n}" * 500, at="2026-11-24T08:00:00.000Z")
+        for n in range(1, 6)
+    ]
+    await bench.bury()
+
+    assert [note.attempt for note in dead_letter(bench.producer.records[0].headers).failures] == [1, 5]

@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import faust
@@ -14,11 +15,13 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.app.base import App
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
+from mode.threads import ServiceThread
 
 from contracts.errors import ConfigError, LogUnavailable
 from streams import shell as shell_module
 from streams.engine.item import TP
 from streams.shell import LEASE_SHARE_OF_SESSION, TESTED_VERSIONS, Shell, check_versions
+from tests.support import eventually_async
 
 TP0 = TP("events", 0)
 
@@ -57,6 +60,10 @@ def test_thread_call_thread() -> None:
     assert list(inspect.signature(driver.AIOKafkaConsumerThread.call_thread).parameters) == [
         "self", "fun", "args", "kwargs",
     ]  # fmt: skip
+
+
+def test_thread_loop() -> None:
+    assert "self.thread_loop = thread_loop or" in source_of(ServiceThread.__init__)
 
 
 def test_thread_tp_last_committed_at() -> None:
@@ -149,10 +156,19 @@ class Client:
             raise self.error
         return dict.fromkeys(tps, 12)
 
+    async def end_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        if self.error:
+            raise self.error
+        return dict.fromkeys(tps, 99)
+
+    async def position(self, tp: TopicPartition) -> int:
+        assert tp in self.tps, "Partition is not assigned"
+        return 50
+
     def assignment(self) -> set[TopicPartition]:
         return self.tps
 
-    def highwater(self, tp: TopicPartition) -> int:
+    def last_stable_offset(self, tp: TopicPartition) -> int:
         assert tp in self.tps, "Partition is not assigned"
         return 99
 
@@ -318,3 +334,60 @@ async def test_giving_up_partitions_is_led_to_the_listener_and_forgets_what_faus
     await asyncio.wait_for(consumer.wait_empty(), 1)
 
     assert (listener.told, consumer._unacked_messages) == (["hand over"], set())  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def thread_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Run a loop in a thread of its own, as Faust's consumer has one."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    asyncio.run_coroutine_threadsafe(_rest(), loop).result(5)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(5)
+    loop.close()
+
+
+async def _rest() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def with_thread_loop(loop: asyncio.AbstractEventLoop) -> tuple[Shell, Client]:
+    shell, _, client = make_shell()
+    shell._thread.thread_loop = loop
+    return shell, client
+
+
+async def test_the_consumer_thread_ticks_on_its_own_loop(thread_loop: asyncio.AbstractEventLoop) -> None:
+    ticks: list[int] = []
+    with_thread_loop(thread_loop)[0].tick(lambda: ticks.append(threading.get_ident()))
+    await eventually_async(lambda: ticks)
+
+    assert ticks != [threading.get_ident()]
+
+
+async def test_position_and_end_of_what_is_still_ours_are_read(thread_loop: asyncio.AbstractEventLoop) -> None:
+    shell, _ = with_thread_loop(thread_loop)
+
+    assert await shell.reach(frozenset({TP0, TP("events", 1)}), 5) == {TP0: (50, 99)}
+
+
+async def test_ends_that_cannot_be_read_are_the_logs_fault(thread_loop: asyncio.AbstractEventLoop) -> None:
+    shell, client = with_thread_loop(thread_loop)
+    client.error = RequestTimedOutError()
+
+    with pytest.raises(LogUnavailable, match="the ends of the partitions cannot be read"):
+        await shell.reach(frozenset({TP0}), 5)
+
+
+async def test_a_consumer_thread_that_is_stuck_keeps_nobody_waiting(thread_loop: asyncio.AbstractEventLoop) -> None:
+    shell, _ = with_thread_loop(thread_loop)
+    release = threading.Event()
+    thread_loop.call_soon_threadsafe(release.wait, 10)
+    try:
+        with pytest.raises(LogUnavailable, match="cannot be read: TimeoutError"):
+            await shell.reach(frozenset({TP0}), 0.05)
+    finally:
+        release.set()

@@ -102,7 +102,7 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 @pytest.fixture(autouse=True)
 def virtual_dates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the modules that compare instants with deadlines follow the loop's clock; imported by a folder's conftest."""
-    for module in ("streams.pipeline", "streams.settle", "streams.job"):
+    for module in ("streams.failures", "streams.parking", "streams.settle", "streams.job"):
         monkeypatch.setattr(f"{module}.datetime", VirtualDatetime)
 
 

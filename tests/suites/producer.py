@@ -56,7 +56,7 @@ class ProducerSuite:
         assert isinstance(lab.make(SMALL), Producer)
 
     async def test_bytes_arrive_as_they_were_given(self, lab: ProducerLab, producer: Producer) -> None:
-        headers = [("ce_id", b"1"), ("x", b"\xff\x00"), ("x", b"second")]
+        headers = [("ce_id", b"1"), ("x", b"\xff\x00"), ("x", b"second"), ("x", None), ("y", b"")]
         sent = self.record(lab, key=b"\x00\xff", value=b'{"a": 1}\r\n\xfe', headers=headers)
 
         position = await producer.produce(sent)
@@ -70,6 +70,12 @@ class ProducerSuite:
 
         ((_, found),) = lab.read(producer, 1)
         assert found.value == b""
+
+    async def test_a_null_value_stays_null(self, lab: ProducerLab, producer: Producer) -> None:
+        await producer.produce(self.record(lab, value=None))
+
+        ((_, found),) = lab.read(producer, 1)
+        assert found.value is None
 
     async def test_a_missing_key_stays_missing(self, lab: ProducerLab, producer: Producer) -> None:
         await producer.produce(self.record(lab, key=None))

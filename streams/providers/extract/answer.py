@@ -1,9 +1,10 @@
 """Answers an inference request by extraction: a summary with key facts, or JSON that fits the request's schema."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
+from streams.providers.extract import packed
 from streams.providers.extract.fill import fill
 from streams.providers.extract.reading import read
 from streams.providers.extract.summary import Content
@@ -13,12 +14,18 @@ MODEL_ID = "embedded/extract-v1"
 _BYTES_PER_TOKEN = 4
 
 
-def answer(texts: Iterable[str], schema: dict[str, Any] | None) -> str:
+def answer(texts: Sequence[str], schema: dict[str, Any] | None) -> str:
     """Return the answer to a prompt's user texts: JSON when there is a schema.
+
+    A packed call is answered event by event, each as it would be in a call of its own.
 
     Raises:
         InvalidRequest: the schema cannot be filled from the prompt; the text names the field.
     """
+    pack = packed.of(texts, schema)
+    if pack is not None:
+        outputs = [{"id": one.id, "output": json.loads(answer([one.text], pack.output_schema))} for one in pack.events]
+        return json.dumps({"answers": outputs}, ensure_ascii=False)
     content = Content.of(read(texts))
     if schema is not None:
         return json.dumps(fill(schema, content), ensure_ascii=False)

@@ -1,11 +1,15 @@
 """Turns text into a vector by hashing words and letter triples: offline and deterministic, near only in wording."""
 
 import hashlib
+import json
 import math
 
 from streams.providers.extract.lexicon import stems
 
+MODEL_ID = "embedded/hashed-words-v1"
 DIMENSIONS = 256
+# Far below what tells two texts apart, and half as long in JSON.
+_DIGITS = 7
 _MAX_CHARS = 8 * 1024
 
 
@@ -19,3 +23,8 @@ def embed(text: str, dimensions: int = DIMENSIONS) -> list[float]:
             vector[digest % dimensions] += 1.0 if digest >> 32 & 1 else -1.0
     norm = math.sqrt(sum(value * value for value in vector)) or 1.0
     return [value / norm for value in vector]
+
+
+def as_json(text: str) -> str:
+    """Return the vector of a text as a JSON array."""
+    return json.dumps([round(value, _DIGITS) for value in embed(text)], separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Paid calls outlive the item that started them."""
+"""Paid calls outlive the tenure that started them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -36,10 +36,8 @@ def run(calls: PaidCalls[str], model: Model, position: Position = AT) -> "asynci
     return asyncio.ensure_future(calls.run(position, model, model.ended))
 
 
-async def abandon(calls: PaidCalls[str], task: "asyncio.Task[str]", position: Position = AT) -> None:
-    """Do what the engine does with an item that was cut."""
-    task.cancel()
-    await asyncio.wait([task])
+def let_go(calls: PaidCalls[str], position: Position = AT) -> None:
+    """Do what the engine does with an item in its call when the tenure ends."""
     calls.keep(position)
 
 
@@ -51,12 +49,12 @@ async def test_an_answer_is_returned_and_the_slot_told() -> None:
     assert model.ends == 1
 
 
-async def test_a_call_goes_on_when_its_item_is_cut_and_holds_its_slot() -> None:
+async def test_a_call_goes_on_when_its_item_is_let_go_and_holds_its_slot() -> None:
     calls: PaidCalls[str] = PaidCalls(len)
     model = Model()
-    task = run(calls, model)
+    _task = run(calls, model)
     await settled()
-    await abandon(calls, task)
+    let_go(calls)
 
     assert (AT in calls, model.ends) == (True, 0)
 
@@ -68,9 +66,9 @@ async def test_a_call_goes_on_when_its_item_is_cut_and_holds_its_slot() -> None:
 async def test_the_redelivered_event_takes_the_kept_answer() -> None:
     calls: PaidCalls[str] = PaidCalls(len)
     model = Model()
-    task = run(calls, model)
+    _task = run(calls, model)
     await settled()
-    await abandon(calls, task)
+    let_go(calls)
     await asyncio.sleep(1.1)
 
     assert await run(calls, model) == "answer 1"
@@ -80,9 +78,9 @@ async def test_the_redelivered_event_takes_the_kept_answer() -> None:
 async def test_the_redelivered_event_joins_a_call_still_in_flight() -> None:
     calls: PaidCalls[str] = PaidCalls(len)
     model = Model()
-    task = run(calls, model)
+    _task = run(calls, model)
     await settled()
-    await abandon(calls, task)
+    let_go(calls)
     again = run(calls, model)
     await asyncio.sleep(1.1)
 
@@ -92,9 +90,9 @@ async def test_the_redelivered_event_joins_a_call_still_in_flight() -> None:
 async def test_an_event_at_the_same_offset_of_a_recreated_topic_gets_its_own_call() -> None:
     calls: PaidCalls[str] = PaidCalls(len)
     model = Model()
-    task = run(calls, model)
+    _task = run(calls, model)
     await settled()
-    await abandon(calls, task)
+    let_go(calls)
     await asyncio.sleep(1.1)
 
     assert await run(calls, model, AT._replace(timestamp_ms=2000)) == "answer 2"
@@ -110,11 +108,11 @@ async def test_a_failed_call_is_not_kept() -> None:
     assert (AT in calls, calls.kept, model.ends) == (False, 0, 1)
 
 
-async def test_a_call_that_fails_after_its_item_was_cut_leaves_nothing_behind() -> None:
+async def test_a_call_that_fails_after_its_item_was_let_go_leaves_nothing_behind() -> None:
     calls: PaidCalls[str] = PaidCalls(len)
-    task = run(calls, Model(ProviderUnavailable("down")))
+    _task = run(calls, Model(ProviderUnavailable("down")))
     await settled()
-    await abandon(calls, task)
+    let_go(calls)
     await asyncio.sleep(1.1)
 
     assert (AT in calls, calls.kept) == (False, 0)
@@ -152,14 +150,3 @@ async def test_kept_answers_are_bounded_in_bytes() -> None:
     positions = await _keep_answers(calls, 4, large)
 
     assert [position in calls for position in positions] == [False, False, True, True]
-
-
-async def test_closing_cancels_what_is_in_flight() -> None:
-    calls: PaidCalls[str] = PaidCalls(len)
-    task = run(calls, Model())
-    await settled()
-    await calls.aclose()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert (calls.kept, AT in calls) == (0, False)

@@ -72,10 +72,11 @@ async def test_items_without_a_chain_run_side_by_side() -> None:
     assert bench.started == [0, 1, 2]
 
 
-async def test_the_slot_is_free_at_the_answer_while_the_chain_waits_for_the_ack() -> None:
+@pytest.mark.parametrize("free", [Slot.release, Slot.settle])
+async def test_the_slot_is_free_at_the_answer_while_the_chain_waits_for_the_ack(free: Callable[[Slot], None]) -> None:
     async def work(_item: Item, slot: Slot) -> None:
         await asyncio.sleep(1)
-        slot.release()
+        free(slot)
         await asyncio.sleep(100)
 
     bench = Bench(work)
@@ -261,3 +262,59 @@ async def test_an_item_that_is_cut_before_its_first_step_gives_back_slot_and_cha
     await bench.idle()
 
     assert bench.ended == [1]
+
+
+async def test_a_call_that_is_let_go_holds_its_slot_and_its_chain_to_its_end() -> None:
+    async def work(_item: Item, slot: Slot) -> None:
+        end = slot.lend()
+        await asyncio.sleep(10)
+        end()
+
+    bench = Bench(work, slots=2)
+    bench.add(make_item(0, "a"), make_item(1, "b"))
+    await settled()
+    bench.dispatcher.forget_waiting()
+
+    assert [item.work for item in bench.dispatcher.detach_calls()] == [0, 1]
+    assert (len(bench.dispatcher.running), bench.dispatcher.in_flight) == (0, 2)
+
+    bench.dispatcher.reopen()
+    bench.add(make_item(0, "a"), make_item(2, "c"))
+    await asyncio.sleep(5)
+
+    assert bench.started == [0, 1]
+
+    await asyncio.sleep(6)
+
+    assert bench.started[:2] == [0, 1]
+    assert sorted(bench.started[2:]) == [0, 2]
+
+
+async def test_only_calls_are_let_go() -> None:
+    async def work(item: Item, slot: Slot) -> None:
+        end = slot.lend()
+        if item.work == 0:
+            end()
+        await asyncio.sleep(10)
+
+    bench = Bench(work, slots=4)
+    bench.add(make_item(0), make_item(1))
+    await settled()
+
+    assert [item.work for item in bench.dispatcher.detach_calls()] == [1]
+    assert [item.work for item in bench.dispatcher.running] == [0]
+
+
+async def test_within_a_lane_tenants_share_the_slots() -> None:
+    bench = Bench(a_second)
+    for number in range(20):
+        item = make_item(number)
+        item.tenant = "flood"
+        bench.add(item)
+    for number in range(20, 23):
+        item = make_item(number)
+        item.tenant = "small"
+        bench.add(item)
+    await asyncio.sleep(7.5)
+
+    assert {20, 21, 22} <= set(bench.started)

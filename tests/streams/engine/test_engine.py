@@ -125,6 +125,20 @@ async def test_the_lookahead_counts_keys_so_a_run_of_one_key_does_not_stop_the_i
     await bench.idle()
 
 
+async def test_each_tenant_with_something_ready_brings_its_own_lookahead() -> None:
+    bench = Bench(for_ever, Limits(1, 2, 1000, 10**6, 1000))
+    bench.begin()
+    items = [make_item(number) for number in range(12)]
+    for item in items[2::2]:
+        item.tenant = "other"
+    intake = bench.submit_later(*items)
+    await settled()
+
+    # One runs; two of each tenant wait for a slot.
+    assert len(bench.engine.held) == 5
+    intake.cancel()
+
+
 async def test_an_event_larger_than_the_byte_limit_is_taken_alone() -> None:
     bench = Bench(limits=Limits(4, 1000, 1000, 100, 1000))
     bench.begin()
@@ -453,3 +467,16 @@ def test_every_limit_has_a_reason_in_the_metric() -> None:
     for reason in ("ready_keys", "held_events", "held_bytes", "uncommitted", "handover"):
         PAUSED.labels(reason).set(0)
         assert paused(reason) == 0
+
+
+async def test_work_that_nobody_asked_to_cancel_ends_the_worker_instead_of_the_event() -> None:
+    async def cancelled(_item: Item, _slot: Slot, _tenure: Tenure) -> None:
+        raise asyncio.CancelledError
+
+    bench = Bench(cancelled)
+    bench.begin()
+    await bench.submit(make_item(0))
+    await settled()
+
+    assert [type(error) for error in bench.crashes] == [RuntimeError]
+    assert commit_point(bench) == 0

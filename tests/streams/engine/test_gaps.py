@@ -8,12 +8,12 @@ from contracts.errors import ProviderUnavailable
 from streams.engine.calls import PaidCalls
 from streams.engine.dispatcher import Dispatcher, Slot
 from streams.engine.engine import Limits
-from streams.engine.gate import OUTAGE_FAILURES, Gate
+from streams.engine.gate import OUTAGE_FAILURES, Gate, Pass
 from streams.engine.item import TP, Item, ResultRef
 from streams.engine.ledger import Ledger
 from streams.engine.mark import encode_mark, mark_fits
 from tests.streams.engine.support import RESULTS, TOPIC, TP0, make_item
-from tests.streams.engine.test_calls import AT, Model, abandon, run
+from tests.streams.engine.test_calls import AT, Model, let_go, run
 from tests.streams.engine.test_engine import Bench, for_ever
 from tests.streams.virtual_clock import settled
 
@@ -62,23 +62,26 @@ async def test_a_call_in_flight_is_not_dropped_to_make_room_for_answers() -> Non
     calls: PaidCalls[str] = PaidCalls(len, max_kept=1)
     hanging = asyncio.ensure_future(calls.run(AT, slow, lambda: None))
     await settled()
-    await abandon(calls, hanging)
+    let_go(calls)
     other = AT._replace(offset=2)
-    quick = run(calls, Model(), other)
+    _quick = run(calls, Model(), other)
     await settled()
-    await abandon(calls, quick, other)
+    let_go(calls, other)
     await asyncio.sleep(2)
 
     assert (AT in calls, other in calls) == (True, False)
+    hanging.cancel()
 
 
 async def test_a_cut_that_comes_together_with_the_opening_of_a_gate_is_not_swallowed() -> None:
-    gate = Gate(lambda _reason: None, asyncio.get_running_loop().time)
+    gate = Gate(lambda _reason: None)
     for _ in range(OUTAGE_FAILURES):
-        gate.failed("provider_unavailable", is_fault=False)
-    waiting = asyncio.ensure_future(gate.wait(10))
+        gate.failed("provider_unavailable", gate.ticket() or Pass(-1), is_fault=False)
+    probe = await gate.enter(10)
+    assert probe is not None
+    waiting = asyncio.ensure_future(gate.enter(10))
     await settled()
-    gate.succeeded()
+    gate.succeeded(probe)
     waiting.cancel()
     await asyncio.wait([waiting])
 

@@ -245,3 +245,60 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
 LedgerAgainstModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestLedgerAgainstModel = LedgerAgainstModel.TestCase
+
+
+def test_offsets_without_a_record_are_passed_once_everything_before_them_is_taken() -> None:
+    ledger = Ledger(3)
+    ledger.pass_gap(4, 9)
+
+    assert ledger.commit_point == 3
+
+    for offset in (3, 4):
+        ledger.take(offset, 1000)
+        ledger.finish(offset, ref(offset))
+    ledger.pass_gap(4, 9)
+
+    assert ledger.commit_point == 9
+
+
+def test_a_gap_behind_an_unfinished_offset_is_committed_after_it() -> None:
+    ledger = Ledger(0)
+    ledger.take(0, 1000)
+    ledger.pass_gap(0, 5)
+
+    assert ledger.commit_point == 0
+
+    ledger.finish(0, ref(0))
+
+    assert ledger.commit_point == 5
+
+
+def test_a_partition_that_holds_no_record_at_all_is_passed() -> None:
+    ledger = Ledger(3)
+    ledger.pass_gap(None, 9)
+
+    assert ledger.commit_point == 9
+
+
+def test_a_position_in_front_of_the_books_changes_nothing() -> None:
+    """Faust has seeked back, and the records come again."""
+    ledger = Ledger(3)
+    ledger.pass_gap(None, 1)
+
+    assert ledger.commit_point == 3
+
+
+def test_the_newest_record_that_comes_again_behind_a_gap_is_still_a_repeat() -> None:
+    ledger = Ledger(0)
+    ledger.take(0, 1000)
+    ledger.finish(0, ref(0))
+    ledger.pass_gap(0, 5)
+
+    assert ledger.take(0, 1000) is None
+    assert ledger.commit_point == 5
+
+
+def test_only_what_was_there_at_the_reset_is_a_replay() -> None:
+    ledger = Ledger(0, replay_until=7)
+
+    assert (ledger.is_replay(6), ledger.is_replay(7), Ledger(0).is_replay(0)) == (True, False, False)

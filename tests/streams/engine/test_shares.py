@@ -1,5 +1,6 @@
 """A limit that lanes share leaves room for each of them."""
 
+from contracts.topics import RETRY_LANE
 from streams.engine.shares import SharedLimit
 
 LANES = ("interactive", "standard", "bulk")
@@ -42,3 +43,14 @@ def test_one_event_above_the_whole_limit_is_taken_when_its_lane_holds_nothing() 
     limit.take("standard", 1000)
 
     assert not limit.admits("standard", 1)
+
+
+def test_the_lane_of_waiting_retries_takes_its_part_and_nothing_more() -> None:
+    limit = SharedLimit(80, (*LANES, RETRY_LANE))
+    while limit.admits(RETRY_LANE, 1):
+        limit.take(RETRY_LANE, 1)
+
+    assert limit.held == 10
+    while limit.admits("interactive", 1):
+        limit.take("interactive", 1)
+    assert limit.held == 10 + 50

@@ -13,7 +13,7 @@ from contracts.codec import Headers, Position, Record, decode_json, encode_event
 from contracts.envelope import Event
 from contracts.payloads import InferenceAnswer, InferenceRequest, InferenceResult, OutcomeMarker
 from contracts.settings import FakeProvider, ProducerSettings, Settings, build, parse
-from contracts.topics import Topics
+from contracts.topics import RETRY_LANE, Topics
 from producers.memory import MemoryProducer
 from streams.engine.engine import Engine, Limits
 from streams.engine.item import TP
@@ -38,6 +38,7 @@ def make_settings(*routes: Mapping[str, Any], model: Mapping[str, Any] | None = 
     document = {
         "version": 1,
         "kafka": {"topic_prefix": "t"},
+        "worker": {"app_id": APP_ID},
         "providers": {"p": {"kind": "fake"}},
         "models": {name: {"provider": "p", "model": "fake-1", **(model or {})} for name in ("m", "m2")},
         "routes": [{**ROUTE, **route} for route in routes or ({},)],
@@ -100,19 +101,20 @@ class Bench:
         self.engine = Engine(
             self.pipeline,
             Limits(in_flight, 1000, 1000, 10**8, 10_000),
-            ("standard",),
+            ("standard", RETRY_LANE),
             self.crashes.append,
             self.pipeline.calls.keep,
             self.pipeline.calls.drop,
         )
         self.tenure = Tenure(1)
         self._offsets = itertools.count()
+        self._retry_offsets = itertools.count()
 
     async def start(self) -> "Bench":
         """Open producer and intake."""
         await self.producer.start()
         self.engine.prepare(self.tenure)
-        self.engine.begin(self.tenure, {TP(EVENTS, PARTITION): Ledger(0)})
+        self.engine.begin(self.tenure, {TP(topic, PARTITION): Ledger(0) for topic in (EVENTS, TOPICS.retries)})
         return self
 
     async def put(
@@ -128,6 +130,14 @@ class Bench:
         """Deliver events."""
         for one in events:
             await self.put(one.key, one.data, encode_event(one), timestamp_ms=timestamp_ms)
+
+    async def take_up(self, *records: Record) -> None:
+        """Deliver records of the retry topic."""
+        for record in records:
+            stamp_ms = int(now_at().timestamp() * 1000)
+            position = Position(TOPICS.retries, PARTITION, next(self._retry_offsets), stamp_ms)
+            item = self.pipeline.item(position, record.key, record.value, record.headers, RETRY_LANE)
+            assert await self.engine.submit(item, 1)
 
     async def idle(self, within_s: float = 7200) -> None:
         """Return when every event has ended."""
@@ -157,6 +167,11 @@ class Bench:
         return self.on(TOPICS.dead_letters)
 
     @property
+    def parked(self) -> list[Record]:
+        """Return the records of the retry topic."""
+        return self.on(TOPICS.retries)
+
+    @property
     def committed(self) -> int:
         """Return the commit point."""
         return self.engine.commits()[TP(EVENTS, PARTITION)][0]
@@ -164,19 +179,19 @@ class Bench:
     def result(self) -> InferenceResult:
         """Return the only terminal record, a result."""
         (record,) = self.terminals
-        return decode_json(record.value, InferenceResult)
+        return decode_json(record.value or b"", InferenceResult)
 
     def marker(self) -> OutcomeMarker:
         """Return the only terminal record, a marker."""
         (record,) = self.terminals
-        return decode_json(record.value, OutcomeMarker)
+        return decode_json(record.value or b"", OutcomeMarker)
 
 
 def headers_of(record: Record) -> dict[str, bytes]:
     """Return a record's headers; the last wins."""
-    return dict(record.headers)
+    return {name: raw or b"" for name, raw in record.headers}
 
 
 def ids_of(records: Iterable[Record]) -> list[str]:
     """Return the ids of the events that terminal records are about."""
-    return [json.loads(record.value)["event_id"] for record in records]
+    return [json.loads(record.value or b"")["event_id"] for record in records]

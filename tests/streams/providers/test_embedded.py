@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from contracts.errors import InvalidRequest, ModelNotFound
+from contracts.payloads import InferenceRequest, Message
+from contracts.settings.models import EmbeddedProvider
+from streams.providers.embedded import Embedded
 from tests.streams.providers.labs import EmbeddedLab
 from tests.suites.provider import SCHEMA, ProviderSuite, ask
 
@@ -50,3 +53,26 @@ async def test_hostile_prompts_are_answered_within_a_bound(lab: EmbeddedLab, pro
     answer = await lab.provider.invoke(ask(lab, prompt, output_schema={**SCHEMA, "required": []}, timeout_s=3.0))
 
     assert answer.text
+
+
+def _embedding(text: str, model: str = "embedded/hashed-words-v1") -> InferenceRequest:
+    return InferenceRequest(event_id="e", model=model, messages=(Message("user", text),), task="embedding")
+
+
+async def test_an_embedding_names_the_hashing_model_and_is_the_same_in_a_list() -> None:
+    provider = Embedded(EmbeddedProvider(kind="embedded"))
+    alone = await provider.invoke(_embedding("invoice was paid"))
+    listed = await provider.invoke_many([_embedding("invoice was paid"), _embedding("a cat sleeps")], 5.0)
+    await provider.aclose()
+
+    assert alone.model == "embedded/hashed-words-v1"
+    assert listed.answers[0] == alone
+    assert listed.answers[1] != alone
+    assert listed.usage.input_tokens > alone.usage.input_tokens > 0
+
+
+async def test_the_extractor_is_no_embedding_model() -> None:
+    provider = Embedded(EmbeddedProvider(kind="embedded"))
+    with pytest.raises(ModelNotFound, match="hashed-words"):
+        await provider.invoke(_embedding("x", "embedded/extract-v1"))
+    await provider.aclose()

@@ -1,12 +1,15 @@
 """The scripted provider."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contracts.errors import ConfigError, ProviderUnavailable, Throttled
+from contracts.errors import ConfigError, ContentBlocked, ProviderUnavailable, Throttled
+from contracts.payloads import InferenceAnswer, InferenceRequest, Message, Task
 from contracts.settings.models import FakeProvider
 from streams.providers.fake import Fake
 from tests.streams.providers.labs import FakeLab
@@ -109,3 +112,34 @@ def test_a_file_that_is_no_script_is_a_config_error(tmp_path: Path, text: str) -
 
     with pytest.raises(ConfigError, match="script"):
         Fake(FakeProvider(kind="fake", script_file=script))
+
+
+def _several(*texts: str, task: Task = "completion") -> list[InferenceRequest]:
+    return [
+        InferenceRequest(event_id=f"e{n}", model="m", messages=(Message("user", text),), task=task)
+        for n, text in enumerate(texts)
+    ]
+
+
+async def test_a_list_is_one_call_that_takes_as_long_as_its_slowest_and_counts_each_event() -> None:
+    fake = Fake(FakeProvider(kind="fake", script=({"match": "b", "latency_s": 0.05, "answer": "B"}, {"answer": "A"})))
+    began_at_s = asyncio.get_running_loop().time()
+    found = await fake.invoke_many(_several("a", "b", "b"), 5.0)
+
+    assert [one.text for one in found.answers if isinstance(one, InferenceAnswer)] == ["A", "B", "B"]
+    assert 0.04 < asyncio.get_running_loop().time() - began_at_s < 2
+    assert (list(fake.sizes), dict(fake.calls)) == ([3], {"e0": 1, "e1": 1, "e2": 1})
+
+
+async def test_a_list_fails_with_what_the_script_says_to_one_of_it() -> None:
+    fake = Fake(FakeProvider(kind="fake", script=({"match": "b", "error": "content_blocked"},)))
+
+    with pytest.raises(ContentBlocked, match="e1"):
+        await fake.invoke_many(_several("a", "b"), 5.0)
+
+
+async def test_an_embedding_is_a_vector_and_has_no_output_tokens() -> None:
+    found = await Fake(FakeProvider(kind="fake")).invoke(_several("paid late", task="embedding")[0])
+
+    assert len(json.loads(found.text)) == 256
+    assert (found.finish_reason, found.usage.output_tokens) == ("stop", 0)

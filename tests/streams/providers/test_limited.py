@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from contracts.errors import ProviderTimeout
-from contracts.settings.models import FakeProvider
+from contracts.errors import ConfigError, ProviderTimeout
+from contracts.settings.models import BedrockProvider, FakeProvider
+from streams.providers.bedrock import Bedrock
 from streams.providers.fake import Fake
 from streams.providers.limited import Limited
 from tests.streams.providers.labs import FakeLab
@@ -60,3 +61,31 @@ async def test_a_failed_call_and_a_stream_broken_off_give_their_places_back() ->
     await pieces.aclose()  # type: ignore[attr-defined]
 
     assert (await provider.invoke(ask(LAB, timeout_s=1.0))).text
+
+
+async def test_a_list_of_requests_takes_one_place() -> None:
+    provider, fake = limited(1, latency_s=0.01)
+
+    await asyncio.gather(*(provider.invoke_many([ask(LAB)] * 3, 5.0) for _ in range(2)))
+
+    assert (list(fake.sizes), fake.peak_in_flight) == ([3, 3], 1)
+
+
+async def test_a_list_that_finds_no_place_in_its_time_is_not_billed() -> None:
+    provider, fake = limited(1, hang=True)
+    first = asyncio.create_task(provider.invoke(ask(LAB, timeout_s=5.0)))
+    await asyncio.sleep(0)
+
+    with pytest.raises(ProviderTimeout) as caught:
+        await provider.invoke_many([ask(LAB)] * 2, 0.05)
+
+    assert (caught.value.possibly_billed, list(fake.sizes)) == (False, [1])
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_a_provider_of_single_inputs_says_so() -> None:
+    bedrock = Bedrock(BedrockProvider(kind="bedrock", region="eu-central-1"))
+
+    with pytest.raises(ConfigError, match=r"aws\.bedrock takes one input per call"):
+        await Limited(bedrock, 1).invoke_many([ask(LAB)] * 2, 5.0)

@@ -68,3 +68,11 @@ async def test_a_cancelled_call_is_counted_and_no_longer_in_flight(model: str) -
 
     assert sample("fm_requests_total", model, outcome="cancelled") == 1
     assert REGISTRY.get_sample_value("penstock_fm_inflight", {"provider": "fake"}) == before
+
+
+async def test_a_list_of_requests_is_one_call_with_the_tokens_of_all(model: str) -> None:
+    several = await measured().invoke_many([request(model)] * 3, 5.0)
+
+    assert sample("fm_requests_total", model, outcome="ok") == 1
+    assert sample("fm_request_duration_seconds_sum", model) == 2.0
+    assert sample("fm_tokens_total", model, type="input") == several.usage.input_tokens

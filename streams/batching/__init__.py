@@ -1,0 +1,1 @@
+"""Several events of a route in one model call; see docs/batching.md."""

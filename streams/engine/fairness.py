@@ -1,0 +1,87 @@
+"""Who comes next among items that could run: tenants by weight, and within a tenant the earliest deadline first.
+
+Between tenants: start-time fair queueing, one model call = one unit of service. A tenant that was away gets no credit
+for it, one that had more than its share waits until the others have caught up.
+Source: P. Goyal, H. Vin, H. Cheng, "Start-Time Fair Queueing", SIGCOMM 1996.
+"""
+
+import heapq
+import itertools
+from collections.abc import Iterator, Mapping
+
+from streams.engine.item import Item
+
+_Entry = tuple[float, int, Item]
+# Tenants without anything ready whose last service is remembered at most.
+_MAX_REMEMBERED = 1024
+
+
+class FairQueue:
+    """The ready items of one lane.
+
+    Args:
+        weights: tenant -> share relative to the others; 1 for those not named.
+    """
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        self._weights = weights or {}
+        self._items: dict[str, list[_Entry]] = {}
+        self._starts: list[tuple[float, int, str]] = []
+        self._finishes: dict[str, float] = {}
+        self._virtual = 0.0
+        self._count = 0
+        self._serial = itertools.count()
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def tenants(self) -> int:
+        """Return the number of tenants that have something ready."""
+        return len(self._items)
+
+    def push(self, item: Item) -> None:
+        """Add an item."""
+        entry = (item.deadline, next(self._serial), item)
+        self._count += 1
+        waiting = self._items.get(item.tenant)
+        if waiting is not None:
+            heapq.heappush(waiting, entry)
+            return
+        self._items[item.tenant] = [entry]
+        start = max(self._virtual, self._finishes.pop(item.tenant, 0.0))
+        heapq.heappush(self._starts, (start, next(self._serial), item.tenant))
+
+    def pop(self) -> Item:
+        """Take the item whose turn it is.
+
+        Raises:
+            IndexError: there is none.
+        """
+        start, _, tenant = heapq.heappop(self._starts)
+        waiting = self._items[tenant]
+        item = heapq.heappop(waiting)[2]
+        self._count -= 1
+        self._virtual = start
+        finish = start + 1.0 / self._weights.get(tenant, 1.0)
+        if waiting:
+            heapq.heappush(self._starts, (finish, next(self._serial), tenant))
+        else:
+            del self._items[tenant]
+            self._remember(tenant, finish)
+        return item
+
+    def _remember(self, tenant: str, finish: float) -> None:
+        self._finishes[tenant] = finish
+        if len(self._finishes) > _MAX_REMEMBERED:
+            self._finishes = {name: end for name, end in self._finishes.items() if end > self._virtual}
+            while len(self._finishes) > _MAX_REMEMBERED:
+                del self._finishes[next(iter(self._finishes))]
+
+    def clear(self) -> Iterator[Item]:
+        """Take everything, in no particular order."""
+        entries = [entry for waiting in self._items.values() for entry in waiting]
+        self._items.clear()
+        self._starts.clear()
+        self._count = 0
+        return (entry[2] for entry in entries)

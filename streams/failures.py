@@ -1,0 +1,316 @@
+"""The failure half of the pipeline: gates before a call, and what follows after one that failed.
+
+Reads: nothing. Writes: retries, through the settler. streams/outcome.py decides; this carries it out.
+
+    before a call    the deadline, the route's breaker, the model's gate
+    after a failure  retry: rest outside the in-flight budget, inside the model's retry budget
+                     hold: back to the gate that is closed
+                     bury, expire: Ended, unless the route's breaker is closed
+    a long rest      Parked: the event goes to the retry topic, where the route allows that
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import uniform
+from typing import NamedTuple, assert_never
+
+from contracts.codec import Position, encodable, format_time
+from contracts.errors import PenstockError, Undecodable
+from contracts.logs import logger
+from contracts.metrics import FM_RETRIES, FM_RETRIES_DEFERRED
+from contracts.payloads import FailureNote
+from contracts.settings import RouteSettings
+from streams.engine.breaker import Breaker
+from streams.engine.budget import RetryBudget
+from streams.engine.dispatcher import Slot
+from streams.engine.gate import Gate, Pass
+from streams.engine.item import Item, ResultRef, State
+from streams.engine.tenure import Tenure
+from streams.job import Job
+from streams.outcome import Bury, Decision, Expire, Hold, Retry, decide, failure_class
+
+# The first failure and the newest ones are worth keeping; a long outage makes many.
+_MAX_FAILURES_NOTED = 10
+_BUDGET = "retry_budget"
+# About how often an event looks whether the budget has something for it.
+_BUDGET_POLL_S = 1.0
+
+# Puts an event on the retry topic: not before this instant, for this reason; None when it does not fit a record.
+Park = Callable[[Job, Position, Tenure, datetime, str], Awaitable[ResultRef | None]]
+
+
+class Ended(Exception):
+    """Carries how an event ends out of the attempts."""
+
+    def __init__(self, decision: Bury | Expire, error: PenstockError | None = None) -> None:
+        super().__init__(str(decision))
+        self.decision = decision
+        self.error = error or PenstockError(str(decision))
+
+
+class Parked(Exception):
+    """Carries where an event waits for its next attempt out of the attempts."""
+
+    def __init__(self, ref: ResultRef) -> None:
+        super().__init__(str(ref))
+        self.ref = ref
+
+
+class Passes(NamedTuple):
+    """What a call needs of the gates in front of it."""
+
+    route: Pass
+    model: Pass
+
+
+_NO_PASSES = Passes(Pass(-1), Pass(-1))
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What stands in front of a route's calls; gate and budget are its model's."""
+
+    route: RouteSettings
+    gate: Gate
+    breaker: Breaker
+    budget: RetryBudget
+
+    def passes(self) -> Passes | None:
+        """Return both passes when both gates are open."""
+        route, model = self.breaker.gate.ticket(), self.gate.ticket()
+        return Passes(route, model) if route is not None and model is not None else None
+
+    def is_current(self, passes: Passes) -> bool:
+        """Tell whether both passes are still good."""
+        return self.breaker.gate.is_current(passes.route) and self.gate.is_current(passes.model)
+
+    def leave(self, passes: Passes) -> None:
+        """Give both back after a call, whatever became of it."""
+        self.breaker.gate.left(passes.route)
+        self.gate.left(passes.model)
+
+    @property
+    def reason(self) -> str | None:
+        """Return why the route is paused; None when it is not."""
+        return self.gate.reason or self.breaker.gate.reason
+
+
+class Failures:
+    """See the module.
+
+    Args:
+        is_paid: tells whether an event's answer, or a call for it, is there already.
+        park: puts an event on the retry topic.
+    """
+
+    def __init__(self, is_paid: Callable[[Position], bool], park: Park) -> None:
+        self._is_paid = is_paid
+        self._park = park
+        self._log = logger("worker")
+
+    async def enter(self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure) -> Passes:
+        """Return when a call may be made, with a slot; raise Ended when the deadline passes first, or Parked."""
+        await self._rest_on(job, item, slot)
+        rests_since_s = asyncio.get_running_loop().time()
+        passes: Passes | None
+        while True:
+            # Also before a retry: nothing is started under a stale lease.
+            await tenure.permission()
+            if self._is_paid(item.position):
+                # Paid for already, so it is taken also behind the deadline, and a closed gate does not matter.
+                await slot.acquire()
+                passes = guard.passes() or _NO_PASSES
+                break
+            if left_s(job) <= 0:
+                raise Ended(Expire())
+            passes = guard.passes() or await self._wait(guard, job, item, slot, rests_since_s)
+            if passes is not None:
+                if await self._has_slot(guard, slot, passes):
+                    break
+            elif self._may_park(guard, job) and left_s(job) > guard.route.retry.park_after_s:
+                # It has learned nothing new: as long again, somewhere else.
+                await self._try_park(job, item, slot, tenure, guard.route.retry.park_after_s, guard.reason or "")
+                # No room for it there, so it goes on waiting here.
+                rests_since_s = asyncio.get_running_loop().time()
+        if job.attempts == 0:
+            guard.budget.first_call()
+        enter_state(item, State.CALLING)
+        return passes
+
+    async def _rest_on(self, job: Job, item: Item, slot: Slot) -> None:
+        """Wait for the instant before which a parked event is not to be tried."""
+        if job.not_before is None:
+            return
+        wait_s = (job.not_before - datetime.now(UTC)).total_seconds()
+        job.not_before = None
+        if wait_s > 0 and not self._is_paid(item.position):
+            await self._sleep(item, slot, "parked", min(wait_s, max(0.0, left_s(job))))
+
+    @staticmethod
+    async def _has_slot(guard: Guard, slot: Slot, passes: Passes) -> bool:
+        """Take a slot; False, without the passes, when a gate has closed meanwhile."""
+        try:
+            await slot.acquire()
+        except BaseException:
+            guard.leave(passes)
+            raise
+        if guard.is_current(passes):
+            return True
+        guard.leave(passes)
+        return False
+
+    @staticmethod
+    def _may_park(guard: Guard, job: Job) -> bool:
+        return guard.route.parks and job.origin is None
+
+    @staticmethod
+    def _limit_s(guard: Guard, job: Job, rested_s: float) -> float:
+        limit_s = left_s(job)
+        if Failures._may_park(guard, job) and limit_s > guard.route.retry.park_after_s:
+            limit_s = min(limit_s, guard.route.retry.park_after_s - rested_s)
+        return max(0.0, limit_s)
+
+    @staticmethod
+    async def _wait(guard: Guard, job: Job, item: Item, slot: Slot, since_s: float) -> Passes | None:
+        """Wait at both gates, the route's first: its probe must not keep the model's from other routes."""
+        limit_s = Failures._limit_s(guard, job, asyncio.get_running_loop().time() - since_s)
+        slot.release()
+        enter_state(item, State.RESTING, guard.reason or "")
+        item.until = 0.0
+        end_s = asyncio.get_running_loop().time() + limit_s
+        route = await guard.breaker.gate.enter(limit_s)
+        if route is None:
+            return None
+        model: Pass | None = None
+        try:
+            model = await guard.gate.enter(max(0.0, min(left_s(job), end_s - asyncio.get_running_loop().time())))
+        finally:
+            if model is None:
+                guard.breaker.gate.left(route)
+        return Passes(route, model) if model is not None else None
+
+    async def after(
+        self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure, error: PenstockError, passes: Passes
+    ) -> None:
+        """Return when the next attempt may be made; raise Ended when there is none, or Parked."""
+        self.note(job, error)
+        kind = failure_class(error)
+        failures = job.failed.get(kind, 0) + 1
+        decision = decide(
+            error,
+            failures=failures,
+            age_s=(datetime.now(UTC) - job.accepted_at).total_seconds(),
+            left_s=left_s(job),
+            policy=guard.route.retry,
+            gate_reason=guard.gate.reason,
+        )
+        self._log.info(
+            "inference.attempted",
+            event_id=job.event.id,
+            route=job.route_name,
+            attempt=job.attempts,
+            reason=error.reason,
+            error=str(error),
+            outcome=type(decision).__name__.lower(),
+            wait_s=round(getattr(decision, "wait_s", 0.0), 3),
+        )
+        if not isinstance(decision, Hold):
+            # A held call never had a chance: it does not count against the policy; the gate says when to come back.
+            job.failed[kind] = failures
+        await self._carry_out(decision, guard, job, item, slot, tenure, error, passes)
+
+    async def _carry_out(
+        self,
+        decision: Decision,
+        guard: Guard,
+        job: Job,
+        item: Item,
+        slot: Slot,
+        tenure: Tenure,
+        error: PenstockError,
+        passes: Passes,
+    ) -> None:
+        match decision:
+            case Retry(wait_s, reason):
+                guard.leave(passes)
+                FM_RETRIES.labels(job.route_name, reason).inc()
+                await self._rest(guard, job, item, slot, tenure, wait_s, reason)
+            case Hold():
+                pass
+            case Bury():
+                self.bury(guard, decision, error, passes)
+            case Expire():
+                raise Ended(decision, error) from error
+            case _:
+                assert_never(decision)
+
+    @staticmethod
+    def bury(guard: Guard, decision: Bury, error: PenstockError, passes: Passes) -> None:
+        """Raise Ended; return where the route's breaker keeps the event back, for another attempt behind its gate."""
+        if isinstance(error, Undecodable) or guard.breaker.may_bury(passes.route):
+            raise Ended(decision, error) from error
+
+    async def _rest(
+        self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure, wait_s: float, reason: str
+    ) -> None:
+        """Wait outside the in-flight budget, until the retry budget has something as well."""
+        long_s = guard.route.retry.park_after_s
+        if wait_s > long_s and guard.route.parks:
+            await self._try_park(job, item, slot, tenure, wait_s, reason)
+        await self._sleep(item, slot, reason, wait_s)
+        waited_s = 0.0
+        while not guard.budget.take():
+            if waited_s == 0.0:
+                FM_RETRIES_DEFERRED.labels(job.route_name).inc()
+            elif waited_s > long_s and guard.route.parks:
+                await self._try_park(job, item, slot, tenure, long_s, _BUDGET)
+                waited_s = 0.0
+            if left_s(job) <= 0:
+                return
+            poll_s = min(uniform(0.5, 1.5) * _BUDGET_POLL_S, left_s(job))  # noqa: S311 - spreads, hides nothing
+            await self._sleep(item, slot, _BUDGET, poll_s)
+            waited_s += poll_s
+
+    @staticmethod
+    async def _sleep(item: Item, slot: Slot, reason: str, wait_s: float) -> None:
+        """Rest: only the item's own chain waits with it."""
+        slot.release()
+        enter_state(item, State.RESTING, reason)
+        item.until = asyncio.get_running_loop().time() + wait_s
+        await asyncio.sleep(wait_s)
+
+    async def _try_park(self, job: Job, item: Item, slot: Slot, tenure: Tenure, wait_s: float, reason: str) -> None:
+        """Raise Parked; return when the event is too large for the retry topic."""
+        slot.release()
+        enter_state(item, State.SETTLING)
+        not_before = datetime.fromtimestamp(datetime.now(UTC).timestamp() + min(wait_s, left_s(job)), tz=UTC)
+        ref = await self._park(job, item.position, tenure, not_before, reason)
+        if ref is not None:
+            raise Parked(ref)
+
+    @staticmethod
+    def note(job: Job, error: PenstockError) -> None:
+        """Keep a failure for the dead letter."""
+        if len(job.failures) >= _MAX_FAILURES_NOTED:
+            del job.failures[1]
+        job.failures.append(
+            FailureNote(
+                attempt=job.attempts,
+                reason=error.reason,
+                message=encodable(str(error))[:500],
+                at=format_time(datetime.now(UTC)),
+                possibly_billed=bool(getattr(error, "possibly_billed", False)),
+            )
+        )
+
+
+def left_s(job: Job) -> float:
+    """Return the seconds to an event's deadline."""
+    return (job.deadline_at - datetime.now(UTC)).total_seconds()
+
+
+def enter_state(item: Item, state: State, reason: str = "") -> None:
+    """Note what an item is doing from now on."""
+    item.state, item.reason, item.since = state, reason, asyncio.get_running_loop().time()

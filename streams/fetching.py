@@ -1,0 +1,224 @@
+"""Faust's consumer thread, with three things put right that Faust and aiokafka hard-wire; part of streams/shell.py.
+
+Verified, like that file, against its TESTED_VERSIONS; a test touches every name.
+
+    thread._create_worker_consumer   overridden: Faust reads aborted records of transactional producers, too
+    thread._fetch_records            overridden: notes how far the consumer has read past offsets without a record
+    _coordinator._do_rejoin_group    wrapped: a static member asks first whether a twin has taken its place
+    fetcher.MemoryRecords, .PartitionRecords  replaced: a header name that is not UTF-8 would end the worker for ever
+    fetcher.FetchResult              replaced: a fetch is unpacked in pieces, not at once, for the memory's sake
+"""
+
+import struct
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Protocol
+
+from aiokafka.consumer import fetcher
+from aiokafka.errors import KafkaError
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.legacy_records import LegacyRecordBatch
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+
+from streams.engine.item import TP
+
+# How often positions are noted under load; each empty fetch notes them as well.
+_NOTE_INTERVAL_S = 0.5
+# A fetch counts compressed bytes: 128 KB can hold 20,000 small records, and aiokafka makes objects of all of them.
+_PIECE_RECORDS = 100
+_BATCH_HEAD = struct.Struct(">qi")
+_MAGIC_OFFSET = 16
+_MAGIC_WITH_HEADERS = 2
+
+
+class JoinGuard(Protocol):
+    """Asked on the consumer's thread, before it joins the group under an instance id."""
+
+    async def before_join(self, member_ids: frozenset[str], *, is_unsure: bool) -> None:
+        """Return when the place in the group is free or ours; never when it is not.
+
+        Args:
+            member_ids: the ones the group gave to us so far.
+            is_unsure: a join of ours went unanswered, so an unknown member may be ourselves.
+        """
+        ...
+
+
+class EngineThread(AIOKafkaConsumerThread):
+    """The consumer thread of the engine.
+
+    Attributes:
+        guard: set where the worker is a static member.
+        read_to: per partition, the last record handed out (None = none in this assignment) and where reading goes on.
+    """
+
+    guard: JoinGuard | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.read_to: dict[TP, tuple[int | None, int]] = {}
+        self._newest: dict[Any, int] = {}
+        self._assignment: Any = None
+        self._noted_s = 0.0
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        _mend_fetcher()
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"  # noqa: SLF001
+        return consumer
+
+    async def on_start(self) -> None:
+        """Put the guard before the first join: nothing is subscribed to yet."""
+        await super().on_start()
+        if self.guard is not None and self._consumer is not None:
+            guard_joins(self._consumer._coordinator, self.guard)  # noqa: SLF001
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
+        records = await super()._fetch_records(consumer, *args, **kwargs)
+        self._note(consumer._subscription.subscription, records)  # noqa: SLF001
+        return records
+
+    def _note(self, subscription: Any, records: Any) -> None:
+        """Note positions together with the last record handed out, so that nobody takes what is under way for a gap."""
+        assignment = subscription.assignment if subscription is not None else None
+        if assignment is None:
+            return
+        if assignment is not self._assignment:
+            self._assignment, self._newest = assignment, {}
+        for tp, batch in records.items():
+            self._newest[tp] = batch[-1].offset
+        now_s = time.monotonic()
+        if records and now_s < self._noted_s + _NOTE_INTERVAL_S:
+            return
+        self._noted_s = now_s
+        states = ((tp, assignment.state_value(tp)) for tp in assignment.tps)
+        self.read_to = {
+            TP(tp.topic, tp.partition): (self._newest.get(tp), state.position)
+            for tp, state in states
+            if state is not None and state.has_valid_position
+        }
+
+
+def guard_joins(coordinator: Any, guard: JoinGuard) -> None:
+    """Have a static member look before it joins.
+
+    aiokafka takes being thrown out by a twin for a lost session, and would throw the twin out in turn, for ever.
+    """
+    original: Callable[[Any], Awaitable[bool]] = coordinator._do_rejoin_group  # noqa: SLF001
+    ours: set[str] = set()
+    is_unsure = False
+
+    async def rejoin(subscription: Any) -> bool:
+        nonlocal is_unsure
+        if not coordinator.member_id:
+            await guard.before_join(frozenset(ours), is_unsure=is_unsure)
+            is_unsure = True
+        try:
+            is_joined = await original(subscription)
+        except KafkaError:
+            # FENCED_INSTANCE_ID, which this version of aiokafka has no name for: a twin joined during a rebalance.
+            await guard.before_join(frozenset(ours), is_unsure=is_unsure)
+            raise
+        if coordinator.member_id:
+            ours.add(coordinator.member_id)
+            is_unsure = False
+        return is_joined
+
+    coordinator._do_rejoin_group = rejoin  # noqa: SLF001
+
+
+def _mend_fetcher() -> None:
+    """Put our parsers in place, for the whole process."""
+    fetcher.MemoryRecords = KeptRecords
+    fetcher.PartitionRecords = TolerantPartitionRecords
+    fetcher.FetchResult = PiecewiseFetchResult
+
+
+_MemoryRecords = fetcher.MemoryRecords
+_PartitionRecords = fetcher.PartitionRecords
+_FetchResult = fetcher.FetchResult
+
+
+class PiecewiseFetchResult(_FetchResult):  # type: ignore[misc,valid-type] # aiokafka has no types here
+    """Hands out some records of each partition at a time, so that the others have their turn."""
+
+    def getall(self, max_records: int | None = None) -> list[Any]:
+        """Return the next records of the partition, at most as many as told and as one piece has."""
+        found: list[Any] = super().getall(min(_PIECE_RECORDS, max_records or _PIECE_RECORDS))
+        return found
+
+
+class KeptRecords:
+    """aiokafka's fast parser, and the bytes, for the slow one."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        inner = _MemoryRecords(raw)
+        self.has_next = inner.has_next
+        self.next_batch = inner.next_batch
+        self.size_in_bytes = inner.size_in_bytes
+
+
+class TolerantPartitionRecords(_PartitionRecords):  # type: ignore[misc,valid-type] # aiokafka has no types here
+    """Goes on with the slow parser where the fast one meets a header name that is not UTF-8."""
+
+    _records: Any
+
+    def _unpack_records(self) -> Iterator[Any]:
+        try:
+            yield from super()._unpack_records()
+        except UnicodeDecodeError:
+            # From the batch with that record on: the state of aborted transactions is that of this batch.
+            self._records = _SlowRecords(self._records.raw, self.next_fetch_offset)
+            yield from super()._unpack_records()
+
+
+class _SlowRecords:
+    """The batches that hold or follow an offset."""
+
+    def __init__(self, raw: bytes, offset: int) -> None:
+        self._raw = raw
+        self._offset = offset
+        self._batches = self._parsed()
+        self._next: Any = next(self._batches, None)
+
+    def _parsed(self) -> Iterator[Any]:
+        start, size = 0, len(self._raw)
+        while start + _BATCH_HEAD.size <= size:
+            end = start + _BATCH_HEAD.size + _BATCH_HEAD.unpack_from(self._raw, start)[1]
+            if end > size:
+                return
+            raw, start = self._raw[start:end], end
+            magic = raw[_MAGIC_OFFSET]
+            batch = _SlowBatch(raw) if magic >= _MAGIC_WITH_HEADERS else LegacyRecordBatch(raw, magic)
+            if batch.next_offset > self._offset:
+                yield batch
+
+    def has_next(self) -> bool:
+        return self._next is not None
+
+    def next_batch(self) -> Any:
+        batch, self._next = self._next, next(self._batches, None)
+        return batch
+
+
+class _SlowBatch(_DefaultRecordBatchPy):  # type: ignore[misc] # final for its authors
+    _buffer: bytearray
+
+    def _maybe_uncompress(self) -> None:
+        super()._maybe_uncompress()
+        self._buffer = _Lenient(self._buffer)
+
+
+class _Lenient(bytearray):
+    """Bytes whose text keeps what is not UTF-8 as lone surrogates."""
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return _Lenient(found) if isinstance(index, slice) else found
+
+    def decode(self, encoding: str = "utf-8", _errors: str = "strict") -> str:
+        return super().decode(encoding, "surrogateescape")
+
+
+__all__ = ["EngineThread", "JoinGuard", "guard_joins"]

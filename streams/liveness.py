@@ -1,0 +1,244 @@
+"""Watches the worker from its own event loop: takes the watchdog's snapshots, sets the metrics, fills GET /stuck.
+
+Blocking: a question to a broker and one to the consumer thread every ten seconds, in tasks of their own.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from contracts.errors import LogUnavailable
+from contracts.logs import logger
+from contracts.metrics import EVENTS_IN_STATE, FM_INFLIGHT, LAST_MOVE, OLDEST_IN_STATE, OLDEST_UNFINISHED, WATCHDOG
+from contracts.settings import Settings
+from contracts.stuck import Problem, StuckReport
+from streams import stuck
+from streams.engine.engine import Engine
+from streams.engine.item import TP, Item, State
+from streams.membership import Membership
+from streams.watchdog import CALL_SHARE, CHECKS, KAFKA_SILENCE_S, Snapshot, Watchdog
+
+_EVERY_S = 1.0
+# Two questions in a row without an answer are within KAFKA_SILENCE_S.
+_ASK_EVERY_S = 10.0
+_ASK_LIMIT_S = 5.0
+_CAN_WAIT = {
+    State.CALLING: "calls are in flight",
+    State.RESTING: "events rest until their next attempt",
+    # The producer ends the worker itself when an ack does not come; a restart before that would pay again.
+    State.SETTLING: "outcomes wait for the broker's ack",
+}
+
+
+class Liveness:
+    """See the module.
+
+    Args:
+        settings: the whole configuration.
+        engine, membership: watched; the membership has its shell.
+        probe: asks a broker for anything; raises LogUnavailable.
+        lag_s: how late the loop is.
+        clock: monotonic seconds; safe to ask from any thread.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        membership: Membership,
+        probe: Callable[[float], Awaitable[None]],
+        lag_s: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._engine = engine
+        self._membership = membership
+        self._probe = probe
+        self._lag_s = lag_s
+        self._watchdog = Watchdog(settings.worker, clock)
+        self._log = logger("worker")
+        self._is_wanted = False
+        self._answered_at_s = self._ticked_at_s = self._moved_at_s = self._clock()
+        self._moves = 0
+        self._reach: dict[TP, tuple[int, int]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.problems: tuple[Problem, ...] = ()
+
+    def start(self) -> None:
+        """Expect the worker to become and stay a member of its group."""
+        self._is_wanted = True
+        self._answered_at_s = self._ticked_at_s = self._moved_at_s = self._clock()
+        self._tasks = [asyncio.ensure_future(work()) for work in (self._look_again, self._ask_kafka, self._ask_reach)]
+
+    def stop(self) -> None:
+        """Expect nothing of the group any more: the worker is stopping, with a bound of its own."""
+        self._is_wanted = False
+
+    async def aclose(self) -> None:
+        """End the watching."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _look_again(self) -> None:
+        while True:
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001 - watching must not end what it watches
+                self._log.exception("watchdog.failed")
+            await asyncio.sleep(_EVERY_S)
+
+    async def _ask_kafka(self) -> None:
+        while True:
+            try:
+                await self._probe(_ASK_LIMIT_S)
+                self._answered_at_s = self._clock()
+            except LogUnavailable as error:
+                self._log.debug("kafka.silent", error=str(error))
+            await asyncio.sleep(_ASK_EVERY_S)
+
+    async def _ask_reach(self) -> None:
+        """Find the true ends: a consumer that has stopped fetching does not know that there is more."""
+        while True:
+            await asyncio.sleep(_ASK_EVERY_S)
+            tps = self._membership.tps
+            try:
+                self._reach = await self._membership.shell.reach(tps, _ASK_LIMIT_S) if tps else {}
+            except (LogUnavailable, AttributeError) as error:
+                # AttributeError: Faust has no consumer yet, or none any more.
+                self._log.debug("kafka.silent", error=repr(error))
+
+    def _tick(self) -> None:
+        def ticked() -> None:
+            self._ticked_at_s = self._clock()
+
+        try:
+            self._membership.shell.tick(ticked)
+        except (RuntimeError, AttributeError):
+            # No thread yet, or its loop is closed: what is not there does not tick, and the age says so.
+            if self._engine.tenure.generation < 0:
+                ticked()
+
+    def look(self) -> None:
+        """Take a snapshot and judge it."""
+        self._tick()
+        self._engine.gauge()
+        if self._engine.moves != self._moves:
+            self._moves, self._moved_at_s = self._engine.moves, self._clock()
+            LAST_MOVE.set(time.time())
+        problems = self._watchdog.look(self.snapshot())
+        for known in {one.check for one in problems} - {one.check for one in self.problems}:
+            detail = next(one.detail for one in problems if one.check == known)
+            self._log.error("watchdog.alarmed", reason=known, detail=detail)
+        self.problems = problems
+        failing = {one.check for one in problems}
+        for check in CHECKS:
+            WATCHDOG.labels(check).set(check in failing)
+
+    def snapshot(self) -> Snapshot:
+        """Return what the watchdog looks at."""
+        engine, membership, now_s = self._engine, self._membership, self._clock()
+        held = engine.held
+        counts = self._measure(held)
+        spans = engine.spans()
+        committed = {tp: commit[0] for tp, commit in membership.committed.items() if tp in spans}
+        handing = membership.is_handing_over
+        return Snapshot(
+            is_wanted=self._is_wanted,
+            may_work=engine.tenure.may_work,
+            is_loading=not engine.is_open and not handing,
+            kafka_answers=now_s - self._answered_at_s < KAFKA_SILENCE_S,
+            moves=engine.moves,
+            waiting=len(held) + self._unread(),
+            excuse="partitions are being given up" if handing else self._excuse(counts),
+            overdue=self._overdue(held),
+            committed=tuple(sorted(committed.items())),
+            uncommitted=sum(spans[tp][0] > offset for tp, offset in committed.items()),
+            consumer_age_s=now_s - self._ticked_at_s,
+            loop_lag_s=self._lag_s(),
+        )
+
+    def _unread(self) -> int:
+        """Return the records that the consumer has not read; transaction markers at the end do not count."""
+        mine = self._membership.tps
+        return sum(max(0, end - position) for tp, (position, end) in self._reach.items() if tp in mine)
+
+    @staticmethod
+    def _measure(held: tuple[Item, ...]) -> Counter[State]:
+        now_s = asyncio.get_running_loop().time()
+        counts: Counter[State] = Counter()
+        since: dict[State, float] = {}
+        for item in held:
+            counts[item.state] += 1
+            if item.since < since.get(item.state, now_s):
+                since[item.state] = item.since
+        for state in State:
+            OLDEST_IN_STATE.labels(state.value).set(now_s - since.get(state, now_s))
+            EVENTS_IN_STATE.labels(state.value).set(counts[state])
+        OLDEST_UNFINISHED.set(now_s - held[0].taken_at if held else 0.0)
+        return counts
+
+    @staticmethod
+    def _excuse(counts: Counter[State]) -> str:
+        """Return why nothing needs to start or end."""
+        if paused := stuck.paused_routes():
+            return f"route {paused[0].route} is paused: {paused[0].reason}"
+        for state, words in _CAN_WAIT.items():
+            if counts[state]:
+                return words
+        # Calls of partitions that were given up hold their slots until they end.
+        calls = sum(sample.value for metric in FM_INFLIGHT.collect() for sample in metric.samples)
+        return _CAN_WAIT[State.CALLING] if calls else ""
+
+    def _overdue(self, held: tuple[Item, ...]) -> str:
+        loop_s, now = asyncio.get_running_loop().time(), datetime.now(UTC)
+        grace_s = self._settings.worker.watchdog.overdue_grace_s
+        for item in held:
+            job = item.work
+            if job.route is None or item.state not in {State.CALLING, State.RESTING}:
+                continue
+            in_state_s = loop_s - item.since
+            if item.state is State.CALLING:
+                is_late = in_state_s > CALL_SHARE * job.route.attempt_timeout_s + grace_s
+            else:
+                is_late = min(in_state_s, (now - job.deadline_at).total_seconds()) > grace_s
+            if is_late:
+                place = f"{item.position.topic}/{item.position.partition}/{item.position.offset}"
+                return f"event {job.event.id[:100]} ({place}) has been {item.state.value} for {in_state_s:.0f} s"
+        return ""
+
+    def report(self) -> StuckReport:
+        """Return everything that explains a standstill."""
+        engine, worker, now_s = self._engine, self._settings.worker, self._clock()
+        tenure = engine.tenure
+        counts = Counter(item.state.value for item in engine.held)
+        lease = "none" if tenure.is_over else "valid" if tenure.may_work else "stale"
+        return StuckReport(
+            app_id=worker.app_id,
+            instance_id=worker.instance_id,
+            state=self._state(),  # type: ignore[arg-type]
+            generation=tenure.generation,
+            lease=lease,  # type: ignore[arg-type]
+            kafka_answers=now_s - self._answered_at_s < KAFKA_SILENCE_S,
+            max_in_flight=worker.max_in_flight,
+            idle_s=round(now_s - self._moved_at_s, 3),
+            events=dict(counts),
+            paused=stuck.paused_intake(),
+            paused_routes=stuck.paused_routes(),
+            problems=self.problems,
+            partitions=stuck.partitions(
+                engine, self._membership.committed, self._reach, asyncio.get_running_loop().time()
+            ),
+        )
+
+    def _state(self) -> str:
+        if not self._is_wanted:
+            return "stopping"
+        if not self._membership.is_member:
+            return "starting"
+        if self._membership.is_handing_over or self._engine.tenure.is_over:
+            return "rebalancing"
+        return "working" if self._engine.is_open else "loading"

@@ -1,0 +1,124 @@
+"""The OpenAI operations that take several inputs per call: completions of prompts, and embeddings; pure functions.
+
+Answers are matched to inputs by `index`, never by their order: servers may sort them by when they were done.
+Source: OpenAI API reference, "Embeddings" and "Completions (legacy)" (checked 2026-11); vLLM and llama.cpp serve both.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from contracts.errors import ContentBlocked, ProviderUnavailable
+from contracts.payloads import FinishReason, InferenceAnswer, InferenceRequest, Usage
+from streams.providers.base import Several
+
+PATHS = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+def body_of(requests: Sequence[InferenceRequest]) -> dict[str, Any]:
+    """Return the body for one or more requests of the same model and limits; a single input is not put into a list."""
+    first = requests[0]
+    inputs = [_text_of(request) for request in requests]
+    asked = inputs if len(inputs) > 1 else inputs[0]
+    if first.task == "embedding":
+        return {"model": first.model, "input": asked, "encoding_format": "float"}
+    body: dict[str, Any] = {"model": first.model, "prompt": asked, "max_tokens": first.max_tokens}
+    if first.temperature is not None:
+        body["temperature"] = first.temperature
+    if first.stop:
+        body["stop"] = list(first.stop)
+    return body
+
+
+def _text_of(request: InferenceRequest) -> str:
+    """Return all that a model without roles is to read."""
+    return "\n\n".join(text for text in (request.system, *(turn.content for turn in request.messages)) if text)
+
+
+def several(body: Any, requests: Sequence[InferenceRequest]) -> Several:
+    """Return the answers to several requests, each matched by its index.
+
+    Raises:
+        ProviderUnavailable: the body is not what the operation answers.
+    """
+    is_vector = requests[0].task == "embedding"
+    found = body.get("data" if is_vector else "choices") if isinstance(body, dict) else None
+    if not isinstance(found, list):
+        message = f"the answer for {requests[0].model} is not of {PATHS[requests[0].task]}; is base_url right?"
+        raise ProviderUnavailable(message, possibly_billed=True)
+    usage = _usage(body.get("usage"))
+    by_index: dict[int, dict[str, Any]] = {}
+    for one in found:
+        index = one.get("index") if isinstance(one, dict) else None
+        if type(index) is not int or not 0 <= index < len(requests) or index in by_index:
+            # A stranger among them, or two for one input: then none of them is sure.
+            return Several((None,) * len(requests), usage)
+        by_index[index] = one
+    read = _vector if is_vector else _choice
+    answers = (
+        read(by_index[index], body, request) if index in by_index else None for index, request in enumerate(requests)
+    )
+    return Several(tuple(answers), usage)
+
+
+def single(body: Any, request: InferenceRequest) -> InferenceAnswer:
+    """Return the answer to one request.
+
+    Raises:
+        ContentBlocked: the server withheld it.
+        ProviderUnavailable: it is not there.
+    """
+    answered = several(body, [request])
+    answer = answered.answers[0]
+    if answer is None:
+        message = f"the answer for {request.model} has not exactly one entry of index 0"
+        raise ProviderUnavailable(message, possibly_billed=True)
+    if not isinstance(answer, InferenceAnswer):
+        raise answer
+    return InferenceAnswer(
+        text=answer.text,
+        model=answer.model,
+        finish_reason=answer.finish_reason,
+        usage=answered.usage,
+        response_id=answer.response_id,
+    )
+
+
+def _choice(
+    choice: dict[str, Any], body: dict[str, Any], request: InferenceRequest
+) -> InferenceAnswer | ContentBlocked | None:
+    text, reason = choice.get("text"), str(choice.get("finish_reason"))
+    if reason == "content_filter":
+        return ContentBlocked(f"{request.model} refused to answer event {request.event_id}: content_filter")
+    if not isinstance(text, str):
+        return None
+    return _answer(text, body, request, _FINISH.get(reason, "other"))
+
+
+def _vector(entry: dict[str, Any], body: dict[str, Any], request: InferenceRequest) -> InferenceAnswer | None:
+    vector = entry.get("embedding")
+    if not isinstance(vector, list) or not vector:
+        return None
+    if not all(isinstance(value, float | int) and math.isfinite(value) for value in vector):
+        return None
+    return _answer(json.dumps(vector, separators=(",", ":")), body, request, "stop")
+
+
+def _answer(text: str, body: dict[str, Any], request: InferenceRequest, finish: FinishReason) -> InferenceAnswer:
+    return InferenceAnswer(
+        text=text,
+        model=str(body.get("model") or request.model),
+        finish_reason=finish,
+        response_id=str(body.get("id") or ""),
+    )
+
+
+def _usage(usage: Any) -> Usage:
+    usage = usage if isinstance(usage, dict) else {}
+    return Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -1,0 +1,1 @@
+"""HTTP posts to model servers: one protocol, two clients, one choice between them."""

@@ -1,0 +1,190 @@
+"""Carries posts with aiohttp: proxies, odd servers; good up to some 256 calls in flight.
+
+See: ADR 0010.
+"""
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from streams.providers.transport.base import (
+    BrokenOff,
+    ConnectFailed,
+    Headers,
+    Limits,
+    Response,
+    TimedOut,
+    TransportError,
+    Unusable,
+)
+from streams.providers.transport.request import check, trust
+
+_LONG_BYTES = 2**19
+
+
+class General:
+    """The transport of aiohttp.
+
+    Args:
+        base_url: http or https; paths are appended to it.
+        headers: sent with every call.
+        max_connections: further calls wait.
+        connect_timeout_s: limit of name resolution, TCP and TLS handshake.
+        ca_file: certificates to trust in place of the system's.
+        proxy: URL of an HTTP proxy for all calls; the environment's are never used.
+    """
+
+    name = "aiohttp"
+
+    def __init__(
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        max_connections: int,
+        connect_timeout_s: float = 3.0,
+        limits: Limits | None = None,
+        ca_file: Path | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        check(headers)
+        self._base_url = base_url.rstrip("/")
+        self._host = urlsplit(base_url).netloc.rpartition("@")[2]
+        self._headers = {"Accept-Encoding": "identity"} | dict(headers)
+        self._max_connections = max_connections
+        self._connect_timeout_s = connect_timeout_s
+        self._limits = limits or Limits()
+        self._ca_file = ca_file
+        self._proxy = proxy
+        self._session: aiohttp.ClientSession | None = None
+        self._calls: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Create the connection pool.
+
+        Raises:
+            ConfigError: ca_file has no certificates.
+        """
+        if self._session is not None:
+            return
+        is_tls = self._base_url.startswith("https:")
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=self._max_connections, ssl=trust(self._ca_file) if is_tls else True, keepalive_timeout=4.0
+            ),
+            headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            max_line_size=self._limits.head_bytes,
+            max_field_size=self._limits.head_bytes,
+            trace_configs=[_sent_tracer()],
+        )
+
+    async def aclose(self) -> None:
+        """Cancel the calls in flight and close every connection."""
+        session, self._session = self._session, None
+        for call in list(self._calls):
+            call.cancel()
+        if session is not None:
+            await session.close()
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Response:
+        """Post and return the whole answer."""
+        async with self.open(path, body, headers, timeout_s) as reply:
+            pieces = [piece async for piece in reply.pieces()]
+            return Response(reply.status, reply.headers, b"".join(pieces))
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> AsyncIterator["Streamed"]:
+        """Post, and yield the answer as soon as its head is there."""
+        if self._session is None:
+            message = "the transport is not started, or closed"
+            raise ConnectFailed(message)
+        check(headers)
+        call, sent = asyncio.current_task(), _Sent()
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(self._connect_timeout_s, timeout_s))
+        if call is not None:
+            self._calls.add(call)
+        try:
+            async with self._session.post(
+                self._base_url + path,
+                # aiohttp warns about long bytes, and sends a file in pieces.
+                data=body if len(body) < _LONG_BYTES else io.BytesIO(body),
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                proxy=self._proxy,
+                trace_request_ctx=sent,
+            ) as response:
+                yield Streamed(response, self._limits)
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._translate_error(error, sent) from error
+        finally:
+            if call is not None:
+                self._calls.discard(call)
+
+    def _translate_error(self, error: Exception, sent: "_Sent") -> TransportError:
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            return ConnectFailed(f"no connection to {self._host}: {error}")
+        if isinstance(error, TimeoutError):
+            return TimedOut(f"{self._host} did not answer in time", possibly_billed=sent.is_sent)
+        if isinstance(error, aiohttp.InvalidURL):
+            return ConnectFailed(f"base_url cannot be used: {error}")
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            return ConnectFailed(f"the proxy refused: {error.status}")
+        if isinstance(error, aiohttp.ClientResponseError):
+            return Unusable(f"the server's answer is no HTTP/1.1: {str(error)[:200]}")
+        said = str(error) or type(error).__name__
+        return BrokenOff(f"the server closed the connection: {said[:200]}", possibly_billed=True)
+
+
+class Streamed:
+    """The body of an answer as it comes."""
+
+    def __init__(self, response: aiohttp.ClientResponse, limits: Limits) -> None:
+        self.status = response.status
+        self.headers = Headers((name.lower(), value) for name, value in response.headers.items())
+        self._response = response
+        self._limits = limits
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes."""
+        coding = self.headers.get("content-encoding", "identity")
+        if coding.lower() != "identity":
+            message = f"the server compressed its answer ({coding[:20]}), which was not asked for"
+            raise Unusable(message)
+        is_success = 200 <= self.status < 300  # noqa: PLR2004 - the class of the status
+        left = self._limits.body_bytes if is_success else self._limits.refusal_bytes
+        async for piece in self._response.content.iter_any():
+            if len(piece) > left and is_success:
+                message = f"the server's answer is longer than {self._limits.body_bytes} bytes"
+                raise Unusable(message)
+            yield piece[:left]
+            left -= len(piece)
+            if left < 0:
+                return
+
+
+class _Sent:
+    """Whether the head of a request has been written; from then on a call may be billed."""
+
+    is_sent = False
+
+
+def _sent_tracer() -> aiohttp.TraceConfig:
+    tracer = aiohttp.TraceConfig()
+
+    async def sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.is_sent = True
+
+    tracer.on_request_headers_sent.append(sent)
+    return tracer

@@ -1,0 +1,285 @@
+"""Carries posts over keep-alive connections of our own: no task, no timer, no callback per call.
+
+A call costs one future and one write; one timer watches the deadlines of all calls and the age of idle connections.
+See: ADR 0010.
+"""
+
+import asyncio
+import contextlib
+import math
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import cast
+
+from streams.providers.transport.base import BrokenOff, ConnectFailed, Limits, Response, TimedOut
+from streams.providers.transport.connection import Connection, Stream
+from streams.providers.transport.request import Address, Heads, trust
+
+# Deadlines nearer together than this are looked at together.
+_GRAIN_S = 0.01
+# Below the shortest keep-alive that common model servers have (uvicorn, Node: 5 s): a connection that the server closes
+# while we write to it is a call that may have been billed.
+_IDLE_S = 4.0
+
+
+class Lean:
+    """The transport for plain JSON and SSE posts, without proxies.
+
+    Args:
+        base_url: http or https; paths are appended to it.
+        headers: sent with every call.
+        max_connections: further calls wait, first come first served.
+        connect_timeout_s: limit of name resolution, TCP and TLS handshake.
+        ca_file: certificates to trust in place of the system's.
+    """
+
+    name = "lean"
+
+    def __init__(
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        max_connections: int,
+        connect_timeout_s: float = 3.0,
+        limits: Limits | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
+        self._address = Address(base_url)
+        self._heads = Heads(self._address, headers)
+        self._max_connections = max_connections
+        self._connect_timeout_s = connect_timeout_s
+        self._limits = limits or Limits()
+        self._ca_file = ca_file
+        self._tls: ssl.SSLContext | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connections = 0
+        self._busy: set[Connection] = set()
+        self._idle: deque[Connection] = deque()
+        # Futures in the order of arrival; each gets a connection, or None: leave to open one.
+        self._queue: dict[asyncio.Future[Connection | None], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+
+    async def start(self) -> None:
+        """Load trusted certificates.
+
+        Raises:
+            ConfigError: ca_file has none.
+        """
+        if self._address.is_tls:
+            self._tls = trust(self._ca_file)
+        self._loop = asyncio.get_running_loop()
+
+    async def aclose(self) -> None:
+        """Cancel the calls in flight and close every connection."""
+        self._loop = None
+        for connection in [*self._busy, *self._idle]:
+            connection.cancel()
+        for waiting in list(self._queue):
+            waiting.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._timer_at = None, math.inf
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Response:
+        """Post and return the whole answer."""
+        _, answer = await self._call(path, body, headers, timeout_s, is_streamed=False)
+        return cast("Response", answer)
+
+    @contextlib.asynccontextmanager
+    async def open(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> AsyncIterator[Stream]:
+        """Post, and yield the answer as soon as its head is there."""
+        connection, answer = await self._call(path, body, headers, timeout_s, is_streamed=True)
+        stream = cast("Stream", answer)
+        try:
+            yield stream
+        finally:
+            # Once the answer is whole the connection may already serve somebody else.
+            if not stream.is_over:
+                connection.abort()
+
+    async def _call(
+        self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float, *, is_streamed: bool
+    ) -> tuple[Connection, Response | Stream]:
+        loop = self._running()
+        # Joined once: one write, one packet for what is small.
+        request = self._heads.render(path, headers, len(body)) + body
+        deadline_at = loop.time() + timeout_s
+        connection = self._take_idle() or await self._acquire(deadline_at)
+        try:
+            return connection, await self._ask(connection, request, deadline_at, is_streamed=is_streamed)
+        except BrokenOff as error:
+            if error.possibly_billed or not connection.is_reused:
+                raise
+        # The server had gone before it had the request: one more try, on a connection of its own.
+        connection = await self._acquire(deadline_at, is_fresh=True)
+        return connection, await self._ask(connection, request, deadline_at, is_streamed=is_streamed)
+
+    async def _ask(
+        self, connection: Connection, request: bytes, deadline_at: float, *, is_streamed: bool
+    ) -> Response | Stream:
+        loop = self._loop
+        if loop is None:
+            connection.abort()
+            self._running()
+            raise AssertionError
+        waiter: asyncio.Future[Response | Stream] = loop.create_future()
+        self._busy.add(connection)
+        connection.begin(request, deadline_at, waiter, is_streamed=is_streamed)
+        if deadline_at < self._timer_at:
+            self._watch(deadline_at)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+
+    def freed(self, connection: Connection) -> None:
+        """Hand a connection to who waits longest, or keep it."""
+        self._busy.discard(connection)
+        if self._loop is None:
+            connection.abort()
+            return
+        if not self._hand_over(connection):
+            connection.idle_until = self._loop.time() + _IDLE_S
+            self._idle.append(connection)
+            self._watch(connection.idle_until)
+
+    def lost(self, connection: Connection) -> None:
+        """Give the place of a connection to who waits longest."""
+        self._busy.discard(connection)
+        with contextlib.suppress(ValueError):
+            self._idle.remove(connection)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Pass on the place of a connection that is no more."""
+        if not self._hand_over(None):
+            self._connections -= 1
+
+    def _hand_over(self, connection: Connection | None) -> bool:
+        for waiting in list(self._queue):
+            del self._queue[waiting]
+            if not waiting.done():
+                waiting.set_result(connection)
+                return True
+        return False
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            message = "the transport is not started, or closed"
+            raise ConnectFailed(message)
+        return self._loop
+
+    def _take_idle(self) -> Connection | None:
+        """Return the connection used last: the others may age and be closed."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable():
+                return connection
+            connection.abort()
+        return None
+
+    async def _acquire(self, deadline_at: float, *, is_fresh: bool = False) -> Connection:
+        """Open a connection, or wait for one; a fresh one takes the place of any other."""
+        while self._connections >= self._max_connections:
+            connection = self._idle.popleft() if is_fresh and self._idle else await self._wait(deadline_at)
+            if connection is not None and not is_fresh and connection.is_usable():
+                return connection
+            if connection is None or connection.give_place():
+                return await self._open(deadline_at)
+        self._connections += 1
+        return await self._open(deadline_at)
+
+    async def _wait(self, deadline_at: float) -> Connection | None:
+        """Return a connection, or None with leave to open one."""
+        waiting: asyncio.Future[Connection | None] = self._running().create_future()
+        self._queue[waiting] = deadline_at
+        self._watch(deadline_at)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            self._queue.pop(waiting, None)
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                connection = waiting.result()
+                if connection is None:
+                    self._leave()
+                else:
+                    self.freed(connection)
+            raise
+
+    async def _open(self, deadline_at: float) -> Connection:
+        """Connect; the place is already counted."""
+        connection: Connection | None = None
+        try:
+            connection = await self._connect(deadline_at)
+        finally:
+            if connection is None:
+                self._leave()
+        return connection
+
+    async def _connect(self, deadline_at: float) -> Connection:
+        loop, address = self._running(), self._address
+        limit_at = loop.time() + self._connect_timeout_s
+        made, has_connected = Connection(self, self._limits), False
+        try:
+            async with asyncio.timeout_at(min(limit_at, deadline_at)):
+                await loop.create_connection(
+                    lambda: made,
+                    address.host,
+                    address.port,
+                    ssl=self._tls,
+                    server_hostname=address.host if self._tls else None,
+                )
+            has_connected = True
+        except (OSError, UnicodeError) as error:
+            is_late = loop.time() >= deadline_at
+            raise _refusal(error, address.netloc, self._connect_timeout_s, is_late=is_late) from error
+        finally:
+            if not has_connected:
+                made.abort()
+        if made.is_lost:
+            message = f"no connection to {address.netloc}: it was closed at once"
+            raise ConnectFailed(message)
+        made.is_counted = True
+        return made
+
+    def _watch(self, at: float) -> None:
+        if at >= self._timer_at or self._loop is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._sweep)
+
+    def _sweep(self) -> None:
+        """End what is over its time, and look again when the next is due."""
+        self._timer, self._timer_at = None, math.inf
+        if self._loop is None:
+            return
+        now = self._loop.time()
+        for connection in [busy for busy in self._busy if busy.deadline_at <= now]:
+            connection.expire(f"{self._address.netloc} did not answer in time")
+        for waiting in [waiting for waiting, at in self._queue.items() if at <= now]:
+            del self._queue[waiting]
+            if not waiting.done():
+                waiting.set_exception(TimedOut("no free connection in time", possibly_billed=False))
+        while self._idle and self._idle[0].idle_until <= now:
+            self._idle.popleft().abort()
+        due = [busy.deadline_at for busy in self._busy]
+        due.extend(self._queue.values())
+        if self._idle:
+            due.append(self._idle[0].idle_until)
+        if due:
+            self._watch(max(min(due), now + _GRAIN_S))
+
+
+def _refusal(error: Exception, netloc: str, limit_s: float, *, is_late: bool) -> ConnectFailed | TimedOut:
+    """Return what to raise when connecting failed with an error."""
+    if isinstance(error, TimeoutError) and is_late:
+        return TimedOut(f"no connection to {netloc} before the call's time was over", possibly_billed=False)
+    if isinstance(error, TimeoutError):
+        return ConnectFailed(f"no connection to {netloc} within {limit_s:g} s")
+    return ConnectFailed(f"no connection to {netloc}: {error}")

@@ -1,0 +1,75 @@
+"""The breaker of a route: a fault of the route pauses it, poison among good events does not."""
+
+import asyncio
+
+from streams.engine.breaker import REASON, Breaker
+from streams.engine.gate import Gate, Pass
+from streams.engine.window import SlidingCounts
+
+
+def make_breaker(ratio: float | None = 0.5, min_events: int = 20) -> Breaker:
+    gate = Gate(lambda _reason: None)
+    return Breaker(gate, SlidingCounts(60, asyncio.get_running_loop().time), ratio, min_events)
+
+
+def ticket(breaker: Breaker) -> Pass:
+    found = breaker.gate.ticket()
+    assert found is not None
+    return found
+
+
+def feed(breaker: Breaker, ends: str) -> str:
+    """Let events end: `.` answered, `x` a dead letter; return what was buried, `x`, or kept back, `h`."""
+    buried = ""
+    before = ticket(breaker)
+    for end in ends:
+        if end == ".":
+            breaker.answered(before)
+        else:
+            buried += "x" if breaker.may_bury(before) else "h"
+    return buried
+
+
+async def test_a_route_whose_every_event_fails_is_paused_and_keeps_the_rest_back() -> None:
+    breaker = make_breaker()
+
+    assert feed(breaker, "x" * 30) == "x" * 19 + "h" * 11
+    assert breaker.gate.reason == REASON
+
+
+async def test_one_poison_event_in_five_pauses_nothing() -> None:
+    breaker = make_breaker()
+
+    assert feed(breaker, "....x" * 100) == "x" * 100
+    assert breaker.gate.reason is None
+
+
+async def test_it_judges_only_what_is_in_the_window() -> None:
+    breaker = make_breaker()
+    feed(breaker, "." * 1000)
+    await asyncio.sleep(61)
+
+    assert feed(breaker, "x" * 20) == "x" * 19 + "h"
+
+
+async def test_a_probe_that_fails_is_buried_and_the_route_stays_paused() -> None:
+    breaker = make_breaker()
+    feed(breaker, "x" * 20)
+    probe = await breaker.gate.enter(10)
+
+    assert probe is not None
+    assert (breaker.may_bury(probe), breaker.gate.reason) == (True, REASON)
+
+
+async def test_a_probe_that_succeeds_opens_the_route_with_a_clean_record() -> None:
+    breaker = make_breaker()
+    feed(breaker, "x" * 20)
+    probe = await breaker.gate.enter(10)
+    assert probe is not None
+    breaker.answered(probe)
+
+    assert (breaker.gate.reason, feed(breaker, "x" * 18)) == (None, "x" * 18)
+
+
+async def test_without_a_limit_everything_is_buried() -> None:
+    assert feed(make_breaker(ratio=None), "x" * 100) == "x" * 100

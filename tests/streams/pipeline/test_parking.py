@@ -1,0 +1,207 @@
+"""Long waits are spent on the retry topic: what is carried over, and that journal and original stay as they are."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from contracts.codec import Record, dead_letter, decode_json, parked_event, source_position
+from contracts.metrics import REGISTRY
+from contracts.payloads import InferenceResult, OutcomeMarker
+from contracts.settings import ProducerSettings
+from streams.engine.item import State
+from tests.streams.pipeline.support import APP_ID, EVENTS, PARTITION, TOPICS, Bench, event, headers_of, make_settings
+from tests.streams.virtual_clock import now_at
+
+UNORDERED: dict[str, Any] = {"order": "none", "deadline_s": 3600}
+SLOW_DOWN: dict[str, Any] = {"times": 1, "error": "throttled", "retry_after_s": 600}
+PRICE = {"price": {"input_usd": 1000.0, "output_usd": 1000.0}}
+
+
+async def parked(script: list[dict[str, Any]] | None = None, route: dict[str, Any] = UNORDERED) -> Bench:
+    bench = await Bench([SLOW_DOWN] if script is None else script, make_settings(route)).start()
+    await bench.put(b"k", b'{"n": 1}', HEADERS)
+    await bench.idle()
+    return bench
+
+
+HEADERS = [
+    ("ce_specversion", b"1.0"), ("ce_id", b"e0"), ("ce_source", b"s"), ("ce_type", b"t"), ("foreign", b"\x00\x01"),
+    ("foreign", b"twice"), ("penstock-retry", b"not ours"), ("content-type", b"application/json"),
+]  # fmt: skip
+
+
+async def taken_up(record: Record, script: list[dict[str, Any]] | None = None, **route: Any) -> Bench:
+    bench = await Bench(script or (), make_settings({**UNORDERED, **route})).start()
+    await bench.take_up(record)
+    await bench.idle()
+    return bench
+
+
+async def test_a_long_wait_of_an_unordered_event_is_parked_with_what_was_tried() -> None:
+    start_ms = now_at().timestamp() * 1000
+    bench = await parked()
+    (record,) = bench.parked
+    owner, note, original = parked_event(record.headers)
+
+    assert (record.partition, record.key, record.value, original) == (PARTITION, b"k", b'{"n": 1}', HEADERS)
+    assert (owner, note.topic, note.partition, note.offset) == (APP_ID, EVENTS, PARTITION, 0)
+    assert (note.attempts, note.failed, note.reason) == (1, {"throttled": 1}, "throttled")
+    assert 600_000 <= note.not_before_ms - start_ms <= 601_000
+    assert [failure.reason for failure in note.failures] == ["throttled"]
+    assert (bench.terminals, bench.committed, bench.crashes) == ([], 1, [])
+
+
+async def test_a_parked_event_stands_for_its_event_in_the_journal() -> None:
+    bench = await parked()
+    found = source_position(bench.parked[0].headers)
+
+    assert found is not None
+    assert (found[0], found[1].topic, found[1].partition, found[1].offset) == (APP_ID, EVENTS, PARTITION, 0)
+
+
+async def test_a_parked_event_is_not_tried_before_its_time_and_keeps_its_attempts() -> None:
+    (record,) = (await parked()).parked
+    begin = now_at()
+    bench = await taken_up(record)
+    result = decode_json(bench.terminals[0].value or b"", InferenceResult)
+
+    assert 600 <= (now_at() - begin).total_seconds() <= 602
+    assert (result.attempts, result.event_id, bench.fake.calls) == (2, "e0", {"e0": 1})
+    assert headers_of(bench.terminals[0])["penstock-source-topic"].decode() == TOPICS.retries
+    assert bench.terminals[0].partition == PARTITION
+
+
+async def test_a_parked_event_rests_without_a_slot() -> None:
+    (record,) = (await parked()).parked
+    bench = await Bench((), make_settings(UNORDERED), in_flight=1).start()
+    await bench.take_up(record)
+    await asyncio.sleep(1)
+    await bench.send(event(1))
+    await asyncio.sleep(1)
+
+    assert [decode_json(one.value or b"", InferenceResult).event_id for one in bench.terminals] == ["e1"]
+    assert [(item.state, item.reason) for item in bench.engine.held] == [(State.RESTING, "parked")]
+
+    await bench.idle()
+
+
+async def test_the_cost_of_earlier_attempts_is_carried_over() -> None:
+    script = [{"times": 1, "answer": "no json"}, {"error": "throttled", "retry_after_s": 600, "times": 1}]
+    schema = {"type": "object"}
+    bench = await Bench(script, make_settings({**UNORDERED, "output_schema": schema}, model=PRICE)).run(event())
+    _, note, _ = parked_event(bench.parked[0].headers)
+
+    assert note.cost_usd is not None
+    assert note.cost_usd > 0
+    assert note.usage.input_tokens > 0
+
+    later = await Bench([{"answer": "{}"}], make_settings({**UNORDERED, "output_schema": schema}, model=PRICE)).start()
+    await later.take_up(bench.parked[0])
+    await later.idle()
+    cost = later.result().cost_usd
+
+    assert cost is not None
+    assert cost > note.cost_usd
+
+
+async def test_the_deadline_still_counts_from_the_acceptance() -> None:
+    (record,) = (await parked()).parked
+    await asyncio.sleep(3590)
+    bench = await taken_up(record, [{"error": "throttled", "retry_after_s": 6}])
+    marker = decode_json(bench.terminals[0].value or b"", OutcomeMarker)
+
+    assert (marker.status, marker.event_id) == ("expired", "e0")
+    assert bench.letters == []
+
+
+async def test_attempts_before_and_after_parking_count_together() -> None:
+    (record,) = (await parked(route={**UNORDERED, "retry": {"max_attempts": 2}})).parked
+    bench = await taken_up(record, [{"error": "throttled"}], retry={"max_attempts": 2})
+    letter = dead_letter(bench.letters[0].headers)
+
+    assert (letter.reason, letter.attempts, len(letter.failures)) == ("attempts_exhausted", 2, 2)
+
+
+async def test_the_dead_letter_of_a_parked_event_is_the_original_and_names_its_place() -> None:
+    first = await parked()
+    bench = await taken_up(first.parked[0], [{"error": "invalid_request"}])
+    (letter,) = bench.letters
+    why = dead_letter(letter.headers)
+
+    assert (letter.key, letter.value, list(letter.headers[:-1])) == (b"k", b'{"n": 1}', HEADERS)
+    assert (why.topic, why.partition, why.offset) == (EVENTS, PARTITION, 0)
+
+
+async def test_an_event_parked_again_answers_the_record_it_was_parked_in_before() -> None:
+    (record,) = (await parked()).parked
+    bench = await taken_up(record, [SLOW_DOWN])
+    (again,) = bench.parked
+    found = source_position(again.headers)
+    _, note, original = parked_event(again.headers)
+
+    assert found is not None
+    assert (found[1].topic, found[1].offset) == (TOPICS.retries, 0)
+    assert (note.topic, note.offset, note.attempts, original) == (EVENTS, 0, 2, HEADERS)
+
+
+@pytest.mark.parametrize("order", ["key", "partition"])
+async def test_an_ordered_event_waits_in_its_place_by_default(order: str) -> None:
+    bench = await parked(route={"order": order, "deadline_s": 3600})
+
+    assert (bench.parked, len(bench.terminals)) == ([], 1)
+
+
+async def test_an_ordered_event_is_parked_where_the_route_says_so() -> None:
+    bench = await parked(route={"deadline_s": 3600, "retry": {"long_waits": "topic"}})
+
+    assert len(bench.parked) == 1
+
+
+async def test_a_short_wait_is_not_parked() -> None:
+    bench = await parked([{"times": 1, "error": "throttled", "retry_after_s": 20}])
+
+    assert (bench.parked, len(bench.terminals)) == ([], 1)
+
+
+async def test_events_behind_a_closed_gate_make_room_on_the_topic_and_wait_there_once() -> None:
+    bench = await parked([{"error": "access_denied"}], {**UNORDERED, "retry": {"park_after_s": 5}})
+    (record,) = bench.parked
+
+    assert parked_event(record.headers)[1].reason == "access_denied"
+
+    later = await Bench([{"times": 20, "error": "access_denied"}], make_settings(UNORDERED)).start()
+    await later.take_up(record)
+    await later.idle()
+
+    assert (later.parked, len(later.terminals)) == ([], 1)
+
+
+async def test_an_event_too_large_for_the_retry_topic_waits_in_its_place() -> None:
+    bench = await Bench([SLOW_DOWN], make_settings(UNORDERED), limits=ProducerSettings(max_record_bytes=1400)).run(
+        event(data=b"x" * 1000)
+    )
+
+    assert (bench.parked, len(bench.terminals), bench.crashes) == ([], 1, [])
+
+
+async def test_what_another_application_parked_is_left_to_it() -> None:
+    (record,) = (await parked()).parked
+    headers = [(name, b"other" if name == "penstock-source-app" else raw) for name, raw in record.headers]
+    bench = await taken_up(record._replace(headers=headers))
+
+    assert (bench.producer.records, bench.fake.calls, bench.crashes) == ([], {}, [])
+
+
+async def test_a_record_that_no_worker_wrote_is_buried() -> None:
+    bench = await taken_up(Record(TOPICS.retries, b"k", b"v", HEADERS, PARTITION))
+
+    assert (dead_letter(bench.letters[0].headers).reason, bench.fake.calls, bench.crashes) == ("undecodable", {}, [])
+
+
+async def test_parking_is_counted() -> None:
+    labels = {"route": "r", "reason": "throttled"}
+    before = REGISTRY.get_sample_value("penstock_events_parked_total", labels) or 0
+    await parked()
+
+    assert REGISTRY.get_sample_value("penstock_events_parked_total", labels) == before + 1

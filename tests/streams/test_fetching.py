@@ -1,0 +1,241 @@
+"""The consumer thread: what it notes, whom it lets join, and records that aiokafka's fast parser stumbles over."""
+
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer import fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import KafkaError
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from faust.transport.drivers import aiokafka as driver
+
+from streams import fetching
+from streams.engine.item import TP
+from streams.fetching import (
+    EngineThread,
+    KeptRecords,
+    PiecewiseFetchResult,
+    TolerantPartitionRecords,
+    guard_joins,
+)
+
+AT = TopicPartition("events", 0)
+BROKEN = b"\xffname"
+
+
+# --- the names
+
+
+def test_thread_create_worker_consumer() -> None:
+    assert "isolation_level=isolation_level" in inspect.getsource(driver.AIOKafkaConsumerThread._create_worker_consumer)
+    assert "isolation_level=self._isolation_level" in inspect.getsource(AIOKafkaConsumer.start)
+
+
+def test_thread_fetch_records() -> None:
+    assert "self._fetch_records" in inspect.getsource(driver.AIOKafkaConsumerThread.getmany)
+
+
+def test_coordinator_do_rejoin_group() -> None:
+    assert list(inspect.signature(GroupCoordinator._do_rejoin_group).parameters) == ["self", "subscription"]
+    assert "await self._do_rejoin_group(subscription)" in inspect.getsource(GroupCoordinator.ensure_active_group)
+    assert "self.member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID" in inspect.getsource(GroupCoordinator.reset_generation)
+
+
+def test_a_static_member_leaves_no_group() -> None:
+    assert "self._group_instance_id is None" in inspect.getsource(GroupCoordinator._maybe_leave_group)
+
+
+def test_fetcher_looks_its_parsers_up_by_name() -> None:
+    source = inspect.getsource(fetcher.Fetcher._proc_fetch_request)
+
+    assert "MemoryRecords(part_data[-1])" in source
+    assert "PartitionRecords(\n" in source
+
+
+# --- notes
+
+
+class Assignment:
+    """Stands for aiokafka's, with one partition."""
+
+    def __init__(self, position: int) -> None:
+        self.tps = {AT}
+        self.active = True
+        self.state: Any = SimpleNamespace(position=position, has_valid_position=True)
+
+    def state_value(self, _tp: TopicPartition) -> Any:
+        return self.state
+
+
+class State:
+    """Stands for aiokafka's state of a partition."""
+
+    def __init__(self) -> None:
+        self.position, self.paused = 0, False
+
+    def consumed_to(self, position: int) -> None:
+        self.position = position
+
+
+def make_thread() -> EngineThread:
+    thread = EngineThread.__new__(EngineThread)
+    thread.read_to, thread._newest, thread._assignment, thread._noted_s = {}, {}, None, 0.0
+    return thread
+
+
+def record(offset: int) -> Any:
+    return SimpleNamespace(offset=offset)
+
+
+def test_the_last_record_and_the_position_are_noted_together() -> None:
+    thread = make_thread()
+    thread._note(SimpleNamespace(assignment=Assignment(9)), {AT: [record(4), record(6)]})
+
+    assert thread.read_to == {TP("events", 0): (6, 9)}
+
+
+def test_a_fetch_without_records_moves_the_position_only() -> None:
+    thread, assignment = make_thread(), Assignment(7)
+    thread._note(SimpleNamespace(assignment=assignment), {AT: [record(6)]})
+    assignment.state.position = 12
+    thread._note(SimpleNamespace(assignment=assignment), {})
+
+    assert thread.read_to == {TP("events", 0): (6, 12)}
+
+
+def test_another_assignment_starts_without_a_last_record() -> None:
+    thread = make_thread()
+    thread._note(SimpleNamespace(assignment=Assignment(7)), {AT: [record(6)]})
+    thread._note(SimpleNamespace(assignment=Assignment(3)), {})
+
+    assert thread.read_to == {TP("events", 0): (None, 3)}
+
+
+# --- joining
+
+
+class Coordinator:
+    """Stands for aiokafka's: joins, fails, or gets no answer."""
+
+    def __init__(self) -> None:
+        self.member_id = ""
+        self.joins: list[str | Exception] = []
+
+    async def _do_rejoin_group(self, _subscription: object) -> bool:
+        joined = self.joins.pop(0)
+        if isinstance(joined, Exception):
+            raise joined
+        self.member_id = joined
+        return bool(joined)
+
+
+class Guard:
+    """Notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[frozenset[str], bool]] = []
+
+    async def before_join(self, member_ids: frozenset[str], *, is_unsure: bool) -> None:
+        self.asked.append((member_ids, is_unsure))
+
+
+async def test_the_guard_is_asked_before_a_join_without_a_member_id_only() -> None:
+    coordinator, guard = Coordinator(), Guard()
+    guard_joins(coordinator, guard)
+    coordinator.joins = ["m1", "m1"]
+    await coordinator._do_rejoin_group(None)
+    await coordinator._do_rejoin_group(None)
+
+    assert guard.asked == [(frozenset(), False)]
+
+
+async def test_the_guard_knows_our_member_ids_and_a_join_that_went_unanswered() -> None:
+    coordinator, guard = Coordinator(), Guard()
+    guard_joins(coordinator, guard)
+    coordinator.joins = ["m1", "", "m2"]
+    await coordinator._do_rejoin_group(None)
+    coordinator.member_id = ""
+    await coordinator._do_rejoin_group(None)
+    await coordinator._do_rejoin_group(None)
+
+    assert guard.asked[1:] == [(frozenset({"m1"}), False), (frozenset({"m1"}), True)]
+
+
+async def test_the_guard_is_asked_when_the_group_fences_us() -> None:
+    coordinator, guard = Coordinator(), Guard()
+    guard_joins(coordinator, guard)
+    coordinator.member_id = "m1"
+    coordinator.joins = [KafkaError("UnknownError")]
+
+    with pytest.raises(KafkaError):
+        await coordinator._do_rejoin_group(None)
+
+    assert guard.asked == [(frozenset(), False)]
+
+
+# --- header names
+
+
+class BrokenName(str):
+    """A header name that becomes bytes that are not UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, _encoding: str = "utf-8", _errors: str = "strict") -> bytes:
+        return BROKEN
+
+
+def batch(base: int, names: list[str], codec: int = 0) -> bytes:
+    """Return a batch of one record per header name."""
+    builder = _DefaultRecordBatchBuilderPy(2, codec, 0, -1, -1, -1, 100_000)
+    for offset, name in enumerate(names):
+        builder.append(offset, 1000, b"k", b"v", [(name, b"h")])
+    raw = bytearray(builder.build())
+    raw[:8] = base.to_bytes(8, "big")
+    return bytes(raw)
+
+
+def read(raw: bytes, offset: int) -> list[tuple[int, str]]:
+    records = TolerantPartitionRecords(AT, KeptRecords(raw), [], offset, None, None, False, 1)
+    return [(found.offset, found.headers[0][0]) for found in records]
+
+
+@pytest.mark.parametrize("codec", [0, _DefaultRecordBatchBuilderPy.CODEC_LZ4])
+def test_every_record_is_read_once_also_with_a_header_name_that_is_not_utf_8(codec: int) -> None:
+    raw = batch(0, ["a", "b"]) + batch(2, ["c", BrokenName("x"), "d"], codec) + batch(5, ["e", BrokenName("x")])
+
+    assert read(raw, 1) == [
+        (1, "b"), (2, "c"), (3, "\udcffname"), (4, "d"), (5, "e"), (6, "\udcffname"),
+    ]  # fmt: skip
+
+
+def test_a_half_batch_at_the_end_is_left_for_the_next_fetch() -> None:
+    raw = batch(0, [BrokenName("x")]) + batch(1, ["a"])[:-3]
+
+    assert read(raw, 0) == [(0, "\udcffname")]
+
+
+def test_the_parsers_are_in_place_once_a_consumer_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetcher, "MemoryRecords", fetching._MemoryRecords)
+    monkeypatch.setattr(fetcher, "PartitionRecords", fetching._PartitionRecords)
+    monkeypatch.setattr(fetcher, "FetchResult", fetching._FetchResult)
+    fetching._mend_fetcher()
+
+    assert (fetcher.MemoryRecords, fetcher.PartitionRecords) == (KeptRecords, TolerantPartitionRecords)
+    assert fetcher.FetchResult is PiecewiseFetchResult
+
+
+def test_a_fetch_is_handed_out_in_pieces_and_nothing_of_it_is_lost() -> None:
+    assignment = Assignment(0)
+    assignment.state = State()
+    records = TolerantPartitionRecords(AT, KeptRecords(batch(0, ["a"] * 250)), [], 0, None, None, False, 1)
+    result = PiecewiseFetchResult(AT, assignment=assignment, partition_records=records, backoff=0)
+    pieces = []
+    while result.has_more():
+        pieces.append([found.offset for found in result.getall()])
+
+    assert [len(piece) for piece in pieces] == [100, 100, 50]
+    assert ([offset for piece in pieces for offset in piece], assignment.state.position) == (list(range(250)), 250)

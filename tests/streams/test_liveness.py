@@ -1,0 +1,343 @@
+"""What the watchdog is shown of a worker, and what GET /stuck says; engine and pipeline are real, the group is not."""
+
+import asyncio
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from contracts.envelope import Event
+from contracts.errors import LogUnavailable
+from contracts.metrics import EVENTS_IN_STATE, REGISTRY, ROUTE_PAUSED
+from contracts.settings import WatchdogSettings, WorkerSettings
+from contracts.stuck import UnfinishedEvent
+from streams import stuck
+from streams.engine.item import TP, State
+from streams.health import HealthServer
+from streams.liveness import Liveness
+from streams.membership import Membership
+from streams.stuck import shown_key
+from streams.worker import Worker
+from tests.streams.pipeline.support import EVENTS, PARTITION, Bench, event, make_settings
+from tests.support import FakeClock, eventually_async
+
+TP0 = TP(EVENTS, PARTITION)
+WORKER = WorkerSettings(
+    max_in_flight=2, watchdog=WatchdogSettings(progress_timeout_s=60, commit_timeout_s=60, overdue_grace_s=10)
+)
+
+
+class FakeShell:
+    """A consumer thread that ticks unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.ticks = True
+        self.ends: dict[TP, tuple[int, int]] = {}
+
+    def tick(self, ticked: Callable[[], None]) -> None:
+        if self.ticks:
+            ticked()
+
+    async def reach(self, tps: frozenset[TP], _limit_s: float) -> dict[TP, tuple[int, int]]:
+        return {tp: self.ends[tp] for tp in tps}
+
+
+class FakeMembership:
+    """A member of the group."""
+
+    def __init__(self) -> None:
+        self.shell = FakeShell()
+        self.tps = frozenset({TP0})
+        self.committed: dict[TP, tuple[int, str]] = {}
+        self.is_member = True
+        self.is_handing_over = False
+
+
+class Lab:
+    """A worker under watch; time of the watch moves only when told."""
+
+    def __init__(self, *script: dict[str, Any], **route: Any) -> None:
+        self.clock = FakeClock()
+        self.settings = make_settings(route).model_copy(update={"worker": WORKER})
+        self.bench = Bench(script, self.settings, in_flight=2)
+        self.group = FakeMembership()
+        self.lag_s = 0.0
+        self.liveness = Liveness(
+            self.settings,
+            self.bench.engine,
+            cast("Membership", self.group),
+            self._probe,
+            lambda: self.lag_s,
+            self.clock,
+        )
+        self.liveness._is_wanted = True
+        self.kafka_answers = True
+
+    async def _probe(self, _limit_s: float) -> None:
+        if not self.kafka_answers:
+            message = "away"
+            raise LogUnavailable(message)
+
+    def pass_time(self, seconds: int) -> list[str]:
+        """Look every second; return the checks that fail at the end."""
+        for _ in range(seconds):
+            self.clock.advance(1)
+            if self.kafka_answers:
+                self.liveness._answered_at_s = self.clock()
+            self.liveness.look()
+        return [problem.check for problem in self.liveness.problems]
+
+    async def send(self, *events: Event) -> None:
+        """Deliver events that were accepted just now; this folder's clock is the real one."""
+        await self.bench.send(*events, timestamp_ms=int(time.time() * 1000))
+
+    def oldest(self) -> UnfinishedEvent:
+        found = next(one.oldest for one in self.liveness.report().partitions if one.oldest)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[Lab]:
+    made = Lab({"hang": True})
+    await made.bench.start()
+    yield made
+    await _end(made)
+
+
+async def _end(lab: Lab) -> None:
+    await lab.bench.engine.close()
+    ROUTE_PAUSED.clear()
+
+
+async def in_flight(lab: Lab, count: int) -> None:
+    await eventually_async(
+        lambda: sum(item.state is State.CALLING and item.attempts == 1 for item in lab.bench.engine.held) == count
+    )
+
+
+def _finish_uncommitted(lab: Lab) -> None:
+    lab.group.committed = {TP0: (0, "")}
+    ledger = lab.bench.engine._ledgers[TP0]
+    ledger.take(0)
+    ledger.finish(0, None)
+
+
+# --- the snapshot
+
+
+async def test_an_idle_worker_has_no_problem(lab: Lab) -> None:
+    assert lab.pass_time(1000) == []
+
+
+async def test_calls_in_flight_are_a_reason_to_wait(lab: Lab) -> None:
+    await lab.send(event(0))
+    await in_flight(lab, 1)
+
+    assert lab.pass_time(1000) == []
+
+
+async def test_records_that_nobody_reads_are_no_progress(lab: Lab) -> None:
+    """The consumer has stopped fetching, and its own high watermark with it: the broker was asked."""
+    lab.liveness._reach = {TP0: (3, 10)}
+
+    assert lab.pass_time(60) == []
+    assert lab.pass_time(2) == ["progress"]
+
+
+async def test_a_transaction_marker_at_the_end_is_not_an_event_that_waits(lab: Lab) -> None:
+    """The consumer has passed it; the commit point, which knows events only, has not."""
+    lab.liveness._reach = {TP0: (10, 10)}
+
+    assert lab.pass_time(1000) == []
+
+
+async def test_events_of_a_paused_route_may_wait(lab: Lab) -> None:
+    lab.liveness._reach = {TP0: (3, 10)}
+    ROUTE_PAUSED.labels("r", "access_denied").set(1)
+
+    assert lab.pass_time(1000) == []
+
+
+async def test_partitions_that_are_given_up_are_neither_loading_nor_without_progress(lab: Lab) -> None:
+    lab.liveness._reach = {TP0: (3, 10)}
+    lab.group.is_handing_over = True
+    lab.bench.engine._opened.clear()
+
+    assert lab.pass_time(1000) == []
+
+
+async def test_books_that_do_not_open_are_the_journal(lab: Lab) -> None:
+    lab.bench.engine._opened.clear()
+
+    assert lab.pass_time(122) == ["journal"]
+
+
+async def test_a_tenure_that_is_over_is_the_rebalance(lab: Lab) -> None:
+    lab.bench.tenure.end()
+
+    assert lab.pass_time(122) == ["rebalance"]
+
+
+async def test_a_consumer_thread_that_does_not_tick_is_named(lab: Lab) -> None:
+    lab.group.shell.ticks = False
+
+    assert lab.pass_time(32) == ["consumer"]
+
+
+async def test_finished_offsets_that_are_not_committed_are_the_commits(lab: Lab) -> None:
+    _finish_uncommitted(lab)
+
+    assert lab.pass_time(62) == ["commits"]
+    lab.group.committed = {TP0: (1, "")}
+    assert lab.pass_time(1) == []
+
+
+async def test_brokers_that_are_silent_are_told_and_fail_no_probe(lab: Lab) -> None:
+    lab.kafka_answers = False
+
+    assert lab.pass_time(26) == ["kafka"]
+    assert [problem.restart_helps for problem in lab.liveness.problems] == [False]
+
+
+async def test_a_late_loop_is_the_loop(lab: Lab) -> None:
+    lab.lag_s = 6.0
+
+    assert lab.pass_time(1) == ["loop"]
+
+
+async def test_a_call_past_one_and_a_half_of_its_limit_is_overdue(lab: Lab) -> None:
+    await lab.send(event(0))
+    await in_flight(lab, 1)
+    (item,) = lab.bench.engine.held
+    loop_s = asyncio.get_running_loop().time()
+    item.since = loop_s - 90
+    assert lab.pass_time(10) == []
+    item.since = loop_s - 1.5 * 60 - 11
+
+    assert lab.pass_time(6) == ["overdue"]
+    assert lab.liveness.problems[0].detail.startswith(f"event e0 ({EVENTS}/2/0) has been calling for 101 s")
+
+
+@pytest.mark.parametrize(
+    ("act", "check"),
+    [
+        (lambda lab: lab.bench.tenure.end(), "rebalance"),
+        (lambda lab: lab.bench.engine._opened.clear(), "journal"),
+        (lambda lab: setattr(lab.group.shell, "ticks", False), "consumer"),
+        (lambda lab: setattr(lab, "lag_s", 9.0), "loop"),
+        (lambda lab: setattr(lab.liveness, "_reach", {TP0: (3, 10)}), "progress"),
+        (lambda lab: setattr(lab.liveness, "_overdue", lambda _held: "event e0"), "overdue"),
+        (_finish_uncommitted, "commits"),
+    ],
+)
+async def test_the_health_page_fails_by_name_and_the_metric_says_so(
+    lab: Lab, act: Callable[[Lab], None], check: str
+) -> None:
+    worker = Worker(lab.settings)
+    worker._liveness = lab.liveness
+    act(lab)
+    lab.pass_time(130)
+    server = HealthServer("127.0.0.1", 0, worker._problems, list, worker._report)
+    await server.start()
+    try:
+        status, body = await asyncio.to_thread(_get, f"{server.address}/healthz")
+    finally:
+        await server.aclose()
+
+    assert status == 503
+    assert [problem.partition(":")[0] for problem in json.loads(body)["problems"]] == [check]
+    assert REGISTRY.get_sample_value("penstock_watchdog_problem", {"check": check}) == 1
+
+
+def _get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own server
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+# --- the report
+
+
+async def test_the_oldest_unfinished_event_is_named_with_what_it_does(lab: Lab) -> None:
+    await lab.send(event(0))
+    await in_flight(lab, 1)
+    oldest = lab.oldest()
+
+    assert (oldest.offset, oldest.event_id, oldest.key, oldest.route) == (0, "e0", "k", "r")
+    assert (oldest.state, oldest.attempts) == ("calling", 1)
+    assert oldest.deadline_s is not None
+    assert 290 < oldest.deadline_s <= 300
+
+
+async def test_waiting_behind_its_key_is_not_waiting_for_a_slot(lab: Lab) -> None:
+    keys = [{"partitionkey": name} for name in ("a", "a", "b", "c")]
+    await lab.send(*(event(n, extensions=key) for n, key in enumerate(keys)))
+    await in_flight(lab, 2)
+    found = [stuck.event(item, lab.bench.engine, 0.0) for item in lab.bench.engine.held]
+
+    assert [one.state for one in found] == ["calling", "waiting_key", "calling", "waiting_slot"]
+    assert [one.behind_offset for one in found] == [None, 0, None, None]
+
+
+async def test_a_rest_says_why_and_until_when() -> None:
+    lab = Lab({"error": "throttled", "retry_after_s": 100})
+    await lab.bench.start()
+    await lab.send(event(0))
+    await eventually_async(lambda: lab.oldest().state == "resting")
+    oldest = lab.oldest()
+    await _end(lab)
+
+    assert oldest.reason == "throttled"
+    assert oldest.next_try_s is not None
+    assert 90 < oldest.next_try_s < 101
+
+
+async def test_counts_of_each_state_are_a_metric(lab: Lab) -> None:
+    await lab.send(*(event(n, extensions={"partitionkey": str(n)}) for n in range(5)))
+    await in_flight(lab, 2)
+    lab.liveness.look()
+
+    assert EVENTS_IN_STATE.labels("queued")._value.get() == 3
+    assert EVENTS_IN_STATE.labels("calling")._value.get() == 2
+
+
+async def test_the_report_tells_position_end_and_commit(lab: Lab) -> None:
+    lab.liveness._reach = {TP0: (3, 10)}
+    lab.group.committed = {TP0: (0, "mark")}
+    report = lab.liveness.report()
+    partition = next(one for one in report.partitions if (one.topic, one.partition) == TP0)
+
+    assert (partition.position, partition.end, partition.committed, partition.lag) == (3, 10, 0, 10)
+    assert (report.state, report.lease, report.generation) == ("working", "valid", 1)
+
+
+async def test_no_payload_is_in_the_report(lab: Lab) -> None:
+    await lab.send(event(0, data=b'{"secret": "hunter2"}'))
+    await in_flight(lab, 1)
+    assert b"hunter2" not in msgspec.json.encode(lab.liveness.report())
+
+
+async def test_a_worker_that_has_not_begun_says_what_it_waits_for() -> None:
+    worker = Worker(make_settings())
+    worker._waits_for = ["topic t is missing"]
+    report = worker._report()
+
+    assert (report.state, report.waits_for, report.lease) == ("starting", ("topic t is missing",), "none")
+    assert worker._unready() == ["waits: topic t is missing"]
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [(None, None), (b"", ""), (b"k\n\xff", "k\\n\\xff"), (b"x" * 100, "x" * 61 + "...")],
+)
+def test_keys_are_shown_printable_and_short(key: bytes | None, shown: str | None) -> None:
+    assert shown_key(key) == shown

@@ -1,0 +1,145 @@
+"""The watchdog's rules: what must hold for how long, and whether a restart would help."""
+
+from dataclasses import replace
+
+import pytest
+
+from contracts.settings import WatchdogSettings, WorkerSettings
+from streams.watchdog import CHECKS, Snapshot, Watchdog
+from tests.support import FakeClock
+
+WORKER = WorkerSettings(
+    rebalance_timeout_s=90,
+    drain_timeout_s=50,
+    watchdog=WatchdogSettings(
+        rebalance_grace_s=30,
+        journal_timeout_s=120,
+        progress_timeout_s=300,
+        commit_timeout_s=100,
+        consumer_timeout_s=30,
+        loop_lag_s=5,
+    ),
+)
+SOUND = Snapshot()
+
+
+class Watched:
+    """A watchdog that looks every second."""
+
+    def __init__(self) -> None:
+        self._clock = FakeClock()
+        self._watchdog = Watchdog(WORKER, self._clock)
+
+    def look(self, seen: Snapshot, for_s: float = 0.0) -> dict[str, bool]:
+        """Return the failing checks at the end of a time: name -> whether a restart helps."""
+        found = self._watchdog.look(seen)
+        for _ in range(round(for_s)):
+            self._clock.advance(1)
+            found = self._watchdog.look(seen)
+        return {problem.check: problem.restart_helps for problem in found}
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def test_nothing_is_wrong_with_a_sound_worker(watched: Watched) -> None:
+    assert watched.look(SOUND, 10_000) == {}
+
+
+# What is wrong, for how many seconds it may last, what it is called.
+CASES = [
+    (Snapshot(may_work=False), 120, "rebalance"),
+    (Snapshot(is_loading=True), 120, "journal"),
+    (Snapshot(overdue="event e"), 5, "overdue"),
+    (Snapshot(waiting=1), 300, "progress"),
+    (Snapshot(uncommitted=1), 100, "commits"),
+]
+
+
+@pytest.mark.parametrize(("seen", "limit_s", "check"), CASES)
+def test_a_standstill_is_a_fault_at_its_limit_and_not_before(
+    watched: Watched, seen: Snapshot, limit_s: int, check: str
+) -> None:
+    assert watched.look(seen, limit_s - 1) == {}
+    assert watched.look(seen, 1) == {check: True}
+
+
+@pytest.mark.parametrize(("seen", "limit_s", "check"), CASES)
+def test_a_moment_without_the_condition_starts_its_time_anew(
+    watched: Watched, seen: Snapshot, limit_s: int, check: str
+) -> None:
+    watched.look(seen, limit_s)
+    assert watched.look(SOUND) == {}
+    assert watched.look(seen, limit_s - 1) == {}
+    assert watched.look(seen, 1) == {check: True}
+
+
+@pytest.mark.parametrize(
+    ("seen", "check"),
+    [(Snapshot(loop_lag_s=5.1), "loop"), (Snapshot(consumer_age_s=31), "consumer")],
+)
+def test_what_measures_its_own_time_is_a_fault_at_once(watched: Watched, seen: Snapshot, check: str) -> None:
+    assert watched.look(seen) == {check: True}
+    assert watched.look(SOUND) == {}
+
+
+def test_silence_of_the_brokers_is_told_and_no_restart_helps_whatever_stands_still(watched: Watched) -> None:
+    seen = Snapshot(kafka_answers=False, may_work=False, is_loading=True, waiting=5, uncommitted=5)
+
+    assert watched.look(seen, 10_000) == {"kafka": False}
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Snapshot(waiting=5, excuse="route r is paused: provider_unavailable"),
+        Snapshot(waiting=0),
+        Snapshot(waiting=5, is_wanted=False),
+    ],
+)
+def test_events_that_have_a_reason_to_wait_are_no_fault(watched: Watched, seen: Snapshot) -> None:
+    assert watched.look(seen, 10_000) == {}
+
+
+def test_a_limit_shorter_than_the_knowledge_of_the_brokers_silence_waits_for_it() -> None:
+    """The lease ends before it is known that no broker answers; that is not the worker's fault."""
+    watchdog = Watchdog(WORKER.model_copy(update={"rebalance_timeout_s": -30.0}), clock := FakeClock())
+    watchdog.look(Snapshot(may_work=False))
+    clock.advance(29)
+
+    assert watchdog.look(Snapshot(may_work=False)) == ()
+    assert [one.check for one in watchdog.look(Snapshot(may_work=False, kafka_answers=False))] == ["kafka"]
+
+
+def test_one_event_that_starts_or_ends_is_progress(watched: Watched) -> None:
+    watched.look(Snapshot(waiting=9, moves=1), 299)
+    assert watched.look(Snapshot(waiting=9, moves=2), 299) == {}
+    assert watched.look(Snapshot(waiting=9, moves=2), 1) == {"progress": True}
+
+
+def test_one_commit_is_progress_of_the_commits(watched: Watched) -> None:
+    watched.look(Snapshot(uncommitted=1, committed=(1,)), 99)
+
+    assert watched.look(Snapshot(uncommitted=1, committed=(2,)), 99) == {}
+
+
+def test_without_a_place_in_the_group_only_that_is_told(watched: Watched) -> None:
+    seen = Snapshot(may_work=False, is_loading=True, waiting=5, uncommitted=5, overdue="event e")
+
+    assert watched.look(seen, 10_000) == {"rebalance": True}
+
+
+def test_a_worker_that_stops_is_not_expected_in_its_group(watched: Watched) -> None:
+    seen = Snapshot(is_wanted=False, may_work=False, is_loading=True, consumer_age_s=1000)
+
+    assert watched.look(seen, 10_000) == {}
+
+
+def test_every_check_can_fail() -> None:
+    seen = [case[0] for case in CASES] + [
+        replace(SOUND, loop_lag_s=9), replace(SOUND, consumer_age_s=99), replace(SOUND, kafka_answers=False),
+    ]  # fmt: skip
+
+    assert {check for one in seen for check in Watched().look(one, 1000)} == set(CHECKS)
