@@ -19,11 +19,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("gateways.cli.up:up", "Run gateway, worker and (without --kafka) an embedded broker, for play."),
     "send": ("gateways.cli.send:send", "Send signed sample webhooks to a gateway."),
     "tail": ("gateways.cli.tail:tail", "Show results, dead letters or events as they come."),
+    "dlq": ("gateways.cli.dlq:dlq", "List, show, put back and discard dead letters."),
     "gateway": ("gateways.cli.gateway:gateway", "Run the HTTP gateway."),
     "worker": ("gateways.cli.passthrough:worker", "Run a stream worker."),
     "fm-stub": ("gateways.cli.passthrough:fm_stub", "Run a stand-in for Bedrock and OpenAI servers."),
     "broker": ("gateways.cli.broker:broker", "Run the embedded broker (memory only)."),
     "topics": ("gateways.cli.topics:topics", "List, create and verify the Kafka topics."),
+    "why-stuck": ("gateways.cli.why_stuck:why_stuck", "Name what holds back each partition, why, and what to do."),
     "config": ("gateways.cli.config:config", "Check or show the configuration, print its JSON Schema."),
     "doctor": ("gateways.cli.doctor:doctor", "Say what this machine has, what is missing, and how to get it."),
 }

@@ -134,7 +134,7 @@ class TopicReader:
             return None
         error = message.error()
         if error is None:
-            return _read(message)
+            return as_read(message)
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - confluent-kafka names its own codes so
             self._open.discard((message.topic() or "", message.partition() or 0))
         elif not error.retriable() and error.code() not in {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}:  # noqa: SLF001 - same
@@ -143,9 +143,14 @@ class TopicReader:
         return None
 
 
-def _read(message: Message) -> Read:
+def as_read(message: Message) -> Read:
+    """Return a consumed message as our record."""
     kind, timestamp_ms = message.timestamp()
-    headers = message.headers() or []
+    try:
+        headers = message.headers() or []
+    except SystemError:
+        # confluent-kafka 2.16 on a header name that is not UTF-8; the record is none of ours, and is shown as such.
+        headers = [("(headers that cannot be read)", None)]
     return Read(
         topic=message.topic() or "",
         partition=message.partition() or 0,

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from contracts.codec import dead_letter, decode_event, decode_json
+from contracts.codec import dead_letter, decode_event, decode_json, resolution
 from contracts.envelope import EVENT_ID, EVENT_SOURCE, EVENT_TYPE
 from contracts.errors import Undecodable
 from contracts.payloads import RESULT_TYPE, InferenceResult, OutcomeMarker
@@ -59,11 +59,14 @@ def result_line(record: Read) -> str:
 
 
 def dead_letter_line(record: Read) -> str:
-    """Return a dead letter as a line.
+    """Return a dead letter, or what became of one, as a line.
 
     Raises:
         Undecodable: it is none of ours.
     """
+    if resolved := resolution(record.headers):
+        place = f"{resolved.partition}/{resolved.offset}"
+        return f"{clock(record)}  {resolved.event_id}  {resolved.state} (letter {place}, by {resolved.by or '-'})"
     letter = dead_letter(record.headers)
     head = f"{clock(record)}  {attribute(record, 'source')}  {attribute(record, 'type')}  {attribute(record, 'id')}"
     place = f"{letter.topic}/{letter.partition}/{letter.offset}"

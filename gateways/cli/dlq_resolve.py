@@ -1,0 +1,120 @@
+"""Puts letters back or discards them: a batch at a time, as fast as allowed, until done or Ctrl-C.
+
+Reads: dead-letters. Writes: event topics, dead-letters. Blocking: until done.
+"""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+import click
+
+from contracts.errors import PenstockError
+from gateways.cli.dlq_letters import Letter
+from gateways.cli.dlq_progress import Told
+from gateways.cli.dlq_write import Refusal, Unit, Writer
+
+_MAX_BATCH = 100
+_MAX_BATCH_BYTES = 8 * 2**20
+# How much of the rate's allowance goes out at once.
+_BURST_S = 0.5
+_NAP_S = 0.1
+
+Make = Callable[[Letter], Unit | Refusal]
+
+
+class Stop:
+    """Set by the first Ctrl-C or SIGTERM: what is under way is finished, nothing new is begun."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        """Take a signal; the second one does not wait."""
+        if self.is_set:
+            raise KeyboardInterrupt
+        self.is_set = True
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Give a stop that listens to the signals."""
+    stop = Stop()
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Tally:
+    """What became of the letters."""
+
+    done: int = 0
+    refused: int = 0
+    error: str = ""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Count a letter that stays open, and say why."""
+        self.refused += 1
+        click.echo(f"{refusal.letter.place} {refusal.letter.event_id or '-'}: {refusal.error}", err=True)
+
+
+def carry_out(
+    writer: Writer, letters: Iterable[Letter | None], make: Make, rate: float | None, told: Told, stop: Stop
+) -> Tally:
+    """Write what becomes of every letter.
+
+    Args:
+        writer: started.
+        letters: None while nothing comes.
+        make: returns what to write, or why a letter must stay open.
+        rate: letters per second; None = no limit.
+        told: is told how many have ended.
+        stop: ends it between two batches.
+    """
+    tally = Tally()
+    size = _MAX_BATCH if rate is None else max(1, min(_MAX_BATCH, int(rate * _BURST_S)))
+    free_at_s = time.monotonic()
+    try:
+        for batch in _batches(letters, size):
+            free_at_s = max(free_at_s, time.monotonic())
+            while not stop.is_set and time.monotonic() < free_at_s:
+                time.sleep(min(_NAP_S, max(0.0, free_at_s - time.monotonic())))
+            if stop.is_set:
+                break
+            _batch(writer, batch, make, tally)
+            told.advance(len(batch))
+            free_at_s += len(batch) / rate if rate else 0.0
+    except PenstockError as error:
+        tally.error = str(error)
+    return tally
+
+
+def _batch(writer: Writer, batch: list[Letter], make: Make, tally: Tally) -> None:
+    made = [make(letter) for letter in batch]
+    units = [unit for unit in made if isinstance(unit, Unit)]
+    refusals = writer.write(units) if units else []
+    tally.done += len(units) - len(refusals)
+    for refusal in (*(one for one in made if isinstance(one, Refusal)), *refusals):
+        tally.refuse(refusal)
+
+
+def _batches(letters: Iterable[Letter | None], size: int) -> Iterator[list[Letter]]:
+    batch: list[Letter] = []
+    size_bytes = 0
+    for letter in letters:
+        if letter is not None:
+            batch.append(letter)
+            size_bytes += letter.size_bytes
+        # Also an empty one when nothing comes: our caller may have been told to stop.
+        if letter is None or len(batch) >= size or size_bytes >= _MAX_BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch

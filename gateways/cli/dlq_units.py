@@ -1,0 +1,138 @@
+"""What is written for a letter: the event as it came, with a header that says so, and the letter's resolution."""
+
+import getpass
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from contracts.codec import Record, RecordHeaders, redrive_headers, resolution_headers
+from contracts.envelope import EXPIRY_TIME, format_time, parse_time
+from contracts.errors import LogUnavailable
+from contracts.payloads import Redrive, Resolution
+from gateways.cli.dlq_letters import Letter
+from gateways.cli.dlq_write import Refusal, Unit
+
+
+def operator() -> str:
+    """Return who this is: user and machine, as far as they are known."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _resolution(letter: Letter, state: Literal["redriven", "discarded"], by: str, why: str, target: str = "") -> Record:
+    record = letter.record
+    resolved = Resolution(
+        state=state,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp_ms,
+        event_id=letter.event_id,
+        at=format_time(datetime.now(UTC)),
+        by=by,
+        why=why,
+        topic=target,
+    )
+    return Record(record.topic, record.key, b"", resolution_headers(resolved), record.partition)
+
+
+@dataclass(frozen=True)
+class Discard:
+    """Makes the units of a discard.
+
+    Attributes:
+        by, why: the operator's name and words.
+    """
+
+    by: str
+    why: str
+
+    def __call__(self, letter: Letter) -> Unit:
+        """Return what to write for a letter."""
+        return Unit(letter, (_resolution(letter, "discarded", self.by, self.why),))
+
+
+class Redriving:
+    """Makes the units of a redrive.
+
+    Args:
+        event_topics: the only ones that are written to.
+        partitions: returns the partitions of a topic, or raises LogUnavailable.
+        by, why: the operator's name and words.
+        extend: what an event is given at least until its own deadline; None = events behind theirs stay dead.
+    """
+
+    def __init__(
+        self,
+        event_topics: frozenset[str],
+        partitions: Callable[[str], list[int]],
+        by: str,
+        why: str,
+        extend: timedelta | None,
+    ) -> None:
+        self._event_topics = event_topics
+        self._ask = partitions
+        self._partitions: dict[str, list[int]] = {}
+        self._by = by
+        self._why = why
+        self._extend = extend
+
+    def __call__(self, letter: Letter) -> Unit | Refusal:
+        """Return what to write for a letter, or why it must stay open."""
+        obstacle = self._obstacle(letter)
+        if obstacle or letter.why is None:
+            return Refusal(letter, obstacle)
+        event = Record(
+            letter.why.topic,
+            letter.record.key,
+            letter.record.value,
+            self._headers(letter),
+            # The same partition as before, whoever wrote it: the order of a key holds only inside of one.
+            letter.why.partition,
+        )
+        return Unit(letter, (event, _resolution(letter, "redriven", self._by, self._why, letter.why.topic)))
+
+    def _obstacle(self, letter: Letter) -> str:
+        why = letter.why
+        if why is None:
+            return f"not readable, so nobody knows where it belongs ({letter.fault})"
+        if why.topic not in self._event_topics:
+            return f"it came from {why.topic[:100]!r}, which is no event topic of this installation"
+        missing = self._missing(why.topic, why.partition)
+        if missing:
+            return missing
+        expires_at = parse_time(letter.expiry_time)
+        if expires_at is not None and expires_at <= datetime.now(UTC) and self._extend is None:
+            return (
+                f"its own deadline {letter.expiry_time} has passed, it would expire at once; --extend 1h gives it time"
+            )
+        return ""
+
+    def _missing(self, topic: str, partition: int) -> str:
+        if topic not in self._partitions:
+            try:
+                self._partitions[topic] = self._ask(topic)
+            except LogUnavailable as error:
+                return str(error)
+        return "" if partition in self._partitions[topic] else f"topic {topic} has no partition {partition} any more"
+
+    def _headers(self, letter: Letter) -> RecordHeaders:
+        record, now = letter.record, datetime.now(UTC)
+        redrive = Redrive(
+            partition=record.partition,
+            offset=record.offset,
+            timestamp_ms=record.timestamp_ms,
+            count=(letter.why.redrives if letter.why else 0) + 1,
+            at=format_time(now),
+            by=self._by,
+        )
+        headers = redrive_headers(record.headers, redrive)
+        expires_at = parse_time(letter.expiry_time)
+        if self._extend is None or expires_at is None or expires_at >= now + self._extend:
+            return headers
+        expiry = format_time(now + self._extend).encode()
+        return [(name, expiry if name == f"ce_{EXPIRY_TIME}" else raw) for name, raw in headers]

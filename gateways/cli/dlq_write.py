@@ -1,0 +1,169 @@
+"""Writes what a redrive or a discard consists of: an event's record and its letter's resolution, both or neither.
+
+In a Kafka transaction, unless told not to: a redrive that is cut off has not happened, and of two at a time the one
+that started later stops the other. Writes: event topics, dead-letters. Blocking: up to 15 s a call.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from contracts.codec import Record
+from contracts.errors import LogUnavailable, PenstockError
+from contracts.settings import KafkaSettings, ProducerSettings
+from gateways.cli.dlq_letters import Letter
+from producers.kafka_client import error_of, producer_config, translate_error
+from producers.window import record_bytes
+
+# A transaction that its owner leaves open hides what lies behind it from committed readers for so long.
+_LIMIT_S = 15.0
+_CLIENT_ID = "penstock-dlq"
+
+
+class Unit(NamedTuple):
+    """What belongs together: the event's record, if any, and then the resolution of its letter."""
+
+    letter: Letter
+    records: tuple[Record, ...]
+
+
+class Refusal(NamedTuple):
+    """A letter whose records could not be written; it stays open."""
+
+    letter: Letter
+    error: str
+
+
+class TakenOverError(PenstockError):
+    """Raise when another redrive or discard has been started since."""
+
+    reason = "taken_over"
+
+
+class Writer:
+    """Writes units; `start` before the first, `close` at the end.
+
+    Args:
+        kafka: where.
+        producer: limits and batching.
+        name: of the transactions, the same for all who work on one topic; empty = none.
+    """
+
+    def __init__(self, kafka: KafkaSettings, producer: ProducerSettings, name: str) -> None:
+        self._limit_bytes = producer.max_record_bytes
+        self._in_transactions = bool(name)
+        config = producer_config(kafka, producer, _CLIENT_ID, _LIMIT_S)
+        if name:
+            config |= {"transactional.id": name, "transaction.timeout.ms": int(_LIMIT_S * 1000)}
+        # Failures are told by us, with what to do about them; a log level of 0 still lets the fatal ones through.
+        silent = logging.getLogger("penstock.dlq")
+        silent.setLevel(logging.CRITICAL + 1)
+        self._client = Producer(config, logger=silent)
+
+    def start(self) -> None:
+        """Take over from whoever worked on this topic before; their open transaction is undone.
+
+        Raises:
+            LogUnavailable: the brokers do not answer, or do not allow it.
+        """
+        if not self._in_transactions:
+            return
+        try:
+            self._client.init_transactions(_LIMIT_S)
+        except KafkaException as exception:
+            message = (
+                f"Kafka gives no transaction: {error_of(exception).str()}\n"
+                "Does this user have Write on the transactional id? --no-transaction does without."
+            )
+            raise LogUnavailable(message) from exception
+
+    def close(self) -> None:
+        """End the client; nothing is in flight between two calls."""
+        self._client.purge()
+        self._client.flush(0)
+
+    def write(self, units: Sequence[Unit]) -> list[Refusal]:
+        """Write some units; return those that could not be.
+
+        Raises:
+            TakenOverError: another redrive or discard was started; nothing of these has happened.
+            LogUnavailable: the outcome is not known, or the client is broken.
+        """
+        refused = [Refusal(unit.letter, error) for unit in units if (error := self._too_large(unit))]
+        left = [unit for unit in units if not self._too_large(unit)]
+        if not self._in_transactions:
+            return refused + [refusal for unit in left if (refusal := self._one_after_the_other(unit))]
+        if left and self._atomically(left):
+            # One of them spoils the transaction of all: each in its own.
+            refused += [Refusal(unit.letter, error) for unit in left if (error := self._atomically([unit]))]
+        return refused
+
+    def _too_large(self, unit: Unit) -> str:
+        largest = max(record_bytes(record) for record in unit.records)
+        return f"record of {largest} bytes, the limit is {self._limit_bytes}" if largest > self._limit_bytes else ""
+
+    def _atomically(self, units: Sequence[Unit]) -> str:
+        """Return why they could not be written; empty when they were."""
+        errors: list[str] = []
+        try:
+            self._client.begin_transaction()
+            for unit in units:
+                for record in unit.records:
+                    self._send(record, errors)
+            if self._client.flush(_LIMIT_S) == 0 and not errors:
+                self._client.commit_transaction(_LIMIT_S)
+                return ""
+            self._client.abort_transaction(_LIMIT_S)
+        except KafkaException as exception:
+            return self._undo(error_of(exception), errors)
+        return errors[0] if errors else "not confirmed in time"
+
+    def _undo(self, error: KafkaError, errors: list[str]) -> str:
+        if error.code() in {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}:  # noqa: SLF001 - so named
+            message = "another redrive or discard was started on this topic, and has taken over"
+            raise TakenOverError(message)
+        if error.fatal() or not error.txn_requires_abort():
+            message = f"the transaction broke, and is undone or complete: {error.str()}; run the command again"
+            raise LogUnavailable(message)
+        try:
+            self._client.abort_transaction(_LIMIT_S)
+        except KafkaException as exception:
+            message = (
+                f"the transaction cannot be undone now ({error_of(exception).str()}); Kafka does it in {_LIMIT_S:g} s"
+            )
+            raise LogUnavailable(message) from exception
+        return errors[0] if errors else error.str()
+
+    def _one_after_the_other(self, unit: Unit) -> Refusal | None:
+        done = ""
+        for record in unit.records:
+            errors: list[str] = []
+            self._send(record, errors)
+            if self._client.flush(_LIMIT_S) or errors:
+                return Refusal(unit.letter, done + (errors[0] if errors else "not confirmed; it may be on the log"))
+            done = "it was put back, but that could not be noted: "
+        return None
+
+    def _send(self, record: Record, errors: list[str]) -> None:
+        def report(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                errors.append(str(translate_error(error, record.topic, record.partition)))
+
+        # A transaction tells its errors itself. A callback must not run beside its fatal ones: the binding has raised
+        # them by then, and the next call of anything in C ends as a SystemError (confluent-kafka 2.16).
+        callback: dict[str, Any] = {} if self._in_transactions else {"on_delivery": report}
+        try:
+            self._client.produce(
+                record.topic,
+                value=record.value,
+                key=record.key,
+                partition=-1 if record.partition is None else record.partition,
+                headers=list(record.headers),
+                **callback,
+            )
+        except KafkaException as exception:
+            if error_of(exception).fatal():
+                raise
+            errors.append(str(translate_error(error_of(exception), record.topic, record.partition)))

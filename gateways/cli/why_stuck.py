@@ -1,0 +1,193 @@
+"""`penstock why-stuck`: names what holds back each partition, why, and what to do about it.
+
+Reads: GET /stuck of workers; where none answers, the consumer group and one record per partition of the event topics.
+Blocking: 5 s per worker, then Kafka, 10 s a request.
+"""
+
+import http.client
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from contracts.errors import LogUnavailable
+from contracts.settings import Settings, load
+from contracts.stuck import PartitionState, StuckReport
+from gateways.cli import why_stuck_group
+from gateways.cli.why_stuck_group import GroupReport
+from gateways.cli.why_stuck_words import Finding, of_partition, of_worker
+from gateways.cli.wording import printable
+
+_LIMIT_S = 5.0
+_MAX_BYTES = 16 * 2**20
+_WIDTH_WITHOUT_TERMINAL = 160
+NOT_STUCK, STUCK, CANNOT_TELL = 0, 1, 2
+
+
+@click.command("why-stuck")
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]")
+@click.option("--worker", "workers", multiple=True, metavar="URL", help="Health address of a worker; repeat for more. "
+              "[default: from the configuration]")  # fmt: skip
+@click.option("--older-than", "older_than_s", type=click.FloatRange(0), default=30.0, show_default=True, metavar="S",
+              help="Events taken so long ago count as stuck.")  # fmt: skip
+@click.option("--json", "in_json", is_flag=True, help="One JSON document with everything that was found.")
+def why_stuck(config: Path | None, workers: tuple[str, ...], older_than_s: float, *, in_json: bool) -> int:
+    """Name the oldest unfinished event of every partition, its state and the reason.
+
+    Exits with 0 when nothing is stuck, 1 when something is, 2 when it cannot be told. Where no worker answers, the
+    group's commits and the records at them are read from Kafka.
+
+    \b
+    Examples:
+      penstock why-stuck
+      penstock why-stuck --worker http://10.0.0.5:8081 --worker http://10.0.0.6:8081
+      penstock why-stuck --json | jq '.workers[].report.partitions[].oldest'
+    """  # noqa: D301 - click's \b
+    settings = load(config)
+    answers = {url: _ask(url) for url in workers or _configured(settings)}
+    reports = {url: answer for url, answer in answers.items() if isinstance(answer, StuckReport)}
+    silent = {url: answer for url, answer in answers.items() if isinstance(answer, str)}
+    group, problem = (None, "") if reports else _group(settings)
+    if in_json:
+        click.echo(_as_json(reports, silent, group, problem))
+    else:
+        _show(reports, silent, older_than_s)
+        _show_group(group, problem)
+    return verdict(reports, silent, group, older_than_s)
+
+
+def _configured(settings: Settings) -> list[str]:
+    worker = settings.worker
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(worker.health_host, worker.health_host)  # noqa: S104 - compared
+    return [f"http://{host}:{worker.health_port}"] if worker.health_port else []
+
+
+def _ask(url: str) -> StuckReport | str:
+    """Return a worker's report, or why there is none."""
+    if not url.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{url!r} is not a URL such as http://127.0.0.1:8081", param_hint="--worker")  # noqa: EM102, TRY003 - click's way
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/stuck", timeout=_LIMIT_S) as answer:  # noqa: S310 - checked above
+            return msgspec.json.decode(answer.read(_MAX_BYTES), type=StuckReport)
+    except TimeoutError:
+        return f"no answer within {_LIMIT_S:g} s: its event loop is stuck, or the process is stopped"
+    except msgspec.DecodeError as error:
+        return f"answers, but not as a worker of this version does: {error}"
+    except urllib.error.URLError as error:
+        return f"does not answer: {error.reason if not isinstance(error, urllib.error.HTTPError) else error}"
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"does not answer: {error}"
+
+
+def _group(settings: Settings) -> tuple[GroupReport | None, str]:
+    try:
+        return why_stuck_group.look(settings), ""
+    except LogUnavailable as error:
+        return None, str(error)
+
+
+def verdict(
+    reports: dict[str, StuckReport], silent: dict[str, str], group: GroupReport | None, older_than_s: float
+) -> int:
+    """Return the exit code."""
+    findings = [finding for report in reports.values() for finding in findings_of(report, older_than_s)]
+    if any(finding.is_stuck for finding in findings):
+        return STUCK
+    if group is not None:
+        # No worker can be asked: what lags is stuck, unless somebody is at work whose address we do not know.
+        behind = [one for one in group.partitions if one.lag > 0 and one.next_offset is not None]
+        return NOT_STUCK if not behind else CANNOT_TELL if group.members else STUCK
+    return NOT_STUCK if reports and not silent else CANNOT_TELL
+
+
+def findings_of(report: StuckReport, older_than_s: float) -> list[Finding]:
+    """Return everything that is to be said of a worker."""
+    return of_worker(report, older_than_s) + [of_partition(report, one, older_than_s) for one in report.partitions]
+
+
+def _as_json(reports: dict[str, StuckReport], silent: dict[str, str], group: GroupReport | None, problem: str) -> str:
+    document: dict[str, Any] = {
+        "workers": [{"url": url, "report": report} for url, report in reports.items()]
+        + [{"url": url, "problem": text} for url, text in silent.items()],
+        "group": group,
+        "group_problem": problem or None,
+    }
+    return printable(msgspec.json.encode(document).decode())
+
+
+def _show(reports: dict[str, StuckReport], silent: dict[str, str], older_than_s: float) -> None:
+    for url, text in silent.items():
+        click.echo(f"worker {url}: {printable(text)}")
+    for url, report in reports.items():
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(report.events.items())) or "no events"
+        name = f" ({report.instance_id})" if report.instance_id else ""
+        click.echo(f"worker {url}{name}: {report.state}, generation {report.generation}, lease {report.lease}; {counts}"
+                   f"; last moved {report.idle_s:.0f} s ago")  # fmt: skip
+        if report.paused:
+            click.echo(f"  intake is paused: {', '.join(report.paused)}")
+        for finding in of_worker(report, older_than_s):
+            click.echo(_line(finding))
+        if report.partitions:
+            _print(_table(report))
+        for one in report.partitions:
+            finding = of_partition(report, one, older_than_s)
+            if finding.is_stuck or one.oldest is not None:
+                click.echo(_line(finding, f"{one.topic}/{one.partition}: "))
+
+
+def _line(finding: Finding, place: str = "") -> str:
+    line = f"  {'STUCK ' if finding.is_stuck else ''}{place}{printable(finding.text)}"
+    return f"{line}\n      -> {finding.hint}" if finding.hint else line
+
+
+def _table(report: StuckReport) -> Table:
+    table = Table()
+    for column in ("partition", "commit point", "committed", "lag", "unfinished", "oldest event", "state", "for"):
+        numeric = column not in {"partition", "oldest event", "state"}
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for one in report.partitions:
+        table.add_row(*_row(one))
+    return table
+
+
+def _row(one: PartitionState) -> tuple[str, ...]:
+    oldest = one.oldest
+    about = (printable(oldest.event_id), oldest.state, f"{oldest.state_s:.0f} s") if oldest else ("-", "-", "-")
+    numbers = (str(one.commit_point), _number(one.committed), _number(one.lag), str(one.unfinished))
+    return (f"{one.topic}/{one.partition}", *numbers, *about)
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _show_group(group: GroupReport | None, problem: str) -> None:
+    if problem:
+        click.echo(f"Kafka: {printable(problem)}")
+    if group is None:
+        return
+    members = "; ".join(group.members) or "no members"
+    click.echo(f"group {group.app_id}: {group.state}, {members}")
+    if not group.members and any(one.lag for one in group.partitions):
+        click.echo("  STUCK no worker is in the group, and events wait\n      -> penstock worker")
+    table = Table()
+    for column in ("partition", "committed", "end", "lag", "record at the commit point", "type", "age"):
+        table.add_column(column, overflow="fold")
+    for one in group.partitions:
+        age = "-" if one.next_age_s is None else f"{one.next_age_s:.0f} s"
+        record = one.next_id or ("-" if one.next_offset is None else f"(no id, offset {one.next_offset})")
+        numbers = (_number(one.committed), str(one.end), str(one.lag))
+        table.add_row(f"{one.topic}/{one.partition}", *numbers, record, one.next_type or "-", age)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_WITHOUT_TERMINAL, markup=False, highlight=False)
+    console.print(table)

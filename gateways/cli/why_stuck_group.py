@@ -1,0 +1,140 @@
+"""Looks at the consumer group from outside, for when no worker answers: what it has committed, and what comes next.
+
+Reads: event topics, one record per partition. Blocking: up to 10 s a request. Kafka does not tell when a commit was
+made; the age of the record at the commit point says how far behind the group is.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from contracts.errors import LogUnavailable
+from contracts.kafka_config import librdkafka_config
+from contracts.settings import Settings
+from contracts.topics import Topics
+from gateways.cli.reading import Read, as_read
+from gateways.cli.wording import attribute, printable
+
+_LIMIT_S = 10.0
+_TRIES = 10
+
+
+class GroupPartition(msgspec.Struct, frozen=True, kw_only=True):
+    """A partition as the group left it.
+
+    Attributes:
+        committed: None where the group never committed.
+        first, end: offsets of the partition.
+        next_id, next_type, next_age_s: of the record at the commit point; None where there is none.
+    """
+
+    topic: str
+    partition: int
+    committed: int | None
+    first: int
+    end: int
+    next_offset: int | None = None
+    next_id: str | None = None
+    next_type: str | None = None
+    next_age_s: float | None = None
+
+    @property
+    def lag(self) -> int:
+        """Return how many offsets are not committed."""
+        return max(0, self.end - max(self.first, self.committed or 0))
+
+
+class GroupReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The group: its state in Kafka's words, and its members as `client at host: number of partitions`."""
+
+    app_id: str
+    state: str
+    members: tuple[str, ...]
+    partitions: tuple[GroupPartition, ...]
+
+
+def look(settings: Settings) -> GroupReport:
+    """Ask Kafka about the group of the workers.
+
+    Raises:
+        LogUnavailable: it does not answer.
+    """
+    config: dict[str, Any] = {**librdkafka_config(settings.kafka), "log_level": 0}
+    try:
+        return _look(settings, config)
+    except KafkaException as error:
+        message = f"Kafka does not say how the group is: {error.args[0].str()}"
+        raise LogUnavailable(message) from error
+
+
+def _look(settings: Settings, config: dict[str, Any]) -> GroupReport:
+    group_id = settings.worker.app_id
+    admin = AdminClient(config)
+    described = admin.describe_consumer_groups([group_id], request_timeout=_LIMIT_S)[group_id].result(_LIMIT_S)
+    # A name of its own: it is never joined, and nothing is committed.
+    consumer = Consumer(config | {"group.id": "penstock-cli", "enable.auto.commit": False})
+    try:
+        committed = _committed(admin, group_id)
+        topics = Topics(settings.kafka.topic_prefix)
+        names = [*(topics.events(lane) for lane in settings.worker.lanes), topics.retries]
+        partitions = tuple(part for name in names for part in _partitions(consumer, name, committed))
+    finally:
+        consumer.close()
+    state = ConsumerGroupState(described.state).name.lower()
+    members = tuple(
+        printable(f"{one.client_id} at {one.host}: {len(one.assignment.topic_partitions)} partitions")
+        for one in described.members
+    )
+    return GroupReport(app_id=group_id, state=state, members=members, partitions=partitions)
+
+
+def _committed(admin: AdminClient, group_id: str) -> dict[tuple[str, int], int]:
+    for left in reversed(range(_TRIES)):
+        try:
+            request = ConsumerGroupTopicPartitions(group_id)
+            found = admin.list_consumer_group_offsets([request], request_timeout=_LIMIT_S)[group_id].result(_LIMIT_S)
+        except UnicodeDecodeError:
+            # confluent-kafka 2.16 reads the metadata of commits past its end; another try gets other bytes.
+            if not left:
+                break
+            continue
+        return {(tp.topic, tp.partition): tp.offset for tp in found.topic_partitions if tp.offset >= 0}
+    message = "the commits of the group cannot be read"
+    raise LogUnavailable(message)
+
+
+def _partitions(consumer: Consumer, topic: str, committed: dict[tuple[str, int], int]) -> Iterator[GroupPartition]:
+    found = consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic]
+    for number in sorted(found.partitions or ()):
+        first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_LIMIT_S)
+        point = committed.get((topic, number))
+        start = max(first, point or 0)
+        record = _record_at(consumer, topic, number, start) if start < end else None
+        yield GroupPartition(
+            topic=topic,
+            partition=number,
+            committed=point,
+            first=first,
+            end=end,
+            next_offset=record.offset if record else None,
+            next_id=printable(attribute(record, "id"))[:256] if record else None,
+            next_type=printable(attribute(record, "type"))[:256] if record else None,
+            next_age_s=round(time.time() - record.timestamp_ms / 1000, 1) if record and record.timestamp_ms else None,
+        )
+
+
+def _record_at(consumer: Consumer, topic: str, partition: int, offset: int) -> Read | None:
+    consumer.assign([TopicPartition(topic, partition, offset)])
+    message = consumer.poll(_LIMIT_S / 2)
+    consumer.unassign()
+    return as_read(message) if message is not None and message.error() is None else None

@@ -1,0 +1,113 @@
+"""Puts a worker's report of its standstill into words: what is stuck, why, and what to do; pure."""
+
+from typing import NamedTuple, assert_never
+
+from contracts.stuck import PartitionState, StuckReport, UnfinishedEvent
+from gateways.cli.wording import printable
+
+_HINTS = {
+    "calling": "nothing yet: the call ends by itself at the route's attempt_timeout_s; is the provider answering?",
+    "resting": "nothing yet: it is tried again by itself; the provider's errors are in the worker's log",
+    "settling": "Kafka: are the brokers of the result topics up and in sync? `penstock topics verify`",
+    "waiting_slot": "more worker.max_in_flight or more workers, if calls are not throttled",
+    "waiting_key": "a finer key of the source, or order: none on the route, if order does not matter",
+}
+_PROBLEM_HINTS = {
+    "loop": "something blocks the event loop: the line loop.stuck of the worker's log says where; more CPU",
+    "kafka": "the brokers: the worker goes on by itself when they answer",
+}
+_RESTART = "restart this worker, and keep its log"
+# What an operator does about a paused route, by reason; others are the provider being out.
+_PAUSED_HINTS = {
+    "access_denied": "credentials or policy of the provider; then it goes on by itself",
+    "model_not_found": "models.<alias>.model, region or URL of the provider; then restart the workers",
+    "quota_exhausted": "raise the quota, or point the model alias at another model",
+}
+
+
+class Finding(NamedTuple):
+    """What is to be said of a partition or worker: stuck or not, why, and what to do."""
+
+    is_stuck: bool
+    text: str
+    hint: str = ""
+
+
+def of_worker(report: StuckReport, older_than_s: float) -> list[Finding]:
+    """Return what holds for the worker as a whole; empty when nothing does."""
+    found = [
+        Finding(
+            True,
+            f"{problem.check}: {problem.detail}, for {problem.for_s:.0f} s",
+            _RESTART if problem.restart_helps and problem.check != "loop" else _PROBLEM_HINTS.get(problem.check, ""),
+        )
+        for problem in report.problems
+    ]
+    found += [
+        Finding(
+            True,
+            f"route {paused.route} is paused: {paused.reason}",
+            _PAUSED_HINTS.get(paused.reason, "wait: the provider is tried again from time to time"),
+        )
+        for paused in report.paused_routes
+    ]
+    if report.state != "working":
+        # A rebalance takes seconds; only one that lasts is worth a look.
+        is_long = bool(report.waits_for) or report.idle_s > older_than_s
+        found.append(Finding(is_long, f"the worker is {report.state}" + _list(report.waits_for)))
+    if report.lease == "stale":
+        found.append(Finding(True, "the lease is stale: no good heartbeat lately, so nothing is started or written",
+                             "Kafka, or the network to it"))  # fmt: skip
+    return found
+
+
+def _list(waits_for: tuple[str, ...]) -> str:
+    return f", and waits: {'; '.join(waits_for)}" if waits_for else ""
+
+
+def of_partition(report: StuckReport, partition: PartitionState, older_than_s: float) -> Finding:
+    """Return what holds back a partition's commit."""
+    oldest = partition.oldest
+    if oldest is None:
+        unread = (partition.end or 0) - (partition.position or 0)
+        if partition.position is not None and unread > 0 and report.idle_s > older_than_s:
+            text = f"{unread} records are not read, and nothing has moved for {report.idle_s:.0f} s"
+            return Finding(True, text, "/readyz and the log of the worker")
+        if partition.position is None:
+            return Finding(False, "nothing is held; its end is not known yet")
+        return Finding(False, f"{unread} records are still to be read" if unread > 0 else "everything read is finished")
+    pause = next((one for one in report.paused_routes if one.route == oldest.route), None)
+    hint = "the paused route above" if pause else _HINTS[oldest.state]
+    return Finding(oldest.age_s > older_than_s, f"{_name(oldest)} {_doing(oldest)}", hint)
+
+
+def _name(event: UnfinishedEvent) -> str:
+    key = "no key" if event.key is None else f"key {event.key}"
+    return printable(f"event {event.event_id} ({key}, route {event.route}, offset {event.offset})")
+
+
+def _doing(event: UnfinishedEvent) -> str:
+    attempt = f"attempt {event.attempts}, " if event.attempts else ""
+    left = ""
+    if event.deadline_s is not None:
+        left = f"; expires in {event.deadline_s:.0f} s" if event.deadline_s > 0 else "; its deadline has passed"
+    return f"{_state(event)} ({attempt}for {event.state_s:.0f} s, taken {event.age_s:.0f} s ago{left})"
+
+
+def _state(event: UnfinishedEvent) -> str:
+    match event.state:
+        case "waiting_slot":
+            return "waits for a free slot"
+        case "waiting_key":
+            return f"waits behind the event at offset {event.behind_offset} of its key"
+        case "calling":
+            return "is in a model call"
+        case "resting":
+            next_try = (
+                f"next attempt in {event.next_try_s:.0f} s" if event.next_try_s is not None else "until it passes"
+            )
+            return f"rests because of {event.reason or 'a fault'}, {next_try}"
+        case "settling":
+            return "has its outcome, and waits for the broker's ack"
+        case _:
+            assert_never(event.state)

@@ -1,0 +1,221 @@
+"""`penstock why-stuck`: what it says of a worker's report, and its exit codes; real workers are in tests/kafka."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from contracts.errors import LogUnavailable
+from contracts.settings import Settings
+from contracts.stuck import Doing, PartitionState, PausedRoute, Problem, StuckReport, UnfinishedEvent
+from gateways.cli import why_stuck_group
+from gateways.cli.main import run
+from gateways.cli.why_stuck import CANNOT_TELL, NOT_STUCK, STUCK, verdict
+from gateways.cli.why_stuck_group import GroupPartition, GroupReport
+from gateways.cli.why_stuck_words import Finding, of_partition, of_worker
+from tests.gateways.cli.settings import write
+
+EVENT = UnfinishedEvent(
+    offset=7, event_id="e-1", key="k", route="r", state="calling", state_s=40.4, age_s=50, attempts=2, deadline_s=200
+)
+PARTITION = PartitionState(
+    topic="t", partition=3, commit_point=7, committed=7, position=9, end=9, lag=2, unfinished=2, oldest=EVENT
+)
+REPORT = StuckReport(
+    app_id="app", instance_id="w-1", state="working", generation=4, lease="valid", kafka_answers=True, max_in_flight=8
+)
+
+
+class _Page(BaseHTTPRequestHandler):
+    body = b""
+
+    def do_GET(self) -> None:
+        """Answer every path."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def worker() -> Iterator[str]:
+    """Serve what `_Page.body` holds."""
+    server = HTTPServer(("127.0.0.1", 0), _Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(_settings: Settings) -> GroupReport:
+        message = "no Kafka"
+        raise LogUnavailable(message)
+
+    monkeypatch.setattr(why_stuck_group, "look", look)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("waiting_slot", "waits for a free slot"),
+        ("waiting_key", "waits behind the event at offset 5 of its key"),
+        ("calling", "is in a model call"),
+        ("resting", "rests because of throttled, next attempt in 12 s"),
+        ("settling", "has its outcome, and waits for the broker's ack"),
+    ],
+)
+def test_each_state_has_its_words_and_a_hint(state: Doing, words: str) -> None:
+    event = replace(EVENT, state=state, behind_offset=5, reason="throttled", next_try_s=12.3)
+    finding = of_partition(REPORT, replace(PARTITION, oldest=event), 30)
+
+    assert finding.text == (
+        f"event e-1 (key k, route r, offset 7) {words} (attempt 2, for 40 s, taken 50 s ago; expires in 200 s)"
+    )
+    assert finding.hint
+    assert finding.is_stuck
+
+
+def test_a_young_event_is_not_stuck() -> None:
+    assert not of_partition(REPORT, PARTITION, 60).is_stuck
+
+
+def test_a_deadline_that_has_passed_is_said() -> None:
+    event = replace(EVENT, deadline_s=-1.0)
+
+    assert of_partition(REPORT, replace(PARTITION, oldest=event), 30).text.endswith("; its deadline has passed)")
+
+
+def test_records_that_are_not_read_while_nothing_moves_are_stuck() -> None:
+    partition = replace(PARTITION, oldest=None, position=2, end=9)
+
+    assert of_partition(replace(REPORT, idle_s=31), partition, 30).is_stuck
+    assert of_partition(replace(REPORT, idle_s=29), partition, 30) == Finding(False, "7 records are still to be read")
+
+
+def test_a_problem_that_a_restart_mends_says_so_and_another_does_not() -> None:
+    problems = (
+        Problem(check="journal", detail="not loaded", for_s=121, restart_helps=True),
+        Problem(check="kafka", detail="no broker answers", for_s=30, restart_helps=False),
+    )
+    mended, other = of_worker(replace(REPORT, problems=problems), 30)
+
+    assert (mended.text, mended.hint) == (
+        "journal: not loaded, for 121 s",
+        "restart this worker, and keep its log",
+    )
+    assert "restart" not in other.hint
+    assert mended.is_stuck
+    assert other.is_stuck
+
+
+def test_a_paused_route_says_what_an_operator_does_or_that_it_passes() -> None:
+    paused = (PausedRoute("a", "access_denied"), PausedRoute("b", "provider_unavailable"))
+    found = of_worker(replace(REPORT, paused_routes=paused), 30)
+
+    assert [one.hint.partition(" ")[0] for one in found] == ["credentials", "wait:"]
+
+
+def test_a_short_rebalance_is_told_and_is_not_stuck() -> None:
+    assert of_worker(replace(REPORT, state="rebalancing", idle_s=3), 30) == [
+        Finding(False, "the worker is rebalancing")
+    ]
+    assert of_worker(replace(REPORT, state="rebalancing", idle_s=31), 30)[0].is_stuck
+
+
+def test_a_worker_that_waits_for_topics_is_stuck_and_says_for_which() -> None:
+    (finding,) = of_worker(replace(REPORT, state="starting", waits_for=("topic t is missing",)), 30)
+
+    assert finding == Finding(True, "the worker is starting, and waits: topic t is missing")
+
+
+def group(members: tuple[str, ...], end: int) -> GroupReport:
+    partition = GroupPartition(
+        topic="t", partition=0, committed=5, first=0, end=end, next_offset=5 if end > 5 else None
+    )
+    return GroupReport(app_id="app", state="empty", members=members, partitions=(partition,))
+
+
+@pytest.mark.parametrize(
+    ("reports", "silent", "found", "code"),
+    [
+        ({"u": REPORT}, {}, None, NOT_STUCK),
+        ({"u": replace(REPORT, partitions=(PARTITION,))}, {}, None, STUCK),
+        ({"u": replace(REPORT, partitions=(PARTITION,))}, {"v": "silent"}, None, STUCK),
+        ({"u": REPORT}, {"v": "silent"}, None, CANNOT_TELL),
+        ({}, {"u": "silent"}, None, CANNOT_TELL),
+        ({}, {"u": "silent"}, group((), 5), NOT_STUCK),
+        ({}, {"u": "silent"}, group((), 9), STUCK),
+        ({}, {"u": "silent"}, group(("w",), 9), CANNOT_TELL),
+    ],
+)
+def test_exit_codes(
+    reports: dict[str, StuckReport], silent: dict[str, str], found: GroupReport | None, code: int
+) -> None:
+    assert verdict(reports, silent, found, 30) == code
+
+
+def test_lag_counts_from_what_the_partition_still_has() -> None:
+    """Retention may have taken what lies at the commit."""
+    assert GroupPartition(topic="t", partition=0, committed=5, first=8, end=10).lag == 2
+
+
+def test_a_workers_report_is_shown_with_its_table(
+    worker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _Page.body = msgspec.json.encode(
+        replace(REPORT, partitions=(PARTITION,), events={"calling": 1}, paused=("ready_keys",))
+    )
+    code = run(["why-stuck", "--config", str(write(tmp_path)), "--worker", worker])
+    out = capsys.readouterr().out
+
+    assert code == STUCK
+    assert f"worker {worker} (w-1): working, generation 4, lease valid; 1 calling; last moved 0 s ago" in out
+    assert "intake is paused: ready_keys" in out
+    assert "STUCK t/3: event e-1 (key k, route r, offset 7) is in a model call" in out
+
+
+def test_json_has_the_whole_report(worker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _Page.body = msgspec.json.encode(replace(REPORT, partitions=(PARTITION,)))
+    code = run(["why-stuck", "--config", str(write(tmp_path)), "--worker", worker, "--json"])
+    document = msgspec.json.decode(capsys.readouterr().out)
+
+    assert code == STUCK
+    assert document["workers"][0]["report"]["partitions"][0]["oldest"]["event_id"] == "e-1"
+
+
+@pytest.mark.usefixtures("no_kafka")
+def test_a_page_that_is_not_a_workers_is_said(worker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _Page.body = b"<html>"
+    code = run(["why-stuck", "--config", str(write(tmp_path)), "--worker", worker])
+
+    assert code == CANNOT_TELL
+    assert "answers, but not as a worker of this version does" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_kafka")
+def test_without_worker_and_kafka_it_cannot_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run(["why-stuck", "--config", str(write(tmp_path)), "--worker", "http://127.0.0.1:1"])
+    out = capsys.readouterr().out
+
+    assert code == CANNOT_TELL
+    assert "worker http://127.0.0.1:1: does not answer" in out
+    assert "Kafka: no Kafka" in out
+
+
+def test_what_is_no_url_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["why-stuck", "--config", str(write(tmp_path)), "--worker", "localhost:8081"]) == 2
+    assert "is not a URL such as http://127.0.0.1:8081" in capsys.readouterr().err
+
+
+def test_text_from_outside_cannot_control_the_terminal() -> None:
+    event = replace(EVENT, event_id="\x1b[2Je")
+
+    assert "\x1b" not in of_partition(REPORT, replace(PARTITION, oldest=event), 30).text
