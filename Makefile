@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down kafka test test-offline test-process test-embedded test-kafka test-e2e test-compose \
-        check reference bench lock clean
+        check reference bench chaos lock clean
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
@@ -78,6 +78,9 @@ reference: $(STAMP) ## generate the reference pages and .env.example anew
 
 bench: $(STAMP) ## the benchmarks; each prints a table and writes build/figures/<name>.json
 	@$(PY) -m bench
+
+chaos: $(STAMP) ## faults by plan on real Kafka (SEED=...), and the ledger of what came out; needs Java and Maven
+	@$(PY) -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 lock: $(STAMP) ## resolve the dependencies anew; afterwards run the tests
 	@$(PY) -m tests.lock

@@ -1,33 +1,92 @@
 """`make bench`, or `python -m bench --help`: bounded runs on a real Kafka broker started for them."""
 
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import click
 
-from bench.worker import bench
+from bench.cpu_split import profile
+from bench.figures import FOLDER, Figure, publish
+from bench.peers.environments import NotInstallableError
+from bench.peers.table import LEFT_OUT, PEERS, peer
+from bench.plot import bars
+from bench.runs import RunFailedError
+from bench.sides import CONTROL, Side, penstock
+from bench.steadiness import engine
+from bench.troubles import faults, kill, stragglers
 from tests.kafkalab.jvm import JvmBroker
+
+Scenario = Callable[[str, Sequence[Side], int, Sequence[int]], list[Figure]]
+SCENARIOS: dict[str, Scenario] = {
+    "engine": lambda bootstrap, sides, runs, in_flight: engine(bootstrap, sides, in_flight or (64, 256, 1024), runs),
+    "peers": lambda bootstrap, sides, runs, in_flight: engine(bootstrap, sides, in_flight or (256,), runs),
+    "stragglers": lambda bootstrap, sides, runs, _: stragglers(bootstrap, sides, runs),
+    "faults": lambda bootstrap, sides, runs, _: faults(bootstrap, sides, runs),
+    "kill": lambda bootstrap, sides, runs, _: kill(bootstrap, sides, runs),
+    "profile": lambda bootstrap, sides, _, in_flight: profile(bootstrap, sides[0], (in_flight or (256,))[0]),
+}
 
 
 @click.command()
+@click.argument("names", nargs=-1, type=click.Choice([*SCENARIOS, "all"]))
 @click.option("--kafka", default=None, help="Bootstrap address; a broker is started from its jars when absent.")
+@click.option("--runs", default=1, show_default=True, type=click.IntRange(1, 20), help="Runs of each side, in turn.")
+@click.option("--in-flight", multiple=True, type=click.IntRange(1, 4096), help="Model calls at a time; repeatable.")
+@click.option("--with-peers", is_flag=True, help="Peers also in the scenarios other than `peers`.")
 @click.option(
-    "--in-flight", default=256, show_default=True, type=click.IntRange(1, 4096), help="Model calls at a time."
+    "--tree",
+    default=None,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another checkout of Penstock to measure in place of this one.",
 )
-@click.option("--events", default=12_000, show_default=True, type=click.IntRange(1000, 200_000), help="Events per run.")
-@click.option(
-    "--runs", default=3, show_default=True, type=click.IntRange(1, 20), help="Runs of each side, alternating."
-)
-def main(kafka: str | None, in_flight: int, events: int, runs: int) -> None:
-    """Measure one worker against the control; takes a few minutes and stops by itself."""
-    if kafka:
-        sys.exit(bench(kafka, in_flight, events, runs))
-    broker = JvmBroker(0)
+def main(
+    names: tuple[str, ...],
+    kafka: str | None,
+    runs: int,
+    in_flight: tuple[int, ...],
+    with_peers: bool,
+    tree: Path | None,
+) -> None:
+    """Measure one worker against controls in the same run; without a name, everything once, in some ten minutes."""
+    if not names or "all" in names:
+        names = tuple(SCENARIOS)
+    ours = (penstock(tree), CONTROL)
+    with_them = (*ours, *_peers()) if with_peers or "peers" in names else ours
+    broker = None if kafka else JvmBroker(0)
+    status = 0
     try:
-        broker.start()
-        click.echo(f"on {broker.description}")
-        sys.exit(bench(broker.bootstrap, in_flight, events, runs))
+        if broker is not None:
+            broker.start()
+            click.echo(f"on {broker.description}")
+        for name in names:
+            sides = with_them if with_peers or name == "peers" else ours
+            try:
+                figures = SCENARIOS[name](kafka or (broker.bootstrap if broker else ""), sides, runs, in_flight)
+            except (NotInstallableError, RunFailedError) as error:
+                click.echo(f"not measured: {name}: {error}", err=True)
+                status = 1
+                continue
+            status |= publish(name, "python -m bench " + " ".join(sys.argv[1:]), runs, figures)
+            (FOLDER / f"{name}.svg").write_text(bars(name, figures), encoding="utf-8")
     finally:
-        broker.close()
+        if broker is not None:
+            broker.close()
+    sys.exit(status)
+
+
+def _peers() -> list[Side]:
+    """Return the peers that this machine can have; the others are named, with the reason."""
+    found = []
+    for folder, ordered, environment in PEERS:
+        try:
+            found.append(peer(folder, ordered, environment))
+            click.echo(f"{folder}: {found[-1].versions}")
+        except NotInstallableError as error:
+            click.echo(f"not measured: {folder}: {error}")
+    for name, reason in LEFT_OUT.items():
+        click.echo(f"not measured: {name}: {reason}")
+    return found
 
 
 if __name__ == "__main__":

@@ -1,44 +1,51 @@
-"""The control: plain aiokafka with a semaphore, unordered, no retries, no journal; what one writes in an afternoon.
+"""The control: plain aiokafka with a semaphore and aiohttp, unordered, no journal; what one writes in an afternoon.
 
-Run as `python -m bench.control BOOTSTRAP SOURCE RESULTS IN_FLIGHT LATENCY_S`; ends on SIGTERM.
+Run as `python -m bench.control` with the arguments of bench/peers/task.py; ends on SIGTERM. It commits what it has
+read, every second, so a kill loses what was in flight or repeats it: that is the afternoon's version.
 """
 
 import asyncio
-import json
-import sys
 
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from bench.peers import model_call
+from bench.peers.task import Task, read_task
 
-async def main(bootstrap: str, source: str, results: str, in_flight: int, latency_s: float) -> None:
-    """Consume, wait as long as the model would take, produce."""
+
+async def main(task: Task) -> None:
+    """Consume, call, produce."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, linger_ms=5, compression_type="lz4"
+        bootstrap_servers=task.bootstrap, acks="all", enable_idempotence=True, linger_ms=5, compression_type="lz4"
     )
     consumer = AIOKafkaConsumer(
-        source, bootstrap_servers=bootstrap, group_id=f"{source}.control", auto_offset_reset="earliest"
+        task.source,
+        bootstrap_servers=task.bootstrap,
+        group_id=task.group,
+        auto_offset_reset="earliest",
+        auto_commit_interval_ms=1000,
+        session_timeout_ms=int(task.session_timeout_s * 1000),
+        heartbeat_interval_ms=int(task.session_timeout_s * 1000 / 5),
     )
     await producer.start()
     await consumer.start()
-    slots = asyncio.Semaphore(in_flight)
+    slots = asyncio.Semaphore(task.in_flight)
     tasks: set[asyncio.Task[None]] = set()
+    async with model_call.session(task.in_flight) as client:
 
-    async def work(key: bytes | None, value: bytes, headers: tuple[tuple[str, bytes], ...]) -> None:
-        try:
-            text = json.loads(value)["text"]
-            await asyncio.sleep(latency_s)
-            answer = json.dumps({"output": "ok", "chars": len(text)}).encode()
-            await producer.send_and_wait(results, answer, key=key, headers=list(headers))
-        finally:
-            slots.release()
+        async def work(key: bytes | None, value: bytes) -> None:
+            try:
+                answer = await model_call.process(client, task.model_url, value)
+                await producer.send_and_wait(task.results, answer, key=key)
+            finally:
+                slots.release()
 
-    async for message in consumer:
-        await slots.acquire()
-        task = asyncio.create_task(work(message.key, message.value or b"", message.headers))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        async for message in consumer:
+            await slots.acquire()
+            running = asyncio.create_task(work(message.key, message.value or b""))
+            tasks.add(running)
+            running.add_done_callback(tasks.discard)
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5])))
+    uvloop.run(main(read_task()))
