@@ -108,7 +108,10 @@ class WorkerLab:
     def create_topics(self, results: int = PARTITIONS) -> None:
         """Create every topic a worker needs."""
         self.kafka.create_named(
-            *(self.topics.events(lane) for lane in LANES), self.topics.dead_letters, partitions=PARTITIONS
+            *(self.topics.events(lane) for lane in LANES),
+            self.topics.dead_letters,
+            self.topics.retries,
+            partitions=PARTITIONS,
         )
         self.kafka.create_named(self.topics.results, partitions=results)
 

@@ -1,0 +1,95 @@
+"""`make chaos SEED=n`, or `python -m tests.chaos --help`: bounded, seeded, on loopback, ends by itself."""
+
+import contextlib
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Never
+
+import click
+
+from tests.chaos.lab import Lab
+from tests.chaos.leg import Leg, NoProgressError, Verdict, run_folder
+from tests.chaos.plan import CLUSTER, STORM, make_plan
+from tests.chaos.report import report
+from tests.kafkalab.cluster import JvmCluster
+from tests.kafkalab.jvm import JvmBroker
+
+LEGS = ("storm", "cluster")
+
+
+@click.command()
+@click.option("--seed", type=int, default=None, help="Of plan, events and model; a random one, printed, when absent.")
+@click.option("--minutes", default=2.0, show_default=True, type=click.FloatRange(0.2, 30), help="Of faults, per leg.")
+@click.option("--rate", default=60.0, show_default=True, type=click.FloatRange(1, 1000), help="Events a second.")
+@click.option("--leg", "legs", multiple=True, type=click.Choice(LEGS), help="Only this leg; all when absent.")
+@click.option("--plan-only", is_flag=True, help="Print the plans and end.")
+def main(seed: int | None, minutes: float, rate: float, legs: tuple[str, ...], *, plan_only: bool) -> None:
+    """Disturb real workers on real Kafka by plan, and check that every event ended once, in order, paid once."""
+    signal.signal(signal.SIGTERM, _end)
+    seed = seed if seed is not None else random.SystemRandom().randrange(10**6)
+    chosen = legs or LEGS
+    options = "".join(f" --leg {leg}" for leg in legs)
+    command = f"python -m tests.chaos --seed {seed} --minutes {minutes:g} --rate {rate:g}{options}"
+    click.echo(f"again: {command}")
+    plans = {leg: make_plan(seed, minutes * 60, CLUSTER if leg == "cluster" else STORM) for leg in chosen}
+    for leg, plan in plans.items():
+        click.echo("\n  ".join([f"plan of {leg}:", *plan.lines()]))
+    if plan_only:
+        return
+    try:
+        verdicts = [_run(seed, leg, plans[leg].seconds, rate) for leg in chosen]
+    except KeyboardInterrupt:
+        click.echo("stopped; everything that was started has been ended", err=True)
+        sys.exit(130)
+    status = report(seed, command, verdicts, click.echo)
+    click.echo(f"logs of every process: {run_folder(seed, '')}\nagain: {command}")
+    sys.exit(status)
+
+
+def _run(seed: int, name: str, seconds: float, rate: float) -> Verdict:
+    dice = random.Random(f"{seed}/{name}/after")  # noqa: S311 - reproducible on purpose
+    folder = run_folder(seed, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+        leg = stack.enter_context(_leg(seed, name, seconds, rate))
+        start_s = time.monotonic()
+        try:
+            leg.storm()
+            click.echo(f"the storm of {name} is over after {time.monotonic() - start_s:.0f} s")
+            if name == "storm":
+                leg.reset(dice.uniform(0.2, 1.0))
+                leg.recreate(400)
+        except NoProgressError as error:
+            # The books say which events it is about.
+            leg.problems.append(f"NO PROGRESS: {error}")
+        return leg.close_books()
+
+
+@contextlib.contextmanager
+def _leg(seed: int, name: str, seconds: float, rate: float) -> Iterator[Leg]:
+    is_cluster = name == "cluster"
+    plan = make_plan(seed, seconds, CLUSTER if is_cluster else STORM)
+    broker = JvmCluster() if is_cluster else JvmBroker(0)
+    try:
+        broker.start()
+        click.echo(f"{name}: on {broker.description}")
+        lab = Lab(broker.bootstrap, f"chaos-{name}", run_folder(seed, name), replicas=3 if is_cluster else 1)
+        brokers = broker.brokers if isinstance(broker, JvmCluster) else [broker]
+        with Leg(name, lab, plan, brokers, click.echo, rate=rate, with_gateway=not is_cluster) as leg:
+            yield leg
+    finally:
+        broker.close()
+
+
+def _end(_number: int, _frame: FrameType | None) -> Never:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m tests.chaos")

@@ -1,0 +1,212 @@
+"""One installation for chaos: topics, configuration, model server, gateway."""
+
+import json
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from contracts.topics import Topics
+from tests.support import ChildProcess, eventually
+
+PARTITIONS = 6
+LANES = ("interactive", "standard")
+SESSION_S = 6.0
+SLOTS = 24
+SECRET = "chaos-secret-0123456789abcdef"
+SOURCE = "chaos"
+ADMIN_LIMIT_S = 30.0
+# In the text of an event; the model refuses it, as real ones refuse some prompts.
+POISON = "POISON"
+
+
+class Lab:
+    """Names, topics and configuration on given brokers.
+
+    Args:
+        replicas: of every topic.
+        embedded: on the mock cluster, which makes topics by itself.
+    """
+
+    def __init__(self, bootstrap: str, prefix: str, folder: Path, *, replicas: int = 1, embedded: bool = False) -> None:
+        self.bootstrap = bootstrap
+        self.prefix = prefix
+        self.folder = folder
+        self.partitions = 4 if embedded else PARTITIONS
+        self.topics = Topics(prefix)
+        self.sources = tuple(self.topics.events(lane) for lane in LANES)
+        self.config = folder / "penstock.yaml"
+        self._replicas = replicas
+        self._embedded = embedded
+        self.admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+
+    def configure(self, model_url: str) -> None:
+        """Write the configuration."""
+        template = {
+            "signature_header": "x-chaos-signature",
+            "timestamp_header": "x-chaos-timestamp",
+            "signed": "{timestamp}.{body}",
+        }
+        source = {
+            "scheme": "hmac",
+            "hmac": template,
+            "secrets": [{"id": "one", "value": "env:PENSTOCK_CHAOS_SECRET"}],
+            "type": "chaos.event",
+            "id": "json:/id",
+            "key": "json:/key",
+        }
+        urgent = {"name": "urgent", "match": {"type": "chaos.urgent"}, "deadline_s": 6, **_ROUTE}
+        document = {
+            "version": 1,
+            "kafka": {
+                "bootstrap_servers": self.bootstrap,
+                "topic_prefix": self.prefix,
+                "embedded": self._embedded,
+            },
+            "gateway": {"port": 0, "ack_timeout_s": 4},
+            "sources": {SOURCE: source},
+            "providers": {"p": {"kind": "openai", "base_url": f"{model_url}/v1"}},
+            "models": {"m": {"provider": "p", "model": "m-1"}},
+            "routes": [urgent, {"name": "usual", "deadline_s": 900, **_ROUTE}],
+            "worker": {
+                "app_id": self.prefix,
+                "lanes": list(LANES),
+                "max_in_flight": SLOTS,
+                "commit_interval_s": 0.5,
+                "session_timeout_s": SESSION_S,
+                "rebalance_timeout_s": 20,
+                "drain_timeout_s": 10,
+                "health_port": 0,
+            },
+        }
+        self.config.write_text(yaml.safe_dump(document), encoding="utf-8")
+
+    def create(self, *names: str) -> None:
+        """Create topics, all that a worker needs when none is named; waits while the last ones are still going."""
+        wanted = names or tuple(topic.name for topic in self.topics.table())
+        topics = [NewTopic(name, self.partitions, self._replicas) for name in wanted]
+
+        def created() -> bool:
+            futures = self.admin.create_topics(topics, operation_timeout=ADMIN_LIMIT_S)
+            return all(_done(future, KafkaError.TOPIC_ALREADY_EXISTS) for future in futures.values())
+
+        eventually(created, ADMIN_LIMIT_S)
+        eventually(lambda: self._have_leaders(wanted), ADMIN_LIMIT_S)
+
+    def _have_leaders(self, names: Sequence[str]) -> bool:
+        found = self.admin.list_topics(timeout=5).topics
+        return all(
+            name in found and len(found[name].partitions) == self.partitions and found[name].error is None
+            for name in names
+        )
+
+    def recreate(self, *names: str) -> None:
+        """Delete topics and create them again."""
+        for future in self.admin.delete_topics(list(names), operation_timeout=ADMIN_LIMIT_S).values():
+            future.result(ADMIN_LIMIT_S)
+        # Creating answers "exists already" until the deletion is through, so it is not taken for success here.
+        eventually(lambda: not set(names) & set(self.admin.list_topics(timeout=5).topics), ADMIN_LIMIT_S)
+        self.create(*names)
+
+    def remove_topics(self) -> None:
+        """Delete all of them, on a broker that others go on using."""
+        names = [topic.name for topic in self.topics.table()]
+        for future in self.admin.delete_topics(names, operation_timeout=ADMIN_LIMIT_S).values():
+            _done(future, KafkaError.UNKNOWN_TOPIC_OR_PART)
+
+    def committed(self) -> dict[tuple[str, int], int]:
+        """Return what the group has committed."""
+        # No request_timeout: librdkafka 2.16 aborted this process when 5 s ran out while it looked for the coordinator.
+        found = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self.prefix)])
+        partitions = found[self.prefix].result(ADMIN_LIMIT_S).topic_partitions
+        return {(tp.topic, tp.partition): tp.offset for tp in partitions if tp.offset >= 0}
+
+    def reset(self, starts: dict[tuple[str, int], int]) -> None:
+        """Set the group back, as an operator's tool does; waits until nobody is in it."""
+        partitions = [TopicPartition(topic, number, offset) for (topic, number), offset in starts.items()]
+
+        def changed() -> bool:
+            request = ConsumerGroupTopicPartitions(self.prefix, partitions)
+            return _done(self.admin.alter_consumer_group_offsets([request])[self.prefix])
+
+        eventually(changed, ADMIN_LIMIT_S)
+
+    def gateway(self) -> ChildProcess:
+        """Return a gateway, not started; `port_file` tells where it will listen."""
+        options = ("--config", str(self.config), "--port-file", str(self.folder / "gateway.port"))
+        return ChildProcess("gateways.cli", "gateway", *options, env={"PENSTOCK_CHAOS_SECRET": SECRET})
+
+    def worker(self, name: str, instance_id: str | None) -> ChildProcess:
+        """Return a worker, not started; it calls the model by its own name, so that results say who made them."""
+        env = {"PENSTOCK_CHAOS_SECRET": SECRET, "PENSTOCK_MODELS__M__MODEL": name}
+        if instance_id:
+            env["PENSTOCK_WORKER__INSTANCE_ID"] = instance_id
+        return ChildProcess("streams", "worker", "--config", str(self.config), env=env, grace_s=25)
+
+
+_ROUTE: dict[str, Any] = {
+    "prompt": {"user": "{{ text }}"},
+    "model": "m",
+    "attempt_timeout_s": 4,
+    "retry": {"max_attempts": 40, "base_s": 0.2, "max_s": 2},
+}
+
+
+def _done(future: Any, *fine: int) -> bool:
+    try:
+        future.result(ADMIN_LIMIT_S)
+    except KafkaException as error:
+        return error.args[0].code() in fine
+    return True
+
+
+class Model:
+    """The model server: `fm-stub` in a process of its own.
+
+    Args:
+        folder: for its port file.
+    """
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self._port_file = folder / "model.port"
+        options = ("--latency", "0.2", "--latency-sigma", "0.5", "--seed", str(seed))
+        knobs = folder / "knobs.json"
+        scripted = {POISON: {"times": 10**9, "kind": "validation"}}
+        knobs.write_text(json.dumps({"fail_first": scripted}), encoding="utf-8")
+        self.process = ChildProcess(
+            "streams", "fm-stub", *options, "--knobs", str(knobs), "--port-file", str(self._port_file)
+        )
+        self.url = ""
+
+    def start(self) -> None:
+        """Start it."""
+        self.process.__enter__()
+        self.url = f"http://127.0.0.1:{read_port(self._port_file)}"
+
+    def set_faults(self, rates: dict[str, float]) -> None:
+        """Set the share of calls that fail, by kind; none ends it."""
+        body = json.dumps({"error_rates": rates}).encode()
+        ask(f"{self.url}/_stub/knobs", body, method="PATCH")
+
+    def stats(self) -> dict[str, Any]:
+        """Return what it has served."""
+        found: dict[str, Any] = json.loads(ask(f"{self.url}/_stub/stats"))
+        return found
+
+
+def ask(url: str, body: bytes | None = None, *, method: str = "GET", timeout_s: float = 10.0) -> bytes:
+    """Return the answer of a server of ours."""
+    request = urllib.request.Request(url, data=body, method=method)  # noqa: S310 - loopback
+    with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310 - loopback
+        content: bytes = response.read()
+        return content
+
+
+def read_port(path: Path) -> int:
+    """Return the port that a program has written to a file."""
+    text: Callable[[], str] = lambda: path.read_text("utf-8").strip() if path.exists() else ""  # noqa: E731
+    return int(eventually(text, within_s=40))

@@ -1,0 +1,247 @@
+"""The ledger: what was put on the log against what came out of it. Pure; it knows neither Kafka nor processes."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """Where a record lies; the timestamp tells a recreated topic's records from the former ones."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+@dataclass(frozen=True)
+class LogEvent:
+    """A record of an event topic.
+
+    Attributes:
+        incarnation: 0, and one more after each time the topics were recreated.
+    """
+
+    place: Place
+    key: bytes | None
+    name: str
+    incarnation: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A terminal record.
+
+    Attributes:
+        source: the event it ends.
+        writer: the worker that wrote it, where the record says so.
+        timestamp_ms: when its producer was given it.
+    """
+
+    source: Place
+    topic: str
+    partition: int
+    offset: int
+    kind: str
+    timestamp_ms: int
+    writer: str = ""
+
+
+@dataclass(frozen=True)
+class Reset:
+    """An operator's reset, made while no worker ran.
+
+    Attributes:
+        starts: (topic, partition) of the events -> where they are read from again.
+        result_ends: partition -> end of the result partition at that moment.
+    """
+
+    starts: dict[tuple[str, int], int]
+    result_ends: dict[int, int]
+
+    def covers(self, place: Place) -> bool:
+        """Tell whether an event is delivered again because of it."""
+        return place.offset >= self.starts.get((place.topic, place.partition), place.offset + 1)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A look at the group: what was committed, and what the result partitions held just after."""
+
+    incarnation: int
+    commits: dict[tuple[str, int], int]
+    result_ends: dict[int, int]
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """A worker that was stopped, in Unix milliseconds."""
+
+    writer: str
+    at_ms: int
+
+
+@dataclass
+class Balance:
+    """What the ledger says; lists name the offenders.
+
+    Attributes:
+        buffered_repeats: duplicates that were in the producer of a worker when it was frozen, as far as can be proved.
+    """
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    unlogged: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+    buffered_repeats: list[str] = field(default_factory=list)
+    disorder: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    ahead: list[str] = field(default_factory=list)
+    expected_calls: Counter[str] = field(default_factory=Counter)
+    stall_ms: int = 0
+    stall: str = ""
+
+
+class Ledger:
+    """Sums up one leg.
+
+    Args:
+        events: everything that was on the event topics.
+        outcomes: everything on the result topic, per partition in order.
+        accepted: names of events that a sender was told are durable.
+        resets: in order of time.
+        samples: looks at the group.
+        freezes: with the window in which a record may have been in the frozen producer.
+        window_ms: linger and ack: how long before a freeze a record may have been given to the producer and still be
+            in it.
+        until_ms: stalls count up to then; 0 = all.
+    """
+
+    def __init__(
+        self,
+        events: Sequence[LogEvent],
+        outcomes: Sequence[Outcome],
+        accepted: Iterable[str],
+        resets: Sequence[Reset] = (),
+        samples: Sequence[Sample] = (),
+        freezes: Sequence[Freeze] = (),
+        window_ms: int = 1000,
+        until_ms: int = 0,
+    ) -> None:
+        self._events = {event.place: event for event in events}
+        self._outcomes = outcomes
+        self._accepted = accepted
+        self._resets = resets
+        self._samples = samples
+        self._freezes = freezes
+        self._window_ms = window_ms
+        self._until_ms = until_ms
+        self._ended: dict[tuple[Place, int], list[Outcome]] = defaultdict(list)
+        self.balance = Balance()
+
+    def close(self) -> Balance:
+        """Return the balance."""
+        self._sort()
+        self._find_lost()
+        self._find_duplicates()
+        self._find_disorder()
+        self._find_early_commits()
+        self._find_stall()
+        return self.balance
+
+    def _sort(self) -> None:
+        for outcome in self._outcomes:
+            self.balance.kinds[outcome.kind] += 1
+            if outcome.source not in self._events:
+                self.balance.foreign.append(_line(outcome))
+                continue
+            self._ended[outcome.source, self._epoch(outcome)].append(outcome)
+        for place, _ in self._ended:
+            self.balance.expected_calls[self._events[place].name] += 1
+
+    def _epoch(self, outcome: Outcome) -> int:
+        """Return how many wanted replays of its event an outcome comes after."""
+        return sum(
+            reset.covers(outcome.source) and outcome.offset >= reset.result_ends.get(outcome.partition, 0)
+            for reset in self._resets
+        )
+
+    def _find_lost(self) -> None:
+        names = {event.name for event in self._events.values()}
+        self.balance.unlogged = sorted(set(self._accepted) - names)
+        for place, event in self._events.items():
+            last = sum(reset.covers(place) for reset in self._resets)
+            if (place, last) not in self._ended:
+                self.balance.lost.append(f"{event.name} at {_name(place)} key {event.key!r}")
+
+    def _find_duplicates(self) -> None:
+        for (place, _), found in self._ended.items():
+            if len(found) > 1:
+                text = f"{self._events[place].name} at {_name(place)}: {'; '.join(map(_line, found))}"
+                is_buffered = all(any(self._was_buffered(o) for o in pair) for pair in pairwise(found))
+                (self.balance.buffered_repeats if is_buffered else self.balance.duplicates).append(text)
+
+    def _was_buffered(self, outcome: Outcome) -> bool:
+        """Tell whether it was given to a producer just before its process was frozen."""
+        return any(
+            outcome.writer == freeze.writer and 0 <= freeze.at_ms - outcome.timestamp_ms <= self._window_ms
+            for freeze in self._freezes
+        )
+
+    def _find_disorder(self) -> None:
+        newest: dict[tuple[int, str, int, bytes | None], tuple[int, int]] = {}
+        seen: set[tuple[Place, int]] = set()
+        for outcome in self._outcomes:
+            event = self._events.get(outcome.source)
+            epoch = self._epoch(outcome)
+            if event is None or event.key is None or (outcome.source, epoch) in seen:
+                continue
+            seen.add((outcome.source, epoch))
+            segment = sum(outcome.offset >= reset.result_ends.get(outcome.partition, 0) for reset in self._resets)
+            chain = (segment, outcome.source.topic, outcome.partition, event.key)
+            at = (event.incarnation, outcome.source.offset)
+            if at < newest.get(chain, (-1, -1)):
+                self.balance.disorder.append(f"{event.name} key {event.key!r}: {_line(outcome)}, after {newest[chain]}")
+            newest[chain] = max(at, newest.get(chain, (-1, -1)))
+
+    def _find_early_commits(self) -> None:
+        first: dict[Place, int] = {}
+        for (place, _), found in self._ended.items():
+            first[place] = min([first.get(place, found[0].offset), *(outcome.offset for outcome in found)])
+        for sample in self._samples:
+            for place, event in self._events.items():
+                commit = sample.commits.get((place.topic, place.partition), 0)
+                if event.incarnation == sample.incarnation and place.offset < commit:
+                    ended_at = first.get(place)
+                    if ended_at is None or ended_at >= sample.result_ends[place.partition]:
+                        self.balance.ahead.append(f"{event.name} at {_name(place)} under commit {commit}")
+
+    def _find_stall(self) -> None:
+        """Find the longest time in which a partition had work and ended nothing."""
+        by_partition: dict[int, list[Outcome]] = defaultdict(list)
+        for outcome in self._outcomes:
+            if not self._until_ms or outcome.timestamp_ms <= self._until_ms:
+                by_partition[outcome.partition].append(outcome)
+        for partition, outcomes in by_partition.items():
+            in_time = sorted(outcomes, key=lambda outcome: outcome.timestamp_ms)
+            waiting_since = in_time[-1].timestamp_ms
+            # From the end: the oldest event that still waits at each moment.
+            for before, after in zip(reversed(in_time[:-1]), reversed(in_time), strict=False):
+                waiting_since = min(waiting_since, after.source.timestamp_ms)
+                gap = after.timestamp_ms - max(before.timestamp_ms, waiting_since)
+                if gap > self.balance.stall_ms and after.source in self._events:
+                    self.balance.stall_ms = gap
+                    self.balance.stall = f"partition {partition} before {_line(after)}"
+
+
+def _line(outcome: Outcome) -> str:
+    return (
+        f"{outcome.kind.split('.')[-2]} of {_name(outcome.source)} in {outcome.topic}/{outcome.partition}"
+        f"/{outcome.offset} at {outcome.timestamp_ms} by {outcome.writer or '?'}"
+    )
+
+
+def _name(place: Place) -> str:
+    return f"{place.topic}/{place.partition}/{place.offset}"

@@ -1,0 +1,122 @@
+"""Reads what is on the topics of a run."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from contracts.codec import Headers, source_position
+from contracts.payloads import TERMINAL_TYPES
+from tests.chaos.lab import Lab
+from tests.chaos.ledger import LogEvent, Outcome, Place
+from tests.support import eventually
+
+READ_LIMIT_S = 60.0
+_BATCH = 1000
+
+
+class Reader:
+    """Reads topics from their beginning, again and again, with a consumer outside of any group."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._config = {"bootstrap.servers": lab.bootstrap, "group.id": f"{lab.prefix}-ledger", "log_level": 0}
+        self._results = Consumer(self._config)
+        self._results.assign([TopicPartition(lab.topics.results, number, 0) for number in range(lab.partitions)])
+        self.outcomes: list[Outcome] = []
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._results.close()
+
+    def events(self, incarnation: int) -> list[LogEvent]:
+        """Return everything on the event topics as they are now."""
+        found = []
+        for message in self._all(self._lab.sources):
+            place = Place(
+                message.topic() or "", message.partition() or 0, message.offset() or 0, message.timestamp()[1]
+            )
+            with contextlib.suppress(ValueError):
+                name = json.loads(message.value() or b"{}")["id"]
+                found.append(LogEvent(place, _key(message), name, incarnation))
+        return found
+
+    def poll(self, timeout_s: float = 0.1) -> None:
+        """Read new terminal records."""
+        for message in self._results.consume(_BATCH, timeout_s):
+            if message.error() is None and (outcome := _outcome(message)) is not None:
+                self.outcomes.append(outcome)
+
+    def catch_up(self) -> dict[int, int]:
+        """Read all there is, and return where each result partition ended."""
+        ends = self.ends()
+
+        def is_there() -> bool:
+            self.poll()
+            at = self._results.position([TopicPartition(self._lab.topics.results, number) for number in ends])
+            return all(tp.offset >= ends[tp.partition] or ends[tp.partition] == 0 for tp in at)
+
+        eventually(is_there, READ_LIMIT_S)
+        return ends
+
+    def ends(self) -> dict[int, int]:
+        """Return the ends of the result partitions."""
+        return {
+            number: self._end(self._results, self._lab.topics.results, number) for number in range(self._lab.partitions)
+        }
+
+    def _all(self, topics: tuple[str, ...]) -> Iterator[Message]:
+        consumer = Consumer(self._config)
+        try:
+            ends = {(t, n): self._end(consumer, t, n) for t in topics for n in range(self._lab.partitions)}
+            waiting = {place for place, end in ends.items() if end > 0}
+            consumer.assign([TopicPartition(*place, 0) for place in waiting])
+            while waiting:
+                messages = consumer.consume(_BATCH, READ_LIMIT_S / 4)
+                if not messages:
+                    text = f"cannot read to the end of {sorted(waiting)}"
+                    raise TimeoutError(text)
+                for message in messages:
+                    place = (message.topic() or "", message.partition() or 0)
+                    if message.error() is None and place in waiting:
+                        yield message
+                        if (message.offset() or 0) + 1 >= ends[place]:
+                            waiting.discard(place)
+        finally:
+            consumer.close()
+
+    @staticmethod
+    def _end(consumer: Consumer, topic: str, number: int) -> int:
+        def watermarks() -> Any:
+            with contextlib.suppress(KafkaException):
+                return consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=5)
+            return None
+
+        high: int = eventually(watermarks, READ_LIMIT_S)[1]
+        return max(high, 0)
+
+
+def _outcome(message: Message) -> Outcome | None:
+    headers = cast("Headers", message.headers() or [])
+    found = source_position(cast("list[tuple[str, bytes | None]]", headers))
+    kind = dict(headers).get("ce_type", b"").decode()
+    if found is None or kind not in TERMINAL_TYPES:
+        return None
+    value = json.loads(message.value() or b"{}")
+    return Outcome(
+        Place(*found[1]),
+        message.topic() or "",
+        message.partition() or 0,
+        message.offset() or 0,
+        kind,
+        message.timestamp()[1],
+        value.get("provenance", {}).get("model", ""),
+    )
+
+
+def _key(message: Message) -> bytes | None:
+    # What cannot be decoded, and what has no route, is free of order (streams/pipeline.py).
+    is_decodable = "ce_specversion" in dict(cast("Headers", message.headers() or []))
+    return message.key() if is_decodable else None

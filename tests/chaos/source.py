@@ -1,0 +1,132 @@
+"""Sends the events of a run: most through a producer of its own, some as signed webhooks through the real gateway."""
+
+import contextlib
+import hmac
+import json
+import random
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+from confluent_kafka import Producer
+
+from contracts.codec import encode_event
+from contracts.envelope import Event
+from tests.chaos.lab import POISON, SECRET, SOURCE, Lab
+
+KEYS = 60
+WEBHOOK_SHARE, URGENT_SHARE, POISON_SHARE, UNDECODABLE_SHARE = 0.1, 0.1, 0.02, 0.01
+
+
+class Source:
+    """A seeded sender in a thread of its own; ends by itself, `stop` ends it earlier.
+
+    Args:
+        rate: events a second.
+        gateway: its address; None leaves webhooks out.
+
+    Attributes:
+        sent: names of everything that was tried.
+        accepted: names that the broker or the gateway has confirmed, and where they lie as far as that is known.
+    """
+
+    def __init__(self, lab: Lab, seed: int, rate: float, gateway: Callable[[], str | None] = lambda: None) -> None:
+        self._lab = lab
+        self._dice = random.Random(f"{seed}/source")  # noqa: S311 - reproducible on purpose
+        self._rate = rate
+        self._gateway = gateway
+        self._stop = threading.Event()
+        self._number = 0
+        self._producer = Producer(
+            {
+                "bootstrap.servers": lab.bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "log_level": 0,
+                "delivery.timeout.ms": 120_000,
+            }
+        )
+        self.sent: list[str] = []
+        self.accepted: dict[str, str] = {}
+        self.errors: list[str] = []
+        self._thread: threading.Thread | None = None
+
+    def start(self, seconds: float) -> None:
+        """Send for so long."""
+        self._thread = threading.Thread(target=self._run, args=(seconds,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop sending and wait until the brokers have confirmed everything."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(60)
+        self._producer.flush(130)
+
+    def send(self, count: int) -> None:
+        """Send so many at once, in this thread, and wait until they are confirmed."""
+        for _ in range(count):
+            self._produce(self._draw())
+        self._producer.flush(130)
+
+    def _run(self, seconds: float) -> None:
+        start_s = time.monotonic()
+        done = 0
+        while not self._stop.is_set() and time.monotonic() < start_s + seconds:
+            due = int((time.monotonic() - start_s) * self._rate)
+            for _ in range(done, due):
+                event = self._draw()
+                address = self._gateway()
+                if address and event.type == "chaos.event" and self._dice.random() < WEBHOOK_SHARE:
+                    self._post(address, event)
+                else:
+                    self._produce(event)
+            done = max(done, due)
+            self._producer.poll(0)
+            self._stop.wait(0.02)
+
+    def _draw(self) -> Event:
+        number, self._number = self._number, self._number + 1
+        name, key = f"e{number}", f"k{self._dice.randrange(KEYS)}"
+        kind = "chaos.urgent" if self._dice.random() < URGENT_SHARE else "chaos.event"
+        text = f"{POISON} " if self._dice.random() < POISON_SHARE else ""
+        body = {"id": name, "key": key, "text": f"{text}event {number} of a chaos run"}
+        self.sent.append(name)
+        return Event(
+            id=name, source=SOURCE, type=kind, data=json.dumps(body).encode(), extensions={"partitionkey": key}
+        )
+
+    def _produce(self, event: Event) -> None:
+        topic = self._lab.sources[int(self._dice.random() < 0.8)]
+        headers: list[tuple[str, str | bytes | None]] = list(encode_event(event))
+        if self._dice.random() < UNDECODABLE_SHARE:
+            headers = [(name, value) for name, value in headers if name != "ce_specversion"]
+
+        def reported(error: Any, message: Any) -> None:
+            if error is None:
+                self.accepted[event.id] = f"{message.topic()}/{message.partition()}/{message.offset()}"
+            else:
+                self.errors.append(f"{event.id}: {error}")
+
+        while True:
+            with contextlib.suppress(BufferError):
+                self._producer.produce(topic, key=event.key, value=event.data, headers=headers, on_delivery=reported)
+                return
+            self._producer.poll(0.1)
+
+    def _post(self, address: str, event: Event) -> None:
+        """Post once; whatever is not a 202 was not accepted, though it may be on the log all the same."""
+        stamp = str(int(time.time()))
+        signature = hmac.digest(SECRET.encode(), f"{stamp}.".encode() + event.data, sha256).hex()
+        headers = {"x-chaos-signature": signature, "x-chaos-timestamp": stamp, "content-type": "application/json"}
+        request = urllib.request.Request(f"{address}/webhooks/{SOURCE}", event.data, headers, method="POST")  # noqa: S310 - loopback
+        try:
+            with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - loopback
+                if response.status == 202:
+                    self.accepted[event.id] = "the gateway"
+        except OSError as error:
+            self.errors.append(f"{event.id}: {error}")

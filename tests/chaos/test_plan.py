@@ -1,0 +1,18 @@
+"""The plan depends on the seed alone."""
+
+from tests.chaos.plan import CLUSTER, STORM, make_plan
+
+
+def test_the_same_seed_gives_the_same_plan() -> None:
+    assert make_plan(7, 60, STORM) == make_plan(7, 60, STORM)
+
+
+def test_another_seed_gives_another_plan() -> None:
+    assert make_plan(7, 60, STORM).actions != make_plan(8, 60, STORM).actions
+
+
+def test_a_long_plan_has_every_kind_of_fault_and_keeps_to_its_time() -> None:
+    for weights in (STORM, CLUSTER):
+        plan = make_plan(1, 180, weights)
+        assert {action.kind for action in plan.actions} == set(weights)
+        assert all(action.at_s < plan.seconds for action in plan.actions)
