@@ -1,4 +1,4 @@
-"""Faust's consumer thread, with three things put right that Faust and aiokafka hard-wire; part of streams/shell.py.
+"""Faust's consumer and its thread, with what Faust and aiokafka hard-wire put right; part of streams/shell.py.
 
 Verified, like that file, against its TESTED_VERSIONS; a test touches every name.
 
@@ -7,11 +7,14 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
     _coordinator._do_rejoin_group    wrapped: a static member asks first whether a twin has taken its place
     fetcher.MemoryRecords, .PartitionRecords  replaced: a header name that is not UTF-8 would end the worker for ever
     fetcher.FetchResult              replaced: a fetch is unpacked in pieces, not at once, for the memory's sake
+    Consumer.wait_first              overridden: Faust makes four tasks per record there, and cancels three of them
 """
 
+import functools
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterator
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import Any, Protocol
 
 from aiokafka.consumer import fetcher
@@ -19,6 +22,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.legacy_records import LegacyRecordBatch
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from mode import Service
+from mode.services import WaitResults
 
 from streams.engine.item import TP
 
@@ -29,6 +34,8 @@ _PIECE_RECORDS = 100
 _BATCH_HEAD = struct.Struct(">qi")
 _MAGIC_OFFSET = 16
 _MAGIC_WITH_HEADERS = 2
+# What Consumer._drain_messages waits for: the hand-over of one record to its agent, or the end of the flow.
+_HANDING_OVER = 2
 
 
 class JoinGuard(Protocol):
@@ -97,6 +104,48 @@ class EngineThread(AIOKafkaConsumerThread):
             for tp, state in states
             if state is not None and state.has_valid_position
         }
+
+
+class PromptHandOver(Service):
+    """Hands a record to its agent without a task, in the ordinary case that there is room for it."""
+
+    async def wait_first(self, *coros: Any, timeout: Any = None) -> WaitResults:  # noqa: ASYNC109 - Faust's signature
+        """Return what has ended; a coroutine that ends without waiting is never made a task."""
+        if len(coros) != _HANDING_OVER or timeout is not None or not isinstance(coros[0], types.CoroutineType):
+            return await super().wait_first(*coros, timeout=timeout)
+        handing, suspended = coros
+        try:
+            awaited = handing.send(None)
+        except StopIteration as stop:
+            suspended.close()
+            return WaitResults([handing], [stop.value], stopped=False)
+        except BaseException:
+            suspended.close()
+            raise
+        return await super().wait_first(_go_on(handing, awaited), suspended)
+
+
+async def _go_on(begun: Coroutine[Any, Any, Any], awaited: Any) -> Any:
+    """Go on with a coroutine that has been started and waits for something."""
+    return await _resumed(begun, awaited)
+
+
+@types.coroutine
+def _resumed(begun: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Any]:
+    while True:
+        try:
+            sent = yield awaited
+        except GeneratorExit:
+            begun.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - a cancellation is its own, too
+            step: Callable[[], Any] = functools.partial(begun.throw, error)
+        else:
+            step = functools.partial(begun.send, sent)
+        try:
+            awaited = step()
+        except StopIteration as stop:
+            return stop.value
 
 
 def guard_joins(coordinator: Any, guard: JoinGuard) -> None:
@@ -221,4 +270,4 @@ class _Lenient(bytearray):
         return super().decode(encoding, "surrogateescape")
 
 
-__all__ = ["EngineThread", "JoinGuard", "guard_joins"]
+__all__ = ["EngineThread", "JoinGuard", "PromptHandOver", "guard_joins"]

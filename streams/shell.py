@@ -31,7 +31,7 @@ from contracts.errors import ConfigError, LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import COMMITS
 from streams.engine.item import TP
-from streams.fetching import EngineThread, JoinGuard
+from streams.fetching import EngineThread, JoinGuard, PromptHandOver
 
 TESTED_VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 
@@ -251,7 +251,7 @@ def boot_time_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-class _EngineConsumer(Consumer):
+class _EngineConsumer(PromptHandOver, Consumer):
     """Faust's consumer with the hand-over and the assignment led to us."""
 
     shell: Shell

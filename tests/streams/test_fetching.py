@@ -1,6 +1,8 @@
 """The consumer thread: what it notes, whom it lets join, and records that aiokafka's fast parser stumbles over."""
 
+import asyncio
 import inspect
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 
 from streams import fetching
@@ -18,6 +21,7 @@ from streams.fetching import (
     EngineThread,
     KeptRecords,
     PiecewiseFetchResult,
+    PromptHandOver,
     TolerantPartitionRecords,
     guard_joins,
 )
@@ -239,3 +243,79 @@ def test_a_fetch_is_handed_out_in_pieces_and_nothing_of_it_is_lost() -> None:
 
     assert [len(piece) for piece in pieces] == [100, 100, 50]
     assert ([offset for piece in pieces for offset in piece], assignment.state.position) == (list(range(250)), 250)
+
+
+# --- a record's way to its agent
+
+
+class HandsOver(PromptHandOver):
+    """A service that has nothing else of Faust's consumer."""
+
+
+async def test_a_record_that_finds_room_makes_no_task() -> None:
+    service = HandsOver()
+    before = len(asyncio.all_tasks())
+    seen: list[int] = []
+
+    async def hand_over() -> str:
+        seen.append(len(asyncio.all_tasks()))
+        return "handed"
+
+    found = await service.wait_first(hand_over(), asyncio.Event().wait())
+
+    assert (found.results, seen) == (["handed"], [before])
+
+
+async def test_a_record_without_room_waits_until_there_is_some() -> None:
+    service, room, released = HandsOver(), asyncio.Event(), asyncio.Event()
+
+    async def hand_over() -> str:
+        await room.wait()
+        released.set()
+        await asyncio.sleep(0)
+        return "handed"
+
+    waiting = asyncio.ensure_future(service.wait_first(hand_over(), asyncio.Event().wait()))
+    await asyncio.sleep(0)
+    room.set()
+
+    assert (await waiting).results == ["handed"]
+    assert released.is_set()
+
+
+async def test_the_end_of_the_flow_takes_a_waiting_record_back() -> None:
+    service, suspended = HandsOver(), asyncio.Event()
+    taken_back = asyncio.Event()
+
+    async def hand_over() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            taken_back.set()
+            raise
+
+    waiting = asyncio.ensure_future(service.wait_first(hand_over(), suspended.wait()))
+    await asyncio.sleep(0)
+    suspended.set()
+
+    assert len((await waiting).done) == 1
+    await asyncio.wait_for(taken_back.wait(), 5)
+
+
+async def test_what_handing_over_raises_is_passed_on_before_and_after_a_wait() -> None:
+    async def at_once() -> None:
+        raise KeyError
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        raise KeyError
+
+    for hand_over in (at_once, later):
+        with pytest.raises(KeyError):
+            await HandsOver().wait_first(hand_over(), asyncio.Event().wait())
+
+
+def test_consumer_wait_first() -> None:
+    source = inspect.getsource(faust_consumer.Consumer._drain_messages)
+
+    assert re.search(r"self\.wait_first\(\s+callback\(message\), self\.suspend_flow\.wait\(\)\s+\)", source)
