@@ -23,6 +23,7 @@ OWNER = "owner"
 EVENT_ID = "eventid"
 EVENT_SOURCE = "eventsource"
 EVENT_TYPE = "eventtype"
+REPLY_TO = "replyto"
 
 ATTRIBUTE_NAME = re.compile(r"^[a-z0-9]{1,20}$")
 _RESULT_NAMESPACE = uuid.UUID("6b1f3e0c-6a0f-5d3e-9c39-4d9d1d3a7f10")

@@ -44,6 +44,7 @@ class ResultsView:
         event_topics: where events of API callers lie; empty when there are none.
         cache_bytes: for recent outcomes.
         retention_s: older events are unknown.
+        on_outcome: hears of every outcome, on another thread, once it can be found here.
         clock: Unix seconds.
 
     Raises:
@@ -58,6 +59,7 @@ class ResultsView:
         *,
         cache_bytes: int,
         retention_s: float,
+        on_outcome: Callable[[Outcome], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = reader_config(kafka, "penstock-gateway-results")
@@ -65,7 +67,7 @@ class ResultsView:
         self._retention_s = retention_s
         self._clock = clock
         self._cache = OutcomeCache(cache_bytes)
-        self._tail = Tail(self._config, result_topics, event_topics, self._cache)
+        self._tail = Tail(self._config, result_topics, event_topics, self._cache, on_outcome)
         self._executor = ThreadPoolExecutor(MAX_SCANS, thread_name_prefix="results-scan")
         self._scans = 0
         self._is_closed = threading.Event()
@@ -115,17 +117,17 @@ class ResultsView:
             return None
         return await self._look_up(Wanted(result_id(source, event_id), position.partition, position.timestamp_ms))
 
-    async def outcome_for(self, owner: str, event_id: str, source: str | None) -> tuple[str, Outcome | None]:
-        """Return (source, outcome or None) of the newest event with this id of an API caller.
+    async def accepted(self, owner: str, event_id: str, source: str | None) -> Accepted:
+        """Return the newest event with this id of an API caller: its source, and where it lies.
 
         Raises:
             UnknownResult: the caller has no such event, as far back as this view goes.
             LogUnavailable: Kafka is away, so that nothing can be said.
-            Busy: as `outcome_of`, or this view has not read up to the present yet.
+            Busy: this view has not read up to the present yet.
         """
         accepted = self._cache.accepted(owner, event_id, source)
         if accepted is not None:
-            return accepted.source, await self.outcome_of(accepted.source, event_id, accepted.position)
+            return accepted
         if not self._tail.is_reachable:
             message = "Kafka does not answer"
             raise LogUnavailable(message, retry_after_s=2.0)
