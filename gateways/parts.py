@@ -143,4 +143,5 @@ def _results_view(settings: Settings, topics: Topics, on_outcome: Callable[[Outc
         cache_bytes=settings.gateway.results_cache_bytes,
         retention_s=settings.gateway.results_retention_s,
         on_outcome=on_outcome,
+        view=settings.gateway.results_view,
     )

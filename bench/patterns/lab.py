@@ -80,7 +80,7 @@ def lab(bootstrap: str, plan: Plan, **changes: Mapping[str, Any]) -> Iterator[La
         config = folder / "penstock.yaml"
         document = _document(bootstrap, topics, model_url)
         for section, change in changes.items():
-            document[section] |= change
+            document[section] = document.get(section, {}) | change
         config.write_text(yaml.safe_dump(document), encoding="utf-8")
         try:
             yield Lab(bootstrap, topics, folder, config, model_url)
