@@ -28,7 +28,7 @@ from gateways.parts import Parts
 from gateways.problems import outcome_status, problem
 
 # How long a repeated event may wait for a view that has just been started.
-_RECOGNISE_S = 2.0
+_RECOGNISE_S = 5.0
 _RECOGNISE_EVERY_S = 0.05
 
 
@@ -108,12 +108,12 @@ async def _known(parts: Parts, caller: Caller, event: Event) -> Position | None:
     while True:
         try:
             return (await parts.results.accepted(caller.id, event.id, event.source)).position
-        except Busy:
+        except (Busy, LogUnavailable):
             # A caller that repeats after our restart must not pay twice because we have not read up yet.
             if time.monotonic() >= give_up_s:
                 return None
             await asyncio.sleep(_RECOGNISE_EVERY_S)
-        except (UnknownResult, LogUnavailable):
+        except UnknownResult:
             return None
 
 
