@@ -6,6 +6,7 @@ from collections.abc import Callable
 import click
 
 from bench.figures import Figure, publish
+from bench.patterns.results import results
 from bench.patterns.sync import sync, timeout
 from bench.runs import RunFailedError
 from tests.kafkalab.jvm import JvmBroker
@@ -15,6 +16,7 @@ Scenario = Callable[[str, int], list[Figure]]
 SCENARIOS: dict[str, Scenario] = {
     "sync": sync,
     "timeout": timeout,
+    "results": results,
 }
 
 
