@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.codec import Position
-from contracts.replies import ReplyAddress
+from contracts.envelope import ReplyAddress
 from contracts.settings import GatewaySettings, Settings
 from contracts.topics import LANES, Topics
 from gateways.egress.forecast import Forecast

@@ -7,10 +7,9 @@ between pays nothing twice and loses no outcome, only the copy, and whoever wait
 import asyncio
 
 from contracts.codec import Record
-from contracts.envelope import REPLY_TO, Event
+from contracts.envelope import REPLY_TO, Event, reply_address
 from contracts.errors import PenstockError
 from contracts.metrics import REPLIES_SENT
-from contracts.replies import reply_address
 from producers.base import Producer
 
 

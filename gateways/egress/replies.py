@@ -11,10 +11,9 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from contracts.envelope import REPLY_TO
+from contracts.envelope import REPLY_TO, ReplyAddress
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
-from contracts.replies import ReplyAddress
 from gateways.egress.outcomes import Outcome, read_outcome
 from gateways.egress.reading import headers_of, partitions_of, watermarks
 

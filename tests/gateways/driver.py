@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from contracts.codec import Position, Record
+from contracts.envelope import ReplyAddress
 from contracts.errors import UnknownResult
-from contracts.replies import ReplyAddress
 from contracts.settings import Settings
 from gateways.api import Api
 from gateways.egress.outcomes import Accepted, Outcome

@@ -12,7 +12,7 @@ import pytest
 from contracts.envelope import result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.settings import ResultsViewSettings
-from gateways.egress import indexing, results
+from gateways.egress import indexing, outcomes, results
 from gateways.egress.results import ResultsView
 from tests.gateways.egress.test_results_on_kafka import HOUR_MS, PARTITION, Log
 from tests.kafkalab.fixtures import KafkaLab
@@ -94,7 +94,7 @@ async def test_after_a_restart_reading_goes_on_where_it_ended(
     await log.outcome("meanwhile", age_ms=9 * HOUR_MS, owner="crm")
     await fresh(log)
     read: list[str] = []
-    real = indexing.read_outcome
+    real = outcomes.read_outcome
 
     def noting(*args: object) -> object:
         outcome = real(*args)  # type: ignore[arg-type]
