@@ -4,11 +4,17 @@ import asyncio
 
 from contracts.envelope import Event
 from contracts.errors import LogUnavailable
+from contracts.metrics import REGISTRY
 from producers.memory import MemoryProducer
 from streams.replies import Replies
 from tests.streams.pipeline.support import TOPICS, Bench, event, headers_of, make_settings
 
 ADDRESS = "3." + "0a" * 16
+
+
+def failed() -> float:
+    """Return how many copies have failed so far."""
+    return REGISTRY.get_sample_value("penstock_replies_total", {"outcome": "failed"}) or 0.0
 
 
 async def run(bench: Bench, one: Event) -> None:
@@ -51,9 +57,10 @@ async def test_a_copy_that_fails_ends_nothing() -> None:
     bench.producer = MemoryProducer(partitions=3)
     bench.pipeline._settler._replies = Replies(bench.producer, TOPICS.replies)
     bench.pipeline._settler._producer = bench.producer
+    before = failed()
     await run(bench, event(extensions={"replyto": ADDRESS}))
 
-    assert (bench.crashes, bench.committed) == ([], 1)
+    assert (bench.crashes, bench.committed, failed() - before) == ([], 1, 1)
     assert [record.topic for record in bench.producer.records] == [TOPICS.results]
 
 
@@ -70,4 +77,5 @@ async def test_an_event_without_a_good_address_gets_no_copy() -> None:
         bench = Bench()
         await run(bench, event(extensions={} if text is None else {"replyto": text}))
 
+        assert (bench.crashes, bench.committed) == ([], 1)
         assert [record.topic for record in bench.producer.records] == [TOPICS.results]

@@ -281,9 +281,9 @@ async def test_a_long_poll_by_key_gets_only_its_own(gateway: Gateway) -> None:
     polling = asyncio.create_task(gateway.call("GET", "/v1/results/e1", as_caller(prefer="wait=10")))
     event = await waits(gateway)
     gateway.parts.waiters.offer(outcome(event, owner="billing"))
-    gateway.parts.waiters.offer(outcome(event))
+    gateway.parts.waiters.offer(outcome(event, value=b'{"mine":1}'))
 
-    assert (await polling).status == 200
+    assert (await polling).json()["result"] == {"mine": 1}
 
 
 def test_an_outcome_that_nobody_waits_for_costs_no_loop(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
