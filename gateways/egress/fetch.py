@@ -26,6 +26,8 @@ class Fetcher:
     def __init__(self, config: dict[str, Any]) -> None:
         # One record is wanted; what lies behind it need not be brought along.
         small = {"fetch.message.max.bytes": 32 * 1024, "queued.min.messages": 1, "queued.max.messages.kbytes": 2048}
+        # What the last fetch brought along would hold up the next one of that partition by a second (measured).
+        small["fetch.queue.backoff.ms"] = 1
         self._config = config | small | {"client.id": "penstock-gateway-fetch", "auto.offset.reset": "error"}
         self._idle: LifoQueue[Consumer] = LifoQueue()
 
