@@ -52,8 +52,8 @@ class Results(Protocol):
         """
         ...
 
-    async def accepted(self, owner: str, event_id: str, source: str | None) -> Accepted:
-        """Return a caller's event: its source, and where it lies.
+    async def accepted(self, owner: str, event_id: str, source: str | None, *, within_memory: bool = False) -> Accepted:
+        """Return a caller's event: its source, and where it lies; `within_memory` settles for the last minutes.
 
         Raises:
             UnknownResult: the caller has no such event.

@@ -135,8 +135,14 @@ class ResultsView:
                 return None
         return await self._look_up(wanted)
 
-    async def accepted(self, owner: str, event_id: str, source: str | None) -> Accepted:
+    async def accepted(self, owner: str, event_id: str, source: str | None, *, within_memory: bool = False) -> Accepted:
         """Return the newest event with this id of an API caller: its source, and where it lies.
+
+        Args:
+            owner: the caller.
+            event_id: of the event.
+            source: of the event; any when None.
+            within_memory: what the last minutes do not know may be called unknown while the index is still being made.
 
         Raises:
             UnknownResult: the caller has no such event, as far back as this view goes.
@@ -151,7 +157,8 @@ class ResultsView:
         if not self._tail.is_reachable:
             message = "Kafka does not answer"
             raise LogUnavailable(message, retry_after_s=2.0)
-        if not self._tail.is_caught_up or (self._archive is not None and not self._archive.is_caught_up):
+        is_complete = within_memory or self._archive is None or self._archive.is_caught_up
+        if not self._tail.is_caught_up or not is_complete:
             message = "results are still being read"
             raise Busy(message)
         message = "no such result"

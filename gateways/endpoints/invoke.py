@@ -107,7 +107,7 @@ async def _known(parts: Parts, caller: Caller, event: Event) -> Position | None:
     give_up_s = time.monotonic() + _RECOGNISE_S
     while True:
         try:
-            return (await parts.results.accepted(caller.id, event.id, event.source)).position
+            found = await parts.results.accepted(caller.id, event.id, event.source, within_memory=True)
         except (Busy, LogUnavailable):
             # A caller that repeats after our restart must not pay twice because we have not read up yet.
             if time.monotonic() >= give_up_s:
@@ -115,6 +115,8 @@ async def _known(parts: Parts, caller: Caller, event: Event) -> Position | None:
             await asyncio.sleep(_RECOGNISE_EVERY_S)
         except UnknownResult:
             return None
+        else:
+            return found.position
 
 
 async def _outcome(

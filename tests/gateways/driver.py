@@ -70,7 +70,8 @@ class Results:
             raise self.error
         return self.outcomes.get((source, event_id))
 
-    async def accepted(self, owner: str, event_id: str, source: str | None) -> Accepted:
+    async def accepted(self, owner: str, event_id: str, source: str | None, *, within_memory: bool = False) -> Accepted:
+        assert within_memory in {True, False}
         found = self.noted.get((owner, event_id))
         if found is None or source not in {None, found.source}:
             message = "no such result"

@@ -83,6 +83,20 @@ async def test_old_outcomes_are_found_without_a_ticket_and_without_a_scan(
         view.close()
 
 
+async def test_while_the_index_is_being_made_an_id_is_not_called_unknown(log: Log, tmp_path: Path) -> None:
+    view = open_view(log, tmp_path / "index.sqlite")
+    try:
+        await caught_up(view)
+        view._archive._indexing.is_caught_up = False  # type: ignore[union-attr]
+
+        with pytest.raises(Busy):
+            await view.accepted("crm", "other", None)
+        with pytest.raises(UnknownResult):
+            await view.accepted("crm", "other", None, within_memory=True)
+    finally:
+        view.close()
+
+
 async def test_after_a_restart_reading_goes_on_where_it_ended(
     log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

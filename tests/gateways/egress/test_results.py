@@ -81,22 +81,22 @@ async def test_an_outcome_that_arrives_is_found(log: Log, view: ResultsView) -> 
 
 async def test_an_outcome_wakes_whoever_waits_once_it_can_be_found(log: Log) -> None:
     heard: list[bool] = []
-    view = ResultsView(
+    mine = ResultsView(
         log.kafka,
         (log.results,),
         (log.events,),
         cache_bytes=2**20,
         retention_s=3600.0,
-        on_outcome=lambda outcome: heard.append(view._cache.get(outcome.source, outcome.event_id) == outcome),
+        on_outcome=lambda outcome: heard.append(mine._cache.get(outcome.source, outcome.event_id) == outcome),
     )
-    view.start()
+    mine.start()
     try:
-        await _caught_up(view)
+        await _caught_up(mine)
         await log.outcome(*await log.event("e1"))
 
         assert await eventually_async(lambda: heard, within_s=15) == [True]
     finally:
-        view.close()
+        mine.close()
 
 
 async def test_outcomes_from_before_the_start_are_found(log: Log) -> None:
