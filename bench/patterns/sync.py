@@ -16,7 +16,7 @@ from bench.patterns.lab import API_KEY, Lab, body, running
 from bench.runs import stats
 
 RATE = 50
-SECONDS = 10
+SECONDS = 30
 _WARM_S = 5
 _DIRECT_EVERY = 5
 _MODEL_S = 0.5
