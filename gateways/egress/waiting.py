@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from weakref import WeakValueDictionary
 
 from contracts.errors import Busy
 from contracts.metrics import SYNC_WAITING
@@ -57,6 +58,8 @@ class Waiters:
         self._places = 0
         self._waiting: defaultdict[str, set[Waiter]] = defaultdict(set)
         self._loop: asyncio.AbstractEventLoop | None = None
+        # A lock lives as long as somebody holds it or waits for it.
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self.forecast = forecast
         self.is_ending = False
 
@@ -85,6 +88,13 @@ class Waiters:
             self._places -= 1
             SYNC_WAITING.set(self._places)
             self._forget(waiter)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, result_id: str, owner: str) -> AsyncIterator[None]:
+        """Keep out others with the same event of the same caller until the block ends."""
+        lock = self._turns.setdefault((result_id, owner), asyncio.Lock())
+        async with lock:
+            yield
 
     def expect(self, waiter: Waiter) -> None:
         """Wake a waiter for its result id."""

@@ -9,7 +9,7 @@ import asyncio
 import time
 from typing import NamedTuple
 
-from contracts.codec import Position, decode_json
+from contracts.codec import Position, Record, decode_json
 from contracts.envelope import Event, result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.metrics import SYNC_ANSWERS, SYNC_JOINED
@@ -84,22 +84,28 @@ async def _begin(parts: Parts, request: Request, caller: Caller, waiter: Waiter)
             "lane": lane,
             "topic": record.topic,
         }
-        kind, wanted = (lane, event.type), result_id(event.source, event.id)
-        waiter.expect(wanted, caller.id)
-        known = await _known(parts, caller, event) if posted.has_own_id(request.headers) else None
-        if known is not None:
-            SYNC_JOINED.inc()
-            return _Call(event, known, kind, is_repeated=True)
-        # Before the event is there: its outcome may be quicker than our ack.
-        parts.waiters.forecast.begin(wanted, kind)
-        try:
-            position = await produce(parts.producer, record, settings.ack_timeout_s)
-        except BaseException:
-            parts.waiters.forecast.forget(wanted)
-            raise
+        waiter.expect(result_id(event.source, event.id), caller.id)
+        kind = (lane, event.type)
+        # One after the other, so that the second of two equal requests finds the first.
+        async with parts.waiters.turn(waiter.result_id, caller.id):
+            known = await _known(parts, caller, event) if posted.has_own_id(request.headers) else None
+            if known is not None:
+                SYNC_JOINED.inc()
+                return _Call(event, known, kind, is_repeated=True)
+            position = await _produce(parts, record, waiter.result_id, kind)
+            parts.results.note_accepted(caller.id, event.id, event.source, position)
     request.notes |= {"partition": position.partition, "offset": position.offset}
-    parts.results.note_accepted(caller.id, event.id, event.source, position)
     return _Call(event, position, kind, is_repeated=False)
+
+
+async def _produce(parts: Parts, record: Record, wanted: str, kind: Kind) -> Position:
+    # Before the event is there: its outcome may be quicker than our ack.
+    parts.waiters.forecast.begin(wanted, kind)
+    try:
+        return await produce(parts.producer, record, parts.settings.ack_timeout_s)
+    except BaseException:
+        parts.waiters.forecast.forget(wanted)
+        raise
 
 
 async def _known(parts: Parts, caller: Caller, event: Event) -> Position | None:

@@ -23,7 +23,7 @@ from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, Answer,
 from tests.gateways.endpoints.test_results import RESULT
 from tests.support import eventually_async
 
-SYNC = {"sync_budget_s": 20, "sync_margin_s": 0.5, "sync_max_waiting": 3}
+SYNC = {"ack_timeout_s": 20, "sync_budget_s": 20, "sync_margin_s": 0.5, "sync_max_waiting": 3}
 
 
 @pytest.fixture
@@ -175,6 +175,27 @@ async def test_the_same_id_again_joins_what_is_under_way(gateway: Gateway) -> No
     gateway.parts.waiters.offer(outcome(event))
 
     assert (await first).body == (await second).body
+    assert len(gateway.records) == 1
+
+
+async def test_two_equal_requests_at_one_moment_make_one_event(gateway: Gateway) -> None:
+    gateway.producer.hold_acks()
+    calls = [begin(gateway, idempotency_key="order-1") for _ in range(3)]
+    await eventually_async(lambda: len(gateway.producer._held) > 0)
+    gateway.producer.release_acks()
+    event = await waits(gateway, 3)
+    await eventually_async(lambda: not gateway.parts.waiters._turns)
+    gateway.parts.waiters.offer(outcome(event))
+
+    assert {(await call).status for call in calls} == {200}
+    assert len(gateway.records) == 1
+
+
+async def test_when_the_first_of_two_equal_requests_fails_the_second_makes_the_event(gateway: Gateway) -> None:
+    gateway.producer.fail_next(LogUnavailable("no ack"))
+    calls = [begin(gateway, idempotency_key="order-1", prefer="wait=0") for _ in range(2)]
+
+    assert sorted([(await call).status for call in calls]) == [202, 503]
     assert len(gateway.records) == 1
 
 
