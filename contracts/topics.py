@@ -11,9 +11,10 @@ from typing import Literal
 LANES: tuple[str, ...] = ("interactive", "standard", "bulk")
 # Where the worker takes up what waits on the retry topic; no event topic is called so.
 RETRY_LANE = "retries"
-Kind = Literal["events", "results", "deltas", "dead-letters", "retries"]
+Kind = Literal["events", "results", "deltas", "dead-letters", "retries", "replies"]
 
 _DAY_MS = 86_400_000
+_HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Topics:
         self.deltas = f"{prefix}.deltas.v1"
         self.dead_letters = f"{prefix}.dead-letters.v1"
         self.retries = f"{prefix}.retries.v1"
+        self.replies = f"{prefix}.replies.v1"
 
     def events(self, lane: str) -> str:
         """Return the event topic of a lane."""
@@ -91,4 +93,5 @@ class Topics:
                 self.dead_letters, "dead-letters", 30 * _DAY_MS, "events that ended badly: original record plus reason"
             ),
             Topic(self.retries, "retries", week, "events whose next attempt is far away, with what was tried so far"),
+            Topic(self.replies, "replies", _HOUR_MS, "copies of outcomes for the gateway instances that wait for them"),
         )
