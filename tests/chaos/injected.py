@@ -27,7 +27,7 @@ INJECTED: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
     "produce_refused": ((PRODUCE, (29,)),),
 }
 WEIGHTS = dict.fromkeys(INJECTED, 1)
-BACKLOG = 400
+BACKLOG = 800
 
 
 @contextlib.contextmanager
