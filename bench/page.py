@@ -55,12 +55,14 @@ def keep(names: Sequence[str], source: Path = FOLDER, target: Path = KEPT) -> No
 
 
 def page(folder: Path = KEPT) -> str:
-    """Return the page about all figures of a folder; empty when there are none."""
+    """Return the page about all figures of a folder."""
     documents = [Document.read(path) for path in sorted(folder.glob("*.json"))]
-    return "\n".join([_HEAD, _summary(documents), *map(_section, documents)]) if documents else ""
+    return "\n".join([_HEAD, _summary(documents), *map(_section, documents)])
 
 
 def _summary(documents: Sequence[Document]) -> str:
+    if not documents:
+        return "None are kept yet.\n"
     goals = [(document, figure) for document in documents for figure in document.figures if figure.holds is not None]
     missed = [
         f"- [{document.name}](#{document.name}): {_stated(figure)}" for document, figure in goals if not figure.holds

@@ -29,9 +29,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_page_in_the_tree_is_what_the_kept_figures_say() -> None:
-    found = ROOT / KEPT / "README.md"
-
-    assert (found.read_text("utf-8") if found.exists() else "") == page(ROOT / KEPT), "run python -m bench.page"
+    assert (ROOT / KEPT / "README.md").read_text("utf-8") == page(ROOT / KEPT), "run python -m bench.page"
 
 
 def test_every_kept_figure_has_its_plot() -> None:
