@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import re
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -26,6 +26,7 @@ from streams.fetching import (
     guard_joins,
     keep_joining,
 )
+from tests.support import eventually_async
 
 AT = TopicPartition("events", 0)
 BROKEN = b"\xffname"
@@ -237,6 +238,25 @@ async def test_an_error_of_the_heartbeats_is_told_as_before() -> None:
     await coordinator._push_error_to_user(error)
 
     assert coordinator.told == [error]
+
+
+async def test_the_end_of_the_coordination_ends_the_worker() -> None:
+    crashed: list[BaseException] = []
+
+    class App:
+        async def crash(self, reason: BaseException) -> None:
+            crashed.append(reason)
+
+    thread = make_thread()
+    thread.app, thread.parent_loop = cast("Any", App()), asyncio.get_running_loop()
+    error = KafkaError("Unexpected error during coordination")
+
+    async def coordination() -> None:
+        raise error
+
+    task = asyncio.ensure_future(coordination())
+    task.add_done_callback(thread._coordination_ended)
+    await eventually_async(lambda: crashed == [error])
 
 
 # --- header names
