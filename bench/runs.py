@@ -30,7 +30,7 @@ from contracts.codec import encode_event
 from contracts.envelope import Event
 from contracts.settings import environment
 from contracts.topics import LANES, Topics
-from tests.support import Leash, end_group
+from tests.support import Leash, end_group, eventually
 
 PARTITIONS = 16
 LIMIT_S = 150.0
@@ -312,15 +312,22 @@ class Feeder:
 
 
 def ends_of(bootstrap: str, topic: str) -> list[confluent_kafka.TopicPartition]:
-    """Return where each partition of a topic ends."""
+    """Return where each partition of a topic ends; a new one may be without a leader for a moment."""
     consumer = confluent_kafka.Consumer({"bootstrap.servers": bootstrap, "group.id": f"{topic}.bench"})
+
+    def end(number: int) -> confluent_kafka.TopicPartition | None:
+        place = confluent_kafka.TopicPartition(topic, number)
+        try:
+            place.offset = consumer.get_watermark_offsets(place, timeout=_START_S)[1]
+        except confluent_kafka.KafkaException:
+            return None
+        return place
+
     try:
-        places = [confluent_kafka.TopicPartition(topic, number) for number in range(PARTITIONS)]
-        for place in places:
-            place.offset = consumer.get_watermark_offsets(place, timeout=30)[1]
+        found = [eventually(lambda number=number: end(number), _START_S) for number in range(PARTITIONS)]  # type: ignore[misc]
     finally:
         consumer.close()
-    return places
+    return [place for place in found if place is not None]
 
 
 def read_results(
