@@ -72,7 +72,7 @@ SYNC_ANSWERS = _counter(
     "sync_answers_total",
     "Invocations by their answer: succeeded, dead_letter or expired; 202 because of budget, predicted, requested or "
     "shutdown; or disconnected.",
-    ("answer",),
+    ("outcome",),
 )
 SYNC_JOINED = _counter("sync_joined_total", "Invocations that repeat a known event and wait for its outcome.")
 REPLIES_SENT = _counter(

@@ -20,6 +20,8 @@ from gateways.egress.reading import headers_of
 THREADS = 4
 MAX_LOOKUPS = 200
 _FETCH_LIMIT_S = 3.0
+# The outcome is stamped after its event, but perhaps by a clock that is behind.
+_CLOCK_MARGIN_MS = 60_000
 
 T = TypeVar("T")
 
@@ -71,7 +73,7 @@ class Archive:
 
     def knows_since(self, timestamp_ms: int) -> bool:
         """Tell whether every outcome since an instant is in the index, so that one that is not there does not exist."""
-        return self.is_caught_up and timestamp_ms > self._index.lost_before_ms
+        return self.is_caught_up and timestamp_ms - _CLOCK_MARGIN_MS > self._index.lost_before_ms
 
     async def outcome(self, result_id: str) -> Outcome | None:
         """Return an outcome; None when the index has none, or its record is gone.

@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,8 +109,8 @@ class ResultIndex:
 
     def write(
         self,
-        outcomes: Iterable[Written],
-        accepted: Iterable[Noted],
+        outcomes: Sequence[Written],
+        accepted: Sequence[Noted],
         next_offsets: Mapping[tuple[str, int], int],
         keep_since_ms: int,
     ) -> None:
