@@ -17,7 +17,7 @@ def topics() -> str:
     """Return the page about topics."""
     prefix = KafkaSettings().topic_prefix
     rows = [
-        (code(topic.name), topic.kind, f"{topic.retention_ms / _DAY_MS:g} days", topic.purpose)
+        (code(topic.name), topic.kind, _retention(topic.retention_ms / _DAY_MS), topic.purpose)
         for topic in Topics(prefix).table()
     ]
     settings = ", ".join(f"`{name}={value}`" for name, value in Topics().table()[0].config().items())
@@ -89,3 +89,7 @@ def endpoints() -> str:
         answers = [(status, answer["description"]) for status, answer in sorted(operation["responses"].items())]
         parts.append(table(("answer", "meaning"), answers))
     return "\n".join(parts)
+
+
+def _retention(days: float) -> str:
+    return f"{days:g} days" if days >= 1 else f"{24 * days:g} hours"

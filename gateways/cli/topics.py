@@ -125,7 +125,10 @@ def _as_found(found: Found | None) -> tuple[str, str, str]:
 def _retention(text: str) -> str:
     if text == _UNLIMITED:
         return "unlimited"
-    return f"{int(text) / _DAY_MS:g} days" if text.isdigit() else text
+    if not text.isdigit():
+        return text
+    days = int(text) / _DAY_MS
+    return f"{days:g} days" if days >= 1 else f"{24 * days:g} hours"
 
 
 def _shape(want: Wanted) -> str:
