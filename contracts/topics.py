@@ -84,9 +84,7 @@ class Topics:
         return (
             *events,
             *results,
-            Topic(
-                self.deltas, "deltas", _DAY_MS, "numbered pieces of streamed results; reserved, nothing writes it yet"
-            ),
+            Topic(self.deltas, "deltas", _DAY_MS, "numbered pieces of answers in the making, of streamed events"),
             Topic(
                 self.dead_letters, "dead-letters", 30 * _DAY_MS, "events that ended badly: original record plus reason"
             ),

@@ -13,7 +13,7 @@ _UNLIMITED = -1
 _MAX_MESSAGE = "max.message.bytes"
 _RETENTION = "retention.ms"
 # Kinds whose records go to the partition number of their event.
-_BY_NUMBER = frozenset({"results", "retries"})
+_BY_NUMBER = frozenset({"results", "retries", "deltas"})
 
 
 @dataclass(frozen=True)

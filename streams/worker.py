@@ -24,6 +24,7 @@ from producers.admin import TopicAdmin
 from producers.producer import KafkaProducer
 from producers.topic_plan import Wanted, blockers, wanted_topics
 from streams.app import create_app
+from streams.deltas import Deltas
 from streams.engine.engine import Engine, Limits
 from streams.engine.mark import mark_fits
 from streams.health import HealthServer
@@ -106,7 +107,8 @@ class Worker:
     async def _start(self) -> None:
         settings = self._settings
         settler = Settler(self._producer, self._topics, settings.worker.app_id)
-        pipeline = Pipeline(settings, self._providers, settler)
+        deltas = Deltas(self._producer, self._topics.deltas, settings.worker.app_id)
+        pipeline = Pipeline(settings, self._providers, settler, deltas)
         engine = Engine(
             pipeline,
             _limits(settings.worker),

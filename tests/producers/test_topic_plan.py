@@ -73,13 +73,13 @@ def test_a_missing_topic_is_drift() -> None:
 
 
 def test_fewer_partitions_are_drift_and_more_are_not() -> None:
-    (drift,) = changed("penstock.deltas.v1", partitions=5)
+    (drift,) = changed("penstock.dead-letters.v1", partitions=5)
 
-    assert drift == Drift("penstock.deltas.v1", "5 partitions, configured are 12")
-    assert changed("penstock.deltas.v1", partitions=50) == []
+    assert drift == Drift("penstock.dead-letters.v1", "5 partitions, configured are 12")
+    assert changed("penstock.dead-letters.v1", partitions=50) == []
 
 
-@pytest.mark.parametrize("name", ["penstock.results.v1", "mine.results"])
+@pytest.mark.parametrize("name", ["penstock.results.v1", "mine.results", "penstock.deltas.v1"])
 def test_a_result_topic_with_fewer_partitions_than_an_event_topic_is_drift(name: str) -> None:
     configured = settings()
     found = as_wanted(configured)
