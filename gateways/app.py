@@ -70,6 +70,9 @@ async def run(settings: Settings, producer: Producer, parts: Parts, port_file: P
     try:
         await producer.start()
         parts.results.start()
+        if settings.gateway.api_keys:
+            # Nobody else can have streamed events.
+            parts.live.start()
         serving = asyncio.ensure_future(
             serve(Server(api, listener, settings.gateway.header_timeout_s), ending.closes_door)
         )
@@ -79,6 +82,7 @@ async def run(settings: Settings, producer: Producer, parts: Parts, port_file: P
         await ending.wait_for(serving)
     finally:
         watching.cancel()
+        await asyncio.to_thread(parts.live.close)
         await asyncio.to_thread(parts.results.close)
         await producer.aclose(_FLUSH_TIMEOUT_S)
         _log.info("gateway.stopped")
@@ -128,6 +132,8 @@ class Ending:
             os._exit(128 + number)
         _log.info("gateway.stopping", in_progress=len(self._api.in_progress))
         self._parts.health.is_shutting_down = True
+        # Watchers come back to another instance, and go on where they were.
+        self._parts.live.end()
         self._closing = asyncio.ensure_future(self._close_when_answered())
 
     async def _close_when_answered(self) -> None:

@@ -1,12 +1,15 @@
 """What the endpoints work with: built once from the settings, handed to every handler."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.codec import Position
 from contracts.settings import GatewaySettings, Settings
 from contracts.topics import LANES, Topics
+from gateways.egress.live import Live
 from gateways.egress.outcomes import Outcome
+from gateways.egress.reading import reader_config
 from gateways.egress.results import ResultsView
 from gateways.egress.tickets import Tickets
 from gateways.health import Health
@@ -69,6 +72,7 @@ class Parts:
     producer: Producer
     admission: Admission
     results: Results
+    live: Live
     health: Health
 
 
@@ -84,7 +88,16 @@ def build_parts(settings: Settings, producer: Producer, results: Results | None 
         ConfigError: a secret, template or Kafka setting cannot be used.
     """
     topics = Topics(settings.kafka.topic_prefix)
-    results = _results_view(settings, topics) if results is None else results
+    listeners: list[Callable[[Outcome], None]] = []
+
+    def announce(outcome: Outcome) -> None:
+        for listener in listeners:
+            listener(outcome)
+
+    results = _results_view(settings, topics, announce) if results is None else results
+    config = reader_config(settings.kafka, "penstock-gateway-deltas")
+    live = Live(config, topics.deltas, settings.gateway.streams, results.outcome_of)
+    listeners.append(live.note_outcome)
     # As many bytes again as the producer may hold: bodies that still arrive.
     admission = Admission(settings.producer.max_buffer_bytes)
     return Parts(
@@ -96,11 +109,12 @@ def build_parts(settings: Settings, producer: Producer, results: Results | None 
         producer,
         admission,
         results,
+        live,
         Health(producer, admission, results_alive=lambda: results.is_alive),
     )
 
 
-def _results_view(settings: Settings, topics: Topics) -> ResultsView:
+def _results_view(settings: Settings, topics: Topics, on_outcome: Callable[[Outcome], None]) -> ResultsView:
     own = {route.output_topic for route in settings.routes if route.output_topic} - {topics.results}
     return ResultsView(
         settings.kafka,
@@ -108,4 +122,5 @@ def _results_view(settings: Settings, topics: Topics) -> ResultsView:
         tuple(topics.events(lane) for lane in LANES) if settings.gateway.api_keys else (),
         cache_bytes=settings.gateway.results_cache_bytes,
         retention_s=settings.gateway.results_retention_s,
+        on_outcome=on_outcome,
     )

@@ -80,7 +80,7 @@ class Preview:
     """One attempt's deltas.
 
     Invariant: the numbers of an epoch lie on the log in order, 1 ... n. Where the log refused one, at most those follow
-    that were under way already, so that a reader sees the gap and stops (tests/streams/test_deltas.py).
+    that were under way already, so that a reader sees the gap and stops (tests/streams/pipeline/test_deltas.py).
     """
 
     def __init__(

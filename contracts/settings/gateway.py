@@ -4,6 +4,7 @@ from pydantic import Field
 
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Port, Seconds, Section
+from contracts.settings.streams import StreamSettings
 
 
 class ApiKey(Section):
@@ -48,3 +49,5 @@ class GatewaySettings(Section):
     """Memory for recent results; older ones are found on the topic by the ticket's position."""
     api_keys: tuple[ApiKey, ...] = ()
     """Own systems that may use `/v1/events`."""
+    streams: StreamSettings = StreamSettings()
+    """Answers watched while they are made."""

@@ -44,6 +44,7 @@ class ResultsView:
         event_topics: where events of API callers lie; empty when there are none.
         cache_bytes: for recent outcomes.
         retention_s: older events are unknown.
+        on_outcome: hears of every outcome, on another thread, once it can be found here.
         clock: Unix seconds.
 
     Raises:
@@ -58,6 +59,7 @@ class ResultsView:
         *,
         cache_bytes: int,
         retention_s: float,
+        on_outcome: Callable[[Outcome], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = reader_config(kafka, "penstock-gateway-results")
@@ -65,7 +67,7 @@ class ResultsView:
         self._retention_s = retention_s
         self._clock = clock
         self._cache = OutcomeCache(cache_bytes)
-        self._tail = Tail(self._config, result_topics, event_topics, self._cache)
+        self._tail = Tail(self._config, result_topics, event_topics, self._cache, on_outcome)
         self._executor = ThreadPoolExecutor(MAX_SCANS, thread_name_prefix="results-scan")
         self._scans = 0
         self._is_closed = threading.Event()

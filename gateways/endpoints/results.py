@@ -7,6 +7,7 @@ import msgspec
 from contracts.errors import InvalidPayload, UnknownResult
 from gateways.asgi import Request, Response
 from gateways.egress.outcomes import Outcome
+from gateways.egress.tickets import Ticket
 from gateways.parts import Parts
 
 _POLL_AFTER_S = b"1"
@@ -22,12 +23,10 @@ async def get_result(parts: Parts, request: Request, raw_id: bytes) -> Response:
         LogUnavailable: Kafka is away.
         Busy: ask again.
     """
-    query = _query(request)
-    event_id = _decoded(raw_id)
+    query = query_of(request)
+    event_id = decoded_id(raw_id)
     if "ticket" in query:
-        ticket = parts.tickets.read(query["ticket"])
-        if ticket.id != event_id:
-            raise _unknown()
+        ticket = ticket_of(parts, query, event_id)
         source = ticket.source
         outcome = await parts.results.outcome_of(source, event_id, ticket.position)
     else:
@@ -48,7 +47,19 @@ def _finished(outcome: Outcome) -> Response:
     return Response(200, msgspec.json.encode(outcome.body()), headers=_CACHE)
 
 
-def _query(request: Request) -> dict[str, str]:
+def ticket_of(parts: Parts, query: dict[str, str], event_id: str) -> Ticket:
+    """Return what the ticket in a query says.
+
+    Raises:
+        UnknownResult: missing, forged, or of another event.
+    """
+    ticket = parts.tickets.read(query.get("ticket", ""))
+    if ticket.id != event_id:
+        raise _unknown()
+    return ticket
+
+
+def query_of(request: Request) -> dict[str, str]:
     """Return the first value of each parameter.
 
     Raises:
@@ -62,7 +73,12 @@ def _query(request: Request) -> dict[str, str]:
     return {name: values[0] for name, values in parsed.items()}
 
 
-def _decoded(raw_id: bytes) -> str:
+def decoded_id(raw_id: bytes) -> str:
+    """Return the id in a path.
+
+    Raises:
+        UnknownResult: it is none.
+    """
     try:
         return unquote_to_bytes(raw_id).decode()
     except UnicodeDecodeError as error:

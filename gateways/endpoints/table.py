@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, NamedTuple
 
 from gateways.asgi import Request, Response
-from gateways.endpoints import described
+from gateways.endpoints import described, described_stream
 from gateways.endpoints.events import post_event
 from gateways.endpoints.operations import get_health, get_index, get_metrics, get_openapi, get_readiness
 from gateways.endpoints.results import get_result
+from gateways.endpoints.stream import get_stream, post_stream
 from gateways.endpoints.webhooks import post_webhook
 from gateways.parts import Parts
 
@@ -41,6 +42,8 @@ ENDPOINTS = (
     Endpoint("post_webhook", "POST", "/webhooks/{source}", post_webhook, described.POST_WEBHOOK, logged="all"),
     Endpoint("post_event", "POST", "/v1/events", post_event, described.POST_EVENT, logged="all"),
     Endpoint("get_result", "GET", "/v1/results/{id}", get_result, described.GET_RESULT),
+    Endpoint("post_stream", "POST", "/v1/stream", post_stream, described_stream.POST_STREAM, logged="all"),
+    Endpoint("get_stream", "GET", "/v1/stream/{id}", get_stream, described_stream.GET_STREAM),
     Endpoint("get_health", "GET", "/healthz", get_health, described.GET_HEALTH, logged="none"),
     Endpoint("get_readiness", "GET", "/readyz", get_readiness, described.GET_READINESS, logged="none"),
     Endpoint("get_metrics", "GET", "/metrics", get_metrics, described.GET_METRICS),

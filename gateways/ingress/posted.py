@@ -16,6 +16,7 @@ from contracts.envelope import (
     OWNER,
     PARTITION_KEY,
     TRACE_PARENT,
+    Delivery,
     Event,
     format_time,
     parse_time,
@@ -49,8 +50,21 @@ def accept(
     body: bytes,
     topics: Topics,
     now: datetime | None = None,
+    *,
+    delivery: Delivery = "notify",
+    usual_lane: str = "standard",
 ) -> Posted:
     """Build the event of a request.
+
+    Args:
+        caller: who sends it.
+        headers: of the request, names in lower case.
+        query: of the request.
+        body: of the request.
+        topics: the table.
+        now: when it came.
+        delivery: how the caller gets the outcome.
+        usual_lane: when none is asked for and the caller may use it.
 
     Raises:
         InvalidPayload: not an event, or an attribute is wrong, reserved or not available.
@@ -58,7 +72,7 @@ def accept(
         Forbidden: the caller may not claim the source, or use the lane.
     """
     now = now or datetime.now(UTC)
-    lane = caller.choose_lane(_wanted_lane(headers, query))
+    lane = caller.choose_lane(_wanted_lane(headers, query), usual_lane)
     parsed = parse(headers, body)
     attributes = parsed.attributes
     event_id = _event_id(attributes, headers)
@@ -77,7 +91,7 @@ def accept(
         subject=attributes.get("subject", ""),
         datacontenttype=attributes.get("datacontenttype", "application/json" if parsed.data else ""),
         dataschema=attributes.get("dataschema", ""),
-        extensions=_extensions(attributes, headers, now)
+        extensions=_extensions(attributes, headers, now, delivery)
         | {PARTITION_KEY: bounded_key(attributes.get(PARTITION_KEY, event_id)), OWNER: caller.id},
     )
     return Posted(event, Record(topics.events(lane), event.key, event.data, encode_event(event)), lane)
@@ -126,13 +140,17 @@ def _time(attributes: Mapping[str, str], now: datetime) -> str:
     return text
 
 
-def _extensions(attributes: Mapping[str, str], headers: list[tuple[bytes, bytes]], now: datetime) -> dict[str, str]:
+def _extensions(
+    attributes: Mapping[str, str], headers: list[tuple[bytes, bytes]], now: datetime, delivery: Delivery
+) -> dict[str, str]:
     extensions = {name: text for name, text in attributes.items() if name not in _CONTEXT}
     for name in RESERVED & extensions.keys():
         message = f"extension {name} is set by the gateway"
         raise InvalidPayload(message)
-    if extensions.setdefault(DELIVERY, "notify") != "notify":
-        message = "delivery: only notify is available"
+    # An accepted event can be watched later, by its ticket.
+    allowed = ("notify", "stream") if delivery == "notify" else (delivery,)
+    if extensions.setdefault(DELIVERY, delivery) not in allowed:
+        message = f"delivery: only {' or '.join(allowed)} is available here"
         raise InvalidPayload(message)
     if EXPIRY_TIME in extensions:
         expires_at = parse_time(extensions[EXPIRY_TIME])

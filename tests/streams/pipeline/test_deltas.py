@@ -17,9 +17,7 @@ from streams.deltas import Deltas, Preview
 from streams.engine.tenure import Tenure
 from streams.job import Job, make_job
 from streams.steps.route import Router
-from tests.streams.virtual_clock import pytest_asyncio_loop_factories
 
-__all__ = ["pytest_asyncio_loop_factories"]
 
 ROUTE = RouteSettings.model_validate({"name": "r", "prompt": {"user": "x"}, "model": "m"})
 CE: Headers = [
