@@ -14,6 +14,7 @@ from confluent_kafka import Message as KafkaMessage
 from contracts.deltas import delta_id
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
+from contracts.metrics import DELTAS_FOLLOWED
 from gateways.egress.reading import headers_of, partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
@@ -92,6 +93,7 @@ class DeltasTail:
             except Exception:  # noqa: BLE001 - the edge of this thread: nobody above could do more than start again
                 _log.exception("deltas.tail_failed")
                 self._followed = frozenset()
+                DELTAS_FOLLOWED.set(0)
                 self._on_gap()
                 self._stop.wait(_RETRY_S)
 
@@ -128,6 +130,7 @@ class DeltasTail:
             return
         self._is_first_look, self._is_warned = False, False
         self._followed |= frozenset(found)
+        DELTAS_FOLLOWED.set(1 if self._followed else 0)
         self._refresh_at_s = time.monotonic() + (_REFRESH_S if found else _RETRY_S)
 
     def _start(self, consumer: Consumer, partition: int) -> int:

@@ -38,6 +38,10 @@ _LOOK_AGAIN_S = 5.0
 # The last deltas and the result come on two ways.
 _LAST_DELTAS_S = 1.0
 
+# What is on its way to one client at a time: a slow one must not hold more than this, several times over.
+_BATCH_CHARS = 16_384
+_BATCH_FRAMES = 256
+
 _log = logger("gateway")
 Outcomes = Callable[[str, str, Position], Awaitable[Outcome | None]]
 
@@ -182,7 +186,7 @@ class Live:
         while not self.is_ending:
             wake.clear()
             await self._complete(entry, ticket)
-            batch = list(news(entry.feed, ticket.id, seen))
+            batch = _some(news(entry.feed, ticket.id, seen))
             if batch:
                 if is_resuming:
                     STREAM_RESUMES.labels("continued" if batch[0][0]["type"] == "delta" else "restarted").inc()
@@ -326,6 +330,18 @@ class Live:
             if everything or number < excess or entry.idle_since_s < before_s:
                 self._change(entry, Feed.stop)
                 del self._entries[name]
+
+
+def _some(frames: Iterator[tuple[Frame, Seen]]) -> list[tuple[Frame, Seen]]:
+    """Return the next frames, as many as are sent at a time."""
+    found: list[tuple[Frame, Seen]] = []
+    chars = 0
+    for frame in frames:
+        found.append(frame)
+        chars += len(frame[0].get("text", ""))
+        if chars >= _BATCH_CHARS or len(found) >= _BATCH_FRAMES:
+            break
+    return found
 
 
 class _Looked:
