@@ -17,7 +17,9 @@ from contracts.errors import PenstockError
 from contracts.logs import logger
 from contracts.metrics import DELTAS, FIRST_DELTA, Children
 from contracts.payloads import Delta, DeltaEnding
+from contracts.settings import KafkaSettings, ProducerSettings
 from producers.base import Producer
+from producers.producer import KafkaProducer
 from streams.engine.tenure import Tenure
 from streams.job import Job
 
@@ -29,6 +31,10 @@ MAX_WAIT_S = 0.15
 MAX_IN_FLIGHT = 32
 # Far below the smallest producer.max_record_bytes in use, whatever JSON makes of the characters.
 MAX_CHARS = 32_000
+# Of all deltas that wait for their ack; beyond 80 % of it text waits in the previews.
+BUFFER_BYTES = 16 * 2**20
+# Nobody looks at an older preview.
+DELIVERY_TIMEOUT_S = 30.0
 # How long the terminal record waits for the deltas before it.
 SETTLE_LIMIT_S = 1.0
 _EPOCH_BITS = 10
@@ -36,6 +42,17 @@ _EPOCH_BITS = 10
 _deltas = Children(DELTAS)
 _firsts = Children(FIRST_DELTA)
 _log = logger("worker")
+
+
+def delta_producer(kafka: KafkaSettings, producer: ProducerSettings, app_id: str) -> KafkaProducer:
+    """Return the producer of deltas, not started yet: a small one of its own, without linger.
+
+    A preview must not take the room of paid answers in the buffer, nor wait for company as they do.
+    """
+    limits = producer.model_copy(update={"linger_s": 0.0, "max_buffer_bytes": BUFFER_BYTES})
+    return KafkaProducer(
+        kafka, limits, client_id=f"{app_id}-deltas", delivery_timeout_s=DELIVERY_TIMEOUT_S, is_main=False
+    )
 
 
 class Deltas:

@@ -6,12 +6,15 @@ from collections.abc import Callable
 import click
 
 from bench.figures import Figure, publish
+from bench.patterns.stream import stream
 from bench.runs import RunFailedError
 from tests.kafkalab.jvm import JvmBroker
 
 # Bootstrap address and seed in, figures out; a scenario starts what it needs and ends it.
 Scenario = Callable[[str, int], list[Figure]]
-SCENARIOS: dict[str, Scenario] = {}
+SCENARIOS: dict[str, Scenario] = {
+    "stream": stream,
+}
 
 
 @click.command()

@@ -40,13 +40,13 @@ class StreamLab:
         self,
         kafka: KafkaLab,
         folder: Path,
-        route: Mapping[str, Any] = {},
-        gateway: Mapping[str, Any] = {},  # noqa: B006
+        route: Mapping[str, Any] | None = None,
+        gateway: Mapping[str, Any] | None = None,
     ) -> None:
         self._folder = folder
         self._kafka = kafka
         self._route = route
-        self._gateway = GATEWAY | gateway
+        self._gateway = {**GATEWAY, **(gateway or {})}
         self.lab: WorkerLab
         self.stub = ""
 

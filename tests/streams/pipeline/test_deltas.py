@@ -18,7 +18,6 @@ from streams.engine.tenure import Tenure
 from streams.job import Job, make_job
 from streams.steps.route import Router
 
-
 ROUTE = RouteSettings.model_validate({"name": "r", "prompt": {"user": "x"}, "model": "m"})
 CE: Headers = [
     ("ce_specversion", b"1.0"), ("ce_id", b"e1"), ("ce_source", b"s"), ("ce_type", b"t"), ("ce_delivery", b"stream"),
