@@ -68,12 +68,12 @@ class StreamLab:
             yield self.stub
 
     @contextlib.contextmanager
-    def gateway(self, name: str = "gateway") -> Iterator[str]:
+    def gateway(self, name: str = "gateway", port: int = 0) -> Iterator[str]:
         """Run a gateway that follows the deltas; give its address."""
         port_file = self._folder / f"{name}.port"
         port_file.unlink(missing_ok=True)
         options = ("--config", str(self.lab.config), "--port-file", str(port_file))
-        env = {**SECRETS, "PENSTOCK_GATEWAY__PORT": "0"}
+        env = {**SECRETS, "PENSTOCK_GATEWAY__PORT": str(port)}
         with ChildProcess("gateways.cli", "gateway", *options, env=env):
             url = f"http://127.0.0.1:{read_port(port_file)}"
             eventually(lambda: follows(url), within_s=20)
