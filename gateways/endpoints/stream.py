@@ -108,7 +108,7 @@ async def _chunks(
     yield RETRY + (as_event(first) if first else b"")
     try:
         async for frames in parts.live.frames(entry, ticket, seen):
-            if began_s is not None and frames and frames[0]["type"] == "delta":
+            if began_s is not None and any(frame.get("text") for frame in frames):
                 STREAM_FIRST_TOKEN.observe(asyncio.get_running_loop().time() - began_s)
                 began_s = None
             yield b"".join(map(as_event, frames)) or HEARTBEAT

@@ -39,9 +39,11 @@ class Watch {
 
   delta(event, frame) {
     this.lastId = event.lastEventId;
-    if (!this.counts.pieces && this.askedAt) byId("first").textContent = `${Math.round(performance.now() - this.askedAt)} ms`;
-    this.counts.pieces += 1;
-    answer.append(frame.text);
+    if (frame.text) {
+      if (!this.counts.pieces && this.askedAt) byId("first").textContent = `${Math.round(performance.now() - this.askedAt)} ms`;
+      this.counts.pieces += 1;
+      answer.append(frame.text);
+    }
     say(frame.ending === "retried" ? "The model failed. Trying again ..." : "Writing ...");
     this.show();
   }
@@ -84,7 +86,7 @@ class Watch {
   end(words) {
     this.close();
     answer.setAttribute("aria-busy", "false");
-    drop.disabled = true;
+    drop.hidden = true;
     send.disabled = false;
     say(words);
     this.show();
@@ -125,7 +127,7 @@ function begin(url, askedAt) {
   watch = new Watch(url, askedAt);
   answer.replaceChildren();
   answer.setAttribute("aria-busy", "true");
-  drop.disabled = false;
+  drop.hidden = false;
   second.href = `#${encodeURIComponent(url)}`;
   second.hidden = false;
   watch.open();
