@@ -28,6 +28,7 @@ from gateways.egress.tickets import Ticket
 # Each look-up is one consumer and up to its fetch buffers of memory.
 MAX_CATCH_UPS = 4
 CATCH_UP_LIMIT_S = 5.0
+_RETRY_S = 1.0
 # As often a look-up goes on that did not reach the end in time.
 _CATCH_UP_ROUNDS = 6
 # Whoever comes back in this time finds everything still here.
@@ -256,7 +257,7 @@ class Live:
         except LogUnavailable as error:
             CATCH_UPS.labels("failed").inc()
             _log.warning("deltas.catch_up_failed", event_id=ticket.id, error=str(error))
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(_RETRY_S)
         finally:
             entry.catching_up = None
             entry.feed.wake()
