@@ -42,7 +42,7 @@ class DeltasTail:
         topic: of the deltas.
         wanted: ids that are watched; read on the thread.
         on_arrivals: gets a batch, on the thread.
-        on_gap: called on the thread when it begins anew and may have missed records.
+        on_gap: called on the thread when it begins, or begins anew, and may have missed records.
     """
 
     def __init__(
@@ -130,6 +130,9 @@ class DeltasTail:
             return
         self._is_first_look, self._is_warned = False, False
         self._followed |= frozenset(found)
+        if starts:
+            # Behind the end that somebody's look-up has reached there may be records that we will not see.
+            self._on_gap()
         DELTAS_FOLLOWED.set(1 if self._followed else 0)
         self._refresh_at_s = time.monotonic() + (_REFRESH_S if found else _RETRY_S)
 

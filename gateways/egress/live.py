@@ -91,6 +91,7 @@ class Live:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watchers = 0
         self._size_chars = 0
+        self._begun = 0
         self._ended = asyncio.Event()
         WATCHERS_LIMIT.set(settings.max_watchers)
 
@@ -239,7 +240,7 @@ class Live:
 
     async def _catch_up(self, entry: Entry, ticket: Ticket) -> None:
         try:
-            fresh = Feed(self._settings.max_answer_bytes)
+            fresh, begun = Feed(self._settings.max_answer_bytes), self._begun
             place = Place(result_id(ticket.source, ticket.id), ticket.position.partition, ticket.position.timestamp_ms)
             for _ in range(_CATCH_UP_ROUNDS):
                 reached = await self._look_up(place, fresh)
@@ -248,6 +249,9 @@ class Live:
                     break
             else:
                 fresh.stop()
+            if begun != self._begun:
+                # The tail began behind the end that this look-up reached: once more.
+                return
             held, entry.held = entry.held or [], None
             self._change(entry, lambda feed: feed.adopt(fresh))
             for arrival in held:
@@ -306,6 +310,7 @@ class Live:
 
     def _begin_anew(self) -> None:
         """Look up everything again: records may have been missed."""
+        self._begun += 1
         for entry in self._entries.values():
             if entry.held is None:
                 entry.held = []

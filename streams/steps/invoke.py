@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import cast
 
 import msgspec
 
@@ -58,7 +57,11 @@ async def invoke_streamed(
     pieces: list[str] = []
     last = DeltaChunk()
     try:
-        async with contextlib.aclosing(cast("AsyncGenerator[DeltaChunk]", provider.stream(request))) as chunks:
+        async with contextlib.AsyncExitStack() as stack:
+            chunks = provider.stream(request)
+            if isinstance(chunks, AsyncGenerator):
+                # A call that is cut short frees its connection now, not when the generator is collected.
+                stack.push_async_callback(chunks.aclose)
             async for chunk in chunks:
                 if chunk.text:
                     pieces.append(chunk.text)

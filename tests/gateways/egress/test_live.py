@@ -36,11 +36,13 @@ class Log:
     Attributes:
         look_up: what the next look-ups do.
         looked: where they began.
+        found: how often an outcome was found.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
         self.outcome: Outcome | None = None
         self.looked: list[int | None] = []
+        self.found = 0
         self.look_up: LookUp = lambda _place, _feed: CaughtUp(0, is_complete=True)
         monkeypatch.setattr(module, "catch_up", self._catch_up)
         values = {"heartbeat_s": 30, **settings}
@@ -53,6 +55,7 @@ class Log:
         return self.look_up(place, feed)
 
     async def _outcome(self, *_: Any) -> Outcome | None:
+        self.found += self.outcome is not None
         return self.outcome
 
     def arrive(self, offset: int, raw: bytes) -> None:
@@ -185,6 +188,26 @@ async def test_after_a_gap_in_the_tail_everything_is_looked_up_again(make: Calla
     assert await watching == ["delta 1", "delta 2", "delta 3", "result"]
 
 
+async def test_a_look_up_that_ends_before_the_tail_begins_is_made_again(make: Callable[..., Log]) -> None:
+    log = make()
+    loop = asyncio.get_running_loop()
+    is_first = True
+
+    def look_up(_place: Place, feed: Feed) -> CaughtUp:
+        nonlocal is_first
+        for number in (1,) if is_first else (1, 2):
+            take(feed, value(number, str(number)))
+        if is_first:
+            loop.call_soon_threadsafe(log.live._begin_anew)
+        is_first = False
+        return CaughtUp(9, is_complete=True)
+
+    log.look_up = look_up
+    log.finish()
+
+    assert await log.all() == ["delta 1", "delta 2", "result"]
+
+
 async def test_text_is_held_within_its_bound(make: Callable[..., Log]) -> None:
     log = make(max_buffered_bytes=2**20, max_answer_bytes=900_000)
     with log.live.watching("s", "e1", "sse", is_new=True), log.live.watching("s", "e2", "sse", is_new=True):
@@ -214,7 +237,7 @@ async def test_a_result_waits_a_moment_for_the_deltas_that_are_still_under_way(m
     await eventually_async(lambda: ID in log.live._entries)
     log.arrive(1, value(1, "a"))
     log.finish()
-    await asyncio.sleep(0)
+    await eventually_async(lambda: log.found)
     log.arrive(2, encode_json(Delta(event_id="e1", epoch=5, sequence=2, text="b", is_final=True, ending="succeeded")))
 
     assert await watching == ["delta a", "delta b", "result"]
