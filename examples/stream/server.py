@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The page's own server: serves three files, and puts what is asked on Penstock with the key that no browser sees.
 
 Run it beside `penstock gateway`; README.md says how. Blocking: serves until Ctrl-C.
@@ -37,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
         self.api_key = api_key
         super().__init__(*args)  # type: ignore[arg-type]  # the server's three
 
-    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+    def do_GET(self) -> None:
         """Serve a file of the page."""
         name, kind = FILES.get(self.path, ("", ""))
         if not name:
@@ -45,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         self._send(200, f"{kind}; charset=utf-8", (PAGE / name).read_bytes())
 
-    def do_POST(self) -> None:  # noqa: N802 - http.server's name
+    def do_POST(self) -> None:
         """Put a text on Penstock, and say where its answer can be watched."""
         length = int(self.headers.get("Content-Length") or 0)
         if self.path != "/ask" or not 0 < length <= MAX_BODY_BYTES:

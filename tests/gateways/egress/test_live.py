@@ -30,6 +30,17 @@ def value(number: int, text: str, epoch: int = 5) -> bytes:
     return encode_json(Delta(event_id="e1", epoch=epoch, sequence=number, text=text))
 
 
+def reaching(offset: int, *values: bytes, is_complete: bool = True) -> LookUp:
+    """Return a look-up that finds these deltas."""
+
+    def look_up(_place: Place, feed: Feed) -> CaughtUp:
+        for one in values:
+            take(feed, one)
+        return CaughtUp(offset, is_complete)
+
+    return look_up
+
+
 class Log:
     """A live view whose tail and look-ups are ours.
 
@@ -43,7 +54,7 @@ class Log:
         self.outcome: Outcome | None = None
         self.looked: list[int | None] = []
         self.found = 0
-        self.look_up: LookUp = lambda _place, _feed: CaughtUp(0, is_complete=True)
+        self.look_up: LookUp = reaching(0)
         monkeypatch.setattr(module, "catch_up", self._catch_up)
         values = {"heartbeat_s": 30, **settings}
         self.live = Live({}, "t.deltas.v1", StreamSettings.model_validate(values), self._outcome)
@@ -122,7 +133,7 @@ async def test_a_look_up_that_does_not_reach_the_end_in_time_goes_on_where_it_wa
 
 async def test_a_log_that_is_too_long_to_look_through_leaves_the_result(make: Callable[..., Log]) -> None:
     log = make()
-    log.look_up = lambda _place, feed: (take(feed, value(1, "a")), CaughtUp(1, is_complete=False))[1]
+    log.look_up = reaching(1, value(1, "a"), is_complete=False)
     log.finish()
 
     assert await log.all() == ["result"]
@@ -163,7 +174,7 @@ async def test_watchers_of_one_event_share_a_look_up_and_who_comes_back_soon_nee
     make: Callable[..., Log],
 ) -> None:
     log = make()
-    log.look_up = lambda _place, feed: (take(feed, value(1, "a")), CaughtUp(1, is_complete=True))[1]
+    log.look_up = reaching(1, value(1, "a"))
     log.finish()
     first, second = await asyncio.gather(log.all(), log.all())
     third = await log.all(Seen(5, 1))
@@ -177,10 +188,7 @@ async def test_after_a_gap_in_the_tail_everything_is_looked_up_again(make: Calla
     watching = asyncio.ensure_future(log.all(is_new=True))
     await eventually_async(lambda: ID in log.live._entries)
     log.arrive(10, value(1, "1"))
-    log.look_up = lambda _place, feed: (
-        [take(feed, value(number, str(number))) for number in (1, 2, 3)],
-        CaughtUp(13, is_complete=True),
-    )[1]
+    log.look_up = reaching(13, value(1, "1"), value(2, "2"), value(3, "3"))
 
     log.live._begin_anew()
     log.finish()
