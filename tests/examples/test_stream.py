@@ -32,7 +32,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
 def page() -> Iterator[http.client.HTTPConnection]:
     """Give a connection to the page's server, whose gateway is away."""
     handler = partial(Handler, gateway=f"http://127.0.0.1:{free_port()}", api_key="an-api-key-of-my-own")
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:  # type: ignore[arg-type]  # a partial of one
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
