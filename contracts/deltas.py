@@ -1,4 +1,4 @@
-"""Deltas to and from Kafka records: pieces of an answer while it is being made, for readers that show it growing.
+"""Deltas and cancels to and from Kafka records: an answer while it is being made, and that it is not wanted any more.
 
 A delta lies on the partition number of its event and bears the id of the event's terminal record (ce_id), so that a
 reader picks out its own ones by a header, without parsing the others.
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from contracts.codec import Headers, Position, Record, decode_json, encode_json, position_headers
 from contracts.envelope import OWNER, TRACE_PARENT, Event, result_id
-from contracts.payloads import DELTA_TYPE, Delta
+from contracts.payloads import CANCEL_TYPE, DELTA_TYPE, Cancel, Delta
 
 _ID = "ce_id"
 _TYPE = "ce_type"
@@ -57,3 +57,26 @@ def read_delta(value: bytes | None) -> Delta:
         Undecodable: it is not one.
     """
     return decode_json(value or b"", Delta)
+
+
+def cancel_record(topic: str, cancel: Cancel) -> Record:
+    """Return the record of a cancel; it lies on the partition number of its event."""
+    name = f"{cancel.topic}/{cancel.partition}/{cancel.offset}".encode()
+    headers: Headers = [
+        ("ce_specversion", b"1.0"),
+        (_ID, name),
+        ("ce_source", b"penstock/gateway"),
+        (_TYPE, CANCEL_TYPE.encode()),
+        ("content-type", b"application/json"),
+    ]
+    return Record(topic, name, encode_json(cancel), headers, cancel.partition)
+
+
+def read_cancel(value: bytes | None) -> Position:
+    """Return the position of the event that a cancel is about.
+
+    Raises:
+        Undecodable: it is not one.
+    """
+    cancel = decode_json(value or b"", Cancel)
+    return Position(cancel.topic, cancel.partition, cancel.offset, cancel.timestamp_ms)

@@ -149,6 +149,11 @@ STREAM_RESUMES = _counter(
 STREAM_FIRST_TOKEN = _histogram(
     "stream_first_token_seconds", "Time from request to the first delta that was sent, of POST /v1/stream.", (), _FAST
 )
+CANCELS = _counter(
+    "stream_cancels_total",
+    "Wishes to cancel an event: asked, stopped (it was at work here), ended (too late).",
+    ("outcome",),
+)
 DELTAS_FOLLOWED = _gauge("stream_tail_following", "1 while the gateway follows the topic of deltas.")
 CATCH_UPS = _counter("stream_catch_ups_total", "Look-ups of earlier deltas on the log, by outcome.", ("outcome",))
 

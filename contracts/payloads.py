@@ -18,6 +18,7 @@ RESULT_TYPE = "penstock.result.v1"
 DEAD_LETTER_MARKER_TYPE = "penstock.outcome.dead-letter.v1"
 EXPIRED_TYPE = "penstock.outcome.expired.v1"
 DELTA_TYPE = "penstock.delta.v1"
+CANCEL_TYPE = "penstock.cancel.v1"
 TERMINAL_TYPES = frozenset({RESULT_TYPE, DEAD_LETTER_MARKER_TYPE, EXPIRED_TYPE})
 
 
@@ -271,4 +272,22 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     is_final: bool = False
     ending: DeltaEnding | None = None
+    version: Literal[1] = 1
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of a `penstock.cancel.v1` record: a sender does not want its event answered any more, version 1.
+
+    Attributes:
+        topic, partition, offset, timestamp_ms: where the event lies.
+        by: id of the API key.
+    """
+
+    event_id: str
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    by: str
+    at: str
     version: Literal[1] = 1

@@ -11,7 +11,7 @@ from typing import Literal
 LANES: tuple[str, ...] = ("interactive", "standard", "bulk")
 # Where the worker takes up what waits on the retry topic; no event topic is called so.
 RETRY_LANE = "retries"
-Kind = Literal["events", "results", "deltas", "dead-letters", "retries"]
+Kind = Literal["events", "results", "deltas", "dead-letters", "retries", "cancels"]
 
 _DAY_MS = 86_400_000
 
@@ -56,6 +56,7 @@ class Topics:
         self.deltas = f"{prefix}.deltas.v1"
         self.dead_letters = f"{prefix}.dead-letters.v1"
         self.retries = f"{prefix}.retries.v1"
+        self.cancels = f"{prefix}.cancels.v1"
 
     def events(self, lane: str) -> str:
         """Return the event topic of a lane."""
@@ -89,4 +90,5 @@ class Topics:
                 self.dead_letters, "dead-letters", 30 * _DAY_MS, "events that ended badly: original record plus reason"
             ),
             Topic(self.retries, "retries", week, "events whose next attempt is far away, with what was tried so far"),
+            Topic(self.cancels, "cancels", _DAY_MS, "streamed events that their senders do not want answered any more"),
         )

@@ -77,13 +77,13 @@ class Api:
             _log_exchange(request, response, duration_s)
 
     async def _answer(self, request: Request) -> tuple[Endpoint | None, Response]:
-        found = find(request.path)
+        found = find(request.path, request.method)
         refusal = _unfit(request)
         if refusal is not None or found is None:
             return None, refusal or _nowhere(request)
-        endpoint, parameter = found
-        if request.method not in endpoint.allow:
-            return endpoint, _refused(request, MethodNotAllowed(endpoint.allow))
+        endpoint, parameter, allow = found
+        if request.method not in allow:
+            return endpoint, _refused(request, MethodNotAllowed(allow))
         try:
             return endpoint, await endpoint.handler(self._parts, request, parameter)
         except PenstockError as error:

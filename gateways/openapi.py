@@ -63,6 +63,7 @@ def _schemas() -> dict[str, Any]:
                 _object({"id": text, "source": text, "status": {"enum": ["dead_letter", "expired"]}} | failed),
             ]
         },
+        "Cancelling": _object({"id": text, "source": text, "status": {"const": "cancelling"}}),
         "StreamFrame": _object(
             {"type": {"enum": ["accepted", "delta", "restart", "result", "error"]}, "id": text},
             at={"type": "string", "description": "Id of the event: epoch.number, or end."},

@@ -12,8 +12,10 @@ _DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 _UNLIMITED = -1
 _MAX_MESSAGE = "max.message.bytes"
 _RETENTION = "retention.ms"
+# Kinds without which an event still reaches its outcome.
+_OPTIONAL = frozenset({"deltas", "cancels"})
 # Kinds whose records go to the partition number of their event.
-_BY_NUMBER = frozenset({"results", "retries", "deltas"})
+_BY_NUMBER = frozenset({"results", "retries", "deltas", "cancels"})
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def blockers(wanted: tuple[Wanted, ...], found: Mapping[str, Found]) -> list[str
 
     Other drift is for `penstock topics verify`: it does not lose, reorder or repeat anything.
     """
-    needed = [want for want in wanted if want.topic.kind != "deltas"]
+    needed = [want for want in wanted if want.topic.kind not in _OPTIONAL]
     texts = [f"topic {want.topic.name} is missing" for want in needed if want.topic.name not in found]
     event_partitions = max((found[w.topic.name].partitions for w in wanted if _is_events(w, found)), default=0)
     for want in needed:

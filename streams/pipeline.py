@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from contracts.codec import Position, RecordHeaders
-from contracts.errors import ConfigurationFault, OutputInvalid, PenstockError, Retryable, Throttled
+from contracts.errors import Cancelled, ConfigurationFault, OutputInvalid, PenstockError, Retryable, Throttled
 from contracts.logs import logger
 from contracts.metrics import CONTRACT_FAILURES, FM_COST, FM_QUEUE_WAIT, FM_UNPRICED, Children
 from contracts.payloads import DeltaEnding, InferenceAnswer, InferenceRequest, Message, Provenance, Usage
 from contracts.settings import ModelSettings, RouteSettings, Settings
 from contracts.topics import RETRY_LANE
 from streams.batching.caller import Caller, create_caller, usage_before
+from streams.cancels import Cancels
 from streams.deltas import Deltas
 from streams.engine.batcher import is_echo
 from streams.engine.calls import PaidCalls
@@ -74,16 +75,23 @@ class Pipeline:
         providers: started providers by the name of their section.
         settler: writes outcomes.
         deltas: shows answers of streamed events while they are made; None = never.
+        cancels: streamed events that nobody wants answered any more; None = there are none.
 
     Raises:
         ConfigError: a template or schema cannot be used.
     """
 
     def __init__(
-        self, settings: Settings, providers: Mapping[str, Provider], settler: Settler, deltas: Deltas | None = None
+        self,
+        settings: Settings,
+        providers: Mapping[str, Provider],
+        settler: Settler,
+        deltas: Deltas | None = None,
+        cancels: Cancels | None = None,
     ) -> None:
         self._settler = settler
         self._deltas = deltas
+        self._cancels = cancels
         self._router = Router(settings.routes)
         self._log = logger("worker")
         self.calls: PaidCalls[InferenceAnswer] = PaidCalls(
@@ -144,7 +152,11 @@ class Pipeline:
         try:
             if job.fault is not None:
                 raise job.fault
-            answer, output, plan = await self._answer(job, item, slot, tenure)
+            work = self._answer(job, item, slot, tenure)
+            if self._cancels is not None and Deltas.wanted(job):
+                answer, output, plan = await self._cancels.unless(job.origin or item.position, item, work)
+            else:
+                answer, output, plan = await work
         except Parked as parked:
             await self._end_preview(job, "retried")
             return parked.ref
@@ -155,6 +167,9 @@ class Pipeline:
                 return await self._settler.expire(job, item.position, tenure, ended.decision)
             return await self._settler.bury(job, item.position, tenure, ended.decision, ended.error)
         except PenstockError as error:
+            if isinstance(error, Cancelled) and item.state is State.CALLING:
+                # What a call costs that was cut is not known.
+                job.cost_usd = None
             self._settling(item, slot)
             await self._end_preview(job, "dead_letter")
             return await self._settler.bury(job, item.position, tenure, Bury(error.reason, disposition(error)), error)

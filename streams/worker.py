@@ -24,6 +24,7 @@ from producers.admin import TopicAdmin
 from producers.producer import KafkaProducer
 from producers.topic_plan import Wanted, blockers, wanted_topics
 from streams.app import create_app
+from streams.cancels import CancelReader, Cancels
 from streams.deltas import Deltas, delta_producer
 from streams.engine.engine import Engine, Limits
 from streams.engine.mark import mark_fits
@@ -70,6 +71,7 @@ class Worker:
         )
         self._pulse = Pulse(asyncio.get_running_loop(), settings.worker.watchdog.loop_lag_s)
         self._liveness: Liveness | None = None
+        self._cancel_reader: CancelReader | None = None
         self._waits_for: list[str] = []
         self._engine: Engine | None = None
         self._membership: Membership | None = None
@@ -110,7 +112,10 @@ class Worker:
         settings = self._settings
         settler = Settler(self._producer, self._topics, settings.worker.app_id)
         deltas = Deltas(self._delta_producer, self._topics.deltas, settings.worker.app_id)
-        pipeline = Pipeline(settings, self._providers, settler, deltas)
+        cancels = Cancels()
+        pipeline = Pipeline(settings, self._providers, settler, deltas, cancels)
+        self._cancel_reader = CancelReader(settings.kafka, self._topics.cancels, cancels)
+        self._cancel_reader.start()
         engine = Engine(
             pipeline,
             _limits(settings.worker),
@@ -220,6 +225,8 @@ class Worker:
             self._liveness.stop()
         if self._app is not None:
             await self._app.stop()
+        if self._cancel_reader is not None:
+            self._cancel_reader.close()
         await self._producer.aclose(_STOP_GRACE_S)
         await self._delta_producer.aclose(1.0)
         for provider in self._providers.values():

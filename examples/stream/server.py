@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--gateway", default="http://127.0.0.1:8080", help="URL of the gateway, as browsers reach it")
     options = parser.parse_args()
     handler = partial(Handler, gateway=options.gateway.rstrip("/"), api_key=os.environ["PENSTOCK_API_KEY"])
-    with ThreadingHTTPServer(("127.0.0.1", options.port), handler) as server:  # type: ignore[arg-type]  # a partial of one
+    with ThreadingHTTPServer(("127.0.0.1", options.port), handler) as server:
         print(f"page on http://127.0.0.1:{server.server_port}", flush=True)  # noqa: T201 - the one line for people
         server.serve_forever()
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateways.endpoints.described import _RETRY_AFTER, POST_EVENT, _parameter, _problem
+from gateways.endpoints.described import _RETRY_AFTER, POST_EVENT, _json, _parameter, _problem
 
 _EVENTS: dict[str, Any] = {
     "description": (
@@ -46,4 +46,27 @@ GET_STREAM: dict[str, Any] = {
         "503": _TOO_MANY,
     },
     "security": [{}],
+}
+
+DELETE_STREAM: dict[str, Any] = {
+    "summary": "Ask for an event not to be answered any more.",
+    "description": (
+        "The call of the model is stopped, and the event ends as a dead letter with the reason `cancelled`; where it "
+        "was too late, with its result. Closing a stream cancels nothing. Only for streamed events."
+    ),
+    "tags": ["streams"],
+    "parameters": [
+        _parameter("id", "path", "Id of the event."),
+        _parameter("ticket", "query", "The ticket from the stream URL.") | {"required": True},
+    ],
+    "responses": {
+        "200": _json("Too late: it has its outcome.", "Outcome"),
+        "202": _json("The wish is on the log; the outcome says whether it came in time.", "Cancelling"),
+        "400": _problem("The query cannot be read."),
+        "401": _problem("The API key is missing or unknown: a ticket alone may watch, not cancel."),
+        "403": _problem("The key may not claim the event's source."),
+        "404": _problem("Unknown, or too old."),
+        "503": _problem("Try again.", _RETRY_AFTER),
+    },
+    "security": [{"apiKey": []}],
 }

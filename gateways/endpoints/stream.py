@@ -3,9 +3,15 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
+import msgspec
+
+from contracts.deltas import cancel_record
+from contracts.envelope import format_time
 from contracts.errors import PenstockError
-from contracts.metrics import STREAM_FIRST_TOKEN, WATCHERS_ENDED
+from contracts.metrics import CANCELS, STREAM_FIRST_TOKEN, WATCHERS_ENDED
+from contracts.payloads import Cancel
 from gateways.asgi import Request, Response
 from gateways.egress.feed import Seen
 from gateways.egress.frames import HEARTBEAT, RETRY, Frame, as_event, read_seen
@@ -82,6 +88,32 @@ async def get_stream(parts: Parts, request: Request, raw_id: bytes) -> Response:
     stack = contextlib.ExitStack()
     entry = stack.enter_context(parts.live.watching(ticket.source, ticket.id, _PROTOCOL))
     return _streamed(parts, request, _chunks(parts, entry, ticket, seen), stack)
+
+
+async def delete_stream(parts: Parts, request: Request, raw_id: bytes) -> Response:
+    """Ask the workers to stop an event; its one outcome follows. 200 with the outcome where it has one already.
+
+    Raises:
+        Unauthenticated: no key; the ticket alone may watch, not cancel.
+        Forbidden: the key may not claim the event's source.
+        UnknownResult: no ticket, a forged one, or one of another event; or too old.
+        LogUnavailable: the wish is not on the log.
+        Busy: ask again.
+    """
+    caller = parts.callers.authenticate(request.headers)
+    request.notes["owner"] = caller.id
+    ticket = ticket_of(parts, query_of(request), decoded_id(raw_id))
+    caller.check_source(ticket.source)
+    request.notes |= {"event_id": ticket.id, "source": ticket.source}
+    outcome = await parts.results.outcome_of(ticket.source, ticket.id, ticket.position)
+    if outcome is not None:
+        CANCELS.labels("ended").inc()
+        return Response(200, msgspec.json.encode(outcome.body()), headers=_HEADERS[:1])
+    at = format_time(datetime.now(UTC))
+    cancel = Cancel(event_id=ticket.id, by=caller.id, at=at, **ticket.position._asdict())
+    await produce(parts.producer, cancel_record(parts.topics.cancels, cancel), parts.settings.ack_timeout_s)
+    CANCELS.labels("asked").inc()
+    return Response(202, msgspec.json.encode({"id": ticket.id, "source": ticket.source, "status": "cancelling"}))
 
 
 def _streamed(

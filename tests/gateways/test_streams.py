@@ -9,10 +9,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from contracts.codec import Position
+from contracts.deltas import read_cancel
 from contracts.metrics import REGISTRY
 from contracts.settings import Settings
 from gateways.server import Server, listen, serve
-from tests.gateways.driver import API_KEY, CONFIGURATION, Gateway
+from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, Gateway
 from tests.gateways.live_lab import EPOCH, LiveLab
 from tests.stream_client import Frame, Shown, events_of
 from tests.support import eventually_async
@@ -20,7 +22,7 @@ from tests.support import eventually_async
 STREAMS = {
     "max_watchers": 3,
     "heartbeat_s": 0.1,
-    "send_timeout_s": 0.3,
+    "send_timeout_s": 1.0,
     "max_answer_bytes": 40_000_000,
     "allowed_origins": ["https://app.example.com"],
 }
@@ -246,3 +248,34 @@ async def test_a_head_request_holds_no_place(door: Door) -> None:
     async with door.client.head(door.url + accepted["stream_url"]) as response:
         assert response.status == 200
     await eventually_async(lambda: watchers() == 0)
+
+
+async def test_a_cancel_goes_to_the_log_beside_its_event(door: Door) -> None:
+    accepted = await door.accepted()
+    async with door.client.delete(door.url + accepted["stream_url"], headers=KEY) as response:
+        assert (response.status, await response.json()) == (202, {"id": "e1", "source": "crm", "status": "cancelling"})
+
+    event, cancel = door.gateway.producer.stored
+    assert (cancel.record.topic, cancel.position.partition) == ("penstock.cancels.v1", event.position.partition)
+    assert read_cancel(cancel.record.value) == Position(*event.position)
+
+
+async def test_what_has_its_outcome_cannot_be_cancelled(door: Door) -> None:
+    accepted = await door.accepted()
+    door.lab.finish("e1", "Hello")
+    async with door.client.delete(door.url + accepted["stream_url"], headers=KEY) as response:
+        assert (response.status, (await response.json())["status"]) == (200, "succeeded")
+    assert len(door.gateway.records) == 1
+
+
+@pytest.mark.parametrize(("headers", "status"), [({}, 401), ({"Authorization": f"Bearer {OTHER_API_KEY}"}, 403)])
+async def test_a_ticket_may_watch_and_not_cancel(door: Door, headers: dict[str, str], status: int) -> None:
+    accepted = await door.accepted()
+    async with door.client.delete(door.url + accepted["stream_url"], headers=headers) as response:
+        assert response.status == status
+    assert len(door.gateway.records) == 1
+
+
+async def test_a_path_names_all_its_methods(door: Door) -> None:
+    async with door.client.put(f"{door.url}/v1/stream/e1") as response:
+        assert (response.status, response.headers["allow"]) == (405, "GET, HEAD, DELETE")

@@ -64,7 +64,7 @@ class StreamLab:
                 more={"gateway": self._gateway},
             )
             self.lab.create_topics()
-            self.lab.kafka.create_named(self.lab.topics.deltas, partitions=4)
+            self.lab.kafka.create_named(self.lab.topics.deltas, self.lab.topics.cancels, partitions=4)
             yield self.stub
 
     @contextlib.contextmanager

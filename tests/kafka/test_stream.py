@@ -13,7 +13,7 @@ from tests.kafka.stream_lab import StreamLab, as_app, go_on, post, session
 from tests.kafka.worker_lab import Outcomes
 from tests.kafkalab.fixtures import KafkaLab
 from tests.stream_client import Frame, Shown
-from tests.support import eventually_async
+from tests.support import eventually, eventually_async
 
 pytestmark = pytest.mark.timeout(150)
 TEXT = " ".join(f"Word{n} is here." for n in range(60))
@@ -110,11 +110,32 @@ async def test_an_event_without_a_result_ends_its_stream_with_the_reason(kafka: 
             assert (shown.text, shown.ending) == ("this is no JSON", "dead_letter")
             assert shown.last is not None
             assert (shown.last["type"], shown.last["reason"]) == ("error", "output_invalid")
+            made.knobs(answer='{"n": 1}')
             async with client.post(f"{url}/v1/events", headers=as_app("e2", **{"ce-delivery": "stream"})) as accepted:
                 later = Shown(accepted=await accepted.json())
-            made.knobs(answer='{"n": 1}')
             await _watch(client, url, later)
             assert (later.text, later.last and later.last["result"]["output"]) == ('{"n": 1}', {"n": 1})
+
+
+async def test_a_cancel_stops_the_call_and_the_event_ends_once(lab: StreamLab) -> None:
+    with lab.gateway() as url, lab.lab.running(), Outcomes(lab.lab.kafka, lab.lab.topics.results) as outcomes:
+        async with session() as client, asyncio.timeout(60):
+            lab.knobs(answer=TEXT, stream_pause_s=0.3)
+            shown = Shown()
+            async for frame in post(client, url, "e1", "go"):
+                shown.take(frame)
+                if shown.deltas == 2 and shown.last is None:
+                    stream_url = url + shown.accepted["stream_url"]
+                    async with client.delete(stream_url, headers=as_app("e1")) as answer:
+                        assert answer.status == 202
+
+        assert shown.last is not None
+        assert (shown.last["status"], shown.last["reason"], shown.ending) == ("dead_letter", "cancelled", "dead_letter")
+        assert TEXT.startswith(shown.text)
+        assert len(shown.text) < len(TEXT)
+        assert outcomes.wait_for(1).by_id == {"e1": 1}
+        eventually(lambda: lab.stats()["in_flight"] == 0)
+        assert lab.stats()["calls"] == 1
 
 
 async def _watch(client: aiohttp.ClientSession, url: str, shown: Shown) -> None:

@@ -110,6 +110,7 @@ const REASONS = {
   context_too_long: "The text is too long for the model.",
   attempts_exhausted: "The model could not be reached, in several tries.",
   no_route: "Nobody is set up to answer this.",
+  cancelled: "The question was taken back.",
   unknown_result: "This answer is not kept any more.",
 };
 
