@@ -101,16 +101,16 @@ async def test_an_event_is_accepted_streamed_and_ends_with_its_result(door: Door
         assert response.headers["x-accel-buffering"] == "no"
         reading = asyncio.ensure_future(read(response))
         await eventually_async(lambda: door.gateway.records)
-        door.lab.say("e1", "Hel", "lo", "", ending="succeeded")
-        door.lab.finish("e1", "Hello")
+        door.lab.say("e1", "Good ", "day", "", ending="succeeded")
+        door.lab.finish("e1", "Good day")
         shown = await reading
 
     (record,) = door.gateway.records
     assert (record.topic, dict(record.headers)["ce_delivery"]) == ("penstock.events.interactive.v1", b"stream")
-    assert (shown.accepted["id"], shown.text, shown.gaps, shown.ending) == ("e1", "Hello", 0, "succeeded")
+    assert (shown.accepted["id"], shown.text, shown.gaps, shown.ending) == ("e1", "Good day", 0, "succeeded")
     assert shown.last == {
         "type": "result", "at": "end", "id": "e1", "source": "crm", "status": "succeeded",
-        "result": {"event_id": "e1", "output": "Hello"},
+        "result": {"event_id": "e1", "output": "Good day"},
     }  # fmt: skip
 
 
@@ -262,7 +262,7 @@ async def test_a_cancel_goes_to_the_log_beside_its_event(door: Door) -> None:
 
 async def test_what_has_its_outcome_cannot_be_cancelled(door: Door) -> None:
     accepted = await door.accepted()
-    door.lab.finish("e1", "Hello")
+    door.lab.finish("e1", "Good day")
     async with door.client.delete(door.url + accepted["stream_url"], headers=KEY) as response:
         assert (response.status, (await response.json())["status"]) == (200, "succeeded")
     assert len(door.gateway.records) == 1

@@ -64,13 +64,13 @@ async def test_an_event_is_submitted_and_its_answer_grows(door: Door, ws: Socket
     shown = Shown()
     shown.take(await ws.next())
     (record,) = door.gateway.records
-    door.lab.say("e1", "Hel", "lo", "", ending="succeeded")
-    door.lab.finish("e1", "Hello")
+    door.lab.say("e1", "Good ", "day", "", ending="succeeded")
+    door.lab.finish("e1", "Good day")
     while shown.last is None:
         shown.take(await ws.next())
 
     assert (record.topic, record.value) == ("penstock.events.interactive.v1", b'{"n": 1}')
-    assert (shown.text, shown.gaps, shown.last["result"]["output"]) == ("Hello", 0, "Hello")
+    assert (shown.text, shown.gaps, shown.last["result"]["output"]) == ("Good day", 0, "Good day")
     await eventually_async(lambda: watchers() == 0)
 
 

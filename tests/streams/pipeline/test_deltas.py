@@ -85,14 +85,14 @@ async def test_a_delta_lies_beside_its_event_under_the_id_of_the_outcome_to_come
 
 async def test_the_next_attempt_ends_the_one_before_and_has_a_larger_epoch() -> None:
     bench = Bench()
-    (await bench.begin()).add("half an ans")
+    (await bench.begin()).add("half of it")
     second = await bench.begin()
     second.add("whole")
     second.end("succeeded")
     await second.settled()
 
     told = [(delta.sequence, delta.text, delta.ending) for delta in bench.written]
-    assert told == [(1, "half an ans", None), (2, "", "retried"), (1, "whole", None), (2, "", "succeeded")]
+    assert told == [(1, "half of it", None), (2, "", "retried"), (1, "whole", None), (2, "", "succeeded")]
     first, *_, last = [delta.epoch for delta in bench.written]
     assert first < last < 2**53
 
