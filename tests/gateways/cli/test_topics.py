@@ -81,9 +81,9 @@ def test_create_twice_makes_nothing_the_second_time(
 @pytest.mark.kafka
 def test_a_dry_run_makes_nothing(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["topics", "create", "--config", config, "--dry-run"]) == 0
-    assert capsys.readouterr().out.count("would make") == 7
+    assert capsys.readouterr().out.count("would make") == 8
     assert run(["topics", "verify", "--config", config]) == 1
-    assert capsys.readouterr().out.count(": missing") == 7
+    assert capsys.readouterr().out.count(": missing") == 8
 
 
 @pytest.mark.kafka
