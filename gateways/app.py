@@ -25,6 +25,7 @@ from producers.base import Producer
 
 _LOOP_CHECK_S = 1.0
 _FLUSH_TIMEOUT_S = 5.0
+_WAIT_SHARE = 0.6
 
 _log = logger("gateway")
 
@@ -70,6 +71,8 @@ async def run(settings: Settings, producer: Producer, parts: Parts, port_file: P
     try:
         await producer.start()
         parts.results.start()
+        if parts.replies is not None:
+            parts.replies.start()
         if settings.gateway.api_keys:
             # Nobody else can have streamed events.
             parts.live.start()
@@ -83,6 +86,8 @@ async def run(settings: Settings, producer: Producer, parts: Parts, port_file: P
     finally:
         watching.cancel()
         await asyncio.to_thread(parts.live.close)
+        if parts.replies is not None:
+            await asyncio.to_thread(parts.replies.close)
         await asyncio.to_thread(parts.results.close)
         await producer.aclose(_FLUSH_TIMEOUT_S)
         _log.info("gateway.stopped")
@@ -134,6 +139,8 @@ class Ending:
         self._parts.health.is_shutting_down = True
         # Watchers come back to another instance, and go on where they were.
         self._parts.live.end()
+        # What can still be answered is answered; who then still waits gets a 202, in time for it to go out.
+        asyncio.get_running_loop().call_later(_WAIT_SHARE * self._phase_s, self._parts.waiters.end)
         self._closing = asyncio.ensure_future(self._close_when_answered())
 
     async def _close_when_answered(self) -> None:

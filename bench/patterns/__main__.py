@@ -6,13 +6,18 @@ from collections.abc import Callable
 import click
 
 from bench.figures import Figure, publish
+from bench.patterns.results import results
 from bench.patterns.stream import stream
+from bench.patterns.sync import sync, timeout
 from bench.runs import RunFailedError
 from tests.kafkalab.jvm import JvmBroker
 
 # Bootstrap address and seed in, figures out; a scenario starts what it needs and ends it.
 Scenario = Callable[[str, int], list[Figure]]
 SCENARIOS: dict[str, Scenario] = {
+    "sync": sync,
+    "timeout": timeout,
+    "results": results,
     "stream": stream,
 }
 

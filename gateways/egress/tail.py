@@ -12,10 +12,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from contracts.codec import Position, source_position
-from contracts.envelope import OWNER
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
-from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, read_outcome
+from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, read_accepted, read_outcome
 from gateways.egress.reading import headers_of, offset_since, partitions_of, watermarks
 
 # Decision: most results are asked for within minutes; older ones are found by the ticket's position.
@@ -183,15 +182,10 @@ class Tail:
         self._on_outcome(outcome)
 
     def _take_event(self, message: KafkaMessage, timestamp_ms: int) -> None:
-        headers = dict(headers_of(message))
-        owner = headers.get(f"ce_{OWNER}")
-        if not owner:
-            return
-        texts = [
-            (raw or b"").decode(errors="replace") for raw in (owner, headers.get("ce_id"), headers.get("ce_source"))
-        ]
         position = Position(message.topic() or "", message.partition() or 0, message.offset() or 0, timestamp_ms)
-        self._cache.note_accepted(texts[0], texts[1], Accepted(texts[2], position))
+        noted = read_accepted(headers_of(message), position)
+        if noted is not None:
+            self._cache.note_accepted(*noted)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - the client's public constant

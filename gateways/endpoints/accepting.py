@@ -16,8 +16,7 @@ _NO_CONTENT = 204
 def accepted(parts: Parts, event: Event, position: Position, status: int = 202, **more: Any) -> Response:
     """Return the answer to an event that is on the log."""
     place = places(parts, event, position)
-    status_url = place["status_url"]
-    headers = ((b"location", status_url.encode()),)
+    headers = ((b"location", place["status_url"].encode()),)
     if status == _NO_CONTENT:
         return Response(status, headers=headers)
     body = {"id": event.id, "status": "accepted"} | place | more
@@ -33,3 +32,8 @@ def places(parts: Parts, event: Event, position: Position) -> dict[str, str]:
     if event.extensions.get(DELIVERY) == "stream":
         found["stream_url"] = f"{base}/v1/stream/{tail}"
     return found
+
+
+def status_url(parts: Parts, event: Event, position: Position) -> str:
+    """Return where to ask for an event's result, with the ticket that allows it."""
+    return places(parts, event, position)["status_url"]

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 from gateways.asgi import Request, Response
 from gateways.endpoints import described, described_stream
 from gateways.endpoints.events import post_event
+from gateways.endpoints.invoke import post_invoke
 from gateways.endpoints.operations import get_health, get_index, get_metrics, get_openapi, get_readiness
 from gateways.endpoints.results import get_result
 from gateways.endpoints.stream import delete_stream, get_stream, post_stream
@@ -41,6 +42,7 @@ class Endpoint(NamedTuple):
 ENDPOINTS = (
     Endpoint("post_webhook", "POST", "/webhooks/{source}", post_webhook, described.POST_WEBHOOK, logged="all"),
     Endpoint("post_event", "POST", "/v1/events", post_event, described.POST_EVENT, logged="all"),
+    Endpoint("post_invoke", "POST", "/v1/invoke", post_invoke, described.POST_INVOKE, logged="all"),
     Endpoint("get_result", "GET", "/v1/results/{id}", get_result, described.GET_RESULT),
     Endpoint("post_stream", "POST", "/v1/stream", post_stream, described_stream.POST_STREAM, logged="all"),
     Endpoint("get_stream", "GET", "/v1/stream/{id}", get_stream, described_stream.GET_STREAM),

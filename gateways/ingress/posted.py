@@ -15,6 +15,7 @@ from contracts.envelope import (
     EXPIRY_TIME,
     OWNER,
     PARTITION_KEY,
+    REPLY_TO,
     TRACE_PARENT,
     Delivery,
     Event,
@@ -29,8 +30,9 @@ from gateways.ingress.text import MAX_ID_CHARS, bounded_key, is_clean, single_he
 from gateways.ingress.tracing import is_trace_parent, is_trace_state, new_trace_parent
 
 TRACE_STATE = "tracestate"
-# Ours to set: a caller that could would take another's results or forge our outcome records.
-RESERVED = frozenset({OWNER, EVENT_ID, EVENT_SOURCE, EVENT_TYPE})
+# Ours to set: a caller that could would take another's results, have its own sent to another gateway's callers, or
+# forge our outcome records.
+RESERVED = frozenset({OWNER, EVENT_ID, EVENT_SOURCE, EVENT_TYPE, REPLY_TO})
 _CONTEXT = frozenset({"specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema"})
 _SHORT = ("id", "source", "type", PARTITION_KEY)
 
@@ -53,18 +55,20 @@ def accept(
     *,
     delivery: Delivery = "notify",
     usual_lane: str = "standard",
+    reply_to: str | None = None,
 ) -> Posted:
     """Build the event of a request.
 
     Args:
         caller: who sends it.
-        headers: of the request, names in lower case.
-        query: of the request.
-        body: of the request.
+        headers: of the request.
+        query: of its URL.
+        body: byte for byte.
         topics: the table.
-        now: when it came.
+        now: for tests.
         delivery: how the caller gets the outcome.
         usual_lane: when none is asked for and the caller may use it.
+        reply_to: where a copy of the outcome goes.
 
     Raises:
         InvalidPayload: not an event, or an attribute is wrong, reserved or not available.
@@ -92,9 +96,17 @@ def accept(
         datacontenttype=attributes.get("datacontenttype", "application/json" if parsed.data else ""),
         dataschema=attributes.get("dataschema", ""),
         extensions=_extensions(attributes, headers, now, delivery)
-        | {PARTITION_KEY: bounded_key(attributes.get(PARTITION_KEY, event_id)), OWNER: caller.id},
+        | {PARTITION_KEY: bounded_key(attributes.get(PARTITION_KEY, event_id)), OWNER: caller.id}
+        | ({REPLY_TO: reply_to} if reply_to else {}),
     )
     return Posted(event, Record(topics.events(lane), event.key, event.data, encode_event(event)), lane)
+
+
+def has_own_id(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request names its event, so that it can be recognised when it comes again."""
+    if any(name in {b"idempotency-key", b"ce-id"} for name, _ in headers):
+        return True
+    return (single_header(headers, b"content-type") or "").lower().startswith("application/cloudevents")
 
 
 def _wanted_lane(headers: list[tuple[bytes, bytes]], query: bytes) -> str | None:

@@ -20,6 +20,7 @@ def test_the_table_is_complete() -> None:
         "penstock.dead-letters.v1",
         "penstock.retries.v1",
         "penstock.cancels.v1",
+        "penstock.replies.v1",
     ]
 
 

@@ -56,6 +56,7 @@ def test_all_topics_are_wanted_the_routes_own_result_topic_included() -> None:
         "penstock.dead-letters.v1",
         "penstock.retries.v1",
         "penstock.cancels.v1",
+        "penstock.replies.v1",
     ]
 
 
