@@ -1,7 +1,7 @@
 # `make` lists the targets. Every target does its own set-up; nothing is installed outside of .venv and the caches.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down kafka test test-offline test-process test-embedded test-kafka test-e2e test-compose \
+.PHONY: help install demo up down kafka test test-offline test-process test-embedded test-kafka test-e2e test-compose test-browser \
         check reference bench bench-patterns chaos lock clean
 
 PY := .venv/bin/python
@@ -69,6 +69,9 @@ test-e2e: $(STAMP) ## whole programs together, and the commands of the README
 
 test-compose: $(STAMP) ## the stack of docker-compose.yml; needs a Docker engine
 	@$(PY) -m tests.groups compose
+
+test-browser: $(STAMP) ## the pages in a real Chromium, on real Kafka
+	@$(PY) -m tests.groups browser
 
 check: $(STAMP) ## formatting, lint, types, import rules, spelling, architecture, generated pages
 	@$(PY) -m tests.checks

@@ -10,7 +10,7 @@
         Throttled, ProviderUnavailable, ProviderTimeout, LogUnavailable
       Terminal           trying this event again cannot help
         Undecodable, NoRoute, PromptFailed, InvalidRequest, ContentBlocked, ContextTooLong,
-        OutputInvalid, DeadlineExceeded, AttemptsExhausted
+        OutputInvalid, DeadlineExceeded, AttemptsExhausted, Cancelled
       ConfigurationFault everything fails until an operator acts: pause, never dead-letter the topic
         AccessDenied, ModelNotFound, QuotaExhausted
 
@@ -269,6 +269,12 @@ class AttemptsExhausted(Terminal):
 
     http_status = 502
     reason = "attempts_exhausted"
+
+
+class Cancelled(Terminal):
+    """Raise when the sender does not want its event answered any more."""
+
+    reason = "cancelled"
 
 
 class ConfigurationFault(PenstockError):

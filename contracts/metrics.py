@@ -139,6 +139,35 @@ PARKED = _counter(
 )
 DLQ_EVENTS = _counter("dlq_events_total", "Dead letters by reason.", ("route", "reason"))
 
+DELTAS = _counter(
+    "stream_deltas_total",
+    "Deltas of streamed answers: confirmed, failed, or withheld where producing them was not possible or not allowed.",
+    ("route", "outcome"),
+)
+FIRST_DELTA = _histogram(
+    "stream_first_delta_seconds", "Time from acceptance to the first delta of a streamed event.", ("route",), _FAST
+)
+WATCHERS = _gauge("stream_watchers", "Connections that watch an event, by protocol: sse or websocket.", ("protocol",))
+WATCHERS_LIMIT = _gauge("stream_watchers_limit", "Limit of the same.")
+WATCHERS_ENDED = _counter(
+    "stream_watchers_ended_total",
+    "Watchers that ended: finished, left, slow (the client did not read), limit (too long), stopping, failed.",
+    ("protocol", "outcome"),
+)
+STREAM_RESUMES = _counter(
+    "stream_resumes_total", "Watchers that continued from a delta they had seen: continued or restarted.", ("outcome",)
+)
+STREAM_FIRST_TOKEN = _histogram(
+    "stream_first_token_seconds", "Time from request to the first delta that was sent, of POST /v1/stream.", (), _FAST
+)
+CANCELS = _counter(
+    "stream_cancels_total",
+    "Wishes to cancel an event: asked, stopped (it was at work here), ended (too late).",
+    ("outcome",),
+)
+DELTAS_FOLLOWED = _gauge("stream_tail_following", "1 while the gateway follows the topic of deltas.")
+CATCH_UPS = _counter("stream_catch_ups_total", "Look-ups of earlier deltas on the log, by outcome.", ("outcome",))
+
 LAG = _gauge(
     "kafka_consumer_lag_records", "Records behind the high watermark, unfinished ones included.", ("topic", "partition")
 )

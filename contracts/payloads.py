@@ -12,11 +12,13 @@ Task = Literal["chat", "completion", "embedding"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_use", "other"]
 OutcomeStatus = Literal["succeeded", "dead_letter", "expired"]
 Disposition = Literal["poison", "exhausted", "refused", "unroutable", "operator"]
+DeltaEnding = Literal["succeeded", "dead_letter", "expired", "retried"]
 
 RESULT_TYPE = "penstock.result.v1"
 DEAD_LETTER_MARKER_TYPE = "penstock.outcome.dead-letter.v1"
 EXPIRED_TYPE = "penstock.outcome.expired.v1"
 DELTA_TYPE = "penstock.delta.v1"
+CANCEL_TYPE = "penstock.cancel.v1"
 TERMINAL_TYPES = frozenset({RESULT_TYPE, DEAD_LETTER_MARKER_TYPE, EXPIRED_TYPE})
 
 
@@ -251,10 +253,41 @@ class Redrive(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
-    """Value of a `penstock.delta.v1` record: one numbered piece of a streamed result, version 1."""
+    """Value of a `penstock.delta.v1` record: one numbered piece of an answer while it is being made, version 1.
+
+    Deltas are a preview: the terminal record on the result topic is the answer. A reader takes the pieces of one epoch
+    in the order of their numbers, drops what it had when a new epoch begins, and stops at a number that is missing.
+
+    Attributes:
+        epoch: names one attempt of one worker, later ones are larger on the same clock; numbering starts anew in each.
+        sequence: 1, 2, 3 ... within the epoch.
+        text: what the answer goes on with; empty in the last delta of an epoch that has nothing to add.
+        is_final: no more deltas of this epoch follow.
+        ending: how the attempt ended, in the final delta: with a result, without one, or to be tried again.
+    """
 
     event_id: str
+    epoch: int
     sequence: int
     text: str
     is_final: bool = False
+    ending: DeltaEnding | None = None
+    version: Literal[1] = 1
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of a `penstock.cancel.v1` record: a sender does not want its event answered any more, version 1.
+
+    Attributes:
+        topic, partition, offset, timestamp_ms: where the event lies.
+        by: id of the API key.
+    """
+
+    event_id: str
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    by: str
+    at: str
     version: Literal[1] = 1

@@ -11,7 +11,7 @@ from typing import Literal
 LANES: tuple[str, ...] = ("interactive", "standard", "bulk")
 # Where the worker takes up what waits on the retry topic; no event topic is called so.
 RETRY_LANE = "retries"
-Kind = Literal["events", "results", "deltas", "dead-letters", "retries", "replies"]
+Kind = Literal["events", "results", "deltas", "dead-letters", "retries", "cancels", "replies"]
 
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
@@ -59,6 +59,7 @@ class Topics:
         self.deltas = f"{prefix}.deltas.v1"
         self.dead_letters = f"{prefix}.dead-letters.v1"
         self.retries = f"{prefix}.retries.v1"
+        self.cancels = f"{prefix}.cancels.v1"
         self.replies = f"{prefix}.replies.v1"
 
     def events(self, lane: str) -> str:
@@ -88,12 +89,11 @@ class Topics:
         return (
             *events,
             *results,
-            Topic(
-                self.deltas, "deltas", _DAY_MS, "numbered pieces of streamed results; reserved, nothing writes it yet"
-            ),
+            Topic(self.deltas, "deltas", _DAY_MS, "numbered pieces of answers in the making, of streamed events"),
             Topic(
                 self.dead_letters, "dead-letters", 30 * _DAY_MS, "events that ended badly: original record plus reason"
             ),
             Topic(self.retries, "retries", week, "events whose next attempt is far away, with what was tried so far"),
+            Topic(self.cancels, "cancels", _DAY_MS, "streamed events that their senders do not want answered any more"),
             Topic(self.replies, "replies", _HOUR_MS, "copies of outcomes for the gateway instances that wait for them"),
         )

@@ -10,6 +10,8 @@ from gateways.asgi import Message, Receive, Request, Response, Send, send
 from gateways.endpoints.table import Endpoint, find
 from gateways.parts import Parts
 from gateways.problems import internal, problem, problem_of
+from gateways.streaming import send_stream
+from gateways.websocket import serve_websocket
 
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
@@ -38,13 +40,16 @@ class Api:
 
     async def __call__(self, scope: Message, receive: Receive, send_message: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
+        if scope["type"] not in {"http", "websocket"}:
             return
         task = asyncio.current_task()
         if task is not None:
             self.in_progress.add(task)
         try:
-            await self._exchange(Request(scope, receive), send_message)
+            if scope["type"] == "websocket":
+                await serve_websocket(self._parts, scope, receive, send_message)
+            else:
+                await self._exchange(Request(scope, receive), send_message)
         finally:
             if task is not None:
                 self.in_progress.discard(task)
@@ -54,8 +59,16 @@ class Api:
         endpoint, response = await self._answer(request)
         # A body that was not read leaves the connection in the middle of it.
         closes = response.closes or request.is_body_pending or self._parts.health.is_shutting_down
-        await send(response._replace(closes=closes), send_message, is_head=request.method == "HEAD")
-        duration_s = time.perf_counter() - started_s
+        response, is_head = response._replace(closes=closes), request.method == "HEAD"
+        if response.stream is None:
+            await send(response, send_message, is_head=is_head)
+        self._note(endpoint, request, response, time.perf_counter() - started_s)
+        if response.stream is not None:
+            await send_stream(response, response.stream, request.receive, send_message, is_head=is_head)
+
+    @staticmethod
+    def _note(endpoint: Endpoint | None, request: Request, response: Response, duration_s: float) -> None:
+        """Count and log an exchange; one that goes on for long when it begins."""
         label = endpoint.name if endpoint else "unknown"
         HTTP_REQUESTS.labels(label, str(response.status)).inc()
         HTTP_DURATION.labels(label).observe(duration_s)
@@ -64,13 +77,13 @@ class Api:
             _log_exchange(request, response, duration_s)
 
     async def _answer(self, request: Request) -> tuple[Endpoint | None, Response]:
-        found = find(request.path)
+        found = find(request.path, request.method)
         refusal = _unfit(request)
         if refusal is not None or found is None:
             return None, refusal or _nowhere(request)
-        endpoint, parameter = found
-        if request.method not in endpoint.allow:
-            return endpoint, _refused(request, MethodNotAllowed(endpoint.allow))
+        endpoint, parameter, allow = found
+        if request.method not in allow:
+            return endpoint, _refused(request, MethodNotAllowed(allow))
         try:
             return endpoint, await endpoint.handler(self._parts, request, parameter)
         except PenstockError as error:

@@ -73,6 +73,9 @@ async def run(settings: Settings, producer: Producer, parts: Parts, port_file: P
         parts.results.start()
         if parts.replies is not None:
             parts.replies.start()
+        if settings.gateway.api_keys:
+            # Nobody else can have streamed events.
+            parts.live.start()
         serving = asyncio.ensure_future(
             serve(Server(api, listener, settings.gateway.header_timeout_s), ending.closes_door)
         )
@@ -82,6 +85,7 @@ async def run(settings: Settings, producer: Producer, parts: Parts, port_file: P
         await ending.wait_for(serving)
     finally:
         watching.cancel()
+        await asyncio.to_thread(parts.live.close)
         if parts.replies is not None:
             await asyncio.to_thread(parts.replies.close)
         await asyncio.to_thread(parts.results.close)
@@ -133,6 +137,8 @@ class Ending:
             os._exit(128 + number)
         _log.info("gateway.stopping", in_progress=len(self._api.in_progress))
         self._parts.health.is_shutting_down = True
+        # Watchers come back to another instance, and go on where they were.
+        self._parts.live.end()
         # What can still be answered is answered; who then still waits gets a 202, in time for it to go out.
         asyncio.get_running_loop().call_later(_WAIT_SHARE * self._phase_s, self._parts.waiters.end)
         self._closing = asyncio.ensure_future(self._close_when_answered())

@@ -7,10 +7,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from contracts.errors import BodyTimeout, InvalidPayload, TooLarge, UnsupportedMedia
 from gateways.ingress.admission import Admission
+
+if TYPE_CHECKING:
+    from gateways.streaming import Stream
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -21,13 +24,14 @@ _LENGTH = re.compile(rb"[0-9]{1,15}")
 
 
 class Response(NamedTuple):
-    """An answer; `closes` ends the connection behind it."""
+    """An answer; `closes` ends the connection behind it, `stream` is a long body in place of `body`."""
 
     status: int
     body: bytes = b""
     content_type: bytes = b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
     closes: bool = False
+    stream: "Stream | None" = None
 
 
 class Request:
@@ -77,6 +81,10 @@ class Request:
             yield bytes(received)
         finally:
             admission.release(len(received))
+
+    async def receive(self) -> Message:
+        """Return the next message, for who goes on when the body has been read."""
+        return await self._receive()
 
     async def gone(self) -> None:
         """Return when the client has hung up; only for a request whose body has been read or that has none."""

@@ -24,7 +24,7 @@ def openapi() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in ("events", "results", "operations")],
+        "tags": [{"name": name} for name in ("events", "results", "streams", "operations")],
         "paths": paths,
         "components": {
             "securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}},
@@ -47,7 +47,9 @@ def _schemas() -> dict[str, Any]:
     problem = {"type": text, "title": text, "status": {"type": "integer"}, "reason": text}
     failed = {"reason": text, "message": text, "attempts": {"type": "integer"}, "completed_at": text}
     return components | {
-        "Accepted": _object({"id": text, "status": {"const": "accepted"}, "status_url": text}, source=text),
+        "Accepted": _object(
+            {"id": text, "status": {"const": "accepted"}, "status_url": text}, source=text, stream_url=text
+        ),
         "Pending": _object({"id": text, "source": text, "status": {"const": "pending"}}),
         "Outcome": {
             "oneOf": [
@@ -55,6 +57,22 @@ def _schemas() -> dict[str, Any]:
                 _object({"id": text, "source": text, "status": {"enum": ["dead_letter", "expired"]}} | failed),
             ]
         },
+        "Cancelling": _object({"id": text, "source": text, "status": {"const": "cancelling"}}),
+        "StreamFrame": _object(
+            {"type": {"enum": ["accepted", "delta", "restart", "result", "error"]}, "id": text},
+            at={"type": "string", "description": "Id of the event: epoch.number, or end."},
+            text={"type": "string", "description": "Of a delta."},
+            ending={"enum": ["succeeded", "dead_letter", "expired", "retried"]},
+            source=text,
+            status=text,
+            stream_url=text,
+            status_url=text,
+            result={"$ref": "#/components/schemas/InferenceResult"},
+            reason=text,
+            message=text,
+            attempts={"type": "integer"},
+            completed_at=text,
+        ),
         "Succeeded": _object(
             {
                 "id": text,

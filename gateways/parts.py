@@ -9,6 +9,7 @@ from contracts.envelope import ReplyAddress
 from contracts.settings import GatewaySettings, Settings
 from contracts.topics import LANES, Topics
 from gateways.egress.forecast import Forecast
+from gateways.egress.live import Live
 from gateways.egress.outcomes import Accepted, Outcome
 from gateways.egress.reading import reader_config
 from gateways.egress.replies import Replies
@@ -92,6 +93,7 @@ class Parts:
     producer: Producer
     admission: Admission
     results: Results
+    live: Live
     waiters: Waiters
     replies: ReplyReader | None
     health: Health
@@ -116,7 +118,16 @@ def build_parts(
     # Without API callers there is nobody to wait for a reply.
     if replies is None and results is None and settings.gateway.api_keys:
         replies = Replies(reader_config(settings.kafka, "penstock-gateway-replies"), topics.replies, waiters.offer)
-    results = _results_view(settings, topics, waiters.offer) if results is None else results
+    listeners: list[Callable[[Outcome], None]] = [waiters.offer]
+
+    def announce(outcome: Outcome) -> None:
+        for listener in listeners:
+            listener(outcome)
+
+    results = _results_view(settings, topics, announce) if results is None else results
+    config = reader_config(settings.kafka, "penstock-gateway-deltas")
+    live = Live(config, topics.deltas, settings.gateway.streams, results.outcome_of)
+    listeners.append(live.note_outcome)
     # As many bytes again as the producer may hold: bodies that still arrive.
     admission = Admission(settings.producer.max_buffer_bytes)
     return Parts(
@@ -128,6 +139,7 @@ def build_parts(
         producer,
         admission,
         results,
+        live,
         waiters,
         replies,
         Health(producer, admission, results_alive=lambda: results.is_alive),

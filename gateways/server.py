@@ -41,7 +41,7 @@ class Server(EmbeddedServer):
             app,
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
-            websockets=False,
+            websockets=True,
             backlog=_BACKLOG,
             backpressure=_connection_limit(),
             http1_settings=HTTP1Settings(

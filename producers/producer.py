@@ -46,6 +46,7 @@ class KafkaProducer:
         producer: limits and batching.
         client_id: name of this client in the brokers' logs.
         delivery_timeout_s: how long a record may wait for its ack; `producer.delivery_timeout_s` when None.
+        is_main: the one whose buffer the process's metrics show.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class KafkaProducer:
         *,
         client_id: str,
         delivery_timeout_s: float | None = None,
+        is_main: bool = True,
     ) -> None:
         timeout_s = producer.delivery_timeout_s if delivery_timeout_s is None else delivery_timeout_s
         self._make_config = partial(producer_config, kafka, producer, client_id, timeout_s)
         self._limit_bytes = producer.max_buffer_bytes
         self._window = Window(producer)
+        self._is_main = is_main
         self._client: ConfluentProducer | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rebuild_at_s = float("-inf")
@@ -74,7 +77,8 @@ class KafkaProducer:
         """
         self._build()
         self._is_open = True
-        PRODUCER_BUFFER_LIMIT.set(self._limit_bytes)
+        if self._is_main:
+            PRODUCER_BUFFER_LIMIT.set(self._limit_bytes)
         self._schedule(_IDLE_TICK_S)
 
     async def aclose(self, timeout_s: float = 10.0) -> None:
@@ -84,7 +88,7 @@ class KafkaProducer:
         if self._timer is not None:
             self._timer.cancel()
         self._window.fail_all(LogUnavailable(CLOSED))
-        PRODUCER_BUFFER_BYTES.set(0)
+        self._show(0)
         self._dispose()
         if self._disposals:
             await asyncio.wait(self._disposals, timeout=_DISPOSE_LIMIT_S)
@@ -174,8 +178,12 @@ class KafkaProducer:
             except (KafkaException, SystemError) as error:
                 # The binding raises a fatal error here; a callback that runs behind it turns it into a SystemError.
                 self._break(str(error.__cause__ or error))
-        PRODUCER_BUFFER_BYTES.set(self._window.buffered_bytes)
+        self._show(self._window.buffered_bytes)
         self._schedule(_TICK_S if self._window else _IDLE_TICK_S)
+
+    def _show(self, buffered_bytes: int) -> None:
+        if self._is_main:
+            PRODUCER_BUFFER_BYTES.set(buffered_bytes)
 
     def _break(self, reason: str) -> None:
         """Give up a client that had a fatal error: it will never deliver anything again."""

@@ -12,10 +12,10 @@ _DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 _UNLIMITED = -1
 _MAX_MESSAGE = "max.message.bytes"
 _RETENTION = "retention.ms"
+# Kinds without which an event still reaches its outcome.
+_OPTIONAL = frozenset({"deltas", "cancels", "replies"})
 # Kinds whose records go to the partition number of their event.
-_BY_NUMBER = frozenset({"results", "retries"})
-# Without them nothing is lost: outcomes are found on the result topics.
-_OPTIONAL = frozenset({"deltas", "replies"})
+_BY_NUMBER = frozenset({"results", "retries", "deltas", "cancels"})
 
 
 @dataclass(frozen=True)

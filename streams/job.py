@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from contracts.codec import Position, RecordHeaders, decode_event
 from contracts.envelope import Event
@@ -9,6 +10,9 @@ from contracts.errors import NoRoute, PenstockError, Undecodable
 from contracts.payloads import FailureNote, Usage
 from contracts.settings import RouteSettings
 from streams.steps.route import Router
+
+if TYPE_CHECKING:
+    from streams.deltas import Preview
 
 
 @dataclass(slots=True)
@@ -25,6 +29,7 @@ class Job:
         origin: where the event's own record lies, when this one is of the retry topic.
         not_before: when the next attempt may be made; None = now.
         is_foreign: parked by another application, which will take it up itself.
+        preview: deltas of the newest attempt; None for an event that is not streamed.
     """
 
     key: bytes | None
@@ -43,6 +48,7 @@ class Job:
     origin: Position | None = None
     not_before: datetime | None = None
     is_foreign: bool = False
+    preview: "Preview | None" = None
 
     @property
     def route_name(self) -> str:

@@ -16,6 +16,7 @@ from typing import NamedTuple, assert_never
 
 from contracts.errors import (
     AttemptsExhausted,
+    Cancelled,
     ConfigurationFault,
     ContentBlocked,
     DeadlineExceeded,
@@ -143,6 +144,8 @@ def disposition(error: PenstockError) -> Disposition:
         return "refused"
     if isinstance(error, AttemptsExhausted):
         return "exhausted"
+    if isinstance(error, Cancelled):
+        return "operator"
     return "poison"
 
 

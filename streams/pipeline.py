@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from contracts.codec import Position, RecordHeaders
-from contracts.errors import ConfigurationFault, OutputInvalid, PenstockError, Retryable, Throttled
+from contracts.errors import Cancelled, ConfigurationFault, OutputInvalid, PenstockError, Retryable, Throttled
 from contracts.logs import logger
 from contracts.metrics import CONTRACT_FAILURES, FM_COST, FM_QUEUE_WAIT, FM_UNPRICED, Children
-from contracts.payloads import InferenceAnswer, InferenceRequest, Message, Provenance, Usage
+from contracts.payloads import DeltaEnding, InferenceAnswer, InferenceRequest, Message, Provenance, Usage
 from contracts.settings import ModelSettings, RouteSettings, Settings
 from contracts.topics import RETRY_LANE
 from streams.batching.caller import Caller, create_caller, usage_before
+from streams.cancels import Cancels
+from streams.deltas import Deltas
 from streams.engine.batcher import is_echo
 from streams.engine.calls import PaidCalls
 from streams.engine.dispatcher import Slot
@@ -28,7 +30,7 @@ from streams.outcome import Bury, Expire, disposition
 from streams.parking import take_up
 from streams.providers.base import Provider
 from streams.settle import Settler
-from streams.steps.invoke import add_usage, cost_usd
+from streams.steps.invoke import add_usage, cost_usd, invoke_streamed
 from streams.steps.order import order_of
 from streams.steps.prompt import PromptTemplate
 from streams.steps.route import Router
@@ -59,6 +61,11 @@ class Plan:
     caller: Caller
     guard: Guard
 
+    @property
+    def streams(self) -> bool:
+        """Tell whether an answer can be shown while it is made: one call for one event, of a chat model."""
+        return self.settings.batch.kind == "none" and self.model.task == "chat"
+
 
 class Pipeline:
     """The work that the engine does.
@@ -67,13 +74,24 @@ class Pipeline:
         settings: the whole configuration.
         providers: started providers by the name of their section.
         settler: writes outcomes.
+        deltas: shows answers of streamed events while they are made; None = never.
+        cancels: streamed events that nobody wants answered any more; None = there are none.
 
     Raises:
         ConfigError: a template or schema cannot be used.
     """
 
-    def __init__(self, settings: Settings, providers: Mapping[str, Provider], settler: Settler) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        providers: Mapping[str, Provider],
+        settler: Settler,
+        deltas: Deltas | None = None,
+        cancels: Cancels | None = None,
+    ) -> None:
         self._settler = settler
+        self._deltas = deltas
+        self._cancels = cancels
         self._router = Router(settings.routes)
         self._log = logger("worker")
         self.calls: PaidCalls[InferenceAnswer] = PaidCalls(
@@ -134,18 +152,29 @@ class Pipeline:
         try:
             if job.fault is not None:
                 raise job.fault
-            answer, output, plan = await self._answer(job, item, slot, tenure)
+            work = self._answer(job, item, slot, tenure)
+            if self._cancels is not None and Deltas.wanted(job):
+                answer, output, plan = await self._cancels.unless(job.origin or item.position, item, work)
+            else:
+                answer, output, plan = await work
         except Parked as parked:
+            await self._end_preview(job, "retried")
             return parked.ref
         except Ended as ended:
             self._settling(item, slot)
+            await self._end_preview(job, "expired" if isinstance(ended.decision, Expire) else "dead_letter")
             if isinstance(ended.decision, Expire):
                 return await self._settler.expire(job, item.position, tenure, ended.decision)
             return await self._settler.bury(job, item.position, tenure, ended.decision, ended.error)
         except PenstockError as error:
+            if isinstance(error, Cancelled) and item.state is State.CALLING:
+                # What a call costs that was cut is not known.
+                job.cost_usd = None
             self._settling(item, slot)
+            await self._end_preview(job, "dead_letter")
             return await self._settler.bury(job, item.position, tenure, Bury(error.reason, disposition(error)), error)
         self._settling(item, slot)
+        await self._end_preview(job, "succeeded")
         provenance = Provenance(
             provider=plan.provider.name,
             model=answer.model,
@@ -154,6 +183,13 @@ class Pipeline:
             response_id=answer.response_id,
         )
         return await self._settler.result(job, item.position, tenure, answer, output, provenance)
+
+    @staticmethod
+    async def _end_preview(job: Job, ending: DeltaEnding) -> None:
+        """Say in the deltas how it ended; the terminal record follows them."""
+        if job.preview is not None:
+            job.preview.end(ending)
+            await job.preview.settled()
 
     @staticmethod
     def _settling(item: Item, slot: Slot) -> None:
@@ -174,7 +210,7 @@ class Pipeline:
                 messages = messages or self._render(plan, job, passes)
                 if not messages:
                     continue
-                answer = await self._attempt(plan, job, item, slot, messages, passes)
+                answer = await self._attempt(plan, job, item, slot, tenure, messages, passes)
                 output = self._pure(job, plan.contract.check, answer.text)
                 guard.breaker.answered(passes.route)
             except OutputInvalid as error:
@@ -223,7 +259,14 @@ class Pipeline:
             raise InternalError(message) from error
 
     async def _attempt(
-        self, plan: Plan, job: Job, item: Item, slot: Slot, messages: tuple[Message, ...], passes: Passes
+        self,
+        plan: Plan,
+        job: Job,
+        item: Item,
+        slot: Slot,
+        tenure: Tenure,
+        messages: tuple[Message, ...],
+        passes: Passes,
     ) -> InferenceAnswer:
         job.attempts += 1
         item.attempts = job.attempts
@@ -240,7 +283,11 @@ class Pipeline:
             task=plan.model.task,
         )
         try:
-            answer = await self.calls.run(item.position, lambda: self._call(plan, request, passes), slot.lend())
+            answer = await self.calls.run(
+                item.position,
+                lambda: self._call(plan, request, passes, self._caller(plan, job, item, tenure)),
+                slot.lend(),
+            )
         except PenstockError as error:
             if (spent := usage_before(error)) is not None:
                 self._book(plan, job, spent)
@@ -248,10 +295,17 @@ class Pipeline:
         self._book(plan, job, answer.usage)
         return answer
 
-    async def _call(self, plan: Plan, request: InferenceRequest, passes: Passes) -> InferenceAnswer:
+    def _caller(self, plan: Plan, job: Job, item: Item, tenure: Tenure) -> Caller:
+        """Return how this attempt reaches the provider."""
+        if self._deltas is None or not plan.streams or not self._deltas.wanted(job):
+            return plan.caller
+        preview = self._deltas.begin(job, item.position, tenure)
+        return lambda request: invoke_streamed(plan.provider, request, preview.add)
+
+    async def _call(self, plan: Plan, request: InferenceRequest, passes: Passes, caller: Caller) -> InferenceAnswer:
         gate = plan.guard.gate
         try:
-            answer = await plan.caller(request)
+            answer = await caller(request)
         except PenstockError as error:
             self._charge(plan, usage_before(error))
             if not isinstance(error, (Retryable, ConfigurationFault)):

@@ -24,6 +24,8 @@ from producers.admin import TopicAdmin
 from producers.producer import KafkaProducer
 from producers.topic_plan import Wanted, blockers, wanted_topics
 from streams.app import create_app
+from streams.cancels import CancelReader, Cancels
+from streams.deltas import Deltas, delta_producer
 from streams.engine.engine import Engine, Limits
 from streams.engine.mark import mark_fits
 from streams.health import HealthServer
@@ -61,6 +63,7 @@ class Worker:
         self._log = logs.logger("worker")
         self._topics = Topics(settings.kafka.topic_prefix)
         self._producer = KafkaProducer(settings.kafka, settings.producer, client_id=f"{settings.worker.app_id}-worker")
+        self._delta_producer = delta_producer(settings.kafka, settings.producer, settings.worker.app_id)
         self._providers: dict[str, Provider] = {}
         self._ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         self._health = HealthServer(
@@ -68,6 +71,7 @@ class Worker:
         )
         self._pulse = Pulse(asyncio.get_running_loop(), settings.worker.watchdog.loop_lag_s)
         self._liveness: Liveness | None = None
+        self._cancel_reader: CancelReader | None = None
         self._waits_for: list[str] = []
         self._engine: Engine | None = None
         self._membership: Membership | None = None
@@ -83,6 +87,7 @@ class Worker:
         sys.stderr.write(f"worker health on {self._health.address}\n")
         BUILD_INFO.labels(version("penstock"), "worker").set(1)
         await self._producer.start()
+        await self._delta_producer.start()
         await self._start_providers()
         started = asyncio.ensure_future(self._start())
         started.add_done_callback(self._task_ended)
@@ -106,7 +111,11 @@ class Worker:
     async def _start(self) -> None:
         settings = self._settings
         settler = Settler(self._producer, self._topics, settings.worker.app_id)
-        pipeline = Pipeline(settings, self._providers, settler)
+        deltas = Deltas(self._delta_producer, self._topics.deltas, settings.worker.app_id)
+        cancels = Cancels()
+        pipeline = Pipeline(settings, self._providers, settler, deltas, cancels)
+        self._cancel_reader = CancelReader(settings.kafka, self._topics.cancels, cancels)
+        self._cancel_reader.start()
         engine = Engine(
             pipeline,
             _limits(settings.worker),
@@ -216,7 +225,10 @@ class Worker:
             self._liveness.stop()
         if self._app is not None:
             await self._app.stop()
+        if self._cancel_reader is not None:
+            self._cancel_reader.close()
         await self._producer.aclose(_STOP_GRACE_S)
+        await self._delta_producer.aclose(1.0)
         for provider in self._providers.values():
             await provider.aclose()
         if self._liveness is not None:

@@ -21,6 +21,7 @@ GROUPS = {
     "kafka": "kafka and not e2e and not compose and not browser",
     "e2e": "e2e and not compose and not browser",
     "compose": "compose and not browser",
+    "browser": "browser",
 }
 # Offline tests fill every core; those on real Kafka mostly wait, two brokers are as many as a small machine bears.
 PARALLEL = {"offline": "auto", "kafka": "2", "e2e": "2"}

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Port, Seconds, Section
+from contracts.settings.streams import StreamSettings
 
 
 class ApiKey(Section):
@@ -70,6 +71,8 @@ class GatewaySettings(Section):
     sync_max_waiting: int = Field(default=1000, ge=1, le=4000)
     """Invocations and long polls that wait at a time; beyond it an invocation is refused with 503, before anything
     is accepted, and a long poll is answered at once."""
+    streams: StreamSettings = StreamSettings()
+    """Answers watched while they are made."""
     results_view: ResultsViewSettings = ResultsViewSettings()
     """Index of the results on disk; off without a path."""
 

@@ -6,25 +6,34 @@ from urllib.parse import quote
 import msgspec
 
 from contracts.codec import Position
-from contracts.envelope import Event
+from contracts.envelope import DELIVERY, Event
 from gateways.asgi import Response
 from gateways.parts import Parts
 
 _NO_CONTENT = 204
 
 
-def status_url(parts: Parts, event: Event, position: Position) -> str:
-    """Return where to ask for an event's result, with the ticket that allows it."""
-    ticket = parts.tickets.issue(event.source, event.id, position)
-    base = (parts.settings.public_url or "").rstrip("/")
-    return f"{base}/v1/results/{quote(event.id, safe='')}?ticket={ticket}"
-
-
 def accepted(parts: Parts, event: Event, position: Position, status: int = 202, **more: Any) -> Response:
     """Return the answer to an event that is on the log."""
-    place = status_url(parts, event, position)
-    headers = ((b"location", place.encode()),)
+    place = places(parts, event, position)
+    headers = ((b"location", place["status_url"].encode()),)
     if status == _NO_CONTENT:
         return Response(status, headers=headers)
-    body = {"id": event.id, "status": "accepted", "status_url": place} | more
+    body = {"id": event.id, "status": "accepted"} | place | more
     return Response(status, msgspec.json.encode(body), headers=headers)
+
+
+def places(parts: Parts, event: Event, position: Position) -> dict[str, str]:
+    """Return the URLs of an event's outcome and, where it is streamed, of its stream; both work without an API key."""
+    ticket = parts.tickets.issue(event.source, event.id, position)
+    base = (parts.settings.public_url or "").rstrip("/")
+    tail = f"{quote(event.id, safe='')}?ticket={ticket}"
+    found = {"status_url": f"{base}/v1/results/{tail}"}
+    if event.extensions.get(DELIVERY) == "stream":
+        found["stream_url"] = f"{base}/v1/stream/{tail}"
+    return found
+
+
+def status_url(parts: Parts, event: Event, position: Position) -> str:
+    """Return where to ask for an event's result, with the ticket that allows it."""
+    return places(parts, event, position)["status_url"]

@@ -10,6 +10,7 @@ from contracts.envelope import result_id
 from contracts.errors import InvalidPayload, UnknownResult
 from gateways.asgi import Request, Response
 from gateways.egress.outcomes import Outcome
+from gateways.egress.tickets import Ticket
 from gateways.endpoints.waiting import Budget, budget_of, wait_for_outcome
 from gateways.parts import Parts
 
@@ -27,7 +28,7 @@ async def get_result(parts: Parts, request: Request, raw_id: bytes) -> Response:
         Busy: ask again.
     """
     budget = budget_of(parts.settings, request.headers, usual_s=0.0)
-    asked = await _asked(parts, request, _decoded(raw_id))
+    asked = await _asked(parts, request, decoded_id(raw_id))
     outcome = await _read(parts, asked)
     if outcome is None and budget.left_s > 0 and not parts.waiters.is_full:
         outcome = await _wait(parts, request, asked, budget)
@@ -45,11 +46,9 @@ class _Asked(NamedTuple):
 
 
 async def _asked(parts: Parts, request: Request, event_id: str) -> _Asked:
-    query = _query(request)
+    query = query_of(request)
     if "ticket" in query:
-        ticket = parts.tickets.read(query["ticket"])
-        if ticket.id != event_id:
-            raise _unknown()
+        ticket = ticket_of(parts, query, event_id)
         return _Asked(ticket.source, event_id, ticket.position, None)
     caller = parts.callers.authenticate(request.headers)
     request.notes["owner"] = caller.id
@@ -86,7 +85,19 @@ def finished(outcome: Outcome) -> Response:
     return Response(200, msgspec.json.encode(outcome.body()), headers=_CACHE)
 
 
-def _query(request: Request) -> dict[str, str]:
+def ticket_of(parts: Parts, query: dict[str, str], event_id: str) -> Ticket:
+    """Return what the ticket in a query says.
+
+    Raises:
+        UnknownResult: missing, forged, or of another event.
+    """
+    ticket = parts.tickets.read(query.get("ticket", ""))
+    if ticket.id != event_id:
+        raise _unknown()
+    return ticket
+
+
+def query_of(request: Request) -> dict[str, str]:
     """Return the first value of each parameter.
 
     Raises:
@@ -100,7 +111,12 @@ def _query(request: Request) -> dict[str, str]:
     return {name: values[0] for name, values in parsed.items()}
 
 
-def _decoded(raw_id: bytes) -> str:
+def decoded_id(raw_id: bytes) -> str:
+    """Return the id in a path.
+
+    Raises:
+        UnknownResult: it is none.
+    """
     try:
         return unquote_to_bytes(raw_id).decode()
     except UnicodeDecodeError as error:

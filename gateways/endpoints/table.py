@@ -4,11 +4,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, NamedTuple
 
 from gateways.asgi import Request, Response
-from gateways.endpoints import described
+from gateways.endpoints import described, described_stream
 from gateways.endpoints.events import post_event
 from gateways.endpoints.invoke import post_invoke
 from gateways.endpoints.operations import get_health, get_index, get_metrics, get_openapi, get_readiness
 from gateways.endpoints.results import get_result
+from gateways.endpoints.stream import delete_stream, get_stream, post_stream
 from gateways.endpoints.webhooks import post_webhook
 from gateways.parts import Parts
 
@@ -16,7 +17,7 @@ Handler = Callable[[Parts, Request, bytes], Awaitable[Response]]
 
 
 class Endpoint(NamedTuple):
-    """One path with its one method; HEAD goes with GET.
+    """One method of one path; HEAD goes with GET.
 
     Attributes:
         name: metric label and OpenAPI operation id.
@@ -43,6 +44,9 @@ ENDPOINTS = (
     Endpoint("post_event", "POST", "/v1/events", post_event, described.POST_EVENT, logged="all"),
     Endpoint("post_invoke", "POST", "/v1/invoke", post_invoke, described.POST_INVOKE, logged="all"),
     Endpoint("get_result", "GET", "/v1/results/{id}", get_result, described.GET_RESULT),
+    Endpoint("post_stream", "POST", "/v1/stream", post_stream, described_stream.POST_STREAM, logged="all"),
+    Endpoint("get_stream", "GET", "/v1/stream/{id}", get_stream, described_stream.GET_STREAM),
+    Endpoint("cancel_stream", "DELETE", "/v1/stream/{id}", delete_stream, described_stream.DELETE_STREAM, logged="all"),
     Endpoint("get_health", "GET", "/healthz", get_health, described.GET_HEALTH, logged="none"),
     Endpoint("get_readiness", "GET", "/readyz", get_readiness, described.GET_READINESS, logged="none"),
     Endpoint("get_metrics", "GET", "/metrics", get_metrics, described.GET_METRICS),
@@ -50,18 +54,28 @@ ENDPOINTS = (
     Endpoint("get_index", "GET", "/", get_index, described.GET_INDEX),
 )
 
-_EXACT = {endpoint.path.encode(): endpoint for endpoint in ENDPOINTS if "{" not in endpoint.path}
-_WITH_PARAMETER = tuple(
-    (endpoint.path.partition("{")[0].encode(), endpoint) for endpoint in ENDPOINTS if "{" in endpoint.path
-)
+_BY_PATH: dict[bytes, tuple[Endpoint, ...]] = {}
+for _endpoint in ENDPOINTS:
+    # A parameter is the last segment: what stands before it is the key.
+    _key = _endpoint.path.partition("{")[0].encode()
+    _BY_PATH[_key] = (*_BY_PATH.get(_key, ()), _endpoint)
 
 
-def find(path: bytes) -> tuple[Endpoint, bytes] | None:
-    """Return the endpoint of a raw path, and its raw parameter; nothing is decoded or normalised on the way."""
-    if path in _EXACT:
-        return _EXACT[path], b""
-    for prefix, endpoint in _WITH_PARAMETER:
-        parameter = path[len(prefix) :]
-        if path.startswith(prefix) and parameter and b"/" not in parameter:
-            return endpoint, parameter
+class Found(NamedTuple):
+    """The endpoint of a request, its raw parameter, and the methods its path has."""
+
+    endpoint: Endpoint
+    parameter: bytes
+    allow: tuple[str, ...]
+
+
+def find(path: bytes, method: str) -> Found | None:
+    """Return the endpoint of a raw path; nothing is decoded or normalised on the way."""
+    prefix, slash, last = path.rpartition(b"/")
+    for key, parameter in ((path, b""), (prefix + slash, last)):
+        candidates = [one for one in _BY_PATH.get(key, ()) if ("{" in one.path) == bool(parameter)]
+        if candidates:
+            allow = tuple(name for one in candidates for name in one.allow)
+            fitting = next((one for one in candidates if method in one.allow), candidates[0])
+            return Found(fitting, parameter, allow)
     return None

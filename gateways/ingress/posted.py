@@ -159,8 +159,10 @@ def _extensions(
     for name in RESERVED & extensions.keys():
         message = f"extension {name} is set by the gateway"
         raise InvalidPayload(message)
-    if extensions.setdefault(DELIVERY, delivery) != delivery:
-        message = f"delivery: only {delivery} is available here"
+    # An accepted event can be watched later, by its ticket.
+    allowed = ("notify", "stream") if delivery == "notify" else (delivery,)
+    if extensions.setdefault(DELIVERY, delivery) not in allowed:
+        message = f"delivery: only {' or '.join(allowed)} is available here"
         raise InvalidPayload(message)
     if EXPIRY_TIME in extensions:
         expires_at = parse_time(extensions[EXPIRY_TIME])

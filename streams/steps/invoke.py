@@ -1,19 +1,21 @@
 """Asks the model: builds the request, bounds the call, and counts what it cost."""
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
 
 from contracts.codec import encodable
 from contracts.errors import ProviderTimeout
-from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
+from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings import ModelSettings
 from streams.providers.base import Provider, Several, several_inputs
 from streams.steps.overdue import overdue
 
 # A provider ends by itself at timeout_s; this much later it is cut off as one that does not keep its promise.
 _GRACE_S = 5.0
+_CHARS_PER_TOKEN = 4
 
 
 async def invoke(provider: Provider, request: InferenceRequest) -> InferenceAnswer:
@@ -35,6 +37,57 @@ async def invoke(provider: Provider, request: InferenceRequest) -> InferenceAnsw
         calls.leave(call)
     text = encodable(answer.text)
     return answer if text == answer.text else msgspec.structs.replace(answer, text=text)
+
+
+async def invoke_streamed(
+    provider: Provider, request: InferenceRequest, on_text: Callable[[str], None]
+) -> InferenceAnswer:
+    """Return the model's answer, and hand over each piece of its text as it comes.
+
+    Args:
+        provider: started.
+        request: of a chat model.
+        on_text: called in the loop; must neither block nor raise.
+
+    Raises:
+        PenstockError: as `Provider.stream`; text that was handed over by then is void.
+    """
+    calls = overdue()
+    call = calls.watch(request.timeout_s + _GRACE_S)
+    pieces: list[str] = []
+    last = DeltaChunk()
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            chunks = provider.stream(request)
+            if isinstance(chunks, AsyncGenerator):
+                # A call that is cut short frees its connection now, not when the generator is collected.
+                stack.push_async_callback(chunks.aclose)
+            async for chunk in chunks:
+                if chunk.text:
+                    pieces.append(chunk.text)
+                    on_text(chunk.text)
+                last = chunk
+    except asyncio.CancelledError:
+        if not call.take_back():
+            raise
+        message = f"{provider.name} did not keep its time limit of {request.timeout_s:.1f} s"
+        raise ProviderTimeout(message) from None
+    finally:
+        calls.leave(call)
+    text = encodable("".join(pieces))
+    return InferenceAnswer(
+        text=text,
+        model=last.model or request.model,
+        finish_reason=last.finish_reason or "stop",
+        usage=last.usage or _estimated(request, text),
+        response_id=last.response_id,
+    )
+
+
+def _estimated(request: InferenceRequest, text: str) -> Usage:
+    """Return about what a stream has cost whose server does not say: a token is some four characters of English."""
+    asked = len(request.system) + sum(len(message.content) for message in request.messages)
+    return Usage(asked // _CHARS_PER_TOKEN, len(text) // _CHARS_PER_TOKEN)
 
 
 async def invoke_many(provider: Provider, requests: Sequence[InferenceRequest], timeout_s: float) -> Several:

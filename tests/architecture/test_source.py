@@ -9,6 +9,7 @@ from tests.support import ROOT
 CONTRACTS_FILES = {
     "__init__.py",
     "codec.py",
+    "deltas.py",
     "envelope.py",
     "errors.py",
     "kafka_config.py",

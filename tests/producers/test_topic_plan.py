@@ -55,6 +55,7 @@ def test_all_topics_are_wanted_the_routes_own_result_topic_included() -> None:
         "penstock.deltas.v1",
         "penstock.dead-letters.v1",
         "penstock.retries.v1",
+        "penstock.cancels.v1",
         "penstock.replies.v1",
     ]
 
@@ -74,13 +75,13 @@ def test_a_missing_topic_is_drift() -> None:
 
 
 def test_fewer_partitions_are_drift_and_more_are_not() -> None:
-    (drift,) = changed("penstock.deltas.v1", partitions=5)
+    (drift,) = changed("penstock.dead-letters.v1", partitions=5)
 
-    assert drift == Drift("penstock.deltas.v1", "5 partitions, configured are 12")
-    assert changed("penstock.deltas.v1", partitions=50) == []
+    assert drift == Drift("penstock.dead-letters.v1", "5 partitions, configured are 12")
+    assert changed("penstock.dead-letters.v1", partitions=50) == []
 
 
-@pytest.mark.parametrize("name", ["penstock.results.v1", "mine.results"])
+@pytest.mark.parametrize("name", ["penstock.results.v1", "mine.results", "penstock.deltas.v1"])
 def test_a_result_topic_with_fewer_partitions_than_an_event_topic_is_drift(name: str) -> None:
     configured = settings()
     found = as_wanted(configured)
@@ -89,7 +90,13 @@ def test_a_result_topic_with_fewer_partitions_than_an_event_topic_is_drift(name:
 
     texts = {drift.topic: drift.text for drift in drifts(wanted_topics(configured), found, configured)}
 
-    assert set(texts) == {"penstock.results.v1", "mine.results", "penstock.retries.v1"}
+    assert set(texts) == {
+        "penstock.results.v1",
+        "mine.results",
+        "penstock.retries.v1",
+        "penstock.deltas.v1",
+        "penstock.cancels.v1",
+    }
     assert "12 partitions, but an event topic has 24" in texts[name]
 
 
@@ -161,7 +168,7 @@ def test_a_worker_cannot_start_without_its_topics_or_with_too_few_result_partiti
     wanted, found = wanted_topics(configured), as_wanted(configured)
     assert blockers(wanted, found) == []
 
-    del found["penstock.deltas.v1"], found["penstock.dead-letters.v1"]
+    del found["penstock.deltas.v1"], found["penstock.cancels.v1"], found["penstock.dead-letters.v1"]
     found["mine.results"] = replace(found["mine.results"], partitions=11)
 
     assert blockers(wanted, found) == [

@@ -34,6 +34,7 @@ DECISIONS: dict[type[PenstockError], str] = {
     errors.ContentBlocked: "refused",
     errors.NoRoute: "unroutable",
     errors.AttemptsExhausted: "exhausted",
+    errors.Cancelled: "operator",
     InternalError: "poison",
 }
 # Belong to the doors and the start of a process; none of them comes out of a call to a model.

@@ -41,7 +41,7 @@ def config(kafka: KafkaLab, write: Write) -> str:
 def topic_names(kafka: KafkaLab) -> list[str]:
     """Name the topics for the lab to delete, since the command makes them."""
     events = ("events.interactive", "events.standard", "events.bulk")
-    kinds = (*events, "results", "deltas", "dead-letters", "retries", "replies")
+    kinds = (*events, "results", "deltas", "dead-letters", "retries", "cancels", "replies")
     names = [f"{kafka.prefix}.{kind}.v1" for kind in kinds]
     kafka._created.extend(names)
     return names
@@ -56,7 +56,7 @@ def test_create_makes_what_is_missing_and_verify_agrees(
     assert run(["topics", "verify", "--config", config]) == 0
 
     assert all(f"made {name}, 3 partitions" in made for name in topic_names)
-    assert "8 topics are as configured" in capsys.readouterr().out
+    assert "9 topics are as configured" in capsys.readouterr().out
 
 
 @pytest.mark.kafka
@@ -73,9 +73,9 @@ def test_create_twice_makes_nothing_the_second_time(
 @pytest.mark.kafka
 def test_a_dry_run_makes_nothing(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["topics", "create", "--config", config, "--dry-run"]) == 0
-    assert capsys.readouterr().out.count("would make") == 8
+    assert capsys.readouterr().out.count("would make") == 9
     assert run(["topics", "verify", "--config", config]) == 1
-    assert capsys.readouterr().out.count(": missing") == 8
+    assert capsys.readouterr().out.count(": missing") == 9
 
 
 @pytest.mark.kafka

@@ -179,12 +179,20 @@ async def test_reserved_extensions_are_400(gateway: Gateway, name: str) -> None:
     assert (await _structured(gateway, **{name: "billing"})).status == 400
 
 
-@pytest.mark.parametrize("delivery", ["sync", "stream", "batch", "pigeon"])
+@pytest.mark.parametrize("delivery", ["sync", "batch", "pigeon"])
 async def test_deliveries_that_are_not_available_say_so(gateway: Gateway, delivery: str) -> None:
     answer = await _structured(gateway, delivery=delivery)
 
     assert answer.status == 400
     assert "available" in answer.json()["detail"]
+
+
+async def test_an_event_may_be_streamed_and_says_where(gateway: Gateway) -> None:
+    answer = await _structured(gateway, delivery="stream")
+
+    assert answer.status == 202
+    assert answer.json()["stream_url"].startswith("/v1/stream/e1?ticket=")
+    assert dict(gateway.records[0].headers)["ce_delivery"] == b"stream"
 
 
 async def test_a_deadline_in_the_future_is_kept(gateway: Gateway) -> None:

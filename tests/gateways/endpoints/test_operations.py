@@ -72,15 +72,15 @@ async def test_an_unknown_path_is_404(gateway: Gateway) -> None:
 
 
 def test_a_parameter_is_one_segment() -> None:
-    assert find(b"/v1/results/a%2Fb")
-    assert find(b"/v1/results/a/b") is None
-    assert find(b"/v1/results/") is None
+    assert find(b"/v1/results/a%2Fb", "GET")
+    assert find(b"/v1/results/a/b", "GET") is None
+    assert find(b"/v1/results/", "GET") is None
 
 
 def test_every_endpoint_is_found_by_its_path() -> None:
     for endpoint in ENDPOINTS:
         path = endpoint.path.partition("{")[0] + ("x" if "{" in endpoint.path else "")
 
-        found = find(path.encode())
+        found = find(path.encode(), endpoint.method)
         assert found is not None
         assert found[0] is endpoint

@@ -15,6 +15,8 @@ from contracts.payloads import InferenceAnswer, InferenceRequest, InferenceResul
 from contracts.settings import FakeProvider, ProducerSettings, Settings, build, parse
 from contracts.topics import RETRY_LANE, Topics
 from producers.memory import MemoryProducer
+from streams.cancels import Cancels
+from streams.deltas import Deltas
 from streams.engine.engine import Engine, Limits
 from streams.engine.item import TP
 from streams.engine.ledger import Ledger
@@ -94,8 +96,13 @@ class Bench:
     ) -> None:
         self.fake = Fake(FakeProvider(kind="fake", script=tuple(script)))
         self.producer = MemoryProducer(limits)
+        self.cancels = Cancels()
         self.pipeline = Pipeline(
-            settings or make_settings(), {"p": provider or self.fake}, Settler(self.producer, TOPICS, APP_ID)
+            settings or make_settings(),
+            {"p": provider or self.fake},
+            Settler(self.producer, TOPICS, APP_ID),
+            Deltas(self.producer, TOPICS.deltas, APP_ID, clock=lambda: now_at().timestamp()),
+            self.cancels,
         )
         self.crashes: list[BaseException] = []
         self.engine = Engine(

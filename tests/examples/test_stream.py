@@ -1,0 +1,78 @@
+"""The streaming example holds together: configuration, route, page and its server; the browser tests run it whole."""
+
+import http.client
+import re
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import ThreadingHTTPServer
+
+import pytest
+
+from contracts.envelope import Event
+from contracts.settings import Settings, load
+from examples.stream.server import FILES, PAGE, Handler
+from gateways.cli import config_check
+from gateways.ingress.callers import Callers
+from streams.steps.prompt import PromptTemplate
+from streams.steps.route import Router
+from tests.support import ROOT, free_port
+
+CONFIG = ROOT / "examples" / "stream" / "penstock.yaml"
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("PENSTOCK_API_KEY", "an-api-key-of-my-own")
+    monkeypatch.setenv("PENSTOCK_TICKET_SECRET", "at-least-32-characters-of-any-kind")
+    return load(CONFIG)
+
+
+@pytest.fixture
+def page() -> Iterator[http.client.HTTPConnection]:
+    """Give a connection to the page's server, whose gateway is away."""
+    handler = partial(Handler, gateway=f"http://127.0.0.1:{free_port()}", api_key="an-api-key-of-my-own")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        yield connection
+        connection.close()
+        server.shutdown()
+        thread.join()
+
+
+def answer(page: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
+    page.request(method, path, body)
+    response = page.getresponse()
+    return response.status, response.read().decode()
+
+
+def test_the_configuration_passes_its_check(settings: Settings) -> None:
+    assert config_check.problems(settings, config_check.document(CONFIG), secrets=True) == []
+    assert list(config_check.warnings(settings)) == []
+
+
+def test_what_the_page_sends_has_its_route_and_its_key(settings: Settings) -> None:
+    event = Event(id="e", source="page", type="com.example.text.submitted", data=b'{"text": "Hello."}')
+    route = Router(settings.routes).route(event)
+    (message,) = PromptTemplate(route.prompt, route.name).render(event)
+
+    assert (route.name, message.content) == ("summary", "Hello.")
+    assert Callers(settings.gateway.api_keys)
+
+
+def test_the_page_has_its_files_and_nothing_else_is_served(page: http.client.HTTPConnection) -> None:
+    assert {answer(page, "GET", path)[0] for path in FILES} == {200}
+    assert answer(page, "GET", "/../server.py")[0] == 404
+    assert answer(page, "GET", "/server.py")[0] == 404
+
+
+def test_a_gateway_that_is_away_is_said_in_words(page: http.client.HTTPConnection) -> None:
+    assert answer(page, "POST", "/ask", b"text") == (502, '{"message": "the gateway does not answer"}')
+    assert answer(page, "POST", "/ask", b"")[0] == 400
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    for path in PAGE.iterdir():
+        assert not re.search(r"https?://|@import|eval\(|innerHTML", path.read_text("utf-8")), path.name

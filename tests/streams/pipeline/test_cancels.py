@@ -1,0 +1,136 @@
+"""A streamed event whose sender does not want it any more ends once, as cancelled, wherever it is; others go on."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from contracts.codec import Position, dead_letter, encode_event
+from contracts.deltas import cancel_record, read_cancel, read_delta
+from contracts.payloads import Cancel
+from streams import cancels
+from streams.cancels import Cancels
+from streams.engine.item import State
+from tests.streams.pipeline.support import TOPICS, Bench, event, ids_of, make_settings
+from tests.streams.virtual_clock import now_at
+
+STREAM = {"partitionkey": "k", "delivery": "stream"}
+
+
+async def put(bench: Bench, number: int = 0, **extensions: str) -> Position:
+    one = event(number, extensions=STREAM | extensions)
+    return await bench.put(one.key, one.data, encode_event(one))
+
+
+async def reached(bench: Bench, state: State) -> None:
+    async with asyncio.timeout(3600):
+        while not any(  # noqa: ASYNC110 - polling costs nothing on the virtual clock
+            item.state is state for item in bench.engine._dispatcher.running
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_call_that_is_under_way_is_stopped() -> None:
+    bench = await Bench([{"latency_s": 1000}]).start()
+    position = await put(bench)
+    await reached(bench, State.CALLING)
+    await asyncio.sleep(1)
+
+    bench.cancels.add(position)
+    await bench.idle(within_s=10)
+
+    letter = dead_letter(bench.letters[0].headers)
+    assert (letter.reason, letter.disposition, letter.attempts, letter.cost_usd) == ("cancelled", "operator", 1, None)
+    assert (bench.marker().status, bench.marker().reason) == ("dead_letter", "cancelled")
+    assert read_delta(bench.on(TOPICS.deltas)[-1].value).ending == "dead_letter"
+    assert (bench.fake.in_flight, bench.committed, bench.crashes) == (0, 1, [])
+
+
+async def test_an_event_that_rests_between_attempts_is_stopped() -> None:
+    bench = await Bench([{"error": "throttled", "retry_after_s": 100}]).start()
+    position = await put(bench)
+    await reached(bench, State.RESTING)
+
+    bench.cancels.add(position)
+    await bench.idle(within_s=10)
+
+    assert (bench.marker().reason, bench.fake.calls["e0"], len(bench.terminals)) == ("cancelled", 1, 1)
+
+
+async def test_an_event_that_is_cancelled_before_anybody_took_it_is_not_paid_for() -> None:
+    bench = await Bench().start()
+    stamp_ms = int(now_at().timestamp() * 1000)
+    bench.cancels.add(Position("t.events.standard.v1", 2, 0, stamp_ms))
+    one = event(extensions=STREAM)
+    await bench.put(one.key, one.data, encode_event(one), timestamp_ms=stamp_ms)
+    await bench.idle()
+
+    assert (bench.marker().reason, bench.fake.calls) == ("cancelled", {})
+
+
+async def test_an_event_that_ends_in_the_same_moment_has_one_outcome() -> None:
+    bench = await Bench([{"latency_s": 1}]).start()
+    position = await put(bench)
+    asyncio.get_running_loop().call_later(1, bench.cancels.add, position)
+    await bench.idle()
+    bench.cancels.add(position)
+
+    assert len(bench.terminals) == 1
+
+
+async def test_an_event_that_is_being_parked_is_cancelled_where_it_is_taken_up() -> None:
+    settings = make_settings({"order": "none", "retry": {"park_after_s": 1}})
+    bench = await Bench([{"error": "throttled", "retry_after_s": 12}], settings).start()
+    bench.producer.hold_acks()
+    position = await put(bench)
+    await reached(bench, State.SETTLING)
+    bench.cancels.add(position)
+    await asyncio.sleep(1)
+    bench.producer.release_acks()
+    await bench.idle()
+    assert (len(bench.parked), bench.terminals) == (1, [])
+
+    await bench.take_up(*bench.parked)
+    await bench.idle()
+
+    assert (bench.marker().reason, bench.fake.calls["e0"]) == ("cancelled", 1)
+
+
+async def test_the_next_event_of_the_key_goes_on_and_others_are_not_touched() -> None:
+    bench = await Bench([{"match": "e0", "latency_s": 1000}]).start()
+    position = await put(bench)
+    await put(bench, 1)
+    await reached(bench, State.CALLING)
+
+    bench.cancels.add(position._replace(timestamp_ms=position.timestamp_ms + 1))
+    await asyncio.sleep(1)
+    assert bench.terminals == []
+    bench.cancels.add(position)
+    await bench.idle(within_s=100)
+
+    assert ids_of(bench.terminals) == ["e0", "e1"]
+
+
+async def test_only_streamed_events_are_cancelled() -> None:
+    bench = await Bench([{"latency_s": 1}]).start()
+    position = await put(bench, delivery="notify")
+    bench.cancels.add(position)
+    await bench.idle()
+
+    assert bench.result().event_id == "e0"
+
+
+async def test_wishes_are_kept_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancels, "MAX_KEPT", 10)
+    kept = Cancels()
+    for offset in range(100):
+        kept.add(Position("t", 0, offset, 0))
+
+    assert len(kept._kept) == 10
+
+
+def test_a_cancel_lies_beside_its_event_and_says_which() -> None:
+    where: dict[str, Any] = {"topic": "t", "partition": 3, "offset": 9, "timestamp_ms": 7}
+    record = cancel_record("t.cancels.v1", Cancel(event_id="e", by="crm", at="", **where))
+
+    assert (record.partition, read_cancel(record.value)) == (3, Position("t", 3, 9, 7))
