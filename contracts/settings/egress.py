@@ -132,7 +132,7 @@ class S3Door(AwsDoor):
 
 
 class ApiGatewayDoor(AwsDoor):
-    """Amazon API Gateway WebSocket API: the record goes to the connection that the event's attribute `connectionid` names."""
+    """Amazon API Gateway WebSocket API: to the connection that the event's `connectionid` names."""
 
     kind: Literal["apigateway"]
     """Selects this door."""
@@ -140,9 +140,7 @@ class ApiGatewayDoor(AwsDoor):
     """The API's callback URL: `https://<api>.execute-api.<region>.amazonaws.com/<stage>`."""
 
 
-DoorSettings = Annotated[
-    SnsDoor | SqsDoor | EventBridgeDoor | S3Door | ApiGatewayDoor, Field(discriminator="kind")
-]
+DoorSettings = Annotated[SnsDoor | SqsDoor | EventBridgeDoor | S3Door | ApiGatewayDoor, Field(discriminator="kind")]
 DOOR_KINDS = frozenset({"sns", "sqs", "eventbridge", "s3", "apigateway"})
 
 

@@ -113,6 +113,22 @@ class Shape:
     many_destinations: bool = False
 
 
+class PlainDoor:
+    """What most doors answer: everything is for them, there is one place, and any items may go together."""
+
+    def takes(self, item: Item) -> bool:  # noqa: ARG002 - the protocol's
+        """Take every item."""
+        return True
+
+    def destination(self, item: Item) -> str:  # noqa: ARG002 - the protocol's
+        """Name the one place."""
+        return ""
+
+    def splits(self, first: Item, item: Item) -> bool:  # noqa: ARG002 - the protocol's
+        """Let any two items go together."""
+        return False
+
+
 @runtime_checkable
 class Door(Protocol):
     """Delivers items to one kind of destination; the constructor does no network."""
@@ -132,6 +148,10 @@ class Door(Protocol):
 
     async def aclose(self) -> None:
         """Release everything, also while a `deliver` that was cancelled still runs in a thread; safe to call twice."""
+        ...
+
+    def takes(self, item: Item) -> bool:
+        """Tell whether an item that the configuration matches is for this door at all; others are passed over."""
         ...
 
     def destination(self, item: Item) -> str:
