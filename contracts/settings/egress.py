@@ -151,5 +151,9 @@ class EgressProcess(Section):
     """Address of /healthz, /readyz and /metrics; 0.0.0.0 in a container."""
     health_port: Port = 8082
     """Port of the same; 0 = any free one, printed at start."""
+    instance_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    """Static membership: stable and unique per process (a pod name); a restart is then no rebalance."""
+    session_timeout_s: Seconds = 15.0
+    """A process silent for this long loses its partitions."""
     drain_timeout_s: Seconds = 30.0
     """How long deliveries in flight may finish on SIGTERM or when partitions are given up."""

@@ -1,7 +1,8 @@
 """Sends outcomes to the WebSocket connection of an Amazon API Gateway API that the event's `connectionid` names.
 
 The message is what `GET /v1/results/{id}` answers. A connection that is gone is forgotten: what else is
-for it is refused without a call. Source: API Gateway Developer Guide, @connections commands and quotas (checked 2026-11).
+for it is refused without a call.
+Source: API Gateway Developer Guide, @connections commands and quotas (checked 2026-11).
 """
 
 from collections import OrderedDict
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from botocore.exceptions import ClientError
 
 from contracts.envelope import CONNECTION_ID
 from contracts.settings.egress import ApiGatewayDoor
@@ -65,8 +67,9 @@ class ApiGateway(PlainDoor):
         return DELIVERED
 
     def _verdict(self, connection: str, error: Exception) -> Verdict:
-        response: dict[str, Any] = getattr(error, "response", {})
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        status = 0
+        if isinstance(error, ClientError):
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if status == _GONE_STATUS:
             self._gone[connection] = None
             if len(self._gone) > _MAX_GONE:

@@ -16,7 +16,6 @@ from botocore.exceptions import (
     ClientError,
     ConnectTimeoutError,
     CredentialRetrievalError,
-    HTTPClientError,
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
@@ -64,9 +63,7 @@ class Aws:
         s3: botocore's settings of that name.
     """
 
-    def __init__(
-        self, name: str, service: str, settings: AwsDoor, session: Any = None, s3: Any = None
-    ) -> None:
+    def __init__(self, name: str, service: str, settings: AwsDoor, session: Any = None, s3: Any = None) -> None:
         self._name = name
         self._service = service
         self._settings = settings
@@ -133,10 +130,9 @@ def verdict_of(error: Exception) -> Later | Refused:
     if isinstance(error, _CREDENTIALS):
         return Later("no_credentials", str(error)[:_MAX_TEXT_CHARS], scope="operator")
     if isinstance(error, ParamValidationError):
-        return Refused("invalid_request", str(error)[:_MAX_TEXT_CHARS])
+        # Its text repeats what it found.
+        return Refused("invalid_request", "the AWS SDK refuses the call's parameters")
     reason = "timeout" if isinstance(error, ReadTimeoutError | ConnectTimeoutError) else "unreachable"
-    if not isinstance(error, HTTPClientError | ReadTimeoutError | ConnectTimeoutError | ConnectionError):
-        reason = "unreachable" if isinstance(error, BotoCoreError) else "door_failed"
     return Later(reason, str(error)[:_MAX_TEXT_CHARS])
 
 

@@ -71,7 +71,7 @@ class Delivery:
             await self._settler.give_up(entry, "exhausted", tried, reason, "its destination was down all the time")
             return
         wait_for_s = max(0.0, breaker.retry_at_s - time.monotonic()) if breaker.is_open else 0.0
-        await self._settler.park(entry, tried, untried_wait_s(age_s, wait_for_s), reason, "")
+        await self._settler.park(entry, tried, untried_wait_s(age_s, wait_for_s, is_down=breaker.is_open), reason, "")
 
     async def _ask(self, batch: Sequence[Entry]) -> Sequence[Verdict]:
         begun_s = time.monotonic()
@@ -112,7 +112,7 @@ class Delivery:
             await self._settler.give_up(entry, "refused", attempt, verdict.reason, verdict.message)
         elif verdict.scope == "operator":
             age_s = time.time() - entry.first_at_s
-            delay_s = untried_wait_s(age_s, verdict.retry_after_s or 0.0)
+            delay_s = untried_wait_s(age_s, verdict.retry_after_s or 0.0, is_down=True)
             await self._settler.park(entry, attempt - 1, delay_s, verdict.reason, verdict.message)
         elif attempt >= self._settings.max_attempts or self._door.shape.order != "none":
             await self._settler.give_up(entry, "exhausted", attempt, verdict.reason, verdict.message)

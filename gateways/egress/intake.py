@@ -19,6 +19,7 @@ from contracts.codec import Position
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import EGRESS_LAG
+from contracts.settings.egress import EgressProcess
 from gateways.egress.ledger import Ledger
 from gateways.egress.reading import headers_of, translated_errors
 from gateways.egress.selecting import Raw
@@ -38,26 +39,33 @@ _MAX_POLL_INTERVAL_S = 300
 _log = logger("egress")
 
 
-def group_config(config: dict[str, Any], group: str) -> dict[str, Any]:
+def group_config(config: dict[str, Any], group: str, process: EgressProcess) -> dict[str, Any]:
     """Return the settings of a consumer of a door's group; `config` has the connection."""
-    return config | {
-        "client.id": group,
-        "group.id": group,
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        # Nothing is skipped that was never committed: `since` of the door says where it begins.
-        "auto.offset.reset": "earliest",
-        "allow.auto.create.topics": False,
-        "partition.assignment.strategy": "cooperative-sticky",
-        "max.poll.interval.ms": _MAX_POLL_INTERVAL_S * 1000,
-        "session.timeout.ms": 15_000,
-        # Bounds what the client buffers in front of us.
-        "queued.max.messages.kbytes": 4 * 1024,
-        "fetch.wait.max.ms": 100,
-        "log.connection.close": False,
-        "log_level": 2,
-        "logger": logging.getLogger("penstock.egress.consumer"),
-    }
+    static = {"group.instance.id": process.instance_id} if process.instance_id else {}
+    return (
+        config
+        | static
+        | {
+            "client.id": group,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            # Nothing is skipped that was never committed: `since` of the door says where it begins.
+            "auto.offset.reset": "earliest",
+            "allow.auto.create.topics": False,
+            # Splits every topic evenly. The sticky one evens out the sum alone: one process had all results, the other
+            # delay topics only (seen on Kafka 4.1).
+            "partition.assignment.strategy": "range",
+            "max.poll.interval.ms": _MAX_POLL_INTERVAL_S * 1000,
+            "session.timeout.ms": int(process.session_timeout_s * 1000),
+            # Bounds what the client buffers in front of us.
+            "queued.max.messages.kbytes": 4 * 1024,
+            "fetch.wait.max.ms": 100,
+            "log.connection.close": False,
+            "log_level": 2,
+            "logger": logging.getLogger("penstock.egress.consumer"),
+        }
+    )
 
 
 def _need(wanted: Sequence[str], known: Container[str]) -> None:

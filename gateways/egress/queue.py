@@ -181,15 +181,15 @@ class Queue:
         if lane.is_idle:
             self._lanes.pop(lane.destination, None)
 
-    def take_stranded(self) -> list[tuple[Lane, Entry]]:
+    def take_stranded(self, *, is_full: bool) -> list[tuple[Lane, Entry]]:
         """Take what should wait on the delay topics instead of here, where there are many destinations.
 
-        That is what waits for a destination that is down, but for one item that tries, and what is beyond a
-        destination's share of the items in hand.
+        That is what waits for a destination that is down, but for one item that tries; and while nothing more comes in,
+        what is beyond a quarter of the items in hand for one destination, since others may wait behind it in the log.
         """
         if not self._shape.many_destinations or self._shape.order != "none":
             return []
-        share = max(1, self._settings.max_held_items // 8)
+        share = max(1, self._settings.max_held_items // 4) if is_full else self._settings.max_held_items
         stranded = []
         for lane in self._lanes.values():
             keep = 1 if lane.breaker.is_open else share

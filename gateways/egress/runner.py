@@ -5,7 +5,7 @@ An item is finished, and so committed, only when it is delivered, or safe on ano
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from contracts.errors import LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import EGRESS_BREAKERS, EGRESS_HELD, EGRESS_INFLIGHT, EGRESS_OLDEST, EGRESS_RESTARTS
 from contracts.settings import RouteSettings
-from contracts.settings.egress import DoorSection
+from contracts.settings.egress import DoorSection, EgressProcess
 from contracts.topics import DELIVERY_TIERS, Topics
 from gateways.egress.base import Door, Item
 from gateways.egress.delivering import Delivery
@@ -38,6 +38,7 @@ class Surroundings:
         app_id: first part of the groups' names.
         result_topics: every topic with terminal records.
         produce: returns when the broker has confirmed a record.
+        clock: Unix seconds; records of delay topics are due by it.
     """
 
     consumer: dict[str, Any]
@@ -46,7 +47,8 @@ class Surroundings:
     result_topics: Sequence[str]
     routes: Sequence[RouteSettings]
     produce: Produce
-    drain_timeout_s: float
+    process: EgressProcess
+    clock: Callable[[], float] = time.time
 
 
 class DoorRunner:
@@ -106,7 +108,12 @@ class DoorRunner:
         waits_s = {around.topics.deliveries(tier): tier_s for tier, tier_s in DELIVERY_TIERS.items()}
         self._is_stopping = False
         self.intake = Intake(
-            self.name, group_config(around.consumer, group), around.result_topics, waits_s, receiver=self
+            self.name,
+            group_config(around.consumer, group, around.process),
+            around.result_topics,
+            waits_s,
+            receiver=self,
+            clock=around.clock,
         )
         try:
             await self.intake.open()
@@ -147,7 +154,7 @@ class DoorRunner:
         involved = [task for task, entries in self._tasks.items() if any(one.ledger.is_given_up for one in entries)]
         if not involved:
             return
-        _, late = await asyncio.wait(involved, timeout=self._around.drain_timeout_s)
+        _, late = await asyncio.wait(involved, timeout=self._around.process.drain_timeout_s)
         for task in late:
             task.cancel()
         if late:
@@ -181,7 +188,7 @@ class DoorRunner:
         """Start every delivery that may start now."""
         if self._is_stopping:
             return
-        for lane, entry in self._queue.take_stranded():
+        for lane, entry in self._queue.take_stranded(is_full=self._is_full):
             self._start(self._strand(lane, entry), [entry])
         while found := self._queue.next_batch(is_full=self._is_full):
             lane, batch = found

@@ -25,8 +25,9 @@ MAX_ATTEMPTS = len(WAITS_S) + 1
 # Waits in memory, where order forbids the delay topics.
 _HELD_BASE_S = 1.0
 _HELD_MAX_S = 300.0
-# A record that was not even tried waits for at least so long.
-_NOT_TRIED_S = 60.0
+# A record that was not even tried waits for at least so long: its destination is down, or has enough to do.
+_DOWN_S = 60.0
+_BUSY_S = 5.0
 
 
 def wait_s(attempt: int, retry_after_s: float | None = None) -> float:
@@ -41,9 +42,9 @@ def held_wait_s(attempt: int, retry_after_s: float | None = None) -> float:
     return max(step, min(retry_after_s or 0.0, _HELD_MAX_S))
 
 
-def untried_wait_s(age_s: float, retry_after_s: float) -> float:
-    """Return how long a record waits whose destination is known to be down: half its age, so ever longer."""
-    return max(_NOT_TRIED_S, retry_after_s, age_s / 2)
+def untried_wait_s(age_s: float, retry_after_s: float, *, is_down: bool) -> float:
+    """Return how long a record waits that was not tried: half its age, so that it goes round less and less often."""
+    return max(_DOWN_S if is_down else _BUSY_S, retry_after_s, age_s / 2)
 
 
 def tier_for(delay_s: float) -> str:

@@ -25,11 +25,11 @@ class Raw(NamedTuple):
     headers: RecordHeaders
 
 
-class _Origin(msgspec.Struct):
+class _Origin(msgspec.Struct, frozen=True):
     route: str = ""
 
 
-class _Head(msgspec.Struct):
+class _Head(msgspec.Struct, frozen=True):
     """The one part of a result's value that is looked at."""
 
     provenance: _Origin = _Origin()
