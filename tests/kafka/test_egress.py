@@ -1,11 +1,14 @@
 """The runner of a door on real Kafka: at least once, order, retries over the delay topics, restarts, rebalances."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from contracts.topics import DELIVERY_TIERS
+from gateways.cli.main import run
 from gateways.egress.base import DELIVERED, Item, Later, Refused, Shape, Verdict
 from tests.kafka.egress_lab import EgressLab, Told
 from tests.kafkalab.fixtures import KafkaLab
@@ -209,3 +212,32 @@ async def test_a_second_process_takes_over_a_share_without_loss_and_in_order(lab
         for key in range(4):
             mine = [int(name[1:]) for name in door.delivered if int(name[1:]) % 4 == key]
             assert mine == sorted(mine)
+
+
+async def test_what_is_redriven_is_tried_again_under_the_same_id(
+    lab: EgressLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "penstock.yaml"
+    config.write_text(
+        f"version: 1\nkafka: {{bootstrap_servers: '{lab.lab.bootstrap}', topic_prefix: {lab.lab.prefix}}}\n"
+        "egress: {door: {kind: sqs, region: eu-west-1, queue_url: 'http://127.0.0.1:1/q'}}\n",
+        encoding="utf-8",
+    )
+    is_mended = False
+    door = Told(answer=lambda _item: DELIVERED if is_mended else Refused("too_large", "300000 bytes"))
+    await lab.outcomes(2)
+    lab.run(door)
+    await eventually_async(lambda: len(lab.read(lab.topics.undelivered)) == 2, LIMIT_S)
+    is_mended = True
+
+    listed = await asyncio.to_thread(run, ["undelivered", "list", "--config", str(config), "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    first = f"{lines[0]['partition']}/{lines[0]['offset']}"
+    assert (listed, {line["reason"] for line in lines}, len(lines)) == (0, {"too_large"}, 2)
+    done = await asyncio.to_thread(run, ["undelivered", "redrive", "--config", str(config), "--place", first, "--yes"])
+    assert done == 0
+    lab.clock.advance(DELIVERY_TIERS["5s"])
+
+    await eventually_async(lambda: len(door.delivered) == 1, LIMIT_S)
+    assert door.asked[-1].outcome.result_id == lines[0]["result_id"]
+    assert door.asked[-1].attempt == 1
