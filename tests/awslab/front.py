@@ -39,6 +39,7 @@ class Front:
         self._released = asyncio.Event()
         self._port = 0
         self.fault: Fault | None = None
+        self.judge: Callable[[bytes], Fault | None] = lambda _body: None
         self.edit: Callable[[bytes], bytes] | None = None
         self.calls = 0
 
@@ -75,7 +76,7 @@ class Front:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.calls += 1
         body = await request.read()
-        fault = self.fault
+        fault = self.fault or self.judge(body)
         if fault is None:
             return await self._pass_on(request, body)
         if fault.status > 0:
