@@ -19,13 +19,16 @@ from producers.producer import KafkaProducer
 
 # Enough to have committed something before.
 _AFTER_ITEMS = 30
+_COMMIT_S = 1.6
 
 
 def _fails(item: Item) -> bool:
     return item.attempt == 1 and item.position.offset % 3 == 0
 
 
-def _end() -> None:
+async def _end() -> None:
+    # Long enough for a commit: what is under way must not be in it.
+    await asyncio.sleep(_COMMIT_S)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -46,13 +49,13 @@ class Doomed:
         self._items += len(items)
         is_time = self._items > _AFTER_ITEMS
         if is_time and self._step == "before-deliver":
-            _end()
+            await _end()
         failing = [item for item in items if self._step != "after-put" and _fails(item)]
         rest = [item for item in items if item not in failing]
         answers = await self._door.deliver(rest) if rest else []
         verdicts = {item.position: verdict for item, verdict in zip(rest, answers, strict=True)}
         if is_time and self._step in {"after-deliver", "after-put"}:
-            _end()
+            await _end()
         return [verdicts.get(item.position, Later("made_to_fail", scope="item")) for item in items]
 
 
@@ -67,10 +70,10 @@ async def main(step: str, config: Path) -> None:
         parked += 1
         is_time = parked > _AFTER_ITEMS // 3
         if is_time and step == "before-park":
-            _end()
+            await _end()
         done = await producer.produce(record)
         if is_time and step == "after-park":
-            _end()
+            await _end()
         return done
 
     doors: dict[str, Any] = {name: Doomed(door, step) for name, door in chosen_doors(settings, ()).items()}
