@@ -121,6 +121,11 @@ class S3Door(AwsDoor):
     """What the objects hold: one CloudEvent in JSON per line, or a table; Parquet needs the extra `parquet`."""
     compression: Literal["none", "gzip"] = "gzip"
     """Compression of JSONL objects; Parquet has its own (zstd)."""
+    max_held_items: int = Field(default=40_000, ge=1, le=1_000_000)
+    """Records taken and not in an object yet, of all partitions; intake pauses there, and the longest run is
+    written."""
+    max_held_bytes: int = Field(default=96 * 2**20, ge=2**16)
+    """Bytes of the same."""
     max_object_records: int = Field(default=10_000, ge=1, le=1_000_000)
     """Records of one object, at most."""
     max_object_bytes: int = Field(default=8 * 2**20, ge=2**16, le=2**30)

@@ -262,10 +262,15 @@ class Queue:
         for _ in range(len(lane.ready)):
             unit = lane.ready.popleft()
             is_due = len(unit.entries) >= shape.max_batch or unit.bytes >= shape.max_batch_bytes or unit.is_split
-            if is_due or is_full or self._lingered_at_s(unit) <= self._clock():
+            if is_due or self._lingered_at_s(unit) <= self._clock():
                 return self._take_from(lane, unit, shape.max_batch)
             lane.ready.append(unit)
-        return []
+        if not is_full:
+            return []
+        # The longest run makes the most room, and the best object.
+        longest = max(lane.ready, key=lambda unit: unit.bytes)
+        lane.ready.remove(longest)
+        return self._take_from(lane, longest, shape.max_batch)
 
     def _take_from(self, lane: Lane, unit: _Unit, count: int) -> list[Entry]:
         taken: list[Entry] = []

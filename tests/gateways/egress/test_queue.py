@@ -124,6 +124,15 @@ def test_a_partition_goes_out_in_runs_one_at_a_time() -> None:
     assert sorted([lab.numbers() or [], lab.numbers() or []]) == [[2, 3, 4], [10]]
 
 
+def test_when_nothing_more_comes_in_the_longest_run_goes_first() -> None:
+    lab = Lab(Shape(max_batch=10, linger_s=60.0, order="partition"), max_in_flight=1)
+    for number, partition in enumerate(["p0", "p1", "p1", "p1", "p2"]):
+        lab.add(number, partition)
+
+    assert lab.numbers() is None
+    assert lab.numbers(is_full=True) == [1, 2, 3]
+
+
 def test_a_run_ends_where_the_door_splits_and_need_not_wait_then() -> None:
     lab = Lab(
         Shape(max_batch=10, linger_s=60.0, order="partition"),
