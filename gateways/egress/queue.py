@@ -92,7 +92,10 @@ class Queue:
         self._splits = splits
         self._settings = settings
         self._clock = clock
-        self._lanes: OrderedDict[str, Lane] = OrderedDict()
+        self._lanes: dict[str, Lane] = {}
+        # There may be thousands of lanes: those with something that could go out, and those that are closed.
+        self._ready: OrderedDict[str, Lane] = OrderedDict()
+        self._closed: dict[str, Lane] = {}
         self._resting: list[tuple[float, int, Lane, _Unit]] = []
         self._tie = itertools.count()
         self._per_lane = settings.max_in_flight
@@ -108,7 +111,7 @@ class Queue:
         unit = lane.units.get(entry.unit_id)
         if unit is None:
             unit = lane.units[entry.unit_id] = _Unit(entry.unit_id)
-            lane.ready.append(unit)
+            self._make_ready(lane, unit)
         if unit.entries and not unit.is_split and self._shape.order == "partition":
             unit.is_split = self._splits(unit.entries[0].item, entry.item)
         unit.entries.append(entry)
@@ -128,7 +131,7 @@ class Queue:
     @property
     def open_breakers(self) -> int:
         """Return to how many destinations deliveries are stopped."""
-        return sum(lane.breaker.is_open for lane in self._lanes.values())
+        return len(self._closed)
 
     def next_batch(self, *, is_full: bool) -> tuple[Lane, list[Entry]] | None:
         """Take the next batch to deliver; None when none may go out now.
@@ -139,24 +142,29 @@ class Queue:
         self._wake()
         if self.in_flight >= self._settings.max_in_flight:
             return None
-        for lane in list(self._lanes.values()):
-            limit = self._limit(lane)
-            if not lane.ready or lane.in_flight >= limit:
-                continue
-            batch = self._from_lane(lane, is_full=is_full)
-            if batch:
-                # The next one looks at the other destinations first.
-                self._lanes.move_to_end(lane.destination)
-                lane.in_flight += 1
-                self.in_flight += 1
-                return lane, batch
-        return None
+        found = next(
+            (
+                (lane, batch)
+                for lane in self._ready.values()
+                if lane.in_flight < self._limit(lane) and (batch := self._from_lane(lane, is_full=is_full))
+            ),
+            None,
+        )
+        if found is not None:
+            lane, _ = found
+            lane.in_flight += 1
+            self.in_flight += 1
+            # The next one looks at the other destinations first.
+            self._ready.move_to_end(lane.destination)
+            if not lane.ready:
+                del self._ready[lane.destination]
+        return found
 
     def wake_at_s(self) -> float | None:
         """Return when `next_batch` may have something that it has not now; None when only news can change that."""
         times = [self._resting[0][0]] if self._resting else []
-        for lane in self._lanes.values():
-            if not lane.ready or lane.in_flight >= (1 if lane.breaker.is_open else self._per_lane):
+        for lane in self._ready.values():
+            if lane.in_flight >= (1 if lane.breaker.is_open else self._per_lane):
                 continue
             heads = lane.ready if self._shape.order == "partition" else [lane.ready[0]]
             times.append(max(lane.breaker.retry_at_s, min(map(self._lingered_at_s, heads))))
@@ -178,8 +186,7 @@ class Queue:
                 self._put_back(lane, lane.units[entry.unit_id], entry, again[entry])
         for unit_id in {entry.unit_id for entry in entries}:
             self._release(lane, lane.units[unit_id])
-        if lane.is_idle:
-            self._lanes.pop(lane.destination, None)
+        self._settle(lane)
 
     def take_stranded(self, *, is_full: bool) -> list[tuple[Lane, Entry]]:
         """Take what should wait on the delay topics instead of here, where there are many destinations.
@@ -191,7 +198,7 @@ class Queue:
             return []
         share = max(1, self._settings.max_held_items // 4) if is_full else self._settings.max_held_items
         stranded = []
-        for lane in self._lanes.values():
+        for lane in list((self._lanes if is_full else self._closed).values()):
             keep = 1 if lane.breaker.is_open else share
             while len(lane.ready) > keep:
                 unit = lane.ready.pop()
@@ -216,8 +223,7 @@ class Queue:
             for unit in lane.units.values():
                 dropped += self._drop_from(lane, unit, is_dropped)
             lane.ready = deque(unit for unit in lane.ready if unit not in gone)
-            if lane.is_idle:
-                del self._lanes[lane.destination]
+            self._settle(lane)
         self._resting = [rest for rest in self._resting if rest[3] not in gone]
         heapq.heapify(self._resting)
         return dropped
@@ -306,7 +312,7 @@ class Queue:
         if unit.is_resting:
             heapq.heappush(self._resting, (unit.rests_until_s, next(self._tie), lane, unit))
         elif unit.entries:
-            lane.ready.append(unit)
+            self._make_ready(lane, unit)
         else:
             del lane.units[unit.id]
 
@@ -316,7 +322,23 @@ class Queue:
             _, _, lane, unit = heapq.heappop(self._resting)
             unit.is_resting = False
             unit.rests_until_s = float("-inf")
-            lane.ready.append(unit)
+            self._make_ready(lane, unit)
+
+    def _make_ready(self, lane: Lane, unit: _Unit) -> None:
+        lane.ready.append(unit)
+        self._ready[lane.destination] = lane
+
+    def _settle(self, lane: Lane) -> None:
+        """Put a lane where it belongs now."""
+        name = lane.destination
+        if not lane.ready:
+            self._ready.pop(name, None)
+        if lane.breaker.is_open:
+            self._closed[name] = lane
+        else:
+            self._closed.pop(name, None)
+        if lane.is_idle:
+            self._lanes.pop(name, None)
 
     def _lingered_at_s(self, unit: _Unit) -> float:
         return unit.entries[0].queued_at_s + self._shape.linger_s
@@ -324,3 +346,4 @@ class Queue:
     def _forget_some(self) -> None:
         for destination in [name for name, lane in self._lanes.items() if not lane.units and not lane.in_flight]:
             del self._lanes[destination]
+            self._closed.pop(destination, None)

@@ -195,8 +195,9 @@ class DoorRunner:
             self._start(self._deliver(lane, batch), batch)
         if self._timer is not None:
             self._timer.cancel()
-        wake_at_s = self._queue.wake_at_s()
-        if wake_at_s is not None and self._queue.in_flight < self._settings.max_in_flight:
+        # With all slots taken only the end of a delivery changes anything, and that calls here.
+        has_slots = self._queue.in_flight < self._settings.max_in_flight
+        if has_slots and (wake_at_s := self._queue.wake_at_s()) is not None:
             delay_s = max(0.001, wake_at_s - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._pump)
 

@@ -34,6 +34,14 @@ class Lab:
         self.queue.add(entry)
         return entry
 
+    def fail(self, destination: str = "") -> None:
+        """Let a delivery fail that opens the destination's breaker."""
+        self.add(1000, destination=destination)
+        found = self.next(is_full=True)
+        assert found is not None
+        found[0].breaker.failed(opens=True)
+        self.queue.done(*found, {})
+
     def next(self, *, is_full: bool = False) -> tuple[Lane, list[Entry]] | None:
         return self.queue.next_batch(is_full=is_full)
 
@@ -161,9 +169,9 @@ def test_destinations_take_turns_and_none_takes_all() -> None:
 
 def test_an_open_breaker_lets_one_item_try_after_its_wait() -> None:
     lab = Lab(Shape(max_batch=10), breaker={"failures": 1, "base_s": 4.0}, max_in_flight=4)
+    lab.fail()
     for number in range(3):
         lab.add(number)
-    lab.queue.lane("").breaker.failed()
 
     assert lab.next() is None
     assert lab.queue.open_breakers == 1
@@ -181,10 +189,10 @@ def test_an_open_breaker_lets_one_item_try_after_its_wait() -> None:
 
 def test_what_waits_for_a_destination_that_is_down_is_taken_out_but_for_one() -> None:
     lab = Lab(Shape(many_destinations=True), breaker={"failures": 1})
+    lab.fail("down")
     for number in range(5):
         lab.add(number, destination="down")
     lab.add(9, destination="up")
-    lab.queue.lane("down").breaker.failed()
 
     stranded = [entry.offset for _, entry in lab.queue.take_stranded(is_full=False)]
 
