@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from aiohttp import web
 
-_HOP_HEADERS = frozenset(
-    {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "trailer", "upgrade"}
-)
+_HOP_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "trailer", "upgrade"})
 
 
 @dataclass

@@ -214,6 +214,7 @@ async def test_a_second_process_takes_over_a_share_without_loss_and_in_order(lab
         assert mine == sorted(mine)
 
 
+@pytest.mark.timeout(240)
 async def test_it_goes_on_when_the_broker_comes_back(lab: EgressLab, kafka: KafkaLab) -> None:
     if not kafka.broker.is_ours:
         pytest.skip("the broker is not ours to restart")
@@ -226,13 +227,13 @@ async def test_it_goes_on_when_the_broker_comes_back(lab: EgressLab, kafka: Kafk
     await asyncio.to_thread(kafka.broker.stop)
     # What failed cannot be put aside now: it is not given up, and not committed.
     door.gate.set()
-    await eventually_async(lambda: not door.in_flight, LIMIT_S)
+    await eventually_async(lambda: not door.in_flight, 2 * LIMIT_S)
     await asyncio.to_thread(kafka.broker.start)
     ids += await lab.outcomes(2, first=4)
-    await eventually_async(lambda: len(lab.read(lab.topics.deliveries("5s"))) >= 6, LIMIT_S)
+    await eventually_async(lambda: len(lab.read(lab.topics.deliveries("5s"))) >= 6, 2 * LIMIT_S)
     lab.clock.advance(DELIVERY_TIERS["5s"])
 
-    await eventually_async(lambda: set(door.delivered) == set(ids), LIMIT_S)
+    await eventually_async(lambda: set(door.delivered) == set(ids), 2 * LIMIT_S)
 
 
 async def test_what_is_redriven_is_tried_again_under_the_same_id(
