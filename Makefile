@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down kafka test test-offline test-process test-embedded test-kafka test-e2e test-compose \
-        check reference bench chaos lock clean
+        check reference bench bench-patterns chaos lock clean
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
@@ -78,6 +78,9 @@ reference: $(STAMP) ## generate the reference pages and .env.example anew
 
 bench: $(STAMP) ## the benchmarks; each prints a table and writes build/figures/<name>.json
 	@$(PY) -m bench
+
+bench-patterns: $(STAMP) ## the integration patterns, measured; needs Java and Maven
+	@$(PY) -m bench.patterns
 
 chaos: $(STAMP) ## faults by plan on real Kafka (SEED=...), and the ledger of what came out; needs Java and Maven
 	@$(PY) -m tests.chaos $(if $(SEED),--seed $(SEED))

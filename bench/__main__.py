@@ -8,9 +8,11 @@ import click
 
 from bench.cpu_split import profile
 from bench.figures import FOLDER, Figure, publish
+from bench.memory import memory
 from bench.peers.environments import NotInstallableError
 from bench.peers.table import LEFT_OUT, PEERS, peer
 from bench.plot import bars
+from bench.restarts import restart
 from bench.runs import RunFailedError
 from bench.sides import CONTROL, Side, penstock
 from bench.steadiness import engine
@@ -23,7 +25,9 @@ SCENARIOS: dict[str, Scenario] = {
     "peers": lambda bootstrap, sides, runs, in_flight: engine(bootstrap, sides, in_flight or (256,), runs),
     "stragglers": lambda bootstrap, sides, runs, _: stragglers(bootstrap, sides, runs),
     "faults": lambda bootstrap, sides, runs, _: faults(bootstrap, sides, runs),
-    "kill": lambda bootstrap, sides, runs, _: kill(bootstrap, sides, runs),
+    "kill": lambda bootstrap, sides, runs, in_flight: kill(bootstrap, sides, runs, (in_flight or (64,))[0]),
+    "restart": lambda bootstrap, sides, runs, in_flight: restart(bootstrap, sides, runs, (in_flight or (64,))[0]),
+    "memory": lambda bootstrap, sides, runs, in_flight: memory(bootstrap, sides, runs, (in_flight or (256,))[0]),
     "profile": lambda bootstrap, sides, _, in_flight: profile(bootstrap, sides[0], (in_flight or (256,))[0]),
 }
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,19 +30,29 @@ from contracts.codec import encode_event
 from contracts.envelope import Event
 from contracts.settings import environment
 from contracts.topics import LANES, Topics
-from tests.support import Leash, end_group
+from tests.support import Leash, end_group, eventually
 
 PARTITIONS = 16
 LIMIT_S = 150.0
-_STALL_S = 45.0
-_STOP_S = 60.0
+# A side that has begun and writes nothing for so long has ended, or lost the rest; the slowest to begin is the JVM.
+_QUIET_S, _START_S = 30.0, 60.0
+# Ours drains for up to 50 s; peers are cut earlier, since nothing is measured any more.
+_STOP_S, _STOP_PEER_S = 60.0, 10.0
 _PADDING = "x" * 400
 _SETTLE_READS = 3
 _serial = itertools.count()
 
 
 class RunFailedError(Exception):
-    """The side under test did not do the job; the text has the end of its output."""
+    """The side under test did not do the job; the text says why, from the second line on with the end of its output.
+
+    Attributes:
+        done: results until then.
+    """
+
+    def __init__(self, text: str, done: int = 0) -> None:
+        super().__init__(text)
+        self.done = done
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class Run:
     Attributes:
         total_s: from the first call at the model to the last result.
         model: the model server's own account; its `cpu_share` is of one core.
-        kill: what a kill did, when there was one.
+        notes: what a scenario has noted in the middle of it: a kill, the starts.
     """
 
     job: Job
@@ -70,7 +80,7 @@ class Run:
     samples: list[Sample]
     model: dict[str, Any]
     total_s: float
-    kill: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, float] = field(default_factory=dict)
 
     @property
     def steady(self) -> Steady:
@@ -147,7 +157,7 @@ class Stage:
     work: Work
     outcomes: Outcomes
     sampler: Sampler
-    kill: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, float] = field(default_factory=dict)
 
     def model_stats(self) -> dict[str, Any]:
         """Ask the model server what it did so far."""
@@ -155,25 +165,66 @@ class Stage:
 
 
 def run(bootstrap: str, side: Side, job: Job, during: Callable[[Stage], None] = lambda _: None) -> Run:
-    """Run the job on one side; `during` is called with every batch of results."""
-    topics = Topics(f"bench{os.getpid()}x{next(_serial)}")
-    with tempfile.TemporaryDirectory() as folder, model_server(job.plan) as url, topics_of(bootstrap, topics):
-        work = Work(bootstrap, topics, job.in_flight, url, Path(folder))
-        produce(bootstrap, work.source, job.events, job.keys)
+    """Run the job on one side, over a backlog; `during` is called with every batch of results.
+
+    Raises:
+        RunFailedError: it ended by itself, wrote nothing at all, or the time was up.
+    """
+    topics = new_topics()
+    with model_server(job.plan) as url, topics_of(bootstrap, topics):
+        produce(bootstrap, topics.events("standard"), range(job.events), job.keys)
+        return run_on(bootstrap, topics, side, job, url, during)
+
+
+def run_on(
+    bootstrap: str,
+    topics: Topics,
+    side: Side,
+    job: Job,
+    model_url: str,
+    during: Callable[[Stage], None] = lambda _: None,
+) -> Run:
+    """Run a side until so many results are on the topics; the events are somebody else's to write.
+
+    Raises:
+        RunFailedError: as `run`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        work = Work(bootstrap, topics, job.in_flight, model_url, Path(folder), run=f"r{next(_serial)}")
         worker = Worker(side, work)
+        starts = ends_of(bootstrap, topics.results)
         worker.start()
         stage = Stage(worker, work, Outcomes(job.keys), Sampler(worker.pid))
         try:
-            read_results(stage, job.events, during)
-            model = stats(url)
-            if worker.has_ended() and len(stage.outcomes.counts) < job.events:
-                msg = f"{side.name} ended by itself:\n{worker.output_tail()}"
-                raise RunFailedError(msg)
+            is_over = read_results(stage, starts, job.events, during)
+            model = stats(model_url)
+            _check(stage, side, job, is_over=is_over)
         finally:
             stage.sampler.stop()
-            worker.end(_STOP_S)
-    total_s = max(stage.outcomes.stamps, default=0.0) - model["first_call_at"]
-    return Run(job, stage.outcomes, stage.sampler.samples, model, total_s, stage.kill)
+            worker.end(_STOP_S if side.is_ours else _STOP_PEER_S)
+    total_s = max(stage.outcomes.stamps) - model["first_call_at"]
+    return Run(job, stage.outcomes, stage.sampler.samples, model, total_s, stage.notes)
+
+
+def _check(stage: Stage, side: Side, job: Job, *, is_over: bool) -> None:
+    """Raise unless there is something to measure."""
+    done = len(stage.outcomes.counts)
+    if done >= job.events:
+        return
+    if stage.worker.has_ended():
+        msg = f"{side.name} ended by itself after {done} of {job.events} results:\n{stage.worker.output_tail()}"
+    elif not is_over:
+        msg = f"{side.name} did not finish within {LIMIT_S:g} s: {done} of {job.events} results"
+    elif not done:
+        msg = f"{side.name} wrote no result within {_START_S:g} s:\n{stage.worker.output_tail()}"
+    else:
+        return
+    raise RunFailedError(msg, done)
+
+
+def new_topics() -> Topics:
+    """Return names that no other run has."""
+    return Topics(f"bench{os.getpid()}x{next(_serial)}")
 
 
 @contextlib.contextmanager
@@ -210,50 +261,104 @@ def topics_of(bootstrap: str, topics: Topics) -> Iterator[None]:
             future.result(30)
 
 
-def produce(bootstrap: str, topic: str, events: int, keys: int) -> None:
-    """Write the backlog: some 500 bytes an event."""
-    producer = confluent_kafka.Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "enable.idempotence": True,
-            "linger.ms": 20,
-            "compression.type": "lz4",
-            "queue.buffering.max.messages": 2_000_000,
-        }
-    )
-    for number in range(events):
+def produce(bootstrap: str, topic: str, numbers: Iterable[int], keys: int) -> None:
+    """Write events of some 500 bytes."""
+    feeder = Feeder(bootstrap, topic, keys)
+    for number in numbers:
+        feeder.send(number)
+    feeder.flush()
+
+
+class Feeder:
+    """Writes events of some 500 bytes, which compress well.
+
+    Attributes:
+        sent: how many.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, keys: int) -> None:
+        self._topic, self._keys = topic, keys
+        self.sent = 0
+        self._producer = confluent_kafka.Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 20,
+                "compression.type": "lz4",
+            }
+        )
+
+    def send(self, number: int) -> None:
+        """Write event number n; waits while the producer is full."""
         event = Event(
             id=f"e{number}",
             source="bench",
             type="bench.event",
             data=msgspec.json.encode({"n": number, "text": _PADDING}),
             datacontenttype="application/json",
-            extensions={"partitionkey": f"k{number % keys}"},
+            extensions={"partitionkey": f"k{number % self._keys}"},
         )
-        producer.produce(topic, key=event.key, value=event.data, headers=[*encode_event(event)])
-        if number % 1000 == 0:
-            producer.poll(0)
-    producer.flush(120)
+        headers: list[tuple[str, str | bytes | None]] = [*encode_event(event)]
+        while True:
+            with contextlib.suppress(BufferError):
+                self._producer.produce(self._topic, key=event.key, value=event.data, headers=headers)
+                self.sent += 1
+                return
+            self._producer.poll(0.05)
+
+    def flush(self) -> None:
+        """Return when the broker has all of it."""
+        self._producer.flush(120)
 
 
-def read_results(stage: Stage, events: int, during: Callable[[Stage], None]) -> None:
-    """Read results until every event has one, none comes any more, or the limit is over; then a little for repeats."""
-    topic = stage.work.topics.results
-    consumer = confluent_kafka.Consumer({"bootstrap.servers": stage.work.bootstrap, "group.id": f"{topic}.bench"})
-    consumer.assign([confluent_kafka.TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
-    end, quiet_since = time.monotonic() + LIMIT_S, time.monotonic()
+def ends_of(bootstrap: str, topic: str) -> list[confluent_kafka.TopicPartition]:
+    """Return where each partition of a topic ends; a new one may be without a leader for a moment."""
+    consumer = confluent_kafka.Consumer({"bootstrap.servers": bootstrap, "group.id": f"{topic}.bench"})
+
+    def end(number: int) -> confluent_kafka.TopicPartition | None:
+        place = confluent_kafka.TopicPartition(topic, number)
+        try:
+            place.offset = consumer.get_watermark_offsets(place, timeout=_START_S)[1]
+        except confluent_kafka.KafkaException:
+            return None
+        return place
+
+    try:
+        found = [eventually(lambda number=number: end(number), _START_S) for number in range(PARTITIONS)]  # type: ignore[misc]
+    finally:
+        consumer.close()
+    return [place for place in found if place is not None]
+
+
+def read_results(
+    stage: Stage,
+    starts: list[confluent_kafka.TopicPartition],
+    events: int,
+    during: Callable[[Stage], None],
+) -> bool:
+    """Read until every event has a result, none comes any more, or the limit is over; then a little for repeats.
+
+    Returns:
+        False when the limit was over while results still came.
+    """
+    consumer = confluent_kafka.Consumer(
+        {"bootstrap.servers": stage.work.bootstrap, "group.id": f"{stage.work.group}.bench"}
+    )
+    consumer.assign(starts)
+    end, quiet_at = time.monotonic() + LIMIT_S, time.monotonic() + _START_S
     settle = _SETTLE_READS
     try:
-        while settle and time.monotonic() < min(end, quiet_since + _STALL_S) and not stage.worker.has_ended():
+        while settle and time.monotonic() < min(end, quiet_at) and not stage.worker.has_ended():
             messages = [message for message in consumer.consume(2000, 0.2) if message.error() is None]
             for message in messages:
                 note(stage.outcomes, message)
             if messages:
-                quiet_since = time.monotonic()
+                quiet_at = time.monotonic() + _QUIET_S
                 during(stage)
             settle -= len(stage.outcomes.counts) >= events
     finally:
         consumer.close()
+    return time.monotonic() < end
 
 
 def note(outcomes: Outcomes, message: confluent_kafka.Message) -> None:

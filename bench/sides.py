@@ -11,6 +11,7 @@ import yaml
 from contracts.topics import Topics
 
 ROOT = Path(__file__).parent.parent
+SESSION_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Work:
 
     Attributes:
         session_timeout_s: after which the broker gives up a silent member of the group.
+        run: tells runs on the same topics apart; each is a consumer group of its own.
     """
 
     bootstrap: str
@@ -26,7 +28,13 @@ class Work:
     in_flight: int
     model_url: str
     folder: Path
-    session_timeout_s: float = 6.0
+    session_timeout_s: float = SESSION_S
+    run: str = ""
+
+    @property
+    def group(self) -> str:
+        """The consumer group."""
+        return self.topics.prefix + self.run
 
     @property
     def source(self) -> str:
@@ -51,13 +59,18 @@ class Side:
     versions: str
     tree: Path = ROOT
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is Penstock."""
+        return self.name.startswith("penstock")
+
     def command(self, work: Work) -> Sequence[str]:
         """Return the command that does the job until it is stopped."""
-        if self.name.startswith("penstock"):
+        if self.is_ours:
             return (*self.program, "--config", str(configure(work)))
-        prefix = work.topics.prefix
-        numbers = (str(work.in_flight), f"{work.model_url}/chat/completions", prefix, str(work.session_timeout_s))
-        return (*self.program, work.bootstrap, work.source, work.topics.results, *numbers)
+        topics = (work.source, work.topics.results)
+        numbers = (str(work.in_flight), f"{work.model_url}/chat/completions", work.group, str(work.session_timeout_s))
+        return (*self.program, work.bootstrap, *topics, *numbers, str(work.folder))
 
 
 def configure(work: Work) -> Path:
@@ -65,8 +78,8 @@ def configure(work: Work) -> Path:
     document = {
         "version": 1,
         "worker": {
-            "app_id": work.topics.prefix,
-            "instance_id": work.topics.prefix,
+            "app_id": work.group,
+            "instance_id": work.group,
             "health_port": 0,
             "max_in_flight": work.in_flight,
             "session_timeout_s": work.session_timeout_s,

@@ -1,10 +1,13 @@
 """`bench engine`: throughput of the possible and CPU per event, with the order of every key, against the control."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import click
 
 from bench.figures import Figure
-from bench.runs import Job, Run, run
+from bench.runs import Job, Run, RunFailedError, run
 from bench.sides import Side
 
 # (goal of rate / (in flight / latency), keys) by calls in flight
@@ -19,52 +22,106 @@ def job_of(in_flight: int, seconds: float = _SECONDS) -> Job:
     return Job(in_flight, int(seconds * in_flight / job.plan.latency_s), job.keys)
 
 
-def alternate(bootstrap: str, sides: Sequence[Side], job: Job, runs: int) -> dict[str, list[Run]]:
-    """Run the sides in turn, so many times."""
-    found: dict[str, list[Run]] = {side.name: [] for side in sides}
+@dataclass
+class Found:
+    """The runs of every side that did the job.
+
+    Attributes:
+        failed: those that did not, with the reason; they were not run again.
+    """
+
+    sides: Sequence[Side]
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    failed: dict[str, RunFailedError] = field(default_factory=dict)
+
+    @property
+    def ours(self) -> list[Run]:
+        """The first side's runs."""
+        return self.runs[self.sides[0].name]
+
+    @property
+    def all(self) -> list[Run]:
+        """All runs."""
+        return [one for mine in self.runs.values() for one in mine]
+
+    def measured(self) -> list[tuple[Side, list[Run]]]:
+        """Return the sides that did the job, ours first."""
+        return [(side, self.runs[side.name]) for side in self.sides if side.name not in self.failed]
+
+    def failures(self, label: str = "") -> list[Figure]:
+        """Return who did not do the job, and how far they came."""
+        reasons = {name: str(error).partition("\n")[0].rstrip(":") for name, error in self.failed.items()}
+        return [
+            Figure(f"not measured{label}: {reason}", self.failed[name].done, "results")
+            for name, reason in reasons.items()
+        ]
+
+
+def in_turn(sides: Sequence[Side], runs: int, measure: Callable[[Side], Run]) -> Found:
+    """Measure the sides in turn, so many times; a peer that fails once is not run again.
+
+    Raises:
+        RunFailedError: ours failed.
+    """
+    found = Found(sides, {side.name: [] for side in sides})
     for _ in range(runs):
         for side in sides:
-            found[side.name].append(run(bootstrap, side, job))
+            if side.name in found.failed:
+                continue
+            try:
+                found.runs[side.name].append(measure(side))
+            except RunFailedError as error:
+                if side.is_ours:
+                    raise
+                found.failed[side.name] = error
+                click.echo(f"not measured: {error}", err=True)
     return found
 
 
+def alternate(bootstrap: str, sides: Sequence[Side], job: Job, runs: int) -> Found:
+    """Run the job on the sides in turn, so many times.
+
+    Raises:
+        RunFailedError: ours failed.
+    """
+    return in_turn(sides, runs, lambda side: run(bootstrap, side, job))
+
+
 def engine(bootstrap: str, sides: Sequence[Side], in_flights: Sequence[int], runs: int) -> list[Figure]:
-    """Measure each number of calls in flight; the first side is ours."""
+    """Measure each number of calls in flight; the first side is ours.
+
+    Raises:
+        RunFailedError: ours failed.
+    """
     figures: list[Figure] = []
     for in_flight in in_flights:
         found = alternate(bootstrap, sides, job_of(in_flight), runs)
-        figures += speed(found, sides, in_flight)
-        ours = found[sides[0].name]
-        figures += promises(ours, f"N={in_flight}")
-        figures.append(model_account([one for mine in found.values() for one in mine]))
+        label = f"N={in_flight}"
+        figures += [*speed(found, in_flight), *found.failures(f", {label}")]
+        figures += [*promises(found.ours, label), model_account(found.all)]
     return figures
 
 
-def speed(found: dict[str, list[Run]], sides: Sequence[Side], in_flight: int) -> list[Figure]:
+def speed(found: Found, in_flight: int) -> list[Figure]:
     """Return efficiency, CPU, memory and disorder per side; goals are ours alone."""
     figures: list[Figure] = []
     goal = GOALS.get(in_flight, (0.97, 500))[0]
-    best_ordered = max((median_efficiency(found[side.name]) for side in sides[1:] if side.ordered), default=0.0)
-    for number, side in enumerate(sides):
-        mine, label = found[side.name], f"{side.name}, N={in_flight}"
+    best = max((median_efficiency(runs) for side, runs in found.measured()[1:] if side.ordered), default=0.0)
+    for side, mine in found.measured():
+        label = f"{side.name}, N={in_flight}"
         efficiency = median_efficiency(mine)
         cpu_us = statistics.median(one.steady.cpu_us for one in mine)
         rss_mb = statistics.median(one.steady.rss_mb for one in mine)
-        is_ours = number == 0
-        holds = efficiency >= goal and efficiency > best_ordered if is_ours else None
-        text = f">= {goal}, above ordered peers" if is_ours else ""
+        holds = efficiency >= goal and efficiency > best if side.is_ours else None
+        text = f">= {goal}, above ordered peers" if side.is_ours else ""
+        has_cpu_goal = side.is_ours and in_flight == 256  # noqa: PLR2004 - where the goal is set
+        cpu_goal = (f"<= {CPU_GOAL_US}", cpu_us <= CPU_GOAL_US) if has_cpu_goal else ("", None)
         figures += [
             Figure(f"rate / (N / latency), {label}", round(efficiency, 3), "ratio", text, holds),
-            Figure(
-                f"CPU per event, {label}",
-                round(cpu_us),
-                "us",
-                f"<= {CPU_GOAL_US}" if is_ours and in_flight == 256 else "",  # noqa: PLR2004 - where the goal is set
-                cpu_us <= CPU_GOAL_US if is_ours and in_flight == 256 else None,  # noqa: PLR2004 - the same
-            ),
+            Figure(f"CPU per event, {label}", round(cpu_us), "us", *cpu_goal),
             Figure(f"resident memory, {label}", round(rss_mb), "MB"),
         ]
-        if not is_ours:
+        if not side.is_ours:
             figures += [
                 Figure(f"out of key order, {label}", total(mine, "disorder"), "events"),
                 Figure(f"lost, {label}", sum(one.lost for one in mine), "events"),

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from bench.figures import Figure
-from bench.ideal import in_turn, makespan
+from bench.ideal import in_turn as keys_in_turn
+from bench.ideal import makespan
 from bench.model_plan import Plan
 from bench.outcomes import longest_gap
 from bench.processes import Sampler
 from bench.runs import Job, Run, RunFailedError, Stage, run
-from bench.sides import Side
-from bench.steadiness import alternate, job_of, model_account, promises, total
+from bench.sides import SESSION_S, Side
+from bench.steadiness import Found, alternate, in_turn, job_of, model_account, promises, total
 
 _STRAGGLER_GOAL = 1.05
 _HEALTHY_GOAL = 0.95
@@ -23,16 +24,16 @@ def stragglers(bootstrap: str, sides: Sequence[Side], runs: int) -> list[Figure]
     """1 % of the events take 25 times as long: total time over the ideal schedule of the same latencies."""
     job = Job(256, 6000, 500, Plan(straggler_share=0.01))
     latencies = [job.plan.answer(f"e{number}", 1)[1] for number in range(job.events)]
-    ideal_s = makespan(in_turn(latencies, job.keys), job.in_flight)
+    ideal_s = makespan(keys_in_turn(latencies, job.keys), job.in_flight)
     found = alternate(bootstrap, sides, job, runs)
     figures = [Figure("ideal schedule under key order", round(ideal_s, 2), "s")]
-    for number, side in enumerate(sides):
-        ratio = statistics.median(one.total_s for one in found[side.name]) / ideal_s
-        goal = (f"<= {_STRAGGLER_GOAL}", ratio <= _STRAGGLER_GOAL) if number == 0 else ("", None)
+    for side, mine in found.measured():
+        ratio = statistics.median(one.total_s for one in mine) / ideal_s
+        goal = (f"<= {_STRAGGLER_GOAL}", ratio <= _STRAGGLER_GOAL) if side.is_ours else ("", None)
         figures.append(Figure(f"total / ideal, {side.name}", round(ratio, 3), "ratio", *goal))
-        if number:
-            figures.append(Figure(f"out of key order, {side.name}", total(found[side.name], "disorder"), "events"))
-    return [*figures, *promises(found[sides[0].name], "stragglers"), model_account(_all(found))]
+        if not side.is_ours:
+            figures.append(Figure(f"out of key order, {side.name}", total(mine, "disorder"), "events"))
+    return [*figures, *found.failures(), *promises(found.ours, "stragglers"), model_account(found.all)]
 
 
 def faults(bootstrap: str, sides: Sequence[Side], runs: int) -> list[Figure]:
@@ -43,57 +44,62 @@ def faults(bootstrap: str, sides: Sequence[Side], runs: int) -> list[Figure]:
         "20 % fail once (503)": Plan(unavailable_share=0.2),
         "20 % poison (400)": Plan(poison_share=0.2),
     }
-    found = {name: alternate(bootstrap, sides, _with_plan(job_of(256), plan), runs) for name, plan in plans.items()}
-    figures: list[Figure] = []
-    for number, side in enumerate(sides):
-        base = _healthy_rate(found["none"][side.name])
+    found: dict[str, Found] = {}
+    for name, plan in plans.items():
+        # Who cannot do the job without faults is not asked to do it with them.
+        able = [side for side in sides if not found or side.name not in found["none"].failed]
+        found[name] = alternate(bootstrap, able, _with_plan(job_of(256), plan), runs)
+    figures = found["none"].failures()
+    for side, healthy in found["none"].measured():
+        base = _healthy_rate(healthy)
         for name in list(plans)[1:]:
-            ratio = _healthy_rate(found[name][side.name]) / base
-            goal = (f">= {_HEALTHY_GOAL}", ratio >= _HEALTHY_GOAL) if number == 0 else ("", None)
+            if side.name in found[name].failed:
+                continue
+            mine = found[name].runs[side.name]
+            ratio = _healthy_rate(mine) / base
+            goal = (f">= {_HEALTHY_GOAL}", ratio >= _HEALTHY_GOAL) if side.is_ours else ("", None)
             figures.append(Figure(f"healthy rate / without, {name}, {side.name}", round(ratio, 3), "ratio", *goal))
-            lost = sum(one.lost for one in found[name][side.name])
-            figures += [Figure(f"lost, {name}, {side.name}", lost, "events")] if number else []
+            if not side.is_ours:
+                figures.append(Figure(f"lost, {name}, {side.name}", sum(one.lost for one in mine), "events"))
+    for name in list(plans)[1:]:
+        figures += found[name].failures(f", {name}")
     for name in plans:
-        figures += promises(found[name][sides[0].name], name)
+        figures += promises(found[name].ours, name)
     return figures
 
 
 def kill(bootstrap: str, sides: Sequence[Side], runs: int, in_flight: int = 64) -> list[Figure]:
     """One SIGKILL at 45 % of the results, restarted at once: what is lost, repeated and paid again."""
     job = job_of(in_flight, seconds=20)
-    found: dict[str, list[Run]] = {side.name: [] for side in sides}
-    for _ in range(runs):
-        for side in sides:
-            found[side.name].append(_with_open(run(bootstrap, side, job, _killer(job))))
+    found = in_turn(sides, runs, lambda side: _with_open(run(bootstrap, side, job, _killer(job))))
     figures: list[Figure] = []
-    for number, side in enumerate(sides):
-        mine, strict = found[side.name], number == 0
-        extra = max(one.model["extra_calls"] - one.kill["open"] for one in mine)
-        stall = statistics.median(longest_gap(one.outcomes.stamps) for one in mine) - 6.0
+    for side, mine in found.measured():
+        extra = max(one.model["extra_calls"] - one.notes["open"] for one in mine)
+        stall = max(0.0, statistics.median(longest_gap(one.outcomes.stamps) for one in mine) - SESSION_S)
         figures += [
             Figure(
                 f"extra model calls, less those whose answer was not on the topic at the kill, worst, {side.name}",
                 extra,
                 "calls",
-                "<= 0" if strict else "",
-                extra <= 0 if strict else None,
-                is_strict=strict,
+                "<= 0" if side.is_ours else "",
+                extra <= 0 if side.is_ours else None,
+                is_strict=side.is_ours,
             ),
             Figure(
                 f"longest stall beyond the session timeout, {side.name}",
                 round(stall, 2),
                 "s",
-                f"<= {_STALL_GOAL_S:g}" if strict else "",
-                stall <= _STALL_GOAL_S if strict else None,
+                f"<= {_STALL_GOAL_S:g}" if side.is_ours else "",
+                stall <= _STALL_GOAL_S if side.is_ours else None,
             ),
         ]
-        if not strict:
+        if not side.is_ours:
             figures += [
                 Figure(f"lost, {side.name}", sum(one.lost for one in mine), "events"),
                 Figure(f"duplicate results, {side.name}", total(mine, "duplicates"), "events"),
                 Figure(f"out of key order, {side.name}", total(mine, "disorder"), "events"),
             ]
-    return [*figures, *promises(found[sides[0].name], "SIGKILL")]
+    return [*figures, *found.failures(), *promises(found.ours, "SIGKILL")]
 
 
 def _with_open(one: Run) -> Run:
@@ -104,20 +110,20 @@ def _with_open(one: Run) -> Run:
     Raises:
         RunFailedError: the run ended before the kill.
     """
-    if "at" not in one.kill:
+    if "at" not in one.notes:
         msg = "the run ended before the kill"
         raise RunFailedError(msg)
-    on_topic = sum(stamp <= one.kill["at"] for stamp in one.outcomes.stamps)
-    one.kill["open"] = one.kill["called"] - on_topic
+    on_topic = sum(stamp <= one.notes["at"] for stamp in one.outcomes.stamps)
+    one.notes["open"] = one.notes["called"] - on_topic
     return one
 
 
 def _killer(job: Job) -> Callable[[Stage], None]:
     def kill_once(stage: Stage) -> None:
-        if stage.kill or len(stage.outcomes.counts) < _KILL_AT * job.events:
+        if stage.notes or len(stage.outcomes.counts) < _KILL_AT * job.events:
             return
         stage.worker.end(0.0)
-        stage.kill.update(at=time.time(), called=stage.model_stats()["events"])
+        stage.notes.update(at=time.time(), called=stage.model_stats()["events"])
         stage.sampler.stop()
         stage.worker.start()
         stage.sampler = Sampler(stage.worker.pid)
@@ -131,7 +137,3 @@ def _healthy_rate(runs: Sequence[Run]) -> float:
 
 def _with_plan(job: Job, plan: Plan) -> Job:
     return Job(job.in_flight, job.events, job.keys, plan)
-
-
-def _all(found: dict[str, list[Run]]) -> list[Run]:
-    return [one for runs in found.values() for one in runs]

@@ -8,7 +8,7 @@ import hashlib
 import re
 import uuid
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,9 @@ CONNECTION_ID = "connectionid"
 EVENT_ID = "eventid"
 EVENT_SOURCE = "eventsource"
 EVENT_TYPE = "eventtype"
+REPLY_TO = "replyto"
 
+_REPLY_ADDRESS = re.compile(r"([0-9]{1,6})\.([0-9a-f]{32})")
 ATTRIBUTE_NAME = re.compile(r"^[a-z0-9]{1,20}$")
 _RESULT_NAMESPACE = uuid.UUID("6b1f3e0c-6a0f-5d3e-9c39-4d9d1d3a7f10")
 
@@ -65,6 +67,31 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     def owner(self) -> str:
         """Return whose event this is (API key id); empty for webhooks."""
         return self.extensions.get(OWNER, "")
+
+
+class ReplyAddress(NamedTuple):
+    """Where a worker copies an outcome for the gateway process that waits for it; what `replyto` carries.
+
+    Any number of processes may share a partition: a reader takes what carries its own address. Which request an outcome
+    answers is said by the outcome's id, which follows from the event before it is produced (`result_id`).
+
+    Attributes:
+        partition: of the replies topic.
+        instance: 32 hexadecimal digits, random per process.
+    """
+
+    partition: int
+    instance: str
+
+    def __str__(self) -> str:
+        """Return it as the attribute's text."""
+        return f"{self.partition}.{self.instance}"
+
+
+def reply_address(text: str) -> ReplyAddress | None:
+    """Read an address; None when it is none."""
+    found = _REPLY_ADDRESS.fullmatch(text)
+    return None if found is None else ReplyAddress(int(found[1]), found[2])
 
 
 def parse_time(text: str) -> datetime | None:

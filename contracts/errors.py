@@ -249,6 +249,7 @@ class OutputInvalid(Terminal):
         answer: the raw answer, kept in the dead letter because it is paid for.
     """
 
+    http_status = 502
     reason = "output_invalid"
 
     def __init__(self, message: str, answer: str = "") -> None:
@@ -266,6 +267,7 @@ class DeadlineExceeded(Terminal):
 class AttemptsExhausted(Terminal):
     """Raise when a retryable failure has used up its attempts; chained to the last one."""
 
+    http_status = 502
     reason = "attempts_exhausted"
 
 

@@ -67,6 +67,17 @@ KEY_LAST_USED = _gauge(
 KEY_FALLBACKS = _counter(
     "webhook_key_fallbacks_total", "Webhooks without their partition key field; their id stands in.", ("source",)
 )
+SYNC_WAITING = _gauge("sync_waiting_requests", "Requests that wait for an outcome: invocations and long polls.")
+SYNC_ANSWERS = _counter(
+    "sync_answers_total",
+    "Invocations by their answer: succeeded, dead_letter or expired; 202 because of budget, predicted, requested or "
+    "shutdown; or disconnected.",
+    ("outcome",),
+)
+SYNC_JOINED = _counter("sync_joined_total", "Invocations that repeat a known event and wait for its outcome.")
+REPLIES_SENT = _counter(
+    "replies_total", "Outcomes copied to a waiting gateway, or not: sent, failed, bad_address.", ("outcome",)
+)
 BUILD_INFO = _gauge("build_info", "Constant 1; labels say what runs.", ("version", "component"))
 
 PRODUCED = _counter("producer_records_total", "Records confirmed by the broker, or failed.", ("topic", "outcome"))

@@ -11,7 +11,7 @@ from typing import Literal
 LANES: tuple[str, ...] = ("interactive", "standard", "bulk")
 # Where the worker takes up what waits on the retry topic; no event topic is called so.
 RETRY_LANE = "retries"
-Kind = Literal["events", "results", "deltas", "dead-letters", "retries", "deliveries", "undelivered"]
+Kind = Literal["events", "results", "deltas", "dead-letters", "retries", "replies", "deliveries", "undelivered"]
 # Where failed deliveries wait. All of a tier wait equally long, so that each partition is in the order of its dues.
 DELIVERY_TIERS: dict[str, float] = {
     "5s": 5.0,
@@ -25,6 +25,7 @@ DELIVERY_TIERS: dict[str, float] = {
 }
 
 _DAY_MS = 86_400_000
+_HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Topics:
         self.dead_letters = f"{prefix}.dead-letters.v1"
         self.retries = f"{prefix}.retries.v1"
         self.undelivered = f"{prefix}.undelivered.v1"
+        self.replies = f"{prefix}.replies.v1"
 
     def events(self, lane: str) -> str:
         """Return the event topic of a lane."""
@@ -113,6 +115,7 @@ class Topics:
             ),
             Topic(self.retries, "retries", week, "events whose next attempt is far away, with what was tried so far"),
             *(self._delivery_topics() if has_doors else ()),
+            Topic(self.replies, "replies", _HOUR_MS, "copies of outcomes for the gateway instances that wait for them"),
         )
 
     def _delivery_topics(self) -> list[Topic]:

@@ -25,6 +25,7 @@ from producers.base import Producer
 
 _LOOP_CHECK_S = 1.0
 _FLUSH_TIMEOUT_S = 5.0
+_WAIT_SHARE = 0.6
 
 _log = logger("gateway")
 
@@ -70,6 +71,8 @@ async def run(settings: Settings, producer: Producer, parts: Parts, port_file: P
     try:
         await producer.start()
         parts.results.start()
+        if parts.replies is not None:
+            parts.replies.start()
         serving = asyncio.ensure_future(
             serve(Server(api, listener, settings.gateway.header_timeout_s), ending.closes_door)
         )
@@ -79,6 +82,8 @@ async def run(settings: Settings, producer: Producer, parts: Parts, port_file: P
         await ending.wait_for(serving)
     finally:
         watching.cancel()
+        if parts.replies is not None:
+            await asyncio.to_thread(parts.replies.close)
         await asyncio.to_thread(parts.results.close)
         await producer.aclose(_FLUSH_TIMEOUT_S)
         _log.info("gateway.stopped")
@@ -128,6 +133,8 @@ class Ending:
             os._exit(128 + number)
         _log.info("gateway.stopping", in_progress=len(self._api.in_progress))
         self._parts.health.is_shutting_down = True
+        # What can still be answered is answered; who then still waits gets a 202, in time for it to go out.
+        asyncio.get_running_loop().call_later(_WAIT_SHARE * self._phase_s, self._parts.waiters.end)
         self._closing = asyncio.ensure_future(self._close_when_answered())
 
     async def _close_when_answered(self) -> None:

@@ -78,6 +78,11 @@ class Request:
         finally:
             admission.release(len(received))
 
+    async def gone(self) -> None:
+        """Return when the client has hung up; only for a request whose body has been read or that has none."""
+        while (await self._receive())["type"] == "http.request":
+            pass
+
     async def _read(self, received: bytearray, limit_bytes: int, timeout_s: float, admission: Admission) -> None:
         try:
             async with asyncio.timeout(timeout_s):

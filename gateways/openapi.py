@@ -44,24 +44,32 @@ def package_version() -> str:
 def _schemas() -> dict[str, Any]:
     _, components = msgspec.json.schema_components([InferenceResult], ref_template="#/components/schemas/{name}")
     text: dict[str, Any] = {"type": "string"}
+    problem = {"type": text, "title": text, "status": {"type": "integer"}, "reason": text}
     failed = {"reason": text, "message": text, "attempts": {"type": "integer"}, "completed_at": text}
     return components | {
         "Accepted": _object({"id": text, "status": {"const": "accepted"}, "status_url": text}, source=text),
         "Pending": _object({"id": text, "source": text, "status": {"const": "pending"}}),
         "Outcome": {
             "oneOf": [
-                _object(
-                    {
-                        "id": text,
-                        "source": text,
-                        "status": {"const": "succeeded"},
-                        "result": {"$ref": "#/components/schemas/InferenceResult"},
-                    }
-                ),
+                {"$ref": "#/components/schemas/Succeeded"},
                 _object({"id": text, "source": text, "status": {"enum": ["dead_letter", "expired"]}} | failed),
             ]
         },
-        "Problem": _object({"type": text, "title": text, "status": {"type": "integer"}, "reason": text}, detail=text),
+        "Succeeded": _object(
+            {
+                "id": text,
+                "source": text,
+                "status": {"const": "succeeded"},
+                "result": {"$ref": "#/components/schemas/InferenceResult"},
+            }
+        ),
+        "Problem": _object(problem, detail=text),
+        "Ended": _object(
+            problem
+            | {"id": text, "source": text, "outcome": {"enum": ["dead_letter", "expired"]}}
+            | {"attempts": {"type": "integer"}, "completed_at": text},
+            detail=text,
+        ),
         "Status": _object({"status": text}, reasons={"type": "array", "items": text}),
         "CloudEvent": {
             **_object(

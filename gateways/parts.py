@@ -1,14 +1,20 @@
 """What the endpoints work with: built once from the settings, handed to every handler."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.codec import Position
+from contracts.envelope import ReplyAddress
 from contracts.settings import GatewaySettings, Settings
 from contracts.topics import LANES, Topics
-from gateways.egress.outcomes import Outcome
+from gateways.egress.forecast import Forecast
+from gateways.egress.outcomes import Accepted, Outcome
+from gateways.egress.reading import reader_config
+from gateways.egress.replies import Replies
 from gateways.egress.results import ResultsView
 from gateways.egress.tickets import Tickets
+from gateways.egress.waiting import Waiters
 from gateways.health import Health
 from gateways.ingress.admission import Admission
 from gateways.ingress.callers import Callers
@@ -46,14 +52,31 @@ class Results(Protocol):
         """
         ...
 
-    async def outcome_for(self, owner: str, event_id: str, source: str | None) -> tuple[str, Outcome | None]:
-        """Return (source, outcome or None) of a caller's event.
+    async def accepted(self, owner: str, event_id: str, source: str | None, *, within_memory: bool = False) -> Accepted:
+        """Return a caller's event: its source, and where it lies; `within_memory` settles for the last minutes.
 
         Raises:
             UnknownResult: the caller has no such event.
             LogUnavailable: Kafka is away.
             Busy: ask again.
         """
+        ...
+
+
+class ReplyReader(Protocol):
+    """Where workers send copies of outcomes; gateways.egress.replies.Replies says more."""
+
+    @property
+    def address(self) -> ReplyAddress | None:
+        """Return where they go; None while none could be read."""
+        ...
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        ...
+
+    def close(self) -> None:
+        """End."""
         ...
 
 
@@ -69,22 +92,31 @@ class Parts:
     producer: Producer
     admission: Admission
     results: Results
+    waiters: Waiters
+    replies: ReplyReader | None
     health: Health
 
 
-def build_parts(settings: Settings, producer: Producer, results: Results | None = None) -> Parts:
+def build_parts(
+    settings: Settings, producer: Producer, results: Results | None = None, replies: ReplyReader | None = None
+) -> Parts:
     """Put the parts together; nothing is started.
 
     Args:
         settings: the whole configuration.
         producer: not started yet.
         results: in place of the view on Kafka, for tests.
+        replies: in place of the reader on Kafka, for tests.
 
     Raises:
         ConfigError: a secret, template or Kafka setting cannot be used.
     """
     topics = Topics(settings.kafka.topic_prefix)
-    results = _results_view(settings, topics) if results is None else results
+    waiters = Waiters(settings.gateway.sync_max_waiting, Forecast())
+    # Without API callers there is nobody to wait for a reply.
+    if replies is None and results is None and settings.gateway.api_keys:
+        replies = Replies(reader_config(settings.kafka, "penstock-gateway-replies"), topics.replies, waiters.offer)
+    results = _results_view(settings, topics, waiters.offer) if results is None else results
     # As many bytes again as the producer may hold: bodies that still arrive.
     admission = Admission(settings.producer.max_buffer_bytes)
     return Parts(
@@ -96,11 +128,13 @@ def build_parts(settings: Settings, producer: Producer, results: Results | None 
         producer,
         admission,
         results,
+        waiters,
+        replies,
         Health(producer, admission, results_alive=lambda: results.is_alive),
     )
 
 
-def _results_view(settings: Settings, topics: Topics) -> ResultsView:
+def _results_view(settings: Settings, topics: Topics, on_outcome: Callable[[Outcome], None]) -> ResultsView:
     own = {route.output_topic for route in settings.routes if route.output_topic} - {topics.results}
     return ResultsView(
         settings.kafka,
@@ -108,4 +142,6 @@ def _results_view(settings: Settings, topics: Topics) -> ResultsView:
         tuple(topics.events(lane) for lane in LANES) if settings.gateway.api_keys else (),
         cache_bytes=settings.gateway.results_cache_bytes,
         retention_s=settings.gateway.results_retention_s,
+        on_outcome=on_outcome,
+        view=settings.gateway.results_view,
     )

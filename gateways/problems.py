@@ -5,29 +5,39 @@ Source: RFC 9457, RFC 9110 sections 10.2.3 (Retry-After), 11.6.1 (WWW-Authentica
 
 import math
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 
 from contracts.errors import (
     BadSignature,
     Busy,
+    DeadlineExceeded,
     MethodNotAllowed,
     PenstockError,
     Rejected,
     Retryable,
+    Terminal,
     Unauthenticated,
 )
 from gateways.asgi import Response
 
 _CONTENT_TYPE = b"application/problem+json"
 _DEFAULT_RETRY_AFTER_S = 2.0
+_OUTCOME_STATUSES = {kind.reason: kind.http_status for kind in Terminal.__subclasses__()}
 
 
 def problem(
-    status: int, reason: str, detail: str = "", headers: tuple[tuple[bytes, bytes], ...] = (), *, closes: bool = False
+    status: int,
+    reason: str,
+    detail: str = "",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    *,
+    closes: bool = False,
+    **members: Any,
 ) -> Response:
-    """Return a problem answer."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "reason": reason}
+    """Return a problem answer; further members as RFC 9457, section 3.2, allows them."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "reason": reason} | members
     if detail:
         body["detail"] = detail
     return Response(status, msgspec.json.encode(body), _CONTENT_TYPE, headers, closes)
@@ -45,6 +55,18 @@ def problem_of(error: PenstockError) -> Response:
         headers = ((b"retry-after", b"%d" % max(1, math.ceil(wait))),)
         return problem(error.http_status, error.reason, "Not possible right now; please try again.", headers)
     return internal()
+
+
+def outcome_status(reason: str, *, is_expired: bool) -> int:
+    """Return the status that tells a waiting caller of a bad end: the error tree's, or 502 for what is not the event's.
+
+    Args:
+        reason: of the terminal record.
+        is_expired: the event's deadline passed.
+    """
+    if is_expired:
+        return DeadlineExceeded.http_status
+    return _OUTCOME_STATUSES.get(reason, 502)
 
 
 def internal() -> Response:

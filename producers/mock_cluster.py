@@ -20,7 +20,7 @@ LIMITS = (
     "one worker (aiokafka member) per consumer group; no transactions, no access control",
 )
 # Kafka protocol numbers of the requests that faults are injected into.
-PRODUCE, METADATA, INIT_PRODUCER_ID = 0, 3, 22
+PRODUCE, METADATA, OFFSET_COMMIT, JOIN_GROUP, HEARTBEAT, INIT_PRODUCER_ID = 0, 3, 8, 11, 12, 22
 
 _ERROR_TEXT_BYTES = 512
 _RD_KAFKA_PRODUCER = 0

@@ -14,8 +14,8 @@ _MAX_MESSAGE = "max.message.bytes"
 _RETENTION = "retention.ms"
 # Kinds whose records go to the partition number of their event.
 _BY_NUMBER = frozenset({"results", "retries"})
-# Kinds that a worker neither reads nor writes (deltas: not yet).
-_NOT_THE_WORKERS = frozenset({"deltas", "deliveries", "undelivered"})
+# Without them a worker loses nothing: it neither reads them, nor needs them for an outcome (deltas: not yet).
+_OPTIONAL = frozenset({"deltas", "replies", "deliveries", "undelivered"})
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def blockers(wanted: tuple[Wanted, ...], found: Mapping[str, Found]) -> list[str
 
     Other drift is for `penstock topics verify`: it does not lose, reorder or repeat anything.
     """
-    needed = [want for want in wanted if want.topic.kind not in _NOT_THE_WORKERS]
+    needed = [want for want in wanted if want.topic.kind not in _OPTIONAL]
     texts = [f"topic {want.topic.name} is missing" for want in needed if want.topic.name not in found]
     event_partitions = max((found[w.topic.name].partitions for w in wanted if _is_events(w, found)), default=0)
     for want in needed:

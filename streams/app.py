@@ -1,11 +1,14 @@
 """The topology on one screen: event topics -> engine -> pipeline -> outcome topics."""
 
+import asyncio
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import faust
+from faust.tables import TableManager
+from mode.utils.times import Seconds
 
 from contracts.kafka_config import faust_config
 from contracts.settings import Settings
@@ -32,6 +35,7 @@ def create_app(settings: Settings, engine: Engine, pipeline: Pipeline) -> faust.
         worker.app_id,
         **_connection(settings),
         store="memory://",
+        TableManager=_NoTables,
         datadir=_datadir(),
         autodiscover=False,
         web_enabled=False,
@@ -57,6 +61,14 @@ def create_app(settings: Settings, engine: Engine, pipeline: Pipeline) -> faust.
         events.register(app, topics.events(lane), lane, engine, pipeline)
     events.register(app, topics.retries, RETRY_LANE, engine, pipeline)
     return app
+
+
+class _NoTables(TableManager):
+    """Faust's tables, of which there are none."""
+
+    async def sleep(self, n: Seconds) -> None:  # noqa: ARG002 - mode's signature
+        """Go on at once: the one sleep is a second before it subscribes, so that tables can be added."""
+        await asyncio.sleep(0)
 
 
 def _datadir() -> Path:

@@ -5,11 +5,15 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
     thread._create_worker_consumer   overridden: Faust reads aborted records of transactional producers, too
     thread._fetch_records            overridden: notes how far the consumer has read past offsets without a record
     _coordinator._do_rejoin_group    wrapped: a static member asks first whether a twin has taken its place
+    _coordinator._push_error_to_user wrapped: a refused join waits for a reader who does not read before it has joined
+    _coordinator._heartbeat_task, ._commit_refresh_task  their errors are no refused join
+    _coordinator._coordination_task  watched: nobody else does while nothing is read
     fetcher.MemoryRecords, .PartitionRecords  replaced: a header name that is not UTF-8 would end the worker for ever
     fetcher.FetchResult              replaced: a fetch is unpacked in pieces, not at once, for the memory's sake
     Consumer.wait_first              overridden: Faust makes four tasks per record there, and cancels three of them
 """
 
+import asyncio
 import functools
 import struct
 import time
@@ -25,10 +29,12 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from mode import Service
 from mode.services import WaitResults
 
+from contracts.logs import logger
 from streams.engine.item import TP
 
 # How often positions are noted under load; each empty fetch notes them as well.
 _NOTE_INTERVAL_S = 0.5
+_JOIN_PAUSE_S = 1.0
 # A fetch counts compressed bytes: 128 KB can hold 20,000 small records, and aiokafka makes objects of all of them.
 _PIECE_RECORDS = 100
 _BATCH_HEAD = struct.Struct(">qi")
@@ -77,8 +83,19 @@ class EngineThread(AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Put the guard before the first join: nothing is subscribed to yet."""
         await super().on_start()
-        if self.guard is not None and self._consumer is not None:
-            guard_joins(self._consumer._coordinator, self.guard)  # noqa: SLF001
+        if self._consumer is None:
+            return
+        coordinator = self._consumer._coordinator  # noqa: SLF001
+        if self.guard is not None:
+            guard_joins(coordinator, self.guard)
+        keep_joining(coordinator)
+        coordinator._coordination_task.add_done_callback(self._coordination_ended)  # noqa: SLF001
+
+    def _coordination_ended(self, task: "asyncio.Task[None]") -> None:
+        """End the worker with the task that keeps it in the group."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            asyncio.run_coroutine_threadsafe(self.app.crash(error), self.parent_loop)
 
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
         records = await super()._fetch_records(consumer, *args, **kwargs)
@@ -176,6 +193,26 @@ def guard_joins(coordinator: Any, guard: JoinGuard) -> None:
     coordinator._do_rejoin_group = rejoin  # noqa: SLF001
 
 
+def keep_joining(coordinator: Any) -> None:
+    """Try again when the group refuses a join.
+
+    aiokafka hands the error to whoever reads next, and waits for that. Faust reads nothing until it has joined: one
+    answer that aiokafka does not know (REBALANCE_IN_PROGRESS after a replication timeout, a permission that comes
+    late) would end in a silent hang.
+    """
+    original: Callable[[Exception], Awaitable[Any]] = coordinator._push_error_to_user  # noqa: SLF001
+    log = logger("worker")
+
+    async def refused(error: Exception) -> Any:
+        tasks = (coordinator._heartbeat_task, coordinator._commit_refresh_task)  # noqa: SLF001
+        if any(task and task.done() and not task.cancelled() and task.exception() is error for task in tasks):
+            return await original(error)
+        log.warning("group.refused", error=repr(error), wait_s=_JOIN_PAUSE_S)
+        return await asyncio.wait([coordinator._closing], timeout=_JOIN_PAUSE_S)  # noqa: SLF001
+
+    coordinator._push_error_to_user = refused  # noqa: SLF001
+
+
 def _mend_fetcher() -> None:
     """Put our parsers in place, for the whole process."""
     fetcher.MemoryRecords = KeptRecords
@@ -270,4 +307,4 @@ class _Lenient(bytearray):
         return super().decode(encoding, "surrogateescape")
 
 
-__all__ = ["EngineThread", "JoinGuard", "PromptHandOver", "guard_joins"]
+__all__ = ["EngineThread", "JoinGuard", "PromptHandOver", "guard_joins", "keep_joining"]

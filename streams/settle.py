@@ -1,7 +1,7 @@
 """Writes an event's one outcome: result, or dead letter and its marker, or expired marker.
 
-Writes: results, dead-letters. The terminal record goes to the partition number of its event and is written last, so
-that the result topic is the journal (docs/adr/0005).
+Writes: results, dead-letters, and a copy to replies. The terminal record goes to the partition number of its event and
+is written last, so that the result topic is the journal (docs/adr/0005).
 """
 
 import asyncio
@@ -45,6 +45,7 @@ from streams.engine.tenure import Tenure
 from streams.job import Job
 from streams.outcome import Bury, Expire
 from streams.parking import parked_records
+from streams.replies import Replies
 
 _MAX_TEXT_CHARS = 2000
 _MAX_ANSWER_CHARS = 16_000
@@ -67,6 +68,7 @@ class Settler:
         self._producer = producer
         self._topics = topics
         self._app_id = app_id
+        self._replies = Replies(producer, topics.replies)
         self._log = logger("worker")
 
     async def result(
@@ -225,7 +227,9 @@ class Settler:
         # Tells a consumer that this outcome follows an earlier one, of the same id, that was a dead letter.
         if redrive := redrive_of(job.headers):
             headers.append((REDRIVE, encode_json(msgspec.structs.replace(redrive, by=redrive.by[:_MAX_BRIEF_CHARS]))))
-        delivered = await self._produce(Record(topic, job.key, value, headers, position.partition), tenure)
+        record = Record(topic, job.key, value, headers, position.partition)
+        delivered = await self._produce(record, tenure)
+        self._replies.copy(job.event, record)
         return ResultRef(delivered.topic, delivered.offset)
 
     async def _produce(self, record: Record, tenure: Tenure) -> Delivered:

@@ -10,10 +10,10 @@ PEERS: tuple[tuple[str, bool, Environment | JavaEnvironment], ...] = (
     ("parallel-consumer", True, JavaEnvironment("parallel-consumer", ("parallel-consumer-vertx 0.5.3.3",))),
     ("faust", False, Environment("faust", "python3.11", (*_FAUST, *_HTTP))),
     ("faststream", False, Environment("faststream", "python3.11", ("faststream[confluent]==0.7.8", *_HTTP))),
+    ("bytewax", True, Environment("bytewax", "python3.12", ("bytewax==0.21.1", "confluent-kafka==2.16.1", *_HTTP))),
     ("pyrallel", True, Environment("pyrallel", "python3.12", ("pyrallel-consumer==1.0.0", *_HTTP))),
 )
 LEFT_OUT = {
-    "Bytewax": "no asynchronous map: one call at a time per worker process and key",
     "Redpanda Connect": "comes as a binary from outside the package registries",
 }
 

@@ -16,7 +16,11 @@ POISON = 400
 
 @dataclass(frozen=True)
 class Task:
-    """Where to read, ask and write; `in_flight` calls at a time."""
+    """Where to read, ask and write; `in_flight` calls at a time.
+
+    Attributes:
+        folder: for what outlives a kill on this machine.
+    """
 
     bootstrap: str
     source: str
@@ -25,12 +29,13 @@ class Task:
     model_url: str
     group: str
     session_timeout_s: float
+    folder: str
 
 
 def read_task() -> Task:
     """Read the command line: the fields in order."""
-    bootstrap, source, results, in_flight, url, group, session = sys.argv[1:8]
-    return Task(bootstrap, source, results, int(in_flight), url, group, float(session))
+    bootstrap, source, results, in_flight, url, group, session, folder = sys.argv[1:9]
+    return Task(bootstrap, source, results, int(in_flight), url, group, float(session), folder)
 
 
 def request(value: bytes) -> tuple[dict[str, str], bytes]:

@@ -1,7 +1,7 @@
 """The one configuration: penstock.yaml, environment overrides, secrets by reference."""
 
 from contracts.settings.environ import environment
-from contracts.settings.gateway import ApiKey, GatewaySettings
+from contracts.settings.gateway import ApiKey, GatewaySettings, ResultsViewSettings
 from contracts.settings.kafka import KafkaSettings, ProducerSettings
 from contracts.settings.load import build, load
 from contracts.settings.logging import LogSettings
@@ -40,6 +40,7 @@ __all__ = [
     "ProducerSettings",
     "Prompt",
     "ProviderSettings",
+    "ResultsViewSettings",
     "Retry",
     "RetryBudgetSettings",
     "RetryClass",

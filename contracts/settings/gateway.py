@@ -1,6 +1,8 @@
 """The gateway: the HTTP door."""
 
-from pydantic import Field
+from pathlib import Path
+
+from pydantic import Field, model_validator
 
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Port, Seconds, Section
@@ -17,6 +19,16 @@ class ApiKey(Section):
     """CloudEvents sources (glob patterns) it may claim; its id, and everything under `<id>/`, when empty."""
     lanes: tuple[Lane, ...] = ("interactive", "standard", "bulk")
     """Lanes it may use."""
+
+
+class ResultsViewSettings(Section):
+    """An index of the result topics on disk: which outcome lies where. The outcomes themselves stay on Kafka."""
+
+    path: Path | None = None
+    """File of the index, of one gateway process alone; without it outcomes older than some minutes are found by
+    their ticket only, by reading the topic from its time on."""
+    max_bytes: int = Field(default=2 * 2**30, ge=16 * 2**20)
+    """Largest size of the file; the oldest entries go first, and those older than gateway.results_retention_s."""
 
 
 class GatewaySettings(Section):
@@ -47,4 +59,23 @@ class GatewaySettings(Section):
     results_cache_bytes: int = Field(default=64 * 2**20, ge=2**20)
     """Memory for recent results; older ones are found on the topic by the ticket's position."""
     api_keys: tuple[ApiKey, ...] = ()
-    """Own systems that may use `/v1/events`."""
+    """Own systems that may use `/v1/events` and `/v1/invoke`."""
+    sync_budget_s: Seconds = 29.0
+    """By when `/v1/invoke` must have answered, from the request's arrival: the limit of what stands in front (29 s is
+    that of Amazon API Gateway). When it runs out the answer is 202 with the place of the result; the work goes on."""
+    sync_margin_s: Seconds = 1.5
+    """How much earlier than that waiting ends, so that the answer is out in time; also the end of a last look."""
+    sync_predicts: bool = True
+    """Answer 202 at once when the latest events of the same lane and type show that the budget cannot be kept."""
+    sync_max_waiting: int = Field(default=1000, ge=1, le=4000)
+    """Invocations and long polls that wait at a time; beyond it an invocation is refused with 503, before anything
+    is accepted, and a long poll is answered at once."""
+    results_view: ResultsViewSettings = ResultsViewSettings()
+    """Index of the results on disk; off without a path."""
+
+    @model_validator(mode="after")
+    def _margin_fits(self) -> "GatewaySettings":
+        if self.sync_margin_s >= self.sync_budget_s:
+            message = f"sync_margin_s ({self.sync_margin_s:g}) must be below sync_budget_s ({self.sync_budget_s:g})"
+            raise ValueError(message)
+        return self

@@ -32,7 +32,7 @@ class WorkerSettings(Section):
     """Bytes of events taken and not finished, an eighth reserved per lane."""
     max_uncommitted: int = Field(default=100_000, ge=100)
     """Offsets a partition may run ahead of its oldest unfinished event; bounds what a restart has to look through, and
-    some 100 bytes of memory for each. Above rate x deadline per partition a straggler never stops the intake: 100,000
+    some 130 bytes of memory for each. Above rate x deadline per partition a straggler never stops the intake: 100,000
     are 330 events/s of one partition for the default deadline of 300 s."""
     tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
     """Shares of tenants within a lane, by API key id or source; 1 for those not named. A lane's free slots go to

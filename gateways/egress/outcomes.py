@@ -84,6 +84,16 @@ def read_outcome(headers: RecordHeaders, value: bytes | None, timestamp_ms: int)
         return None
 
 
+def read_accepted(headers: RecordHeaders, position: Position) -> tuple[str, str, Accepted] | None:
+    """Return (owner, event id, what can be asked for) of an event record; None when it is no API caller's."""
+    found = dict(headers)
+    owner = found.get(f"ce_{OWNER}")
+    if not owner:
+        return None
+    event_id, source = ((found.get(name) or b"").decode(errors="replace") for name in ("ce_id", "ce_source"))
+    return owner.decode(errors="replace"), event_id, Accepted(source, position)
+
+
 class OutcomeCache:
     """Recent outcomes by result id, and accepted events of API callers by (owner, id); safe for use by several threads.
 

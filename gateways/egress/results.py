@@ -15,7 +15,8 @@ from typing import NamedTuple
 from contracts.codec import Position
 from contracts.envelope import result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
-from contracts.settings import KafkaSettings
+from contracts.settings import KafkaSettings, ResultsViewSettings
+from gateways.egress.archive import Archive
 from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache
 from gateways.egress.reading import reader_config
 from gateways.egress.scan import Scanned, Wanted, scan
@@ -44,10 +45,12 @@ class ResultsView:
         event_topics: where events of API callers lie; empty when there are none.
         cache_bytes: for recent outcomes.
         retention_s: older events are unknown.
+        on_outcome: hears of every outcome, on another thread, once it can be found here.
+        view: the index on disk; without a path there is none.
         clock: Unix seconds.
 
     Raises:
-        ConfigError: the Kafka settings cannot be used.
+        ConfigError: the Kafka settings, or the file of the index, cannot be used.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class ResultsView:
         *,
         cache_bytes: int,
         retention_s: float,
+        on_outcome: Callable[[Outcome], None] = lambda _: None,
+        view: ResultsViewSettings | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = reader_config(kafka, "penstock-gateway-results")
@@ -65,7 +70,10 @@ class ResultsView:
         self._retention_s = retention_s
         self._clock = clock
         self._cache = OutcomeCache(cache_bytes)
-        self._tail = Tail(self._config, result_topics, event_topics, self._cache)
+        self._tail = Tail(self._config, result_topics, event_topics, self._cache, on_outcome)
+        self._archive = (
+            Archive(view, self._config, result_topics, event_topics, retention_s) if view and view.path else None
+        )
         self._executor = ThreadPoolExecutor(MAX_SCANS, thread_name_prefix="results-scan")
         self._scans = 0
         self._is_closed = threading.Event()
@@ -74,12 +82,16 @@ class ResultsView:
     def start(self) -> None:
         """Begin to follow the topics; returns at once also while the brokers are away."""
         self._tail.start()
+        if self._archive is not None:
+            self._archive.start()
 
     def close(self) -> None:
         """Stop following; scans under way end within a poll."""
         self._is_closed.set()
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._tail.close()
+        if self._archive is not None:
+            self._archive.close()
 
     @property
     def is_alive(self) -> bool:
@@ -113,23 +125,40 @@ class ResultsView:
             position.partition, position.timestamp_ms
         ):
             return None
-        return await self._look_up(Wanted(result_id(source, event_id), position.partition, position.timestamp_ms))
+        wanted = Wanted(result_id(source, event_id), position.partition, position.timestamp_ms)
+        if self._archive is not None:
+            found = await self._archive.outcome(wanted.result_id)
+            if found is not None:
+                self._cache.add(found)
+                return found
+            if self._archive.knows_since(position.timestamp_ms):
+                return None
+        return await self._look_up(wanted)
 
-    async def outcome_for(self, owner: str, event_id: str, source: str | None) -> tuple[str, Outcome | None]:
-        """Return (source, outcome or None) of the newest event with this id of an API caller.
+    async def accepted(self, owner: str, event_id: str, source: str | None, *, within_memory: bool = False) -> Accepted:
+        """Return the newest event with this id of an API caller: its source, and where it lies.
+
+        Args:
+            owner: the caller.
+            event_id: of the event.
+            source: of the event; any when None.
+            within_memory: what the last minutes do not know may be called unknown while the index is still being made.
 
         Raises:
             UnknownResult: the caller has no such event, as far back as this view goes.
             LogUnavailable: Kafka is away, so that nothing can be said.
-            Busy: as `outcome_of`, or this view has not read up to the present yet.
+            Busy: this view has not read up to the present yet.
         """
         accepted = self._cache.accepted(owner, event_id, source)
+        if accepted is None and self._archive is not None:
+            accepted = await self._archive.accepted(owner, event_id, source)
         if accepted is not None:
-            return accepted.source, await self.outcome_of(accepted.source, event_id, accepted.position)
+            return accepted
         if not self._tail.is_reachable:
             message = "Kafka does not answer"
             raise LogUnavailable(message, retry_after_s=2.0)
-        if not self._tail.is_caught_up:
+        is_complete = within_memory or self._archive is None or self._archive.is_caught_up
+        if not self._tail.is_caught_up or not is_complete:
             message = "results are still being read"
             raise Busy(message)
         message = "no such result"

@@ -5,17 +5,16 @@ Reads: result topics, events.*. Blocking: runs in a thread of its own; no call i
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from contracts.codec import Position, source_position
-from contracts.envelope import OWNER
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
-from gateways.egress.outcomes import Accepted, OutcomeCache, read_outcome
+from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, read_accepted, read_outcome
 from gateways.egress.reading import headers_of, offset_since, partitions_of, watermarks
 
 # Decision: most results are asked for within minutes; older ones are found by the ticket's position.
@@ -41,15 +40,22 @@ class Tail:
         result_topics: whose terminal records are kept.
         event_topics: whose events of API callers are noted; empty when there are no API callers.
         cache: where both go.
+        on_outcome: hears of every outcome, on the thread, once it is in the cache.
     """
 
     def __init__(
-        self, config: dict[str, Any], result_topics: Sequence[str], event_topics: Sequence[str], cache: OutcomeCache
+        self,
+        config: dict[str, Any],
+        result_topics: Sequence[str],
+        event_topics: Sequence[str],
+        cache: OutcomeCache,
+        on_outcome: Callable[[Outcome], None] = lambda _: None,
     ) -> None:
         self._config = config | {"error_cb": self._on_error}
         self._result_topics = frozenset(result_topics)
         self._topics = (*result_topics, *event_topics)
         self._cache = cache
+        self._on_outcome = on_outcome
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="results-tail", daemon=True)
         self._refresh_at_s = 0.0
@@ -110,8 +116,11 @@ class Tail:
             while not self._stop.is_set():
                 if time.monotonic() >= self._refresh_at_s:
                     self._refresh(consumer)
-                for message in consumer.consume(_POLL_RECORDS, _POLL_S):
-                    self._take(message)
+                # One at a time wakes at the first record; a batch would wait for its time to be up.
+                message = consumer.poll(_POLL_S)
+                if message is not None:
+                    for one in (message, *consumer.consume(_POLL_RECORDS, 0)):
+                        self._take(one)
         finally:
             consumer.close()
 
@@ -170,17 +179,13 @@ class Tail:
         answered = source_position(headers)
         if outcome.owner and answered is not None:
             self._cache.note_accepted(outcome.owner, outcome.event_id, Accepted(outcome.source, answered[1]))
+        self._on_outcome(outcome)
 
     def _take_event(self, message: KafkaMessage, timestamp_ms: int) -> None:
-        headers = dict(headers_of(message))
-        owner = headers.get(f"ce_{OWNER}")
-        if not owner:
-            return
-        texts = [
-            (raw or b"").decode(errors="replace") for raw in (owner, headers.get("ce_id"), headers.get("ce_source"))
-        ]
         position = Position(message.topic() or "", message.partition() or 0, message.offset() or 0, timestamp_ms)
-        self._cache.note_accepted(texts[0], texts[1], Accepted(texts[2], position))
+        noted = read_accepted(headers_of(message), position)
+        if noted is not None:
+            self._cache.note_accepted(*noted)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - the client's public constant

@@ -5,6 +5,9 @@ from typing import Any
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
 _LOCATION = {"Location": {"description": "Where to ask for the result.", "schema": {"type": "string"}}}
 
+_APPLIED = {"Preference-Applied": {"description": "What of Prefer was honoured.", "schema": {"type": "string"}}}
+_PLACE = {"Content-Location": {"description": "Where to read it again.", "schema": {"type": "string"}}}
+
 
 def _json(description: str, schema: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
@@ -14,6 +17,11 @@ def _json(description: str, schema: str, headers: dict[str, Any] | None = None) 
 def _problem(description: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {"description": description, "content": content} | ({"headers": headers} if headers else {})
+
+
+def _ended(description: str) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Ended"}}}
+    return {"description": description, "content": content, "headers": _PLACE | _APPLIED}
 
 
 def _parameter(name: str, where: str, description: str, **schema: Any) -> dict[str, Any]:
@@ -93,17 +101,43 @@ POST_EVENT: dict[str, Any] = {
     "security": [{"apiKey": []}],
 }
 
+_PREFER = _parameter(
+    "Prefer", "header", "RFC 7240: wait=N waits N seconds at most, respond-async not at all.", examples=["wait=10"]
+)
+POST_INVOKE: dict[str, Any] = {
+    "summary": "Accept an event of an own system, and wait for its result.",
+    "description": (
+        "The request is that of POST /v1/events; the lane is interactive where the key may use it. When the budget "
+        "runs out, or will, the answer is 202 and the work goes on. An id that was used before gets the outcome of "
+        "that event. A 504 is a final outcome: the event's own deadline passed, nothing is running."
+    ),
+    "tags": ["events"],
+    "parameters": [*POST_EVENT["parameters"], _PREFER],
+    "requestBody": POST_EVENT["requestBody"],
+    "responses": {
+        **POST_EVENT["responses"],
+        "200": _json("The result.", "Succeeded", _PLACE | _APPLIED),
+        "202": _json("Durable on the log, no outcome yet.", "Accepted", _LOCATION | _RETRY_AFTER | _APPLIED),
+        "422": _ended("The event ended as a dead letter, and is at fault itself."),
+        "502": _ended("The event ended as a dead letter: the model failed, or its answer is not what the route wants."),
+        "503": _problem("Not accepted, or too many wait; nothing is lost if you send it again.", _RETRY_AFTER),
+        "504": _ended("The event expired: its own deadline passed before it had a result."),
+    },
+    "security": POST_EVENT["security"],
+}
+
 GET_RESULT: dict[str, Any] = {
     "summary": "Ask what became of an event.",
     "tags": ["results"],
     "parameters": [
         _parameter("id", "path", "Id of the event."),
         _parameter("ticket", "query", "The ticket from the status URL; needs no API key."),
+        _PREFER,
         _parameter("source", "query", "Source of the event, when the key uses one id in several."),
     ],
     "responses": {
-        "200": _json("It has its outcome.", "Outcome"),
-        "202": _json("Not yet; ask again.", "Pending", _RETRY_AFTER),
+        "200": _json("It has its outcome.", "Outcome", _APPLIED),
+        "202": _json("Not yet; ask again.", "Pending", _RETRY_AFTER | _APPLIED),
         "400": _problem("The query cannot be read."),
         "401": _problem("Neither a ticket nor an API key."),
         "404": _problem("Unknown, or not yours."),

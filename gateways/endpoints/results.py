@@ -1,12 +1,16 @@
 """GET /v1/results/{id}: what became of an event, for whoever has its ticket or the API key that sent it."""
 
+from typing import NamedTuple
 from urllib.parse import parse_qs, unquote_to_bytes
 
 import msgspec
 
+from contracts.codec import Position
+from contracts.envelope import result_id
 from contracts.errors import InvalidPayload, UnknownResult
 from gateways.asgi import Request, Response
 from gateways.egress.outcomes import Outcome
+from gateways.endpoints.waiting import Budget, budget_of, wait_for_outcome
 from gateways.parts import Parts
 
 _POLL_AFTER_S = b"1"
@@ -14,7 +18,7 @@ _CACHE = ((b"cache-control", b"no-store"),)
 
 
 async def get_result(parts: Parts, request: Request, raw_id: bytes) -> Response:
-    """Answer with the outcome, or 202 while there is none.
+    """Answer with the outcome, or 202 while there is none; with `Prefer: wait=N`, wait for it.
 
     Raises:
         Unauthenticated: neither ticket nor key.
@@ -22,21 +26,54 @@ async def get_result(parts: Parts, request: Request, raw_id: bytes) -> Response:
         LogUnavailable: Kafka is away.
         Busy: ask again.
     """
+    budget = budget_of(parts.settings, request.headers, usual_s=0.0)
+    asked = await _asked(parts, request, _decoded(raw_id))
+    outcome = await _read(parts, asked)
+    if outcome is None and budget.left_s > 0 and not parts.waiters.is_full:
+        outcome = await _wait(parts, request, asked, budget)
+    response = _pending(asked.id, asked.source) if outcome is None else finished(outcome)
+    return response._replace(headers=(*response.headers, *budget.headers))
+
+
+class _Asked(NamedTuple):
+    """Whose result is asked for; an owner of None has the ticket."""
+
+    source: str
+    id: str
+    position: Position
+    owner: str | None
+
+
+async def _asked(parts: Parts, request: Request, event_id: str) -> _Asked:
     query = _query(request)
-    event_id = _decoded(raw_id)
     if "ticket" in query:
         ticket = parts.tickets.read(query["ticket"])
         if ticket.id != event_id:
             raise _unknown()
-        source = ticket.source
-        outcome = await parts.results.outcome_of(source, event_id, ticket.position)
-    else:
-        caller = parts.callers.authenticate(request.headers)
-        request.notes["owner"] = caller.id
-        source, outcome = await parts.results.outcome_for(caller.id, event_id, query.get("source"))
-        if outcome is not None and outcome.owner != caller.id:
-            raise _unknown()
-    return _pending(event_id, source) if outcome is None else _finished(outcome)
+        return _Asked(ticket.source, event_id, ticket.position, None)
+    caller = parts.callers.authenticate(request.headers)
+    request.notes["owner"] = caller.id
+    found = await parts.results.accepted(caller.id, event_id, query.get("source"))
+    return _Asked(found.source, event_id, found.position, caller.id)
+
+
+async def _read(parts: Parts, asked: _Asked) -> Outcome | None:
+    outcome = await parts.results.outcome_of(asked.source, asked.id, asked.position)
+    if outcome is not None and asked.owner not in {None, outcome.owner}:
+        raise _unknown()
+    return outcome
+
+
+async def _wait(parts: Parts, request: Request, asked: _Asked, budget: Budget) -> Outcome | None:
+    with parts.waiters.place() as waiter:
+        waiter.expect(result_id(asked.source, asked.id), asked.owner)
+        # It may have come between the first look and now.
+        outcome = await _read(parts, asked)
+        if outcome is None:
+            outcome, is_there = await wait_for_outcome(request, waiter, budget)
+            if outcome is None and is_there:
+                outcome = await _read(parts, asked)
+    return outcome
 
 
 def _pending(event_id: str, source: str) -> Response:
@@ -44,7 +81,8 @@ def _pending(event_id: str, source: str) -> Response:
     return Response(202, body, headers=((b"retry-after", _POLL_AFTER_S), *_CACHE))
 
 
-def _finished(outcome: Outcome) -> Response:
+def finished(outcome: Outcome) -> Response:
+    """Return the answer that says what became of an event."""
     return Response(200, msgspec.json.encode(outcome.body()), headers=_CACHE)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 from gateways.asgi import Request, Response
 from gateways.endpoints import described
 from gateways.endpoints.events import post_event
+from gateways.endpoints.invoke import post_invoke
 from gateways.endpoints.operations import get_health, get_index, get_metrics, get_openapi, get_readiness
 from gateways.endpoints.results import get_result
 from gateways.endpoints.webhooks import post_webhook
@@ -40,6 +41,7 @@ class Endpoint(NamedTuple):
 ENDPOINTS = (
     Endpoint("post_webhook", "POST", "/webhooks/{source}", post_webhook, described.POST_WEBHOOK, logged="all"),
     Endpoint("post_event", "POST", "/v1/events", post_event, described.POST_EVENT, logged="all"),
+    Endpoint("post_invoke", "POST", "/v1/invoke", post_invoke, described.POST_INVOKE, logged="all"),
     Endpoint("get_result", "GET", "/v1/results/{id}", get_result, described.GET_RESULT),
     Endpoint("get_health", "GET", "/healthz", get_health, described.GET_HEALTH, logged="none"),
     Endpoint("get_readiness", "GET", "/readyz", get_readiness, described.GET_READINESS, logged="none"),

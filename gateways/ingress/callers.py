@@ -33,14 +33,14 @@ class Caller(NamedTuple):
             message = "this key may not claim this source"
             raise Forbidden(message)
 
-    def choose_lane(self, wanted: str | None) -> str:
-        """Return the lane of an event; standard, or else the first allowed one, when none is asked for.
+    def choose_lane(self, wanted: str | None, usual: str = "standard") -> str:
+        """Return the lane of an event; the usual, or else the first allowed one, when none is asked for.
 
         Raises:
             Forbidden: the caller may not use it.
         """
         if wanted is None:
-            return "standard" if "standard" in self.lanes else self.lanes[0]
+            return usual if usual in self.lanes else self.lanes[0]
         if wanted not in self.lanes:
             message = f"this key may use the lanes {', '.join(self.lanes)}"
             raise Forbidden(message)

@@ -15,7 +15,9 @@ from contracts.envelope import (
     EXPIRY_TIME,
     OWNER,
     PARTITION_KEY,
+    REPLY_TO,
     TRACE_PARENT,
+    Delivery,
     Event,
     format_time,
     parse_time,
@@ -28,8 +30,9 @@ from gateways.ingress.text import MAX_ID_CHARS, bounded_key, is_clean, single_he
 from gateways.ingress.tracing import is_trace_parent, is_trace_state, new_trace_parent
 
 TRACE_STATE = "tracestate"
-# Ours to set: a caller that could would take another's results or forge our outcome records.
-RESERVED = frozenset({OWNER, EVENT_ID, EVENT_SOURCE, EVENT_TYPE})
+# Ours to set: a caller that could would take another's results, have its own sent to another gateway's callers, or
+# forge our outcome records.
+RESERVED = frozenset({OWNER, EVENT_ID, EVENT_SOURCE, EVENT_TYPE, REPLY_TO})
 _CONTEXT = frozenset({"specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema"})
 _SHORT = ("id", "source", "type", PARTITION_KEY)
 
@@ -49,8 +52,23 @@ def accept(
     body: bytes,
     topics: Topics,
     now: datetime | None = None,
+    *,
+    delivery: Delivery = "notify",
+    usual_lane: str = "standard",
+    reply_to: str | None = None,
 ) -> Posted:
     """Build the event of a request.
+
+    Args:
+        caller: who sends it.
+        headers: of the request.
+        query: of its URL.
+        body: byte for byte.
+        topics: the table.
+        now: for tests.
+        delivery: how the caller gets the outcome.
+        usual_lane: when none is asked for and the caller may use it.
+        reply_to: where a copy of the outcome goes.
 
     Raises:
         InvalidPayload: not an event, or an attribute is wrong, reserved or not available.
@@ -58,7 +76,7 @@ def accept(
         Forbidden: the caller may not claim the source, or use the lane.
     """
     now = now or datetime.now(UTC)
-    lane = caller.choose_lane(_wanted_lane(headers, query))
+    lane = caller.choose_lane(_wanted_lane(headers, query), usual_lane)
     parsed = parse(headers, body)
     attributes = parsed.attributes
     event_id = _event_id(attributes, headers)
@@ -77,10 +95,18 @@ def accept(
         subject=attributes.get("subject", ""),
         datacontenttype=attributes.get("datacontenttype", "application/json" if parsed.data else ""),
         dataschema=attributes.get("dataschema", ""),
-        extensions=_extensions(attributes, headers, now)
-        | {PARTITION_KEY: bounded_key(attributes.get(PARTITION_KEY, event_id)), OWNER: caller.id},
+        extensions=_extensions(attributes, headers, now, delivery)
+        | {PARTITION_KEY: bounded_key(attributes.get(PARTITION_KEY, event_id)), OWNER: caller.id}
+        | ({REPLY_TO: reply_to} if reply_to else {}),
     )
     return Posted(event, Record(topics.events(lane), event.key, event.data, encode_event(event)), lane)
+
+
+def has_own_id(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request names its event, so that it can be recognised when it comes again."""
+    if any(name in {b"idempotency-key", b"ce-id"} for name, _ in headers):
+        return True
+    return (single_header(headers, b"content-type") or "").lower().startswith("application/cloudevents")
 
 
 def _wanted_lane(headers: list[tuple[bytes, bytes]], query: bytes) -> str | None:
@@ -126,13 +152,15 @@ def _time(attributes: Mapping[str, str], now: datetime) -> str:
     return text
 
 
-def _extensions(attributes: Mapping[str, str], headers: list[tuple[bytes, bytes]], now: datetime) -> dict[str, str]:
+def _extensions(
+    attributes: Mapping[str, str], headers: list[tuple[bytes, bytes]], now: datetime, delivery: Delivery
+) -> dict[str, str]:
     extensions = {name: text for name, text in attributes.items() if name not in _CONTEXT}
     for name in RESERVED & extensions.keys():
         message = f"extension {name} is set by the gateway"
         raise InvalidPayload(message)
-    if extensions.setdefault(DELIVERY, "notify") != "notify":
-        message = "delivery: only notify is available"
+    if extensions.setdefault(DELIVERY, delivery) != delivery:
+        message = f"delivery: only {delivery} is available here"
         raise InvalidPayload(message)
     if EXPIRY_TIME in extensions:
         expires_at = parse_time(extensions[EXPIRY_TIME])

@@ -12,6 +12,7 @@ from typing import Never
 
 import click
 
+from tests.chaos.injected import WEIGHTS, injected_leg
 from tests.chaos.lab import Lab
 from tests.chaos.leg import Leg, NoProgressError, Verdict, run_folder
 from tests.chaos.plan import CLUSTER, STORM, make_plan
@@ -19,7 +20,8 @@ from tests.chaos.report import report
 from tests.kafkalab.cluster import JvmCluster
 from tests.kafkalab.jvm import JvmBroker
 
-LEGS = ("storm", "cluster")
+LEGS = ("storm", "cluster", "injected")
+_WEIGHTS = {"storm": STORM, "cluster": CLUSTER, "injected": WEIGHTS}
 
 
 @click.command()
@@ -36,7 +38,7 @@ def main(seed: int | None, minutes: float, rate: float, legs: tuple[str, ...], *
     options = "".join(f" --leg {leg}" for leg in legs)
     command = f"python -m tests.chaos --seed {seed} --minutes {minutes:g} --rate {rate:g}{options}"
     click.echo(f"again: {command}")
-    plans = {leg: make_plan(seed, minutes * 60, CLUSTER if leg == "cluster" else STORM) for leg in chosen}
+    plans = {leg: make_plan(seed, minutes * 60, _WEIGHTS[leg]) for leg in chosen}
     for leg, plan in plans.items():
         click.echo("\n  ".join([f"plan of {leg}:", *plan.lines()]))
     if plan_only:
@@ -60,7 +62,7 @@ def _run(seed: int, name: str, seconds: float, rate: float) -> Verdict:
         leg = stack.enter_context(_leg(seed, name, seconds, rate))
         start_s = time.monotonic()
         try:
-            leg.storm()
+            leg.storm(int(seconds * rate) if name == "injected" else 0)
             click.echo(f"the storm of {name} is over after {time.monotonic() - start_s:.0f} s")
             if name == "storm":
                 leg.reset(dice.uniform(0.2, 1.0))
@@ -74,7 +76,11 @@ def _run(seed: int, name: str, seconds: float, rate: float) -> Verdict:
 @contextlib.contextmanager
 def _leg(seed: int, name: str, seconds: float, rate: float) -> Iterator[Leg]:
     is_cluster = name == "cluster"
-    plan = make_plan(seed, seconds, CLUSTER if is_cluster else STORM)
+    plan = make_plan(seed, seconds, _WEIGHTS[name])
+    if name == "injected":
+        with injected_leg(plan, run_folder(seed, name), click.echo) as leg:
+            yield leg
+        return
     broker = JvmCluster() if is_cluster else JvmBroker(0)
     try:
         broker.start()

@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.lab import Lab, ask
+from tests.chaos.lab import SESSION_S, Lab, ask
 from tests.chaos.ledger import Freeze
+from tests.chaos.plan import Action
 from tests.support import ChildProcess
 
 MAX_WORKERS = 4
@@ -43,7 +44,7 @@ class Fleet:
 
     Attributes:
         floor: calls that were in flight when a worker was killed or frozen, as its metrics said just before.
-        bound: the most that may have been: slots, for every one of these.
+        bound: the most that may have been: slots, for every one of these; twice as many for one that ended by itself.
         crashes: workers that ended by themselves.
     """
 
@@ -116,7 +117,8 @@ class Fleet:
             if code is not None:
                 if not worker.is_expected_to_end or code != 0:
                     self.crashes.append(f"{worker.name} ended with {code}: {last_line(worker.process.output)}")
-                    self.bound += self.slots
+                    # An answer that could not be confirmed is called for again, like those in flight.
+                    self.bound += 2 * self.slots
                 self._gone(worker, restart_in_s=0.5 if worker.slot <= MAX_WORKERS else None)
         for at_s, slot in list(self._restarts):
             if now_s >= at_s:
@@ -178,3 +180,25 @@ def last_line(text: str) -> str:
     """Return the last line that says something."""
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""
+
+
+def disturb(fleet: Fleet, action: Action) -> str:
+    """Carry out an action on the workers and return what was done."""
+    if action.kind == "join":
+        if len(fleet.workers) >= MAX_WORKERS:
+            return "join: there are enough"
+        fleet.start()
+        return f"{fleet.workers[-1].name} joins"
+    worker = fleet.pick(action.victim)
+    if worker is None:
+        return f"{action.kind}: nobody is there"
+    match action.kind:
+        case "kill":
+            fleet.kill(worker)
+        case "freeze":
+            fleet.freeze(worker, SESSION_S + action.lasts_s / 2)
+        case "leave" if len(fleet.workers) <= 1:
+            return "leave: the last one stays"
+        case _:
+            fleet.stop(worker, restart=action.kind == "term")
+    return f"{action.kind} of {worker.name}"

@@ -29,14 +29,15 @@ class Lab:
 
     Args:
         replicas: of every topic.
-        embedded: on the mock cluster, which makes topics by itself.
+        embedded: on the mock cluster, whose topics somebody else makes, and where a rejoin takes most of a session.
     """
 
     def __init__(self, bootstrap: str, prefix: str, folder: Path, *, replicas: int = 1, embedded: bool = False) -> None:
         self.bootstrap = bootstrap
         self.prefix = prefix
         self.folder = folder
-        self.partitions = 4 if embedded else PARTITIONS
+        self.partitions = PARTITIONS
+        self._session_s = 3.0 if embedded else SESSION_S
         self.topics = Topics(prefix)
         self.sources = tuple(self.topics.events(lane) for lane in LANES)
         self.config = folder / "penstock.yaml"
@@ -77,7 +78,7 @@ class Lab:
                 "lanes": list(LANES),
                 "max_in_flight": SLOTS,
                 "commit_interval_s": 0.5,
-                "session_timeout_s": SESSION_S,
+                "session_timeout_s": self._session_s,
                 "rebalance_timeout_s": 20,
                 "drain_timeout_s": 10,
                 "health_port": 0,
@@ -86,7 +87,12 @@ class Lab:
         self.config.write_text(yaml.safe_dump(document), encoding="utf-8")
 
     def create(self, *names: str) -> None:
-        """Create topics, all that a worker needs when none is named; waits while the last ones are still going."""
+        """Create topics, all that a worker needs when none is named; waits while the last ones are still going.
+
+        The mock cluster cannot be asked to.
+        """
+        if self._embedded:
+            return
         wanted = names or tuple(topic.name for topic in self.topics.table())
         topics = [NewTopic(name, self.partitions, self._replicas) for name in wanted]
 

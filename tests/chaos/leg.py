@@ -6,14 +6,14 @@ Blocking; every wait is bounded.
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
 from confluent_kafka import KafkaException
 
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import Fleet, disturb
 from tests.chaos.lab import SLOTS, Lab, Model, read_port
 from tests.chaos.ledger import Balance, Ledger, LogEvent, Reset, Sample
 from tests.chaos.plan import Action, Plan
@@ -24,6 +24,7 @@ from tests.support import ChildProcess, NotReachedError
 # Without any end of an event for so long, while some wait and workers are there.
 NO_PROGRESS_S = 30.0
 DRAIN_LIMIT_S = 150.0
+SOME = 20
 SAMPLE_EVERY_S = 3.0
 PAUSE_S = 0.05
 FAULTS = {
@@ -88,6 +89,8 @@ class Leg:
         brokers: those that may be disturbed.
         say: prints a line.
         with_gateway: send some events as webhooks.
+        workers: at the start; the mock cluster bears one.
+        injected: further kinds of actions, each with what it does; it returns what was done.
     """
 
     def __init__(
@@ -100,6 +103,8 @@ class Leg:
         *,
         rate: float = 60.0,
         with_gateway: bool = False,
+        workers: int = 2,
+        injected: Mapping[str, Callable[[], str]] | None = None,
     ) -> None:
         self.name = name
         self.lab = lab
@@ -110,6 +115,8 @@ class Leg:
         self._brokers = brokers
         self._say = say
         self._with_gateway = with_gateway
+        self._workers = workers
+        self._injected = injected or {}
         self._gateway: ChildProcess | None = None
         self._address: str | None = None
         self._reader: Reader | None = None
@@ -125,7 +132,7 @@ class Leg:
         self.problems: list[str] = []
 
     def __enter__(self) -> Self:
-        """Start model, gateway and two workers."""
+        """Start model, gateway and workers."""
         self.lab.folder.mkdir(parents=True, exist_ok=True)
         self.model.start()
         self.lab.configure(self.model.url)
@@ -135,8 +142,8 @@ class Leg:
             self._gateway.__enter__()
             self._address = f"http://127.0.0.1:{read_port(self.lab.folder / 'gateway.port')}"
         self._reader = Reader(self.lab)
-        self.fleet.start()
-        self.fleet.start()
+        for _ in range(self._workers):
+            self.fleet.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -164,12 +171,21 @@ class Leg:
     def _gateway_address(self) -> str | None:
         return self._address
 
-    def storm(self) -> None:
-        """Send events under the plan's faults, then wait until all have ended."""
+    def storm(self, backlog: int = 0) -> None:
+        """Send events under the plan's faults, or so many before them, then wait until all have ended.
+
+        With a backlog each fault also waits until some events have ended since the one before: it meets a worker that
+        is at work.
+        """
+        self.source.send(backlog)
         start_s = self._moved_at_s = time.monotonic()
-        self.source.start(self.plan.seconds)
+        if not backlog:
+            self.source.start(self.plan.seconds)
+        ended = 0
         for action in self.plan.actions:
             self._watch(lambda action=action: time.monotonic() >= start_s + action.at_s)  # type: ignore[misc]
+            self._watch(lambda ended=ended: len(self.reader.outcomes) >= min(backlog, ended + SOME))  # type: ignore[misc]
+            ended = len(self.reader.outcomes)
             self._say(f"{time.monotonic() - start_s:6.1f} s  {self._act(action)}")
         self._watch(lambda: time.monotonic() >= start_s + self.plan.seconds)
         self._watch(lambda: not self._due)
@@ -313,6 +329,8 @@ class Leg:
 
     def _act(self, action: Action) -> str:
         """Carry out one action and return what was done."""
+        if action.kind in self._injected:
+            return self._injected[action.kind]()
         if action.kind in FAULTS:
             self.model.set_faults(dict(FAULTS[action.kind]))
             self._later(action.lasts_s, lambda: self.model.set_faults({}))
@@ -321,7 +339,7 @@ class Leg:
             return self._disturb_broker(action)
         if action.kind == "gateway_freeze":
             return self._freeze_gateway(action)
-        return _disturb_worker(self.fleet, action)
+        return disturb(self.fleet, action)
 
     def _freeze_gateway(self, action: Action) -> str:
         if self._gateway is None:
@@ -354,30 +372,6 @@ class _Mend:
 
     def __call__(self) -> None:
         self._act()
-
-
-def _disturb_worker(fleet: Fleet, action: Action) -> str:
-    from tests.chaos.fleet import MAX_WORKERS
-    from tests.chaos.lab import SESSION_S
-
-    if action.kind == "join":
-        if len(fleet.workers) >= MAX_WORKERS:
-            return "join: there are enough"
-        fleet.start()
-        return f"{fleet.workers[-1].name} joins"
-    worker = fleet.pick(action.victim)
-    if worker is None:
-        return f"{action.kind}: nobody is there"
-    match action.kind:
-        case "kill":
-            fleet.kill(worker)
-        case "freeze":
-            fleet.freeze(worker, SESSION_S + action.lasts_s / 2)
-        case "leave" if len(fleet.workers) <= 1:
-            return "leave: the last one stays"
-        case _:
-            fleet.stop(worker, restart=action.kind == "term")
-    return f"{action.kind} of {worker.name}"
 
 
 def _signal(name: str) -> signal.Signals:

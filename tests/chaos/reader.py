@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from tests.support import eventually
 
 READ_LIMIT_S = 60.0
 _BATCH = 1000
+_WAIT_S = 0.2
 
 
 class Reader:
@@ -73,12 +75,13 @@ class Reader:
             ends = {(t, n): self._end(consumer, t, n) for t in topics for n in range(self._lab.partitions)}
             waiting = {place for place, end in ends.items() if end > 0}
             consumer.assign([TopicPartition(*place, 0) for place in waiting])
+            limit_s = time.monotonic() + READ_LIMIT_S
             while waiting:
-                messages = consumer.consume(_BATCH, READ_LIMIT_S / 4)
-                if not messages:
+                if time.monotonic() > limit_s:
                     text = f"cannot read to the end of {sorted(waiting)}"
                     raise TimeoutError(text)
-                for message in messages:
+                # It waits for a whole batch, or for so long.
+                for message in consumer.consume(_BATCH, _WAIT_S):
                     place = (message.topic() or "", message.partition() or 0)
                     if message.error() is None and place in waiting:
                         yield message

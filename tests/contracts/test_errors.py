@@ -11,7 +11,7 @@ from contracts.errors import ConfigurationFault, PenstockError, Retryable, Termi
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PenstockError)]
 BASES = {"PenstockError", "Rejected", "Retryable", "Terminal", "ConfigurationFault"}
 # HTTP has a code for it and the caller can act on it.
-STATUSES = {400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504}
+STATUSES = {400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 502, 503, 504}
 
 
 def test_every_kind_has_a_slug_of_its_own() -> None:

@@ -19,6 +19,7 @@ def test_the_table_is_complete() -> None:
         "penstock.deltas.v1",
         "penstock.dead-letters.v1",
         "penstock.retries.v1",
+        "penstock.replies.v1",
     ]
 
 

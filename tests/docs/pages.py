@@ -11,7 +11,8 @@ from tests.support import ROOT
 
 README = ROOT / "README.md"
 SALESFORCE = ROOT / "examples/salesforce-opportunity-summary/README.md"
-READMES = (README, SALESFORCE)
+SYNC = ROOT / "examples/sync/README.md"
+READMES = (README, SALESFORCE, SYNC)
 
 _BLOCK = re.compile(
     r"^(?:<!-- test: (?P<how>.+?) -->\n)?```(?P<language>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL

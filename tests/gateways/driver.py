@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from contracts.codec import Position, Record
+from contracts.envelope import ReplyAddress
 from contracts.errors import UnknownResult
 from contracts.settings import Settings
 from gateways.api import Api
-from gateways.egress.outcomes import Outcome
+from gateways.egress.outcomes import Accepted, Outcome
 from gateways.parts import Parts, build_parts
 from producers.memory import MemoryProducer
 
@@ -51,7 +52,7 @@ class Results:
 
     def __init__(self) -> None:
         self.is_alive = True
-        self.noted: dict[tuple[str, str], str] = {}
+        self.noted: dict[tuple[str, str], Accepted] = {}
         self.outcomes: dict[tuple[str, str], Outcome] = {}
         self.error: Exception | None = None
 
@@ -61,7 +62,7 @@ class Results:
 
     def note_accepted(self, owner: str, event_id: str, source: str, position: Position) -> None:
         assert position.timestamp_ms >= 0
-        self.noted[owner, event_id] = source
+        self.noted[owner, event_id] = Accepted(source, position)
 
     async def outcome_of(self, source: str, event_id: str, position: Position) -> Outcome | None:
         assert position.topic
@@ -69,11 +70,24 @@ class Results:
             raise self.error
         return self.outcomes.get((source, event_id))
 
-    async def outcome_for(self, owner: str, event_id: str, source: str | None) -> tuple[str, Outcome | None]:
-        if (owner, event_id) not in self.noted or source not in {None, self.noted[owner, event_id]}:
+    async def accepted(self, owner: str, event_id: str, source: str | None, *, within_memory: bool = False) -> Accepted:
+        assert within_memory in {True, False}
+        found = self.noted.get((owner, event_id))
+        if found is None or source not in {None, found.source}:
             message = "no such result"
             raise UnknownResult(message)
-        return self.noted[owner, event_id], self.outcomes.get((self.noted[owner, event_id], event_id))
+        return found
+
+
+class Replies:
+    """An address, in place of the reader on Kafka."""
+
+    def __init__(self) -> None:
+        self.address: ReplyAddress | None = ReplyAddress(3, "ab" * 16)
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Answer(NamedTuple):
@@ -93,7 +107,8 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.producer = MemoryProducer(settings.producer)
         self.results = Results()
-        self.parts: Parts = build_parts(settings, self.producer, self.results)
+        self.replies = Replies()
+        self.parts: Parts = build_parts(settings, self.producer, self.results, self.replies)
         self.api = Api(self.parts)
 
     @property
@@ -111,6 +126,7 @@ class Gateway:
         is_cut_short: bool = False,
         hosts: Sequence[bytes] = (b"gateway",),
         is_declared: bool = True,
+        hangs_up: asyncio.Event | None = None,
     ) -> Answer:
         """Send one request; a body of several chunks arrives in several messages."""
         path, _, query = (target.encode() if isinstance(target, str) else target).partition(b"?")
@@ -135,9 +151,11 @@ class Gateway:
             {"type": "http.request", "body": chunk, "more_body": index < len(chunks) - 1 or is_cut_short}
             for index, chunk in enumerate(chunks)
         ]
-        return await self._exchange(scope, incoming, is_cut_short)
+        return await self._exchange(scope, incoming, is_cut_short, hangs_up or asyncio.Event())
 
-    async def _exchange(self, scope: dict[str, Any], incoming: list[dict[str, Any]], is_cut_short: bool) -> Answer:
+    async def _exchange(
+        self, scope: dict[str, Any], incoming: list[dict[str, Any]], is_cut_short: bool, hangs_up: asyncio.Event
+    ) -> Answer:
         sent: list[Any] = []
 
         async def receive() -> dict[str, Any]:
@@ -145,9 +163,9 @@ class Gateway:
                 return incoming.pop(0)
             if is_cut_short:
                 return {"type": "http.disconnect"}
-            # Nothing more comes, as from a sender that has stalled.
-            await asyncio.Event().wait()
-            return {}
+            # Nothing more comes, as from a sender that has stalled, until it hangs up.
+            await hangs_up.wait()
+            return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             sent.append(message)

@@ -1,6 +1,7 @@
 """The gateway as a process, with its log in memory: `python -m tests.gateways.memory_gateway PORT_FILE [--hold]`.
 
-With --hold no record is confirmed until SIGUSR1; with --hasty the end is cut short after a fifth of a second.
+With --hold no record is confirmed until SIGUSR1; with --hasty the end is cut short after a fifth of a second, and
+with --brisk after four seconds.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from gateways.parts import build_parts
 from producers.memory import MemoryProducer
 from tests.gateways.driver import CONFIGURATION, Results
 
-PATIENCE = {"ack_timeout_s": 20, "shutdown_timeout_s": 0.2 if "--hasty" in sys.argv else 20}
+SHUTDOWN_S = next((limit_s for option, limit_s in (("--hasty", 0.2), ("--brisk", 4)) if option in sys.argv), 20)
+PATIENCE = {"ack_timeout_s": 20, "shutdown_timeout_s": SHUTDOWN_S}
 SETTINGS = Settings.model_validate(CONFIGURATION | {"gateway": CONFIGURATION["gateway"] | {"port": 0} | PATIENCE})
 
 

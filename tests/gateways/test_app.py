@@ -70,6 +70,20 @@ def test_a_request_in_progress_at_sigterm_gets_its_202(tmp_path: Path) -> None:
         waiting.close()
 
 
+def test_who_waits_for_an_outcome_at_sigterm_gets_202_and_the_place_of_the_result(tmp_path: Path) -> None:
+    with running(tmp_path, "--brisk") as (child, port):
+        waiting = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        waiting.request("POST", "/v1/invoke", b"{}", {"authorization": f"Bearer {API_KEY}", "ce-type": "t"})
+        eventually(lambda: b"penstock_sync_waiting_requests 1.0" in ask(port, "/metrics")[1])
+        child.signal(signal.SIGTERM)
+        response = waiting.getresponse()
+
+        assert response.status == 202
+        assert "ticket=" in (response.getheader("location") or "")
+        assert child.wait() == 0
+        waiting.close()
+
+
 def test_an_idle_gateway_ends_at_once_and_well_on_ctrl_c(tmp_path: Path) -> None:
     with running(tmp_path) as (child, port):
         idle = socket.create_connection(("127.0.0.1", port))

@@ -55,6 +55,7 @@ def test_all_topics_are_wanted_the_routes_own_result_topic_included() -> None:
         "penstock.deltas.v1",
         "penstock.dead-letters.v1",
         "penstock.retries.v1",
+        "penstock.replies.v1",
     ]
 
 

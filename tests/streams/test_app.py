@@ -1,5 +1,6 @@
 """The topology, and the settings of Faust that keep it from losing or hanging."""
 
+import asyncio
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,3 +62,11 @@ def test_session_and_rebalance_come_from_the_worker_section() -> None:
     assert conf.consumer_group_instance_id == "pod-1"
     # aiokafka refuses a request timeout that is not above the session timeout.
     assert conf.broker_request_timeout > conf.broker_session_timeout
+
+
+async def test_the_subscription_does_not_wait_a_second_for_tables() -> None:
+    clock = asyncio.get_running_loop()
+    start_s = clock.time()
+    await cast("Any", make_app()).tables.sleep(1.0)
+
+    assert clock.time() - start_s < 0.5

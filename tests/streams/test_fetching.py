@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import re
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -24,7 +24,9 @@ from streams.fetching import (
     PromptHandOver,
     TolerantPartitionRecords,
     guard_joins,
+    keep_joining,
 )
+from tests.support import eventually_async
 
 AT = TopicPartition("events", 0)
 BROKEN = b"\xffname"
@@ -46,6 +48,15 @@ def test_coordinator_do_rejoin_group() -> None:
     assert list(inspect.signature(GroupCoordinator._do_rejoin_group).parameters) == ["self", "subscription"]
     assert "await self._do_rejoin_group(subscription)" in inspect.getsource(GroupCoordinator.ensure_active_group)
     assert "self.member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID" in inspect.getsource(GroupCoordinator.reset_generation)
+
+
+def test_coordinator_push_error_to_user_is_where_a_refused_join_ends() -> None:
+    routine = inspect.getsource(GroupCoordinator._GroupCoordinator__coordination_routine)
+    assert "except Errors.KafkaError as exc:\n                await self._push_error_to_user(exc)" in routine
+    assert "for task in [self._heartbeat_task, self._commit_refresh_task]:" in routine
+    assert "self._coordination_task = create_task(self._coordination_routine())" in inspect.getsource(
+        GroupCoordinator.__init__
+    )
 
 
 def test_a_static_member_leaves_no_group() -> None:
@@ -178,6 +189,74 @@ async def test_the_guard_is_asked_when_the_group_fences_us() -> None:
         await coordinator._do_rejoin_group(None)
 
     assert guard.asked == [(frozenset(), False)]
+
+
+# --- refused joins
+
+
+class Refusing:
+    """Stands in for aiokafka's coordinator."""
+
+    def __init__(self) -> None:
+        self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._heartbeat_task: asyncio.Future[None] | None = None
+        self._commit_refresh_task: asyncio.Future[None] | None = None
+        self.told: list[Exception] = []
+
+    async def _push_error_to_user(self, exc: Exception) -> None:
+        self.told.append(exc)
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "_JOIN_PAUSE_S", 0.0)
+
+
+@pytest.mark.usefixtures("no_pause")
+async def test_a_refused_join_is_tried_again_and_waits_for_no_reader() -> None:
+    coordinator = Refusing()
+    keep_joining(coordinator)
+    await coordinator._push_error_to_user(KafkaError("RebalanceInProgressError()"))
+
+    assert coordinator.told == []
+
+
+async def test_a_worker_that_stops_does_not_wait_to_join_again() -> None:
+    coordinator = Refusing()
+    keep_joining(coordinator)
+    coordinator._closing.set_result(None)
+    async with asyncio.timeout(0.5):
+        await coordinator._push_error_to_user(KafkaError("GroupAuthorizationFailedError()"))
+
+
+@pytest.mark.usefixtures("no_pause")
+async def test_an_error_of_the_heartbeats_is_told_as_before() -> None:
+    coordinator, error = Refusing(), KafkaError("unexpected")
+    coordinator._heartbeat_task = asyncio.get_running_loop().create_future()
+    coordinator._heartbeat_task.set_exception(error)
+    keep_joining(coordinator)
+    await coordinator._push_error_to_user(error)
+
+    assert coordinator.told == [error]
+
+
+async def test_the_end_of_the_coordination_ends_the_worker() -> None:
+    crashed: list[BaseException] = []
+
+    class App:
+        async def crash(self, reason: BaseException) -> None:
+            crashed.append(reason)
+
+    thread = make_thread()
+    thread.app, thread.parent_loop = cast("Any", App()), asyncio.get_running_loop()
+    error = KafkaError("Unexpected error during coordination")
+
+    async def coordination() -> None:
+        raise error
+
+    task = asyncio.ensure_future(coordination())
+    task.add_done_callback(thread._coordination_ended)
+    await eventually_async(lambda: crashed == [error])
 
 
 # --- header names

@@ -72,6 +72,10 @@ def complaint(text: str, environ: Mapping[str, str] | None = None) -> str:
             f"penstock.yaml:2: worker: {LIVELOCK}",
         ),
         (
+            "version: 1\ngateway:\n  sync_budget_s: 1",
+            "penstock.yaml:2: gateway: sync_margin_s (1.5) must be below sync_budget_s (1)",
+        ),
+        (
             "version: 1\nworker: {lanes: [fast]}",
             f"penstock.yaml:2: worker.lanes[0]: {LANE}; found 'fast'",
         ),

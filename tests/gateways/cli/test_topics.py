@@ -40,7 +40,8 @@ def config(kafka: KafkaLab, write: Write) -> str:
 @pytest.fixture
 def topic_names(kafka: KafkaLab) -> list[str]:
     """Name the topics for the lab to delete, since the command makes them."""
-    kinds = ("events.interactive", "events.standard", "events.bulk", "results", "deltas", "dead-letters", "retries")
+    events = ("events.interactive", "events.standard", "events.bulk")
+    kinds = (*events, "results", "deltas", "dead-letters", "retries", "replies")
     names = [f"{kafka.prefix}.{kind}.v1" for kind in kinds]
     kafka._created.extend(names)
     return names
@@ -55,7 +56,7 @@ def test_create_makes_what_is_missing_and_verify_agrees(
     assert run(["topics", "verify", "--config", config]) == 0
 
     assert all(f"made {name}, 3 partitions" in made for name in topic_names)
-    assert "7 topics are as configured" in capsys.readouterr().out
+    assert "8 topics are as configured" in capsys.readouterr().out
 
 
 @pytest.mark.kafka

@@ -12,6 +12,7 @@ from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.payloads import RESULT_TYPE
 from contracts.settings import KafkaSettings, ProducerSettings
 from gateways.egress import results
+from gateways.egress.outcomes import Accepted
 from gateways.egress.results import ResultsView
 from producers.embedded import EmbeddedBroker
 from producers.producer import KafkaProducer
@@ -76,6 +77,26 @@ async def test_an_outcome_that_arrives_is_found(log: Log, view: ResultsView) -> 
     found = await eventually_async(lambda: view.outcome_of("crm", "e1", position), within_s=15)
     assert found
     assert (found.event_id, found.value) == ("e1", b'{"output":1}')
+
+
+async def test_an_outcome_wakes_whoever_waits_once_it_can_be_found(log: Log) -> None:
+    heard: list[bool] = []
+    mine = ResultsView(
+        log.kafka,
+        (log.results,),
+        (log.events,),
+        cache_bytes=2**20,
+        retention_s=3600.0,
+        on_outcome=lambda outcome: heard.append(mine._cache.get(outcome.source, outcome.event_id) == outcome),
+    )
+    mine.start()
+    try:
+        await _caught_up(mine)
+        await log.outcome(*await log.event("e1"))
+
+        assert await eventually_async(lambda: heard, within_s=15) == [True]
+    finally:
+        mine.close()
 
 
 async def test_outcomes_from_before_the_start_are_found(log: Log) -> None:
@@ -170,7 +191,7 @@ async def test_events_of_a_caller_are_known_by_id_also_from_other_gateways(log: 
 
     async def known() -> bool:
         try:
-            return await view.outcome_for("crm", "e1", None) == ("crm", None)
+            return await view.accepted("crm", "e1", None) == Accepted("crm", position)
         except (UnknownResult, Busy):
             return False
 
@@ -178,23 +199,23 @@ async def test_events_of_a_caller_are_known_by_id_also_from_other_gateways(log: 
     await log.outcome(event, position)
 
     async def answered() -> bool:
-        return (await view.outcome_for("crm", "e1", "crm"))[1] is not None
+        return await view.outcome_of("crm", "e1", (await view.accepted("crm", "e1", "crm")).position) is not None
 
     assert await eventually_async(answered, within_s=15)
     await _caught_up(view)
     with pytest.raises(UnknownResult):
-        await view.outcome_for("billing", "e1", None)
+        await view.accepted("billing", "e1", None)
 
 
 async def test_an_unknown_id_is_unknown_only_when_everything_was_read(log: Log) -> None:
     view = log.view()
     with pytest.raises(LogUnavailable):
-        await view.outcome_for("crm", "e1", None)
+        await view.accepted("crm", "e1", None)
     view.start()
     try:
         await _caught_up(view)
         with pytest.raises(UnknownResult):
-            await view.outcome_for("crm", "e1", None)
+            await view.accepted("crm", "e1", None)
     finally:
         view.close()
 
@@ -223,7 +244,7 @@ async def test_with_kafka_away_nothing_is_claimed() -> None:
             with pytest.raises(LogUnavailable):
                 await view.outcome_of("crm", "e1", position)
             with pytest.raises(LogUnavailable):
-                await view.outcome_for("crm", "e1", None)
+                await view.accepted("crm", "e1", None)
             assert view.is_alive
         finally:
             view.close()

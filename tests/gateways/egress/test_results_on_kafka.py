@@ -81,7 +81,7 @@ async def test_what_is_older_than_the_window_is_looked_up_and_not_held_to_be_pen
         assert await view.outcome_of("crm", "old", old)
         assert await view.outcome_of("crm", "fresh", fresh)
         # Known by id from its outcome alone, though this view never saw the event.
-        assert (await view.outcome_for("crm", "fresh", None))[1]
+        assert (await view.accepted("crm", "fresh", None)).position == fresh
     finally:
         view.close()
 
@@ -116,7 +116,7 @@ async def test_the_view_goes_on_when_the_broker_comes_back(log: Log, kafka: Kafk
         kafka.broker.stop()
         await eventually_async(lambda: not view.is_caught_up, within_s=20)
         with pytest.raises(LogUnavailable):
-            await view.outcome_for("crm", "e1", None)
+            await view.accepted("crm", "e1", None)
 
         kafka.broker.start()
         position = await log.outcome("e1")
@@ -130,6 +130,6 @@ async def test_the_view_goes_on_when_the_broker_comes_back(log: Log, kafka: Kafk
         assert await eventually_async(answered, within_s=40)
         await eventually_async(lambda: view.is_caught_up, within_s=20)
         with pytest.raises(UnknownResult):
-            await view.outcome_for("crm", "unknown", None)
+            await view.accepted("crm", "unknown", None)
     finally:
         view.close()

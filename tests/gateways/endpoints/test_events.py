@@ -259,4 +259,4 @@ async def test_without_a_key_nothing_is_read(gateway: Gateway) -> None:
 async def test_an_accepted_event_can_be_asked_for_at_once(gateway: Gateway) -> None:
     await _structured(gateway)
 
-    assert gateway.results.noted["crm", "e1"] == "crm"
+    assert gateway.results.noted["crm", "e1"].source == "crm"

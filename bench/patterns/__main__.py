@@ -1,0 +1,52 @@
+"""`make bench-patterns`, or `python -m bench.patterns --help`: bounded runs of the patterns on real Kafka."""
+
+import sys
+from collections.abc import Callable
+
+import click
+
+from bench.figures import Figure, publish
+from bench.patterns.results import results
+from bench.patterns.sync import sync, timeout
+from bench.runs import RunFailedError
+from tests.kafkalab.jvm import JvmBroker
+
+# Bootstrap address and seed in, figures out; a scenario starts what it needs and ends it.
+Scenario = Callable[[str, int], list[Figure]]
+SCENARIOS: dict[str, Scenario] = {
+    "sync": sync,
+    "timeout": timeout,
+    "results": results,
+}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice([*SCENARIOS, "all"]))
+@click.option("--kafka", default=None, help="Bootstrap address; a broker is started from its jars when absent.")
+@click.option("--seed", default=20261128, show_default=True, help="Of everything random.")
+def main(names: tuple[str, ...], kafka: str | None, seed: int) -> None:
+    """Measure the patterns; without a name, each once."""
+    if not names or "all" in names:
+        names = tuple(SCENARIOS)
+    broker = None if kafka else JvmBroker(0)
+    status = 0
+    try:
+        if broker is not None:
+            broker.start()
+            click.echo(f"on {broker.description}")
+        for name in names:
+            try:
+                figures = SCENARIOS[name](kafka or (broker.bootstrap if broker else ""), seed)
+            except RunFailedError as error:
+                click.echo(f"not measured: {name}: {error}", err=True)
+                status = 1
+                continue
+            status |= publish(f"patterns-{name}", "python -m bench.patterns " + " ".join(sys.argv[1:]), 1, figures)
+    finally:
+        if broker is not None:
+            broker.close()
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Follows the result topics, and the event topics where API callers may ask by id, and writes the index.
+
+Reads: result topics, events.*. Blocking: runs in a thread of its own; no call into Kafka takes longer than 2 s.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from contracts.codec import Position, source_position
+from contracts.errors import LogUnavailable
+from contracts.logs import logger
+from gateways.egress.index import Noted, Place, ResultIndex, Written
+from gateways.egress.outcomes import Accepted, read_accepted, read_outcome
+from gateways.egress.reading import headers_of, partitions_of, watermarks
+
+_CALL_TIMEOUT_S = 2.0
+_REFRESH_S = 5.0
+_RETRY_S = 1.0
+_POLL_S = 0.25
+_POLL_RECORDS = 1000
+# One transaction: as many rows as come in this time, or so many.
+_WRITE_EVERY_S = 0.5
+_WRITE_ROWS = 5000
+
+_log = logger("gateway")
+
+
+class Indexing:
+    """Feeds a ResultIndex from the topics, from where it ended the last time.
+
+    Args:
+        config: of the consumer.
+        result_topics: whose terminal records are indexed.
+        event_topics: whose events of API callers are noted.
+        index: where both go.
+        retention_s: older outcomes are dropped.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        result_topics: Sequence[str],
+        event_topics: Sequence[str],
+        index: ResultIndex,
+        retention_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config | {"client.id": "penstock-gateway-index"}
+        self._result_topics = frozenset(result_topics)
+        self._topics = (*result_topics, *event_topics)
+        self._index = index
+        self._retention_s = retention_s
+        self._clock = clock
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="results-index", daemon=True)
+        self._followed: set[tuple[str, int]] = set()
+        self._at_end: set[tuple[str, int]] = set()
+        self._clear()
+        # Written by the thread, read by others: a single assignment.
+        self.is_caught_up = False
+
+    def start(self) -> None:
+        """Start the thread; returns at once also while the brokers are away."""
+        self._thread.start()
+
+    def close(self, timeout_s: float = 3.0) -> None:
+        """Stop the thread; what was read and not written yet is read again."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        is_warned = False
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except (LogUnavailable, KafkaException) as error:
+                if not is_warned:
+                    _log.warning("results.index_waits", error=str(error))
+                is_warned = True
+            except sqlite3.OperationalError as error:
+                # A full disk, or one that cannot be written: it may pass.
+                _log.warning("results.index_waits", error=str(error))
+            except sqlite3.DatabaseError:
+                _log.exception("results.index_damaged", consequence="not used any more; the next start makes a new one")
+                self.is_caught_up = False
+                self._index.discard()
+                return
+            except Exception:  # noqa: BLE001 - the edge of this thread: nobody above could do more than start again
+                _log.exception("results.index_failed")
+            self._stop.wait(_RETRY_S)
+
+    def _follow(self) -> None:
+        self._followed, self._at_end, self.is_caught_up = set(), set(), False
+        self._clear()
+        consumer = Consumer(self._config)
+        refresh_s = 0.0
+        try:
+            while not self._stop.is_set():
+                if time.monotonic() >= refresh_s:
+                    self._refresh(consumer)
+                    refresh_s = time.monotonic() + _REFRESH_S
+                message = consumer.poll(_POLL_S)
+                if message is not None:
+                    for one in (message, *consumer.consume(_POLL_RECORDS, 0)):
+                        self._take(one)
+                self._write()
+        finally:
+            consumer.close()
+
+    def _refresh(self, consumer: Consumer) -> None:
+        found = [(topic, part) for topic in self._topics for part in partitions_of(consumer, topic, _CALL_TIMEOUT_S)]
+        stored = self._index.next_offsets()
+        starts = []
+        for topic, partition in found:
+            if (topic, partition) in self._followed:
+                continue
+            low, high = watermarks(consumer, topic, partition, _CALL_TIMEOUT_S)
+            start = stored.get((topic, partition), low)
+            # Beyond the end: the topic was made anew, and what the index says of it is found out at the first fetch.
+            start = low if start > high else max(low, start)
+            starts.append(TopicPartition(topic, partition, start))
+            self._followed.add((topic, partition))
+        if starts:
+            consumer.incremental_assign(starts)
+
+    def _take(self, message: KafkaMessage) -> None:
+        place = (message.topic() or "", message.partition() or 0)
+        error = message.error()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
+                self._at_end.add(place)
+            return
+        offset, timestamp_ms = message.offset() or 0, message.timestamp()[1]
+        self._next[place] = offset + 1
+        headers = headers_of(message)
+        if place[0] not in self._result_topics:
+            noted = read_accepted(headers, Position(*place, offset, timestamp_ms))
+            if noted is not None:
+                self._accepted.append(Noted(*noted))
+            return
+        outcome = read_outcome(headers, message.value(), timestamp_ms)
+        if outcome is None:
+            return
+        self._outcomes.append(Written(outcome.result_id, Place(*place, offset), timestamp_ms))
+        answered = source_position(headers)
+        if outcome.owner and answered is not None:
+            # Also where the event itself is gone already, or was never read here.
+            self._accepted.append(Noted(outcome.owner, outcome.event_id, Accepted(outcome.source, answered[1])))
+
+    def _write(self) -> None:
+        """Write what has gathered, when it is enough or time."""
+        rows = len(self._outcomes) + len(self._accepted)
+        if rows < _WRITE_ROWS and time.monotonic() < self._write_at_s:
+            return
+        if self._next:
+            keep_since_ms = int((self._clock() - self._retention_s) * 1000)
+            self._index.write(self._outcomes, self._accepted, self._next, keep_since_ms)
+        self._clear()
+        self.is_caught_up = self.is_caught_up or (bool(self._followed) and self._at_end >= self._followed)
+
+    def _clear(self) -> None:
+        self._outcomes: list[Written] = []
+        self._accepted: list[Noted] = []
+        self._next: dict[tuple[str, int], int] = {}
+        self._write_at_s = time.monotonic() + _WRITE_EVERY_S

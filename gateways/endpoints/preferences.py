@@ -1,0 +1,33 @@
+"""What a caller prefers: how long to wait, or not to wait at all. Source: RFC 7240, sections 2, 4.1 and 4.3."""
+
+import re
+from typing import NamedTuple
+
+from gateways.asgi import RawHeaders
+
+_TOKEN = re.compile(r'\s*([^\s=;,"]+)\s*(?:=\s*(?:"([^"]*)"|([^\s;,"]*)))?\s*(?:;[^,]*)?')
+_MAX_WAIT_S = 86_400
+
+
+class Preferences(NamedTuple):
+    """The preferences we know; the others may be ignored.
+
+    Attributes:
+        wait_s: how long the caller waits; None when it does not say.
+        is_async: it does not want to wait.
+    """
+
+    wait_s: int | None = None
+    is_async: bool = False
+
+
+def preferences(headers: RawHeaders) -> Preferences:
+    """Read them; of a preference that stands there twice the first counts, and what cannot be read does not."""
+    found: dict[str, str] = {}
+    for line, raw in headers:
+        if line == b"prefer":
+            for match in _TOKEN.finditer(raw.decode("latin-1")):
+                found.setdefault(match[1].lower(), match[2] if match[2] is not None else match[3] or "")
+    wait = found.get("wait", "")
+    wait_s = min(int(wait), _MAX_WAIT_S) if wait.isascii() and wait.isdecimal() else None
+    return Preferences(wait_s, "respond-async" in found)

@@ -1,0 +1,54 @@
+"""Sides in turn: who fails is named and not run again."""
+
+from collections.abc import Callable
+
+import pytest
+
+from bench.outcomes import Outcomes
+from bench.restarts import first_after
+from bench.runs import Job, Run, RunFailedError
+from bench.sides import Side
+from bench.steadiness import in_turn
+
+OURS, PEER = Side("penstock", True, (), ""), Side("faust", False, (), "")
+RUN = Run(Job(1, 1), Outcomes(1), [], {}, 0.0)
+
+
+def fails_as(name: str, ran: list[str]) -> Callable[[Side], Run]:
+    def measure(side: Side) -> Run:
+        ran.append(side.name)
+        if side.name == name:
+            text = f"{name} did not finish within 150 s: 7 of 9 results:\nits last words"
+            raise RunFailedError(text, 7)
+        return RUN
+
+    return measure
+
+
+def test_sides_are_measured_in_turn() -> None:
+    ran: list[str] = []
+    found = in_turn((OURS, PEER), 2, fails_as("", ran))
+
+    assert ran == ["penstock", "faust", "penstock", "faust"]
+    assert [(side.name, len(runs)) for side, runs in found.measured()] == [("penstock", 2), ("faust", 2)]
+
+
+def test_a_peer_that_fails_is_not_run_again_and_is_named_with_how_far_it_came() -> None:
+    ran: list[str] = []
+    found = in_turn((OURS, PEER), 3, fails_as("faust", ran))
+
+    assert ran == ["penstock", "faust", "penstock", "penstock"]
+    assert [side.name for side, _ in found.measured()] == ["penstock"]
+    [figure] = found.failures(", N=1")
+    assert figure.name == "not measured, N=1: faust did not finish within 150 s: 7 of 9 results"
+    assert (figure.value, figure.unit, figure.holds) == (7, "results", None)
+
+
+def test_a_failure_of_ours_is_the_end() -> None:
+    with pytest.raises(RunFailedError):
+        in_turn((OURS, PEER), 1, fails_as("penstock", []))
+
+
+def test_the_first_result_after_a_start_is_found_in_any_order() -> None:
+    assert first_after([5.0, 1.0, 3.5], 3.0) == 0.5
+    assert first_after([1.0], 3.0) == float("inf")

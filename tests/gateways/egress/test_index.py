@@ -1,0 +1,160 @@
+"""The index on disk: what it finds, what survives, what is dropped."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.codec import Position
+from contracts.envelope import result_id
+from contracts.errors import ConfigError
+from gateways.egress.index import VERSION, Noted, Place, ResultIndex, Written
+from gateways.egress.outcomes import Accepted
+
+MEGABYTE = 2**20
+RESULTS, EVENTS = "p.results.v1", "p.events.standard.v1"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "view" / "index.sqlite"
+
+
+@pytest.fixture
+def index(path: Path) -> Iterator[ResultIndex]:
+    index = ResultIndex(path, 64 * MEGABYTE)
+    yield index
+    index.close()
+
+
+def written(number: int, timestamp_ms: int = 1000) -> Written:
+    return Written(result_id("crm", f"e{number}"), Place(RESULTS, number % 4, number), timestamp_ms)
+
+
+def noted(number: int, source: str = "crm", timestamp_ms: int = 1000, owner: str = "crm") -> Noted:
+    return Noted(owner, f"e{number}", Accepted(source, Position(EVENTS, number % 4, number, timestamp_ms)))
+
+
+def fill(index: ResultIndex, first: int, count: int, timestamp_ms: int = 1000, keep_since_ms: int = 0) -> None:
+    numbers = range(first, first + count)
+    outcomes = [written(number, timestamp_ms) for number in numbers]
+    index.write(
+        outcomes,
+        [noted(number, timestamp_ms=timestamp_ms) for number in numbers],
+        {(RESULTS, 0): first + count},
+        keep_since_ms,
+    )
+
+
+def test_an_outcome_is_found_by_its_id(index: ResultIndex) -> None:
+    fill(index, 0, 10)
+
+    assert index.place_of(result_id("crm", "e7")) == Place(RESULTS, 3, 7)
+    assert index.place_of(result_id("crm", "other")) is None
+    assert index.place_of("not-an-id-of-ours") is None
+
+
+def test_the_newest_outcome_of_an_event_counts(index: ResultIndex) -> None:
+    """A dead letter that was put back has a second one."""
+    fill(index, 0, 10)
+    index.write([Written(result_id("crm", "e7"), Place(RESULTS, 3, 99), 2000)], [], {}, 0)
+
+    assert index.place_of(result_id("crm", "e7")) == Place(RESULTS, 3, 99)
+
+
+def test_an_event_is_found_by_its_owner_and_id(index: ResultIndex) -> None:
+    index.write([], [noted(1), noted(1, "crm/eu", 3000), noted(1, "crm/us", 2000), noted(1, owner="billing")], {}, 0)
+
+    found = index.accepted("crm", "e1", None)
+    assert found == Accepted("crm/eu", Position(EVENTS, 1, 1, 3000)), "the newest"
+    assert index.accepted("crm", "e1", "crm/us") == Accepted("crm/us", Position(EVENTS, 1, 1, 2000))
+    assert index.accepted("crm", "e1", "other") is None
+    assert index.accepted("nobody", "e1", None) is None
+
+
+def test_rows_and_offsets_survive_a_restart_together(path: Path, index: ResultIndex) -> None:
+    fill(index, 0, 10)
+    index.close()
+    again = ResultIndex(path, 64 * MEGABYTE)
+
+    assert again.next_offsets() == {(RESULTS, 0): 10}
+    assert again.place_of(result_id("crm", "e7")) == Place(RESULTS, 3, 7)
+    again.close()
+
+
+def test_a_write_that_fails_leaves_nothing(index: ResultIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError
+
+    monkeypatch.setattr(index, "_prune", fail)
+    with pytest.raises(sqlite3.OperationalError):
+        fill(index, 10, 10)
+    monkeypatch.undo()
+
+    assert index.next_offsets() == {}
+    assert index.place_of(result_id("crm", "e15")) is None
+    fill(index, 10, 10)
+    assert index.place_of(result_id("crm", "e15")) == Place(RESULTS, 3, 15)
+
+
+def test_the_file_keeps_its_size_and_says_what_it_does_not_know_any_more(path: Path) -> None:
+    index = ResultIndex(path, 2 * MEGABYTE)
+    for batch in range(30):
+        fill(index, batch * 1000, 1000, timestamp_ms=batch)
+
+    assert index.used_bytes <= 2.5 * MEGABYTE
+    assert path.stat().st_size <= 4 * MEGABYTE
+    assert index.place_of(result_id("crm", "e1")) is None
+    assert index.place_of(result_id("crm", "e29999")) is not None
+    assert 0 < index.lost_before_ms < 29
+    lost_before_ms = index.lost_before_ms
+    index.close()
+    again = ResultIndex(path, 2 * MEGABYTE)
+    assert again.lost_before_ms == lost_before_ms
+    again.close()
+
+
+def test_what_is_older_than_the_retention_is_dropped(path: Path) -> None:
+    index = ResultIndex(path, 2 * MEGABYTE)
+    for batch in range(4):
+        fill(index, batch * 1000, 1000, timestamp_ms=1000 * batch)
+    fill(index, 5000, 1, timestamp_ms=5000, keep_since_ms=2500)
+
+    assert index.place_of(result_id("crm", "e1")) is None
+    assert index.place_of(result_id("crm", "e3001")) is not None
+    assert index.lost_before_ms == 0, "who asks for older ones is told by the retention"
+    index.close()
+
+
+def test_two_processes_cannot_use_one_file(path: Path, index: ResultIndex) -> None:
+    assert index.next_offsets() == {}
+    with pytest.raises(ConfigError, match="used by another gateway"):
+        ResultIndex(path, 64 * MEGABYTE)
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 100, b""])
+def test_a_file_that_is_none_is_made_anew(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    index = ResultIndex(path, 64 * MEGABYTE)
+    fill(index, 0, 10)
+
+    assert index.place_of(result_id("crm", "e7")) is not None
+    index.close()
+
+
+def test_a_file_of_another_version_is_made_anew(path: Path, index: ResultIndex) -> None:
+    fill(index, 0, 10)
+    index._writer.execute(f"PRAGMA user_version = {VERSION + 1}")
+    index.close()
+    again = ResultIndex(path, 64 * MEGABYTE)
+
+    assert again.next_offsets() == {}
+    again.close()
+
+
+def test_a_folder_that_cannot_be_made_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"gateway\.results_view\.path"):
+        ResultIndex(tmp_path / "file" / "index.sqlite", 64 * MEGABYTE)
