@@ -14,6 +14,7 @@ import msgspec
 
 from contracts.envelope import (
     ATTRIBUTE_NAME,
+    CONNECTION_ID,
     DELIVERY,
     EVENT_ID,
     EVENT_SOURCE,
@@ -27,7 +28,7 @@ from contracts.envelope import (
     result_id,
 )
 from contracts.errors import Undecodable
-from contracts.payloads import DeadLetter, Redrive, Resolution, RetryNote
+from contracts.payloads import DeadLetter, DeliveryNote, Redrive, Resolution, RetryNote
 
 Headers = list[tuple[str, bytes]]
 # As they lie on the log: a foreign record may have headers without a value.
@@ -43,13 +44,14 @@ DEAD_LETTER = "penstock-dead-letter"
 RESOLUTION = "penstock-dead-letter-resolution"
 REDRIVE = "penstock-redrive"
 RETRY = "penstock-retry"
+DELIVERY_NOTE = "penstock-delivery"
 
 # A position, and the note.
 _RETRY_HEADERS = 6
 _CONTEXT = ("id", "source", "type", "time", "subject", "dataschema")
 _JSON = b"application/json"
 # What an outcome has in common with its event.
-_PASSED_ON = (OWNER, DELIVERY, TRACE_PARENT)
+_PASSED_ON = (OWNER, DELIVERY, CONNECTION_ID, TRACE_PARENT)
 _encoder = msgspec.json.Encoder()
 
 
@@ -336,8 +338,26 @@ def parked_event(headers: RecordHeaders) -> tuple[str, RetryNote, RecordHeaders]
     return found[0], decode_json(ours[-1][1] or b"", RetryNote), headers[:-_RETRY_HEADERS]
 
 
+def delivery_headers(original: RecordHeaders, note: DeliveryNote) -> list[tuple[str, bytes | None]]:
+    """Return the headers of a record that waits for its delivery, or has none: the original's, then ours."""
+    return [*original, (DELIVERY_NOTE, encode_json(note))]
+
+
+def delivery_note(headers: RecordHeaders) -> tuple[DeliveryNote, RecordHeaders]:
+    """Return what became of a delivery so far, and the original's headers.
+
+    Raises:
+        Undecodable: the last header is not ours, or of another shape.
+    """
+    if not headers or headers[-1][0] != DELIVERY_NOTE:
+        message = f"no {DELIVERY_NOTE} header at the end: not a record of a door"
+        raise Undecodable(message)
+    return decode_json(headers[-1][1] or b"", DeliveryNote), headers[:-1]
+
+
 __all__ = [
     "DEAD_LETTER",
+    "DELIVERY_NOTE",
     "REDRIVE",
     "RESOLUTION",
     "RETRY",
@@ -350,6 +370,8 @@ __all__ = [
     "decode_any_json",
     "decode_event",
     "decode_json",
+    "delivery_headers",
+    "delivery_note",
     "encodable",
     "encode_event",
     "encode_json",

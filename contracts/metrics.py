@@ -167,6 +167,31 @@ CANCELS = _counter(
 )
 DELTAS_FOLLOWED = _gauge("stream_tail_following", "1 while the gateway follows the topic of deltas.")
 CATCH_UPS = _counter("stream_catch_ups_total", "Look-ups of earlier deltas on the log, by outcome.", ("outcome",))
+DELIVERIES = _counter(
+    "deliveries_total",
+    "Deliveries by what became of them: delivered, or later or refused with the reason.",
+    ("door", "outcome", "reason"),
+)
+DELIVERY_DURATION = _histogram("delivery_duration_seconds", "Duration of one delivery of a batch.", ("door",), _FAST)
+DELIVERY_AGE = _histogram(
+    "delivery_age_seconds", "Time from an outcome's record to its confirmed delivery.", ("door",), _AGE
+)
+DELIVERIES_PARKED = _counter(
+    "deliveries_parked_total", "Deliveries put on a delay topic until their next attempt.", ("door", "reason")
+)
+UNDELIVERED = _counter(
+    "undelivered_total", "Outcomes put on the undelivered topic: refused, or attempts used up.", ("door", "reason")
+)
+EGRESS_HELD = _gauge("egress_held_items", "Outcomes taken from the log and not settled.", ("door",))
+EGRESS_INFLIGHT = _gauge("egress_inflight", "Deliveries in flight.", ("door",))
+EGRESS_OLDEST = _gauge(
+    "egress_oldest_undelivered_age_seconds",
+    "Age of the oldest outcome taken and not settled, by its record.",
+    ("door",),
+)
+EGRESS_LAG = _gauge("egress_lag_records", "Records behind the end of the topics that a door reads.", ("door",))
+EGRESS_BREAKERS = _gauge("egress_breakers_open", "Destinations to which deliveries are stopped.", ("door",))
+EGRESS_RESTARTS = _counter("egress_restarts_total", "Times a door was started again after a fault of ours.", ("door",))
 
 LAG = _gauge(
     "kafka_consumer_lag_records", "Records behind the high watermark, unfinished ones included.", ("topic", "partition")

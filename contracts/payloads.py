@@ -252,6 +252,37 @@ class Redrive(msgspec.Struct, frozen=True, kw_only=True):
     version: Literal[1] = 1
 
 
+class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True):
+    """Last header of a record on a delay topic or the undelivered topic, version 1; the rest is the original's.
+
+    Attributes:
+        state: waits for its next attempt, or why there is none: refused for good, attempts used up.
+        door: name of its section in the configuration.
+        destination: where it was to go.
+        attempts: deliveries tried so far.
+        reason: of the last failure, a bounded slug; `message` is its text.
+        topic, partition, offset, timestamp_ms: of the original record on its result topic.
+        first_at_ms: when the first attempt was made, milliseconds since 1970.
+        at: when this record was written, RFC 3339.
+        is_value_left_out: the record with this note would be too large; its value stands only where the original lies.
+    """
+
+    state: Literal["waiting", "refused", "exhausted"]
+    door: str
+    destination: str
+    attempts: int
+    reason: str
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    first_at_ms: int
+    at: str
+    message: str = ""
+    is_value_left_out: bool = False
+    version: Literal[1] = 1
+
+
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
     """Value of a `penstock.delta.v1` record: one numbered piece of an answer while it is being made, version 1.
 

@@ -11,7 +11,20 @@ from typing import Literal
 LANES: tuple[str, ...] = ("interactive", "standard", "bulk")
 # Where the worker takes up what waits on the retry topic; no event topic is called so.
 RETRY_LANE = "retries"
-Kind = Literal["events", "results", "deltas", "dead-letters", "retries", "cancels", "replies"]
+Kind = Literal[
+    "events", "results", "deltas", "dead-letters", "retries", "cancels", "replies", "deliveries", "undelivered"
+]
+# Where failed deliveries wait. All of a tier wait equally long, so that each partition is in the order of its dues.
+DELIVERY_TIERS: dict[str, float] = {
+    "5s": 5.0,
+    "1m": 60.0,
+    "5m": 300.0,
+    "30m": 1800.0,
+    "2h": 7200.0,
+    "5h": 18000.0,
+    "10h": 36000.0,
+    "24h": 86400.0,
+}
 
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
@@ -60,18 +73,28 @@ class Topics:
         self.dead_letters = f"{prefix}.dead-letters.v1"
         self.retries = f"{prefix}.retries.v1"
         self.cancels = f"{prefix}.cancels.v1"
+        self.undelivered = f"{prefix}.undelivered.v1"
         self.replies = f"{prefix}.replies.v1"
 
     def events(self, lane: str) -> str:
         """Return the event topic of a lane."""
         return f"{self.prefix}.events.{lane}.v1"
 
+    def deliveries(self, tier: str) -> str:
+        """Return the topic where failed deliveries wait for as long as a tier says."""
+        return f"{self.prefix}.deliveries.{tier}.v1"
+
     def result_topics(self, outputs: Iterable[str | None]) -> set[str]:
         """Return every result topic: the common one, and the routes' own."""
         return {self.results, *(name for name in outputs if name)}
 
-    def table(self, output_topics: frozenset[str] = frozenset()) -> tuple[Topic, ...]:
-        """Return every topic, the routes' own result topics included."""
+    def table(self, output_topics: frozenset[str] = frozenset(), *, has_doors: bool = False) -> tuple[Topic, ...]:
+        """Return every topic, the routes' own result topics included.
+
+        Args:
+            output_topics: the routes' own.
+            has_doors: whether results are delivered by doors out.
+        """
         week = 7 * _DAY_MS
         events = [
             Topic(self.events(lane), "events", week, f"accepted events of the {lane} lane, body byte for byte", lane)
@@ -95,5 +118,21 @@ class Topics:
             ),
             Topic(self.retries, "retries", week, "events whose next attempt is far away, with what was tried so far"),
             Topic(self.cancels, "cancels", _DAY_MS, "streamed events that their senders do not want answered any more"),
+            *(self._delivery_topics() if has_doors else ()),
             Topic(self.replies, "replies", _HOUR_MS, "copies of outcomes for the gateway instances that wait for them"),
         )
+
+    def _delivery_topics(self) -> list[Topic]:
+        week = 7 * _DAY_MS
+        waiting = [
+            # A week beyond the wait: for as long may the process that delivers them be away.
+            Topic(
+                self.deliveries(tier),
+                "deliveries",
+                week + int(delay_s * 1000),
+                f"failed deliveries, to be repeated {tier} after they were put here",
+            )
+            for tier, delay_s in DELIVERY_TIERS.items()
+        ]
+        purpose = "outcomes that a door could not deliver: the record, and why"
+        return [*waiting, Topic(self.undelivered, "undelivered", 30 * _DAY_MS, purpose)]

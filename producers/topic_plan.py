@@ -13,7 +13,7 @@ _UNLIMITED = -1
 _MAX_MESSAGE = "max.message.bytes"
 _RETENTION = "retention.ms"
 # Kinds without which an event still reaches its outcome.
-_OPTIONAL = frozenset({"deltas", "cancels", "replies"})
+_OPTIONAL = frozenset({"deltas", "cancels", "replies", "deliveries", "undelivered"})
 # Kinds whose records go to the partition number of their event.
 _BY_NUMBER = frozenset({"results", "retries", "deltas", "cancels"})
 
@@ -53,7 +53,7 @@ def wanted_topics(settings: Settings) -> tuple[Wanted, ...]:
     largest = str(max(_DEFAULT_MAX_MESSAGE_BYTES, largest_batch_bytes(settings.producer)))
     return tuple(
         Wanted(topic, kafka.partitions, kafka.replication_factor, _config(topic, settings) | {_MAX_MESSAGE: largest})
-        for topic in Topics(kafka.topic_prefix).table(outputs)
+        for topic in Topics(kafka.topic_prefix).table(outputs, has_doors=bool(settings.egress))
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from contracts.errors import ConfigError
+from contracts.settings.egress import DOOR_KINDS
 from contracts.settings.environ import environment, overrides
 from contracts.settings.marks import Document, Path, parse, parse_value
 from contracts.settings.root import Settings
@@ -22,6 +23,11 @@ _MAX_SHOWN_CHARS = 80
 _SECRET_KEYS = frozenset(
     {"value", "key", "api_key", "bearer_token", "ticket_secret", "sasl_password", "secrets", "api_keys"}
 )
+# Names of unions' members, by section.
+_TAGS: Mapping[int | str, frozenset[str]] = {
+    "providers": frozenset({"embedded", "bedrock", "openai", "fake"}),
+    "egress": DOOR_KINDS,
+}
 _PLAIN_WORDS = {
     "model_type": "must be a section: indented lines of `key: value`",
     "model_attributes_type": "must be a section: indented lines of `key: value`",
@@ -151,11 +157,10 @@ def _problem(details: ErrorDetails) -> tuple[Path, str]:
 
 def _without_tags(loc: tuple[int | str, ...]) -> Path:
     """Drop what pydantic puts into a location and the user did not write: union tags, key markers."""
-    kinds = {"embedded", "bedrock", "openai", "fake"}
     return tuple(
         part
         for index, part in enumerate(loc)
-        if part != "[key]" and not (index == 2 and loc[0] == "providers" and part in kinds)  # noqa: PLR2004
+        if part != "[key]" and not (index == 2 and part in _TAGS.get(loc[0], ()))  # noqa: PLR2004
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from contracts.settings import batches
+from contracts.settings.egress import DoorSettings, EgressProcess
 from contracts.settings.gateway import GatewaySettings
 from contracts.settings.kafka import KafkaSettings, ProducerSettings
 from contracts.settings.logging import LogSettings
@@ -40,6 +41,10 @@ class Settings(Section):
     """Routes, first match wins."""
     worker: WorkerSettings = WorkerSettings()
     """The worker process."""
+    egress: dict[Name, DoorSettings] = Field(default_factory=dict)
+    """Doors out, by name: where terminal records are delivered to."""
+    egress_process: EgressProcess = EgressProcess()
+    """The process that runs the doors out, `penstock egress`."""
     logging: LogSettings = LogSettings()
     """Log lines."""
 

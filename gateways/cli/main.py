@@ -22,6 +22,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dlq": ("gateways.cli.dlq:dlq", "List, show, put back and discard dead letters."),
     "gateway": ("gateways.cli.gateway:gateway", "Run the HTTP gateway."),
     "worker": ("gateways.cli.passthrough:worker", "Run a stream worker."),
+    "egress": ("gateways.cli.egress:egress", "Run the doors out: deliver results to SNS, SQS, S3 and others."),
+    "undelivered": (
+        "gateways.cli.undelivered:undelivered",
+        "List what doors could not deliver, and let them try again.",
+    ),
     "fm-stub": ("gateways.cli.passthrough:fm_stub", "Run a stand-in for Bedrock and OpenAI servers."),
     "broker": ("gateways.cli.broker:broker", "Run the embedded broker (memory only)."),
     "topics": ("gateways.cli.topics:topics", "List, create and verify the Kafka topics."),

@@ -26,7 +26,7 @@ def configuration(config: Path | None) -> Path:
 def broker(settings: Settings) -> Program:
     """Return the embedded broker, with all topics there from the start."""
     outputs = frozenset(route.output_topic for route in settings.routes if route.output_topic)
-    topics = Topics(settings.kafka.topic_prefix).table(outputs)
+    topics = Topics(settings.kafka.topic_prefix).table(outputs, has_doors=bool(settings.egress))
     wanted = [part for topic in topics for part in ("--topic", f"{topic.name}:{EMBEDDED_PARTITIONS}")]
     return Program(BROKER, ("gateways.cli", "broker", *wanted), ready_path="")
 

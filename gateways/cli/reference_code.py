@@ -18,14 +18,15 @@ def topics() -> str:
     prefix = KafkaSettings().topic_prefix
     rows = [
         (code(topic.name), topic.kind, _retention(topic.retention_ms / _DAY_MS), topic.purpose)
-        for topic in Topics(prefix).table()
+        for topic in Topics(prefix).table(has_doors=True)
     ]
     settings = ", ".join(f"`{name}={value}`" for name, value in Topics().table()[0].config().items())
     return (
         "# Topics\n\n"
         f"`{prefix}` is `kafka.topic_prefix`. A route's own `output_topic` is one more result topic.\n"
         "Result topics need at least as many partitions as event topics: an outcome goes to its event's partition "
-        "number.\n\n"
+        "number.\n"
+        "Those of the kinds `deliveries` and `undelivered` are made only where doors out are configured.\n\n"
         + table(("topic", "kind", "kept for", "what it holds"), rows)
         + f"\nCreated by `penstock topics create` with, for example, {settings}.\n"
     )

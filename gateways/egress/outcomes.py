@@ -9,7 +9,7 @@ import msgspec
 
 from contracts.codec import Position, decode_json
 from contracts.envelope import EVENT_ID, EVENT_SOURCE, OWNER, result_id
-from contracts.payloads import EXPIRED_TYPE, RESULT_TYPE, TERMINAL_TYPES, OutcomeMarker
+from contracts.payloads import EXPIRED_TYPE, RESULT_TYPE, TERMINAL_TYPES, OutcomeMarker, OutcomeStatus
 
 # Measured on CPython 3.11 with tracemalloc: dictionary entry, tuple and strings of one outcome without its value.
 _ENTRY_BYTES = 540
@@ -31,6 +31,13 @@ class Outcome(NamedTuple):
     value: bytes
     timestamp_ms: int
 
+    @property
+    def status(self) -> OutcomeStatus:
+        """Return how the event ended."""
+        if self.type == RESULT_TYPE:
+            return "succeeded"
+        return "expired" if self.type == EXPIRED_TYPE else "dead_letter"
+
     def body(self) -> dict[str, Any]:
         """Return what a caller gets to read.
 
@@ -42,7 +49,7 @@ class Outcome(NamedTuple):
             return head | {"status": "succeeded", "result": msgspec.Raw(self.value)}
         marker = decode_json(self.value, OutcomeMarker)
         return head | {
-            "status": "expired" if self.type == EXPIRED_TYPE else "dead_letter",
+            "status": self.status,
             "reason": marker.reason,
             "message": marker.message,
             "attempts": marker.attempts,

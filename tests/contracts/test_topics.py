@@ -2,7 +2,7 @@
 
 import re
 
-from contracts.topics import LANES, Topics
+from contracts.topics import DELIVERY_TIERS, LANES, Topics
 
 
 def test_names_follow_the_rule() -> None:
@@ -34,6 +34,18 @@ def test_result_topics_of_routes_are_added_once() -> None:
 
     assert names == ["penstock.results.v1", "own"]
     assert topics.result_topics([None, "own", ""]) == {"penstock.results.v1", "own"}
+
+
+def test_topics_for_deliveries_are_there_only_with_doors_and_outlive_their_wait() -> None:
+    with_doors = {topic.name: topic for topic in Topics().table(has_doors=True)}
+
+    assert with_doors.keys() - {topic.name for topic in Topics().table()} == {
+        *(f"penstock.deliveries.{tier}.v1" for tier in DELIVERY_TIERS),
+        "penstock.undelivered.v1",
+    }
+    assert list(DELIVERY_TIERS.values()) == sorted(DELIVERY_TIERS.values())
+    week_ms = 7 * 86_400_000
+    assert with_doors["penstock.deliveries.24h.v1"].retention_ms == week_ms + 86_400_000
 
 
 def test_timestamps_are_the_producers_because_pay_once_compares_them() -> None:

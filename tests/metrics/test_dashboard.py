@@ -84,4 +84,5 @@ def test_each_row_of_the_dashboard_is_there() -> None:
         "Cost and tokens",
         "Kafka",
         "Engine",
+        "Doors out",
     ]

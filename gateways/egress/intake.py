@@ -1,0 +1,329 @@
+"""One door's consumer: reads result topics and delay topics, waits for what is not due, commits what is finished.
+
+Reads: result topics, deliveries.<tier>. Commits: its own group.
+Blocking: the client is used in one thread of its own; the event loop only handles what came. It polls all the time,
+also while everything is paused, so the group never holds it to be dead because a destination is slow.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Container, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from contracts.codec import Position
+from contracts.errors import LogUnavailable
+from contracts.logs import logger
+from contracts.metrics import EGRESS_LAG
+from contracts.settings.egress import EgressProcess
+from gateways.egress.ledger import Ledger
+from gateways.egress.reading import headers_of, translated_errors
+from gateways.egress.selecting import Raw
+
+Place = tuple[str, int]
+
+# Decision: offsets a partition may run ahead of its oldest unfinished record; bounds what a restart repeats.
+MAX_SPAN = 20_000
+_POLL_RECORDS = 500
+_POLL_S = 0.2
+_COMMIT_EVERY_S = 1.0
+_LAG_EVERY_S = 5.0
+_CALL_TIMEOUT_S = 10.0
+# The drain must end before the group gives up on us.
+_MAX_POLL_INTERVAL_S = 300
+
+_log = logger("egress")
+
+
+def group_config(config: dict[str, Any], group: str, process: EgressProcess) -> dict[str, Any]:
+    """Return the settings of a consumer of a door's group; `config` has the connection."""
+    static = {"group.instance.id": process.instance_id} if process.instance_id else {}
+    return (
+        config
+        | static
+        | {
+            "client.id": group,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            # Nothing is skipped that was never committed: `since` of the door says where it begins.
+            "auto.offset.reset": "earliest",
+            "allow.auto.create.topics": False,
+            # Splits every topic evenly. The sticky one evens out the sum alone: one process had all results, the other
+            # delay topics only (seen on Kafka 4.1).
+            "partition.assignment.strategy": "range",
+            "max.poll.interval.ms": _MAX_POLL_INTERVAL_S * 1000,
+            "session.timeout.ms": int(process.session_timeout_s * 1000),
+            # Bounds what the client buffers in front of us.
+            "queued.max.messages.kbytes": 4 * 1024,
+            "fetch.wait.max.ms": 100,
+            "log.connection.close": False,
+            "log_level": 2,
+            "logger": logging.getLogger("penstock.egress.consumer"),
+        }
+    )
+
+
+def _need(wanted: Sequence[str], known: Container[str]) -> None:
+    missing = next((topic for topic in wanted if topic not in known), None)
+    if missing is not None:
+        message = f"topic {missing} does not exist (penstock topics create makes it)"
+        raise LogUnavailable(message)
+
+
+class Receiver(Protocol):
+    """Who takes the records; called in the event loop. Each `take_` ends in the ledger's `take` or `skip`."""
+
+    def take_result(self, ledger: Ledger, raw: Raw) -> None:
+        """Take a record of a result topic."""
+        ...
+
+    def take_waiting(self, ledger: Ledger, raw: Raw) -> None:
+        """Take a record of a delay topic whose wait is over."""
+        ...
+
+    def is_ours(self, raw: Raw) -> bool:
+        """Tell whether a record of a delay topic is to be waited for."""
+        ...
+
+    async def let_go(self, ledgers: set[Ledger]) -> None:
+        """Forget what was taken of partitions that go to somebody else.
+
+        Returns when nothing of them is under way any more, or when that takes too long; what is finished by then is
+        committed.
+        """
+        ...
+
+
+class Intake:
+    """Feeds one door.
+
+    Args:
+        door: name of its section, for metrics and logs.
+        config: of the consumer.
+        topics: result topics.
+        waits_s: delay topic -> how long its records wait.
+        receiver: takes the records.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        door: str,
+        config: dict[str, Any],
+        topics: Sequence[str],
+        waits_s: dict[str, float],
+        receiver: Receiver,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._door = door
+        self._config = config
+        self._topics = tuple(topics)
+        self._waits_s = waits_s
+        self._receiver = receiver
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"egress-{door}")
+        self._consumer: Consumer | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ledgers: dict[Place, Ledger] = {}
+        self._due_at_s: dict[Place, float] = {}
+        self._paused: set[Place] = set()
+        self._commit_at_s = 0.0
+        self._lag_at_s = 0.0
+        self.is_reachable = False
+
+    async def open(self) -> None:
+        """Join the group.
+
+        Raises:
+            LogUnavailable: Kafka is away, or a topic is missing.
+        """
+        self._loop = asyncio.get_running_loop()
+        await self._in_thread(self._open)
+
+    async def poll(self, *, is_full: bool) -> None:
+        """Hand over what has come and is due; commit and pause as needed.
+
+        Args:
+            is_full: take nothing more for now.
+
+        Raises:
+            LogUnavailable: Kafka refuses us.
+        """
+        messages = await self._in_thread(self._turn, is_full)
+        rewinds: dict[Place, int] = {}
+        for message in messages:
+            self._take(message, rewinds)
+        if rewinds:
+            await self._in_thread(self._rewind, rewinds)
+
+    async def aclose(self) -> None:
+        """Commit what is finished and leave the group."""
+        try:
+            await self._in_thread(self._close)
+        finally:
+            self._thread.shutdown(wait=False)
+
+    @property
+    def ledgers(self) -> Iterable[Ledger]:
+        """Return the ledgers of the partitions that are ours."""
+        return self._ledgers.values()
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    # What follows runs in the thread.
+
+    def _open(self) -> None:
+        wanted = [*self._topics, *self._waits_s]
+        with translated_errors():
+            consumer = Consumer(self._config | {"on_commit": self._on_commit})
+            try:
+                _need(wanted, consumer.list_topics(timeout=_CALL_TIMEOUT_S).topics)
+                consumer.subscribe(wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+            except BaseException:
+                consumer.close()
+                raise
+        self._consumer = consumer
+        self.is_reachable = True
+
+    def _turn(self, is_full: bool) -> list[KafkaMessage]:
+        consumer = self._consumer
+        if consumer is None:
+            return []
+        with translated_errors():
+            self._set_pauses(consumer, is_full=is_full)
+            if self._clock() >= self._commit_at_s or self._clock() < self._commit_at_s - _COMMIT_EVERY_S:
+                self._commit_at_s = self._clock() + _COMMIT_EVERY_S
+                self._commit(consumer, self._ledgers.values(), is_last=False)
+                self._measure_lag(consumer)
+            # `consume` alone would wait for a full batch; this returns with the first record and what is behind it.
+            first = consumer.poll(_POLL_S)
+            return [] if first is None else [first, *consumer.consume(_POLL_RECORDS - 1, 0)]
+
+    def _set_pauses(self, consumer: Consumer, *, is_full: bool) -> None:
+        now_s = self._clock()
+        self._due_at_s = {place: at_s for place, at_s in self._due_at_s.items() if at_s > now_s}
+        wanted = {
+            place
+            for place, ledger in list(self._ledgers.items())
+            if is_full or place in self._due_at_s or ledger.span > MAX_SPAN
+        }
+        if resumed := self._paused - wanted:
+            consumer.resume([TopicPartition(*place) for place in resumed if place in self._ledgers])
+        if paused := wanted - self._paused:
+            consumer.pause([TopicPartition(*place) for place in paused])
+        self._paused = wanted
+
+    def _rewind(self, rewinds: dict[Place, int]) -> None:
+        """Go back to records that are not due, and fetch no more there until they are."""
+        consumer = self._consumer
+        if consumer is None:
+            return
+        with translated_errors():
+            places = [(place, offset) for place, offset in rewinds.items() if place in self._ledgers]
+            consumer.pause([TopicPartition(*place) for place, _ in places])
+            self._paused |= {place for place, _ in places}
+            for (topic, partition), offset in places:
+                consumer.seek(TopicPartition(topic, partition, offset))
+
+    def _commit(self, consumer: Consumer, ledgers: Iterable[Ledger], *, is_last: bool) -> None:
+        offers = [(ledger, offset) for ledger in ledgers if (offset := ledger.to_commit()) is not None]
+        if not offers:
+            return
+        offsets = [TopicPartition(ledger.topic, ledger.partition, offset) for ledger, offset in offers]
+        try:
+            if is_last:
+                consumer.commit(offsets=offsets, asynchronous=False)
+            else:
+                consumer.commit(offsets=offsets)
+        except KafkaException as error:
+            # They are committed the next time, or what is behind them is delivered again.
+            _log.warning("egress.commit_failed", door=self._door, error=str(error.args[0]))
+            return
+        for ledger, offset in offers:
+            ledger.committed(offset)
+
+    def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+        if error is not None and error.code() != KafkaError._NO_OFFSET:  # noqa: SLF001 - the client's public constant
+            _log.warning("egress.commit_failed", door=self._door, error=error.str())
+        failed = {(one.topic, one.partition) for one in offsets if error is not None or one.error is not None}
+        for place in failed:
+            ledger = self._ledgers.get(place)
+            if ledger is not None:
+                ledger.committed(-1)
+
+    def _measure_lag(self, consumer: Consumer) -> None:
+        if abs(self._clock() - self._lag_at_s) < _LAG_EVERY_S:
+            return
+        self._lag_at_s = self._clock()
+        lag = 0
+        for (topic, partition), ledger in list(self._ledgers.items()):
+            found = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+            done = ledger.to_commit()
+            if found[1] >= 0 and ledger.next_offset is not None:
+                lag += max(0, found[1] - (ledger.next_offset if done is None else done))
+        EGRESS_LAG.labels(self._door).set(lag)
+
+    def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for one in partitions:
+            place = (one.topic, one.partition)
+            self._ledgers[place] = Ledger(*place)
+            self._paused.discard(place)
+            self._due_at_s.pop(place, None)
+        _log.info("egress.partitions_assigned", door=self._door, count=len(partitions))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        ledgers = self._let_go(partitions)
+        if self._loop is None or not ledgers:
+            return
+        asyncio.run_coroutine_threadsafe(self._receiver.let_go(ledgers), self._loop).result()
+        self._commit(consumer, ledgers, is_last=True)
+
+    def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        ledgers = self._let_go(partitions)
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._receiver.let_go(ledgers), self._loop).result()
+        _log.warning("egress.partitions_lost", door=self._door, count=len(partitions))
+
+    def _let_go(self, partitions: list[TopicPartition]) -> set[Ledger]:
+        places = [(one.topic, one.partition) for one in partitions]
+        self._paused.difference_update(places)
+        return {ledger for place in places if (ledger := self._ledgers.pop(place, None)) is not None}
+
+    def _close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        self._commit(consumer, self._ledgers.values(), is_last=True)
+        consumer.close()
+
+    # And this in the event loop.
+
+    def _take(self, message: KafkaMessage, rewinds: dict[Place, int]) -> None:
+        error = message.error()
+        if error is not None:
+            self.is_reachable = error.code() != KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - the client's public constant
+            return
+        self.is_reachable = True
+        topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
+        place = (topic, partition)
+        ledger = self._ledgers.get(place)
+        if ledger is None or place in rewinds or (ledger.next_offset is not None and offset < ledger.next_offset):
+            return
+        stamp_ms = message.timestamp()[1]
+        raw = Raw(Position(topic, partition, offset, stamp_ms), message.key(), message.value(), headers_of(message))
+        wait_s = self._waits_s.get(topic)
+        if wait_s is None:
+            self._receiver.take_result(ledger, raw)
+        elif not self._receiver.is_ours(raw):
+            ledger.skip(offset)
+        elif stamp_ms / 1000 + wait_s > self._clock():
+            self._due_at_s[place] = stamp_ms / 1000 + wait_s
+            rewinds[place] = offset
+        else:
+            self._receiver.take_waiting(ledger, raw)

@@ -1,0 +1,60 @@
+"""What of one partition is finished, and so what may be committed; one per assigned partition, thrown away with it."""
+
+
+class Ledger:
+    """Offsets taken from one partition.
+
+    Attributes:
+        next_offset: behind the last record looked at; None before the first.
+        is_given_up: the partition belongs to somebody else now, and nothing of it may be committed any more.
+    """
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.next_offset: int | None = None
+        self.is_given_up = False
+        self._committed: int | None = None
+        # In the order of the log: a dictionary keeps it, and finishing any of them costs the same.
+        self._unfinished: dict[int, int] = {}
+
+    def take(self, offset: int, timestamp_ms: int) -> None:
+        """Note a record that is to be delivered."""
+        self._unfinished[offset] = timestamp_ms
+        self.next_offset = offset + 1
+
+    def skip(self, offset: int) -> None:
+        """Note a record that is none of ours."""
+        self.next_offset = offset + 1
+
+    def finish(self, offset: int) -> None:
+        """Note that a record is delivered, or safe on another topic."""
+        self._unfinished.pop(offset, None)
+
+    @property
+    def unfinished(self) -> int:
+        """Return how many records are taken and not finished."""
+        return len(self._unfinished)
+
+    @property
+    def span(self) -> int:
+        """Return how far the reading is ahead of the oldest unfinished record."""
+        if not self._unfinished or self.next_offset is None:
+            return 0
+        return self.next_offset - next(iter(self._unfinished))
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Return the timestamp of the oldest unfinished record."""
+        return next(iter(self._unfinished.values()), None)
+
+    def to_commit(self) -> int | None:
+        """Return the offset to commit, the lowest unfinished one; None when it is committed already."""
+        offset = next(iter(self._unfinished), self.next_offset)
+        if offset == self._committed:
+            return None
+        return offset
+
+    def committed(self, offset: int) -> None:
+        """Note that the broker has an offset."""
+        self._committed = offset

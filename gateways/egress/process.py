@@ -1,0 +1,104 @@
+"""The process of the doors out: every configured door in one event loop, none of which can hold up another.
+
+Reads: result topics, deliveries.<tier>. Writes: deliveries.<tier>, undelivered.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from contracts.errors import ConfigError
+from contracts.kafka_config import librdkafka_config
+from contracts.logs import logger
+from contracts.settings import Settings
+from contracts.topics import Topics
+from gateways.egress.base import Door
+from gateways.egress.page import HealthPage
+from gateways.egress.runner import DoorRunner, Surroundings
+from gateways.egress.settling import Produce
+from gateways.egress.table import create_door
+
+_log = logger("egress")
+
+
+def chosen_doors(settings: Settings, names: Sequence[str]) -> dict[str, Door]:
+    """Return the doors to run, all of them when no name is given; nothing is started.
+
+    Raises:
+        ConfigError: no door is configured, there is none of a name, or a section cannot work.
+    """
+    unknown = [name for name in names if name not in settings.egress]
+    if unknown or not settings.egress:
+        there = ", ".join(sorted(settings.egress)) or "none"
+        message = f"no door {unknown[0]!r} under egress; configured: {there}" if unknown else "no door under egress"
+        raise ConfigError(message)
+    return {name: create_door(name, settings.egress[name]) for name in names or settings.egress}
+
+
+class Process:
+    """Runs some doors.
+
+    Args:
+        settings: the whole configuration.
+        doors: by the names of their sections.
+        produce: returns when the broker has confirmed a record; see `Settler`.
+    """
+
+    def __init__(self, settings: Settings, doors: dict[str, Door], produce: Produce) -> None:
+        topics = Topics(settings.kafka.topic_prefix)
+        around = Surroundings(
+            consumer=librdkafka_config(settings.kafka),
+            app_id=settings.worker.app_id,
+            topics=topics,
+            result_topics=sorted(topics.result_topics(route.output_topic for route in settings.routes)),
+            routes=settings.routes,
+            produce=produce,
+            process=settings.egress_process,
+        )
+        self._doors = doors
+        self._runners = [DoorRunner(name, door, settings.egress[name], around) for name, door in doors.items()]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop = asyncio.Event()
+        page = settings.egress_process
+        self._page = HealthPage(page.health_host, page.health_port, self.problems, self.unready)
+
+    async def run(self) -> None:
+        """Deliver until SIGTERM or SIGINT, then finish what is under way; a second signal ends at once.
+
+        Raises:
+            ConfigError: a door or the health page cannot start.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            for door in self._doors.values():
+                await door.start()
+            address = await self._page.start()
+            self._tasks = [loop.create_task(runner.run(self._stop), name=runner.name) for runner in self._runners]
+            print(f"delivering {', '.join(self._doors)}; health on {address}", flush=True)  # noqa: T201 - for people
+            await asyncio.gather(*self._tasks)
+        finally:
+            await self._page.aclose()
+            for door in self._doors.values():
+                await door.aclose()
+            _log.info("egress.stopped")
+
+    def problems(self) -> list[str]:
+        """Return what only a restart can mend."""
+        return [f"door_ended:{task.get_name()}" for task in self._tasks if task.done() and not self._stop.is_set()]
+
+    def unready(self) -> list[str]:
+        """Return which doors deliver nothing because Kafka is away; a destination that is away is no reason."""
+        stopping = ["shutting_down"] if self._stop.is_set() else []
+        return stopping + [f"log_unavailable:{one.name}" for one in self._runners if not one.is_reachable]
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stop.is_set():
+            _log.warning("egress.ended_at_once")
+            sys.stderr.flush()
+            os._exit(128 + number)
+        _log.info("egress.stopping")
+        self._stop.set()

@@ -1,0 +1,260 @@
+"""Runs one door: from its topics through its queue to its destination, and settles every verdict.
+
+An item is finished, and so committed, only when it is delivered, or safe on another topic. See: docs/egress.md.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.errors import LogUnavailable
+from contracts.logs import logger
+from contracts.metrics import EGRESS_BREAKERS, EGRESS_HELD, EGRESS_INFLIGHT, EGRESS_OLDEST, EGRESS_RESTARTS
+from contracts.settings import RouteSettings
+from contracts.settings.egress import DoorSection, EgressProcess
+from contracts.topics import DELIVERY_TIERS, Topics
+from gateways.egress.base import Door, Item
+from gateways.egress.delivering import Delivery
+from gateways.egress.intake import Intake, group_config
+from gateways.egress.ledger import Ledger
+from gateways.egress.queue import Entry, Lane, Queue, UnitId
+from gateways.egress.selecting import Raw, Selector
+from gateways.egress.settling import Produce, Settler
+
+_RESTART_BASE_S = 1.0
+_RESTART_MAX_S = 30.0
+
+_log = logger("egress")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the doors of a process share.
+
+    Attributes:
+        consumer: connection settings of a Kafka consumer.
+        app_id: first part of the groups' names.
+        result_topics: every topic with terminal records.
+        produce: returns when the broker has confirmed a record.
+        clock: Unix seconds; records of delay topics are due by it.
+    """
+
+    consumer: dict[str, Any]
+    app_id: str
+    topics: Topics
+    result_topics: Sequence[str]
+    routes: Sequence[RouteSettings]
+    produce: Produce
+    process: EgressProcess
+    clock: Callable[[], float] = time.time
+
+
+class DoorRunner:
+    """One door.
+
+    Args:
+        name: of its section.
+        door: started and closed here.
+        settings: its section.
+        around: what the doors share.
+    """
+
+    def __init__(self, name: str, door: Door, settings: DoorSection, around: Surroundings) -> None:
+        self.name = name
+        self._door = door
+        self._settings = settings
+        self._around = around
+        self._selector = Selector(name, settings, around.routes)
+        self._delivery = Delivery(name, door, settings, Settler(name, around.topics, around.produce))
+        self._queue = Queue(door.shape, door.splits, settings, time.monotonic)
+        self._tasks: dict[asyncio.Task[None], Sequence[Entry]] = {}
+        self._held = 0
+        self._held_bytes = 0
+        self._is_full = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_stopping = False
+        self.intake: Intake | None = None
+
+    @property
+    def is_reachable(self) -> bool:
+        """Tell whether Kafka answers this door."""
+        return self.intake is not None and self.intake.is_reachable
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Deliver until told to stop, then finish what is under way.
+
+        A fault of ours or of Kafka's starts it again after a while: it never ends by itself and never touches others.
+        """
+        pause_s = _RESTART_BASE_S
+        while not stop.is_set():
+            begun_s = time.monotonic()
+            try:
+                await self._session(stop)
+            except LogUnavailable as error:
+                _log.warning("egress.log_unavailable", door=self.name, error=str(error))
+            except Exception:  # noqa: BLE001 - the edge of this door: what ended it must not end the others
+                _log.exception("egress.door_failed", door=self.name)
+                EGRESS_RESTARTS.labels(self.name).inc()
+            if time.monotonic() - begun_s > _RESTART_MAX_S:
+                pause_s = _RESTART_BASE_S
+            await _wait(stop, pause_s)
+            pause_s = min(_RESTART_MAX_S, 2 * pause_s)
+
+    async def _session(self, stop: asyncio.Event) -> None:
+        around = self._around
+        group = f"{around.app_id}.egress.{self.name}"
+        waits_s = {around.topics.deliveries(tier): tier_s for tier, tier_s in DELIVERY_TIERS.items()}
+        self._is_stopping = False
+        self.intake = Intake(
+            self.name,
+            group_config(around.consumer, group, around.process),
+            around.result_topics,
+            waits_s,
+            receiver=self,
+            clock=around.clock,
+        )
+        try:
+            await self.intake.open()
+            while not stop.is_set():
+                await self.intake.poll(is_full=self._is_full)
+                self._pump()
+                self._measure()
+        finally:
+            self._is_stopping = True
+            if self._timer is not None:
+                self._timer.cancel()
+            await self.let_go(set(self.intake.ledgers))
+            await self.intake.aclose()
+
+    # What the intake hands over.
+
+    def take_result(self, ledger: Ledger, raw: Raw) -> None:
+        """Queue an item of a result topic, when it is this door's."""
+        item = self._selector.from_results(raw)
+        self._take(ledger, raw, item if item is not None and self._door.takes(item) else None, 0.0)
+
+    def take_waiting(self, ledger: Ledger, raw: Raw) -> None:
+        """Queue an item of a delay topic, for its next attempt."""
+        found = self._selector.from_waiting(raw)
+        item, first_at_s = (None, 0.0) if found is None else (found[0], found[1].first_at_ms / 1000)
+        self._take(ledger, raw, item, first_at_s)
+
+    def is_ours(self, raw: Raw) -> bool:
+        """Tell whether a record of a delay topic is this door's."""
+        return self._selector.is_ours(raw)
+
+    async def let_go(self, ledgers: set[Ledger]) -> None:
+        """Forget what waits of some partitions, and wait for what of them is under way, within the drain's limit."""
+        for ledger in ledgers:
+            ledger.is_given_up = True
+        for entry in self._queue.drop(lambda entry: entry.ledger.is_given_up):
+            self._forget(entry)
+        involved = [task for task, entries in self._tasks.items() if any(one.ledger.is_given_up for one in entries)]
+        if not involved:
+            return
+        _, late = await asyncio.wait(involved, timeout=self._around.process.drain_timeout_s)
+        for task in late:
+            task.cancel()
+        if late:
+            _log.warning("egress.deliveries_abandoned", door=self.name, count=len(late))
+            await asyncio.wait(late)
+
+    def _take(self, ledger: Ledger, raw: Raw, item: Item | None, first_at_s: float) -> None:
+        if item is None:
+            ledger.skip(raw.position.offset)
+            return
+        ledger.take(raw.position.offset, item.position.timestamp_ms)
+        entry = Entry(item, ledger, raw.position.offset, first_at_s)
+        entry.destination = self._door.destination(item)
+        entry.unit_id = self._unit(entry)
+        self._held += 1
+        self._held_bytes += entry.size_bytes
+        self._queue.add(entry)
+        self._judge_fullness()
+
+    def _unit(self, entry: Entry) -> UnitId:
+        order, place = self._door.shape.order, entry.item.position
+        if order == "partition":
+            return (place.topic, place.partition)
+        if order == "key" and entry.item.key is not None:
+            return (place.topic, place.partition, entry.item.key)
+        return (entry.ledger.topic, entry.ledger.partition, entry.offset)
+
+    # Out.
+
+    def _pump(self) -> None:
+        """Start every delivery that may start now."""
+        if self._is_stopping:
+            return
+        for lane, entry in self._queue.take_stranded(is_full=self._is_full):
+            self._start(self._strand(lane, entry), [entry])
+        while found := self._queue.next_batch(is_full=self._is_full):
+            lane, batch = found
+            self._start(self._deliver(lane, batch), batch)
+        if self._timer is not None:
+            self._timer.cancel()
+        # With all slots taken only the end of a delivery changes anything, and that calls here.
+        has_slots = self._queue.in_flight < self._settings.max_in_flight
+        if has_slots and (wake_at_s := self._queue.wake_at_s()) is not None:
+            delay_s = max(0.001, wake_at_s - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._pump)
+
+    def _start(self, work: Any, entries: Sequence[Entry]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[task] = entries
+        task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task)
+        if not task.cancelled() and task.exception() is not None:
+            # Its items stay unfinished, and come again with the next start.
+            _log.error("egress.delivery_failed", door=self.name, exc_info=task.exception())
+        self._pump()
+
+    async def _deliver(self, lane: Lane, batch: list[Entry]) -> None:
+        again: dict[Entry, float] = {}
+        settled: set[Entry] = set()
+        try:
+            again, settled = await self._delivery.deliver(lane.breaker, batch)
+        finally:
+            kept = {entry: rest_s for entry, rest_s in again.items() if not entry.ledger.is_given_up}
+            self._queue.done(lane, batch, kept)
+            for entry in batch:
+                if entry in settled:
+                    entry.ledger.finish(entry.offset)
+                if entry not in kept:
+                    self._forget(entry)
+
+    async def _strand(self, lane: Lane, entry: Entry) -> None:
+        try:
+            await self._delivery.strand(lane.breaker, entry)
+            entry.ledger.finish(entry.offset)
+        finally:
+            self._forget(entry)
+
+    def _forget(self, entry: Entry) -> None:
+        self._held -= 1
+        self._held_bytes -= entry.size_bytes
+        self._judge_fullness()
+
+    def _judge_fullness(self) -> None:
+        items, held_bytes = self._settings.max_held_items, self._settings.max_held_bytes
+        # Fetching begins anew after a pause, so that it should not stop and go with every item.
+        share = 0.5 if self._is_full else 1.0
+        self._is_full = self._held >= share * items or self._held_bytes >= share * held_bytes
+
+    def _measure(self) -> None:
+        oldest_ms = [stamp for ledger in (self.intake.ledgers if self.intake else ()) if (stamp := ledger.oldest_ms)]
+        EGRESS_OLDEST.labels(self.name).set(max(0.0, time.time() - min(oldest_ms) / 1000) if oldest_ms else 0.0)
+        EGRESS_HELD.labels(self.name).set(self._held)
+        EGRESS_INFLIGHT.labels(self.name).set(self._queue.in_flight)
+        EGRESS_BREAKERS.labels(self.name).set(self._queue.open_breakers)
+
+
+async def _wait(stop: asyncio.Event, limit_s: float) -> None:
+    if not stop.is_set():
+        waiting = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({waiting}, timeout=limit_s)
+        waiting.cancel()

@@ -1,0 +1,67 @@
+"""Publishes outcomes to an Amazon SNS topic: the record's value, with its CloudEvents attributes as message attributes.
+
+On a FIFO topic the record's key is the message group, and the result's id the deduplication id: SNS itself drops what
+is repeated within five minutes. Source: Amazon SNS API Reference, PublishBatch (checked 2026-11).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from contracts.settings.egress import SnsDoor
+from gateways.egress.aws import Aws, code_verdict, in_batches
+from gateways.egress.base import DELIVERED, Item, Order, PlainDoor, Shape, Verdict
+from gateways.egress.messages import group_of, message_attributes, size_bytes
+from gateways.egress.rendering import text_of
+
+# Of a message, and of a call, attributes included.
+_LIMIT_BYTES = 262_144
+_BATCH = 10
+
+
+class Sns(PlainDoor):
+    """One topic."""
+
+    def __init__(self, name: str, settings: SnsDoor, session: Any = None) -> None:
+        self._settings = settings
+        self._is_fifo = settings.topic_arn.endswith(".fifo")
+        self._aws = Aws(name, "sns", settings, session)
+        order: Order = "key" if self._is_fifo else "none"
+        # Our own count of an item is larger than the service's but for the attributes' types.
+        self.shape = Shape(_BATCH, _LIMIT_BYTES - 2048, settings.linger_s, order)
+
+    async def start(self) -> None:
+        """Make the client."""
+        await self._aws.start()
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self._aws.aclose()
+
+    async def deliver(self, items: Sequence[Item]) -> Sequence[Verdict]:
+        """Publish up to ten messages in one call."""
+        return await in_batches(items, _LIMIT_BYTES, size_bytes, self._publish)
+
+    async def _publish(self, items: Sequence[Item]) -> list[Verdict]:
+        entries = [self._entry(index, item) for index, item in enumerate(items)]
+        answer = await self._aws.call(
+            "publish_batch", TopicArn=self._settings.topic_arn, PublishBatchRequestEntries=entries
+        )
+        failed = {one["Id"]: one for one in answer.get("Failed", [])}
+        return [_verdict(failed.get(str(index))) for index in range(len(items))]
+
+    def _entry(self, index: int, item: Item) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "Id": str(index),
+            "Message": text_of(item),
+            "MessageAttributes": message_attributes(item),
+        }
+        if self._is_fifo:
+            entry |= {"MessageGroupId": group_of(item), "MessageDeduplicationId": item.outcome.result_id}
+        return entry
+
+
+def _verdict(failure: dict[str, Any] | None) -> Verdict:
+    if failure is None:
+        return DELIVERED
+    status = 400 if failure.get("SenderFault") else 500
+    return code_verdict(failure.get("Code", ""), failure.get("Message", ""), status)

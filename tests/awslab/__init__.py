@@ -1,0 +1,1 @@
+"""AWS for tests: moto's server over HTTP, behind a front that fails on demand."""
