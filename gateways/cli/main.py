@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tail": ("gateways.cli.tail:tail", "Show results, dead letters or events as they come."),
     "dlq": ("gateways.cli.dlq:dlq", "List, show, put back and discard dead letters."),
     "gateway": ("gateways.cli.gateway:gateway", "Run the HTTP gateway."),
+    "ingress": ("gateways.cli.ingress:ingress", "Run the doors that fetch events from queues (SQS)."),
     "worker": ("gateways.cli.passthrough:worker", "Run a stream worker."),
     "fm-stub": ("gateways.cli.passthrough:fm_stub", "Run a stand-in for Bedrock and OpenAI servers."),
     "broker": ("gateways.cli.broker:broker", "Run the embedded broker (memory only)."),

@@ -1,0 +1,1 @@
+"""AWS for tests: moto's server over HTTP, with faults on demand."""
