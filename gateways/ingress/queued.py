@@ -13,6 +13,7 @@ from contracts.errors import Undecodable
 
 # What SQS takes in a message, Amazon SQS API reference, SendMessage (checked 2026-11).
 _CARRIED = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
+_NO_PAYLOAD = msgspec.Raw()
 
 
 class QueuedEvent(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -29,7 +30,8 @@ class QueuedEvent(msgspec.Struct, omit_defaults=True, kw_only=True):
     received_at: str
     id: str
     source: str
-    payload: msgspec.Raw | None = None
+    # msgspec knows no optional Raw; an empty one is none, and is left out.
+    payload: msgspec.Raw = _NO_PAYLOAD
     payload_base64: str | None = None
     key: str = ""
     subject: str = ""
@@ -65,7 +67,7 @@ def payload_of(queued: QueuedEvent) -> bytes:
     Raises:
         Undecodable: there is none, or it is not base64.
     """
-    if queued.payload is not None:
+    if bytes(queued.payload):
         return bytes(queued.payload)
     try:
         return base64.b64decode(queued.payload_base64 if queued.payload_base64 is not None else "?", validate=True)
