@@ -1,6 +1,5 @@
 """Turns a request to a webhook source into a verified event. Writes: nothing; the caller produces the record."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -125,15 +124,6 @@ class WebhookSource:
     def _subject_of(self, request: Request) -> str:
         text = self._subject.expand(request) if self._subject else None
         return text if text and is_clean(text) else ""
-
-
-def build_sources(sources: Mapping[str, SourceSettings], topics: Topics) -> dict[str, WebhookSource]:
-    """Return the configured sources by name.
-
-    Raises:
-        ConfigError: a secret or template of a source cannot be used.
-    """
-    return {name: WebhookSource(name, source, topics) for name, source in sources.items()}
 
 
 def _verifier(name: str, source: SourceSettings, scheme: Scheme) -> Verifier | KeyVerifier:
