@@ -8,6 +8,7 @@ import click
 from bench.figures import Figure, publish
 from bench.patterns.results import results
 from bench.patterns.sync import sync, timeout
+from bench.patterns.doors import sqs
 from bench.runs import RunFailedError
 from tests.kafkalab.jvm import JvmBroker
 
@@ -17,6 +18,7 @@ SCENARIOS: dict[str, Scenario] = {
     "sync": sync,
     "timeout": timeout,
     "results": results,
+    "sqs": sqs,
 }
 
 
