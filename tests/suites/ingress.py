@@ -114,12 +114,14 @@ class DoorSuite:
     ) -> None:
         producer.hold_acks()
         lab.send("one")
+        before = repeated()
 
         async with running(lab.make(producer)):
             await eventually_async(lambda: producer.buffered_bytes > 0)
             await asyncio.sleep(1.6 * VISIBILITY_S)
 
             assert lab.counts() == (0, 1)
+            assert repeated() == before
             assert lab.receive() == []
             producer.release_acks()
             await eventually_async(lab.is_empty)
