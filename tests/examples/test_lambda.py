@@ -21,7 +21,7 @@ class _Template(yaml.SafeLoader):
     """YAML with CloudFormation's short functions, which are not looked into."""
 
 
-_Template.add_multi_constructor("!", lambda _loader, _tag, node: node.value)  # type: ignore[no-untyped-call]
+_Template.add_multi_constructor("!", lambda _loader, _tag, node: node.value)
 
 
 def template() -> Any:
