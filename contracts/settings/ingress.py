@@ -67,8 +67,9 @@ class IngressProcess(Section):
     """Address of the health and metrics page; 0.0.0.0 in a container."""
     health_port: Port = 8082
     """Port of the same; 0 = any free one, printed at start."""
-    drain_timeout_s: Seconds = 25.0
-    """How long messages in progress may take after SIGTERM; longer than any door's `wait_s`."""
+    drain_timeout_s: Seconds = 20.0
+    """How long messages in progress may take after SIGTERM; longer than any door's `wait_s`. Giving back the others,
+    and the producer's end, take 10 s more at most."""
 
 
 class LambdaDoor(Section):

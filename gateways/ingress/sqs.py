@@ -29,6 +29,7 @@ from producers.base import Producer
 
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 20.0
+_GIVE_BACK_LIMIT_S = 5.0
 # Deletions wait so long for company: ten cost as much as one.
 _LINGER_S = 0.02
 _STOP = None
@@ -131,9 +132,11 @@ class SqsQueue:
         kept = [held for held in self._holdings if not held.is_deletable]
         if kept:
             _log.warning("ingress.given_back", door=self.name, messages=len(kept))
-        for batch in batches(kept, BATCH):
-            with contextlib.suppress(PenstockError):
-                await self._client.extend([held.receipt for held in batch], 0)
+        # What SQS does not take back in time comes back by itself.
+        with contextlib.suppress(PenstockError, TimeoutError):
+            async with asyncio.timeout(_GIVE_BACK_LIMIT_S):
+                for batch in batches(kept, BATCH):
+                    await self._client.extend([held.receipt for held in batch], 0)
 
     async def _receive_all(self) -> None:
         wait_s = _FIRST_WAIT_S
