@@ -6,9 +6,9 @@ from collections.abc import Callable
 import click
 
 from bench.figures import Figure, publish
+from bench.patterns.doors import sqs
 from bench.patterns.results import results
 from bench.patterns.sync import sync, timeout
-from bench.patterns.doors import sqs
 from bench.runs import RunFailedError
 from tests.kafkalab.jvm import JvmBroker
 
