@@ -78,6 +78,21 @@ SYNC_JOINED = _counter("sync_joined_total", "Invocations that repeat a known eve
 REPLIES_SENT = _counter(
     "replies_total", "Outcomes copied to a waiting gateway, or not: sent, failed, bad_address.", ("outcome",)
 )
+INGRESS_MESSAGES = _counter(
+    "ingress_messages_total",
+    "Messages of a queue by what became of them: accepted, ignored, dead_letter, left, or repeated (deleted again, "
+    "without a second event).",
+    ("door", "outcome"),
+)
+INGRESS_IN_FLIGHT = _gauge("ingress_in_flight_messages", "Messages received and not deleted yet.", ("door",))
+INGRESS_CALLS = _counter(
+    "ingress_queue_calls_total",
+    "Calls to a queue: receive, delete or extend; the outcome is ok, partial, or the error's reason.",
+    ("door", "call", "outcome"),
+)
+INGRESS_DURATION = _histogram(
+    "ingress_message_duration_seconds", "Time from receiving a message to its deletion.", ("door",), _FAST
+)
 BUILD_INFO = _gauge("build_info", "Constant 1; labels say what runs.", ("version", "component"))
 
 PRODUCED = _counter("producer_records_total", "Records confirmed by the broker, or failed.", ("topic", "outcome"))

@@ -19,7 +19,7 @@ from gateways.egress.waiting import Waiters
 from gateways.health import Health
 from gateways.ingress.admission import Admission
 from gateways.ingress.callers import Callers
-from gateways.ingress.webhooks import WebhookSource, build_sources
+from gateways.ingress.sources import Source, build_sources
 from producers.base import Producer
 
 
@@ -87,7 +87,7 @@ class Parts:
 
     settings: GatewaySettings
     topics: Topics
-    sources: dict[str, WebhookSource]
+    sources: dict[str, Source]
     callers: Callers
     tickets: Tickets
     producer: Producer

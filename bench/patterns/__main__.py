@@ -6,6 +6,7 @@ from collections.abc import Callable
 import click
 
 from bench.figures import Figure, publish
+from bench.patterns.doors import sqs
 from bench.patterns.results import results
 from bench.patterns.stream import stream
 from bench.patterns.sync import sync, timeout
@@ -19,6 +20,7 @@ SCENARIOS: dict[str, Scenario] = {
     "timeout": timeout,
     "results": results,
     "stream": stream,
+    "sqs": sqs,
 }
 
 

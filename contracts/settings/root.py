@@ -8,6 +8,7 @@ from pydantic import Field
 from contracts.settings import batches
 from contracts.settings.egress import DoorSettings, EgressProcess
 from contracts.settings.gateway import GatewaySettings
+from contracts.settings.ingress import IngressDoor, IngressProcess, LambdaDoor
 from contracts.settings.kafka import KafkaSettings, ProducerSettings
 from contracts.settings.logging import LogSettings
 from contracts.settings.models import ModelSettings, OpenAIProvider, ProviderSettings
@@ -33,6 +34,12 @@ class Settings(Section):
     """The HTTP door."""
     sources: dict[Name, SourceSettings] = Field(default_factory=dict)
     """Webhook senders by name; the name is the last part of the URL."""
+    ingress: dict[Name, IngressDoor] = Field(default_factory=dict)
+    """Queues whose messages become events, by name; run by `penstock ingress`."""
+    ingress_process: IngressProcess = IngressProcess()
+    """The process that runs them."""
+    lambda_door: LambdaDoor = LambdaDoor()
+    """Webhooks through an AWS Lambda function."""
     providers: dict[Name, ProviderSettings] = Field(default_factory=dict)
     """Who serves models, by name."""
     models: dict[Name, ModelSettings] = Field(default_factory=dict)
@@ -66,6 +73,22 @@ class Settings(Section):
                 yield ("routes", index, "name"), route.name, "a name no other route has"
             yield from self._model_misfits(index, route)
         yield from self._key_misfits()
+        yield from self._door_misfits()
+
+    def _door_misfits(self) -> Iterator[tuple[Path, Any, str]]:
+        """Yield what of the doors does not fit together."""
+        limit_s = self.ingress_process.drain_timeout_s
+        for name, door in self.ingress.items():
+            if door.wait_s >= limit_s:
+                yield (
+                    ("ingress", name, "wait_s"),
+                    door.wait_s,
+                    f"less than ingress_process.drain_timeout_s, {limit_s:g}",
+                )
+        if self.lambda_door.target == "sqs" and not self.lambda_door.queue_url:
+            yield ("lambda_door", "queue_url"), None, "the queue's URL, since target is sqs"
+        if self.lambda_door.source and self.lambda_door.source not in self.sources:
+            yield ("lambda_door", "source"), self.lambda_door.source, _one_of("a source", self.sources)
 
     def _key_misfits(self) -> Iterator[tuple[Path, Any, str]]:
         for index, key in enumerate(self.gateway.api_keys):

@@ -12,6 +12,13 @@ HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|
 # `header:NAME`, `json:/pointer`, or a literal with {header:NAME} and {json:/pointer} in it.
 FieldTemplate = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
+TopicArn = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^arn:aws(-cn|-us-gov)?:sns:[a-z]{2}(-[a-z]+)+-[0-9]:[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?$"
+    ),
+]
+
 
 class HmacTemplate(Section):
     """An HMAC signature scheme as data; the built-in schemes are values of this type too."""
@@ -75,15 +82,42 @@ class SourceSecret(Section):
         return (self.not_before is None or self.not_before <= now) and (self.not_after is None or now <= self.not_after)
 
 
+class KeyHeader(Section):
+    """Where a sender that cannot sign puts its key, for scheme api-key."""
+
+    header: HeaderName = "x-api-key"
+    """Header that carries the key."""
+    form: Literal["plain", "bearer", "basic"] = "plain"
+    """plain: the key alone. bearer: `Bearer <key>`. basic: HTTP basic authentication; the secret is `user:password`."""
+
+
+class SnsTopics(Section):
+    """Which topics of Amazon SNS may post here, for scheme sns."""
+
+    topic_arns: tuple[TopicArn, ...] = Field(min_length=1)
+    """ARNs of the topics; of any other, nothing is accepted, confirmed or fetched."""
+    confirm: bool = True
+    """Confirm the subscriptions of these topics by calling their SubscribeURL; false leaves that to you."""
+    signature_versions: tuple[Literal["1", "2"], ...] = Field(default=("1", "2"), min_length=1)
+    """Versions accepted: 1 is RSA with SHA-1, SNS's default; 2 is RSA with SHA-256, an attribute of the topic."""
+    fetch_timeout_s: Seconds = 3.0
+    """Limit of fetching a certificate, and of confirming; SNS gives up after 15 s."""
+
+
 class SourceSettings(Section):
     """One sender of webhooks: `POST /webhooks/<name>`."""
 
-    scheme: Literal["standard-webhooks", "github", "stripe", "slack", "hmac"]
-    """How the sender signs; `hmac` takes the template below."""
+    scheme: Literal["standard-webhooks", "github", "stripe", "slack", "hmac", "api-key", "sns"]
+    """How the sender signs; `hmac`, `api-key` and `sns` take a section below."""
     hmac: HmacTemplate | None = None
     """The template, for scheme hmac only."""
-    secrets: tuple[SourceSecret, ...] = Field(min_length=1)
-    """The source's secrets; there is no source without a verifier."""
+    key_header: KeyHeader | None = None
+    """For scheme api-key only: where the key is, `x-api-key: <key>` when absent. A key proves who sends, not what."""
+    sns: SnsTopics | None = None
+    """The topics, for scheme sns only."""
+    secrets: tuple[SourceSecret, ...] = ()
+    """The source's secrets, at least one; there is no source without a verifier. None for scheme sns, whose messages
+    are verified by certificate."""
     tolerance_s: Seconds | None = None
     """Overrides how far the sender's time may be off; the scheme's own (300 s) when absent."""
     ce_source: str | None = Field(default=None, min_length=1, max_length=256)
@@ -108,6 +142,15 @@ class SourceSettings(Section):
     def _template_goes_with_scheme(self) -> "SourceSettings":
         if (self.scheme == "hmac") != (self.hmac is not None):
             message = "scheme hmac and the section `hmac` belong together"
+            raise ValueError(message)
+        if (self.scheme == "sns") != (self.sns is not None):
+            message = "scheme sns and the section `sns` belong together"
+            raise ValueError(message)
+        if self.key_header is not None and self.scheme != "api-key":
+            message = "the section `key_header` belongs to scheme api-key"
+            raise ValueError(message)
+        if (self.scheme == "sns") == bool(self.secrets):
+            message = "secrets: at least one is needed, except with scheme sns, which has none"
             raise ValueError(message)
         if len({secret.id for secret in self.secrets}) != len(self.secrets):
             message = "two secrets have one id"

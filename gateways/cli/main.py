@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tail": ("gateways.cli.tail:tail", "Show results, dead letters or events as they come."),
     "dlq": ("gateways.cli.dlq:dlq", "List, show, put back and discard dead letters."),
     "gateway": ("gateways.cli.gateway:gateway", "Run the HTTP gateway."),
+    "ingress": ("gateways.cli.ingress:ingress", "Run the doors that fetch events from queues (SQS)."),
     "worker": ("gateways.cli.passthrough:worker", "Run a stream worker."),
     "egress": ("gateways.cli.egress:egress", "Run the doors out: deliver results to SNS, SQS, S3 and others."),
     "undelivered": (

@@ -99,6 +99,9 @@ def _source_of(settings: Settings, name: str) -> SourceSettings:
 
 
 def _secret_of(name: str, source: SourceSettings) -> bytes:
+    if source.scheme == "sns":
+        message = f"source {name}: only Amazon SNS can sign for it; publish to the topic instead"
+        raise ConfigError(message)
     now = datetime.now(UTC)
     valid = [secret for secret in source.secrets if secret.is_valid_at(now)]
     if not valid:

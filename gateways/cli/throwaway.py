@@ -37,4 +37,6 @@ def _text(source: SourceSettings) -> str:
         return "whsec_" + base64.b64encode(key).decode()
     if source.hmac is not None and source.hmac.key_encoding == "base64":
         return source.hmac.key_prefix + base64.b64encode(key).decode()
+    if source.key_header is not None and source.key_header.form == "basic":
+        return f"penstock:{key.hex()}"
     return (source.hmac.key_prefix if source.hmac is not None else "") + key.hex()

@@ -5,7 +5,8 @@ from contracts.metrics import WEBHOOKS
 from gateways.asgi import Request, Response
 from gateways.endpoints.accepting import accepted
 from gateways.ingress.producing import produce
-from gateways.ingress.webhooks import WebhookSource
+from gateways.ingress.sns_source import SnsSource
+from gateways.ingress.sources import Source
 from gateways.parts import Parts
 
 
@@ -30,12 +31,18 @@ async def post_webhook(parts: Parts, request: Request, name: bytes) -> Response:
     return response
 
 
-async def _accept(parts: Parts, request: Request, source: WebhookSource) -> Response:
+async def _accept(parts: Parts, request: Request, source: Source) -> Response:
     settings = parts.settings
     limit_bytes = min(settings.max_body_bytes, source.settings.max_body_bytes or settings.max_body_bytes)
     async with request.body(limit_bytes, settings.body_timeout_s, parts.admission) as body:
         request.notes["body_bytes"] = len(body)
-        webhook = source.accept(request.headers, body)
+        if isinstance(source, SnsSource):
+            webhook = await source.accept(request.headers, body)
+            if webhook is None:
+                request.notes["outcome"] = "handshake"
+                return Response(200)
+        else:
+            webhook = source.accept(request.headers, body)
         request.notes |= {
             "event_id": webhook.event.id,
             "type": webhook.event.type,

@@ -7,6 +7,7 @@ requests" (all checked 2026-11).
 from typing import NamedTuple
 
 from contracts.settings import HmacTemplate, SourceSettings
+from contracts.settings.sources import KeyHeader
 
 # Decision: 128 bits; a shorter secret can be guessed offline from one captured request.
 MIN_KEY_BYTES = 16
@@ -76,6 +77,9 @@ SCHEMES = {
 
 def scheme_of(source: SourceSettings) -> Scheme:
     """Return the scheme of a source, with the source's own tolerance where it has one."""
+    if source.scheme == "api-key":
+        # Only its rules for keys matter: nothing is signed.
+        return Scheme(HmacTemplate(signature_header=(source.key_header or KeyHeader()).header))
     scheme = SCHEMES[source.scheme] if source.hmac is None else Scheme(source.hmac)
     if source.tolerance_s is None:
         return scheme

@@ -1,6 +1,5 @@
 """Turns a request to a webhook source into a verified event. Writes: nothing; the caller produces the record."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -9,10 +8,12 @@ from contracts.codec import Record, encode_event
 from contracts.envelope import DELIVERY, PARTITION_KEY, TRACE_PARENT, Event, digest_id, format_time
 from contracts.errors import BadSignature, InvalidPayload
 from contracts.settings import SourceSettings
+from contracts.settings.sources import KeyHeader
 from contracts.topics import Topics
+from gateways.ingress.api_keys import KeyVerifier
 from gateways.ingress.fields import Field, Request, compile_field
 from gateways.ingress.keys import resolve_keys
-from gateways.ingress.schemes import scheme_of
+from gateways.ingress.schemes import Scheme, scheme_of
 from gateways.ingress.signatures import Verified, Verifier
 from gateways.ingress.text import bounded_key, is_clean, single_header
 from gateways.ingress.tracing import new_trace_parent
@@ -48,7 +49,7 @@ class WebhookSource:
         self.settings = source
         scheme = scheme_of(source)
         where = f"sources.{name}"
-        self._verifier = Verifier(scheme.template, resolve_keys(name, source, scheme), scheme.twins, f"{where}.hmac")
+        self._verifier = _verifier(name, source, scheme)
         self._ce_source = source.ce_source or name
         self._topic = topics.events(source.lane)
         self._type = compile_field(source.type, f"{where}.type")
@@ -125,13 +126,11 @@ class WebhookSource:
         return text if text and is_clean(text) else ""
 
 
-def build_sources(sources: Mapping[str, SourceSettings], topics: Topics) -> dict[str, WebhookSource]:
-    """Return the configured sources by name.
-
-    Raises:
-        ConfigError: a secret or template of a source cannot be used.
-    """
-    return {name: WebhookSource(name, source, topics) for name, source in sources.items()}
+def _verifier(name: str, source: SourceSettings, scheme: Scheme) -> Verifier | KeyVerifier:
+    keys = resolve_keys(name, source, scheme)
+    if source.scheme == "api-key":
+        return KeyVerifier(source.key_header or KeyHeader(), keys)
+    return Verifier(scheme.template, keys, scheme.twins, f"sources.{name}.hmac")
 
 
 def _optional(template: str | None, where: str) -> Field | None:

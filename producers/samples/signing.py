@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from contracts.errors import ConfigError
 from contracts.settings import HmacTemplate, SourceSettings
+from contracts.settings.sources import KeyHeader
 
 
 def sign(source: SourceSettings, secret: bytes, body: bytes, *, event_id: str, timestamp_s: int) -> dict[str, str]:
@@ -31,6 +32,11 @@ def sign(source: SourceSettings, secret: bytes, body: bytes, *, event_id: str, t
             message = "scheme hmac without its template"
             raise ConfigError(message)
         return _by_template(source.hmac, secret, body, event_id, timestamp_s)
+    if source.scheme == "api-key":
+        return _api_key(source.key_header or KeyHeader(), secret)
+    if source.scheme == "sns":
+        message = "only Amazon SNS can sign for a source of scheme sns"
+        raise ConfigError(message)
     return _SCHEMES[source.scheme](secret, body, event_id, timestamp_s)
 
 
@@ -49,6 +55,12 @@ def _decode_base64(secret: bytes, prefix: bytes) -> bytes:
     except Base64Error as error:
         message = f"the secret is not base64 behind {prefix.decode()!r}"
         raise ConfigError(message) from error
+
+
+def _api_key(where: KeyHeader, secret: bytes) -> dict[str, str]:
+    if where.form == "basic":
+        return {where.header: f"Basic {base64.b64encode(secret).decode()}"}
+    return {where.header: f"{'Bearer ' if where.form == 'bearer' else ''}{secret.decode()}"}
 
 
 def _standard_webhooks(secret: bytes, body: bytes, event_id: str, timestamp_s: int) -> dict[str, str]:

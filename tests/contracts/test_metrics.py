@@ -12,7 +12,7 @@ METRICS = [value for value in vars(metrics).values() if isinstance(value, Metric
 # Bounded by the configuration or by slugs of ours; nothing from outside.
 LABELS = {
     "endpoint", "status", "source", "outcome", "detail", "key_id", "version", "component", "topic", "partition",
-    "provider", "model", "type", "basis", "route", "reason", "stage", "state", "check", "protocol", "door",
+    "provider", "model", "type", "basis", "route", "reason", "stage", "state", "check", "protocol", "door", "call",
 }  # fmt: skip
 NOT_BASE_UNITS = re.compile(r"(?<!timestamp)_(ms|milliseconds|minutes|hours|kb|mb|kilobytes|percent|cents)(_|$)")
 

@@ -12,7 +12,8 @@ from tests.support import ROOT
 README = ROOT / "README.md"
 SALESFORCE = ROOT / "examples/salesforce-opportunity-summary/README.md"
 SYNC = ROOT / "examples/sync/README.md"
-READMES = (README, SALESFORCE, SYNC)
+LAMBDA = ROOT / "examples/lambda/README.md"
+READMES = (README, SALESFORCE, SYNC, LAMBDA)
 
 _BLOCK = re.compile(
     r"^(?:<!-- test: (?P<how>.+?) -->\n)?```(?P<language>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL

@@ -12,7 +12,8 @@ from contracts.envelope import Event
 from contracts.errors import BadSignature, ConfigError
 from contracts.settings import SourceSettings
 from contracts.topics import Topics
-from gateways.ingress.webhooks import WebhookSource, build_sources
+from gateways.ingress.sources import build_sources
+from gateways.ingress.webhooks import WebhookSource
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NOW = datetime.now(UTC)

@@ -1,0 +1,60 @@
+"""Verifies senders that cannot sign and send a key instead, such as EventBridge's API destinations.
+
+A key proves who sends, and nothing about the body: only over TLS.
+"""
+
+import base64
+import hmac
+from collections.abc import Sequence
+from datetime import datetime
+
+from contracts.errors import BadSignature, InvalidPayload
+from contracts.settings.sources import KeyHeader
+from gateways.ingress.keys import Key
+from gateways.ingress.signatures import HeaderLines, Verified
+
+
+class KeyVerifier:
+    """Compares the key of a request with the source's keys.
+
+    Args:
+        where: which header, and what stands in it.
+        keys: the source's keys, retired and future ones included.
+    """
+
+    def __init__(self, where: KeyHeader, keys: Sequence[Key]) -> None:
+        self._header = where.header.encode()
+        self._keys = [(key, _written(where, key.secret)) for key in keys]
+
+    def verify(self, headers: HeaderLines, body: bytes, now: datetime) -> Verified:  # noqa: ARG002 - as `Verifier`
+        """Return which key the request carries.
+
+        Raises:
+            BadSignature: with the private reason.
+            InvalidPayload: the header stands there twice.
+        """
+        values = [value for name, value in headers if name == self._header]
+        if len(values) > 1:
+            message = f"header {self._header.decode()} stands there twice"
+            raise InvalidPayload(message)
+        if not values or not values[0]:
+            raise BadSignature("missing_header")  # noqa: EM101 - a slug
+        # Every key is compared, so that the time tells nothing about which one came close.
+        matching = [key for key, written in self._keys if hmac.compare_digest(written, values[0])]
+        valid = [key for key in matching if key.is_valid_at(now)]
+        if not valid:
+            raise BadSignature(_why(matching, now))
+        return Verified(valid[0].id, None, None)
+
+
+def _written(where: KeyHeader, secret: bytes) -> bytes:
+    if where.form == "basic":
+        return b"Basic " + base64.b64encode(secret)
+    return (b"Bearer " if where.form == "bearer" else b"") + secret
+
+
+def _why(matching: Sequence[Key], now: datetime) -> str:
+    if not matching:
+        return "wrong_signature"
+    retired = any(key.not_after is not None and key.not_after < now for key in matching)
+    return "retired_key" if retired else "key_not_yet_valid"
