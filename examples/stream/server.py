@@ -104,7 +104,7 @@ def main() -> None:
     options = parser.parse_args()
     handler = partial(Handler, gateway=options.gateway.rstrip("/"), api_key=os.environ["PENSTOCK_API_KEY"])
     with ThreadingHTTPServer(("127.0.0.1", options.port), handler) as server:
-        print(f"page on http://127.0.0.1:{server.server_port}", flush=True)  # noqa: T201 - the one line for people
+        print(f"page on http://127.0.0.1:{server.server_port}", flush=True)
         server.serve_forever()
 
 
