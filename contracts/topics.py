@@ -11,7 +11,7 @@ from typing import Literal
 LANES: tuple[str, ...] = ("interactive", "standard", "bulk")
 # Where the worker takes up what waits on the retry topic; no event topic is called so.
 RETRY_LANE = "retries"
-Kind = Literal["events", "results", "deltas", "dead-letters", "retries", "replies"]
+Kind = Literal["events", "results", "deltas", "dead-letters", "retries", "replies", "batch-jobs", "handovers"]
 
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
@@ -26,6 +26,7 @@ class Topic:
         retention_ms: Kafka's retention.ms for topics that we create.
         purpose: one sentence for `penstock topics` and the docs.
         lane: for event topics.
+        cleanup: Kafka's cleanup.policy for topics that we create.
     """
 
     name: str
@@ -33,12 +34,13 @@ class Topic:
     retention_ms: int
     purpose: str
     lane: str = ""
+    cleanup: str = "delete"
 
     def config(self) -> dict[str, str]:
         """Return the topic configuration that we set and verify."""
         # CreateTime is the producer's clock, which pay-once compares and tickets carry.
         return {
-            "cleanup.policy": "delete",
+            "cleanup.policy": self.cleanup,
             "retention.ms": str(self.retention_ms),
             "message.timestamp.type": "CreateTime",
         }
@@ -58,6 +60,8 @@ class Topics:
         self.dead_letters = f"{prefix}.dead-letters.v1"
         self.retries = f"{prefix}.retries.v1"
         self.replies = f"{prefix}.replies.v1"
+        self.batch_jobs = f"{prefix}.batch-jobs.v1"
+        self.handovers = f"{prefix}.handovers.v1"
 
     def events(self, lane: str) -> str:
         """Return the event topic of a lane."""
@@ -94,4 +98,13 @@ class Topics:
             ),
             Topic(self.retries, "retries", week, "events whose next attempt is far away, with what was tried so far"),
             Topic(self.replies, "replies", _HOUR_MS, "copies of outcomes for the gateway instances that wait for them"),
+            Topic(
+                self.batch_jobs,
+                "batch-jobs",
+                30 * _DAY_MS,
+                "batch jobs: what was asked for, and how far each is",
+                cleanup="compact,delete",
+            ),
+            # A job of the provider may take a week.
+            Topic(self.handovers, "handovers", 2 * week, "patient events for the provider's batch API"),
         )

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from contracts.settings import batches
+from contracts.settings.batch_jobs import BatchJobSettings
 from contracts.settings.gateway import GatewaySettings
 from contracts.settings.kafka import KafkaSettings, ProducerSettings
 from contracts.settings.logging import LogSettings
@@ -40,6 +41,8 @@ class Settings(Section):
     """Routes, first match wins."""
     worker: WorkerSettings = WorkerSettings()
     """The worker process."""
+    batch_jobs: BatchJobSettings = BatchJobSettings()
+    """Batch jobs: JSON lines in, one line of result for each out."""
     logging: LogSettings = LogSettings()
     """Log lines."""
 
@@ -61,6 +64,8 @@ class Settings(Section):
                 yield ("routes", index, "name"), route.name, "a name no other route has"
             yield from self._model_misfits(index, route)
         yield from self._key_misfits()
+        for path, found, allowed in self.batch_jobs.misfits():
+            yield ("batch_jobs", *path), found, allowed
 
     def _key_misfits(self) -> Iterator[tuple[Path, Any, str]]:
         for index, key in enumerate(self.gateway.api_keys):

@@ -20,6 +20,8 @@ def test_the_table_is_complete() -> None:
         "penstock.dead-letters.v1",
         "penstock.retries.v1",
         "penstock.replies.v1",
+        "penstock.batch-jobs.v1",
+        "penstock.handovers.v1",
     ]
 
 
