@@ -12,7 +12,17 @@ LANES: tuple[str, ...] = ("interactive", "standard", "bulk")
 # Where the worker takes up what waits on the retry topic; no event topic is called so.
 RETRY_LANE = "retries"
 Kind = Literal[
-    "events", "results", "deltas", "dead-letters", "retries", "cancels", "replies", "deliveries", "undelivered"
+    "events",
+    "results",
+    "deltas",
+    "dead-letters",
+    "retries",
+    "cancels",
+    "replies",
+    "deliveries",
+    "undelivered",
+    "batch-jobs",
+    "handovers",
 ]
 # Where failed deliveries wait. All of a tier wait equally long, so that each partition is in the order of its dues.
 DELIVERY_TIERS: dict[str, float] = {
@@ -39,6 +49,7 @@ class Topic:
         retention_ms: Kafka's retention.ms for topics that we create.
         purpose: one sentence for `penstock topics` and the docs.
         lane: for event topics.
+        cleanup: Kafka's cleanup.policy for topics that we create.
     """
 
     name: str
@@ -46,12 +57,13 @@ class Topic:
     retention_ms: int
     purpose: str
     lane: str = ""
+    cleanup: str = "delete"
 
     def config(self) -> dict[str, str]:
         """Return the topic configuration that we set and verify."""
         # CreateTime is the producer's clock, which pay-once compares and tickets carry.
         config = {
-            "cleanup.policy": "delete",
+            "cleanup.policy": self.cleanup,
             "retention.ms": str(self.retention_ms),
             "message.timestamp.type": "CreateTime",
         }
@@ -75,6 +87,8 @@ class Topics:
         self.cancels = f"{prefix}.cancels.v1"
         self.undelivered = f"{prefix}.undelivered.v1"
         self.replies = f"{prefix}.replies.v1"
+        self.batch_jobs = f"{prefix}.batch-jobs.v1"
+        self.handovers = f"{prefix}.handovers.v1"
 
     def events(self, lane: str) -> str:
         """Return the event topic of a lane."""
@@ -120,6 +134,15 @@ class Topics:
             Topic(self.cancels, "cancels", _DAY_MS, "streamed events that their senders do not want answered any more"),
             *(self._delivery_topics() if has_doors else ()),
             Topic(self.replies, "replies", _HOUR_MS, "copies of outcomes for the gateway instances that wait for them"),
+            Topic(
+                self.batch_jobs,
+                "batch-jobs",
+                30 * _DAY_MS,
+                "batch jobs: what was asked for, and how far each is",
+                cleanup="compact,delete",
+            ),
+            # A job of the provider may take a week.
+            Topic(self.handovers, "handovers", 2 * week, "patient events for the provider's batch API"),
         )
 
     def _delivery_topics(self) -> list[Topic]:

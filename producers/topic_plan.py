@@ -13,9 +13,9 @@ _UNLIMITED = -1
 _MAX_MESSAGE = "max.message.bytes"
 _RETENTION = "retention.ms"
 # Kinds without which an event still reaches its outcome.
-_OPTIONAL = frozenset({"deltas", "cancels", "replies", "deliveries", "undelivered"})
+_OPTIONAL = frozenset({"deltas", "cancels", "replies", "deliveries", "undelivered", "batch-jobs", "handovers"})
 # Kinds whose records go to the partition number of their event.
-_BY_NUMBER = frozenset({"results", "retries", "deltas", "cancels"})
+_BY_NUMBER = frozenset({"results", "retries", "deltas", "cancels", "handovers"})
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,18 @@ def drifts(wanted: tuple[Wanted, ...], found: Mapping[str, Found], settings: Set
     return differences
 
 
-def blockers(wanted: tuple[Wanted, ...], found: Mapping[str, Found]) -> list[str]:
+def blockers(wanted: tuple[Wanted, ...], found: Mapping[str, Found], *, hands_over: bool = False) -> list[str]:
     """Return what a worker cannot start with: a topic is missing, or a partition for a result or retry would be.
+
+    Args:
+        wanted: as the topics should be.
+        found: as they are.
+        hands_over: the hand-over topic is needed as well.
 
     Other drift is for `penstock topics verify`: it does not lose, reorder or repeat anything.
     """
-    needed = [want for want in wanted if want.topic.kind not in _OPTIONAL]
+    kinds = _OPTIONAL - {"handovers"} if hands_over else _OPTIONAL
+    needed = [want for want in wanted if want.topic.kind not in kinds]
     texts = [f"topic {want.topic.name} is missing" for want in needed if want.topic.name not in found]
     event_partitions = max((found[w.topic.name].partitions for w in wanted if _is_events(w, found)), default=0)
     for want in needed:
@@ -121,7 +127,8 @@ def _differences(want: Wanted, have: Found, event_partitions: int, settings: Set
 
 def _config_differences(want: Mapping[str, str], have: Mapping[str, str], largest_bytes: int) -> Iterator[str]:
     for name in ("cleanup.policy", "message.timestamp.type"):
-        if have.get(name) != want[name]:
+        # A list of policies has no order.
+        if set((have.get(name) or "").split(",")) != set(want[name].split(",")):
             yield f"{name} is {have.get(name)}, must be {want[name]}"
     retention_ms = int(have.get(_RETENTION, _UNLIMITED))
     if retention_ms != _UNLIMITED and retention_ms < int(want[_RETENTION]):

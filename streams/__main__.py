@@ -1,4 +1,4 @@
-"""`python -m streams worker` and `python -m streams fm-stub`."""
+"""`python -m streams worker`, `python -m streams fm-stub` and `python -m streams hand-over`."""
 
 import sys
 from pathlib import Path
@@ -24,11 +24,11 @@ def worker(config: Path | None, port_file: Path | None) -> None:
 
 
 class _Commands(click.Group):
-    """Imports the stub only when it is asked for: a worker does not need it."""
+    """Imports stub and hand-over only when they are asked for: a worker does not need them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names."""
-        return [*super().list_commands(ctx), "fm-stub"]
+        return [*super().list_commands(ctx), "fm-stub", "hand-over"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command."""
@@ -36,6 +36,10 @@ class _Commands(click.Group):
             from streams.fmstub.command import fm_stub
 
             return fm_stub
+        if cmd_name == "hand-over":
+            from streams.handover.command import hand_over
+
+            return hand_over
         return super().get_command(ctx, cmd_name)
 
 

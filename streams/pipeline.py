@@ -76,6 +76,7 @@ class Pipeline:
         settler: writes outcomes.
         deltas: shows answers of streamed events while they are made; None = never.
         cancels: streamed events that nobody wants answered any more; None = there are none.
+        spills: tells which events go to the provider's batch API instead.
 
     Raises:
         ConfigError: a template or schema cannot be used.
@@ -88,10 +89,12 @@ class Pipeline:
         settler: Settler,
         deltas: Deltas | None = None,
         cancels: Cancels | None = None,
+        spills: Callable[[Item, Job], bool] = lambda _item, _job: False,
     ) -> None:
         self._settler = settler
         self._deltas = deltas
         self._cancels = cancels
+        self._spills = spills
         self._router = Router(settings.routes)
         self._log = logger("worker")
         self.calls: PaidCalls[InferenceAnswer] = PaidCalls(
@@ -144,9 +147,18 @@ class Pipeline:
         job: Job = item.work
         if job.is_foreign:
             return None
-        ref = await self._outcome(job, item, slot, tenure)
+        ref = await self._spilled(job, item, slot, tenure) or await self._outcome(job, item, slot, tenure)
         self.calls.drop(item.position)
         return ref
+
+    async def _spilled(self, job: Job, item: Item, slot: Slot, tenure: Tenure) -> ResultRef | None:
+        """Hand an event over to the batch API where that is wanted; never one whose call is being paid for already."""
+        if item.position in self.calls or not self._spills(item, job):
+            return None
+        # Not settled: an event that does not fit there goes on here, and takes a slot again.
+        slot.release()
+        enter_state(item, State.SETTLING)
+        return await self._settler.spill(job, item.position, tenure)
 
     async def _outcome(self, job: Job, item: Item, slot: Slot, tenure: Tenure) -> ResultRef:
         try:

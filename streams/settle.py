@@ -136,8 +136,28 @@ class Settler:
         self._finished(job, position, "dead_letter", reason=end.reason, error=letter.message)
         return ref
 
+    async def spill(self, job: Job, position: Position, tenure: Tenure) -> ResultRef | None:
+        """Put an event on the hand-over topic, for the provider's batch API; that record stands for it from now on.
+
+        Returns:
+            None when it does not fit a record with what belongs to it.
+
+        Raises:
+            LogUnavailable: the broker did not confirm it.
+            TenureLostError: the partition was given up.
+        """
+        now = datetime.now(UTC)
+        return await self.park(job, position, tenure, now, "spilled", topic=self._topics.handovers)
+
     async def park(
-        self, job: Job, position: Position, tenure: Tenure, not_before: datetime, reason: str
+        self,
+        job: Job,
+        position: Position,
+        tenure: Tenure,
+        not_before: datetime,
+        reason: str,
+        *,
+        topic: str | None = None,
     ) -> ResultRef | None:
         """Put an event on the retry topic, where it waits for its next attempt; that record stands for it from now on.
 
@@ -148,7 +168,7 @@ class Settler:
             LogUnavailable: the broker did not confirm it.
             TenureLostError: the partition was given up.
         """
-        for record in parked_records(job, position, not_before, reason, self._topics.retries, self._app_id):
+        for record in parked_records(job, position, not_before, reason, topic or self._topics.retries, self._app_id):
             with contextlib.suppress(TooLarge):
                 delivered = await self._produce(record, tenure)
                 PARKED.labels(job.route_name, reason).inc()

@@ -15,6 +15,7 @@ from pathlib import Path
 import faust
 
 from contracts import logs
+from contracts.codec import Position
 from contracts.errors import ConfigError, LogUnavailable, PenstockError
 from contracts.metrics import BUILD_INFO, FM_CONCURRENCY_LIMIT
 from contracts.settings import Settings, WorkerSettings
@@ -27,6 +28,7 @@ from streams.app import create_app
 from streams.cancels import CancelReader, Cancels
 from streams.deltas import Deltas, delta_producer
 from streams.engine.engine import Engine, Limits
+from streams.engine.item import TP
 from streams.engine.mark import mark_fits
 from streams.health import HealthServer
 from streams.instance import Instance
@@ -39,6 +41,7 @@ from streams.providers.transport.choice import shortfalls
 from streams.pulse import Pulse
 from streams.settle import Settler
 from streams.shell import Shell, check_versions
+from streams.spill import Spill, hands_over
 from streams.tail import TailReader
 
 _KAFKA_RETRY_S = 2.0
@@ -113,7 +116,8 @@ class Worker:
         settler = Settler(self._producer, self._topics, settings.worker.app_id)
         deltas = Deltas(self._delta_producer, self._topics.deltas, settings.worker.app_id)
         cancels = Cancels()
-        pipeline = Pipeline(settings, self._providers, settler, deltas, cancels)
+        spills = Spill(settings, self._behind).wants
+        pipeline = Pipeline(settings, self._providers, settler, deltas, cancels, spills)
         self._cancel_reader = CancelReader(settings.kafka, self._topics.cancels, cancels)
         self._cancel_reader.start()
         engine = Engine(
@@ -127,8 +131,7 @@ class Worker:
         )
         self._engine = engine
         FM_CONCURRENCY_LIMIT.labels("all").set(settings.worker.max_in_flight)
-        # A retry stands for its event as a result does, so the retry topic is a part of the journal.
-        journal = self._topics.result_topics(route.output_topic for route in settings.routes) | {self._topics.retries}
+        journal = _journal(settings)
         await self._wait_for_kafka()
         instance = await self._take_place()
         tail = TailReader(settings.kafka, settings.worker.app_id, frozenset(journal))
@@ -145,6 +148,12 @@ class Worker:
         self._log.info("worker.started", lanes=list(settings.worker.lanes), app_id=settings.worker.app_id)
         asyncio.ensure_future(self._watch(app)).add_done_callback(self._task_ended)
         asyncio.ensure_future(membership.run()).add_done_callback(self._task_ended)
+
+    def _behind(self, position: Position) -> int:
+        """Return how many events lie behind one in its partition; 0 where that is not known."""
+        tp = TP(position.topic, position.partition)
+        end = self._membership.shell.high_watermark(tp) if self._membership is not None else None
+        return 0 if end is None else max(0, end - position.offset - 1)
 
     async def _take_place(self) -> Instance | None:
         """Return the place of a static member, once no other process has it."""
@@ -176,7 +185,7 @@ class Worker:
 
     def _find_blockers(self, wanted: tuple[Wanted, ...]) -> list[str]:
         found = TopicAdmin(self._settings.kafka).find((want.topic.name for want in wanted), with_config=False)
-        problems = blockers(wanted, found)
+        problems = blockers(wanted, found, hands_over=hands_over(self._settings))
         return [*problems, "`penstock topics create` makes missing topics"] if problems else []
 
     async def _watch(self, app: faust.App) -> None:
@@ -298,6 +307,16 @@ def _limits(worker: WorkerSettings) -> Limits:
     )
 
 
+def _journal(settings: Settings) -> set[str]:
+    """Return the topics whose records answer events.
+
+    A retry stands for its event as a result does, and so does a record for the provider's batch API.
+    """
+    topics = Topics(settings.kafka.topic_prefix)
+    results = topics.result_topics(route.output_topic for route in settings.routes) | {topics.retries}
+    return results | {topics.handovers} if hands_over(settings) else results
+
+
 def check(settings: Settings) -> None:
     """Refuse what only the worker needs.
 
@@ -308,8 +327,7 @@ def check(settings: Settings) -> None:
     if not settings.routes:
         message = "routes: none is configured, so the worker has nothing to do"
         raise ConfigError(message)
-    topics = Topics(settings.kafka.topic_prefix)
-    outputs = topics.result_topics(route.output_topic for route in settings.routes) | {topics.retries}
+    outputs = _journal(settings)
     if not mark_fits(outputs):
         message = (
             f"routes: {len(outputs)} result topics are too many for the metadata of an offset commit: "

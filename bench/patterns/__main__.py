@@ -6,6 +6,7 @@ from collections.abc import Callable
 import click
 
 from bench.figures import Figure, publish
+from bench.patterns.batch import batch
 from bench.patterns.doors import sqs
 from bench.patterns.results import results
 from bench.patterns.stream import stream
@@ -16,6 +17,7 @@ from tests.kafkalab.jvm import JvmBroker
 # Bootstrap address and seed in, figures out; a scenario starts what it needs and ends it.
 Scenario = Callable[[str, int], list[Figure]]
 SCENARIOS: dict[str, Scenario] = {
+    "batch": batch,
     "sync": sync,
     "timeout": timeout,
     "results": results,

@@ -1,5 +1,6 @@
 """The one configuration: penstock.yaml, environment overrides, secrets by reference."""
 
+from contracts.settings.batch_jobs import BatchInput, BatchJobSettings
 from contracts.settings.environ import environment
 from contracts.settings.gateway import ApiKey, GatewaySettings, ResultsViewSettings
 from contracts.settings.kafka import KafkaSettings, ProducerSettings
@@ -25,6 +26,8 @@ from contracts.settings.worker import WorkerSettings
 
 __all__ = [
     "ApiKey",
+    "BatchInput",
+    "BatchJobSettings",
     "BedrockProvider",
     "DeadLetterLimit",
     "EmbeddedProvider",

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from contracts.payloads import Task
+from contracts.settings.batch_api import BatchApi
 from contracts.settings.retry import RetryBudgetSettings
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import ExistingFile, Seconds, Section
@@ -36,6 +37,8 @@ class BedrockProvider(Section):
     """Limit of the TCP and TLS handshake."""
     structured_output: bool = True
     """Send the route's schema as outputConfig; false for models that refuse it. Answers are validated either way."""
+    batch_api: BatchApi | None = None
+    """Batch inference for records on the hand-over topic; `penstock hand-over` works on them."""
 
 
 class OpenAIProvider(Section):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from contracts.settings import batches
+from contracts.settings.batch_jobs import BatchJobSettings
 from contracts.settings.egress import DoorSettings, EgressProcess
 from contracts.settings.gateway import GatewaySettings
 from contracts.settings.ingress import IngressDoor, IngressProcess, LambdaDoor
@@ -52,6 +53,8 @@ class Settings(Section):
     """Doors out, by name: where terminal records are delivered to."""
     egress_process: EgressProcess = EgressProcess()
     """The process that runs the doors out, `penstock egress`."""
+    batch_jobs: BatchJobSettings = BatchJobSettings()
+    """Batch jobs: JSON lines in, one line of result for each out."""
     logging: LogSettings = LogSettings()
     """Log lines."""
 
@@ -74,6 +77,8 @@ class Settings(Section):
             yield from self._model_misfits(index, route)
         yield from self._key_misfits()
         yield from self._door_misfits()
+        for path, found, allowed in self.batch_jobs.misfits():
+            yield ("batch_jobs", *path), found, allowed
 
     def _door_misfits(self) -> Iterator[tuple[Path, Any, str]]:
         """Yield what of the doors does not fit together."""

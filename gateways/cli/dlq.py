@@ -152,7 +152,7 @@ def redrive(chosen: Filter, config: Path | None, why: str, extend: timedelta | N
     """  # noqa: D301 - click's \b
     settings = load(config)
     topics = Topics(settings.kafka.topic_prefix)
-    events = frozenset(topics.events(lane) for lane in LANES)
+    events = frozenset([*(topics.events(lane) for lane in LANES), topics.handovers])
     with _topic(settings) as topic:
         make = Redriving(events, topic.partitions, operator(), why, extend)
         return _act(settings, topic, chosen, make, ("redrive", "redriven"), **how)

@@ -28,3 +28,10 @@ def worker(args: tuple[str, ...]) -> None:
 def fm_stub(args: tuple[str, ...]) -> None:
     """Run a stand-in for Bedrock and OpenAI servers."""
     _become("fm-stub", *args)
+
+
+@click.command("hand-over", context_settings=_UNTOUCHED, add_help_option=False)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def hand_over(args: tuple[str, ...]) -> None:
+    """Hand patient events over to the provider's batch API."""
+    _become("hand-over", *args)

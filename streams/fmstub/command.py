@@ -9,6 +9,7 @@ import click
 
 from streams.fmstub.call import Backend
 from streams.fmstub.control import check_knobs, explain
+from streams.fmstub.jobs_run import JobObjects
 from streams.fmstub.knobs import kinds
 from streams.fmstub.server import serve
 
@@ -59,9 +60,18 @@ class _Pair(click.ParamType):
 @click.option(
     "--knobs", "knobs_file", type=click.File("rb"), help="JSON file with more knobs, as GET /_stub/knobs shows them."
 )
+@click.option("--s3-endpoint", metavar="URL", help="S3 endpoint of batch jobs (moto, MinIO); none without it.")
 @click.option("--seed", default=0, show_default=True, help="Seed of latencies and errors.")
 def fm_stub(
-    host: str, port: int, port_file: Path | None, errors: Any, fail_first: Any, knobs_file: Any, seed: int, **flags: Any
+    host: str,
+    port: int,
+    port_file: Path | None,
+    errors: Any,
+    fail_first: Any,
+    knobs_file: Any,
+    s3_endpoint: str | None,
+    seed: int,
+    **flags: Any,
 ) -> None:
     """Serve Bedrock's and OpenAI's protocols without a model.
 
@@ -85,7 +95,8 @@ def fm_stub(
     except ValueError as error:
         raise click.UsageError(explain(error)) from error
     try:
-        asyncio.run(serve(backend, host, port, port_file))
+        objects = JobObjects(s3_endpoint) if s3_endpoint else None
+        asyncio.run(serve(backend, host, port, port_file, objects))
     except OSError as error:
         message = f"cannot listen on {host}:{port}: {error.strerror or error}"
         raise click.ClickException(message) from error

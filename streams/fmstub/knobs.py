@@ -1,6 +1,6 @@
 """What the stub does to its callers: latency, faults, quotas; set by flags and at run time."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -48,6 +48,14 @@ class Knobs(Section):
     """Answers every call with this text; an extract of the prompt when absent."""
     stop_reason: str | None = None
     """Ends every answer with this Bedrock stop reason, or OpenAI finish reason."""
+    batch_state_s: float = Field(default=0.0, ge=0, le=600)
+    """Batch jobs: time in each state before the work begins, seconds."""
+    batch_min_records: int = Field(default=100, ge=1)
+    """Batch jobs: smaller inputs end as Failed."""
+    batch_share: float | None = Field(default=None, ge=0, le=1)
+    """Batch jobs: share of the records that is worked on, the rest has no output; PartiallyCompleted."""
+    batch_end: Literal["Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired"] | None = None
+    """Batch jobs: the state in which they end, whatever they have done."""
     require_key: str | None = None
     """Bearer token every call must bring; any or none when absent."""
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from streams.fmstub import bedrock, control, openai
+from streams.fmstub import bedrock, control, jobs, openai
 from streams.fmstub.call import Backend
+from streams.fmstub.jobs_run import JobObjects
 from streams.fmstub.wire import BACKEND
 
 _MAX_BODY_BYTES = 25 * 2**20
@@ -18,16 +19,22 @@ _SHUTDOWN_S = 1.0
 _MODEL = "/model/{model_id:.+}"
 
 
-def create_app(backend: Backend) -> web.Application:
-    """Return the application over a backend."""
+def create_app(backend: Backend, objects: JobObjects | None = None) -> web.Application:
+    """Return the application over a backend; batch jobs need an S3 endpoint."""
     app = web.Application(client_max_size=_MAX_BODY_BYTES)
     app[BACKEND] = backend
+    app[jobs.JOBS] = jobs.Jobs(objects)
+    app.on_shutdown.append(app[jobs.JOBS].aclose)
     app.add_routes(
         [
             web.post(f"{_MODEL}/converse", bedrock.converse),
             web.post(f"{_MODEL}/converse-stream", bedrock.converse_stream),
             web.post(f"{_MODEL}/invoke", bedrock.invoke),
             web.post(f"{_MODEL}/invoke-with-response-stream", bedrock.invoke_stream),
+            web.post("/model-invocation-job", jobs.create_job),
+            web.get("/model-invocation-jobs", jobs.list_jobs),
+            web.get("/model-invocation-job/{job:.+}", jobs.get_job),
+            web.post("/model-invocation-job/{job:.+}/stop", jobs.stop_job),
             web.post("/v1/chat/completions", openai.chat),
             web.post("/v1/completions", openai.completions),
             web.post("/v1/embeddings", openai.embeddings),
@@ -47,14 +54,20 @@ class Server:
     """One listening stub; usable in a test's loop as well as in a process of its own."""
 
     def __init__(
-        self, backend: Backend, host: str = "127.0.0.1", port: int = 0, *, shutdown_s: float = _SHUTDOWN_S
+        self,
+        backend: Backend,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        objects: JobObjects | None = None,
+        shutdown_s: float = _SHUTDOWN_S,
     ) -> None:
         self.backend = backend
         self._host = host
         self._port = port
         # A client that hangs up frees its handler: hanging calls would pile up otherwise.
         self._runner = web.AppRunner(
-            create_app(backend), access_log=None, handler_cancellation=True, shutdown_timeout=shutdown_s
+            create_app(backend, objects), access_log=None, handler_cancellation=True, shutdown_timeout=shutdown_s
         )
 
     async def start(self) -> int:
@@ -78,7 +91,9 @@ class Server:
         await self._runner.cleanup()
 
 
-async def serve(backend: Backend, host: str, port: int, port_file: Path | None) -> None:
+async def serve(
+    backend: Backend, host: str, port: int, port_file: Path | None, objects: JobObjects | None = None
+) -> None:
     """Listen, say where, and run until SIGTERM or SIGINT.
 
     Raises:
@@ -88,7 +103,7 @@ async def serve(backend: Backend, host: str, port: int, port_file: Path | None) 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = Server(backend, host, port)
+    server = Server(backend, host, port, objects=objects)
     bound = await server.start()
     try:
         if port_file is not None:

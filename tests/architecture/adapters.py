@@ -58,4 +58,9 @@ def _is_foreign(child: str, imported: str, package: str, adapters: set[str]) -> 
     if not imported.startswith(f"{package}."):
         return False
     other = imported.removeprefix(f"{package}.").partition(".")[0]
-    return other in adapters and other != child and not other.startswith(f"{child}_")
+    return other in adapters and _owner(other, adapters) != _owner(child, adapters)
+
+
+def _owner(name: str, adapters: set[str]) -> str:
+    """Return the adapter that a module belongs to: itself, or the one whose name its own begins with."""
+    return min((other for other in adapters if name == other or name.startswith(f"{other}_")), key=len)

@@ -8,6 +8,7 @@ from tests.support import ROOT
 
 CONTRACTS_FILES = {
     "__init__.py",
+    "batch_jobs.py",
     "codec.py",
     "deltas.py",
     "envelope.py",

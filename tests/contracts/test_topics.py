@@ -21,6 +21,8 @@ def test_the_table_is_complete() -> None:
         "penstock.retries.v1",
         "penstock.cancels.v1",
         "penstock.replies.v1",
+        "penstock.batch-jobs.v1",
+        "penstock.handovers.v1",
     ]
 
 

@@ -108,7 +108,7 @@ def _parse(words: list[str]) -> None:
     """Let click read a command line, without running it."""
     name, *rest = words
     assert name in COMMANDS, f"penstock {name}"
-    group: click.Group = streams if name in {"worker", "fm-stub"} else cli
+    group: click.Group = streams if name in {"worker", "fm-stub", "hand-over"} else cli
     command = group.get_command(click.Context(group), name)
     assert command is not None
     context = command.make_context(name, rest)

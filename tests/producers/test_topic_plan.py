@@ -57,6 +57,8 @@ def test_all_topics_are_wanted_the_routes_own_result_topic_included() -> None:
         "penstock.retries.v1",
         "penstock.cancels.v1",
         "penstock.replies.v1",
+        "penstock.batch-jobs.v1",
+        "penstock.handovers.v1",
     ]
 
 
@@ -96,6 +98,7 @@ def test_a_result_topic_with_fewer_partitions_than_an_event_topic_is_drift(name:
         "penstock.retries.v1",
         "penstock.deltas.v1",
         "penstock.cancels.v1",
+        "penstock.handovers.v1",
     }
     assert "12 partitions, but an event topic has 24" in texts[name]
 
@@ -178,3 +181,12 @@ def test_a_worker_cannot_start_without_its_topics_or_with_too_few_result_partiti
             "a result or retry goes to the partition number of its event"
         ),
     ]
+
+
+def test_a_worker_needs_the_hand_over_topic_only_when_it_hands_over() -> None:
+    configured = settings()
+    found = as_wanted(configured)
+    del found["penstock.handovers.v1"], found["penstock.batch-jobs.v1"]
+
+    assert blockers(wanted_topics(configured), found) == []
+    assert blockers(wanted_topics(configured), found, hands_over=True) == ["topic penstock.handovers.v1 is missing"]

@@ -1,0 +1,1 @@
+"""Batch jobs: JSON lines onto the bulk lane, and their outcomes back into one object."""

@@ -1,0 +1,127 @@
+"""One batch job from input to output, in steps that can each be done again: submit, follow, write.
+
+Reads: batch-jobs, events, result topics. Writes: batch-jobs, events. Blocking: until the job is over, or stopped.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from contracts.batch_jobs import BatchJob, job_record
+from contracts.envelope import format_time
+from contracts.settings import Settings
+from contracts.topics import Topics
+from gateways.batch.joining import join
+from gateways.batch.objects import Objects
+from gateways.batch.outcomes import Outcomes
+from gateways.batch.submitting import Advance, Submission, lines_of
+from producers.fenced import FencedProducer
+from producers.log_reader import LogReader
+
+_POLL_S = 0.5
+
+
+def _quiet(_: int) -> None:
+    """Tell nobody."""
+
+
+class JobRun:
+    """What is done with one job.
+
+    Args:
+        settings: the whole configuration.
+        objects: where inputs come from and results go.
+        is_stopped: ends every step early when it says so.
+    """
+
+    def __init__(self, settings: Settings, objects: Objects, is_stopped: Callable[[], bool] = lambda: False) -> None:
+        self._settings = settings
+        self._objects = objects
+        self._is_stopped = is_stopped
+
+    def submit(
+        self, wanted: BatchJob, path: Path, advance: Advance = _quiet, begun: Callable[[BatchJob], None] | None = None
+    ) -> BatchJob:
+        """Put every line on the log that is not there yet.
+
+        Raises:
+            TakenOver: another process works on this job.
+            InvalidPayload: the job cannot be gone on with.
+            LogUnavailable: Kafka does not do what is needed.
+        """
+        producer = self._producer(wanted.id)
+        try:
+            submission = Submission(self._settings, wanted, path, producer, self._is_stopped)
+            job = submission.begin()
+            if begun is not None:
+                begun(job)
+            return submission.send(job, advance)
+        finally:
+            producer.close()
+
+    def follow(self, job: BatchJob, outcomes: Outcomes, advance: Advance = _quiet, *, wait: bool = True) -> bool:
+        """Gather outcomes until every line has one, or with `wait` off, what there is; tell whether that is all.
+
+        Raises:
+            LogUnavailable: the result topics cannot be read.
+        """
+        needed = job.lines - job.rejected
+        with LogReader(self._settings.kafka) as reader:
+            reader.begin(job.result_starts)
+            if not wait:
+                for_end = reader.to_the_end()
+                while group := _some(for_end):
+                    advance(outcomes.take(group))
+                return job.state != "submitting" and outcomes.count >= needed
+            while outcomes.count < needed and not self._is_stopped():
+                advance(outcomes.take(reader.poll(_POLL_S)))
+        return outcomes.count >= needed
+
+    def write(
+        self, job: BatchJob, path: Path, outcomes: Outcomes, folder: Path, uris: dict[str, str]
+    ) -> dict[str, Any]:
+        """Join, put the files in place, and note on the log that the job is finished; return the manifest.
+
+        Raises:
+            InvalidPayload, AccessDenied, Retryable: the files cannot be put there.
+            LogUnavailable: it could not be noted.
+        """
+        job = msgspec.structs.replace(job, ended_at=job.ended_at or format_time(datetime.now(UTC)), outputs=uris)
+        manifest = join(job, lines_of(self._settings, job, path), outcomes, folder, uris)
+        self._objects.put(folder, uris)
+        if manifest["is_complete"]:
+            self.note(msgspec.structs.replace(job, state="finished"))
+        return manifest
+
+    def note(self, job: BatchJob) -> None:
+        """Write a job's state to the log.
+
+        Raises:
+            LogUnavailable: not confirmed.
+        """
+        # A name of its own: who only notes an end takes no job over.
+        producer = self._producer(f"{job.id}.end")
+        try:
+            producer.take_over()
+            producer.write([job_record(Topics(self._settings.kafka.topic_prefix), job)])
+        finally:
+            producer.close()
+
+    def _producer(self, name: str) -> FencedProducer:
+        prefix = self._settings.kafka.topic_prefix
+        return FencedProducer(self._settings.kafka, self._settings.producer, f"{prefix}.batch.{name}")
+
+
+def _some(records: Any, limit: int = 500, patience_s: float = 0.5) -> list[Any]:
+    """Return the next records of an iterator, a bounded number."""
+    found = []
+    end_s = time.monotonic() + patience_s
+    for record in records:
+        found.append(record)
+        if len(found) >= limit or time.monotonic() > end_s:
+            break
+    return found

@@ -1,0 +1,195 @@
+"""The process behind `penstock batch serve`: works on every job that was asked for on the jobs topic, until it is over.
+
+Reads: batch-jobs, events, result topics. Writes: batch-jobs, events, S3 objects. It keeps nothing that it needs: after
+a kill at any moment the same jobs are taken up where the log says they are. Blocking: until stopped.
+"""
+
+import contextlib
+import fcntl
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from contracts.batch_jobs import BatchJob, BatchRequest
+from contracts.envelope import format_time, parse_time
+from contracts.errors import ConfigError, LogUnavailable, PenstockError, Rejected
+from contracts.logs import logger
+from contracts.settings import BatchInput, Settings
+from contracts.topics import Topics
+from gateways.batch.jobs import Jobs
+from gateways.batch.objects import Objects, below, split
+from gateways.batch.outcomes import Outcomes
+from gateways.batch.run import JobRun
+from gateways.batch.submitting import wanted_job
+from producers.fenced import TakenOver
+from producers.log_reader import LogReader
+
+_POLL_S = 0.5
+_log = logger("batch")
+
+
+class Service:
+    """Works on the jobs of one installation; two of them on one cluster are safe, and no faster.
+
+    Args:
+        settings: the whole configuration.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._inputs = {section.name: section for section in settings.batch_jobs.inputs}
+        self._objects = Objects(settings.batch_jobs)
+        self._stop = threading.Event()
+        self._active: dict[str, Future[None]] = {}
+        # Given up here: somebody else works on them, or their section is not in this configuration.
+        self._left: set[str] = set()
+
+    def stop(self) -> None:
+        """End soon; what is under way is taken up by the next start."""
+        self._stop.set()
+
+    def serve(self) -> None:
+        """Work until `stop`.
+
+        Raises:
+            ConfigError: the work folder cannot be used, or another process uses it.
+            LogUnavailable: the jobs topic cannot be read.
+        """
+        settings = self._settings.batch_jobs
+        with _work_folder(settings.work_dir) as work, ThreadPoolExecutor(settings.max_jobs, "batch-job") as pool:
+            try:
+                self._follow(pool, work)
+            finally:
+                self._stop.set()
+        self._objects.close()
+
+    def _follow(self, pool: ThreadPoolExecutor, work: Path) -> None:
+        jobs = Jobs()
+        with LogReader(self._settings.kafka) as reader:
+            reader.begin({Topics(self._settings.kafka.topic_prefix).batch_jobs: ()})
+            # Before the end nobody knows which requests have been answered since.
+            while not (self._stop.is_set() or reader.at_end):
+                jobs.note(reader.poll(_POLL_S))
+            _log.info("batch.serving", waiting=len(jobs.waiting), inputs=sorted(self._inputs))
+            while not self._stop.is_set():
+                self._reap()
+                for request in jobs.waiting:
+                    self._begin(pool, work, request)
+                jobs.note(reader.poll(_POLL_S))
+
+    def _reap(self) -> None:
+        for job_id in [name for name, future in self._active.items() if future.done()]:
+            future = self._active.pop(job_id)
+            # Its last record may not be read yet.
+            self._left.add(job_id)
+            if error := future.exception():
+                # A bug: seen here, once, and the job is left alone until the next start.
+                _log.error("batch.job_broke", job=job_id, exc_info=error)
+
+    def _begin(self, pool: ThreadPoolExecutor, work: Path, request: BatchRequest) -> None:
+        busy = len(self._active) >= self._settings.batch_jobs.max_jobs
+        if busy or request.id in self._active or request.id in self._left:
+            return
+        section = self._inputs.get(request.input)
+        if section is None:
+            self._left.add(request.id)
+            _log.warning("batch.input_unknown", job=request.id, input=request.input)
+            return
+        self._active[request.id] = pool.submit(self._work, request, section, work / request.id)
+
+    def _work(self, request: BatchRequest, section: BatchInput, folder: Path) -> None:
+        """Do one job to its end, through failures that pass."""
+        run = JobRun(self._settings, self._objects, self._stop.is_set)
+        while not self._stop.is_set():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            try:
+                self._once(run, request, section, folder)
+            except TakenOver as error:
+                self._left.add(request.id)
+                _log.warning("batch.job_taken_over", job=request.id, error=str(error))
+                return
+            except Rejected as error:
+                self._give_up(run, request, error)
+                return
+            except PenstockError as error:
+                _log.warning("batch.job_rests", job=request.id, reason=error.reason, error=str(error))
+                self._stop.wait(self._settings.batch_jobs.retry_pause_s)
+            else:
+                return
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _once(self, run: JobRun, request: BatchRequest, section: BatchInput, folder: Path) -> None:
+        path = folder / "input.jsonl"
+        self._objects.fetch(request.object, path, self._stop.is_set)
+        job = run.submit(_wanted(request, section), path)
+        if self._stop.is_set() or job.is_over:
+            return
+        _log.info("batch.job_submitted", job=job.id, lines=job.lines, rejected=job.rejected)
+        with Outcomes(job, folder / "outcomes.db") as outcomes:
+            if not run.follow(job, outcomes):
+                return
+            _, key = split(request.object.uri)
+            manifest = run.write(job, path, outcomes, folder, below(section.output, key, job.id))
+        _log.info("batch.job_finished", job=job.id, **manifest["counts"], cost_usd=manifest["cost_usd"])
+
+    def _give_up(self, run: JobRun, request: BatchRequest, error: Rejected) -> None:
+        """Note that a job cannot be done: its input is gone, changed or too large."""
+        _log.error("batch.job_failed", job=request.id, reason=error.reason, error=str(error))
+        now = format_time(datetime.now(UTC))
+        job = msgspec.structs.replace(
+            _wanted(request, self._inputs[request.input]),
+            state="failed",
+            message=str(error),
+            started_at=now,
+            ended_at=now,
+        )
+        try:
+            run.note(job)
+        except LogUnavailable as failure:
+            # The next start meets the same end.
+            self._left.add(request.id)
+            _log.warning("batch.job_rests", job=request.id, reason=failure.reason, error=str(failure))
+
+
+def _wanted(request: BatchRequest, section: BatchInput) -> BatchJob:
+    asked_at = parse_time(request.requested_at) or datetime.now(UTC)
+    limit_s = section.expires_after_s
+    return wanted_job(
+        request.id,
+        request.object,
+        source=section.source,
+        kind=section.type,
+        record_id=section.record_id,
+        partition_key=section.partition_key or "",
+        expires_at=format_time(asked_at + timedelta(seconds=limit_s)) if limit_s else "",
+    )
+
+
+@contextlib.contextmanager
+def _work_folder(configured: str | None) -> Iterator[Path]:
+    """Hold the folder for this process alone; what an earlier one left in it goes."""
+    folder = Path(configured or tempfile.gettempdir()) / "penstock-batch"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w", encoding="ascii")
+    except OSError as error:
+        message = f"batch_jobs.work_dir: {folder} cannot be used: {error.strerror}"
+        raise ConfigError(message) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            message = f"batch_jobs.work_dir: another process works in {folder}; give each its own"
+            raise ConfigError(message) from error
+        for left in folder.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+        yield folder

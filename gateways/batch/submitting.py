@@ -1,0 +1,230 @@
+"""Puts the lines of an input on the bulk lane, each once, however often it is interrupted.
+
+Reads: batch-jobs, events. Writes: batch-jobs, events. Blocking: until all lines are confirmed.
+See: docs/adr/0014.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from contracts.batch_jobs import BATCH_JOB, BatchJob, BatchObject, event_id, job_record, line_of
+from contracts.codec import Record, encode_event
+from contracts.envelope import DELIVERY, EXPIRY_TIME, PARTITION_KEY, Event, format_time
+from contracts.errors import InvalidPayload, TooLarge
+from contracts.settings import Settings
+from contracts.topics import Topics
+from gateways.batch.jobs import read_jobs
+from gateways.batch.lines import Line, Lines, fingerprint
+from producers.fenced import FencedProducer
+from producers.log_reader import LogReader
+from producers.window import record_bytes
+
+# Of one transaction; its commit costs some 10 ms, and an interrupted one is at most so many records.
+_GROUP = 500
+# A line has headers around it: room for ids, source and type of usual length.
+_HEADER_BYTES = 4096
+_LANE = "bulk"
+
+Advance = Callable[[int], None]
+
+
+def wanted_job(
+    job_id: str,
+    origin: BatchObject,
+    *,
+    source: str,
+    kind: str,
+    record_id: str = "",
+    partition_key: str = "",
+    expires_at: str = "",
+    event_topic: str = "",
+) -> BatchJob:
+    """Return a job as it is asked for; where it lies on the log is filled in when it begins.
+
+    Args:
+        job_id: letters, digits, dots, dashes, underscores.
+        origin: the input.
+        source: of the events.
+        kind: CloudEvents type of the events.
+        record_id: JSON pointer to a line's own id; empty = none.
+        partition_key: JSON pointer to what keeps lines in order; empty = no order.
+        expires_at: RFC 3339; empty = the route's deadline alone.
+        event_topic: where the events go; the bulk lane when empty.
+    """
+    return BatchJob(
+        id=job_id,
+        object=origin,
+        sha256="",
+        source=source,
+        type=kind,
+        event_topic=event_topic,
+        event_starts=(),
+        result_starts={},
+        started_at="",
+        record_id=record_id,
+        partition_key=partition_key,
+        expires_at=expires_at,
+    )
+
+
+def lines_of(settings: Settings, job: BatchJob, path: Path) -> Lines:
+    """Return the input's lines, read as the job reads them."""
+    limit_bytes = max(1, settings.producer.max_record_bytes - _HEADER_BYTES)
+    return Lines(path, job.record_id, job.partition_key, limit_bytes)
+
+
+class Submission:
+    """One job on its way to the log; another process that begins the same job ends this one.
+
+    Args:
+        settings: the whole configuration.
+        job: as it is asked for.
+        path: of the input.
+        producer: under the job's own name.
+        is_stopped: asked between groups of lines.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        job: BatchJob,
+        path: Path,
+        producer: FencedProducer,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._settings = settings
+        self._topics = Topics(settings.kafka.topic_prefix)
+        self._wanted = job
+        self._path = path
+        self._producer = producer
+        self._is_stopped = is_stopped
+
+    def begin(self) -> BatchJob:
+        """Take the job over from whoever had it, and return it as it is on the log.
+
+        Raises:
+            InvalidPayload: a job of this id has another input, or its events are gone from the log.
+            LogUnavailable: Kafka does not do what is needed.
+        """
+        sha256, size_bytes, _ = fingerprint(self._path)
+        self._producer.take_over()
+        known = read_jobs(self._settings.kafka).jobs.get(self._wanted.id)
+        if known is None:
+            with LogReader(self._settings.kafka) as reader:
+                job = self._placed(reader, sha256, size_bytes)
+        elif known.sha256 != sha256:
+            message = (
+                f"job {known.id} was begun with another input ({known.object.uri}, SHA-256 {known.sha256[:12]}...)"
+            )
+            raise InvalidPayload(message)
+        else:
+            job = known
+        if not job.is_over and job.state == "submitting":
+            self._producer.write([job_record(self._topics, job)])
+        return job
+
+    def _placed(self, reader: LogReader, sha256: str, size_bytes: int) -> BatchJob:
+        event_topic = self._wanted.event_topic or self._topics.events(_LANE)
+        results = self._topics.result_topics(route.output_topic for route in self._settings.routes)
+        return msgspec.structs.replace(
+            self._wanted,
+            object=msgspec.structs.replace(self._wanted.object, size_bytes=size_bytes),
+            sha256=sha256,
+            event_topic=event_topic,
+            event_starts=reader.ends(event_topic),
+            result_starts={topic: reader.ends(topic) for topic in sorted(results)},
+            started_at=format_time(datetime.now(UTC)),
+        )
+
+    def send(self, job: BatchJob, advance: Advance = lambda _: None) -> BatchJob:
+        """Produce what is not on the log yet; return the job with all its lines there.
+
+        Raises:
+            TakenOver: another process works on this job.
+            InvalidPayload: its events are gone from the log, so that nobody can say which are missing.
+            LogUnavailable: Kafka does not do what is needed; the same call goes on later.
+        """
+        if job.state != "submitting":
+            return job
+        sent = self._sent(job)
+        lines = rejected = 0
+        reading = iter(lines_of(self._settings, job, self._path))
+        while group := list(islice(reading, _GROUP)):
+            if self._is_stopped():
+                return job
+            lines += len(group)
+            rejected += sum(bool(line.fault) for line in group)
+            new = list(self._records(job, (line for line in group if not line.fault and line.number not in sent)))
+            if new:
+                self._producer.write(new)
+            advance(len(group))
+        job = msgspec.structs.replace(
+            job, state="submitted", lines=lines, rejected=rejected, submitted_at=format_time(datetime.now(UTC))
+        )
+        self._producer.write([job_record(self._topics, job)])
+        return job
+
+    def _sent(self, job: BatchJob) -> "_Numbers":
+        """Return which lines are on the log already."""
+        sent = _Numbers()
+        with LogReader(self._settings.kafka) as reader:
+            spans = reader.spans(job.event_topic)
+            known = zip(spans, job.event_starts, strict=False)
+            if any(begins > start and end > start for (begins, end), start in known):
+                message = f"job {job.id}: its events are older than {job.event_topic} keeps them; begin a new job"
+                raise InvalidPayload(message)
+            reader.begin({job.event_topic: job.event_starts})
+            for record in reader.to_the_end():
+                line = line_of(job.id, record.headers.get("ce_id", b"").decode(errors="replace"))
+                if line is not None:
+                    sent.add(line)
+        return sent
+
+    def _records(self, job: BatchJob, lines: Iterator[Line]) -> Iterator[Record]:
+        partitions = len(job.event_starts)
+        for line in lines:
+            event = _event(job, line)
+            # Without a key the line number spreads the lines evenly, and the same way after a crash.
+            partition = line.number % partitions if line.key is None else None
+            record = Record(job.event_topic, line.key, line.raw, encode_event(event), partition)
+            if record_bytes(record) > self._settings.producer.max_record_bytes:
+                message = f"line {line.number}: its id, source, type and key need more than {_HEADER_BYTES} bytes"
+                raise TooLarge(message)
+            yield record
+
+
+def _event(job: BatchJob, line: Line) -> Event:
+    extensions = {DELIVERY: "batch", BATCH_JOB: job.id}
+    if line.key is not None:
+        extensions[PARTITION_KEY] = line.key.decode()
+    if job.expires_at:
+        extensions[EXPIRY_TIME] = job.expires_at
+    return Event(
+        id=event_id(job.id, line.number),
+        source=job.source,
+        type=job.type,
+        subject=line.record_id,
+        time=job.started_at,
+        datacontenttype="application/json",
+        data=line.raw,
+        extensions=extensions,
+    )
+
+
+class _Numbers:
+    """A set of line numbers, a bit each."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def add(self, number: int) -> None:
+        if number // 8 >= len(self._bits):
+            self._bits.extend(bytes(number // 8 + 1 - len(self._bits) + 1024))
+        self._bits[number // 8] |= 1 << number % 8
+
+    def __contains__(self, number: int) -> bool:
+        return number // 8 < len(self._bits) and bool(self._bits[number // 8] & 1 << number % 8)

@@ -1,0 +1,287 @@
+"""`penstock batch`: JSON lines in, one line of result for each out, and where a job stands in between.
+
+Reads: batch-jobs, events, result topics. Writes: batch-jobs, events. Blocking: until what was asked for is done.
+"""
+
+import hashlib
+import signal
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import click
+
+from contracts.batch_jobs import JOB_ID, BatchJob, BatchObject
+from contracts.envelope import format_time
+from contracts.settings import RouteSettings, Settings, load
+from contracts.topics import Topics
+from gateways.batch.jobs import read_jobs
+from gateways.batch.lines import fingerprint
+from gateways.batch.objects import below, beside, is_s3
+from gateways.batch.run import JobRun
+from gateways.batch.serve import Service
+from gateways.batch.submitting import wanted_job
+from gateways.batch.workspace import Desk
+from gateways.cli import batch_show
+from gateways.cli.dlq_filters import Age
+from gateways.cli.dlq_progress import Told
+
+_INTERRUPTED = 130
+_ID_CHARS = 20
+
+_config_option = click.option(
+    "--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]"
+)
+
+
+def _pointer(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+    if value and not value.startswith("/"):
+        message = f"{value!r}: expected a JSON pointer such as /order/id"
+        raise click.BadParameter(message)
+    return value or ""
+
+
+@click.group()
+def batch() -> None:
+    """Batch jobs: JSON lines in, one line of result for each out.
+
+    Each line becomes an event of the bulk lane. A command that was cut off goes on where it was when it is run again.
+
+    \b
+    Examples:
+      penstock batch submit tickets.jsonl --route ticket-summary --wait
+      penstock batch status
+      penstock batch results JOB -o out.jsonl
+      penstock batch serve
+    """  # noqa: D301 - click's \b
+
+
+@batch.command()
+@click.argument("source_uri", metavar="INPUT")
+@click.option("--job", "job_id", help="Id of the job. [default: from the input and these options, so that the same "
+              "command goes on with the same job]")  # fmt: skip
+@click.option("--source", default="batch", show_default=True, help="CloudEvents source of the events.")
+@click.option("--type", "kind", default="penstock.batch.line", show_default=True, help="CloudEvents type of them.")
+@click.option("--route", help="Refuse to begin unless this route takes such events.")
+@click.option("--record-id", default="/recordId", show_default=True, callback=_pointer,
+              help="JSON pointer to a line's own id; where there is none, its number.")  # fmt: skip
+@click.option("--key", callback=_pointer, help="JSON pointer to what keeps lines in order. [default: no order]")
+@click.option("--expires-after", type=Age(), help="Lines without an answer by then end as expired.")
+@click.option("--hand-over", is_flag=True, help="To the provider's batch API: half the price, and hours instead of "
+              "minutes; needs `penstock hand-over`.")  # fmt: skip
+@click.option("--wait", is_flag=True, help="Stay until every line has an outcome, and write the results.")
+@click.option("-o", "--output", help="With --wait: where the results go; as in `results`.")
+@_config_option
+def submit(
+    source_uri: str, job_id: str | None, output: str | None, config: Path | None, *, wait: bool, **how: Any
+) -> int:
+    """Put every line of INPUT, a file or s3://bucket/key, on the log as an event of the bulk lane.
+
+    Run again after an interruption, it sends what is missing, and nothing twice.
+
+    \b
+    Examples:
+      penstock batch submit tickets.jsonl --route ticket-summary
+      penstock batch submit s3://in/tickets.jsonl --type com.example.ticket --wait -o s3://out/tickets
+    """  # noqa: D301 - click's \b
+    settings = load(config)
+    if output is not None and not wait:
+        message = "--output goes with --wait; `penstock batch results` writes it later"
+        raise click.UsageError(message)
+    _check_route(settings, how["source"], how["kind"], how["route"])
+    with Desk(settings.batch_jobs, Path.cwd()) as desk, _stoppable() as is_stopped:
+        origin, path = desk.input(source_uri)
+        run = JobRun(settings, desk.objects, is_stopped)
+        topic = Topics(settings.kafka.topic_prefix).handovers if how["hand_over"] else ""
+        wanted = _wanted(job_id, origin, path, how, topic)
+        job = _submit(run, wanted, path)
+        if job.state == "submitting":
+            return _interrupted(job)
+        click.echo(f"job {job.id}: {job.lines} lines, {job.lines - job.rejected} events, {job.rejected} rejected")
+        if not wait:
+            click.echo(f"penstock batch status {job.id}")
+            return 0
+        return _finish(desk, run, job, path, output, is_stopped, wait=True)
+
+
+def _submit(run: JobRun, wanted: BatchJob, path: Path) -> BatchJob:
+    _, _, most = fingerprint(path)
+    with Told("submitting lines", most) as told:
+        return run.submit(wanted, path, told.advance)
+
+
+def _wanted(job_id: str | None, origin: BatchObject, path: Path, how: dict[str, Any], event_topic: str) -> BatchJob:
+    if job_id is not None and not JOB_ID.fullmatch(job_id):
+        message = f"{job_id!r}: letters, digits, dots, dashes and underscores, at most 64"
+        raise click.BadParameter(message, param_hint="--job")
+    if job_id is None:
+        sha256, _, _ = fingerprint(path)
+        identity = "\n".join((sha256, how["source"], how["kind"], how["record_id"], how["key"], event_topic))
+        job_id = hashlib.sha256(identity.encode()).hexdigest()[:_ID_CHARS]
+    limit = how["expires_after"]
+    return wanted_job(
+        job_id,
+        origin,
+        source=how["source"],
+        kind=how["kind"],
+        record_id=how["record_id"],
+        partition_key=how["key"],
+        expires_at=format_time(datetime.now(UTC) + limit) if limit else "",
+        event_topic=event_topic,
+    )
+
+
+def _check_route(settings: Settings, source: str, kind: str, wanted: str | None) -> None:
+    """Say which route takes the events, before thousands of them are paid for.
+
+    Raises:
+        click.UsageError: none does, or another one than was asked for.
+    """
+    taken = next((route for route in settings.routes if _matches(route, source, kind)), None)
+    if taken is None:
+        message = f"no route takes events of source {source!r} and type {kind!r}"
+        raise click.UsageError(message)
+    if wanted is not None and taken.name != wanted:
+        message = f"route {taken.name} takes events of source {source!r} and type {kind!r}, not {wanted}"
+        raise click.UsageError(message)
+    click.echo(f"route {taken.name}, model {taken.model}, deadline {taken.deadline_s:g} s for each line", err=True)
+
+
+def _matches(route: RouteSettings, source: str, kind: str) -> bool:
+    return any(fnmatchcase(source, one) for one in route.match.source) and any(
+        fnmatchcase(kind, one) for one in route.match.type
+    )
+
+
+@batch.command()
+@click.argument("job_id", metavar="[JOB]", required=False)
+@click.option("--json", "in_json", is_flag=True, help="As one JSON object per line.")
+@_config_option
+def status(job_id: str | None, config: Path | None, *, in_json: bool) -> None:
+    """Show how far a job is; without one, list the jobs that the log knows."""
+    settings = load(config)
+    jobs = read_jobs(settings.kafka)
+    if job_id is None:
+        batch_show.listing(jobs, in_json=in_json)
+        return
+    job = jobs.jobs.get(job_id)
+    if job is None:
+        batch_show.asked_for(jobs, job_id)
+        return
+    with Desk(settings.batch_jobs, Path.cwd()) as desk, desk.outcomes(job) as outcomes:
+        JobRun(settings, desk.objects).follow(job, outcomes, wait=False)
+        batch_show.details(job, outcomes, in_json=in_json)
+
+
+@batch.command()
+@click.argument("job_id", metavar="JOB")
+@click.option("-o", "--output", help="File, or s3://bucket/prefix. [default: JOB.out.jsonl, or as the job says]")
+@click.option("--input", "input_uri", help="Where the input is now. [default: where it was]")
+@click.option("--wait", is_flag=True, help="Wait until every line has an outcome.")
+@click.option("--partial", is_flag=True, help="Write what there is; the others are errors of status `missing`.")
+@_config_option
+def results(
+    job_id: str, output: str | None, input_uri: str | None, config: Path | None, *, wait: bool, partial: bool
+) -> int:
+    """Write one line for each line of the input, in its order, an error file and a manifest.
+
+    Exit code 0 when every line has an outcome, whichever; those that failed are in the error file, with the reason.
+
+    \b
+    Examples:
+      penstock batch results JOB -o out.jsonl
+      penstock batch results JOB -o s3://bucket/results/nightly --wait
+    """  # noqa: D301 - click's \b
+    settings = load(config)
+    job = read_jobs(settings.kafka).jobs.get(job_id)
+    if job is None:
+        message = f"there is no job {job_id!r}; `penstock batch status` lists them"
+        raise click.ClickException(message)
+    if job.state == "submitting":
+        message = f"job {job_id} is not submitted to its end; run its `penstock batch submit` again"
+        raise click.ClickException(message)
+    with Desk(settings.batch_jobs, Path.cwd()) as desk, _stoppable() as is_stopped:
+        _, path = desk.input(input_uri) if input_uri else desk.copy(job.object)
+        if fingerprint(path)[0] != job.sha256:
+            message = f"{input_uri or job.object.uri} is not the input of job {job_id} any more (SHA-256 differs)"
+            raise click.ClickException(message)
+        run = JobRun(settings, desk.objects, is_stopped)
+        return _finish(desk, run, job, path, output, is_stopped, wait=wait, partial=partial)
+
+
+def _finish(
+    desk: Desk,
+    run: JobRun,
+    job: BatchJob,
+    path: Path,
+    output: str | None,
+    is_stopped: Callable[[], bool],
+    *,
+    wait: bool,
+    partial: bool = False,
+) -> int:
+    """Gather the outcomes and write the files; return the exit code."""
+    needed = job.lines - job.rejected
+    with desk.outcomes(job) as outcomes:
+        with Told("lines with an outcome", needed) as told:
+            is_whole = run.follow(job, outcomes, told.advance, wait=wait)
+        if is_stopped():
+            return _interrupted(job)
+        if not is_whole and not partial:
+            click.echo(f"{outcomes.count} of {needed} lines have an outcome; --wait waits, --partial writes these")
+            return 1
+        uris = _uris(output, job)
+        folder = Path.cwd() if is_s3(uris["output"]) else Path(uris["output"]).parent
+        with desk.folder_in(folder) as parts:
+            manifest = run.write(job, path, outcomes, parts, uris)
+    batch_show.summary(manifest, uris)
+    return 0 if manifest["is_complete"] else 1
+
+
+def _uris(output: str | None, job: BatchJob) -> dict[str, str]:
+    if output is None:
+        return job.outputs or beside(Path(f"{job.id}.out.jsonl"))
+    return below(output) if is_s3(output) else beside(Path(output))
+
+
+def _interrupted(job: BatchJob) -> int:
+    click.echo(f"interrupted; the same command goes on with job {job.id}", err=True)
+    return _INTERRUPTED
+
+
+class _stoppable:  # noqa: N801 - used as a function
+    """Let Ctrl-C and SIGTERM end the work after the step under way; a second one ends it at once."""
+
+    def __enter__(self) -> Callable[[], bool]:
+        stop = threading.Event()
+
+        def ask(number: int, _frame: Any) -> None:
+            stop.set()
+            signal.signal(number, signal.SIG_DFL)
+
+        self._before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return stop.is_set
+
+    def __exit__(self, *exc_info: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@batch.command()
+@_config_option
+def serve(config: Path | None) -> None:
+    """Work on the S3 objects that were announced, until SIGTERM; a restart goes on where the log says.
+
+    A door (SQS, EventBridge) puts the announcement on the jobs topic; `batch_jobs.inputs` says which objects are meant.
+    """
+    from contracts.logs import configure
+
+    settings = load(config)
+    configure(settings.logging)
+    service = Service(settings)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: service.stop())
+    service.serve()

@@ -1,0 +1,99 @@
+"""Shows batch jobs: the list, one in detail, and what was written at the end."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from contracts.batch_jobs import BatchJob
+from contracts.codec import decode_json
+from contracts.payloads import InferenceResult, OutcomeMarker
+from gateways.batch.jobs import Jobs
+from gateways.batch.outcomes import Outcomes
+from gateways.cli.wording import printable
+
+
+def listing(jobs: Jobs, *, in_json: bool) -> None:
+    """Print every job, the newest last, and what waits to be begun."""
+    waiting = [request for request in jobs.waiting if request.id not in jobs.jobs]
+    rows = sorted(jobs.jobs.values(), key=lambda job: job.started_at)
+    if in_json:
+        for job in rows:
+            click.echo(json.dumps(msgspec.to_builtins(job)))
+        for request in waiting:
+            click.echo(json.dumps({"state": "requested", **msgspec.to_builtins(request)}))
+        return
+    table = Table()
+    for column in ("job", "state", "lines", "started", "input"):
+        table.add_column(column, justify="right" if column == "lines" else "left", overflow="fold")
+    for job in rows:
+        table.add_row(job.id, job.state, str(job.lines or ""), job.started_at, printable(job.object.uri))
+    for request in waiting:
+        table.add_row(request.id, "requested", "", request.requested_at, printable(request.object.uri))
+    Console().print(table)
+
+
+def asked_for(jobs: Jobs, job_id: str) -> None:
+    """Say that a job was asked for and has not begun.
+
+    Raises:
+        click.ClickException: nobody knows it.
+    """
+    if job_id not in jobs.requests:
+        message = f"there is no job {job_id!r}; `penstock batch status` lists them"
+        raise click.ClickException(message)
+    click.echo(f"job {job_id} was asked for, and waits for `penstock batch serve`")
+
+
+def details(job: BatchJob, outcomes: Outcomes, *, in_json: bool) -> None:
+    """Print how far a job is."""
+    counts: Counter[str] = Counter()
+    tokens, cost_usd = 0, 0.0
+    for outcome in outcomes:
+        if outcome.is_result:
+            result = decode_json(outcome.body, InferenceResult)
+            counts["succeeded"] += 1
+            tokens += result.usage.input_tokens + result.usage.output_tokens
+            cost_usd += result.cost_usd or 0.0
+        else:
+            counts[decode_json(outcome.body, OutcomeMarker).status] += 1
+    waiting = max(0, job.lines - job.rejected - outcomes.count)
+    facts: dict[str, Any] = {
+        "job": job.id,
+        "state": job.state,
+        "input": job.object.uri,
+        "lines": job.lines,
+        "succeeded": counts["succeeded"],
+        "dead_letter": counts["dead_letter"],
+        "expired": counts["expired"],
+        "rejected": job.rejected,
+        "waiting": waiting,
+        "tokens": tokens,
+        "cost_usd": round(cost_usd, 6),
+        "started_at": job.started_at,
+        "submitted_at": job.submitted_at,
+        "ended_at": job.ended_at,
+        "message": job.message,
+    }
+    if in_json:
+        click.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        if value not in {"", None}:
+            click.echo(f"{name:<13} {printable(str(value))}")
+
+
+def summary(manifest: dict[str, Any], uris: dict[str, str]) -> None:
+    """Print what was written."""
+    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in manifest["counts"].items() if number)
+    click.echo(f"job {manifest['job']}: {manifest['lines']} lines: {counts or 'none'}")
+    usage = manifest["usage"]
+    click.echo(f"{usage['input_tokens']} tokens in, {usage['output_tokens']} out, {manifest['cost_usd']:.4f} USD")
+    if manifest["results_without_price"]:
+        click.echo(f"{manifest['results_without_price']} results are of a model without a price in the configuration")
+    for kind, uri in uris.items():
+        click.echo(f"{kind:<9} {uri}")

@@ -1,0 +1,138 @@
+"""Writes records under a name that only one process at a time can hold: whoever takes it over knows what is on the log.
+
+A killed writer's last records may still be on their way when its successor looks. Kafka's transactions end that: after
+`take_over` nothing of an earlier holder can arrive any more, and what it had not committed has not happened. Workers
+and consumers of results read what is committed, and so must the successor.
+
+Blocking: every call, up to 30 s. See: docs/adr/0014.
+"""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from contracts.codec import Record
+from contracts.errors import LogUnavailable, PenstockError
+from contracts.settings import KafkaSettings, ProducerSettings
+from producers.kafka_client import error_of, producer_config, translate_error
+
+_LIMIT_S = 30.0
+# What lies behind an open transaction is hidden from committed readers, the workers, for at most so long.
+_OPEN_LIMIT_S = 15.0
+_FENCED = frozenset(
+    {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}  # noqa: SLF001 - so named
+)
+
+
+class TakenOver(PenstockError):
+    """Raise when another process has taken the name over; it goes on with the work."""
+
+    reason = "taken_over"
+
+
+class FencedProducer:
+    """Writes groups of records, each confirmed as a whole.
+
+    On the embedded broker, which has no transactions, two holders of a name do not stop each other.
+
+    Args:
+        kafka: where.
+        producer: limits and batching.
+        name: of the work; the next process that takes it over ends this one.
+    """
+
+    def __init__(self, kafka: KafkaSettings, producer: ProducerSettings, name: str) -> None:
+        self._name = name
+        self._is_fenced = not kafka.embedded
+        config = producer_config(kafka, producer, "penstock-batch", _OPEN_LIMIT_S)
+        if self._is_fenced:
+            config |= {"transactional.id": name, "transaction.timeout.ms": int(_OPEN_LIMIT_S * 1000)}
+        # Failures are told by us, with what to do about them.
+        silent = logging.getLogger("penstock.fenced")
+        silent.setLevel(logging.CRITICAL + 1)
+        self._client = Producer(config, logger=silent)
+
+    def take_over(self) -> None:
+        """Return when nothing of an earlier holder can reach the log any more.
+
+        Raises:
+            LogUnavailable: the brokers do not answer, or do not allow it.
+        """
+        if not self._is_fenced:
+            return
+        try:
+            self._client.init_transactions(_LIMIT_S)
+        except KafkaException as exception:
+            message = (
+                f"Kafka gives no transaction under {self._name}: {error_of(exception).str()}\n"
+                "Does this user have Write on that transactional id?"
+            )
+            raise LogUnavailable(message) from exception
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Return when all records are confirmed.
+
+        Raises:
+            TakenOver: another process works under this name.
+            LogUnavailable: not known whether they are on the log. Take over again, and look.
+        """
+        errors: list[str] = []
+        try:
+            if self._is_fenced:
+                self._client.begin_transaction()
+            for record in records:
+                self._send(record, errors)
+            left = self._client.flush(_LIMIT_S)
+            if left == 0 and not errors and self._is_fenced:
+                self._client.commit_transaction(_LIMIT_S)
+        except KafkaException as exception:
+            raise self._translated(error_of(exception)) from exception
+        except SystemError as exception:
+            # confluent-kafka 2.16 raises a fatal error and runs into the next one before it is told.
+            if not isinstance(exception.__cause__, KafkaException):
+                raise
+            raise self._translated(error_of(exception.__cause__)) from exception
+        if left or errors:
+            message = errors[0] if errors else f"{left} records were not confirmed in {_LIMIT_S:g} s"
+            raise LogUnavailable(message)
+
+    def close(self) -> None:
+        """End the client; nothing is in flight between two calls."""
+        # A client that had a fatal error raises it once more.
+        with contextlib.suppress(KafkaException, SystemError):
+            self._client.purge()
+            self._client.flush(0)
+
+    def _send(self, record: Record, errors: list[str]) -> None:
+        def report(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                errors.append(str(translate_error(error, record.topic, record.partition)))
+
+        # As in a redrive: in a transaction no callback of ours may run beside the binding's own fatal errors.
+        callback: dict[str, Any] = {} if self._is_fenced else {"on_delivery": report}
+        arguments: dict[str, Any] = callback | (
+            {} if record.timestamp_ms is None else {"timestamp": record.timestamp_ms}
+        )
+        while True:
+            try:
+                self._client.produce(
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    partition=-1 if record.partition is None else record.partition,
+                    headers=list(record.headers),
+                    **arguments,
+                )
+            except BufferError:
+                self._client.poll(0.1)
+            else:
+                self._client.poll(0)
+                return
+
+    def _translated(self, error: KafkaError) -> PenstockError:
+        if error.code() in _FENCED:
+            return TakenOver(f"another process has taken over {self._name}, and goes on with it")
+        return LogUnavailable(f"records were not confirmed ({error.str()}); they may be on the log")

@@ -1,0 +1,232 @@
+"""Reads topics of no group: from known offsets to the end, or on and on; for batch jobs and hand-overs.
+
+Blocking: requests up to 10 s, polls up to their timeout; gives up after 30 s of silence where an end must come.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from contracts.errors import LogUnavailable
+from contracts.kafka_config import librdkafka_config
+from contracts.settings import KafkaSettings
+
+_BATCH = 500
+_REQUEST_S = 10.0
+_SILENCE_LIMIT_S = 30.0
+# What waits in the client in front of us, in each partition's queue.
+_QUEUE_KBYTES = 4_096
+_FETCH_BYTES = 4 * 2**20
+_APPEARS_S = 5.0
+_PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - so named
+_MOVING = frozenset(
+    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
+)
+_EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 - so named
+
+Place = tuple[str, int]
+
+
+class Found(NamedTuple):
+    """A record.
+
+    Attributes:
+        headers: by name, of repeated ones the last, without those that have no value.
+        pairs: all headers as they lie there.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, bytes]
+    pairs: tuple[tuple[str, bytes | None], ...] = ()
+    timestamp_ms: int = -1
+
+
+class LogReader:
+    """A consumer of no group that sees what was committed, as the workers do; a context manager.
+
+    Args:
+        kafka: where.
+    """
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+        # Where each partition must be read to.
+        self._open: dict[Place, int] = {}
+        self._consumer = self._client(
+            {
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "queued.max.messages.kbytes": _QUEUE_KBYTES,
+                "fetch.max.bytes": _FETCH_BYTES,
+                "fetch.queue.backoff.ms": 20,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+        # Asked for the ends alone: of committed records they would end in front of anybody's open transaction.
+        self._ends = self._client({"isolation.level": "read_uncommitted"})
+
+    def _client(self, more: dict[str, Any]) -> Consumer:
+        config: dict[str, Any] = {
+            "client.id": "penstock-batch",
+            # Never joined and nothing is committed: librdkafka wants a name.
+            "group.id": "penstock-batch-reader",
+            "enable.auto.commit": False,
+            "allow.auto.create.topics": self._kafka.embedded,
+            "log_level": 0,
+        }
+        return Consumer(librdkafka_config(self._kafka) | config | more)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._consumer.close()
+        self._ends.close()
+
+    def spans(self, topic: str) -> list[tuple[int, int]]:
+        """Return where each partition of a topic begins and ends now, in the order of their numbers.
+
+        Raises:
+            LogUnavailable: no broker answers, or there is no such topic.
+        """
+        end_s = time.monotonic() + _APPEARS_S
+        while True:
+            try:
+                return [self._span(topic, number) for number in range(self._partitions(topic))]
+            except KafkaException as error:
+                # A new topic may have no leaders yet, and a moved one other ones than the client knows.
+                if error.args[0].code() not in _MOVING or time.monotonic() > end_s:
+                    raise self._unreachable(error) from error
+                time.sleep(0.1)
+
+    def _span(self, topic: str, number: int) -> tuple[int, int]:
+        span: tuple[int, int] = self._ends.get_watermark_offsets(TopicPartition(topic, number), _REQUEST_S)
+        return span
+
+    def ends(self, topic: str) -> tuple[int, ...]:
+        """Return where each partition of a topic ends now.
+
+        Raises:
+            LogUnavailable: no broker answers, or there is no such topic.
+        """
+        return tuple(end for _, end in self.spans(topic))
+
+    def _partitions(self, topic: str) -> int:
+        end_s = time.monotonic() + _APPEARS_S
+        while True:
+            found = self._ends.list_topics(topic, timeout=_REQUEST_S).topics[topic]
+            if found.error is None and found.partitions:
+                return len(found.partitions)
+            # On the embedded broker the first question makes the topic, and a later one finds it.
+            if not self._kafka.embedded or time.monotonic() > end_s:
+                message = f"topic {topic} does not exist; `penstock topics create` makes it"
+                raise LogUnavailable(message)
+            time.sleep(0.05)
+
+    def begin(self, starts: Mapping[str, Iterable[int]]) -> None:
+        """Place the reader: by topic, the offset of each partition; partitions that came since start at their first.
+
+        Raises:
+            LogUnavailable: no broker answers, or there is no such topic.
+        """
+        ranges: dict[str, dict[int, tuple[int, int]]] = {}
+        for topic, offsets in starts.items():
+            known = list(offsets)
+            ranges[topic] = {
+                number: (known[number] if number < len(known) else begins, end)
+                for number, (begins, end) in enumerate(self.spans(topic))
+            }
+        self._place(ranges)
+
+    def _place(self, ranges: Mapping[str, Mapping[int, tuple[int, int]]]) -> None:
+        spans = {(topic, number): span for topic, parts in ranges.items() for number, span in parts.items()}
+        self._open = {place: end for place, (start, end) in spans.items() if start < end}
+        self._consumer.assign([TopicPartition(*place, start) for place, (start, _) in spans.items()])
+
+    def read(self, topic: str, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Found]:
+        """Yield the records of some partitions, from the first offset up to, not including, the second.
+
+        Raises:
+            LogUnavailable: as `to_the_end`.
+        """
+        self._place({topic: ranges})
+        for record in self.to_the_end():
+            if record.offset < ranges[record.partition][1]:
+                yield record
+
+    @property
+    def at_end(self) -> bool:
+        """True once every partition has been read to where it ended when the reader was placed."""
+        return not self._open
+
+    def poll(self, timeout_s: float) -> list[Found]:
+        """Return what has come; nothing at all while brokers are away.
+
+        Raises:
+            LogUnavailable: the broker reports an error that does not pass by itself.
+        """
+        found = []
+        for message in self._consumer.consume(_BATCH, timeout_s):
+            error = message.error()
+            place, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
+            if error is None:
+                pairs = _pairs(message)
+                headers = {name: raw for name, raw in pairs if raw is not None}
+                key, value, stamp_ms = _bytes(message.key()), _bytes(message.value()), message.timestamp()[1]
+                found.append(Found(*place, offset, key, value, headers, tuple(pairs), stamp_ms))
+                self._reached(place, offset + 1)
+            elif error.code() == _EOF:
+                # Also told behind the marks of transactions, which are no records.
+                self._reached(place, offset)
+            elif not error.retriable() and error.code() not in _PASSING:
+                text = f"{place[0]} cannot be read: {error.str()}"
+                raise LogUnavailable(text)
+        return found
+
+    def _reached(self, place: Place, offset: int) -> None:
+        if offset >= self._open.get(place, offset + 1):
+            del self._open[place]
+
+    def to_the_end(self) -> Iterator[Found]:
+        """Yield records until every partition was read to where it ended when the reader was placed.
+
+        It waits for transactions that are open there: what lies behind them may be what is looked for.
+
+        Raises:
+            LogUnavailable: as `poll`, or nothing came for 30 s, longer than our transactions may last.
+        """
+        heard_s = time.monotonic()
+        while not self.at_end:
+            still_open = len(self._open)
+            found = self.poll(0.2)
+            yield from found
+            if found or len(self._open) < still_open:
+                heard_s = time.monotonic()
+            elif time.monotonic() - heard_s > _SILENCE_LIMIT_S:
+                message = f"topics cannot be read to their end: {sorted(self._open)}"
+                raise LogUnavailable(message)
+
+    def _unreachable(self, error: KafkaException) -> LogUnavailable:
+        servers = ",".join(self._kafka.bootstrap_servers)
+        return LogUnavailable(f"Kafka at {servers} does not answer: {error.args[0].str()}")
+
+
+def _pairs(message: object) -> list[tuple[str, bytes | None]]:
+    try:
+        headers = message.headers() or []  # type: ignore[attr-defined]
+    except SystemError:
+        # confluent-kafka 2.16 on a header name that is not UTF-8; the record is none of ours.
+        return []
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return [(name, _bytes(raw)) for name, raw in pairs]
+
+
+def _bytes(raw: str | bytes | None) -> bytes | None:
+    return raw.encode() if isinstance(raw, str) else raw

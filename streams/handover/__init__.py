@@ -1,0 +1,1 @@
+"""The hand-over of patient events to a provider's batch API; a process of its own."""

@@ -1,0 +1,254 @@
+"""One hand-over on its way: its jobs created, watched, and their answers brought back; each step can be done again.
+
+Reads: handovers, results, retries. Writes: batch-jobs, results, retries. Blocking: S3, Bedrock, Kafka.
+"""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from contracts.batch_jobs import HandOver, HandOverPart, job_record
+from contracts.codec import Record, source_position
+from contracts.envelope import format_time
+from contracts.errors import InvalidRequest, LogUnavailable, ModelNotFound, PenstockError
+from contracts.logs import logger
+from contracts.settings import Settings
+from contracts.topics import Topics
+from producers.fenced import FencedProducer, TakenOver
+from producers.log_reader import Found, LogReader
+from streams.handover.answers import Answers
+from streams.handover.choosing import Way, Ways, record_id
+from streams.handover.settling import Outcomes
+from streams.job import Job
+from streams.providers.bedrock_jobs import OVER, BedrockJobs, read_output
+
+_GROUP = 500
+_BACKOFF = 10
+_REFUSED = "Refused"
+_log = logger("hand-over")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every delivery works with."""
+
+    settings: Settings
+    topics: Topics
+    ways: Ways
+    producer: FencedProducer
+    outcomes: Outcomes
+
+
+class Delivery:
+    """One hand-over.
+
+    Args:
+        desk: what it works with.
+        state: as it is on the log.
+        folder: its own.
+        files: the records of its jobs by alias; None after a restart, when they are on S3 or have to be made again.
+    """
+
+    def __init__(self, desk: Desk, state: HandOver, folder: Path, files: Mapping[str, Path] | None = None) -> None:
+        self._desk = desk
+        self.state = state
+        self._folder = folder
+        self._files = files
+        # After a restart somebody may have written a part of the answers.
+        self._is_resumed = files is None
+        self._batches = [desk.ways.by_alias[alias].batch for alias in state.parts if alias in desk.ways.by_alias]
+        self._pause_s = self._first_pause_s
+        self._look_at_s = 0.0
+
+    @property
+    def _first_pause_s(self) -> float:
+        return min((batch.poll_s for batch in self._batches), default=1.0)
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing is left to do."""
+        return self.state.state == "finished"
+
+    def step(self) -> None:
+        """Go on where it is due; what may pass is tried again later.
+
+        Raises:
+            TakenOver, LogUnavailable: this process has to begin anew.
+        """
+        if time.monotonic() < self._look_at_s:
+            return
+        before = (self.state.state, self._statuses())
+        try:
+            if self.state.state == "gathered":
+                self._begin()
+            self._look()
+        except (TakenOver, LogUnavailable):
+            raise
+        except PenstockError as error:
+            _log.warning("handover.rests", hand_over=self.state.id, reason=error.reason, error=str(error))
+        is_news = before != (self.state.state, self._statuses())
+        self._pause_s = self._first_pause_s if is_news else min(2 * self._pause_s, _BACKOFF * self._first_pause_s)
+        self._look_at_s = time.monotonic() + self._pause_s
+
+    def _statuses(self) -> list[str]:
+        return [part.status for part in self.state.parts.values()]
+
+    def _begin(self) -> None:
+        """Create the jobs, and send what is in none of them to the workers."""
+        missing = {
+            alias
+            for alias, part in self.state.parts.items()
+            if not part.arn and not self._jobs(alias).has(part.input_uri)
+        }
+        files = self._files if self._files is not None else self._again(missing)
+        parts = {alias: self._created(alias, part, files, missing) for alias, part in self.state.parts.items()}
+        ids = self._ids(parts)
+        known = self._known() if self._is_resumed else set()
+        waiting = (
+            self._desk.outcomes.retry(record, job, "batch_not_for")
+            for record, job, name in self._records()
+            if name not in ids and (record.partition, record.offset) not in known
+        )
+        sent = self._write(waiting)
+        self._note(msgspec.structs.replace(self.state, parts=parts, state="running"))
+        _log.info("handover.running", hand_over=self.state.id, jobs=len(parts), records=len(ids), to_workers=sent)
+
+    def _created(self, alias: str, part: HandOverPart, files: Mapping[str, Path], missing: set[str]) -> HandOverPart:
+        if part.arn or part.status == _REFUSED:
+            return part
+        jobs, model = self._jobs(alias), self._desk.ways.by_alias[alias].model.model
+        if alias in missing:
+            jobs.put(part.input_uri, files[alias])
+        try:
+            arn = jobs.create(model, part.token, part.input_uri, part.output_uri)
+        except (InvalidRequest, ModelNotFound) as error:
+            # Whatever is wrong with it, the workers can still answer its records, or say why not.
+            _log.warning("handover.job_refused", hand_over=self.state.id, model=model, error=str(error))
+            return msgspec.structs.replace(part, status=_REFUSED, message=str(error))
+        return msgspec.structs.replace(part, arn=arn, status="Submitted")
+
+    def _jobs(self, alias: str) -> BedrockJobs:
+        return self._way(alias).jobs
+
+    def _way(self, alias: str) -> Way:
+        way = self._desk.ways.by_alias.get(alias)
+        if way is None:
+            message = f"hand-over {self.state.id}: model alias {alias} has no batch_api any more"
+            raise InvalidRequest(message)
+        return way
+
+    def _again(self, aliases: set[str]) -> dict[str, Path]:
+        """Make the records of jobs again that are not on S3: nothing was handed over or sent to the workers yet."""
+        files = {alias: self._folder / f"{alias}.jsonl" for alias in aliases}
+        for path in files.values():
+            path.write_bytes(b"")
+        if files:
+            for _, job, name in self._records():
+                found = self._desk.ways.line(job, name)
+                if found is not None and found[0].route.model in files:
+                    with files[found[0].route.model].open("ab") as file:
+                        file.write(found[1])
+        return files
+
+    def _ids(self, parts: Mapping[str, HandOverPart]) -> set[str]:
+        """Return the ids of the records that were handed over: the inputs on S3 are the truth."""
+        return {name for alias, part in parts.items() for name in self._jobs(alias).record_ids(part.input_uri)}
+
+    def _look(self) -> None:
+        """Ask for the jobs' states; when all have ended, bring their answers back."""
+        parts = dict(self.state.parts)
+        for alias, part in parts.items():
+            if part.status not in OVER and part.status != _REFUSED:
+                status, message = self._jobs(alias).status(part.arn)
+                parts[alias] = msgspec.structs.replace(part, status=status, message=message)
+        self.state = msgspec.structs.replace(self.state, parts=parts)
+        if all(part.status in OVER or part.status == _REFUSED for part in parts.values()):
+            self._settle()
+
+    def _settle(self) -> None:
+        ids = self._ids(self.state.parts)
+        known = self._known() if self._is_resumed else set()
+        counts: Counter[str] = Counter()
+        costs: list[float] = []
+        with Answers(self._folder / "answers.db") as answers:
+            for alias, part in self.state.parts.items():
+                if part.arn:
+                    answers.take(part.arn, self._jobs(alias).outputs(part.arn, part.input_uri, part.output_uri))
+            # Should a write fail from here on, a part of the answers is on the log.
+            self._is_resumed = True
+            self._write(self._answers(answers, ids, known, counts, costs))
+        ended_at = format_time(datetime.now(UTC))
+        self._note(
+            msgspec.structs.replace(
+                self.state, state="finished", ended_at=ended_at, counts=dict(counts), cost_usd=round(sum(costs), 6)
+            )
+        )
+        statuses = [f"{part.status} {part.message}".strip() for part in self.state.parts.values()]
+        _log.info("handover.finished", hand_over=self.state.id, statuses=statuses, cost_usd=sum(costs), **counts)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _answers(
+        self, answers: Answers, ids: set[str], known: set[tuple[int, int]], counts: Counter[str], costs: list[float]
+    ) -> Iterator[Record]:
+        for record, job, name in self._records():
+            if name not in ids:
+                continue
+            if (record.partition, record.offset) in known:
+                counts["answered_before"] += 1
+                continue
+            way = self._desk.ways.by_route.get(job.route_name)
+            found = answers.get(name)
+            if way is None:
+                counts["unanswered"] += 1
+                yield self._desk.outcomes.retry(record, job, "batch_unanswered")
+                continue
+            ended = read_output(found[0], way.model.model, found[1]) if found is not None else None
+            kind, made = self._desk.outcomes.of(record, job, way, ended)
+            counts[kind] += 1
+            costs.append(job.cost_usd or 0.0)
+            yield made
+
+    def _records(self) -> Iterator[tuple[Found, Job, str]]:
+        """Walk over the records of this hand-over that are ours."""
+        ranges = {int(number): (span[0], span[1]) for number, span in self.state.ranges.items()}
+        with LogReader(self._desk.settings.kafka) as reader:
+            for record in reader.read(self._desk.topics.handovers, ranges):
+                job = self._desk.ways.job(record)
+                if not job.is_foreign:
+                    yield record, job, record_id(record.partition, record.offset)
+
+    def _known(self) -> set[tuple[int, int]]:
+        """Return the places of records that have an answer: an outcome, or a retry that the workers take up."""
+        with LogReader(self._desk.settings.kafka) as reader:
+            reader.begin(self.state.answer_starts)
+            return set(self._answered(reader.to_the_end()))
+
+    def _answered(self, records: Iterable[Found]) -> Iterator[tuple[int, int]]:
+        for record in records:
+            found = source_position(record.headers.items())
+            if found is not None and found[0] == self._desk.settings.worker.app_id:
+                position = found[1]
+                if position.topic == self._desk.topics.handovers:
+                    yield position.partition, position.offset
+
+    def _write(self, records: Iterator[Record]) -> int:
+        """Produce records in groups; return how many."""
+        count, group = 0, []
+        for record in records:
+            group.append(record)
+            if len(group) >= _GROUP:
+                self._desk.producer.write(group)
+                count, group = count + len(group), []
+        if group:
+            self._desk.producer.write(group)
+        return count + len(group)
+
+    def _note(self, state: HandOver) -> None:
+        self._desk.producer.write([job_record(self._desk.topics, state)])
+        self.state = state

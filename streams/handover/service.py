@@ -1,0 +1,137 @@
+"""The process behind `penstock hand-over`: gathers patient events, hands them over, and brings the answers back.
+
+Reads: handovers, batch-jobs, results, retries. Writes: batch-jobs, results, retries. What is handed over is on the log
+before the job is begun, so that a crash neither pays twice nor loses anything. Blocking: until stopped.
+See: docs/adr/0012.
+"""
+
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from contracts.batch_jobs import HandOver, job_record, kind_of
+from contracts.codec import decode_json
+from contracts.errors import Undecodable
+from contracts.logs import logger
+from contracts.settings import Settings
+from contracts.topics import Topics
+from producers.fenced import FencedProducer
+from producers.log_reader import LogReader
+from streams.handover.choosing import Ways
+from streams.handover.delivery import Delivery, Desk
+from streams.handover.gathering import Gathering
+from streams.handover.settling import Outcomes
+
+_POLL_S = 0.5
+_log = logger("hand-over")
+
+
+class Service:
+    """Works on the hand-overs of one installation; a second process takes over from the first.
+
+    Args:
+        settings: the whole configuration.
+
+    Raises:
+        ConfigError: nothing can be handed over by this configuration.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topics = Topics(settings.kafka.topic_prefix)
+        self._ways = Ways(settings)
+        self._producer = FencedProducer(settings.kafka, settings.producer, f"{self._topics.prefix}.hand-over")
+        outcomes = Outcomes(self._topics, settings.worker.app_id, settings.producer.max_record_bytes)
+        self._desk = Desk(settings, self._topics, self._ways, self._producer, outcomes)
+        self._max_open = min(way.batch.max_open_jobs for way in self._ways.by_route.values())
+        self._stop = threading.Event()
+        self._open: list[Delivery] = []
+
+    def stop(self) -> None:
+        """End soon; what is under way is taken up by the next start."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Work until `stop`.
+
+        Raises:
+            TakenOver: another process has taken over.
+            LogUnavailable: Kafka does not do what is needed, or what was written is not known: begin anew.
+        """
+        with tempfile.TemporaryDirectory(prefix="penstock-hand-over-", dir=self._settings.batch_jobs.work_dir) as work:
+            try:
+                self._work(Path(work))
+            finally:
+                self._producer.close()
+                self._ways.close()
+
+    def _work(self, work: Path) -> None:
+        self._producer.take_over()
+        history = self._history()
+        self._open = [
+            Delivery(self._desk, state, _made(work / state.id))
+            for state in history.values()
+            if state.state != "finished"
+        ]
+        _log.info("handover.serving", under_way=len(self._open), models=sorted(self._ways.by_alias))
+        with LogReader(self._settings.kafka) as reader:
+            reader.begin({self._topics.handovers: self._starts(reader, history)})
+            gathering = Gathering(self._ways, _made(work / "0"))
+            number = 0
+            while not self._stop.is_set():
+                if len(self._open) < self._max_open:
+                    for record in reader.poll(_POLL_S):
+                        gathering.take(record)
+                        if gathering.is_due:
+                            number += 1
+                            self._hand_over(gathering, reader, work)
+                            gathering = Gathering(self._ways, _made(work / str(number)))
+                    if gathering.is_due:
+                        number += 1
+                        self._hand_over(gathering, reader, work)
+                        gathering = Gathering(self._ways, _made(work / str(number)))
+                else:
+                    self._stop.wait(_POLL_S)
+                self._step()
+
+    def _hand_over(self, gathering: Gathering, reader: LogReader, work: Path) -> None:
+        """Put on the log what is handed over; from then on it is this hand-over's, whatever happens."""
+        files = gathering.close()
+        results = self._topics.result_topics(route.output_topic for route in self._settings.routes)
+        ends = {topic: reader.ends(topic) for topic in sorted(results | {self._topics.retries})}
+        state = gathering.hand_over(list(files), ends)
+        self._producer.write([job_record(self._topics, state)])
+        self._open.append(Delivery(self._desk, state, _made(work / state.id), files))
+
+    def _step(self) -> None:
+        for delivery in self._open:
+            if not self._stop.is_set():
+                delivery.step()
+        self._open = [delivery for delivery in self._open if not delivery.is_over]
+
+    def _history(self) -> dict[str, HandOver]:
+        found: dict[str, HandOver] = {}
+        with LogReader(self._settings.kafka) as reader:
+            reader.begin({self._topics.batch_jobs: ()})
+            for record in reader.to_the_end():
+                if kind_of(record.key) is HandOver and record.value is not None:
+                    try:
+                        state = decode_json(record.value, HandOver)
+                    except Undecodable:
+                        continue
+                    found[state.id] = state
+        return found
+
+    def _starts(self, reader: LogReader, history: Mapping[str, HandOver]) -> list[int]:
+        """Return where each partition goes on: behind what was ever handed over."""
+        starts = []
+        for number, (begins, _) in enumerate(reader.spans(self._topics.handovers)):
+            ends = [state.ranges[str(number)][1] for state in history.values() if str(number) in state.ranges]
+            starts.append(max([begins, *ends]))
+        return starts
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

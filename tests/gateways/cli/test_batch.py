@@ -1,0 +1,47 @@
+"""`penstock batch` before it touches Kafka."""
+
+from pathlib import Path
+
+import pytest
+
+from gateways.cli.main import run
+from tests.gateways.cli.settings import write
+
+ROUTES = """\
+version: 1
+providers: {p: {kind: fake}}
+models: {m: {provider: p, model: m-1}}
+routes:
+  - {name: tickets, match: {type: "com.example.*"}, prompt: {user: "{{ text }}"}, model: m}
+  - {name: rest, match: {source: other}, prompt: {user: "{{ text }}"}, model: m}
+"""
+
+
+def submit(folder: Path, *args: str) -> int:
+    config = write(folder, ROUTES)
+    (folder / "in.jsonl").write_text("{}\n", encoding="utf-8")
+    return run(["batch", "submit", str(folder / "in.jsonl"), "--config", str(config), *args])
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--type", "org.other"), "no route takes events of source 'batch' and type 'org.other'"),
+        (("--type", "com.example.t", "--route", "rest"), "route tickets takes events"),
+        (("--type", "com.example.t", "-o", "x"), "--output goes with --wait"),
+        (("--type", "com.example.t", "--record-id", "id"), "expected a JSON pointer"),
+        (("--type", "com.example.t", "--job", "no/slash"), "letters, digits"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], words: str
+) -> None:
+    assert submit(tmp_path, *args) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_input_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write(tmp_path, ROUTES)
+
+    assert run(["batch", "submit", "nowhere.jsonl", "--type", "com.example.t", "--config", str(config)]) == 1
+    assert "there is no such file" in capsys.readouterr().err

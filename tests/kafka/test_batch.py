@@ -1,0 +1,109 @@
+"""`penstock batch` on real Kafka: whatever is killed, one line of output for each line of input."""
+
+import json
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kafka.batch_lab import BatchLab, events_of, read_lines, write_lines
+from tests.kafka.worker_lab import Outcomes, WorkerLab
+from tests.kafkalab.fixtures import KafkaLab
+from tests.support import eventually
+
+pytestmark = pytest.mark.timeout(180)
+LINES = 300
+
+
+def lab_on(kafka: KafkaLab, folder: Path, script: list[dict[str, Any]], **route: Any) -> BatchLab:
+    return BatchLab(WorkerLab(kafka, folder, script, route={"deadline_s": 600, **route}), folder)
+
+
+def test_a_submit_that_is_killed_goes_on_without_repeating_or_leaving_out_a_line(
+    kafka: KafkaLab, tmp_path: Path
+) -> None:
+    batch = lab_on(kafka, tmp_path, [])
+    count = 20_000
+    source = write_lines(tmp_path / "in.jsonl", [{"recordId": f"r{n}", "text": "x" * 100} for n in range(count)])
+
+    for least in (500, 6_000):
+        with batch.start("submit", str(source)) as process:
+            # From the second kill on there is something to find again.
+            eventually(lambda: batch.sent() > least, within_s=60)  # noqa: B023 - awaited at once
+            process.signal(signal.SIGKILL)
+            process.wait()
+    killed_at = sum(batch.events().values())
+    output = batch("submit", str(source))
+
+    job = output.split("job ")[1].split(":")[0]
+    assert killed_at < count
+    assert batch.events() == Counter(f"{job}/{n + 1}" for n in range(count))
+    assert batch("submit", str(source)).count(f"job {job}: {count} lines") == 1
+    assert sum(batch.events().values()) == count
+
+
+def test_every_line_has_one_outcome_though_the_worker_is_killed(kafka: KafkaLab, tmp_path: Path) -> None:
+    script: list[dict[str, Any]] = [{"match": "poison", "error": "invalid_request"}, {"latency_s": 0.1}]
+    batch = lab_on(kafka, tmp_path, script)
+    documents: list[Any] = [{"recordId": f"r{n}", "text": f"ticket {n}"} for n in range(LINES)]
+    documents[7] = {"recordId": "bad", "text": "poison"}
+    documents[9] = "{not json"
+    documents[11] = {"text": "no id of its own"}
+    documents[12] = {"recordId": "r13", "text": "an id that comes twice"}
+    source = write_lines(tmp_path / "in.jsonl", [*documents, "", "   "])
+
+    with Outcomes(kafka, batch.lab.topics.results) as results:
+        with batch.start("submit", str(source), "--job", "nightly", "--wait", "-o", "out.jsonl") as submit:
+            with batch.lab.worker() as first:
+                eventually(lambda: len(results.read().by_id) > LINES // 5, within_s=60)
+                first.signal(signal.SIGKILL)
+            with batch.lab.worker():
+                assert submit.wait(90) == 0, submit.output
+        tally = results.read()
+    output, errors = read_lines(tmp_path / "out.jsonl"), read_lines(tmp_path / "out.errors.jsonl")
+    manifest = json.loads((tmp_path / "out.manifest.json").read_text("utf-8"))
+
+    assert tally.duplicates == []
+    assert [line["line"] for line in output] == list(range(1, LINES + 1))
+    assert [line["recordId"] for line in output[9:13]] == ["10", "r10", "12", "r13"]
+    assert output[13]["recordId"] == "r13"
+    assert [(line["line"], line["status"], line["error"]["reason"]) for line in errors] == [
+        (8, "dead_letter", "invalid_request"),
+        (10, "rejected", "not_json"),
+    ]
+    assert errors[0]["input"] == documents[7]
+    assert manifest["counts"] == {
+        "succeeded": LINES - 2, "dead_letter": 1, "expired": 0, "rejected": 1, "missing": 0,
+    }  # fmt: skip
+    assert manifest["repeated_outcomes"] == 0
+    shown = json.loads(batch("status", "nightly", "--json"))
+    assert (shown["state"], shown["succeeded"], shown["waiting"]) == ("finished", LINES - 2, 0)
+
+
+def test_a_second_submit_of_a_running_job_takes_it_over_and_nothing_goes_twice(kafka: KafkaLab, tmp_path: Path) -> None:
+    batch = lab_on(kafka, tmp_path, [])
+    count = 15_000
+    source = write_lines(tmp_path / "in.jsonl", [{"recordId": f"r{n}"} for n in range(count)])
+
+    with batch.start("submit", str(source), "--job", "twice") as first:
+        eventually(lambda: batch.sent() > 500, within_s=60)
+        batch("submit", str(source), "--job", "twice")
+
+        # The later one may come when the first has just ended.
+        assert first.wait(60) == 0 or "another process has taken over" in first.output, first.output
+    assert events_of(kafka, batch.lab.topics.events("bulk")) == Counter(f"twice/{n + 1}" for n in range(count))
+
+
+def test_results_before_the_end_are_written_only_when_asked_for(kafka: KafkaLab, tmp_path: Path) -> None:
+    batch = lab_on(kafka, tmp_path, [])
+    source = write_lines(tmp_path / "in.jsonl", [{"recordId": "a"}, {"recordId": "b"}])
+    batch("submit", str(source), "--job", "early")
+
+    refused = batch("results", "early", "-o", "out.jsonl", code=1)
+    batch("results", "early", "-o", "out.jsonl", "--partial", code=1)
+
+    assert "0 of 2 lines have an outcome" in refused
+    assert [line["status"] for line in read_lines(tmp_path / "out.jsonl")] == ["missing", "missing"]
+    assert "another input" in batch("submit", str(write_lines(source, [{"recordId": "c"}])), "--job", "early", code=1)

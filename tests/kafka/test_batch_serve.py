@@ -1,0 +1,132 @@
+"""`penstock batch serve`: an S3 object in, one line for each of its lines out, whatever is killed in between."""
+
+import json
+import signal
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from confluent_kafka import Producer
+from moto.server import ThreadedMotoServer
+
+from contracts.batch_jobs import BatchRequest, job_record, request_of
+from contracts.settings import load
+from tests.kafka.batch_lab import BatchLab
+from tests.kafka.worker_lab import Outcomes, WorkerLab
+from tests.kafkalab.fixtures import KafkaLab
+from tests.support import eventually
+
+pytestmark = pytest.mark.timeout(180)
+LINES = 250
+AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "eu-central-1"}
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Give a client of an S3 server with the buckets `in-bucket` and `out-bucket`."""
+    for name, value in AWS.items():
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
+    for name in ("in-bucket", "out-bucket"):
+        client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    yield client
+    client.close()
+    # Its buckets belong to the process, not to the server.
+    reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset, timeout=10).close()  # noqa: S310 - the same
+    server.stop()
+
+
+@pytest.fixture
+def batch(kafka: KafkaLab, tmp_path: Path, s3: Any) -> BatchLab:
+    """Give an installation that works on objects of `in-bucket`."""
+    section = {
+        "s3_endpoint_url": s3.meta.endpoint_url,
+        "work_dir": str(tmp_path / "work"),
+        "retry_pause_s": 0.2,
+        "inputs": [{"name": "nightly", "bucket": "in-bucket", "key": "*.jsonl", "output": "s3://out-bucket/done"}],
+    }
+    lab = WorkerLab(kafka, tmp_path, [{"latency_s": 0.1}], route={"deadline_s": 600}, more={"batch_jobs": section})
+    return BatchLab(lab, tmp_path)
+
+
+def announce(batch: BatchLab, s3: Any, key: str, body: str, etag: str | None = None) -> BatchRequest:
+    """Put an object, and what a door makes of its notification."""
+    found = s3.put_object(Bucket="in-bucket", Key=key, Body=body.encode())
+    request = request_of(
+        load(batch.lab.config).batch_jobs.inputs,
+        "in-bucket",
+        key,
+        version_id="",
+        etag=etag or found["ETag"].strip('"'),
+        size_bytes=len(body),
+        at="",
+    )
+    assert request is not None
+    record = job_record(batch.lab.topics, request)
+    producer = Producer({"bootstrap.servers": batch.lab.kafka.bootstrap, "log_level": 0})
+    # A notification may come twice.
+    for _ in range(2):
+        producer.produce(record.topic, record.value, record.key)
+    assert producer.flush(10) == 0
+    return request
+
+
+def read(s3: Any, request: BatchRequest, name: str) -> str:
+    key = request.object.uri.removeprefix("s3://in-bucket/")
+    found = s3.get_object(Bucket="out-bucket", Key=f"done/{key}/{request.id}/{name}")
+    text: str = found["Body"].read().decode()
+    return text
+
+
+def is_there(s3: Any, request: BatchRequest) -> bool:
+    try:
+        return bool(read(s3, request, "manifest.json"))
+    except s3.exceptions.NoSuchKey:
+        return False
+
+
+def test_an_object_is_answered_line_by_line_though_everything_is_killed(batch: BatchLab, s3: Any) -> None:
+    body = "".join(json.dumps({"recordId": f"r{n}", "text": f"ticket {n}"}) + "\n" for n in range(LINES))
+    request = announce(batch, s3, "2026/tickets.jsonl", body)
+    with Outcomes(batch.lab.kafka, batch.lab.topics.results) as results:
+        with batch.start("serve") as first:
+            # While the lines go out, or just after.
+            eventually(lambda: sum(batch.events().values()) > 0, within_s=60)
+            first.signal(signal.SIGKILL)
+        with batch.lab.worker(), batch.start("serve") as second:
+            eventually(lambda: len(results.read().by_id) > LINES // 4, within_s=60)
+            second.signal(signal.SIGKILL)
+            second.wait()
+            with batch.start("serve") as third:
+                eventually(lambda: is_there(s3, request), within_s=60)
+                third.wait_for("batch.job_finished")
+        duplicates = results.read().duplicates
+
+    output = [json.loads(line) for line in read(s3, request, "output.jsonl").splitlines()]
+    assert duplicates == []
+    assert batch.events() == Counter(f"{request.id}/{n + 1}" for n in range(LINES))
+    assert [(line["line"], line["recordId"]) for line in output] == [(n + 1, f"r{n}") for n in range(LINES)]
+    assert read(s3, request, "errors.jsonl") == ""
+    assert json.loads(read(s3, request, "manifest.json"))["counts"]["succeeded"] == LINES
+
+
+def test_an_object_that_was_replaced_meanwhile_fails_its_job_and_no_other(batch: BatchLab, s3: Any) -> None:
+    gone = announce(batch, s3, "gone.jsonl", '{"recordId": "x"}\n', etag="0" * 32)
+    kept = announce(batch, s3, "kept.jsonl", '{"recordId": "y"}\n')
+
+    with batch.lab.worker(), batch.start("serve") as serving:
+        serving.wait_for("batch.job_failed")
+        serving.wait_for("batch.job_finished", 60)
+    assert is_there(s3, kept)
+    listing = batch("status", "--json")
+
+    states = {line["id"]: line["state"] for line in map(json.loads, listing.splitlines())}
+    assert states == {gone.id: "failed", kept.id: "finished"}

@@ -1,0 +1,194 @@
+"""Events for the provider's batch API on real Kafka: handed over once, answered once, whoever is killed."""
+
+import json
+import signal
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.kafka.batch_lab import BatchLab, events_of, read_lines, write_lines
+from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab
+from tests.kafkalab.fixtures import KafkaLab
+from tests.support import ChildProcess, eventually
+
+pytestmark = pytest.mark.timeout(180)
+LINES = 120
+
+
+class Site:
+    """A lab whose model is Bedrock with a batch API."""
+
+    def __init__(self, kafka: KafkaLab, folder: Path, stub: str, s3: Any, **batch_api: Any) -> None:
+        api = {
+            "role_arn": "arn:aws:iam::123456789012:role/batch",
+            "input": "s3://jobs/in",
+            "output": "s3://jobs/out",
+            "endpoint_url": stub,
+            "s3_endpoint_url": s3.meta.endpoint_url,
+            "min_records": 10,
+            "max_wait_s": 1,
+            "poll_s": 0.2,
+            "min_time_left_s": 60,
+            **batch_api,
+        }
+        provider = {"kind": "bedrock", "region": "eu-central-1", "endpoint_url": stub, "batch_api": api}
+        price = {"input_usd": 1000, "output_usd": 1000}
+        more = {"models": {"m": {"provider": "p", "model": "anthropic.claude-v1:0", "price": price}}}
+        self.stub = stub
+        lab = WorkerLab(kafka, folder, provider=provider, route={"deadline_s": 86400}, more=more)
+        self.batch = BatchLab(lab, folder)
+        kafka.create_named(lab.topics.handovers, partitions=PARTITIONS)
+
+    def hand_over(self) -> ChildProcess:
+        """Return the process, not started yet."""
+        return ChildProcess("streams", "hand-over", "--config", str(self.batch.lab.config))
+
+    def knobs(self, **knobs: Any) -> None:
+        """Set the model server's knobs."""
+        self._http("PUT", "/_stub/knobs", {"batch_min_records": 10, **knobs})
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the model server has served."""
+        return self._http("GET", "/_stub/stats")
+
+    def _http(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        raw = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.stub + path, data=raw, method=method)  # noqa: S310 - our own server
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the same
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name, value in {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
+    client.create_bucket(Bucket="jobs")
+    yield client
+    client.close()
+    # Its buckets belong to the process, not to the server.
+    reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset, timeout=10).close()  # noqa: S310 - the same
+    server.stop()
+
+
+@pytest.fixture
+def stub(s3: Any) -> Iterator[str]:
+    with ChildProcess("streams", "fm-stub", "--port", "0", "--s3-endpoint", s3.meta.endpoint_url) as process:
+        yield process.wait_for(r"^listening on (http://\S+)$")[1]
+
+
+def tickets(folder: Path, count: int = LINES) -> Path:
+    return write_lines(
+        folder / "in.jsonl", [{"recordId": f"r{n}", "text": f"Ticket {n} is open."} for n in range(count)]
+    )
+
+
+def submit(site: Site, source: Path) -> ChildProcess:
+    return site.batch.start("submit", str(source), "--job", "big", "--hand-over", "--wait", "-o", "out.jsonl")
+
+
+def test_a_job_is_answered_by_one_batch_and_its_refused_lines_by_the_workers(
+    kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
+) -> None:
+    site = Site(kafka, tmp_path, stub, s3)
+    site.knobs(fail_first={"Ticket 7 ": 1, "Ticket 8 ": 1})
+    with submit(site, tickets(tmp_path)) as waiting, site.hand_over() as handing, site.batch.lab.worker():
+        assert waiting.wait(90) == 0, waiting.output + handing.output
+        handing.wait_for("handover.finished")
+    output = read_lines(tmp_path / "out.jsonl")
+    manifest = json.loads((tmp_path / "out.manifest.json").read_text("utf-8"))
+    stats = site.stats()
+
+    assert [line["recordId"] for line in output] == [f"r{n}" for n in range(LINES)]
+    assert {line["status"] for line in output} == {"succeeded"}
+    assert Counter(line["attempts"] for line in output) == {1: LINES - 2, 2: 2}
+    assert manifest["repeated_outcomes"] == 0
+    assert stats["by_operation"] == {"batch-job": 1, "batch": LINES, "converse": 2}
+    # 1,000 dollars a million tokens, and half of that in a batch.
+    for line in output:
+        if line["attempts"] == 1:
+            tokens = line["usage"]["input_tokens"] + line["usage"]["output_tokens"]
+            assert line["cost_usd"] == pytest.approx(tokens / 1000 / 2)
+
+
+def test_killed_before_and_after_its_answers_it_pays_and_answers_once(
+    kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
+) -> None:
+    site = Site(kafka, tmp_path, stub, s3)
+    site.knobs(batch_state_s=0.5)
+    with Outcomes(kafka, site.batch.lab.topics.results) as results, submit(site, tickets(tmp_path)) as waiting:
+        with site.hand_over() as first:
+            eventually(lambda: site.stats()["by_operation"].get("batch-job"), within_s=60)
+            first.signal(signal.SIGKILL)
+        with site.hand_over() as second:
+            # Somewhere between the first answer and the note that it is finished.
+            eventually(lambda: results.read(0.01).by_id, within_s=60)
+            second.signal(signal.SIGKILL)
+        with site.hand_over(), site.batch.lab.worker():
+            assert waiting.wait(90) == 0, waiting.output
+        tally = results.read(0.5)
+
+    assert len(read_lines(tmp_path / "out.jsonl")) == LINES
+    assert tally.duplicates == []
+    assert site.stats()["by_operation"] == {"batch-job": 1, "batch": LINES}
+
+
+def test_what_a_batch_does_not_answer_the_workers_do(kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any) -> None:
+    site = Site(kafka, tmp_path, stub, s3)
+    site.knobs(batch_share=0.5)
+    with submit(site, tickets(tmp_path)) as waiting, site.hand_over() as handing, site.batch.lab.worker():
+        assert waiting.wait(90) == 0, waiting.output + handing.output
+        # A service that refuses the job, and then one record too few for any.
+        site.knobs(batch_min_records=1000)
+        for job, count in (("refused", 20), ("few", 1)):
+            source = write_lines(tmp_path / f"{job}.jsonl", [{"text": f"Ticket {n}"} for n in range(count)])
+            with site.batch.start("submit", str(source), "--job", job, "--hand-over", "--wait") as small:
+                assert small.wait(60) == 0, small.output + handing.output
+    manifests = [json.loads(path.read_text("utf-8")) for path in tmp_path.glob("*.manifest.json")]
+    calls = site.stats()["by_operation"]
+
+    assert sorted(manifest["counts"]["succeeded"] for manifest in manifests) == [1, 20, LINES]
+    assert [manifest["repeated_outcomes"] for manifest in manifests] == [0, 0, 0]
+    assert (calls["batch"], calls["converse"], calls["batch-job"]) == (LINES / 2, LINES / 2 + 21, 2)
+
+
+def test_a_bulk_backlog_spills_into_a_batch_and_each_event_is_paid_and_answered_once(
+    kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
+) -> None:
+    site = Site(kafka, tmp_path, stub, s3, spill_behind=20)
+    site.knobs(latency_s=0.1, batch_state_s=0.5)
+    lab, count = site.batch.lab, 300
+    source = tickets(tmp_path, count)
+    # Lines without a key are free of order, and the bulk lane is where a backlog may go by itself.
+    site.batch("submit", str(source), "--job", "bulk")
+
+    with Outcomes(kafka, lab.topics.results) as results:
+        with lab.worker() as first:
+            eventually(lambda: first.output.count("event.parked") > 50, within_s=60)
+            first.signal(signal.SIGKILL)
+        with site.hand_over(), lab.worker():
+            tally = results.wait_for(count, within_s=90)
+    calls = site.stats()["by_operation"]
+    paid = site.stats()["billed"]
+    parked = events_of(kafka, lab.topics.handovers)
+
+    assert tally.duplicates == []
+    assert len(tally.by_id) == count
+    assert set(tally.kinds) == {"penstock.result.v1"}
+    assert set(parked.values()) == {1}
+    # The last of each partition stay, the others go.
+    assert len(parked) >= count - 4 * 20 - 64
+    assert calls["batch"] == len(parked)
+    # What was in flight at the kill may be paid twice, as without a hand-over.
+    assert count <= paid <= count + 32

@@ -1,0 +1,87 @@
+"""What becomes of a batch API's answers."""
+
+import json
+from typing import Any
+
+import pytest
+
+from contracts.codec import Record, decode_json, parked_event, source_position
+from contracts.payloads import RESULT_TYPE, InferenceResult, RetryNote, Usage
+from producers.log_reader import Found
+from streams.handover.choosing import Way, Ways
+from streams.handover.settling import Outcomes
+from streams.providers.bedrock_jobs import read_output
+from tests.streams.handover.support import TOPICS, make_settings, record
+
+ARN = "arn:aws:bedrock:eu-central-1:123456789012:model-invocation-job/abcdefghijkl"
+SCHEMA = {"type": "object", "required": ["summary"]}
+
+
+def output(text: str = "fine", stop: str = "end_turn") -> dict[str, Any]:
+    usage = {"inputTokens": 10, "outputTokens": 2}
+    return {"modelOutput": {"output": {"message": {"content": [{"text": text}]}}, "stopReason": stop, "usage": usage}}
+
+
+def settle(found: Found, line: dict[str, Any] | None, max_bytes: int = 10**6, **route: Any) -> tuple[str, Record]:
+    ways = Ways(make_settings(**route))
+    way: Way = ways.by_route["r"]
+    ended = None if line is None else read_output(json.dumps(line).encode(), "model-1", ARN)
+    return Outcomes(TOPICS, "penstock", max_bytes).of(found, ways.job(found), way, ended)
+
+
+def note(made: Record) -> RetryNote:
+    assert made.topic == TOPICS.retries
+    return parked_event(made.headers)[1]
+
+
+def test_an_answer_becomes_the_terminal_record_in_the_partition_of_its_event() -> None:
+    found = record(9, partition=3, parked_by="penstock")
+    kind, made = settle(found, output())
+    result = decode_json(made.value or b"", InferenceResult)
+    answered = source_position(made.headers)
+
+    assert (kind, made.topic, made.partition) == ("succeeded", TOPICS.results, 3)
+    assert dict(made.headers)["ce_type"] == RESULT_TYPE.encode()
+    assert answered is not None
+    assert answered[1][:3] == (TOPICS.handovers, 3, 9)
+    assert (result.event_id, result.output, result.attempts) == ("e9", "fine", 1)
+    assert result.provenance.response_id == "abcdefghijkl"
+
+
+def test_tokens_are_charged_at_the_price_of_a_batch() -> None:
+    result = decode_json(settle(record(0), output())[1].value or b"", InferenceResult)
+
+    assert result.usage == Usage(10, 2)
+    assert result.cost_usd == pytest.approx(12 * 1000 / 1e6 / 2)
+
+
+def test_an_answer_that_breaks_the_schema_goes_to_the_workers_with_what_it_has_cost() -> None:
+    kind, made = settle(record(0), output("no json"), output_schema=SCHEMA)
+    found = note(made)
+
+    assert (kind, found.reason, found.attempts) == ("invalid", "batch_output_invalid", 1)
+    assert found.cost_usd == pytest.approx(0.006)
+    assert found.failures[0].reason == "output_invalid"
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "reason", "attempts"),
+    [
+        (None, "unanswered", "batch_unanswered", 0),
+        ({"error": {"errorCode": 400, "errorMessage": "bad"}}, "refused", "batch_invalid_request", 1),
+        ({"error": {"errorCode": 500, "errorMessage": "oops"}}, "refused", "batch_provider_unavailable", 1),
+        (output(stop="guardrail_intervened"), "refused", "batch_content_blocked", 1),
+    ],
+)
+def test_what_has_no_answer_goes_to_the_workers(
+    line: dict[str, Any] | None, kind: str, reason: str, attempts: int
+) -> None:
+    found, made = settle(record(0), line)
+
+    assert (found, note(made).reason, note(made).attempts) == (kind, reason, attempts)
+
+
+def test_an_answer_too_large_for_a_record_goes_to_the_workers() -> None:
+    kind, made = settle(record(0), output("x" * 5000), max_bytes=4000)
+
+    assert (kind, note(made).reason) == ("too_large", "batch_too_large")
