@@ -11,6 +11,7 @@ Role = Literal["user", "assistant"]
 Task = Literal["chat", "completion", "embedding"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_use", "other"]
 OutcomeStatus = Literal["succeeded", "dead_letter", "expired"]
+EndpointStatus = Literal["active", "failing", "disabled"]
 Disposition = Literal["poison", "exhausted", "refused", "unroutable", "operator"]
 
 RESULT_TYPE = "penstock.result.v1"
@@ -288,4 +289,22 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
     text: str
     is_final: bool = False
+    version: Literal[1] = 1
+
+
+class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of a record on the endpoints topic, whose key is the endpoint's name: how its callbacks fare, version 1.
+
+    Attributes:
+        status: `failing` since its last success; `disabled` until an operator enables it.
+        reason: bounded slug: what failed first, or why it is disabled.
+        since: RFC 3339.
+        by: who wrote it: `egress`, or an operator's name.
+    """
+
+    name: str
+    status: EndpointStatus
+    since: str
+    reason: str = ""
+    by: str = ""
     version: Literal[1] = 1

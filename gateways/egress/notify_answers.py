@@ -1,0 +1,61 @@
+"""What an endpoint's answer means: delivered, later, or never; and how long it may make us wait. Pure.
+
+| status                                            | meaning                                                        |
+|---------------------------------------------------|----------------------------------------------------------------|
+| 2xx                                               | delivered, whatever the body says or never ends to say          |
+| 410                                               | the endpoint is gone: it is disabled, the callback refused      |
+| 400 405 411 413 414 415 422 431 501 505 (setting) | this callback will never be taken: refused                      |
+| 3xx                                               | later: never followed; a receiver that moved is to be corrected |
+| 401 402 403 404 406 407 408 409 429 ..., 5xx      | later: receivers get repaired within days                       |
+| 101, and what is no HTTP status                   | later                                                           |
+
+Source: RFC 9110, 10.2.3 (Retry-After) and 15; Standard Webhooks 1.0.0, "Operational considerations".
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Literal
+
+# 400 and 422: about this body. 405, 501, 505: about what every callback is. The rest: about its size or form.
+PERMANENT_STATUSES = (400, 405, 411, 413, 414, 415, 422, 431, 501, 505)
+
+Meaning = Literal["delivered", "later", "refused", "gone"]
+
+_SECONDS = re.compile(r"[0-9]+")
+
+
+def meaning_of(status: int, permanent: Collection[int] = PERMANENT_STATUSES) -> Meaning:
+    """Return what a status means; see the table above."""
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return "delivered"
+    if status == HTTPStatus.GONE:
+        return "gone"
+    return "refused" if status in permanent else "later"
+
+
+def wait_asked_for(values: Sequence[str], now: datetime, ceiling_s: float) -> float | None:
+    """Return for how long Retry-After asks us to wait, seconds; None when it says nothing that can be read.
+
+    Args:
+        values: of every Retry-After header; with more than one the longest counts.
+        now: aware.
+        ceiling_s: no answer makes us wait longer; the year 9999 is one of them.
+    """
+    waits = [wait for wait in (_wait(value.strip(), now, ceiling_s) for value in values) if wait is not None]
+    return max(waits, default=None)
+
+
+def _wait(text: str, now: datetime, ceiling_s: float) -> float | None:
+    if text.isascii() and _SECONDS.fullmatch(text):
+        # Thousands of digits are refused by int(), and mean the ceiling all the same.
+        significant = text.lstrip("0")
+        return ceiling_s if len(significant) > 9 else min(float(significant or 0), ceiling_s)  # noqa: PLR2004 - 31 years
+    try:
+        instant = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    aware = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
+    return min(max((aware - now).total_seconds(), 0.0), ceiling_s)
