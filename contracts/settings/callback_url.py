@@ -21,7 +21,8 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 # What the WHATWG URL standard takes for a number, and with it the whole host for an IPv4 address.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
-_REST = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?(?:\?(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?")  # fmt: skip
+_URL_CHAR = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})"
+_REST = re.compile(rf"(?:/{_URL_CHAR}*)?(?:\?(?:{_URL_CHAR}|\?)*)?")
 _MAX_PORT = 65535
 
 
@@ -61,18 +62,21 @@ def read_url(url: str) -> Target:
         UrlRefused: any oddity; whether scheme and port are allowed is for the caller to say.
     """
     if len(url) > MAX_URL_CHARS:
-        raise _refused("too_long", f"at most {MAX_URL_CHARS} characters")
+        raise _refused(reason="too_long", allowed=f"at most {MAX_URL_CHARS} characters")
     if not url.isascii() or any(not "!" <= char <= "~" or char == "\\" for char in url):
-        raise _refused("characters", "printable ASCII without spaces and backslashes; names of other scripts as xn--...")
+        raise _refused(
+            reason="characters",
+            allowed="printable ASCII without spaces and backslashes; names of other scripts as xn--...",
+        )
     parts = _SPLIT.fullmatch(url)
     if parts is None or parts["scheme"].lower() not in DEFAULT_PORTS:
-        raise _refused("scheme", "a URL that begins with https:// or http://")
+        raise _refused(reason="scheme", allowed="a URL that begins with https:// or http://")
     if "@" in parts["authority"]:
-        raise _refused("userinfo", "a URL without user name and password")
+        raise _refused(reason="userinfo", allowed="a URL without user name and password")
     if "#" in parts["rest"]:
-        raise _refused("fragment", "a URL without #fragment")
+        raise _refused(reason="fragment", allowed="a URL without #fragment")
     if not _REST.fullmatch(parts["rest"]):
-        raise _refused("path", "a path and query of RFC 3986, other characters written as %XX")
+        raise _refused(reason="path", allowed="a path and query of RFC 3986, other characters written as %XX")
     scheme = parts["scheme"].lower()
     host, port = _host_and_port(parts["authority"].lower(), DEFAULT_PORTS[scheme])
     is_literal = host.startswith("[") or _is_ipv4(host)
@@ -82,12 +86,12 @@ def read_url(url: str) -> Target:
 def _host_and_port(authority: str, default_port: int) -> tuple[str, int]:
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None:
-        raise _refused("host", "a host name or an IP address; IPv6 in brackets")
+        raise _refused(reason="host", allowed="a host name or an IP address; IPv6 in brackets")
     _check_host(parts["host"])
     if parts["port"] is None:
         return parts["host"], default_port
     if not _PORT.fullmatch(parts["port"]) or int(parts["port"]) > _MAX_PORT:
-        raise _refused("port", f"a port from 1 to {_MAX_PORT}")
+        raise _refused(reason="port", allowed=f"a port from 1 to {_MAX_PORT}")
     return parts["host"], int(parts["port"])
 
 
@@ -96,12 +100,12 @@ def _check_host(host: str) -> None:
         _check_ipv6(host[1:-1])
         return
     if host.endswith("."):
-        raise _refused("trailing_dot", "a host name without a dot at its end")
+        raise _refused(reason="trailing_dot", allowed="a host name without a dot at its end")
     labels = host.split(".")
     if len(host) > _MAX_HOST_CHARS or not all(_LABEL.fullmatch(label) for label in labels):
-        raise _refused("host", "a host name of letters, digits, hyphens and dots")
+        raise _refused(reason="host", allowed="a host name of letters, digits, hyphens and dots")
     if _NUMBER.fullmatch(labels[-1]) and not _is_ipv4(host):
-        raise _refused("odd_address", "an IPv4 address as four decimal numbers without leading zeros")
+        raise _refused(reason="odd_address", allowed="an IPv4 address as four decimal numbers without leading zeros")
 
 
 def _check_ipv6(text: str) -> None:
@@ -111,7 +115,7 @@ def _check_ipv6(text: str) -> None:
             return
     except AddressValueError:
         pass
-    raise _refused("odd_address", "an IPv6 address in brackets, without a zone")
+    raise _refused(reason="odd_address", allowed="an IPv6 address in brackets, without a zone")
 
 
 def _is_ipv4(host: str) -> bool:
@@ -121,5 +125,5 @@ def _is_ipv4(host: str) -> bool:
         return False
 
 
-def _refused(reason: Reason, allowed: str) -> UrlRefused:
+def _refused(*, reason: Reason, allowed: str) -> UrlRefused:
     return UrlRefused(reason, allowed)

@@ -3,15 +3,15 @@
 Three locks, each enough for most inputs, together for all of them:
 1. the resolver refuses a name when any address of its answer is refused: a mixed answer is an attempt;
 2. the maker of sockets refuses the very address that is about to be dialled, IP literals included, which aiohttp never
-   shows to a resolver; nothing lies between this check and `connect`, so a second answer of a name server comes too late;
+   shows to a resolver; nothing lies between this check and `connect`, so a name server's second answer comes too late;
 3. redirects are not followed, proxies of the environment not used, and names not cached beyond a connection.
 
-A kept connection goes where it went when it was checked; a name that leads elsewhere by now is asked again with the next.
+A kept connection goes where it went when it was checked; the next connection asks for the name again.
 """
 
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -22,8 +22,6 @@ from gateways.egress.addresses import AddressPolicy
 MAX_INTERIM_ANSWERS = 8
 _KEEP_ALIVE_S = 15.0
 _MAX_ADDRESSES = 32
-
-Resolve = Callable[[str, int, socket.AddressFamily], Awaitable[list[ResolveResult]]]
 
 
 class AddressRefused(Exception):
@@ -65,7 +63,7 @@ class GuardedResolver(AbstractResolver):
         """
         answer = await self._resolver.resolve(host, port, family)
         if len(answer) > _MAX_ADDRESSES:
-            raise AddressRefused("too_many_addresses", host)
+            raise AddressRefused(host=host, reason="too_many_addresses")
         for found in answer:
             reason = self._policy.refusal(found["host"])
             if reason is not None:
@@ -95,7 +93,7 @@ class _Bounded(aiohttp.ClientResponse):
 
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
         """Read the head of the answer."""
-        return await super().start(_Counted(connection))
+        return await super().start(cast("Any", _Counted(connection)))
 
 
 class _Counted:
@@ -131,6 +129,7 @@ def guarded_session(
     """Return a client session; it belongs to the running loop, and whoever asked for it closes it.
 
     Args:
+        policy: which addresses may be dialled.
         limit: connections at a time.
         timeout_s: for everything from the look-up of the name to the head of the answer.
         tls: an `ssl.SSLContext`, or True for the system's authorities.

@@ -19,15 +19,14 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Literal
 
-# 400 and 422: about this body. 405, 501, 505: about what every callback is. The rest: about its size or form.
-PERMANENT_STATUSES = (400, 405, 411, 413, 414, 415, 422, 431, 501, 505)
+from contracts.settings.egress import CALLBACK_PERMANENT_STATUSES
 
 Meaning = Literal["delivered", "later", "refused", "gone"]
 
 _SECONDS = re.compile(r"[0-9]+")
 
 
-def meaning_of(status: int, permanent: Collection[int] = PERMANENT_STATUSES) -> Meaning:
+def meaning_of(status: int, permanent: Collection[int] = CALLBACK_PERMANENT_STATUSES) -> Meaning:
     """Return what a status means; see the table above."""
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return "delivered"
