@@ -14,9 +14,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateways.egress.addresses import REFUSED, networks
 
+_ANY = "0.0.0.0"  # noqa: S104 - to be refused
 # Literals: as written in a URL's host.
 LITERALS = (
-    "127.0.0.1", "127.0.0.2", "127.255.255.254", "127.1", "127.0.1", "0", "0.0.0.0", "0x7f000001", "0x7f.0.0.1",
+    "127.0.0.1", "127.0.0.2", "127.255.255.254", "127.1", "127.0.1", "0", _ANY, "0x7f000001", "0x7f.0.0.1",
     "0177.0.0.1", "0177.1", "2130706433", "017700000001", "00000177.0.0.1", "127.0.0.1.", "169.254.169.254",
     "169.254.169.254.", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.170.2", "100.100.100.200",
     "192.0.0.192", "168.63.129.16", "10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.0.1",
@@ -36,7 +37,8 @@ ODD_URLS = (
     "http://example.com:80@127.0.0.1:{port}/", "http://127.0.0.1:{port}\\@example.com/", "http:\\\\127.0.0.1:{port}/",
     "http:127.0.0.1:{port}/", "http:/127.0.0.1:{port}/", "http:///127.0.0.1:{port}/", "//127.0.0.1:{port}/",
     "file:///etc/passwd", "ftp://127.0.0.1:{port}/", "gopher://127.0.0.1:{port}/_x", "dict://127.0.0.1:{port}/",
-    "ldap://127.0.0.1:{port}/", "unix:///var/run/docker.sock", "http+unix://%2Fvar%2Frun%2Fdocker.sock/", "ws://127.0.0.1:{port}/",
+    "ldap://127.0.0.1:{port}/", "unix:///var/run/docker.sock", "http+unix://%2Fvar%2Frun%2Fdocker.sock/",
+    "ws://127.0.0.1:{port}/",
     "jar:http://127.0.0.1:{port}/!/", "data:text/plain,x", "javascript:alert(1)", "netdoc:///etc/passwd",
     "http://\u2460\u2461\u2466.\u24ea.\u24ea.\u2460:{port}/", "http://\uff11\uff12\uff17.0.0.1:{port}/",
     "http://127\u30020\u30020\u30021:{port}/", "http://\u2113ocalhost:{port}/", "http://local\u00adhost:{port}/",
@@ -92,7 +94,10 @@ class ScriptedResolver(AbstractResolver):
         self.asked = 0
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - the base's signature
     ) -> list[ResolveResult]:
         """Return the next round."""
         addresses = self._rounds[min(self.asked, len(self._rounds) - 1)]

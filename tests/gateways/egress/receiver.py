@@ -28,6 +28,8 @@ class Receiver:
         repeat: bytes sent for ever behind the answer.
         requests: everything that arrived.
         connections: how many were accepted.
+        pause_s: between two of them.
+        greeting: sent as soon as somebody connects.
         cuts: whether connections are cut once the request is in.
     """
 
@@ -36,6 +38,8 @@ class Receiver:
     answer: bytes | None = OK
     repeat: bytes = b""
     cuts: bool = False
+    pause_s: float = 0.0
+    greeting: bytes = b""
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     port: int = 0
@@ -49,6 +53,16 @@ class Receiver:
 
     async def __aexit__(self, *_exc: object) -> None:
         await self.stop()
+
+    @property
+    def is_listening(self) -> bool:
+        """Tell whether it listens."""
+        return self._server is not None
+
+    @property
+    def open_connections(self) -> int:
+        """Return how many connections are open."""
+        return len(self._writers)
 
     async def stop(self) -> None:
         """Stop listening, and cut every connection."""
@@ -66,6 +80,7 @@ class Receiver:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
+        writer.write(self.greeting)
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
                 async for request in _requests(reader):
@@ -85,7 +100,7 @@ class Receiver:
         while self.repeat:
             writer.write(self.repeat)
             await writer.drain()
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.pause_s)
 
 
 async def _requests(reader: asyncio.StreamReader) -> AsyncIterator[Request]:

@@ -120,7 +120,9 @@ async def test_a_kept_connection_stays_where_it_was_checked(receiver: Receiver) 
 @pytest.mark.parametrize("code", [300, 301, 302, 303, 307, 308])
 async def test_a_redirect_is_an_answer_and_never_followed(receiver: Receiver, code: int) -> None:
     async with Receiver() as inside:
-        receiver.answer = status(code, f"Location: http://127.0.0.1:{inside.port}/", "Refresh: 0; url=http://127.0.0.1/")
+        receiver.answer = status(
+            code, f"Location: http://127.0.0.1:{inside.port}/", "Refresh: 0; url=http://127.0.0.1/"
+        )
 
         assert await _attempt(f"http://{NAME}:{receiver.port}/", LOOPBACK) == code
         assert inside.connections == 0

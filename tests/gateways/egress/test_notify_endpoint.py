@@ -44,12 +44,14 @@ async def test_days_of_only_failures_disable_it() -> None:
         await endpoint.failed("timeout")
     clock.advance(DAYS_5 - 1)
     await endpoint.failed("timeout")
-    assert endpoint.disabled is None
+    before = endpoint.disabled
     clock.advance(1)
     await endpoint.failed("timeout")
+    after = endpoint.disabled
 
-    assert endpoint.disabled is not None
-    assert endpoint.disabled.reason == "failing"
+    assert before is None
+    assert after is not None
+    assert after.reason == "failing"
 
 
 async def test_a_success_in_between_starts_the_days_anew() -> None:

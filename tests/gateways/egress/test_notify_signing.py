@@ -29,7 +29,7 @@ def _keys(folder: Path, *secrets: str, **limits: datetime) -> tuple[SigningKey, 
     for number, secret in enumerate(secrets):
         path = folder / f"secret-{number}"
         path.write_text(secret)
-        configured.append(SourceSecret(id=f"k{number}", value=SecretRef(f"file:{path}"), **limits))  # type: ignore[arg-type]
+        configured.append(SourceSecret(id=f"k{number}", value=SecretRef(f"file:{path}"), **limits))
     return resolve_keys("egress.crm", configured)
 
 
