@@ -11,7 +11,7 @@ from typing import Literal
 LANES: tuple[str, ...] = ("interactive", "standard", "bulk")
 # Where the worker takes up what waits on the retry topic; no event topic is called so.
 RETRY_LANE = "retries"
-Kind = Literal["events", "results", "deltas", "dead-letters", "retries", "deliveries", "undelivered"]
+Kind = Literal["events", "results", "deltas", "dead-letters", "retries", "deliveries", "undelivered", "endpoints"]
 # Where failed deliveries wait. All of a tier wait equally long, so that each partition is in the order of its dues.
 DELIVERY_TIERS: dict[str, float] = {
     "5s": 5.0,
@@ -48,7 +48,7 @@ class Topic:
         """Return the topic configuration that we set and verify."""
         # CreateTime is the producer's clock, which pay-once compares and tickets carry.
         return {
-            "cleanup.policy": "delete",
+            "cleanup.policy": "compact" if self.kind == "endpoints" else "delete",
             "retention.ms": str(self.retention_ms),
             "message.timestamp.type": "CreateTime",
         }
@@ -68,6 +68,7 @@ class Topics:
         self.dead_letters = f"{prefix}.dead-letters.v1"
         self.retries = f"{prefix}.retries.v1"
         self.undelivered = f"{prefix}.undelivered.v1"
+        self.endpoints = f"{prefix}.endpoints.v1"
 
     def events(self, lane: str) -> str:
         """Return the event topic of a lane."""
@@ -128,4 +129,8 @@ class Topics:
             for tier, delay_s in DELIVERY_TIERS.items()
         ]
         purpose = "outcomes that a door could not deliver: the record, and why"
-        return [*waiting, Topic(self.undelivered, "undelivered", 30 * _DAY_MS, purpose)]
+        return [
+            *waiting,
+            Topic(self.undelivered, "undelivered", 30 * _DAY_MS, purpose),
+            Topic(self.endpoints, "endpoints", week, "state of each callback endpoint: failing, disabled"),
+        ]

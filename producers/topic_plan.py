@@ -15,7 +15,7 @@ _RETENTION = "retention.ms"
 # Kinds whose records go to the partition number of their event.
 _BY_NUMBER = frozenset({"results", "retries"})
 # Kinds that a worker neither reads nor writes (deltas: not yet).
-_NOT_THE_WORKERS = frozenset({"deltas", "deliveries", "undelivered"})
+_NOT_THE_WORKERS = frozenset({"deltas", "deliveries", "undelivered", "endpoints"})
 
 
 @dataclass(frozen=True)

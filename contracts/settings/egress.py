@@ -165,6 +165,8 @@ class CallbackDoor(DoorSection):
     secrets: tuple[SourceSecret, ...] = Field(min_length=1, max_length=8)
     """Signing keys, `whsec_...` (v1, HMAC) or `whsk_...` (v1a, ed25519); all that are valid sign every callback.
     `penstock callbacks keygen` makes one."""
+    content_type: Literal["application/cloudevents+json", "application/json"] = "application/cloudevents+json"
+    """Header of the body, which is a CloudEvent in JSON either way; for receivers that know plain JSON only."""
     order: Literal["none", "key"] = "none"
     """`none`: a callback that failed is overtaken. `key`: one that failed holds back the later ones of its key."""
     attempt_timeout_s: Seconds = Field(default=15.0, le=60)

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "send": ("gateways.cli.send:send", "Send signed sample webhooks to a gateway."),
     "tail": ("gateways.cli.tail:tail", "Show results, dead letters or events as they come."),
     "dlq": ("gateways.cli.dlq:dlq", "List, show, put back and discard dead letters."),
+    "callbacks": ("gateways.cli.callbacks:callbacks", "Make signing keys for callbacks, disable and enable endpoints."),
     "gateway": ("gateways.cli.gateway:gateway", "Run the HTTP gateway."),
     "worker": ("gateways.cli.passthrough:worker", "Run a stream worker."),
     "egress": ("gateways.cli.egress:egress", "Run the doors out: deliver results to SNS, SQS, S3 and others."),

@@ -27,7 +27,7 @@ from contracts.metrics import CALLBACK_DURATION, CALLBACKS, Children
 from contracts.settings.callback_url import read_url
 from contracts.settings.egress import CallbackDoor
 from gateways.egress.addresses import AddressPolicy
-from gateways.egress.base import DELIVERED, Delivered, Item, Later, Refused, Shape, Verdict
+from gateways.egress.base import DELIVERED, Delivered, Item, Later, PlainDoor, Refused, Shape, Verdict
 from gateways.egress.dialling import AddressRefused, guarded_session
 from gateways.egress.notify_answers import meaning_of, wait_asked_for
 from gateways.egress.notify_body import body_of, headers_of
@@ -57,7 +57,7 @@ _durations = Children(CALLBACK_DURATION)
 _counts = Children(CALLBACKS)
 
 
-class Notify:
+class Notify(PlainDoor):
     """The door `callback`.
 
     Args:
@@ -120,13 +120,9 @@ class Notify:
         if self._session is not None:
             await self._session.close()
 
-    def destination(self, _item: Item) -> str:
+    def destination(self, item: Item) -> str:  # noqa: ARG002 - the protocol's
         """Return the endpoint's origin."""
         return str(self._url.origin())
-
-    def splits(self, _first: Item, _item: Item) -> bool:
-        """Batches have one item."""
-        return False
 
     async def deliver(self, items: Sequence[Item]) -> Sequence[Verdict]:
         """Send one callback each."""
@@ -149,7 +145,9 @@ class Notify:
         status, detail, key_ids = 0, "", tuple[str, ...]()
         try:
             signature, key_ids = signed_headers(self._keys, item.outcome.result_id, body, self._now())
-            status, waits = await self._post(body, headers_of(item, self._user_agent) | signature)
+            status, waits = await self._post(
+                body, headers_of(item, self._settings.content_type, self._user_agent) | signature
+            )
             verdict = self._verdict(status, waits)
         except ConfigError as error:
             verdict = Later("no_valid_key", str(error), scope="operator")

@@ -12,18 +12,15 @@
 Source: RFC 9110, 10.2.3 (Retry-After) and 15; Standard Webhooks 1.0.0, "Operational considerations".
 """
 
-import re
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Literal
 
 from contracts.settings.egress import CALLBACK_PERMANENT_STATUSES
+from gateways.egress.retry_after import retry_after_s
 
 Meaning = Literal["delivered", "later", "refused", "gone"]
-
-_SECONDS = re.compile(r"[0-9]+")
 
 
 def meaning_of(status: int, permanent: Collection[int] = CALLBACK_PERMANENT_STATUSES) -> Meaning:
@@ -43,18 +40,5 @@ def wait_asked_for(values: Sequence[str], now: datetime, ceiling_s: float) -> fl
         now: aware.
         ceiling_s: no answer makes us wait longer; the year 9999 is one of them.
     """
-    waits = [wait for wait in (_wait(value.strip(), now, ceiling_s) for value in values) if wait is not None]
-    return max(waits, default=None)
-
-
-def _wait(text: str, now: datetime, ceiling_s: float) -> float | None:
-    if text.isascii() and _SECONDS.fullmatch(text):
-        # Thousands of digits are refused by int(), and mean the ceiling all the same.
-        significant = text.lstrip("0")
-        return ceiling_s if len(significant) > 9 else min(float(significant or 0), ceiling_s)  # noqa: PLR2004 - 31 years
-    try:
-        instant = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    aware = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
-    return min(max((aware - now).total_seconds(), 0.0), ceiling_s)
+    waits = [wait_s for wait_s in (retry_after_s(value.strip(), now) for value in values) if wait_s is not None]
+    return min(max(waits), ceiling_s) if waits else None

@@ -43,8 +43,10 @@ ODD_URLS = (
     "http://\u2460\u2461\u2466.\u24ea.\u24ea.\u2460:{port}/", "http://\uff11\uff12\uff17.0.0.1:{port}/",
     "http://127\u30020\u30020\u30021:{port}/", "http://\u2113ocalhost:{port}/", "http://local\u00adhost:{port}/",
     "http://127.0.0.1%00.example.com:{port}/", "http://127.0.0.1%2eexample.com:{port}/", "http://%31%32%37.0.0.1:{port}/",
-    "http://127.0.0.1:{port}:80/", "http://127.0.0.1:0{port}/", "http://127.0.0.1: {port}/", "http://127.0.0.1:{port}\r\nHost: x/",
-    "http://127.0.0.1\t:{port}/", "http://[::1%25lo]:{port}/", "http://[127.0.0.1]:{port}/", "http://[::ffff:127.0.0.1%25lo]:{port}/",
+    "http://127.0.0.1:{port}:80/", "http://127.0.0.1:0{port}/", "http://127.0.0.1: {port}/",
+    "http://127.0.0.1:{port}\r\nHost: x/",
+    "http://127.0.0.1\t:{port}/", "http://[::1%25lo]:{port}/", "http://[127.0.0.1]:{port}/",
+    "http://[::ffff:127.0.0.1%25lo]:{port}/",
     "http://localhost:{port}/", "http://LOCALHOST:{port}/", "http://localhost.:{port}/", "http://:{port}/", "http://",
     "",
 )  # fmt: skip
