@@ -9,13 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from contracts.envelope import format_time
 from contracts.errors import ConfigError, LogUnavailable
 from contracts.payloads import EndpointState, EndpointStatus
-from contracts.settings import Settings, load
+from contracts.settings import Settings, SourceSecret, load
 from contracts.settings.egress import CallbackDoor
 from contracts.topics import Topics
 from gateways.egress.board import KafkaBoard
@@ -64,14 +62,12 @@ def list_endpoints(config: Path | None) -> None:
     settings = load(config)
     doors = _doors(settings)
     states = asyncio.run(_states(settings)) if doors else {}
-    table = Table(box=None, pad_edge=False)
-    for column in ("endpoint", "state", "since", "why", "keys", "url"):
-        table.add_column(column, overflow="fold")
     for name, door in doors.items():
         state = states.get(name)
-        row = ("active", "", "") if state is None else (state.status, state.since, f"{state.reason} ({state.by})")
-        table.add_row(name, *row, "\n".join(_keys(name, door)), door.url)
-    Console(soft_wrap=True).print(table)
+        told = "active" if state is None else f"{state.status} since {state.since}: {state.reason} ({state.by})"
+        click.echo(f"{name}  {told}\n  url  {door.url}")
+        for secret in door.secrets:
+            click.echo(f"  key  {secret.id}  {_key(name, secret)}")
 
 
 @callbacks.command()
@@ -96,18 +92,14 @@ def _doors(settings: Settings) -> dict[str, CallbackDoor]:
     return {name: door for name, door in settings.egress.items() if isinstance(door, CallbackDoor)}
 
 
-def _keys(name: str, door: CallbackDoor) -> list[str]:
-    now = datetime.now(UTC)
+def _key(name: str, secret: SourceSecret) -> str:
     try:
-        keys = resolve_keys(f"egress.{name}", door.secrets)
+        (key,) = resolve_keys(f"egress.{name}", (secret,))
     except ConfigError:
         # This machine need not have the secrets.
-        return [f"{secret.id} (not readable here)" for secret in door.secrets]
-    return [
-        f"{key.id} {key.signer.public_key}" if isinstance(key.signer, Ed25519Signer) else f"{key.id} v1"
-        for key in keys
-        if key.settings.is_valid_at(now)
-    ]
+        return "not readable here"
+    kind = f"v1a  {key.signer.public_key}" if isinstance(key.signer, Ed25519Signer) else "v1"
+    return kind if secret.is_valid_at(datetime.now(UTC)) else f"{kind}  does not sign now"
 
 
 async def _states(settings: Settings) -> dict[str, EndpointState]:

@@ -72,9 +72,8 @@ def test_disable_and_enable_are_seen_by_list(
     assert run(["callbacks", "enable", "crm", "--config", config]) == 0
     enabled = listed()
 
-    assert "active" in before
-    assert "whpk_" in before
-    assert "2025 (not readable here)" in before
-    assert "disabled" in disabled
-    assert "moving house" in disabled
-    assert "disabled" not in enabled
+    assert "crm  active\n  url  https://crm.example/hooks\n  key  2026  v1a  whpk_" in before
+    assert "  key  2025  not readable here\n" in before
+    assert "crm  disabled since 20" in disabled
+    assert ": moving house (" in disabled
+    assert "crm  active since 20" in enabled
