@@ -3,7 +3,7 @@
 Reads and writes: endpoints. Its memory is one small state per endpoint name. Blocking: reads in a thread of its own;
 no call into Kafka takes longer than 2 s.
 
-See: docs/adr/0012.
+See: docs/callbacks.md.
 """
 
 import asyncio

@@ -1,0 +1,1 @@
+"""Measurements of the integration patterns, on a real Kafka broker started for them."""
