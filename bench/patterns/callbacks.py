@@ -1,8 +1,8 @@
 """Scenario `ssrf`: the whole corpus of forbidden addresses, URLs and DNS answers against the client of the callbacks.
 
 Counted as refused: the attempt failed, the interpreter's audit events saw no address dialled, and the listener that a
-hole would have led to got no connection. Controls in the same run: an ordinary aiohttp client with the same corpus (but
-only what leads to loopback), and the guarded client with an allowed address. Needs no Kafka; nothing leaves the machine.
+hole would have led to got no connection. Controls in the same run: an ordinary aiohttp client with what of the corpus
+leads to loopback, and the guarded client with an allowed address. Needs no Kafka; nothing leaves the machine.
 """
 
 import asyncio

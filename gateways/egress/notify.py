@@ -27,11 +27,11 @@ from contracts.metrics import CALLBACK_DURATION, CALLBACKS, Children
 from contracts.settings.callback_url import read_url
 from contracts.settings.egress import CallbackDoor
 from gateways.egress.addresses import AddressPolicy
-from gateways.egress.base import DELIVERED, Delivered, Item, Later, PlainDoor, Refused, Shape, Verdict
+from gateways.egress.base import DELIVERED, Board, Delivered, Item, Later, PlainDoor, Refused, Shape, Verdict
 from gateways.egress.dialling import AddressRefused, guarded_session
 from gateways.egress.notify_answers import meaning_of, wait_asked_for
 from gateways.egress.notify_body import body_of, headers_of
-from gateways.egress.notify_endpoint import Board, Endpoint, MemoryBoard
+from gateways.egress.notify_endpoint import Endpoint, MemoryBoard
 from gateways.egress.notify_pace import Pace
 from gateways.egress.notify_signing import resolve_keys, signed_headers
 

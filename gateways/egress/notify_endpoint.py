@@ -10,33 +10,17 @@ Only changes are written: one record when an outage begins, one when it ends.
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
 
 from contracts.envelope import format_time, parse_time
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
 from contracts.payloads import EndpointState, EndpointStatus
+from gateways.egress.base import Board
 
 # Decision: two failures of a sleepy endpoint, days apart, are not days of only failures.
 MIN_FAILURES = 10
 
 _log = logger("egress")
-
-
-class Board(Protocol):
-    """Where endpoints' states are kept, and what other processes and operators have written there."""
-
-    def get(self, name: str) -> EndpointState | None:
-        """Return the newest state of an endpoint; None when nobody has written one. Does not block."""
-        ...
-
-    async def put(self, state: EndpointState) -> None:
-        """Write a state; `get` returns it from now on, also when writing it fails.
-
-        Raises:
-            LogUnavailable: it is not kept.
-        """
-        ...
 
 
 class MemoryBoard:

@@ -12,7 +12,7 @@ from contracts.settings.egress import (
     SnsDoor,
     SqsDoor,
 )
-from gateways.egress.base import Door
+from gateways.egress.base import Board, Door
 
 
 def _sns(name: str, settings: SnsDoor) -> Door:
@@ -45,10 +45,10 @@ def _apigateway(name: str, settings: ApiGatewayDoor) -> Door:
     return ApiGateway(name, settings)
 
 
-def _callback(name: str, settings: CallbackDoor) -> Door:
+def _callback(name: str, settings: CallbackDoor, board: Board | None = None) -> Door:
     from gateways.egress.notify import Notify
 
-    return Notify(name, settings)
+    return Notify(name, settings, board)
 
 
 TABLE: dict[str, Callable[[str, Any], Door]] = {
@@ -61,10 +61,17 @@ TABLE: dict[str, Callable[[str, Any], Door]] = {
 }
 
 
-def create_door(name: str, settings: DoorSettings) -> Door:
+def create_door(name: str, settings: DoorSettings, board: Board | None = None) -> Door:
     """Return the door for a section of the configuration; `name` is the section's.
+
+    Args:
+        name: of the section.
+        settings: the section.
+        board: where callbacks keep the state of their endpoints; in this process alone when None.
 
     Raises:
         ConfigError: a secret is missing, or the section cannot work.
     """
+    if isinstance(settings, CallbackDoor):
+        return _callback(name, settings, board)
     return TABLE[settings.kind](name, settings)
