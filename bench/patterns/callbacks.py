@@ -7,6 +7,7 @@ leads to loopback, and the guarded client with an allowed address. Needs no Kafk
 
 import asyncio
 import socket
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import NamedTuple, Self
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from bench.figures import Figure
+from bench.figures import Figure, publish
 from gateways.egress.addresses import AddressPolicy, networks
 from gateways.egress.dialling import AddressRefused, guarded_session
 from tests.suites.ssrf import ANSWERS, WATCH, ScriptedResolver, literal_urls, odd_urls
@@ -175,3 +176,7 @@ async def _reaches(case: _Case, inside: _Listener) -> bool:
 
 async def _delivered(inside: _Listener) -> bool:
     return await _attempt(_Case(f"http://{_NAME}:{inside.port}/"), _LOOPBACK)
+
+
+if __name__ == "__main__":
+    sys.exit(publish("patterns-ssrf", "python -m bench.patterns.callbacks", 1, ssrf("", 0)))
