@@ -1,4 +1,4 @@
-"""The corpus of addresses, URLs and DNS answers that must never be dialled; tests and `bench.patterns.callbacks` run it all.
+"""The corpus of addresses, URLs and DNS answers that must never be dialled; tests and the benchmark run it all.
 
 Every URL and every answer is run against the guarded client alone, without the check of the URL's text before it: what
 is counted as refused is refused at dial time. `{port}` is a listener on loopback that would notice a hole.
