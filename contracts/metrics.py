@@ -184,6 +184,7 @@ CALLBACKS = _counter(
     "Attempts to send a callback by what came of them: delivered, or a reason.",
     ("door", "outcome"),
 )
+CALLBACK_DISABLED = _gauge("callback_endpoint_disabled", "1 while an endpoint gets no callbacks.", ("door",))
 CALLBACK_DURATION = _histogram(
     "callback_attempt_duration_seconds",
     "Time from the look-up of the name to the head of the answer.",

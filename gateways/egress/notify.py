@@ -23,7 +23,8 @@ from yarl import URL
 
 from contracts.errors import ConfigError, Undecodable
 from contracts.logs import logger
-from contracts.metrics import CALLBACK_DURATION, CALLBACKS, Children
+from contracts.metrics import CALLBACK_DISABLED, CALLBACK_DURATION, CALLBACKS, Children
+from contracts.payloads import EndpointState
 from contracts.settings.callback_url import read_url
 from contracts.settings.egress import CallbackDoor
 from gateways.egress.addresses import AddressPolicy
@@ -104,6 +105,7 @@ class Notify(PlainDoor):
             ConfigError: `ca_file` has no certificates.
         """
         tls = self._tls()
+        self._look_at_board()
         if self._settings.allow_networks:
             networks = ", ".join(str(network) for network in self._settings.allow_networks)
             _log.warning("callback.internal_networks_allowed", door=self._name, detail=networks)
@@ -129,7 +131,7 @@ class Notify(PlainDoor):
         return [await self._deliver(item) for item in items]
 
     async def _deliver(self, item: Item) -> Verdict:
-        disabled = self._endpoint.disabled
+        disabled = self._look_at_board()
         if disabled is not None:
             message = f"disabled since {disabled.since} ({disabled.reason}); penstock callbacks enable {self._name}"
             return Refused("endpoint_disabled", message)
@@ -139,6 +141,11 @@ class Notify(PlainDoor):
             return Refused(error.reason, str(error))
         await self._pace.turn()
         return await self._attempt(item, body)
+
+    def _look_at_board(self) -> EndpointState | None:
+        disabled = self._endpoint.disabled
+        CALLBACK_DISABLED.labels(self._name).set(disabled is not None)
+        return disabled
 
     async def _attempt(self, item: Item, body: bytes) -> Verdict:
         begun_s = time.monotonic()

@@ -17,6 +17,7 @@ from cloudevents.core.formats.json import JSONFormat
 from structlog.testing import capture_logs
 
 from contracts.errors import ConfigError
+from contracts.metrics import REGISTRY
 from contracts.settings.egress import CallbackDoor
 from gateways.egress.base import Delivered, Door, Item, Later, Refused
 from gateways.egress.notify import Notify
@@ -283,6 +284,7 @@ async def test_a_gone_endpoint_gets_no_further_callbacks_also_after_a_restart(tm
             verdicts += [(await door.deliver([result_item(number)]))[0].reason for number in range(2)]  # type: ignore[union-attr]
             await door.aclose()
 
+        assert REGISTRY.get_sample_value("penstock_callback_endpoint_disabled", {"door": "crm"}) == 1
         assert verdicts == ["endpoint_gone", "endpoint_disabled", "endpoint_disabled", "endpoint_disabled"]
         assert len(receiver.requests) == 1
 
