@@ -155,20 +155,11 @@ def _callback_url(url: str) -> str:
     return url
 
 
-class CallbackDoor(DoorSection):
-    """A signed HTTP callback (Standard Webhooks): one POST per record to one endpoint."""
+class CallbackSection(DoorSection):
+    """What both kinds of callbacks have in common."""
 
-    kind: Literal["callback"]
-    """Selects this door."""
-    url: Annotated[str, AfterValidator(_callback_url)]
-    """Where to. https, a port of `ports`, no user name; its addresses are judged whenever it is dialled."""
-    secrets: tuple[SourceSecret, ...] = Field(min_length=1, max_length=8)
-    """Signing keys, `whsec_...` (v1, HMAC) or `whsk_...` (v1a, ed25519); all that are valid sign every callback.
-    `penstock callbacks keygen` makes one."""
     content_type: Literal["application/cloudevents+json", "application/json"] = "application/cloudevents+json"
     """Header of the body, which is a CloudEvent in JSON either way; for receivers that know plain JSON only."""
-    order: Literal["none", "key"] = "none"
-    """`none`: a callback that failed is overtaken. `key`: one that failed holds back the later ones of its key."""
     attempt_timeout_s: Seconds = Field(default=15.0, le=60)
     """Limit of one attempt, from the look-up of the name to the head of the answer; below `timeout_s`."""
     max_per_s: float | None = Field(default=None, gt=0, le=100_000)
@@ -177,8 +168,6 @@ class CallbackDoor(DoorSection):
     """No Retry-After of the endpoint is followed beyond this."""
     permanent_statuses: tuple[Annotated[int, Field(ge=300, le=599)], ...] = CALLBACK_PERMANENT_STATUSES
     """Statuses after which a callback is not tried again; 410 disables the endpoint whatever stands here."""
-    disable_after_s: Seconds = 5 * 86400.0
-    """Only failures for this long (and ten of them) disable the endpoint, until `penstock callbacks enable`."""
     ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443, 8443)
     """Ports that may be dialled."""
     allow_http: bool = False
@@ -191,14 +180,7 @@ class CallbackDoor(DoorSection):
     """Certificates (PEM) to trust in place of the system's."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        target = read_url(self.url)
-        if target.scheme == "http" and not self.allow_http:
-            message = "url: http:// needs allow_http: true"
-            raise ValueError(message)
-        if target.port not in self.ports:
-            message = f"url: port {target.port} is not in `ports`"
-            raise ValueError(message)
+    def _attempts_fit(self) -> Self:
         if self.attempt_timeout_s >= self.timeout_s:
             message = "attempt_timeout_s must be below timeout_s"
             raise ValueError(message)
@@ -207,6 +189,33 @@ class CallbackDoor(DoorSection):
             message = (
                 "max_in_flight / max_per_s must be at most timeout_s - attempt_timeout_s: attempts wait their turn"
             )
+            raise ValueError(message)
+        return self
+
+
+class CallbackDoor(CallbackSection):
+    """A signed HTTP callback (Standard Webhooks): one POST per record to one endpoint."""
+
+    kind: Literal["callback"]
+    """Selects this door."""
+    url: Annotated[str, AfterValidator(_callback_url)]
+    """Where to. https, a port of `ports`, no user name; its addresses are judged whenever it is dialled."""
+    secrets: tuple[SourceSecret, ...] = Field(min_length=1, max_length=8)
+    """Signing keys, `whsec_...` (v1, HMAC) or `whsk_...` (v1a, ed25519); all that are valid sign every callback.
+    `penstock callbacks keygen` makes one."""
+    order: Literal["none", "key"] = "none"
+    """`none`: a callback that failed is overtaken. `key`: one that failed holds back the later ones of its key."""
+    disable_after_s: Seconds = 5 * 86400.0
+    """Only failures for this long (and ten of them) disable the endpoint, until `penstock callbacks enable`."""
+
+    @model_validator(mode="after")
+    def _url_fits(self) -> Self:
+        target = read_url(self.url)
+        if target.scheme == "http" and not self.allow_http:
+            message = "url: http:// needs allow_http: true"
+            raise ValueError(message)
+        if target.port not in self.ports:
+            message = f"url: port {target.port} is not in `ports`"
             raise ValueError(message)
         if len({secret.id for secret in self.secrets}) != len(self.secrets):
             message = "two secrets have one id"
