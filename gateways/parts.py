@@ -5,6 +5,7 @@ from typing import Protocol
 
 from contracts.codec import Position
 from contracts.settings import GatewaySettings, Settings
+from contracts.settings.egress import CallerCallbackDoor
 from contracts.topics import LANES, Topics
 from gateways.egress.outcomes import Outcome
 from gateways.egress.results import ResultsView
@@ -91,13 +92,17 @@ def build_parts(settings: Settings, producer: Producer, results: Results | None 
         settings.gateway,
         topics,
         build_sources(settings.sources, topics),
-        Callers(settings.gateway.api_keys),
+        Callers(settings.gateway.api_keys, _caller_door(settings)),
         Tickets(settings.gateway.ticket_secret),
         producer,
         admission,
         results,
         Health(producer, admission, results_alive=lambda: results.is_alive),
     )
+
+
+def _caller_door(settings: Settings) -> CallerCallbackDoor | None:
+    return next((door for door in settings.egress.values() if isinstance(door, CallerCallbackDoor)), None)
 
 
 def _results_view(settings: Settings, topics: Topics) -> ResultsView:

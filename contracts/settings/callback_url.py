@@ -4,6 +4,7 @@ The address that a name leads to is judged when it is dialled; this is about the
 """
 
 import re
+from fnmatch import fnmatchcase
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Literal, NamedTuple
 
@@ -12,8 +13,9 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_HOST_CHARS = 253
 
 Reason = Literal[
-    "too_long", "characters", "scheme", "userinfo", "host", "trailing_dot", "odd_address", "port", "fragment", "path"
-]
+    "too_long", "characters", "scheme", "userinfo", "host", "trailing_dot", "odd_address", "port", "fragment", "path",
+    "literal", "host_not_allowed",
+]  # fmt: skip
 
 _SPLIT = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 _AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>.*))?", re.DOTALL)
@@ -53,6 +55,37 @@ class Target(NamedTuple):
     host: str
     port: int
     is_literal: bool
+
+
+class UrlRule(NamedTuple):
+    """Which URLs somebody may name.
+
+    Attributes:
+        hosts: glob patterns over host names.
+        ports: that may be dialled.
+        allow_http: whether http:// will do.
+    """
+
+    hosts: tuple[str, ...]
+    ports: tuple[int, ...]
+    allow_http: bool = False
+
+    def check(self, url: str) -> Target:
+        """Return the parts of a URL that fits.
+
+        Raises:
+            UrlRefused: any other.
+        """
+        target = read_url(url)
+        if target.scheme == "http" and not self.allow_http:
+            raise _refused(reason="scheme", allowed="a URL that begins with https://")
+        if target.port not in self.ports:
+            raise _refused(reason="port", allowed=f"one of the ports {', '.join(map(str, self.ports))}")
+        if target.is_literal:
+            raise _refused(reason="literal", allowed="a host name, not an address")
+        if not any(fnmatchcase(target.host, pattern.lower()) for pattern in self.hosts):
+            raise _refused(reason="host_not_allowed", allowed=f"a host of {', '.join(self.hosts)}")
+        return target
 
 
 def read_url(url: str) -> Target:

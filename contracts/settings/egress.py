@@ -223,10 +223,18 @@ class CallbackDoor(CallbackSection):
         return self
 
 
+class CallerCallbackDoor(CallbackSection):
+    """Signed callbacks to the URL that the event's caller named: API keys with a section `callbacks` may."""
+
+    kind: Literal["caller-callback"]
+    """Selects this door."""
+
+
 DoorSettings = Annotated[
-    SnsDoor | SqsDoor | EventBridgeDoor | S3Door | ApiGatewayDoor | CallbackDoor, Field(discriminator="kind")
+    SnsDoor | SqsDoor | EventBridgeDoor | S3Door | ApiGatewayDoor | CallbackDoor | CallerCallbackDoor,
+    Field(discriminator="kind"),
 ]
-DOOR_KINDS = frozenset({"sns", "sqs", "eventbridge", "s3", "apigateway", "callback"})
+DOOR_KINDS = frozenset({"sns", "sqs", "eventbridge", "s3", "apigateway", "callback", "caller-callback"})
 
 
 class EgressProcess(Section):

@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from contracts.errors import ConfigError
 from contracts.settings import RouteSettings, SecretRef, Settings, environment, parse
 from contracts.settings.callback_url import read_url
-from contracts.settings.egress import CallbackDoor
+from contracts.settings.egress import CallbackDoor, CallbackSection
 from contracts.settings.load import DEFAULT_FILE
 from contracts.settings.marks import Document
 from gateways.egress.addresses import AddressPolicy
@@ -57,7 +57,7 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield f"models.{alias}: no route uses it"
 
     for name, door in settings.egress.items():
-        if isinstance(door, CallbackDoor) and door.allow_networks:
+        if isinstance(door, CallbackSection) and door.allow_networks:
             networks = ", ".join(str(network) for network in door.allow_networks)
             yield f"egress.{name}.allow_networks: {networks} may be dialled although internal; for own receivers only"
 

@@ -21,7 +21,7 @@ from gateways.egress.page import HealthPage
 from gateways.egress.reading import reader_config
 from gateways.egress.runner import DoorRunner, Surroundings
 from gateways.egress.settling import Produce
-from gateways.egress.table import create_door
+from gateways.egress.table import Shared, create_door
 
 _BOARD_LIMIT_S = 10.0
 
@@ -53,7 +53,8 @@ def chosen_doors(settings: Settings, names: Sequence[str], board: KafkaBoard | N
         there = ", ".join(sorted(settings.egress)) or "none"
         message = f"no door {unknown[0]!r} under egress; configured: {there}" if unknown else "no door under egress"
         raise ConfigError(message)
-    return {name: create_door(name, settings.egress[name], board) for name in names or settings.egress}
+    shared = Shared(board, settings.gateway.api_keys)
+    return {name: create_door(name, settings.egress[name], shared) for name in names or settings.egress}
 
 
 class Process:

@@ -1,11 +1,13 @@
 """The one list of doors out; each is imported only when a configuration names it."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+from contracts.settings import ApiKey
 from contracts.settings.egress import (
     ApiGatewayDoor,
     CallbackDoor,
+    CallerCallbackDoor,
     DoorSettings,
     EventBridgeDoor,
     S3Door,
@@ -45,10 +47,31 @@ def _apigateway(name: str, settings: ApiGatewayDoor) -> Door:
     return ApiGateway(name, settings)
 
 
-def _callback(name: str, settings: CallbackDoor, board: Board | None = None) -> Door:
+class Shared(NamedTuple):
+    """What some doors have in common with their process.
+
+    Attributes:
+        board: where callbacks keep the state of their endpoints; in this process alone when None.
+        api_keys: the callers of the gateway.
+    """
+
+    board: Board | None = None
+    api_keys: Sequence[ApiKey] = ()
+
+
+NOTHING_SHARED = Shared()
+
+
+def _callback(name: str, settings: CallbackDoor, shared: Shared) -> Door:
     from gateways.egress.notify import Notify
 
-    return Notify(name, settings, board)
+    return Notify(name, settings, shared.board)
+
+
+def _caller_callback(name: str, settings: CallerCallbackDoor, shared: Shared) -> Door:
+    from gateways.egress.notify_callers import NotifyCallers
+
+    return NotifyCallers(name, settings, shared.api_keys)
 
 
 TABLE: dict[str, Callable[[str, Any], Door]] = {
@@ -57,21 +80,20 @@ TABLE: dict[str, Callable[[str, Any], Door]] = {
     "eventbridge": _eventbridge,
     "s3": _s3,
     "apigateway": _apigateway,
+}
+# Those that need what the process shares.
+SHARING: dict[str, Callable[[str, Any, Shared], Door]] = {
     "callback": _callback,
+    "caller-callback": _caller_callback,
 }
 
 
-def create_door(name: str, settings: DoorSettings, board: Board | None = None) -> Door:
+def create_door(name: str, settings: DoorSettings, shared: Shared = NOTHING_SHARED) -> Door:
     """Return the door for a section of the configuration; `name` is the section's.
-
-    Args:
-        name: of the section.
-        settings: the section.
-        board: where callbacks keep the state of their endpoints; in this process alone when None.
 
     Raises:
         ConfigError: a secret is missing, or the section cannot work.
     """
-    if isinstance(settings, CallbackDoor):
-        return _callback(name, settings, board)
+    if settings.kind in SHARING:
+        return SHARING[settings.kind](name, settings, shared)
     return TABLE[settings.kind](name, settings)

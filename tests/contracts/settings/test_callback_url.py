@@ -2,7 +2,7 @@
 
 import pytest
 
-from contracts.settings.callback_url import Target, UrlRefused, read_url
+from contracts.settings.callback_url import Target, UrlRefused, UrlRule, read_url
 from tests.suites.ssrf import odd_urls
 
 
@@ -86,3 +86,36 @@ def test_every_odd_url_of_the_corpus_is_refused_or_names_a_host_to_be_resolved()
             continue
 
     assert taken == ["localhost", "localhost"]
+
+
+RULE = UrlRule(("hooks.example", "*.Customer.example"), (443,))
+
+
+@pytest.mark.parametrize("url", ["https://hooks.example/a?b", "https://HOOKS.example", "https://a.b.customer.example/"])
+def test_a_rule_lets_its_hosts_pass(url: str) -> None:
+    assert RULE.check(url).url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://other.example/", "host_not_allowed"),
+        ("https://customer.example/", "host_not_allowed"),
+        ("https://hooks.example.evil.example/", "host_not_allowed"),
+        ("https://8.8.8.8/", "literal"),
+        ("https://[2606:4700::1111]/", "literal"),
+        ("http://hooks.example/", "scheme"),
+        ("https://hooks.example:8443/", "port"),
+        ("https://hooks.example@evil.example/", "userinfo"),
+    ],
+)
+def test_a_rule_refuses_everything_else(url: str, reason: str) -> None:
+    with pytest.raises(UrlRefused) as caught:
+        RULE.check(url)
+
+    assert caught.value.reason == reason
+
+
+def test_a_rule_for_every_host_still_takes_no_address() -> None:
+    with pytest.raises(UrlRefused):
+        UrlRule(("*",), (443,)).check("https://127.0.0.1/")

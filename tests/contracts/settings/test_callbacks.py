@@ -82,3 +82,27 @@ def test_an_endpoint_without_a_key_is_refused() -> None:
 
     with pytest.raises(ConfigError, match=r"egress\.crm\.secrets: is required"):
         _load(text)
+
+
+KEY = """\
+version: 1
+gateway:
+  api_keys:
+    - id: crm
+      key: env:K
+      callbacks:
+        hosts: ["*.customer.example"]
+        secrets: [{id: a, value: env:A}]
+"""
+CALLER_DOOR = "egress:\n  callers: {kind: caller-callback}\n"
+
+
+def test_a_caller_may_name_urls_only_where_a_door_sends_to_them() -> None:
+    assert _load(KEY + CALLER_DOOR).gateway.api_keys[0].callbacks is not None
+    with pytest.raises(ConfigError, match=r":6: gateway\.api_keys\[0\]\.callbacks: .* caller-callback is configured"):
+        _load(KEY)
+
+
+def test_there_is_one_door_for_callers() -> None:
+    with pytest.raises(ConfigError, match=r"egress\.more\.kind: .* there is callers already"):
+        _load(KEY + CALLER_DOOR + "  more: {kind: caller-callback}\n")

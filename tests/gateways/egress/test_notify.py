@@ -57,7 +57,7 @@ class Lab:
         "missing": "the same for 404",
     }
 
-    def __init__(self, receiver: Receiver, door: Notify) -> None:
+    def __init__(self, receiver: Receiver, door: Door) -> None:
         self.receiver = receiver
         self._door = door
 
