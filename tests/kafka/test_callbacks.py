@@ -137,7 +137,7 @@ async def test_an_outage_and_a_kill_in_it_lose_no_callback_and_ids_are_stable(la
             standardwebhooks.Webhook(SECRET).verify(attempt.body, attempt.headers)
 
 
-async def test_a_gone_endpoint_stays_disabled_after_a_restart_until_an_operator_enables_it(lab: CallbackLab) -> None:
+async def test_a_gone_endpoint_stays_disabled_after_a_restart_until_an_operator_helps(lab: CallbackLab) -> None:
     numbers = itertools.count()
     lab.receiver.answer = status(410)
     with lab.process() as first:
@@ -146,7 +146,7 @@ async def test_a_gone_endpoint_stays_disabled_after_a_restart_until_an_operator_
         first.stop()
     lab.receiver.answer = OK
     with lab.process():
-        await lab.result(next(numbers))
+        refused_id = await lab.result(next(numbers))
         await eventually_async(lambda: len(lab.undelivered()) == 2, WITHIN_S)
         asked_while_disabled = len(lab.receiver.requests)
         assert await asyncio.to_thread(run, ["callbacks", "enable", "crm", "--config", str(lab.config)]) == 0
@@ -158,6 +158,9 @@ async def test_a_gone_endpoint_stays_disabled_after_a_restart_until_an_operator_
             return len(lab.receiver.requests) > asked_while_disabled
 
         await eventually_async(delivered, WITHIN_S)
+        redrive = ["undelivered", "redrive", "--door", "crm", "--reason", "endpoint_disabled", "--yes"]
+        assert await asyncio.to_thread(run, [*redrive, "--config", str(lab.config)]) == 0
+        await eventually_async(lambda: refused_id in _by_id(lab.receiver.requests), WITHIN_S)
 
     assert [(note.state, note.reason) for note in lab.undelivered()[:2]] == [
         ("refused", "endpoint_gone"),

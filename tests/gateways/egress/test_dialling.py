@@ -1,6 +1,7 @@
 """The guarded client: nothing of the corpus is ever dialled."""
 
 import asyncio
+import gzip
 import socket
 from collections.abc import AsyncIterator, Sequence
 
@@ -158,6 +159,17 @@ async def test_a_server_that_never_answers_costs_the_limit_and_no_more(receiver:
     async with guarded_session(LOOPBACK, limit=4, timeout_s=0.2, resolver=ScriptedResolver([["127.0.0.1"]])) as session:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(_post(session, f"http://{NAME}:{receiver.port}/"), 10)
+
+
+async def test_a_gzip_bomb_is_not_unpacked(receiver: Receiver) -> None:
+    bomb = gzip.compress(b"\0" * 20_000_000)
+    receiver.answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb
+    url, resolver = f"http://{NAME}:{receiver.port}/", ScriptedResolver([["127.0.0.1"]])
+    async with (
+        guarded_session(LOOPBACK, limit=4, timeout_s=10, resolver=resolver) as session,
+        session.post(url, data=b"{}") as response,
+    ):
+        assert await response.read() == bomb
 
 
 async def test_a_name_that_does_not_resolve_is_a_failure_of_the_name() -> None:
