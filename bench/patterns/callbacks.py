@@ -116,7 +116,7 @@ async def _rebinding_is_refused(inside: _Listener) -> bool:
     """Tell whether a name that leads to an allowed address first, and inside then, is refused the second time."""
     async with _Listener() as outside:
         resolver = ScriptedResolver([["127.0.0.1"], ["127.0.0.2"]])
-        async with guarded_session(_LOOPBACK, limit=1, timeout_s=_TIMEOUT_S, resolver=resolver) as session:
+        async with guarded_session(_LOOPBACK, resolver, limit=1, timeout_s=_TIMEOUT_S) as session:
             first = await _post(session, f"http://{_NAME}:{outside.port}/")
             with WATCH.on() as dialled:
                 second = await _post(session, f"http://{_NAME}:{inside.port}/")
@@ -125,7 +125,7 @@ async def _rebinding_is_refused(inside: _Listener) -> bool:
 
 async def _attempt(case: _Case, policy: AddressPolicy) -> bool:
     resolver = ScriptedResolver(case.rounds)
-    async with guarded_session(policy, limit=1, timeout_s=_TIMEOUT_S, resolver=resolver) as session:
+    async with guarded_session(policy, resolver, limit=1, timeout_s=_TIMEOUT_S) as session:
         return await _post(session, case.url)
 
 

@@ -9,8 +9,11 @@ Three locks, each enough for most inputs, together for all of them:
 A kept connection goes where it went when it was checked; the next connection asks for the name again.
 """
 
+import asyncio
+import functools
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import aiohttp
@@ -38,6 +41,40 @@ class AddressRefused(Exception):
 
 class TooManyInterimAnswers(aiohttp.ClientError):
     """A server that sends 1xx without end."""
+
+
+class SystemResolver(AbstractResolver):
+    """Asks the system's resolver in threads of its own: a name server that does not answer holds up nobody else's.
+
+    Args:
+        threads: names that may be looked up at a time; as many as attempts, so that none waits for another.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="egress-names")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name.
+
+        Raises:
+            OSError: it has none.
+        """
+        loop = asyncio.get_running_loop()
+        look_up = functools.partial(
+            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        found = await loop.run_in_executor(self._executor, look_up)
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=numeric)
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Forget what is asked; a look-up under way ends in its thread."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 class GuardedResolver(AbstractResolver):
@@ -124,20 +161,20 @@ class _CountedProtocol:
 
 
 def guarded_session(
-    policy: AddressPolicy, *, limit: int, timeout_s: float, tls: Any = True, resolver: AbstractResolver | None = None
+    policy: AddressPolicy, resolver: AbstractResolver, *, limit: int, timeout_s: float, tls: Any = True
 ) -> aiohttp.ClientSession:
     """Return a client session; it belongs to the running loop, and whoever asked for it closes it.
 
     Args:
         policy: which addresses may be dialled.
+        resolver: who is asked for names; it is not closed with the session.
         limit: connections at a time.
         timeout_s: for everything from the look-up of the name to the head of the answer.
         tls: an `ssl.SSLContext`, or True for the system's authorities.
-        resolver: in place of the system's.
     """
     connector = aiohttp.TCPConnector(
         limit=limit,
-        resolver=GuardedResolver(policy, resolver or aiohttp.ThreadedResolver()),
+        resolver=GuardedResolver(policy, resolver),
         use_dns_cache=False,
         socket_factory=guarded_socket(policy),
         ssl=tls,

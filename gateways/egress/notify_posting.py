@@ -2,7 +2,7 @@
 
 Only a 2xx is success, and it is one as soon as the head of the answer is there: what the body says is not read.
 
-Blocking: nothing; names are resolved in the loop's default executor.
+Blocking: nothing; names are looked up in threads of the door's own.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from contracts.metrics import CALLBACK_DURATION, CALLBACKS, Children
 from contracts.settings.egress import CallbackSection
 from gateways.egress.addresses import AddressPolicy
 from gateways.egress.base import DELIVERED, Delivered, Item, Later, Refused, Verdict
-from gateways.egress.dialling import AddressRefused, guarded_session
+from gateways.egress.dialling import AddressRefused, SystemResolver, guarded_session
 from gateways.egress.notify_answers import meaning_of, wait_asked_for
 from gateways.egress.notify_body import headers_of
 from gateways.egress.notify_pace import Pace
@@ -89,18 +89,21 @@ class Poster:
         if self._settings.allow_networks:
             networks = ", ".join(str(network) for network in self._settings.allow_networks)
             _log.warning("callback.internal_networks_allowed", door=self._name, detail=networks)
+        self._resolver = self._resolver or SystemResolver(self._settings.max_in_flight)
         self._session = guarded_session(
             self._policy,
+            self._resolver,
             limit=self._settings.max_in_flight,
             timeout_s=self._settings.attempt_timeout_s,
             tls=tls,
-            resolver=self._resolver,
         )
 
     async def aclose(self) -> None:
         """Close every connection."""
         if self._session is not None:
             await self._session.close()
+        if self._resolver is not None:
+            await self._resolver.close()
 
     async def attempt(self, item: Item, body: bytes, url: URL, keys: Sequence[SigningKey]) -> tuple[Verdict, int]:
         """Wait for a turn, then post once; return (verdict, status), 0 when there was no answer."""

@@ -9,7 +9,13 @@ import aiohttp
 import pytest
 
 from gateways.egress.addresses import REFUSED, AddressPolicy, networks
-from gateways.egress.dialling import AddressRefused, TooManyInterimAnswers, guarded_session, guarded_socket
+from gateways.egress.dialling import (
+    AddressRefused,
+    SystemResolver,
+    TooManyInterimAnswers,
+    guarded_session,
+    guarded_socket,
+)
 from tests.gateways.egress.receiver import OK, Receiver, status
 from tests.suites.ssrf import ANSWERS, LITERALS, WATCH, ScriptedResolver, literal_urls, odd_urls
 
@@ -24,7 +30,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def _attempt(url: str, policy: AddressPolicy, rounds: Sequence[Sequence[str]] = (("127.0.0.1",),)) -> int:
-    async with guarded_session(policy, limit=4, timeout_s=10, resolver=ScriptedResolver(rounds)) as session:
+    async with guarded_session(policy, ScriptedResolver(rounds), limit=4, timeout_s=10) as session:
         return await _post(session, url)
 
 
@@ -85,7 +91,7 @@ async def test_a_name_that_leads_inside_the_second_time_is_refused_then(receiver
     receiver.answer = status(200, "Connection: close")
     resolver = ScriptedResolver([["127.0.0.1"], ["127.0.0.2"]])
     url = f"http://{NAME}:{receiver.port}/"
-    async with guarded_session(LOOPBACK, limit=4, timeout_s=10, resolver=resolver) as session:
+    async with guarded_session(LOOPBACK, resolver, limit=4, timeout_s=10) as session:
         assert await _post(session, url) == 200
         with WATCH.on() as dialled, pytest.raises(AddressRefused):
             await _post(session, url)
@@ -99,7 +105,7 @@ async def test_the_checked_address_is_the_dialled_one_and_the_name_is_asked_once
 ) -> None:
     # A name server with TTL 0 that says something harmless to the check and something else to the dialler.
     resolver = ScriptedResolver([["127.0.0.1"], ["127.0.0.2"], ["127.0.0.2"]])
-    async with guarded_session(LOOPBACK, limit=4, timeout_s=10, resolver=resolver) as session:
+    async with guarded_session(LOOPBACK, resolver, limit=4, timeout_s=10) as session:
         with WATCH.on() as dialled:
             assert await _post(session, f"http://{NAME}:{receiver.port}/") == 200
 
@@ -110,7 +116,7 @@ async def test_the_checked_address_is_the_dialled_one_and_the_name_is_asked_once
 async def test_a_kept_connection_stays_where_it_was_checked(receiver: Receiver) -> None:
     resolver = ScriptedResolver([["127.0.0.1"], ["127.0.0.2"]])
     url = f"http://{NAME}:{receiver.port}/"
-    async with guarded_session(LOOPBACK, limit=4, timeout_s=10, resolver=resolver) as session:
+    async with guarded_session(LOOPBACK, resolver, limit=4, timeout_s=10) as session:
         with WATCH.on() as dialled:
             assert [await _post(session, url) for _ in range(3)] == [200, 200, 200]
 
@@ -156,7 +162,7 @@ async def test_a_few_interim_answers_are_passed_over(receiver: Receiver) -> None
 
 async def test_a_server_that_never_answers_costs_the_limit_and_no_more(receiver: Receiver) -> None:
     receiver.answer = None
-    async with guarded_session(LOOPBACK, limit=4, timeout_s=0.2, resolver=ScriptedResolver([["127.0.0.1"]])) as session:
+    async with guarded_session(LOOPBACK, ScriptedResolver([["127.0.0.1"]]), limit=4, timeout_s=0.2) as session:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(_post(session, f"http://{NAME}:{receiver.port}/"), 10)
 
@@ -166,7 +172,7 @@ async def test_a_gzip_bomb_is_not_unpacked(receiver: Receiver) -> None:
     receiver.answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb
     url, resolver = f"http://{NAME}:{receiver.port}/", ScriptedResolver([["127.0.0.1"]])
     async with (
-        guarded_session(LOOPBACK, limit=4, timeout_s=10, resolver=resolver) as session,
+        guarded_session(LOOPBACK, resolver, limit=4, timeout_s=10) as session,
         session.post(url, data=b"{}") as response,
     ):
         assert await response.read() == bomb
@@ -177,7 +183,7 @@ async def test_a_name_that_does_not_resolve_is_a_failure_of_the_name() -> None:
         async def resolve(self, *_args: object, **_kwargs: object) -> list[aiohttp.abc.ResolveResult]:
             raise OSError(None, "no such name")
 
-    async with guarded_session(LOOPBACK, limit=4, timeout_s=10, resolver=_Nowhere([])) as session:
+    async with guarded_session(LOOPBACK, _Nowhere([]), limit=4, timeout_s=10) as session:
         with pytest.raises(aiohttp.ClientConnectorDNSError):
             await _post(session, f"http://{NAME}/")
 
@@ -188,3 +194,16 @@ async def test_one_refused_address_refuses_the_whole_answer(receiver: Receiver, 
         await _attempt(f"http://{NAME}:{receiver.port}/", LOOPBACK, [addresses])
 
     assert dialled == []
+
+
+async def test_the_systems_resolver_answers_with_every_address_of_a_name(receiver: Receiver) -> None:
+    resolver = SystemResolver(2)
+    try:
+        found = await resolver.resolve("localhost", 80, socket.AF_INET)
+        policy = AddressPolicy(allowed=networks(["127.0.0.1/32", "::1/128"]))
+        async with guarded_session(policy, resolver, limit=4, timeout_s=10) as session:
+            assert await _post(session, f"http://localhost:{receiver.port}/") == 200
+    finally:
+        await resolver.close()
+
+    assert [one["host"] for one in found] == ["127.0.0.1"]
