@@ -14,6 +14,7 @@ import msgspec
 
 from contracts.envelope import (
     ATTRIBUTE_NAME,
+    CALLBACK_URL,
     CONNECTION_ID,
     DELIVERY,
     EVENT_ID,
@@ -51,7 +52,7 @@ _RETRY_HEADERS = 6
 _CONTEXT = ("id", "source", "type", "time", "subject", "dataschema")
 _JSON = b"application/json"
 # What an outcome has in common with its event.
-_PASSED_ON = (OWNER, DELIVERY, CONNECTION_ID, TRACE_PARENT)
+_PASSED_ON = (OWNER, DELIVERY, CONNECTION_ID, CALLBACK_URL, TRACE_PARENT)
 _encoder = msgspec.json.Encoder()
 
 

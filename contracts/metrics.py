@@ -232,3 +232,16 @@ OLDEST_IN_STATE = _gauge(
 )
 EVENTS_IN_STATE = _gauge("engine_events_in_state", "Events taken and not finished, by what they are doing.", ("state",))
 LAST_MOVE = _gauge("engine_last_move_timestamp_seconds", "When an event last started or ended in this worker.")
+
+CALLBACKS = _counter(
+    "callback_attempts_total",
+    "Attempts to send a callback by what came of them: delivered, or a reason.",
+    ("door", "outcome"),
+)
+CALLBACK_DISABLED = _gauge("callback_endpoint_disabled", "1 while an endpoint gets no callbacks.", ("door",))
+CALLBACK_DURATION = _histogram(
+    "callback_attempt_duration_seconds",
+    "Time from the look-up of the name to the head of the answer.",
+    ("door",),
+    _FAST,
+)

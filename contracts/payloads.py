@@ -11,6 +11,7 @@ Role = Literal["user", "assistant"]
 Task = Literal["chat", "completion", "embedding"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_use", "other"]
 OutcomeStatus = Literal["succeeded", "dead_letter", "expired"]
+EndpointStatus = Literal["active", "failing", "disabled"]
 Disposition = Literal["poison", "exhausted", "refused", "unroutable", "operator"]
 DeltaEnding = Literal["succeeded", "dead_letter", "expired", "retried"]
 
@@ -321,4 +322,22 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True):
     timestamp_ms: int
     by: str
     at: str
+    version: Literal[1] = 1
+
+
+class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of a record on the endpoints topic, whose key is the endpoint's name: how its callbacks fare, version 1.
+
+    Attributes:
+        status: `failing` since its last success; `disabled` until an operator enables it.
+        reason: bounded slug: what failed first, or why it is disabled.
+        since: RFC 3339.
+        by: who wrote it: `egress`, or an operator's name.
+    """
+
+    name: str
+    status: EndpointStatus
+    since: str
+    reason: str = ""
+    by: str = ""
     version: Literal[1] = 1

@@ -23,6 +23,7 @@ Kind = Literal[
     "undelivered",
     "batch-jobs",
     "handovers",
+    "endpoints",
 ]
 # Where failed deliveries wait. All of a tier wait equally long, so that each partition is in the order of its dues.
 DELIVERY_TIERS: dict[str, float] = {
@@ -89,6 +90,7 @@ class Topics:
         self.replies = f"{prefix}.replies.v1"
         self.batch_jobs = f"{prefix}.batch-jobs.v1"
         self.handovers = f"{prefix}.handovers.v1"
+        self.endpoints = f"{prefix}.endpoints.v1"
 
     def events(self, lane: str) -> str:
         """Return the event topic of a lane."""
@@ -158,4 +160,14 @@ class Topics:
             for tier, delay_s in DELIVERY_TIERS.items()
         ]
         purpose = "outcomes that a door could not deliver: the record, and why"
-        return [*waiting, Topic(self.undelivered, "undelivered", 30 * _DAY_MS, purpose)]
+        return [
+            *waiting,
+            Topic(self.undelivered, "undelivered", 30 * _DAY_MS, purpose),
+            Topic(
+                self.endpoints,
+                "endpoints",
+                week,
+                "state of each callback endpoint: failing, disabled",
+                cleanup="compact",
+            ),
+        ]

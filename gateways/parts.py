@@ -7,6 +7,7 @@ from typing import Protocol
 from contracts.codec import Position
 from contracts.envelope import ReplyAddress
 from contracts.settings import GatewaySettings, Settings
+from contracts.settings.egress import CallerCallbackDoor
 from contracts.topics import LANES, Topics
 from gateways.egress.forecast import Forecast
 from gateways.egress.live import Live
@@ -134,7 +135,7 @@ def build_parts(
         settings.gateway,
         topics,
         build_sources(settings.sources, topics),
-        Callers(settings.gateway.api_keys),
+        Callers(settings.gateway.api_keys, _caller_door(settings)),
         Tickets(settings.gateway.ticket_secret),
         producer,
         admission,
@@ -144,6 +145,10 @@ def build_parts(
         replies,
         Health(producer, admission, results_alive=lambda: results.is_alive),
     )
+
+
+def _caller_door(settings: Settings) -> CallerCallbackDoor | None:
+    return next((door for door in settings.egress.values() if isinstance(door, CallerCallbackDoor)), None)
 
 
 def _results_view(settings: Settings, topics: Topics, on_outcome: Callable[[Outcome], None]) -> ResultsView:

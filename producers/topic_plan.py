@@ -13,7 +13,9 @@ _UNLIMITED = -1
 _MAX_MESSAGE = "max.message.bytes"
 _RETENTION = "retention.ms"
 # Kinds without which an event still reaches its outcome.
-_OPTIONAL = frozenset({"deltas", "cancels", "replies", "deliveries", "undelivered", "batch-jobs", "handovers"})
+_OPTIONAL = frozenset(
+    {"deltas", "cancels", "replies", "deliveries", "undelivered", "batch-jobs", "handovers", "endpoints"}
+)
 # Kinds whose records go to the partition number of their event.
 _BY_NUMBER = frozenset({"results", "retries", "deltas", "cancels", "handovers"})
 

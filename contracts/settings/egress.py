@@ -1,11 +1,16 @@
 """Doors out: where terminal records are delivered to, and which."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, IPvAnyNetwork, StringConstraints, model_validator
 
+from contracts.settings.callback_url import read_url
 from contracts.settings.routes import Patterns
-from contracts.settings.section import Port, Seconds, Section
+from contracts.settings.section import ExistingFile, Port, Seconds, Section
+from contracts.settings.sources import SourceSecret
+
+# 400 and 422: about this body. 405, 501, 505: about what every callback is. The rest: about its size or form.
+CALLBACK_PERMANENT_STATUSES = (400, 405, 411, 413, 414, 415, 422, 431, 501, 505)
 
 Url = Annotated[str, StringConstraints(pattern="^https?://[^@\\s]+$")]
 Region = Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,40}$")]
@@ -145,8 +150,91 @@ class ApiGatewayDoor(AwsDoor):
     """The API's callback URL: `https://<api>.execute-api.<region>.amazonaws.com/<stage>`."""
 
 
-DoorSettings = Annotated[SnsDoor | SqsDoor | EventBridgeDoor | S3Door | ApiGatewayDoor, Field(discriminator="kind")]
-DOOR_KINDS = frozenset({"sns", "sqs", "eventbridge", "s3", "apigateway"})
+def _callback_url(url: str) -> str:
+    read_url(url)
+    return url
+
+
+class CallbackSection(DoorSection):
+    """What both kinds of callbacks have in common."""
+
+    content_type: Literal["application/cloudevents+json", "application/json"] = "application/cloudevents+json"
+    """Header of the body, which is a CloudEvent in JSON either way; for receivers that know plain JSON only."""
+    attempt_timeout_s: Seconds = Field(default=15.0, le=60)
+    """Limit of one attempt, from the look-up of the name to the head of the answer; below `timeout_s`."""
+    max_per_s: float | None = Field(default=None, gt=0, le=100_000)
+    """Callbacks a second, per process; no limit when absent."""
+    retry_after_max_s: Seconds = 3600.0
+    """No Retry-After of the endpoint is followed beyond this."""
+    permanent_statuses: tuple[Annotated[int, Field(ge=300, le=599)], ...] = CALLBACK_PERMANENT_STATUSES
+    """Statuses after which a callback is not tried again; 410 disables the endpoint whatever stands here."""
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443, 8443)
+    """Ports that may be dialled."""
+    allow_http: bool = False
+    """Allow http:// URLs: callbacks can then be read on the way, though not changed."""
+    allow_networks: tuple[IPvAnyNetwork, ...] = ()
+    """Networks that may be dialled although they are internal; for own receivers. Said at every start."""
+    refuse_networks: tuple[IPvAnyNetwork, ...] = ()
+    """Networks refused beyond the built-in list: own public addresses, an own NAT64 prefix."""
+    ca_file: ExistingFile | None = None
+    """Certificates (PEM) to trust in place of the system's."""
+
+    @model_validator(mode="after")
+    def _attempts_fit(self) -> Self:
+        if self.attempt_timeout_s >= self.timeout_s:
+            message = "attempt_timeout_s must be below timeout_s"
+            raise ValueError(message)
+        wait_s = self.max_in_flight / (self.max_per_s or float("inf"))
+        if wait_s > self.timeout_s - self.attempt_timeout_s:
+            message = (
+                "max_in_flight / max_per_s must be at most timeout_s - attempt_timeout_s: attempts wait their turn"
+            )
+            raise ValueError(message)
+        return self
+
+
+class CallbackDoor(CallbackSection):
+    """A signed HTTP callback (Standard Webhooks): one POST per record to one endpoint."""
+
+    kind: Literal["callback"]
+    """Selects this door."""
+    url: Annotated[str, AfterValidator(_callback_url)]
+    """Where to. https, a port of `ports`, no user name; its addresses are judged whenever it is dialled."""
+    secrets: tuple[SourceSecret, ...] = Field(min_length=1, max_length=8)
+    """Signing keys, `whsec_...` (v1, HMAC) or `whsk_...` (v1a, ed25519); all that are valid sign every callback.
+    `penstock callbacks keygen` makes one."""
+    order: Literal["none", "key"] = "none"
+    """`none`: a callback that failed is overtaken. `key`: one that failed holds back the later ones of its key."""
+    disable_after_s: Seconds = 5 * 86400.0
+    """Only failures for this long (and ten of them) disable the endpoint, until `penstock callbacks enable`."""
+
+    @model_validator(mode="after")
+    def _url_fits(self) -> Self:
+        target = read_url(self.url)
+        if target.scheme == "http" and not self.allow_http:
+            message = "url: http:// needs allow_http: true"
+            raise ValueError(message)
+        if target.port not in self.ports:
+            message = f"url: port {target.port} is not in `ports`"
+            raise ValueError(message)
+        if len({secret.id for secret in self.secrets}) != len(self.secrets):
+            message = "two secrets have one id"
+            raise ValueError(message)
+        return self
+
+
+class CallerCallbackDoor(CallbackSection):
+    """Signed callbacks to the URL that the event's caller named: API keys with a section `callbacks` may."""
+
+    kind: Literal["caller-callback"]
+    """Selects this door."""
+
+
+DoorSettings = Annotated[
+    SnsDoor | SqsDoor | EventBridgeDoor | S3Door | ApiGatewayDoor | CallbackDoor | CallerCallbackDoor,
+    Field(discriminator="kind"),
+]
+DOOR_KINDS = frozenset({"sns", "sqs", "eventbridge", "s3", "apigateway", "callback", "caller-callback"})
 
 
 class EgressProcess(Section):

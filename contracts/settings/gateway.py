@@ -1,12 +1,23 @@
 """The gateway: the HTTP door."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Port, Seconds, Section
+from contracts.settings.sources import SourceSecret
 from contracts.settings.streams import StreamSettings
+
+
+class CallerCallbacks(Section):
+    """Callbacks to URLs that the caller names, in an event's attribute `callbackurl`."""
+
+    hosts: tuple[Annotated[str, Field(min_length=1, max_length=253)], ...] = Field(min_length=1)
+    """Host names (glob patterns) that it may name, such as `hooks.customer.example` or `*.customer.example`."""
+    secrets: tuple[SourceSecret, ...] = Field(min_length=1, max_length=8)
+    """Keys that sign its callbacks, `whsec_...` or `whsk_...`; all that are valid sign."""
 
 
 class ApiKey(Section):
@@ -20,6 +31,8 @@ class ApiKey(Section):
     """CloudEvents sources (glob patterns) it may claim; its id, and everything under `<id>/`, when empty."""
     lanes: tuple[Lane, ...] = ("interactive", "standard", "bulk")
     """Lanes it may use."""
+    callbacks: CallerCallbacks | None = None
+    """Whether it may name a URL for its results; not when absent."""
 
 
 class ResultsViewSettings(Section):

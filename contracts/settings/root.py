@@ -7,7 +7,7 @@ from pydantic import Field
 
 from contracts.settings import batches
 from contracts.settings.batch_jobs import BatchJobSettings
-from contracts.settings.egress import DoorSettings, EgressProcess
+from contracts.settings.egress import CallerCallbackDoor, DoorSettings, EgressProcess
 from contracts.settings.gateway import GatewaySettings
 from contracts.settings.ingress import IngressDoor, IngressProcess, LambdaDoor
 from contracts.settings.kafka import KafkaSettings, ProducerSettings
@@ -99,6 +99,14 @@ class Settings(Section):
         for index, key in enumerate(self.gateway.api_keys):
             if any(key.id == earlier.id for earlier in self.gateway.api_keys[:index]):
                 yield ("gateway", "api_keys", index, "id"), key.id, "an id no other key has"
+
+        doors = [name for name, door in self.egress.items() if isinstance(door, CallerCallbackDoor)]
+        for name in doors[1:]:
+            yield ("egress", name, "kind"), "caller-callback", f"one door of this kind; there is {doors[0]} already"
+        for index, key in enumerate(self.gateway.api_keys):
+            if key.callbacks is not None and not doors:
+                allowed = "nothing, as long as no door of kind caller-callback is configured under egress"
+                yield ("gateway", "api_keys", index, "callbacks"), "a section", allowed
 
     def _model_misfits(self, index: int, route: RouteSettings) -> Iterator[tuple[Path, Any, str]]:
         """Yield what of a route does not fit its model."""

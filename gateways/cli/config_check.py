@@ -15,8 +15,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from contracts.errors import ConfigError
 from contracts.settings import RouteSettings, SecretRef, Settings, environment, parse
+from contracts.settings.callback_url import read_url
+from contracts.settings.egress import CallbackDoor, CallbackSection
 from contracts.settings.load import DEFAULT_FILE
 from contracts.settings.marks import Document
+from gateways.egress.addresses import AddressPolicy
 
 VARIABLES = frozenset({"event", "data", "text"})
 
@@ -30,6 +33,7 @@ def document(file: Path | None) -> Document:
 def problems(settings: Settings, source: Document, *, secrets: bool = False) -> list[str]:
     """Return one line per problem: where, which setting, what is wrong."""
     found = [line for index, route in enumerate(settings.routes) for line in _of_route(index, route, source)]
+    found += _internal_callbacks(settings, source)
     return found + (list(_unresolved(settings, source)) if secrets else [])
 
 
@@ -51,6 +55,21 @@ def warnings(settings: Settings) -> Iterator[str]:
     used = {route.model for route in settings.routes}
     for alias in settings.models.keys() - used:
         yield f"models.{alias}: no route uses it"
+
+    for name, door in settings.egress.items():
+        if isinstance(door, CallbackSection) and door.allow_networks:
+            networks = ", ".join(str(network) for network in door.allow_networks)
+            yield f"egress.{name}.allow_networks: {networks} may be dialled although internal; for own receivers only"
+
+
+def _internal_callbacks(settings: Settings, source: Document) -> Iterator[str]:
+    """Yield callbacks to literal addresses that would be refused at every start."""
+    for name, door in settings.egress.items():
+        if isinstance(door, CallbackDoor) and (target := read_url(door.url)).is_literal:
+            reason = AddressPolicy(door.allow_networks, door.refuse_networks).refusal(target.host)
+            if reason is not None:
+                where = f"{source.name}:{source.line_of(('egress', name, 'url'))}"
+                yield f"{where}: egress.{name}.url: {target.host} must not be dialled ({reason})"
 
 
 def _text(inline: str | None, file: Path | None) -> str:

@@ -38,12 +38,13 @@ def egress(names: tuple[str, ...], config: Path | None) -> None:
 
 async def _run(settings: Settings, names: tuple[str, ...]) -> None:
     from contracts.metrics import BUILD_INFO
-    from gateways.egress.process import Process, chosen_doors
+    from gateways.egress.process import Process, board_of, chosen_doors
     from gateways.openapi import package_version
     from producers.producer import KafkaProducer
 
     producer = KafkaProducer(settings.kafka, settings.producer, client_id="penstock-egress")
-    process = Process(settings, chosen_doors(settings, names), producer.produce)
+    board = board_of(settings, producer.produce)
+    process = Process(settings, chosen_doors(settings, names, board), producer.produce, board)
     BUILD_INFO.labels(package_version(), "egress").set(1)
     await producer.start()
     try:

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tail": ("gateways.cli.tail:tail", "Show results, dead letters or events as they come."),
     "batch": ("gateways.cli.batch:batch", "Run files and S3 objects of JSON lines through the bulk lane."),
     "dlq": ("gateways.cli.dlq:dlq", "List, show, put back and discard dead letters."),
+    "callbacks": ("gateways.cli.callbacks:callbacks", "Make signing keys for callbacks, disable and enable endpoints."),
     "gateway": ("gateways.cli.gateway:gateway", "Run the HTTP gateway."),
     "ingress": ("gateways.cli.ingress:ingress", "Run the doors that fetch events from queues (SQS)."),
     "worker": ("gateways.cli.passthrough:worker", "Run a stream worker."),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from contracts.codec import Position, RecordHeaders
+from contracts.payloads import EndpointState
 from gateways.egress.outcomes import Outcome
 
 Order = Literal["key", "partition", "none"]
@@ -168,5 +169,21 @@ class Door(Protocol):
         Called concurrently, up to the door's `max_in_flight`; does not block the event loop, ends within the door's
         `timeout_s` or is cancelled. Repeats happen after a crash: send `outcome.result_id` along. Does not retry.
         An exception counts as Later("door_failed") for every item.
+        """
+        ...
+
+
+class Board(Protocol):
+    """Where endpoints' states are kept, and what other processes and operators have written there."""
+
+    def get(self, name: str) -> EndpointState | None:
+        """Return the newest state of an endpoint; None when nobody has written one. Does not block."""
+        ...
+
+    async def put(self, state: EndpointState) -> None:
+        """Write a state; `get` returns it from now on, also when writing it fails.
+
+        Raises:
+            LogUnavailable: it is not kept.
         """
         ...

@@ -1,6 +1,6 @@
 """The process of the doors out: every configured door in one event loop, none of which can hold up another.
 
-Reads: result topics, deliveries.<tier>. Writes: deliveries.<tier>, undelivered.
+Reads: result topics, deliveries.<tier>, endpoints. Writes: deliveries.<tier>, undelivered, endpoints.
 """
 
 import asyncio
@@ -13,18 +13,37 @@ from contracts.errors import ConfigError
 from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
 from contracts.settings import Settings
+from contracts.settings.egress import CallbackDoor
 from contracts.topics import Topics
 from gateways.egress.base import Door
+from gateways.egress.board import KafkaBoard
 from gateways.egress.page import HealthPage
+from gateways.egress.reading import reader_config
 from gateways.egress.runner import DoorRunner, Surroundings
 from gateways.egress.settling import Produce
-from gateways.egress.table import create_door
+from gateways.egress.table import Shared, create_door
+
+_BOARD_LIMIT_S = 10.0
 
 _log = logger("egress")
 
 
-def chosen_doors(settings: Settings, names: Sequence[str]) -> dict[str, Door]:
+def board_of(settings: Settings, produce: Produce) -> KafkaBoard | None:
+    """Return the board of the endpoints, when there are callbacks; nothing is started."""
+    if not any(isinstance(door, CallbackDoor) for door in settings.egress.values()):
+        return None
+    return KafkaBoard(
+        reader_config(settings.kafka, "penstock-egress-board"), Topics(settings.kafka.topic_prefix).endpoints, produce
+    )
+
+
+def chosen_doors(settings: Settings, names: Sequence[str], board: KafkaBoard | None = None) -> dict[str, Door]:
     """Return the doors to run, all of them when no name is given; nothing is started.
+
+    Args:
+        settings: the whole configuration.
+        names: of their sections.
+        board: where callbacks keep the state of their endpoints.
 
     Raises:
         ConfigError: no door is configured, there is none of a name, or a section cannot work.
@@ -34,7 +53,8 @@ def chosen_doors(settings: Settings, names: Sequence[str]) -> dict[str, Door]:
         there = ", ".join(sorted(settings.egress)) or "none"
         message = f"no door {unknown[0]!r} under egress; configured: {there}" if unknown else "no door under egress"
         raise ConfigError(message)
-    return {name: create_door(name, settings.egress[name]) for name in names or settings.egress}
+    shared = Shared(board, settings.gateway.api_keys)
+    return {name: create_door(name, settings.egress[name], shared) for name in names or settings.egress}
 
 
 class Process:
@@ -44,9 +64,12 @@ class Process:
         settings: the whole configuration.
         doors: by the names of their sections.
         produce: returns when the broker has confirmed a record; see `Settler`.
+        board: that of the doors; started and closed here.
     """
 
-    def __init__(self, settings: Settings, doors: dict[str, Door], produce: Produce) -> None:
+    def __init__(
+        self, settings: Settings, doors: dict[str, Door], produce: Produce, board: KafkaBoard | None = None
+    ) -> None:
         topics = Topics(settings.kafka.topic_prefix)
         around = Surroundings(
             consumer=librdkafka_config(settings.kafka),
@@ -58,6 +81,7 @@ class Process:
             process=settings.egress_process,
         )
         self._doors = doors
+        self._board = board
         self._runners = [DoorRunner(name, door, settings.egress[name], around) for name, door in doors.items()]
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
@@ -74,6 +98,7 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         try:
+            await self._start_board()
             for door in self._doors.values():
                 await door.start()
             address = await self._page.start()
@@ -84,7 +109,17 @@ class Process:
             await self._page.aclose()
             for door in self._doors.values():
                 await door.aclose()
+            if self._board is not None:
+                self._board.close()
             _log.info("egress.stopped")
+
+    async def _start_board(self) -> None:
+        if self._board is None:
+            return
+        self._board.start()
+        if not await self._board.ready(_BOARD_LIMIT_S):
+            # Kafka is away, so that nothing can be delivered yet either.
+            _log.warning("egress.board_not_read")
 
     def problems(self) -> list[str]:
         """Return what only a restart can mend."""

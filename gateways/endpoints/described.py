@@ -82,6 +82,7 @@ POST_EVENT: dict[str, Any] = {
         _parameter("ce-subject", "header", "Subject of the event.", maxLength=1024),
         _parameter("ce-partitionkey", "header", "Unit of order; the id, so no order, when absent.", maxLength=256),
         _parameter("ce-expirytime", "header", "Deadline: not paid for after this instant.", format="date-time"),
+        _parameter("ce-callbackurl", "header", "Where the result is posted to, for keys that may.", maxLength=2048),
         _parameter("traceparent", "header", "W3C trace to continue."),
     ],
     "requestBody": {

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from contracts.errors import ConfigError, Forbidden, InvalidPayload, Unauthenticated
 from contracts.settings import ApiKey
+from contracts.settings.callback_url import UrlRefused, UrlRule
+from contracts.settings.egress import CallerCallbackDoor
 
 MIN_KEY_CHARS = 16
 _SCHEME = b"bearer "
@@ -21,6 +23,23 @@ class Caller(NamedTuple):
     id: str
     sources: tuple[str, ...]
     lanes: tuple[str, ...]
+    callbacks: UrlRule | None = None
+
+    def check_callback(self, url: str) -> None:
+        """Let pass a URL that this caller may have its result sent to.
+
+        Raises:
+            Forbidden: it may name none.
+            InvalidPayload: the URL is not one it may name.
+        """
+        if self.callbacks is None:
+            message = "this key may not ask for callbacks"
+            raise Forbidden(message)
+        try:
+            self.callbacks.check(url)
+        except UrlRefused as error:
+            message = f"callbackurl must be {error}"
+            raise InvalidPayload(message) from error
 
     def check_source(self, source: str) -> None:
         """Let pass a source this caller may claim.
@@ -50,12 +69,19 @@ class Caller(NamedTuple):
 class Callers:
     """The configured API keys.
 
+    Args:
+        keys: their sections.
+        door: the one that sends callbacks to URLs of callers, if any.
+
     Raises:
         ConfigError: a key is missing, too short, not printable ASCII, equal to another, or allows no lane.
     """
 
-    def __init__(self, keys: Sequence[ApiKey]) -> None:
-        self._keys = [(_resolve(index, key), Caller(key.id, key.sources, key.lanes)) for index, key in enumerate(keys)]
+    def __init__(self, keys: Sequence[ApiKey], door: CallerCallbackDoor | None = None) -> None:
+        self._keys = [
+            (_resolve(index, key), Caller(key.id, key.sources, key.lanes, _rule(key, door)))
+            for index, key in enumerate(keys)
+        ]
         if len({secret for secret, _ in self._keys}) != len(self._keys):
             message = "gateway.api_keys: two keys have one value"
             raise ConfigError(message)
@@ -84,6 +110,12 @@ class Callers:
             message = "unknown API key"
             raise Unauthenticated(message)
         return matches[0]
+
+
+def _rule(key: ApiKey, door: CallerCallbackDoor | None) -> UrlRule | None:
+    if key.callbacks is None or door is None:
+        return None
+    return UrlRule(key.callbacks.hosts, door.ports, door.allow_http)
 
 
 def _resolve(index: int, key: ApiKey) -> bytes:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 
 from contracts.codec import Record, encode_event
 from contracts.envelope import (
+    CALLBACK_URL,
     DELIVERY,
     EVENT_ID,
     EVENT_SOURCE,
@@ -73,7 +74,7 @@ def accept(
     Raises:
         InvalidPayload: not an event, or an attribute is wrong, reserved or not available.
         UnsupportedMedia: a batch, or an event format other than JSON.
-        Forbidden: the caller may not claim the source, or use the lane.
+        Forbidden: the caller may not claim the source, use the lane, or ask for a callback.
     """
     now = now or datetime.now(UTC)
     lane = caller.choose_lane(_wanted_lane(headers, query), usual_lane)
@@ -86,6 +87,8 @@ def accept(
         message = "the event's type is missing: send the header ce-type, or a structured CloudEvent"
         raise InvalidPayload(message)
     _check_lengths(attributes)
+    if CALLBACK_URL in attributes:
+        caller.check_callback(attributes[CALLBACK_URL])
     event = Event(
         id=event_id,
         source=source,

@@ -44,6 +44,7 @@ def test_topics_for_deliveries_are_there_only_with_doors_and_outlive_their_wait(
     assert with_doors.keys() - {topic.name for topic in Topics().table()} == {
         *(f"penstock.deliveries.{tier}.v1" for tier in DELIVERY_TIERS),
         "penstock.undelivered.v1",
+        "penstock.endpoints.v1",
     }
     assert list(DELIVERY_TIERS.values()) == sorted(DELIVERY_TIERS.values())
     week_ms = 7 * 86_400_000
@@ -60,3 +61,9 @@ def test_results_live_as_long_as_the_events_that_they_answer() -> None:
     longest_ms = max(t.retention_ms for t in table if t.kind == "events")
 
     assert min(t.retention_ms for t in table if t.kind == "results") >= longest_ms
+
+
+def test_states_of_endpoints_are_kept_for_ever_and_nothing_else_is() -> None:
+    kept = [t.name for t in Topics().table(has_doors=True) if t.config()["cleanup.policy"] == "compact"]
+
+    assert kept == ["penstock.endpoints.v1"]

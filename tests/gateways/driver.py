@@ -31,10 +31,15 @@ CONFIGURATION: dict[str, Any] = {
         "ack_timeout_s": 0.05,
         "ticket_secret": "env:TEST_TICKET_SECRET",
         "api_keys": [
-            {"id": "crm", "key": "env:TEST_API_KEY"},
+            {
+                "id": "crm",
+                "key": "env:TEST_API_KEY",
+                "callbacks": {"hosts": ["*.crm.example"], "secrets": [{"id": "k", "value": "env:TEST_SECRET"}]},
+            },
             {"id": "billing", "key": "env:TEST_OTHER_API_KEY", "sources": ["shop/*"], "lanes": ["bulk"]},
         ],
     },
+    "egress": {"callers": {"kind": "caller-callback"}},
     "sources": {
         "github": {
             "scheme": "github",

@@ -155,3 +155,15 @@ def test_schema_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     run(["config", "schema"])
 
     assert json.loads(capsys.readouterr().out)["title"] == "penstock.yaml"
+
+
+def test_a_callback_to_an_internal_address_is_named_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    door = "egress:\n  crm:\n    kind: callback\n    url: https://10.0.0.1/\n    secrets: [{id: a, value: env:A}]\n"
+    file = write(tmp_path, SMALL + door)
+
+    assert check(file) == 2
+    assert "egress.crm.url: 10.0.0.1 must not be dialled (private)" in capsys.readouterr().err
+    assert check(write(tmp_path, SMALL + door + "    allow_networks: [10.0.0.0/24]\n")) == 0
+    assert "warning: egress.crm.allow_networks: 10.0.0.0/24 may be dialled although internal" in capsys.readouterr().err

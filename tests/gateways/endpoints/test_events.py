@@ -268,3 +268,28 @@ async def test_an_accepted_event_can_be_asked_for_at_once(gateway: Gateway) -> N
     await _structured(gateway)
 
     assert gateway.results.noted["crm", "e1"].source == "crm"
+
+
+async def test_a_caller_that_may_names_the_url_for_its_callback(gateway: Gateway) -> None:
+    answer = await _post(gateway, ce_type="note", ce_callbackurl="https://hooks.crm.example/penstock?x=1")
+
+    assert answer.status == 202
+    assert _event(gateway).extensions["callbackurl"] == "https://hooks.crm.example/penstock?x=1"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://other.example/", "http://hooks.crm.example/", "https://169.254.169.254/", "https://127.1/", "x"]
+)
+async def test_a_url_that_it_may_not_name_is_400_and_nothing_is_produced(gateway: Gateway, url: str) -> None:
+    assert (await _post(gateway, ce_type="note", ce_callbackurl=url)).status == 400
+    assert (await _structured(gateway, callbackurl=url)).status == 400
+    assert gateway.records == []
+
+
+async def test_a_caller_without_that_right_is_403(gateway: Gateway) -> None:
+    answer = await _post(
+        gateway, key=OTHER_API_KEY, ce_type="note", ce_source="shop/1", ce_callbackurl="https://hooks.crm.example/"
+    )
+
+    assert answer.status == 403
+    assert gateway.records == []

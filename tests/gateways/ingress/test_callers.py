@@ -4,6 +4,8 @@ import pytest
 
 from contracts.errors import ConfigError, Forbidden, InvalidPayload, Unauthenticated
 from contracts.settings import ApiKey
+from contracts.settings.callback_url import UrlRule
+from contracts.settings.egress import CallerCallbackDoor
 from gateways.ingress.callers import Caller, Callers
 
 GOOD = "k" * 16
@@ -79,3 +81,31 @@ def test_the_lane_is_the_wanted_one_or_standard_or_the_first() -> None:
     assert Caller("a", (), ("bulk", "standard")).choose_lane("bulk") == "bulk"
     with pytest.raises(Forbidden):
         Caller("a", (), ("bulk",)).choose_lane("interactive")
+
+
+RULE = UrlRule(("hooks.example",), (443,))
+
+
+def test_a_caller_may_name_a_url_that_fits_its_rule() -> None:
+    Caller("crm", (), ("standard",), RULE).check_callback("https://hooks.example/a")
+
+
+def test_a_url_that_does_not_fit_is_the_callers_mistake() -> None:
+    with pytest.raises(InvalidPayload, match=r"callbackurl must be a host of hooks\.example"):
+        Caller("crm", (), ("standard",), RULE).check_callback("https://other.example/")
+
+
+def test_a_caller_without_the_right_may_name_none() -> None:
+    with pytest.raises(Forbidden):
+        Caller("crm", (), ("standard",)).check_callback("https://hooks.example/a")
+
+
+def test_the_rule_takes_hosts_from_the_key_and_ports_from_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", GOOD)
+    callbacks = {"hosts": ["hooks.example"], "secrets": [{"id": "a", "value": "env:A"}]}
+    key = ApiKey.model_validate({"id": "crm", "key": "env:TEST_KEY", "callbacks": callbacks})
+    door = CallerCallbackDoor.model_validate({"kind": "caller-callback", "ports": [8443], "allow_http": True})
+    headers = [(b"authorization", b"Bearer " + GOOD.encode())]
+
+    assert Callers([key], door).authenticate(headers).callbacks == UrlRule(("hooks.example",), (8443,), allow_http=True)
+    assert Callers([key]).authenticate(headers).callbacks is None

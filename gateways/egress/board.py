@@ -1,0 +1,136 @@
+"""The board of endpoints' states on a compacted topic: survives restarts, and all processes and operators see the same.
+
+Reads and writes: endpoints. Its memory is one small state per endpoint name. Blocking: reads in a thread of its own;
+no call into Kafka takes longer than 2 s.
+
+See: docs/callbacks.md.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from contracts.codec import Record, decode_json, encode_json
+from contracts.errors import Busy, LogUnavailable, TooLarge, Undecodable
+from contracts.logs import logger
+from contracts.payloads import EndpointState
+from gateways.egress.reading import partitions_of, watermarks
+
+_CALL_TIMEOUT_S = 2.0
+_RETRY_S = 1.0
+_POLL_S = 0.25
+_POLL_RECORDS = 500
+# How often a topic that did not exist is looked for.
+_REFRESH_S = 15.0
+
+Produce = Callable[[Record], Awaitable[Any]]
+
+_log = logger("egress")
+
+
+class KafkaBoard:
+    """Endpoints' states by name; `put` belongs to one event loop, everything else to any thread.
+
+    Args:
+        config: of a consumer that belongs to no group (gateways.egress.reading).
+        topic: the compacted topic.
+        produce: returns when the broker has confirmed a record.
+    """
+
+    def __init__(self, config: Mapping[str, Any], topic: str, produce: Produce) -> None:
+        self._config = dict(config)
+        self._topic = topic
+        self._produce = produce
+        self._states: dict[str, EndpointState] = {}
+        self._stop = threading.Event()
+        self._caught_up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="endpoints-board", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read; returns at once."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def close(self, timeout_s: float = 3.0) -> None:
+        """Stop reading; safe to call twice."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    async def ready(self, limit_s: float) -> bool:
+        """Wait until everything written so far is known; False when the limit came first."""
+        return await asyncio.to_thread(self._caught_up.wait, limit_s)
+
+    def get(self, name: str) -> EndpointState | None:
+        """Return the newest state of an endpoint."""
+        return self._states.get(name)
+
+    def states(self) -> dict[str, EndpointState]:
+        """Return every state."""
+        return dict(self._states)
+
+    async def put(self, state: EndpointState) -> None:
+        """Write a state; it counts here from now on.
+
+        Raises:
+            LogUnavailable: it is not kept.
+        """
+        self._states[state.name] = state
+        try:
+            await self._produce(Record(self._topic, state.name.encode(), encode_json(state), []))
+        except (Busy, TooLarge) as error:
+            message = f"state of {state.name} not kept: {error}"
+            raise LogUnavailable(message) from error
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except (LogUnavailable, KafkaException) as error:
+                _log.warning("board.log_unavailable", error=str(error))
+            except Exception:  # noqa: BLE001 - the edge of this thread: nobody above could do more than start again
+                _log.exception("board.failed")
+            self._stop.wait(_RETRY_S)
+
+    def _follow(self) -> None:
+        consumer = Consumer(self._config)
+        try:
+            partitions = partitions_of(consumer, self._topic, _CALL_TIMEOUT_S)
+            if not partitions:
+                # Nobody has written a state yet.
+                self._caught_up.set()
+                self._stop.wait(_REFRESH_S)
+                return
+            starts = {one: watermarks(consumer, self._topic, one, _CALL_TIMEOUT_S)[0] for one in partitions}
+            consumer.assign([TopicPartition(self._topic, one, low) for one, low in starts.items()])
+            reached: set[int] = set()
+            while not self._stop.is_set():
+                for message in consumer.consume(_POLL_RECORDS, _POLL_S):
+                    self._take(message, reached)
+                if len(reached) == len(partitions):
+                    self._caught_up.set()
+        finally:
+            consumer.close()
+
+    def _take(self, message: KafkaMessage, reached: set[int]) -> None:
+        error = message.error()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
+                reached.add(message.partition() or 0)
+            return
+        key, value = message.key(), message.value()
+        name = key.decode(errors="replace") if isinstance(key, bytes) else ""
+        if value is None:
+            self._states.pop(name, None)
+            return
+        try:
+            state = decode_json(value, EndpointState)
+        except Undecodable as problem:
+            _log.warning("board.undecodable", error=str(problem), topic=self._topic, offset=message.offset())
+            return
+        if state.name == name:
+            self._states[name] = state

@@ -1,0 +1,75 @@
+"""The example's receiver takes what the door sends, once, and nothing else."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from contracts.settings import load
+from contracts.settings.egress import CallbackDoor
+from gateways.egress.base import DELIVERED, Later, Verdict
+from gateways.egress.notify import Notify
+from gateways.egress.notify_signing import new_ed25519_pair, new_hmac_secret
+from tests.suites.egress import result_item
+from tests.support import ROOT, ChildProcess
+
+FOLDER = ROOT / "examples/callbacks"
+
+
+class Desk:
+    """The receiver, with one key of each kind."""
+
+    def __init__(self, program: ChildProcess, secrets: Sequence[str]) -> None:
+        self.program = program
+        self.secrets = secrets
+        self.port = int(program.wait_for(r"receiving on port (\d+)")[1])
+
+    async def deliver(self, folder: Path, secret: str, *numbers: int) -> list[Verdict]:
+        file = folder / "secret"
+        file.write_text(secret)
+        section = {
+            "kind": "callback",
+            "url": f"http://127.0.0.1:{self.port}/penstock",
+            "secrets": [{"id": "k", "value": f"file:{file}"}],
+            "allow_http": True,
+            "allow_networks": ["127.0.0.1/32"],
+            "ports": [self.port],
+        }
+        door = Notify("desk", CallbackDoor.model_validate(section))
+        await door.start()
+        try:
+            return [(await door.deliver([result_item(number)]))[0] for number in numbers]
+        finally:
+            await door.aclose()
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    hmac, (private, public) = new_hmac_secret(), new_ed25519_pair()
+    with ChildProcess("examples.callbacks.receiver", "0", env={"CALLBACK_KEYS": f"{hmac} {public}"}) as program:
+        yield Desk(program, (hmac, private))
+
+
+@pytest.mark.process
+async def test_both_kinds_of_keys_are_verified_and_a_repeat_is_taken_once(desk: Desk, tmp_path: Path) -> None:
+    hmac, private = desk.secrets
+
+    assert await desk.deliver(tmp_path, hmac, 1, 2) == [DELIVERED] * 2
+    assert await desk.deliver(tmp_path, private, 2, 3) == [DELIVERED] * 2
+
+    desk.program.wait_for("penstock.result.v1 crm e3 ")
+    assert [desk.program.output.count(f" crm e{number} ") for number in (1, 2, 3)] == [1, 1, 1]
+
+
+@pytest.mark.process
+async def test_a_callback_signed_with_another_key_is_not_taken(desk: Desk, tmp_path: Path) -> None:
+    for stranger in (new_hmac_secret(), new_ed25519_pair()[0]):
+        assert await desk.deliver(tmp_path, stranger, 1) == [Later("status_401", "answered 401")]
+
+    assert "crm" not in desk.program.output
+
+
+def test_the_examples_configuration_is_valid() -> None:
+    settings = load(FOLDER / "penstock.yaml", {})
+
+    assert isinstance(settings.egress["desk"], CallbackDoor)
