@@ -124,8 +124,8 @@ class LogReader:
             found = self._ends.list_topics(topic, timeout=_REQUEST_S).topics[topic]
             if found.error is None and found.partitions:
                 return len(found.partitions)
-            # On the embedded broker the first question makes the topic, and a later one finds it.
-            if not self._kafka.embedded or time.monotonic() > end_s:
+            # A new topic is not known to every broker at once; on the embedded one the first question makes it.
+            if time.monotonic() > end_s:
                 message = f"topic {topic} does not exist; `penstock topics create` makes it"
                 raise LogUnavailable(message)
             time.sleep(0.05)
