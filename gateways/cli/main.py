@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "List what doors could not deliver, and let them try again.",
     ),
     "fm-stub": ("gateways.cli.passthrough:fm_stub", "Run a stand-in for Bedrock and OpenAI servers."),
+    "org-stub": ("gateways.cli.org_stub:org_stub", "Run a stand-in for a Salesforce org."),
     "broker": ("gateways.cli.broker:broker", "Run the embedded broker (memory only)."),
     "topics": ("gateways.cli.topics:topics", "List, create and verify the Kafka topics."),
     "why-stuck": ("gateways.cli.why_stuck:why_stuck", "Name what holds back each partition, why, and what to do."),

@@ -3,7 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from contracts.settings.egress import ApiGatewayDoor, DoorSettings, EventBridgeDoor, S3Door, SnsDoor, SqsDoor
+from contracts.settings.egress import (
+    ApiGatewayDoor,
+    DoorSettings,
+    EventBridgeDoor,
+    S3Door,
+    SalesforceDoor,
+    SnsDoor,
+    SqsDoor,
+)
 from gateways.egress.base import Door
 
 
@@ -37,12 +45,19 @@ def _apigateway(name: str, settings: ApiGatewayDoor) -> Door:
     return ApiGateway(name, settings)
 
 
+def _salesforce(name: str, settings: SalesforceDoor) -> Door:
+    from gateways.egress.salesforce import SalesforceRecords
+
+    return SalesforceRecords(name, settings)
+
+
 TABLE: dict[str, Callable[[str, Any], Door]] = {
     "sns": _sns,
     "sqs": _sqs,
     "eventbridge": _eventbridge,
     "s3": _s3,
     "apigateway": _apigateway,
+    "salesforce": _salesforce,
 }
 
 
