@@ -8,6 +8,7 @@ import click
 from bench.figures import Figure, publish
 from bench.patterns.doors import sqs
 from bench.patterns.results import results
+from bench.patterns.salesforce import salesforce
 from bench.patterns.stream import stream
 from bench.patterns.sync import sync, timeout
 from bench.runs import RunFailedError
@@ -21,6 +22,7 @@ SCENARIOS: dict[str, Scenario] = {
     "results": results,
     "stream": stream,
     "sqs": sqs,
+    "salesforce": salesforce,
 }
 
 
