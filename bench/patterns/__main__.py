@@ -9,6 +9,7 @@ from bench.figures import Figure, publish
 from bench.patterns.batch import batch
 from bench.patterns.doors import sqs
 from bench.patterns.results import results
+from bench.patterns.salesforce import salesforce
 from bench.patterns.stream import stream
 from bench.patterns.sync import sync, timeout
 from bench.runs import RunFailedError
@@ -23,6 +24,7 @@ SCENARIOS: dict[str, Scenario] = {
     "results": results,
     "stream": stream,
     "sqs": sqs,
+    "salesforce": salesforce,
 }
 
 

@@ -1,11 +1,20 @@
 """Doors out: where terminal records are delivered to, and which."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, Field, IPvAnyNetwork, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    IPvAnyNetwork,
+    StringConstraints,
+    model_validator,
+)
 
 from contracts.settings.callback_url import read_url
-from contracts.settings.routes import Patterns
+from contracts.settings.routes import Patterns, Pointer
+from contracts.settings.secrets import SecretRef
 from contracts.settings.section import ExistingFile, Port, Seconds, Section
 from contracts.settings.sources import SourceSecret
 
@@ -13,6 +22,7 @@ from contracts.settings.sources import SourceSecret
 CALLBACK_PERMANENT_STATUSES = (400, 405, 411, 413, 414, 415, 422, 431, 501, 505)
 
 Url = Annotated[str, StringConstraints(pattern="^https?://[^@\\s]+$")]
+HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://[^@/\s]+$")]
 Region = Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,40}$")]
 
 
@@ -230,11 +240,94 @@ class CallerCallbackDoor(CallbackSection):
     """Selects this door."""
 
 
+class SalesforceLogin(Section):
+    """OAuth 2.0: client credentials (`consumer_secret`), or JWT bearer (`private_key` and `username`)."""
+
+    url: HttpsUrl
+    """The org's My Domain, `https://acme.my.salesforce.com`; for JWT bearer also https://login.salesforce.com, or
+    https://test.salesforce.com for a sandbox."""
+    consumer_key: str = Field(min_length=1, max_length=512)
+    """Consumer key of the external client app or connected app."""
+    consumer_secret: SecretRef | None = None
+    """Reference to its consumer secret: client credentials."""
+    private_key: SecretRef | None = None
+    """Reference to the private key, PEM, whose certificate the app has: JWT bearer."""
+    username: str | None = Field(default=None, min_length=1, max_length=80)
+    """Who the door is in the org, for JWT bearer."""
+    audience: HttpsUrl = "https://login.salesforce.com"
+    """`aud` of the JWT; https://test.salesforce.com for a sandbox."""
+
+    @model_validator(mode="after")
+    def _one_flow(self) -> "SalesforceLogin":
+        if (self.consumer_secret is None) == (self.private_key is None):
+            message = "exactly one of consumer_secret and private_key is needed"
+            raise ValueError(message)
+        if (self.private_key is None) != (self.username is None):
+            message = "private_key and username belong together"
+            raise ValueError(message)
+        return self
+
+
+def _as_source(value: Any) -> Any:
+    return {"pointer": value} if isinstance(value, str) else value
+
+
+class FieldSource(Section):
+    """What is written into a field: a JSON pointer, or a section with these keys."""
+
+    pointer: Pointer
+    """Where in the result: `/output/summary`, `/provenance/model`. A list of scalars becomes lines of text."""
+    max_chars: int | None = Field(default=None, ge=1, le=131_072)
+    """Longer text is cut to this and ends in `...`; without it, text that the field does not take is refused."""
+
+
+FieldName = Annotated[str, StringConstraints(pattern="^[A-Za-z][A-Za-z0-9_]{0,79}$")]
+FieldSources = Annotated[
+    dict[
+        FieldName,
+        Annotated[FieldSource, BeforeValidator(_as_source, json_schema_input_type=str | FieldSource)],
+    ],
+    Field(min_length=1),
+]
+
+
+class SalesforceDoor(DoorSection):
+    """Salesforce: the result is written into fields of the record it is about, up to 200 records a call.
+
+    Events that have no result are passed over: there is nothing to write.
+    """
+
+    kind: Literal["salesforce"]
+    """Selects this door; it needs the extra `salesforce`."""
+    login: SalesforceLogin
+    """How the door logs in."""
+    object: FieldName = "Opportunity"
+    """API name of the object."""
+    record_id: str = Field(default="key", pattern=r"^(key|subject|json:(/([^~/]|~[01])*)+)$")
+    """Where the record's id is: the event's partition key, its subject, or a JSON pointer into the result. A result is
+    what a model wrote: with a pointer below /output, the model chooses the record."""
+    fields: FieldSources
+    """Field -> what is written into it."""
+    result_field: FieldName
+    """A text field of at least 120 characters, for this door alone: it says which result the record shows. By it each
+    result is written once, however often it is delivered, and an older one never replaces a newer one."""
+    api_version: str = Field(default="62.0", pattern=r"^\d{2,3}\.0$")
+    """Version of the REST API."""
+    max_records: int = Field(default=200, ge=1, le=200)
+    """Records of one call."""
+    linger_s: float = Field(default=1.0, ge=0, le=60)
+    """How long a call that is not full waits for company; each batch costs two calls of the org's daily limit."""
+    max_in_flight: int = Field(default=1, ge=1, le=10)
+    """Batches at a time. Salesforce locks an Opportunity's Account with it: parallel batches collide there."""
+    ca_file: ExistingFile | None = None
+    """PEM file of the certificate authority, for a TLS proxy or the stub; the usual ones when absent."""
+
+
 DoorSettings = Annotated[
-    SnsDoor | SqsDoor | EventBridgeDoor | S3Door | ApiGatewayDoor | CallbackDoor | CallerCallbackDoor,
+    SnsDoor | SqsDoor | EventBridgeDoor | S3Door | ApiGatewayDoor | CallbackDoor | CallerCallbackDoor | SalesforceDoor,
     Field(discriminator="kind"),
 ]
-DOOR_KINDS = frozenset({"sns", "sqs", "eventbridge", "s3", "apigateway", "callback", "caller-callback"})
+DOOR_KINDS = frozenset({"sns", "sqs", "eventbridge", "s3", "apigateway", "callback", "caller-callback", "salesforce"})
 
 
 class EgressProcess(Section):

@@ -21,7 +21,18 @@ DEFAULT_FILE = "penstock.yaml"
 _MAX_SHOWN_CHARS = 80
 # Values under these keys may be a secret pasted by mistake: never repeated.
 _SECRET_KEYS = frozenset(
-    {"value", "key", "api_key", "bearer_token", "ticket_secret", "sasl_password", "secrets", "api_keys"}
+    {
+        "value",
+        "key",
+        "api_key",
+        "bearer_token",
+        "ticket_secret",
+        "sasl_password",
+        "secrets",
+        "api_keys",
+        "consumer_secret",
+        "private_key",
+    }
 )
 # Names of unions' members, by section.
 _TAGS: Mapping[int | str, frozenset[str]] = {

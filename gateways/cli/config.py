@@ -1,4 +1,4 @@
-"""`penstock config`: check the file, show what is in effect, print the JSON Schema.
+"""`penstock config`: check the file, show what is in effect, print the JSON Schema and the AsyncAPI document.
 
 Blocking: reads the configuration and the files it names; --secrets also reads the secrets.
 """
@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import click
+import yaml
 
 from contracts.errors import ConfigError
 from contracts.settings import Settings, load
+from gateways.asyncapi.document import asyncapi
 from gateways.cli import config_check
 from gateways.cli.config_show import effective_yaml
 
@@ -20,7 +22,7 @@ _FILE = click.option(
 
 @click.group()
 def config() -> None:
-    """Check or show the configuration, print its JSON Schema."""
+    """Check or show the configuration, print its JSON Schema or AsyncAPI document."""
 
 
 @config.command()
@@ -65,6 +67,33 @@ def schema() -> None:
       # yaml-language-server: $schema=penstock.schema.json
     """  # noqa: D301 - click's \b
     click.echo(json.dumps(json_schema(), indent=2))
+
+
+@config.command("asyncapi")
+@_FILE
+@click.option("--format", "form", type=click.Choice(("yaml", "json")), default="yaml", show_default=True)
+def asyncapi_command(file: Path | None, form: str) -> None:
+    """Print the AsyncAPI 3.0 document of the topics: records, headers, and the results of the configured routes.
+
+    \b
+    Example:
+      penstock config asyncapi > asyncapi.yaml
+    """  # noqa: D301 - click's \b
+    document = asyncapi(load(file))
+    click.echo(as_yaml(document) if form == "yaml" else json.dumps(document, indent=2), nl=form == "json")
+
+
+def as_yaml(document: dict[str, object]) -> str:
+    """Return a document as YAML, in its own order and without anchors."""
+    plain: str = yaml.dump(document, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110)
+    return plain
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what stands in two places twice."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the signature is PyYAML's
+        return True
 
 
 def json_schema() -> dict[str, object]:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "hand-over": ("gateways.cli.passthrough:hand_over", "Hand patient events over to the provider's batch API."),
     "fm-stub": ("gateways.cli.passthrough:fm_stub", "Run a stand-in for Bedrock and OpenAI servers."),
+    "org-stub": ("gateways.cli.org_stub:org_stub", "Run a stand-in for a Salesforce org."),
     "broker": ("gateways.cli.broker:broker", "Run the embedded broker (memory only)."),
     "topics": ("gateways.cli.topics:topics", "List, create and verify the Kafka topics."),
     "why-stuck": ("gateways.cli.why_stuck:why_stuck", "Name what holds back each partition, why, and what to do."),

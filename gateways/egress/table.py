@@ -11,6 +11,7 @@ from contracts.settings.egress import (
     DoorSettings,
     EventBridgeDoor,
     S3Door,
+    SalesforceDoor,
     SnsDoor,
     SqsDoor,
 )
@@ -74,12 +75,19 @@ def _caller_callback(name: str, settings: CallerCallbackDoor, shared: Shared) ->
     return NotifyCallers(name, settings, shared.api_keys)
 
 
+def _salesforce(name: str, settings: SalesforceDoor) -> Door:
+    from gateways.egress.salesforce import SalesforceRecords
+
+    return SalesforceRecords(name, settings)
+
+
 TABLE: dict[str, Callable[[str, Any], Door]] = {
     "sns": _sns,
     "sqs": _sqs,
     "eventbridge": _eventbridge,
     "s3": _s3,
     "apigateway": _apigateway,
+    "salesforce": _salesforce,
 }
 # Those that need what the process shares.
 SHARING: dict[str, Callable[[str, Any, Shared], Door]] = {
