@@ -18,7 +18,9 @@ OPTIONS = (
 def main() -> int:
     """Write the three files; the two of the image take their versions from the first."""
     _compile("pyproject.toml", "requirements.lock", "--extra", "dev")
-    _compile("pyproject.toml", "requirements-runtime.lock", "--constraint", "requirements.lock")
+    # The image has every door, so it has the extras of the doors.
+    extras = ("--extra", "parquet", "--extra", "salesforce")
+    _compile("pyproject.toml", "requirements-runtime.lock", *extras, "--constraint", "requirements.lock")
     _compile("-", "deploy/image/build.lock", "--constraint", "requirements.lock", stdin="hatchling")
     return 0
 

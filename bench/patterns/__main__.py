@@ -7,6 +7,7 @@ import click
 
 from bench.figures import Figure, publish
 from bench.patterns.batch import batch
+from bench.patterns.callbacks import ssrf
 from bench.patterns.doors import sqs
 from bench.patterns.results import results
 from bench.patterns.salesforce import salesforce
@@ -25,6 +26,7 @@ SCENARIOS: dict[str, Scenario] = {
     "stream": stream,
     "sqs": sqs,
     "salesforce": salesforce,
+    "ssrf": ssrf,
 }
 
 

@@ -65,7 +65,7 @@ class IngressProcess(Section):
 
     health_host: str = "127.0.0.1"
     """Address of the health and metrics page; 0.0.0.0 in a container."""
-    health_port: Port = 8082
+    health_port: Port = 8083
     """Port of the same; 0 = any free one, printed at start."""
     drain_timeout_s: Seconds = 20.0
     """How long messages in progress may take after SIGTERM; longer than any door's `wait_s`. Giving back the others,
