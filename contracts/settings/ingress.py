@@ -27,6 +27,9 @@ class SqsDoor(Section):
     """What a message is. body: the event itself, also from SNS with raw message delivery. sns: an SNS notification,
     whose Message is the event. eventbridge: an EventBridge event. s3: an S3 event notification, one event per object.
     penstock: what the Lambda door queued. eventbridge and s3 may be inside an SNS notification."""
+    batch_jobs: bool = False
+    """With the envelopes s3 and eventbridge: objects that a section of `batch_jobs.inputs` matches become batch jobs of
+    `penstock batch serve`; all others become events."""
     ce_source: str | None = Field(default=None, min_length=1, max_length=256)
     """CloudEvents source of the events; the name of this section when absent."""
     type: FieldTemplate | None = None

@@ -90,6 +90,10 @@ class Settings(Section):
                     door.wait_s,
                     f"less than ingress_process.drain_timeout_s, {limit_s:g}",
                 )
+            if door.batch_jobs and door.envelope not in {"s3", "eventbridge"}:
+                yield ("ingress", name, "envelope"), door.envelope, "s3 or eventbridge, since batch_jobs is true"
+            if door.batch_jobs and not self.batch_jobs.inputs:
+                yield ("ingress", name, "batch_jobs"), True, "false, or sections under batch_jobs.inputs"
         if self.lambda_door.target == "sqs" and not self.lambda_door.queue_url:
             yield ("lambda_door", "queue_url"), None, "the queue's URL, since target is sqs"
         if self.lambda_door.source and self.lambda_door.source not in self.sources:

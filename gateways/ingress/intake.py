@@ -1,6 +1,6 @@
 """Puts a queue's messages on the log, each until it is settled: the part that every door has in common.
 
-Writes: events.*, dead-letters.
+Writes: events.*, batch-jobs, dead-letters.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from contracts.logs import logger
 from contracts.metrics import INGRESS_MESSAGES
 from contracts.payloads import DeadLetter
 from gateways.ingress.base import Message
+from gateways.ingress.batch_notices import BatchNotices
 from gateways.ingress.envelopes.base import Envelope, Item
 from gateways.ingress.mapping import Mapping
 from gateways.ingress.text import is_clean
@@ -39,6 +40,7 @@ class Intake:
         mapping: how their events are made.
         producer: started by the caller.
         dead_letters: topic for what cannot be read; None leaves it to the queue.
+        notices: which items ask for a batch job instead; None = none do.
         sleep: waits, for tests.
     """
 
@@ -49,6 +51,7 @@ class Intake:
         mapping: Mapping,
         producer: Producer,
         dead_letters: str | None,
+        notices: BatchNotices | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._name = name
@@ -56,6 +59,7 @@ class Intake:
         self._mapping = mapping
         self._producer = producer
         self._dead_letters = dead_letters
+        self._notices = notices
         self._sleep = sleep
         # Set while the log takes what it is given: doors fetch nothing more until then.
         self.log_takes = asyncio.Event()
@@ -64,7 +68,7 @@ class Intake:
     async def settle(self, message: Message) -> Settled:
         """Return what became of a message; for as long as the log is away it does not return."""
         try:
-            records = [self._mapping.record(message, item) for item in self._items(message)]
+            records = [self._record(message, item) for item in self._envelope(message)]
             await asyncio.gather(*map(self._produce, records))
         except (Undecodable, TooLarge) as error:
             settled = await self._bury(message, error)
@@ -73,8 +77,9 @@ class Intake:
         INGRESS_MESSAGES.labels(self._name, settled).inc()
         return settled
 
-    def _items(self, message: Message) -> list[Item]:
-        return self._envelope(message)
+    def _record(self, message: Message, item: Item) -> Record:
+        job = self._notices.record(item) if self._notices else None
+        return job or self._mapping.record(message, item)
 
     async def _produce(self, record: Record) -> None:
         """Produce until it is confirmed.

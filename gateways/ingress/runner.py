@@ -57,7 +57,7 @@ def run_doors(settings: Settings, names: Sequence[str], version: str) -> None:
     # Nobody waits for an answer, so a record waits out an outage in the client, where it cannot be repeated.
     producer = KafkaProducer(settings.kafka, settings.producer, client_id="penstock-ingress")
     topics = Topics(settings.kafka.topic_prefix)
-    doors = [build(name, settings.ingress[name], topics, producer) for name in wanted]
+    doors = [build(name, settings.ingress[name], topics, producer, settings.batch_jobs.inputs) for name in wanted]
     BUILD_INFO.labels(version, "ingress").set(1)
     uvloop.run(run(settings, doors, producer))
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -17,9 +17,11 @@ from contracts.envelope import format_time
 from contracts.errors import ConfigurationFault, PenstockError
 from contracts.logs import logger
 from contracts.metrics import INGRESS_DURATION, INGRESS_IN_FLIGHT, INGRESS_MESSAGES
+from contracts.settings.batch_jobs import BatchInput
 from contracts.settings.ingress import SqsDoor
 from contracts.topics import Topics
 from gateways.ingress.base import HeaderLines, Message
+from gateways.ingress.batch_notices import BatchNotices
 from gateways.ingress.envelopes.table import ENVELOPES
 from gateways.ingress.intake import Intake
 from gateways.ingress.mapping import Mapping
@@ -47,9 +49,12 @@ class SqsQueue:
         settings: the section.
         topics: names of the topics.
         producer: started by the caller.
+        inputs: S3 objects that become batch jobs, where the section says so.
     """
 
-    def __init__(self, name: str, settings: SqsDoor, topics: Topics, producer: Producer) -> None:
+    def __init__(
+        self, name: str, settings: SqsDoor, topics: Topics, producer: Producer, inputs: Sequence[BatchInput] = ()
+    ) -> None:
         self.name = name
         self._settings = settings
         self._client = SqsClient(name, settings)
@@ -59,6 +64,7 @@ class SqsQueue:
             Mapping(name, settings, topics),
             producer,
             topics.dead_letters if settings.poison == "dead_letter" else None,
+            BatchNotices(inputs, topics) if settings.batch_jobs else None,
         )
         self._holdings = Holdings(settings.max_in_flight)
         self._is_fifo = settings.queue_url.endswith(".fifo")

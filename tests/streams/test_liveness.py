@@ -104,6 +104,8 @@ class Lab:
 
 @pytest.fixture
 async def lab() -> AsyncIterator[Lab]:
+    # A test of another file may have left a route paused, which explains a standstill.
+    ROUTE_PAUSED.clear()
     made = Lab({"hang": True})
     await made.bench.start()
     yield made

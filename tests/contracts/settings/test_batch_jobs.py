@@ -1,5 +1,6 @@
 """The section of batch jobs."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,20 @@ def test_results_that_would_be_inputs_again_are_refused_with_file_and_line(key: 
 @pytest.mark.parametrize(("key", "output"), [("in/*", "s3://bucket-a/out"), ("*", "s3://bucket-b")])
 def test_results_beside_the_inputs_are_fine(key: str, output: str) -> None:
     load(key, output)
+
+
+@pytest.mark.parametrize(
+    ("envelope", "said"),
+    [
+        ("body", "penstock.yaml:6: ingress.objects.envelope: found 'body', allowed: s3 or eventbridge"),
+        ("s3", "penstock.yaml:7: ingress.objects.batch_jobs: found True, allowed: false, or sections under"),
+    ],
+)
+def test_a_door_that_cannot_announce_jobs_is_refused_with_file_and_line(envelope: str, said: str) -> None:
+    text = (
+        "version: 1\ningress:\n  objects:\n    kind: sqs\n"
+        f"    queue_url: https://sqs.example/1/q\n    envelope: {envelope}\n    batch_jobs: true\n"
+    )
+
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        build(parse(text, "penstock.yaml"), {}, base=Path())

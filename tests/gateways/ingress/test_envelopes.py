@@ -8,9 +8,11 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 
 from contracts.codec import decode_event
 from contracts.errors import Undecodable
+from contracts.settings.batch_jobs import BatchInput
 from contracts.settings.ingress import SqsDoor
 from contracts.topics import Topics
 from gateways.ingress.base import Message
+from gateways.ingress.batch_notices import BatchNotices
 from gateways.ingress.envelopes.table import ENVELOPES
 from gateways.ingress.mapping import Mapping
 from gateways.ingress.s3_objects import S3Object, object_of
@@ -176,3 +178,16 @@ def _client_error(code: str) -> ClientError:
 )
 def test_an_error_of_boto3_has_its_meaning(error: Any, reason: str) -> None:
     assert _translate(error, "ingress.orders").reason == reason
+
+
+def test_a_deletion_asks_for_no_batch_job_and_a_repeated_creation_for_the_same() -> None:
+    section = {"name": "n", "bucket": "amzn-s3-demo-bucket", "output": "s3://results-bucket/out"}
+    notices = BatchNotices([BatchInput.model_validate(section)], Topics())
+    gone = json.loads(json.dumps(S3_RECORD))
+    del gone["s3"]["object"]["eTag"]
+    created, deleted = (ENVELOPES["s3"](message({"Records": [one]}))[0] for one in (S3_RECORD, gone))
+
+    assert notices.record(deleted) is None
+    first, again = notices.record(created), notices.record(created)
+    assert first is not None
+    assert first == again

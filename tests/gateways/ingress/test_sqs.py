@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from contracts.codec import decode_event
+from contracts.batch_jobs import BatchRequest
+from contracts.codec import decode_event, decode_json
 from contracts.envelope import Event
 from contracts.errors import ConfigError
+from contracts.settings.batch_jobs import BatchInput
 from contracts.settings.ingress import SqsDoor
 from contracts.topics import Topics
 from gateways.ingress.base import Door
@@ -184,6 +186,40 @@ async def test_an_s3_notification_is_one_event_and_its_test_event_none(aws: AwsL
     assert event.id.startswith(f"{bucket}/in/a b+\u00e9.jsonl@")
     found = object_of(event.data)
     assert (found.bucket, found.key, found.size) == (bucket, "in/a b+\u00e9.jsonl", 3)
+
+
+async def test_an_object_of_a_batch_input_asks_for_a_job_and_any_other_is_an_event(aws: AwsLab) -> None:
+    queue, s3 = aws.queue(unique("q")), aws.client("s3")
+    bucket = unique("bucket")
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    target = {"QueueArn": queue.arn, "Events": ["s3:ObjectCreated:*"]}
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={"QueueConfigurations": [target]})
+    etag = s3.put_object(Bucket=bucket, Key="in/a b.jsonl", Body=b"{}\n")["ETag"].strip('"')
+    s3.put_object(Bucket=bucket, Key="pictures/a.jpg", Body=b"x")
+    section = {"name": "nightly", "bucket": bucket, "key": "in/*.jsonl", "output": "s3://results-bucket/out"}
+    producer, topics = MemoryProducer(), Topics()
+    door = build(
+        "objects",
+        settings_of(queue, aws, envelope="s3", batch_jobs=True),
+        topics,
+        producer,
+        [BatchInput.model_validate(section)],
+    )
+
+    await producer.start()
+    async with running(door):
+        await eventually_async(lambda: len(producer.records) == 2 and queue.counts() == (0, 0))
+
+    by_topic = {record.topic: record for record in producer.records}
+    request = decode_json(by_topic[topics.batch_jobs].value or b"", BatchRequest)
+    assert (request.input, request.object.uri, request.object.etag, request.object.size_bytes) == (
+        "nightly",
+        f"s3://{bucket}/in/a b.jsonl",
+        etag,
+        3,
+    )
+    assert by_topic[topics.batch_jobs].key == f"{request.id}/request".encode()
+    assert object_of(by_topic[topics.events("standard")].value or b"").key == "pictures/a.jpg"
 
 
 async def test_without_a_region_anywhere_the_door_does_not_start(
