@@ -39,6 +39,13 @@ SCENARIOS: dict[str, Scenario] = {
 @click.option("--in-flight", multiple=True, type=click.IntRange(1, 4096), help="Model calls at a time; repeatable.")
 @click.option("--with-peers", is_flag=True, help="Peers also in the scenarios other than `peers`.")
 @click.option(
+    "--peer",
+    "chosen",
+    multiple=True,
+    type=click.Choice([folder for folder, *_ in PEERS]),
+    help="Only this one of the peers, in every scenario; repeatable.",
+)
+@click.option(
     "--tree",
     default=None,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -50,13 +57,15 @@ def main(
     runs: int,
     in_flight: tuple[int, ...],
     with_peers: bool,
+    chosen: tuple[str, ...],
     tree: Path | None,
 ) -> None:
     """Measure one worker against controls in the same run; without a name, everything once, in some ten minutes."""
     if not names or "all" in names:
         names = tuple(SCENARIOS)
     ours = (penstock(tree), CONTROL)
-    with_them = (*ours, *_peers()) if with_peers or "peers" in names else ours
+    with_peers = with_peers or bool(chosen)
+    with_them = (*ours, *_peers(chosen)) if with_peers or "peers" in names else ours
     broker = None if kafka else JvmBroker(0)
     status = 0
     try:
@@ -79,10 +88,12 @@ def main(
     sys.exit(status)
 
 
-def _peers() -> list[Side]:
-    """Return the peers that this machine can have; the others are named, with the reason."""
+def _peers(chosen: Sequence[str]) -> list[Side]:
+    """Return the peers (those chosen, if any are) that this machine can have; others are named with the reason."""
     found = []
     for folder, ordered, environment in PEERS:
+        if chosen and folder not in chosen:
+            continue
         try:
             found.append(peer(folder, ordered, environment))
             click.echo(f"{folder}: {found[-1].versions}")
