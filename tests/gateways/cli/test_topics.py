@@ -41,7 +41,10 @@ def config(kafka: KafkaLab, write: Write) -> str:
 def topic_names(kafka: KafkaLab) -> list[str]:
     """Name the topics for the lab to delete, since the command makes them."""
     events = ("events.interactive", "events.standard", "events.bulk")
-    kinds = (*events, "results", "deltas", "dead-letters", "retries", "cancels", "replies")
+    kinds = (
+        *(*events, "results", "deltas", "dead-letters", "retries"),
+        *("cancels", "replies", "batch-jobs", "handovers"),
+    )
     names = [f"{kafka.prefix}.{kind}.v1" for kind in kinds]
     kafka._created.extend(names)
     return names
@@ -56,7 +59,7 @@ def test_create_makes_what_is_missing_and_verify_agrees(
     assert run(["topics", "verify", "--config", config]) == 0
 
     assert all(f"made {name}, 3 partitions" in made for name in topic_names)
-    assert "9 topics are as configured" in capsys.readouterr().out
+    assert "11 topics are as configured" in capsys.readouterr().out
 
 
 @pytest.mark.kafka
@@ -73,9 +76,9 @@ def test_create_twice_makes_nothing_the_second_time(
 @pytest.mark.kafka
 def test_a_dry_run_makes_nothing(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["topics", "create", "--config", config, "--dry-run"]) == 0
-    assert capsys.readouterr().out.count("would make") == 9
+    assert capsys.readouterr().out.count("would make") == 11
     assert run(["topics", "verify", "--config", config]) == 1
-    assert capsys.readouterr().out.count(": missing") == 9
+    assert capsys.readouterr().out.count(": missing") == 11
 
 
 @pytest.mark.kafka
