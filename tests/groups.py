@@ -23,8 +23,8 @@ GROUPS = {
     "compose": "compose and not browser",
     "browser": "browser",
 }
-# Offline tests fill every core; those on real Kafka mostly wait, two brokers are as many as a small machine bears.
-PARALLEL = {"offline": "auto", "kafka": "2", "e2e": "2"}
+# Offline tests fill every core; the others mostly wait for programs and brokers: a small machine bears two or three.
+PARALLEL = {"offline": "auto", "process": "2", "embedded": "2", "kafka": "3", "e2e": "2"}
 # Written by whoever still builds a Docker engine in the background when the tests begin; see .ci/run.
 ENGINE_MARKER = ROOT / "build" / "ci" / "engine-is-coming"
 ENGINE_LIMIT_S = 600.0
