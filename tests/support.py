@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -163,21 +164,27 @@ class ChildProcess:
         self._env = _environment_with(env or {})
         self._cwd = cwd
         self._grace_s = grace_s
-        self._log = tempfile.NamedTemporaryFile(prefix="penstock-child-", suffix=".log")  # noqa: SIM115 - lives as long as this object, so that the output stays readable
+        log, name = tempfile.mkstemp(prefix="penstock-child-", suffix=".log")
+        os.close(log)
+        self._log = Path(name)
+        # As long as this object lives the output stays readable. No open file is kept for that: one in a reference
+        # cycle is closed by the garbage collector, with a warning in whatever test runs at that moment.
+        weakref.finalize(self, self._log.unlink, missing_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._leash: Leash | None = None
 
     def __enter__(self) -> Self:
         """Start it."""
-        self._process = subprocess.Popen(
-            self.args,
-            cwd=self._cwd,
-            env=self._env,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.args,
+                cwd=self._cwd,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         self._leash = Leash(self._process.pid)
         return self
 
@@ -201,7 +208,7 @@ class ChildProcess:
     @property
     def output(self) -> str:
         """Everything it has printed so far, stdout and stderr together."""
-        return Path(self._log.name).read_text(encoding="utf-8", errors="replace")
+        return self._log.read_text(encoding="utf-8", errors="replace")
 
     def wait_for(self, pattern: str, within_s: float = 20.0) -> re.Match[str]:
         """Return the first match of the regular expression in the output.
