@@ -5,7 +5,7 @@ Blocking: boto3 blocks, so every call has a thread of the door's own pool, as ma
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,7 +24,7 @@ from botocore.exceptions import (
 
 from contracts.errors import ConfigError
 from contracts.settings.egress import AwsDoor
-from gateways.egress.base import Item, Later, Refused, Verdict
+from gateways.egress.base import DELIVERED, Item, Later, Refused, Verdict
 from gateways.egress.retry_after import retry_after_s
 
 _MAX_TEXT_CHARS = 300
@@ -142,6 +142,19 @@ def _client_verdict(error: ClientError) -> Later | Refused:
     status = int(meta.get("HTTPStatusCode", 0))
     after_s = retry_after_s(meta.get("HTTPHeaders", {}).get("retry-after"))
     return code_verdict(str(details.get("Code", "")), str(details.get("Message", "")), status, after_s)
+
+
+def batch_verdicts(answer: Mapping[str, Any], count: int) -> list[Verdict]:
+    """Return what became of each entry of a batch of SNS or SQS whose entries are numbered by their `Id`."""
+    failed = {one["Id"]: one for one in answer.get("Failed", [])}
+    return [_entry_verdict(failed.get(str(index))) for index in range(count)]
+
+
+def _entry_verdict(failure: Mapping[str, Any] | None) -> Verdict:
+    if failure is None:
+        return DELIVERED
+    status = 400 if failure.get("SenderFault") else 500
+    return code_verdict(failure.get("Code", ""), failure.get("Message", ""), status)
 
 
 def code_verdict(code: str, message: str, status: int = 0, after_s: float | None = None) -> Later | Refused:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from contracts.settings.egress import SnsDoor
-from gateways.egress.aws import Aws, code_verdict, in_batches
-from gateways.egress.base import DELIVERED, Item, Order, PlainDoor, Shape, Verdict
+from gateways.egress.aws import Aws, batch_verdicts, in_batches
+from gateways.egress.base import Item, Order, PlainDoor, Shape, Verdict
 from gateways.egress.messages import group_of, message_attributes, size_bytes
 from gateways.egress.rendering import text_of
 
@@ -46,8 +46,7 @@ class Sns(PlainDoor):
         answer = await self._aws.call(
             "publish_batch", TopicArn=self._settings.topic_arn, PublishBatchRequestEntries=entries
         )
-        failed = {one["Id"]: one for one in answer.get("Failed", [])}
-        return [_verdict(failed.get(str(index))) for index in range(len(items))]
+        return batch_verdicts(answer, len(items))
 
     def _entry(self, index: int, item: Item) -> dict[str, Any]:
         entry: dict[str, Any] = {
@@ -58,10 +57,3 @@ class Sns(PlainDoor):
         if self._is_fifo:
             entry |= {"MessageGroupId": group_of(item), "MessageDeduplicationId": item.outcome.result_id}
         return entry
-
-
-def _verdict(failure: dict[str, Any] | None) -> Verdict:
-    if failure is None:
-        return DELIVERED
-    status = 400 if failure.get("SenderFault") else 500
-    return code_verdict(failure.get("Code", ""), failure.get("Message", ""), status)

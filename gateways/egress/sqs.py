@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from contracts.settings.egress import SqsDoor
-from gateways.egress.aws import Aws, code_verdict, in_batches
-from gateways.egress.base import DELIVERED, Item, Order, PlainDoor, Shape, Verdict
+from gateways.egress.aws import Aws, batch_verdicts, in_batches
+from gateways.egress.base import Item, Order, PlainDoor, Shape, Verdict
 from gateways.egress.messages import group_of, message_attributes, size_bytes
 from gateways.egress.rendering import text_of
 
@@ -42,8 +42,7 @@ class Sqs(PlainDoor):
     async def _send(self, items: Sequence[Item]) -> list[Verdict]:
         entries = [self._entry(index, item) for index, item in enumerate(items)]
         answer = await self._aws.call("send_message_batch", QueueUrl=self._settings.queue_url, Entries=entries)
-        failed = {one["Id"]: one for one in answer.get("Failed", [])}
-        return [_verdict(failed.get(str(index))) for index in range(len(items))]
+        return batch_verdicts(answer, len(items))
 
     def _entry(self, index: int, item: Item) -> dict[str, Any]:
         entry: dict[str, Any] = {
@@ -54,10 +53,3 @@ class Sqs(PlainDoor):
         if self._is_fifo:
             entry |= {"MessageGroupId": group_of(item), "MessageDeduplicationId": item.outcome.result_id}
         return entry
-
-
-def _verdict(failure: dict[str, Any] | None) -> Verdict:
-    if failure is None:
-        return DELIVERED
-    status = 400 if failure.get("SenderFault") else 500
-    return code_verdict(failure.get("Code", ""), failure.get("Message", ""), status)
