@@ -1,5 +1,6 @@
 """AsyncAPI's own parser accepts the document: the committed one, and one of a configuration that uses everything."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -27,6 +28,15 @@ def parser() -> Path:
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node or npm is not installed")
     lock, installed = SOURCE / "package-lock.json", INSTALLED / "installed.json"
+    INSTALLED.parent.mkdir(exist_ok=True)
+    # Two test processes may ask at the same time; the second waits and finds it installed.
+    with (INSTALLED.parent / f"{INSTALLED.name}.lock").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        _install(lock, installed)
+    return INSTALLED / "validate.js"
+
+
+def _install(lock: Path, installed: Path) -> None:
     if not installed.exists() or installed.read_bytes() != lock.read_bytes():
         shutil.rmtree(INSTALLED, ignore_errors=True)
         shutil.copytree(SOURCE, INSTALLED)
@@ -36,7 +46,6 @@ def parser() -> Path:
             pytest.skip(f"npm cannot install the parser: {done.stderr.strip().splitlines()[-1:]}")
         assert done.returncode == 0, done.stderr
         shutil.copy(lock, installed)
-    return INSTALLED / "validate.js"
 
 
 def parse(parser: Path, text: str) -> dict[str, Any]:
