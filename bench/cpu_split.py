@@ -106,6 +106,7 @@ def profile(bootstrap: str, side: Side, in_flight: int) -> list[Figure]:
         if look.thread is not None:
             look.thread.join()
         stacks = raw.read_text("utf-8") if raw.exists() else ""
+        FOLDER.mkdir(parents=True, exist_ok=True)
         (FOLDER / "profile.stacks").write_text(stacks, encoding="utf-8")
     if look.before is None or look.after is None or look.after[1] <= look.before[1]:
         msg = f"the run could not be sampled: {look.said}"

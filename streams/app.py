@@ -15,6 +15,7 @@ from contracts.settings import Settings
 from contracts.topics import RETRY_LANE, Topics
 from streams.agents import events
 from streams.engine.engine import Engine
+from streams.fetching import BUNDLE_RECORDS
 from streams.instance import client_id
 from streams.pipeline import Pipeline
 
@@ -53,7 +54,8 @@ def create_app(settings: Settings, engine: Engine, pipeline: Pipeline) -> faust.
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=worker.instance_id,
         table_standby_replicas=0,
-        stream_buffer_maxsize=max(256, 2 * worker.max_in_flight),
+        # In bundles; as many records as twice the slots when they are full.
+        stream_buffer_maxsize=max(16, 2 * worker.max_in_flight // BUNDLE_RECORDS),
         stream_wait_empty=True,
     )
     topics = Topics(settings.kafka.topic_prefix)

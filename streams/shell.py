@@ -31,7 +31,7 @@ from contracts.errors import ConfigError, LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import COMMITS
 from streams.engine.item import TP
-from streams.fetching import EngineThread, JoinGuard, PromptHandOver
+from streams.fetching import BundlingConsumer, EngineThread, JoinGuard, PromptHandOver
 
 TESTED_VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 
@@ -251,7 +251,7 @@ def boot_time_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-class _EngineConsumer(PromptHandOver, Consumer):
+class _EngineConsumer(PromptHandOver, BundlingConsumer):
     """Faust's consumer with the hand-over and the assignment led to us."""
 
     shell: Shell
@@ -267,7 +267,8 @@ class _EngineConsumer(PromptHandOver, Consumer):
     async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's signature
         active = self._get_active_partitions()
         if not self.flow_active or active:
-            return await super()._wait_next_records(timeout)
+            records, fetched_from = await super()._wait_next_records(timeout)
+            return records and self.bundled(records), fetched_from
         self._has_room.clear()
         await self.wait(self._has_room.wait(), timeout=timeout)
         return {}, active

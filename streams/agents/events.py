@@ -1,9 +1,10 @@
 """The agent of an event topic: hands every record to the engine, acks nothing, raises nothing.
 
+What Faust calls a message is a bundle of records here; see streams/fetching.py.
+
 Reads: events. Blocking: waits while the engine has no room, which makes Faust pause the partitions.
 """
 
-import math
 from typing import Any, cast
 
 import faust
@@ -12,6 +13,7 @@ from faust.types import StreamT
 
 from contracts.codec import Position
 from streams.engine.engine import Engine
+from streams.fetching import Bundle
 from streams.pipeline import Pipeline
 
 
@@ -21,21 +23,18 @@ def register(app: faust.App, topic: str, lane: str, engine: Engine, pipeline: Pi
 
     async def take(stream: StreamT[Any]) -> None:
         async for event in cast("Stream[Any]", stream).noack().events():
-            message = event.message
-            # Faust keeps seconds as a float; rounding gives the record's milliseconds back exactly.
-            position = Position(message.topic, message.partition, message.offset, _ms(message.timestamp))
-            headers = [(name, value) for name, value in message.headers or ()]
+            bundle = cast("Bundle", event.message)
             try:
-                item = pipeline.item(position, message.key, message.value, headers, lane)
-                await engine.submit(item, message.generation_id)
+                for record in bundle.records:
+                    # Some old clients write none.
+                    stamp_ms = -1 if record.timestamp is None else record.timestamp
+                    position = Position(topic, record.partition, record.offset, stamp_ms)
+                    item = pipeline.item(position, record.key, record.value, record.headers, lane)
+                    await engine.submit(item, bundle.generation)
             except Exception as error:  # noqa: BLE001 - the edge: a record that left here unseen would be committed past
                 engine.crash(error)
                 return
             # Nothing is acked through Faust; without this it would keep account of the message for ever.
-            app.consumer.unacked.discard(message)
+            app.consumer.unacked.discard(bundle)
 
     app.agent(channel, name=f"events.{lane}", concurrency=1)(take)
-
-
-def _ms(timestamp_s: float | None) -> int:
-    return -1 if timestamp_s is None or math.isnan(timestamp_s) else round(timestamp_s * 1000)

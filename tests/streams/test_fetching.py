@@ -18,6 +18,8 @@ from faust.transport.drivers import aiokafka as driver
 from streams import fetching
 from streams.engine.item import TP
 from streams.fetching import (
+    BUNDLE_RECORDS,
+    BundlingConsumer,
     EngineThread,
     KeptRecords,
     PiecewiseFetchResult,
@@ -398,3 +400,54 @@ def test_consumer_wait_first() -> None:
     source = inspect.getsource(faust_consumer.Consumer._drain_messages)
 
     assert re.search(r"self\.wait_first\(\s+callback\(message\), self\.suspend_flow\.wait\(\)\s+\)", source)
+
+
+# --- bundles
+
+
+class Bundling(BundlingConsumer):
+    """A consumer without the rest of Faust's."""
+
+    def __init__(self, read_to: int | None) -> None:
+        self._read_offset = {AT: read_to}
+        self.app = cast("Any", SimpleNamespace(consumer_generation_id=7))
+
+
+def test_what_was_fetched_is_cut_into_bundles_that_keep_order() -> None:
+    found = Bundling(None).bundled({AT: list(range(BUNDLE_RECORDS + 3)), "other": [1]})
+
+    assert [len(piece) for piece in found[AT]] == [BUNDLE_RECORDS, 3]
+    assert [offset for piece in found[AT] for offset in piece] == list(range(BUNDLE_RECORDS + 3))
+    assert found["other"] == [[1]]
+
+
+def stamped(offset: int) -> Any:
+    return SimpleNamespace(offset=offset, timestamp=1500)
+
+
+@pytest.mark.parametrize(
+    ("read_to", "kept"), [(None, [4, 5, 7]), (4, [4, 5, 7]), (5, [5, 7]), (6, [7]), (7, [7]), (8, [4, 5, 7])]
+)
+def test_records_that_were_handed_out_already_are_left_out(read_to: int | None, kept: list[int]) -> None:
+    """Above the last one Faust drops the whole message itself, going by its offset."""
+    message = Bundling(read_to)._to_message(AT, [stamped(4), stamped(5), stamped(7)])
+
+    assert [one.offset for one in message.records] == kept
+    assert (message.offset, message.generation, message.generation_id) == (7, 7, 7)
+
+
+async def test_faust_keeps_no_account_of_gaps() -> None:
+    await Bundling(None)._add_gap(AT, 1, 1_000_000)
+
+
+def test_consumer_getmany_and_drain_messages() -> None:
+    getmany = inspect.getsource(faust_consumer.Consumer.getmany)
+    drain = inspect.getsource(faust_consumer.Consumer._drain_messages)
+
+    assert "records, active_partitions = await self._wait_next_records(timeout)" in getmany
+    assert "self.scheduler.iterate(records)" in getmany
+    assert "to_message = self._to_message" in getmany
+    assert "if r_offset is None or offset >= r_offset:" in drain
+    assert "await self._add_gap(tp, r_offset + 1, offset)" in drain
+    assert "set_read_offset(tp, offset)" in drain
+    assert "self._read_offset = defaultdict(lambda: None)" in inspect.getsource(faust_consumer.Consumer.__init__)

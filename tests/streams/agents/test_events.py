@@ -6,24 +6,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import faust
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from faust.types import TP
 
 from contracts.codec import Position
 from streams.agents import events
-from streams.agents.events import _ms
-
-
-@given(st.integers(0, 4_102_444_800_000))
-def test_the_milliseconds_of_a_record_survive_faust(timestamp_ms: int) -> None:
-    """Pay-once compares them: one that is off by one would pay again, or skip another event."""
-    assert _ms(timestamp_ms / 1000.0) == timestamp_ms
-
-
-@pytest.mark.parametrize("timestamp_s", [None, float("nan")])
-def test_a_record_without_a_timestamp_has_minus_one(timestamp_s: float | None) -> None:
-    assert _ms(timestamp_s) == -1
+from streams.fetching import Bundle
 
 
 class Stream:
@@ -54,17 +41,20 @@ class Engine:
 
 
 @dataclass(eq=False)
-class Message:
-    """A record as Faust has it."""
+class Record:
+    """A record as aiokafka has it."""
 
     offset: int
-    headers: Any = None
+    headers: Any = ()
     topic: str = "t"
     partition: int = 1
-    timestamp: float = 1.5
-    generation_id: int = 7
+    timestamp: int | None = 1500
     key: bytes = b"k"
     value: bytes = b"v"
+
+
+def bundle(*records: Record) -> Bundle:
+    return Bundle(TP("t", 1), records, 7)
 
 
 def taken_by(app: faust.App, stream: Stream) -> list[tuple[Any, int]]:
@@ -84,22 +74,24 @@ def make_app() -> faust.App:
     return app
 
 
-def test_every_record_is_handed_over_raw_with_its_generation() -> None:
-    headers = [("a", b"1"), ("a", b"2")]
+def test_every_record_of_a_bundle_is_handed_over_raw_in_order_with_its_generation() -> None:
+    headers = (("a", b"1"), ("a", b"2"))
 
-    assert taken_by(make_app(), Stream([Message(4, headers)])) == [
+    assert taken_by(make_app(), Stream([bundle(Record(4, headers), Record(6)), bundle(Record(7))])) == [
         ((Position("t", 1, 4, 1500), b"k", b"v", headers, "standard"), 7),
+        ((Position("t", 1, 6, 1500), b"k", b"v", (), "standard"), 7),
+        ((Position("t", 1, 7, 1500), b"k", b"v", (), "standard"), 7),
     ]
 
 
-def test_a_record_without_headers_is_handed_over_too() -> None:
-    (((_, _, _, headers, _), _),) = taken_by(make_app(), Stream([Message(4)]))
+def test_a_record_without_a_timestamp_has_minus_one() -> None:
+    (((position, *_), _),) = taken_by(make_app(), Stream([bundle(Record(4, timestamp=None))]))
 
-    assert headers == []
+    assert position.timestamp_ms == -1
 
 
 def test_nothing_is_acked_and_faust_keeps_account_of_nothing() -> None:
-    app, message = make_app(), Message(4)
+    app, message = make_app(), bundle(Record(4))
     cast("Any", app.consumer).unacked.add(message)
     stream = Stream([message])
     taken_by(app, stream)
