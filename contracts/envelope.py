@@ -56,7 +56,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def expires_at(self) -> datetime | None:
         """Return the event's own deadline, aware UTC; None when it has none or an unreadable one."""
-        return parse_time(self.extensions.get(EXPIRY_TIME, ""))
+        text = self.extensions.get(EXPIRY_TIME)
+        return None if text is None else parse_time(text)
 
     @property
     def key(self) -> bytes | None:

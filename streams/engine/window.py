@@ -22,9 +22,11 @@ class SlidingCounts:
 
     def add(self, first: int = 0, second: int = 0) -> None:
         """Count something now."""
-        self._forget()
-        if not self._steps or self._clock() - self._steps[-1][0] >= self._step_s:
-            self._steps.append([self._clock(), 0, 0])
+        now = self._clock()
+        if not self._steps or now - self._steps[-1][0] >= self._step_s:
+            # Only a new step can make an old one due; what is added in between changes nothing.
+            self._forget()
+            self._steps.append([now, 0, 0])
         self._steps[-1][1] += first
         self._steps[-1][2] += second
         self._first += first
