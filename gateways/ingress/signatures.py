@@ -10,46 +10,22 @@ import base64
 import hmac
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from datetime import datetime
 
-from contracts.errors import BadSignature, ConfigError, InvalidPayload
+from contracts.errors import ConfigError, InvalidPayload
 from contracts.settings import HmacTemplate
 from gateways.ingress.keys import Key
-
-HeaderLines = Sequence[tuple[bytes, bytes]]
+from gateways.ingress.verifying import Detail, HeaderLines, Incoming, Verified, check_stamp, refused, single
 
 # Rotation needs two or three; a flood of them costs one comparison each and no more than this.
 MAX_SIGNATURES = 16
 MAX_ID_CHARS = 256
-_STAMP = re.compile(rb"[1-9][0-9]{0,11}")
-_STAMP_MS = re.compile(rb"[1-9][0-9]{12}")
 _ID = re.compile(rb"[\x21-\x7e]{1,256}")
 _FIELD = re.compile(r"\{(id|timestamp|body)\}")
 
 
-# Private reasons of a 401: log field and metric label, never part of the answer.
-Detail = Literal[
-    "missing_header", "missing_timestamp", "malformed", "malformed_id", "malformed_timestamp", "stamp_in_ms", "stale",
-    "in_future", "wrong_signature", "retired_key", "key_not_yet_valid", "secret_not_decoded",
-]  # fmt: skip
-
-
-class Verified(NamedTuple):
-    """What a good signature vouches for.
-
-    Attributes:
-        id: value of the template's id header, which the signature covers only if the signed text has {id}.
-        timestamp: the sender's time, Unix seconds.
-    """
-
-    key_id: str
-    id: str | None
-    timestamp: int | None
-
-
-class Verifier:
-    """Verifies one source's webhooks.
+class HmacVerifier:
+    """Verifies webhooks that are signed with an HMAC.
 
     Args:
         template: how the sender signs.
@@ -74,31 +50,31 @@ class Verifier:
         self._parts = _split_signed(template.signed, where)
         self._id_separator = _separator_after_id(self._parts, where)
         self._signs_id = self._id_separator is not None
+        signed = (template.timestamp_header, template.id_header if self._signs_id else None)
+        self._signed_headers = frozenset(name.encode() for name in signed if name)
 
-    def verify(self, headers: HeaderLines, body: bytes, now: datetime) -> Verified:
-        """Return what the signature vouches for.
-
-        Raises:
-            BadSignature: with the private reason; the caller's answer never tells it.
-            InvalidPayload: a header that must be unique stands there twice.
-        """
+    def verify(self, request: Incoming, now: datetime) -> Verified:
+        """As `Verifier`."""
+        headers = request.headers
         self._refuse_twins(headers)
         template = self._template
-        line = _single(headers, template.signature_header)
+        line = single(headers, template.signature_header.encode())
         if line is None:
-            raise _refused(detail="missing_header")
+            raise refused(detail="missing_header")
         stamp, candidates = _read_signature_line(template, line)
         if template.timestamp_header:
-            stamp = _single(headers, template.timestamp_header)
+            stamp = single(headers, template.timestamp_header.encode())
         event_id = self._event_id(headers)
         timestamp = None
         if template.timestamp_header or template.timestamp_pair:
-            timestamp = _check_stamp(stamp, now.timestamp(), template.tolerance_s)
+            timestamp = check_stamp(stamp, now.timestamp(), template.tolerance_s)
         if not candidates:
-            raise _refused(detail="malformed")
-        text = self._signed_text(event_id, stamp, body)
+            raise refused(detail="malformed")
+        text = self._signed_text(event_id, stamp, request.body)
         key_id = self._matching_key(candidates, text, now)
-        return Verified(key_id, event_id.decode() if event_id else None, timestamp)
+        return Verified(
+            key_id, event_id.decode() if event_id else None, timestamp, text, self._signs_id, self._signed_headers
+        )
 
     def _refuse_twins(self, headers: HeaderLines) -> None:
         for name, twin in self._twins:
@@ -110,14 +86,14 @@ class Verifier:
     def _event_id(self, headers: HeaderLines) -> bytes | None:
         if not self._template.id_header:
             return None
-        value = _single(headers, self._template.id_header)
+        value = single(headers, self._template.id_header.encode())
         if not self._signs_id:
             return value if value and _ID.fullmatch(value) else None
         if value is None:
-            raise _refused(detail="missing_header")
+            raise refused(detail="missing_header")
         if not _ID.fullmatch(value) or (self._id_separator and self._id_separator in value):
             # An id with the separator in it shifts the boundary of what was signed.
-            raise _refused(detail="malformed_id")
+            raise refused(detail="malformed_id")
         return value
 
     def _signed_text(self, event_id: bytes | None, stamp: bytes | None, body: bytes) -> bytes:
@@ -129,7 +105,7 @@ class Verifier:
         for key in valid:
             if self._is_signed_with(key.secret, text, candidates):
                 return key.id
-        raise _refused(detail=self._why_wrong(candidates, text, now))
+        raise refused(detail=self._why_wrong(candidates, text, now))
 
     def _why_wrong(self, candidates: Sequence[bytes], text: bytes, now: datetime) -> Detail:
         """Return the private reason: a key outside its time, or a key used undecoded, is worth telling apart."""
@@ -144,23 +120,6 @@ class Verifier:
         expected = _encode(hmac.digest(secret, text, self._template.algorithm), self._template.encoding)
         matches = [hmac.compare_digest(candidate, expected) for candidate in candidates]
         return any(matches)
-
-
-def verify(
-    template: HmacTemplate, keys: Sequence[Key], headers: HeaderLines, body: bytes, now: datetime | None = None
-) -> Verified:
-    """Verify one request; `Verifier` does the same and prepares the template once.
-
-    Raises:
-        BadSignature: missing, malformed, stale or wrong.
-        InvalidPayload: a header that must be unique stands there twice.
-        ConfigError: the template is ambiguous.
-    """
-    return Verifier(template, keys).verify(headers, body, now or datetime.now(UTC))
-
-
-def _refused(detail: Detail) -> BadSignature:
-    return BadSignature(detail)
 
 
 def _split_signed(signed: str, where: str) -> tuple[str | bytes, ...]:
@@ -186,16 +145,6 @@ def _separator_after_id(parts: Sequence[str | bytes], where: str) -> bytes | Non
     return following[:1]
 
 
-def _single(headers: HeaderLines, name: str) -> bytes | None:
-    """Return the value of a header that may stand there once; an empty one counts as missing."""
-    wanted = name.encode()
-    values = [value for line, value in headers if line == wanted]
-    if len(values) > 1:
-        message = f"header {name} stands there twice"
-        raise InvalidPayload(message)
-    return values[0] if values and values[0] else None
-
-
 def _read_signature_line(template: HmacTemplate, line: bytes) -> tuple[bytes | None, list[bytes]]:
     """Return the stamp, where the line carries it, and the candidates; entries of other versions are passed over."""
     prefix = template.prefix.encode()
@@ -214,19 +163,6 @@ def _read_signature_line(template: HmacTemplate, line: bytes) -> tuple[bytes | N
 
 def _behind(prefix: bytes, entries: Iterable[bytes]) -> list[bytes]:
     return [entry[len(prefix) :] for entry in entries if entry.startswith(prefix) and len(entry) > len(prefix)]
-
-
-def _check_stamp(stamp: bytes | None, now_s: float, tolerance_s: float) -> int:
-    if not stamp:
-        raise _refused(detail="missing_timestamp")
-    if not _STAMP.fullmatch(stamp):
-        raise _refused(detail="stamp_in_ms" if _STAMP_MS.fullmatch(stamp) else "malformed_timestamp")
-    seconds = int(stamp)
-    if seconds < now_s - tolerance_s:
-        raise _refused(detail="stale")
-    if seconds > now_s + tolerance_s:
-        raise _refused(detail="in_future")
-    return seconds
 
 
 def _encode(digest: bytes, encoding: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
@@ -13,10 +14,22 @@ from contracts.errors import BadSignature, InvalidPayload
 from contracts.settings import HmacTemplate
 from gateways.ingress.keys import Key
 from gateways.ingress.schemes import SCHEMES
-from gateways.ingress.signatures import Verifier, verify
+from gateways.ingress.signatures import HmacVerifier
+from gateways.ingress.verifying import Incoming, Verified
 
 Headers = dict[str, str]
 BODIES = ["{}", '{"a": "\u00fc\u2028"}', "", " ", "not json", "x" * 5000]
+
+
+def verify(
+    template: HmacTemplate,
+    keys: Sequence[Key],
+    headers: Sequence[tuple[bytes, bytes]],
+    body: bytes,
+    now: datetime | None = None,
+) -> Verified:
+    """Verify one request by a template."""
+    return HmacVerifier(template, keys).verify(Incoming(headers, body), now or datetime.now(UTC))
 
 
 def edited(value: str, position: int, text: str, *, is_insertion: bool) -> str:
@@ -180,7 +193,9 @@ class SignatureSuite(abc.ABC):
     def test_no_bytes_get_anything_but_a_refusal(self, lines: list[tuple[bytes, bytes]], body: bytes) -> None:
         scheme = SCHEMES[self.scheme]
         with pytest.raises((BadSignature, InvalidPayload)):
-            Verifier(scheme.template, [self.key(self.secret)], scheme.twins).verify(lines, body, datetime.now(UTC))
+            HmacVerifier(scheme.template, [self.key(self.secret)], scheme.twins).verify(
+                Incoming(lines, body), datetime.now(UTC)
+            )
 
 
 class StampedSuite(SignatureSuite):

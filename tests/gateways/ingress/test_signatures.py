@@ -11,7 +11,9 @@ from contracts.errors import BadSignature, ConfigError, InvalidPayload
 from contracts.settings import HmacTemplate
 from gateways.ingress.keys import Key
 from gateways.ingress.schemes import SCHEMES
-from gateways.ingress.signatures import MAX_SIGNATURES, Verifier, verify
+from gateways.ingress.signatures import MAX_SIGNATURES, HmacVerifier
+from gateways.ingress.verifying import Incoming
+from tests.suites.signatures import verify
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STAMP = b"%d" % int(NOW.timestamp())
@@ -45,7 +47,10 @@ def _detail(template: HmacTemplate, lines: Lines, body: bytes = BODY) -> str:
 def test_the_id_and_the_time_of_the_sender_are_reported() -> None:
     verified = verify(STANDARD, [KEY], _standard(), BODY, NOW)
 
-    assert verified == ("current", "msg_1", int(NOW.timestamp()))
+    assert (verified.key_id, verified.id, verified.timestamp) == ("current", "msg_1", int(NOW.timestamp()))
+    assert verified.signed == b"msg_1." + STAMP + b"." + BODY
+    assert verified.signs_id
+    assert verified.signed_headers == {b"webhook-id", b"webhook-timestamp"}
 
 
 @pytest.mark.parametrize(
@@ -137,11 +142,11 @@ def test_pairs_without_a_timestamp_are_refused() -> None:
 
 def test_twin_headers_that_differ_are_ambiguous_and_equal_ones_are_not() -> None:
     scheme = SCHEMES["standard-webhooks"]
-    verifier = Verifier(scheme.template, [KEY], scheme.twins)
+    verifier = HmacVerifier(scheme.template, [KEY], scheme.twins)
 
-    assert verifier.verify([*_standard(), (b"svix-id", b"msg_1")], BODY, NOW)
+    assert verifier.verify(Incoming([*_standard(), (b"svix-id", b"msg_1")], BODY), NOW)
     with pytest.raises(InvalidPayload):
-        verifier.verify([*_standard(), (b"svix-id", b"msg_2")], BODY, NOW)
+        verifier.verify(Incoming([*_standard(), (b"svix-id", b"msg_2")], BODY), NOW)
 
 
 def test_a_secret_used_without_decoding_is_recognised() -> None:
@@ -175,7 +180,7 @@ def test_an_ambiguous_template_is_refused_at_start(signed: str) -> None:
     settings |= {"timestamp_header": "t"} if "{timestamp}" in signed else {}
 
     with pytest.raises(ConfigError, match=r"sources\.x"):
-        Verifier(HmacTemplate.model_validate(settings), [KEY], where="sources.x.hmac")
+        HmacVerifier(HmacTemplate.model_validate(settings), [KEY], where="sources.x.hmac")
 
 
 def test_ids_may_not_contain_the_separator_of_their_own_template() -> None:
