@@ -10,7 +10,7 @@ from datetime import datetime
 
 from contracts.settings.sources import KeyHeader
 from gateways.ingress.keys import Key
-from gateways.ingress.verifying import Detail, Incoming, Verified, refused, single
+from gateways.ingress.verifying import Incoming, Verified, key_in_time, refused, single
 
 
 class KeyVerifier:
@@ -31,21 +31,12 @@ class KeyVerifier:
         if found is None:
             raise refused(detail="missing_header")
         # Every key is compared, so that the time tells nothing about which one came close.
-        matching = [key for key, written in self._keys if hmac.compare_digest(written, found)]
-        valid = [key for key in matching if key.is_valid_at(now)]
-        if not valid:
-            raise refused(detail=_why(matching, now))
-        return Verified(valid[0].id)
+        return Verified(
+            key_in_time([key for key, written in self._keys if hmac.compare_digest(written, found)], now).id
+        )
 
 
 def _written(where: KeyHeader, secret: bytes) -> bytes:
     if where.form == "basic":
         return b"Basic " + base64.b64encode(secret)
     return (b"Bearer " if where.form == "bearer" else b"") + secret
-
-
-def _why(matching: Sequence[Key], now: datetime) -> Detail:
-    if not matching:
-        return "wrong_signature"
-    retired = any(key.not_after is not None and key.not_after < now for key in matching)
-    return "retired_key" if retired else "key_not_yet_valid"

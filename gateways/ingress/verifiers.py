@@ -6,11 +6,15 @@ Blocking: `resolve_keys` reads the files that secrets refer to.
 from collections.abc import Sequence
 
 from contracts.settings import SourceSettings
+from contracts.settings.signing import TwilioSettings
 from contracts.settings.sources import KeyHeader
 from gateways.ingress.api_keys import KeyVerifier
+from gateways.ingress.client_certificates import ClientCertificateVerifier
+from gateways.ingress.http_signatures import HttpSignatureVerifier
 from gateways.ingress.keys import Key, resolve_keys
 from gateways.ingress.schemes import scheme_of
-from gateways.ingress.signatures import HmacVerifier
+from gateways.ingress.signatures import SignatureVerifier
+from gateways.ingress.twilio import TwilioVerifier
 from gateways.ingress.verifying import Verifier
 
 
@@ -29,7 +33,14 @@ def build_verifier(name: str, source: SourceSettings, keys: Sequence[Key]) -> Ve
     Raises:
         ConfigError: a template cannot be used; names the source.
     """
+    url = source.public_url
     if source.scheme == "api-key":
         return KeyVerifier(source.key_header or KeyHeader(), keys)
-    scheme = scheme_of(source)
-    return HmacVerifier(scheme.template, keys, scheme.twins, f"sources.{name}.hmac")
+    if source.client_certificate is not None:
+        return ClientCertificateVerifier(source.client_certificate, keys)
+    if source.http_signature is not None and url is not None:
+        return HttpSignatureVerifier(source.http_signature, url, keys, source.tolerance_s)
+    if source.scheme == "twilio" and url is not None:
+        return TwilioVerifier(source.twilio or TwilioSettings(), url, keys)
+    where = f"sources.{name}.{'public_key' if source.public_key else 'hmac'}"
+    return SignatureVerifier(scheme_of(source), keys, url, where)

@@ -6,15 +6,19 @@ from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
 from contracts.errors import BadSignature, InvalidPayload
+from gateways.ingress.keys import Key
 
 HeaderLines = Sequence[tuple[bytes, bytes]]
 
 # Private reasons of a 401: log field and metric label, never part of the answer.
 Detail = Literal[
     "missing_header", "missing_timestamp", "malformed", "malformed_id", "malformed_timestamp", "stamp_in_ms", "stale",
-    "in_future", "wrong_signature", "retired_key", "key_not_yet_valid", "secret_not_decoded",
+    "in_future", "wrong_signature", "retired_key", "key_not_yet_valid", "secret_not_decoded", "unknown_key",
+    "algorithm_not_enabled", "url_differs", "body_hash_differs", "malformed_form", "component_not_covered",
+    "digest_missing", "digest_differs", "wrong_tag", "untrusted_peer", "wrong_proof", "unknown_subject",
 ]  # fmt: skip
 
+ID = re.compile(rb"[\x21-\x7e]{1,256}")
 _STAMP = re.compile(rb"[1-9][0-9]{0,11}")
 _STAMP_MS = re.compile(rb"[1-9][0-9]{12}")
 
@@ -86,7 +90,7 @@ def single(headers: HeaderLines, name: bytes) -> bytes | None:
     return values[0] if values and values[0] else None
 
 
-def check_stamp(stamp: bytes | None, now_s: float, tolerance_s: float) -> int:
+def check_stamp(stamp: bytes | None, now_s: float, tolerance_s: float, unit: Literal["s", "ms"] = "s") -> int:
     """Return the sender's time, Unix seconds.
 
     Raises:
@@ -94,11 +98,41 @@ def check_stamp(stamp: bytes | None, now_s: float, tolerance_s: float) -> int:
     """
     if not stamp:
         raise refused(detail="missing_timestamp")
+    is_ms = _STAMP_MS.fullmatch(stamp) is not None
+    if unit == "ms":
+        if not is_ms:
+            raise refused(detail="malformed_timestamp")
+        return check_time(int(stamp) // 1000, now_s, tolerance_s)
     if not _STAMP.fullmatch(stamp):
-        raise refused(detail="stamp_in_ms" if _STAMP_MS.fullmatch(stamp) else "malformed_timestamp")
-    seconds = int(stamp)
+        raise refused(detail="stamp_in_ms" if is_ms else "malformed_timestamp")
+    return check_time(int(stamp), now_s, tolerance_s)
+
+
+def check_time(seconds: int, now_s: float, tolerance_s: float) -> int:
+    """Return the sender's time, Unix seconds.
+
+    Raises:
+        BadSignature: too far off, either way.
+    """
     if seconds < now_s - tolerance_s:
         raise refused(detail="stale")
     if seconds > now_s + tolerance_s:
         raise refused(detail="in_future")
     return seconds
+
+
+def why_not_now(key: Key, now: datetime) -> Detail:
+    """Return the private reason for a key that fits outside its time."""
+    return "retired_key" if key.not_after is not None and key.not_after < now else "key_not_yet_valid"
+
+
+def key_in_time(matching: Sequence[Key], now: datetime) -> Key:
+    """Return the first of some matching keys that counts now.
+
+    Raises:
+        BadSignature: there is none.
+    """
+    for key in matching:
+        if key.is_valid_at(now):
+            return key
+    raise refused(detail=why_not_now(matching[0], now) if matching else "wrong_signature")
