@@ -107,6 +107,11 @@ class HttpSignatureSettings(Section):
     keyids: dict[str, Name] = Field(default_factory=dict)
     """Which secret a `keyid` means; the secret's id when absent."""
 
+    @property
+    def is_hmac(self) -> bool:
+        """Tell whether both sides have one secret, in place of a key pair."""
+        return self.algorithm == "hmac-sha256"
+
     @field_validator("components")
     @classmethod
     def _plain_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:

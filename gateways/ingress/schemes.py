@@ -146,8 +146,8 @@ SCHEMES = {
             key_encoding="der",
         )
     ),
-    # The rest is verified by code of its own; here stands only what its keys are like, and its id.
-    "twilio": Scheme(None, key_bytes=_32_BYTES, default_id="header:i-twilio-idempotency-token"),
+    # The rest is verified by code of its own; here stands only what its keys are like.
+    "twilio": Scheme(None, key_bytes=_32_BYTES),
     "api-key": Scheme(None),
     "client-certificate": Scheme(None),
 }
@@ -165,7 +165,7 @@ def scheme_of(source: SourceSettings) -> Scheme:
 
 
 def _http_signature_keys(settings: HttpSignatureSettings) -> KeyForm:
-    if settings.algorithm == "hmac-sha256":
+    if settings.is_hmac:
         # RFC 2104: a key shorter than the hash weakens it.
         return KeyForm("hmac", settings.key_encoding, key_bytes=_32_BYTES)
     return KeyForm(settings.algorithm, settings.key_encoding)
