@@ -47,6 +47,8 @@ class Request:
         self.http_version: str = scope.get("http_version", "1.1")
         self.path: bytes = scope.get("raw_path") or scope["path"].encode()
         self.query: bytes = scope.get("query_string", b"")
+        # Who connected: a proxy in front, if there is one. Forwarded headers are not read.
+        self.peer: str = (scope.get("client") or ("",))[0]
         self.headers: RawHeaders = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
         self.notes: dict[str, Any] = {}
         self._receive = receive

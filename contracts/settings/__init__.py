@@ -20,7 +20,8 @@ from contracts.settings.retry import DeadLetterLimit, Retry, RetryBudgetSettings
 from contracts.settings.root import Settings
 from contracts.settings.routes import Match, Prompt, RouteSettings
 from contracts.settings.secrets import SecretRef
-from contracts.settings.sources import HmacTemplate, SourceSecret, SourceSettings
+from contracts.settings.signing import HmacTemplate, PublicKeyTemplate, SignatureTemplate
+from contracts.settings.sources import SourceSecret, SourceSettings
 from contracts.settings.watchdog import WatchdogSettings
 from contracts.settings.worker import WorkerSettings
 
@@ -43,6 +44,7 @@ __all__ = [
     "ProducerSettings",
     "Prompt",
     "ProviderSettings",
+    "PublicKeyTemplate",
     "ResultsViewSettings",
     "Retry",
     "RetryBudgetSettings",
@@ -50,6 +52,7 @@ __all__ = [
     "RouteSettings",
     "SecretRef",
     "Settings",
+    "SignatureTemplate",
     "SourceSecret",
     "SourceSettings",
     "WatchdogSettings",

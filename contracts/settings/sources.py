@@ -7,8 +7,29 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Seconds, Section
+from contracts.settings.signing import (
+    ClientCertificateSettings,
+    HeaderName,
+    HmacTemplate,
+    HttpSignatureSettings,
+    PublicKeyTemplate,
+    PublicUrl,
+    SignatureTemplate,
+    TwilioSettings,
+)
 
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$", to_lower=True)]
+# Schemes that take a section of their own, and its name.
+_SECTIONS = {
+    "hmac": "hmac",
+    "public-key": "public_key",
+    "http-signature": "http_signature",
+    "client-certificate": "client_certificate",
+    "sns": "sns",
+}
+# Sections that may be absent.
+_OPTIONAL_SECTIONS = {"key_header": "api-key", "twilio": "twilio"}
+_SIGN_URLS = frozenset({"twilio", "square", "http-signature"})
+
 # `header:NAME`, `json:/pointer`, or a literal with {header:NAME} and {json:/pointer} in it.
 FieldTemplate = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -18,51 +39,6 @@ TopicArn = Annotated[
         pattern=r"^arn:aws(-cn|-us-gov)?:sns:[a-z]{2}(-[a-z]+)+-[0-9]:[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?$"
     ),
 ]
-
-
-class HmacTemplate(Section):
-    """An HMAC signature scheme as data; the built-in schemes are values of this type too."""
-
-    signature_header: HeaderName
-    """Header that carries the signature."""
-    signed: str = Field(default="{body}", pattern=r"\{body\}$")
-    """Signed text: literal characters with {id}, {timestamp} and, at the end, {body}."""
-    algorithm: Literal["sha256", "sha512", "sha1"] = "sha256"
-    """Hash of the HMAC."""
-    encoding: Literal["hex", "base64"] = "hex"
-    """How the signature is written."""
-    layout: Literal["plain", "list", "pairs"] = "plain"
-    """plain: one signature behind `prefix`. list: entries separated by spaces, each behind `prefix`. pairs:
-    `t=...,v1=...` separated by commas."""
-    prefix: str = Field(default="", max_length=32)
-    """What stands before a signature: `sha256=`, `v0=`, `v1,`; with layout pairs the name of the signature's
-    pair, `v1`."""
-    timestamp_header: HeaderName | None = None
-    """Header with the sender's time in unix seconds."""
-    timestamp_pair: str | None = Field(default=None, max_length=16)
-    """With layout pairs: the pair with the sender's time."""
-    id_header: HeaderName | None = None
-    """Header with the event's id."""
-    key_encoding: Literal["raw", "base64"] = "raw"
-    """How the secret's text becomes the key's bytes."""
-    key_prefix: str = Field(default="", max_length=16)
-    """What is cut off the secret's text before decoding: `whsec_`."""
-    tolerance_s: Seconds = 300.0
-    """How far the sender's time may be off, both ways; only where the scheme signs a timestamp."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "HmacTemplate":
-        has_stamp = bool(self.timestamp_header or self.timestamp_pair)
-        if ("{timestamp}" in self.signed) != has_stamp:
-            message = "{timestamp} in `signed` and a timestamp_header or timestamp_pair belong together"
-            raise ValueError(message)
-        if "{id}" in self.signed and not self.id_header:
-            message = "{id} in `signed` needs an id_header"
-            raise ValueError(message)
-        if self.timestamp_pair and self.layout != "pairs":
-            message = "timestamp_pair needs layout: pairs"
-            raise ValueError(message)
-        return self
 
 
 class SourceSecret(Section):
@@ -107,10 +83,25 @@ class SnsTopics(Section):
 class SourceSettings(Section):
     """One sender of webhooks: `POST /webhooks/<name>`."""
 
-    scheme: Literal["standard-webhooks", "github", "stripe", "slack", "hmac", "api-key", "sns"]
-    """How the sender signs; `hmac`, `api-key` and `sns` take a section below."""
+    scheme: Literal[
+        "standard-webhooks", "svix", "github", "stripe", "slack", "shopify", "twilio", "square", "salesforce-ens",
+        "discord", "sendgrid", "http-signature", "client-certificate", "hmac", "public-key", "api-key", "sns",
+    ]  # fmt: skip
+    """How the sender signs; `hmac`, `public-key`, `http-signature`, `client-certificate` and `sns` take a section of
+    their own, `twilio` and `api-key` may."""
+    public_url: PublicUrl | None = None
+    """The URL of this source as the sender knows it, query included, for schemes that sign it. Never taken from a
+    request: Host and X-Forwarded headers are the sender's to choose."""
     hmac: HmacTemplate | None = None
     """The template, for scheme hmac only."""
+    public_key: PublicKeyTemplate | None = None
+    """The template, for scheme public-key only; the secrets are the sender's public keys."""
+    twilio: TwilioSettings | None = None
+    """For scheme twilio only: which hashes count."""
+    http_signature: HttpSignatureSettings | None = None
+    """For scheme http-signature only: what is demanded."""
+    client_certificate: ClientCertificateSettings | None = None
+    """For scheme client-certificate only: whose certificates count, and which proxy is believed about them."""
     key_header: KeyHeader | None = None
     """For scheme api-key only: where the key is, `x-api-key: <key>` when absent. A key proves who sends, not what."""
     sns: SnsTopics | None = None
@@ -138,17 +129,32 @@ class SourceSettings(Section):
     max_body_bytes: int | None = Field(default=None, ge=1)
     """Overrides the gateway's limit, downwards."""
 
+    @property
+    def template(self) -> SignatureTemplate | None:
+        """Return the source's own template, if its scheme takes one."""
+        return self.hmac or self.public_key
+
     @model_validator(mode="after")
-    def _template_goes_with_scheme(self) -> "SourceSettings":
-        if (self.scheme == "hmac") != (self.hmac is not None):
-            message = "scheme hmac and the section `hmac` belong together"
+    def _sections_go_with_scheme(self) -> "SourceSettings":
+        for scheme, section in _SECTIONS.items():
+            if (self.scheme == scheme) != (getattr(self, section) is not None):
+                message = f"scheme {scheme} and the section `{section}` belong together"
+                raise ValueError(message)
+        for section, scheme in _OPTIONAL_SECTIONS.items():
+            if getattr(self, section) is not None and self.scheme != scheme:
+                message = f"the section `{section}` belongs to scheme {scheme}"
+                raise ValueError(message)
+        if self._signs_url and self.public_url is None:
+            message = f"scheme {self.scheme} signs the URL, so public_url is needed: the URL as the sender knows it"
             raise ValueError(message)
-        if (self.scheme == "sns") != (self.sns is not None):
-            message = "scheme sns and the section `sns` belong together"
-            raise ValueError(message)
-        if self.key_header is not None and self.scheme != "api-key":
-            message = "the section `key_header` belongs to scheme api-key"
-            raise ValueError(message)
+        return self
+
+    @property
+    def _signs_url(self) -> bool:
+        return self.scheme in _SIGN_URLS or (self.template is not None and "{url}" in self.template.signed)
+
+    @model_validator(mode="after")
+    def _has_secrets(self) -> "SourceSettings":
         if (self.scheme == "sns") == bool(self.secrets):
             message = "secrets: at least one is needed, except with scheme sns, which has none"
             raise ValueError(message)

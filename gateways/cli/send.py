@@ -22,8 +22,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from contracts.errors import ConfigError
-from contracts.settings import Settings, SourceSettings, load
+from contracts.settings import SecretRef, Settings, SourceSettings, load
 from producers.samples.courier import NO_ANSWER, Answer, Courier, Plan
+from producers.samples.signing import needs_private_key
 from producers.samples.table import sampler
 
 _PROGRESS_LINE_INTERVAL_S = 5.0
@@ -40,6 +41,13 @@ def _http_url(_context: click.Context, _parameter: click.Parameter, value: str |
     return value
 
 
+def _reference(_context: click.Context, _parameter: click.Parameter, value: str | None) -> SecretRef | None:
+    try:
+        return SecretRef(value) if value is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command("send")
 @click.option("--source", "name", required=True, help="Name of a source in the configuration.")
 @click.option("--count", type=click.IntRange(1, 10_000_000), default=10, show_default=True, help="How many events.")
@@ -54,6 +62,8 @@ def _http_url(_context: click.Context, _parameter: click.Parameter, value: str |
               help="Seconds to wait for an answer.")  # fmt: skip
 @click.option("--ids-file", type=click.Path(path_type=Path, dir_okay=False),
               help="Write `id,status_url` of every accepted event.")  # fmt: skip
+@click.option("--private-key", metavar="env:NAME|file:PATH", callback=_reference,
+              help="For a source with a public key: the private one, of a pair of your own.")  # fmt: skip
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]")
 def send(
     name: str,
@@ -65,6 +75,7 @@ def send(
     forge: int,
     timeout_s: float,
     ids_file: Path | None,
+    private_key: SecretRef | None,
     config: Path | None,
 ) -> int:
     """Send signed sample webhooks of a source to a gateway.
@@ -79,13 +90,13 @@ def send(
     """  # noqa: D301 - click's \b
     settings = load(config)
     source = _source_of(settings, name)
-    secret = _secret_of(name, source)
+    key = _key_of(name, source, private_key)
     seed = secrets.randbelow(_SEEDS) if seed is None else seed
     plan = Plan(count, min(forge, count), rate, concurrency, timeout_s, seed)
     target = f"{(url or _configured_url(settings)).rstrip('/')}/webhooks/{name}"
     click.echo(f"sending {count} signed {name} events to {target}, seed {seed}")
     with _Report(count, ids_file) as report:
-        courier = Courier(target, source, secret, sampler(name, source), plan, report.add)
+        courier = Courier(target, source, key, sampler(name, source), plan, report.add)
         was_interrupted = asyncio.run(_run(courier))
     return _conclude(report, courier, target, was_interrupted=was_interrupted)
 
@@ -98,7 +109,8 @@ def _source_of(settings: Settings, name: str) -> SourceSettings:
     return settings.sources[name]
 
 
-def _secret_of(name: str, source: SourceSettings) -> bytes:
+def _key_of(name: str, source: SourceSettings, private_key: SecretRef | None) -> tuple[str, bytes]:
+    """Return the id of a secret and what signs for it: the first valid one that can."""
     if source.scheme == "sns":
         message = f"source {name}: only Amazon SNS can sign for it; publish to the topic instead"
         raise ConfigError(message)
@@ -108,10 +120,21 @@ def _secret_of(name: str, source: SourceSettings) -> bytes:
         message = f"source {name}: none of its secrets is valid now (not_before, not_after)"
         raise ConfigError(message)
     try:
-        return valid[0].value.resolve()
+        texts = [(secret.id, secret.value.resolve()) for secret in valid]
+        if private_key is not None:
+            public = [key_id for key_id, text in texts if needs_private_key(source, text)]
+            return (public or [valid[0].id])[0], private_key.resolve()
     except ConfigError as error:
         message = f"source {name}: {error}; it must be the one that the gateway has"
         raise ConfigError(message) from error
+    for key_id, text in texts:
+        if not needs_private_key(source, text):
+            return key_id, text
+    message = (
+        f"source {name}: it has the sender's public key, which cannot sign; for trying it out, configure the public "
+        "key of a pair of your own and give the private one: --private-key env:NAME or file:PATH"
+    )
+    raise ConfigError(message)
 
 
 def _configured_url(settings: Settings) -> str:

@@ -5,6 +5,8 @@ import secrets
 from collections.abc import Iterable, Mapping
 
 from contracts.settings import SecretRef, Settings, SourceSettings
+from producers.samples.private_keys import new_private_key, public_text_of
+from producers.samples.signing import key_pair_of
 
 _KEY_BYTES = 32
 
@@ -32,11 +34,16 @@ def _names(secrets_of: Iterable[SecretRef]) -> list[str]:
 
 def _text(source: SourceSettings) -> str:
     """Return a secret in the form that the source's scheme expects."""
+    pair = key_pair_of(source)
+    if pair is not None:
+        # Its private half is thrown away at once: such a source starts, and nobody can send to it.
+        return public_text_of(new_private_key(*pair), *pair)
     key = secrets.token_bytes(_KEY_BYTES)
-    if source.scheme == "standard-webhooks":
+    if source.scheme in {"standard-webhooks", "svix"}:
         return "whsec_" + base64.b64encode(key).decode()
-    if source.hmac is not None and source.hmac.key_encoding == "base64":
-        return source.hmac.key_prefix + base64.b64encode(key).decode()
+    own = source.hmac or source.http_signature
+    if own is not None and own.key_encoding == "base64":
+        return (source.hmac.key_prefix if source.hmac else "") + base64.b64encode(key).decode()
     if source.key_header is not None and source.key_header.form == "basic":
         return f"penstock:{key.hex()}"
     return (source.hmac.key_prefix if source.hmac is not None else "") + key.hex()

@@ -42,7 +42,7 @@ async def _accept(parts: Parts, request: Request, source: Source) -> Response:
                 request.notes["outcome"] = "handshake"
                 return Response(200)
         else:
-            webhook = source.accept(request.headers, body)
+            webhook = source.accept(request.headers, body, query=request.query, peer=request.peer)
         request.notes |= {
             "event_id": webhook.event.id,
             "type": webhook.event.type,

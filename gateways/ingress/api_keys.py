@@ -8,10 +8,9 @@ import hmac
 from collections.abc import Sequence
 from datetime import datetime
 
-from contracts.errors import BadSignature, InvalidPayload
 from contracts.settings.sources import KeyHeader
 from gateways.ingress.keys import Key
-from gateways.ingress.signatures import HeaderLines, Verified
+from gateways.ingress.verifying import Incoming, Verified, key_in_time, refused, single
 
 
 class KeyVerifier:
@@ -26,35 +25,18 @@ class KeyVerifier:
         self._header = where.header.encode()
         self._keys = [(key, _written(where, key.secret)) for key in keys]
 
-    def verify(self, headers: HeaderLines, body: bytes, now: datetime) -> Verified:  # noqa: ARG002 - as `Verifier`
-        """Return which key the request carries.
-
-        Raises:
-            BadSignature: with the private reason.
-            InvalidPayload: the header stands there twice.
-        """
-        values = [value for name, value in headers if name == self._header]
-        if len(values) > 1:
-            message = f"header {self._header.decode()} stands there twice"
-            raise InvalidPayload(message)
-        if not values or not values[0]:
-            raise BadSignature("missing_header")  # noqa: EM101 - a slug
+    def verify(self, request: Incoming, now: datetime) -> Verified:
+        """As `Verifier`; says only which key the request carries."""
+        found = single(request.headers, self._header)
+        if found is None:
+            raise refused(detail="missing_header")
         # Every key is compared, so that the time tells nothing about which one came close.
-        matching = [key for key, written in self._keys if hmac.compare_digest(written, values[0])]
-        valid = [key for key in matching if key.is_valid_at(now)]
-        if not valid:
-            raise BadSignature(_why(matching, now))
-        return Verified(valid[0].id, None, None)
+        return Verified(
+            key_in_time([key for key, written in self._keys if hmac.compare_digest(written, found)], now).id
+        )
 
 
 def _written(where: KeyHeader, secret: bytes) -> bytes:
     if where.form == "basic":
         return b"Basic " + base64.b64encode(secret)
     return (b"Bearer " if where.form == "bearer" else b"") + secret
-
-
-def _why(matching: Sequence[Key], now: datetime) -> str:
-    if not matching:
-        return "wrong_signature"
-    retired = any(key.not_after is not None and key.not_after < now for key in matching)
-    return "retired_key" if retired else "key_not_yet_valid"

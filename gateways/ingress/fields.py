@@ -1,7 +1,7 @@
 """Expands the field templates of a source: `header:NAME`, `json:/pointer`, and text with either of them in braces."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -37,10 +37,15 @@ class Request:
 
 
 class Field(NamedTuple):
-    """One compiled template."""
+    """One compiled template.
+
+    Attributes:
+        headers: names of the headers it reads.
+    """
 
     template: str
     parts: tuple[str | Read, ...]
+    headers: frozenset[bytes] = frozenset()
 
     def expand(self, request: Request) -> str | None:
         """Return the text; None when a part of it is missing from the request."""
@@ -55,13 +60,18 @@ def compile_field(template: str, where: str) -> Field:
         ConfigError: it is not one; names `where`.
     """
     if template.startswith(("header:", "json:")):
-        return Field(template, (_reader(template, where),))
+        return Field(template, (_reader(template, where),), _headers((template,)))
     pieces = _BRACES.split(template)
     if any("{" in piece or "}" in piece for piece in pieces[::2]):
         message = f"{where}: unbalanced braces in {template!r}"
         raise ConfigError(message)
     parts = [_reader(piece, where) if index % 2 else piece for index, piece in enumerate(pieces)]
-    return Field(template, tuple(part for part in parts if part != ""))
+    return Field(template, tuple(part for part in parts if part != ""), _headers(pieces[1::2]))
+
+
+def _headers(references: Iterable[str]) -> frozenset[bytes]:
+    found = (reference.partition(":") for reference in references)
+    return frozenset(name.lower().encode() for kind, _, name in found if kind == "header")
 
 
 def _reader(reference: str, where: str) -> Read:

@@ -135,7 +135,7 @@ class SnsSource:
         )
         evidence = [(SCHEME_HEADER, b"sns"), (RECEIVED_AT_HEADER, received_at.encode())]
         record = Record(self._topic, event.key, data, encode_event(event) + evidence)
-        return Accepted(event, record, message.topic_arn)
+        return Accepted(event, record, message.topic_arn, data, is_id_signed=True)
 
 
 def _optional(template: str | None, where: str) -> Field | None:

@@ -8,15 +8,13 @@ from contracts.codec import Record, encode_event
 from contracts.envelope import DELIVERY, PARTITION_KEY, TRACE_PARENT, Event, digest_id, format_time
 from contracts.errors import BadSignature, InvalidPayload
 from contracts.settings import SourceSettings
-from contracts.settings.sources import KeyHeader
 from contracts.topics import Topics
-from gateways.ingress.api_keys import KeyVerifier
 from gateways.ingress.fields import Field, Request, compile_field
-from gateways.ingress.keys import resolve_keys
-from gateways.ingress.schemes import Scheme, scheme_of
-from gateways.ingress.signatures import Verified, Verifier
+from gateways.ingress.schemes import scheme_of
 from gateways.ingress.text import bounded_key, is_clean, single_header
 from gateways.ingress.tracing import new_trace_parent
+from gateways.ingress.verifiers import make_verifier
+from gateways.ingress.verifying import Incoming, Verified
 
 # Evidence, beside the event's own attributes.
 SCHEME_HEADER = "penstock-scheme"
@@ -25,11 +23,19 @@ RECEIVED_AT_HEADER = "penstock-received-at"
 
 
 class Accepted(NamedTuple):
-    """A verified webhook, ready to be produced."""
+    """A verified webhook, ready to be produced.
+
+    Attributes:
+        key_id: which key signed it.
+        signed: the text that the signature covers; None where nothing is signed.
+        is_id_signed: the event's id comes from what the signature covers.
+    """
 
     event: Event
     record: Record
     key_id: str
+    signed: bytes | None = None
+    is_id_signed: bool = False
 
 
 class WebhookSource:
@@ -49,7 +55,7 @@ class WebhookSource:
         self.settings = source
         scheme = scheme_of(source)
         where = f"sources.{name}"
-        self._verifier = _verifier(name, source, scheme)
+        self._verifier = make_verifier(name, source)
         self._ce_source = source.ce_source or name
         self._topic = topics.events(source.lane)
         self._type = compile_field(source.type, f"{where}.type")
@@ -58,15 +64,30 @@ class WebhookSource:
         self._key = _optional(source.key, f"{where}.key")
         self._subject = _optional(source.subject, f"{where}.subject")
 
-    def accept(self, headers: list[tuple[bytes, bytes]], body: bytes, now: datetime | None = None) -> Accepted:
+    def accept(
+        self,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        now: datetime | None = None,
+        *,
+        query: bytes = b"",
+        peer: str = "",
+    ) -> Accepted:
         """Verify a request and build its event.
+
+        Args:
+            headers: names in lower case.
+            body: byte for byte.
+            now: for tests.
+            query: of the URL, as it came.
+            peer: address of who connected.
 
         Raises:
             BadSignature: it is not from the source.
             InvalidPayload: a header is ambiguous, or the field of the type or id is missing or not usable.
         """
         now = now or datetime.now(UTC)
-        verified = self._verify(headers, body, now)
+        verified = self._verify(Incoming(headers, body, query, peer), now)
         event = self._event(Request(headers, body), verified, now)
         evidence = [
             (SCHEME_HEADER, self.settings.scheme.encode()),
@@ -74,11 +95,11 @@ class WebhookSource:
             (RECEIVED_AT_HEADER, event.time.encode()),
         ]
         record = Record(self._topic, event.key, body, encode_event(event) + evidence)
-        return Accepted(event, record, verified.key_id)
+        return Accepted(event, record, verified.key_id, verified.signed, self._is_id_signed(verified))
 
-    def _verify(self, headers: list[tuple[bytes, bytes]], body: bytes, now: datetime) -> Verified:
+    def _verify(self, request: Incoming, now: datetime) -> Verified:
         try:
-            verified = self._verifier.verify(headers, body, now)
+            verified = self._verifier.verify(request, now)
         except BadSignature as error:
             metrics.SIGNATURES_REFUSED.labels(self.name, error.detail).inc()
             raise
@@ -113,6 +134,14 @@ class WebhookSource:
             text = verified.id or (self._default_id.expand(request) if self._default_id else None)
         return text if text and is_clean(text) else digest_id(self._ce_source, request.body)
 
+    def _is_id_signed(self, verified: Verified) -> bool:
+        """Tell whether nobody but the sender can have chosen the event's id; a digest of the body counts as that."""
+        if verified.signed is None:
+            return False
+        if self._id is not None:
+            return self._id.headers <= verified.signed_headers
+        return verified.id is None or verified.signs_id
+
     def _partition_key(self, request: Request, event_id: str) -> str:
         if self._key is None:
             return event_id
@@ -124,13 +153,6 @@ class WebhookSource:
     def _subject_of(self, request: Request) -> str:
         text = self._subject.expand(request) if self._subject else None
         return text if text and is_clean(text) else ""
-
-
-def _verifier(name: str, source: SourceSettings, scheme: Scheme) -> Verifier | KeyVerifier:
-    keys = resolve_keys(name, source, scheme)
-    if source.scheme == "api-key":
-        return KeyVerifier(source.key_header or KeyHeader(), keys)
-    return Verifier(scheme.template, keys, scheme.twins, f"sources.{name}.hmac")
 
 
 def _optional(template: str | None, where: str) -> Field | None:

@@ -9,15 +9,17 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urljoin
 
 import aiohttp
+from yarl import URL
 
 from contracts.codec import decode_any_json
 from contracts.errors import Undecodable
 from contracts.settings import SourceSettings
 from producers.samples.base import Sample
-from producers.samples.signing import forge, sign
+from producers.samples.signing import forge, query_of, sign
 
 NO_ANSWER = 0
 _ANSWER_LIMIT_BYTES = 65_536
@@ -78,7 +80,7 @@ class Courier:
     Args:
         url: of the source's webhook.
         source: how it signs.
-        secret: what it signs with.
+        key: what it signs with: the id of a secret, and its text or the private key that belongs to it.
         make: makes its events.
         plan: how many and how fast.
         on_answer: called with every answer.
@@ -91,14 +93,14 @@ class Courier:
         self,
         url: str,
         source: SourceSettings,
-        secret: bytes,
+        key: tuple[str, bytes],
         make: Callable[[random.Random], Sample],
         plan: Plan,
         on_answer: Callable[[Answer], None],
     ) -> None:
         self._url = url
         self._source = source
-        self._secret = secret
+        self._key_id, self._secret = key
         self._make = make
         self._plan = plan
         self._on_answer = on_answer
@@ -152,13 +154,16 @@ class Courier:
     async def _post(self, session: aiohttp.ClientSession, sample: Sample, *, is_forged: bool) -> Answer:
         headers = {"content-type": "application/json", "user-agent": "penstock-send", **sample.headers}
         stamp_s = int(time.time())
-        if is_forged:
-            headers |= forge(self._source, sample.body, event_id=sample.id, timestamp_s=stamp_s)
-        else:
-            headers |= sign(self._source, self._secret, sample.body, event_id=sample.id, timestamp_s=stamp_s)
+        make = partial(forge, self._source) if is_forged else partial(sign, self._source, self._secret)
+        headers |= make(
+            sample.body, event_id=sample.id, timestamp_s=stamp_s, key_id=self._key_id, headers=dict(headers)
+        )
+        query = query_of(self._source, sample.body)
+        # As it is: a URL that is signed must not be written anew.
+        url = URL(f"{self._url}?{query}" if query else self._url, encoded=True)
         started_s = time.monotonic()
         try:
-            async with session.post(self._url, data=sample.body, headers=headers, allow_redirects=False) as response:
+            async with session.post(url, data=sample.body, headers=headers, allow_redirects=False) as response:
                 body = await response.content.read(_ANSWER_LIMIT_BYTES)
                 latency_s = time.monotonic() - started_s
                 event_id, status_url = self._read_receipt(response.status, body)

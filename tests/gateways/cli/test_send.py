@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -127,8 +128,8 @@ def test_a_refusal_of_a_genuine_event_is_failure(call: Callable[..., Result], mo
 
 
 def test_a_forgery_that_is_accepted_is_failure(call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    def sign_rightly(source: SourceSettings, body: bytes, *, event_id: str, timestamp_s: int) -> dict[str, str]:
-        return sign(source, SECRET.encode(), body, event_id=event_id, timestamp_s=timestamp_s)
+    def sign_rightly(source: SourceSettings, body: bytes, **request: Any) -> dict[str, str]:
+        return sign(source, SECRET.encode(), body, **request)
 
     monkeypatch.setattr("producers.samples.courier.forge", sign_rightly)
 
@@ -226,3 +227,22 @@ def test_ctrl_c_stops_sending_and_still_tells_what_was_sent(config: Path, gatewa
         assert "of 5000 were sent" in child.output
         assert "accepted" in child.output
         assert "Traceback" not in child.output
+
+
+def test_a_source_with_the_senders_public_key_needs_a_private_one(
+    call: Callable[..., Result], config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = config.read_text("ascii").replace("scheme: github", "scheme: discord")
+    config.write_text(text, "ascii")
+    monkeypatch.setenv("TEST_PRIVATE", "ab" * 32)
+
+    assert "--private-key env:NAME or file:PATH" in str(call("--source", "github", "--count", "1").exception)
+    # Signed now, and refused by this gateway, which knows GitHub's scheme only.
+    assert "401" in call("--source", "github", "--count", "1", "--private-key", "env:TEST_PRIVATE").output
+
+
+def test_a_private_key_is_never_given_on_the_command_line(call: Callable[..., Result]) -> None:
+    refusal = str(call("--source", "github", "--private-key", "ab" * 32).exception)
+
+    assert "must be a reference" in refusal
+    assert "abab" not in refusal

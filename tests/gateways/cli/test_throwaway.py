@@ -3,9 +3,12 @@
 import base64
 from pathlib import Path
 
-from contracts.settings import build, load, parse
+import pytest
+
+from contracts.settings import Settings, build, load, parse
 from gateways.cli import throwaway
 from tests.gateways.cli.settings import SMALL
+from tests.suites.schemes import CASES
 from tests.support import ROOT
 
 EXAMPLE = load(ROOT / "penstock.yaml", {})
@@ -57,3 +60,14 @@ def test_provider_keys_are_never_made_up() -> None:
     settings = build(parse(text, "x"), {}, Path())
 
     assert set(throwaway.environment_of(settings, {}, renew=True)) == {"PENSTOCK_SECRET_GITHUB"}
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_the_secret_of_every_scheme_is_one_that_a_gateway_starts_with(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES[name]
+    made = throwaway.environment_of(Settings(version=1, sources={"shop": case.source}), {}, renew=True)
+    monkeypatch.setenv("TEST_HELD", made["TEST_HELD"])
+
+    assert case.verifier() is not None

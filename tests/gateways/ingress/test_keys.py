@@ -14,7 +14,12 @@ from gateways.ingress.schemes import scheme_of
 def _resolve(scheme: str, secret: str, monkeypatch: pytest.MonkeyPatch) -> Key:
     monkeypatch.setenv("TEST_SECRET", secret)
     source = SourceSettings.model_validate(
-        {"scheme": scheme, "type": "t", "secrets": [{"id": "current", "value": "env:TEST_SECRET"}]}
+        {
+            "scheme": scheme,
+            "type": "t",
+            "secrets": [{"id": "current", "value": "env:TEST_SECRET"}],
+            "public_url": "https://hooks.example.com/webhooks/shop",
+        }
     )
     return resolve_keys("shop", source, scheme_of(source))[0]
 
@@ -49,10 +54,17 @@ def test_a_secret_that_is_not_base64_is_refused_and_not_repeated(text: str, monk
     assert text not in str(caught.value)
 
 
-@pytest.mark.parametrize("scheme", ["github", "stripe", "slack"])
-def test_a_short_secret_is_refused(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="needs 16"):
-        _resolve(scheme, "x" * 15, monkeypatch)
+@pytest.mark.parametrize(
+    ("scheme", "smallest"),
+    [("github", 16), ("stripe", 16), ("salesforce-ens", 16), ("square", 16), ("slack", 32), ("shopify", 32),
+     ("twilio", 32)],
+)  # fmt: skip
+def test_a_secret_shorter_than_the_vendors_is_refused(
+    scheme: str, smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _resolve(scheme, "x" * smallest, monkeypatch)
+    with pytest.raises(ConfigError, match=f"needs {smallest}"):
+        _resolve(scheme, "x" * (smallest - 1), monkeypatch)
 
 
 def test_an_empty_secret_is_refused_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

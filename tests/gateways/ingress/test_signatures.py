@@ -10,15 +10,17 @@ import pytest
 from contracts.errors import BadSignature, ConfigError, InvalidPayload
 from contracts.settings import HmacTemplate
 from gateways.ingress.keys import Key
-from gateways.ingress.schemes import SCHEMES
-from gateways.ingress.signatures import MAX_SIGNATURES, Verifier, verify
+from gateways.ingress.schemes import SCHEMES, Scheme
+from gateways.ingress.signatures import MAX_SIGNATURES, SignatureVerifier
+from gateways.ingress.verifying import Incoming
+from tests.suites.signatures import Template, template_of, verify
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STAMP = b"%d" % int(NOW.timestamp())
 KEY = Key("current", b"k" * 24, b"k" * 24)
 BODY = b'{"a":1}'
-STANDARD = SCHEMES["standard-webhooks"].template
-STRIPE = SCHEMES["stripe"].template
+STANDARD = template_of("standard-webhooks")
+STRIPE = template_of("stripe")
 
 Lines = list[tuple[bytes, bytes]]
 
@@ -36,7 +38,7 @@ def _standard(entries: bytes | None = None, event_id: bytes = b"msg_1", body: by
     ]
 
 
-def _detail(template: HmacTemplate, lines: Lines, body: bytes = BODY) -> str:
+def _detail(template: Template, lines: Lines, body: bytes = BODY) -> str:
     with pytest.raises(BadSignature) as caught:
         verify(template, [KEY], lines, body, NOW)
     return caught.value.detail
@@ -45,7 +47,10 @@ def _detail(template: HmacTemplate, lines: Lines, body: bytes = BODY) -> str:
 def test_the_id_and_the_time_of_the_sender_are_reported() -> None:
     verified = verify(STANDARD, [KEY], _standard(), BODY, NOW)
 
-    assert verified == ("current", "msg_1", int(NOW.timestamp()))
+    assert (verified.key_id, verified.id, verified.timestamp) == ("current", "msg_1", int(NOW.timestamp()))
+    assert verified.signed == b"msg_1." + STAMP + b"." + BODY
+    assert verified.signs_id
+    assert verified.signed_headers == {b"webhook-id", b"webhook-timestamp"}
 
 
 @pytest.mark.parametrize(
@@ -94,19 +99,19 @@ def test_another_spelling_of_the_right_base64_is_refused(change: object) -> None
 def test_upper_case_hex_is_refused() -> None:
     signature = _digest(BODY).hex().upper().encode()
 
-    assert _detail(SCHEMES["github"].template, [(b"x-hub-signature-256", b"sha256=" + signature)]) == "wrong_signature"
+    assert _detail(template_of("github"), [(b"x-hub-signature-256", b"sha256=" + signature)]) == "wrong_signature"
 
 
 def test_a_downgrade_to_sha1_is_refused() -> None:
     signature = b"sha1=" + _digest(BODY, "sha1").hex().encode()
 
-    assert _detail(SCHEMES["github"].template, [(b"x-hub-signature-256", signature)]) == "malformed"
-    assert _detail(SCHEMES["github"].template, [(b"x-hub-signature", signature)]) == "missing_header"
+    assert _detail(template_of("github"), [(b"x-hub-signature-256", signature)]) == "malformed"
+    assert _detail(template_of("github"), [(b"x-hub-signature", signature)]) == "missing_header"
 
 
 def test_an_unsigned_id_is_reported_when_it_is_usable() -> None:
     signature = (b"x-hub-signature-256", b"sha256=" + _digest(BODY).hex().encode())
-    template = SCHEMES["github"].template
+    template = template_of("github")
 
     assert verify(template, [KEY], [signature, (b"x-github-delivery", b"a.b")], BODY, NOW).id == "a.b"
     assert verify(template, [KEY], [signature, (b"x-github-delivery", b"a\x00b")], BODY, NOW).id is None
@@ -137,11 +142,11 @@ def test_pairs_without_a_timestamp_are_refused() -> None:
 
 def test_twin_headers_that_differ_are_ambiguous_and_equal_ones_are_not() -> None:
     scheme = SCHEMES["standard-webhooks"]
-    verifier = Verifier(scheme.template, [KEY], scheme.twins)
+    verifier = SignatureVerifier(scheme, [KEY])
 
-    assert verifier.verify([*_standard(), (b"svix-id", b"msg_1")], BODY, NOW)
+    assert verifier.verify(Incoming([*_standard(), (b"svix-id", b"msg_1")], BODY), NOW)
     with pytest.raises(InvalidPayload):
-        verifier.verify([*_standard(), (b"svix-id", b"msg_2")], BODY, NOW)
+        verifier.verify(Incoming([*_standard(), (b"svix-id", b"msg_2")], BODY), NOW)
 
 
 def test_a_secret_used_without_decoding_is_recognised() -> None:
@@ -175,7 +180,7 @@ def test_an_ambiguous_template_is_refused_at_start(signed: str) -> None:
     settings |= {"timestamp_header": "t"} if "{timestamp}" in signed else {}
 
     with pytest.raises(ConfigError, match=r"sources\.x"):
-        Verifier(HmacTemplate.model_validate(settings), [KEY], where="sources.x.hmac")
+        SignatureVerifier(Scheme(HmacTemplate.model_validate(settings)), [KEY], where="sources.x.hmac")
 
 
 def test_ids_may_not_contain_the_separator_of_their_own_template() -> None:

@@ -48,7 +48,7 @@ async def checking(request: web.Request) -> web.Response:
 
 async def deliver(url: str, **plan: Any) -> tuple[list[Answer], Courier]:
     answers: list[Answer] = []
-    courier = Courier(url, SOURCE, SECRET, SAMPLES["github"], Plan(**plan), answers.append)
+    courier = Courier(url, SOURCE, ("a", SECRET), SAMPLES["github"], Plan(**plan), answers.append)
     await asyncio.wait_for(courier.run(), 20)
     return answers, courier
 
@@ -159,7 +159,7 @@ async def test_stopping_starts_nothing_more_and_waits_for_what_is_open() -> None
             if len(answers) == 5:
                 courier.stop()
 
-        courier = Courier(url, SOURCE, SECRET, SAMPLES["github"], Plan(1000, concurrency=1), stop_at_five)
+        courier = Courier(url, SOURCE, ("a", SECRET), SAMPLES["github"], Plan(1000, concurrency=1), stop_at_five)
         await asyncio.wait_for(courier.run(), 20)
 
     assert len(answers) == 5

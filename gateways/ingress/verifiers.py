@@ -1,0 +1,46 @@
+"""Makes a source's verifier; the one place that knows which scheme is verified by what.
+
+Blocking: `resolve_keys` reads the files that secrets refer to.
+"""
+
+from collections.abc import Sequence
+
+from contracts.settings import SourceSettings
+from contracts.settings.signing import TwilioSettings
+from contracts.settings.sources import KeyHeader
+from gateways.ingress.api_keys import KeyVerifier
+from gateways.ingress.client_certificates import ClientCertificateVerifier
+from gateways.ingress.http_signatures import HttpSignatureVerifier
+from gateways.ingress.keys import Key, resolve_keys
+from gateways.ingress.schemes import scheme_of
+from gateways.ingress.signatures import SignatureVerifier
+from gateways.ingress.twilio import TwilioVerifier
+from gateways.ingress.verifying import Verifier
+
+
+def make_verifier(name: str, source: SourceSettings) -> Verifier:
+    """Return the verifier of a source, with the keys that its secrets have now.
+
+    Raises:
+        ConfigError: a secret or template cannot be used; names the source.
+    """
+    return build_verifier(name, source, resolve_keys(name, source, scheme_of(source)))
+
+
+def build_verifier(name: str, source: SourceSettings, keys: Sequence[Key]) -> Verifier:
+    """Return the verifier of a source, with these keys.
+
+    Raises:
+        ConfigError: a template cannot be used; names the source.
+    """
+    url = source.public_url
+    if source.scheme == "api-key":
+        return KeyVerifier(source.key_header or KeyHeader(), keys)
+    if source.client_certificate is not None:
+        return ClientCertificateVerifier(source.client_certificate, keys)
+    if source.http_signature is not None and url is not None:
+        return HttpSignatureVerifier(source.http_signature, url, keys, source.tolerance_s)
+    if source.scheme == "twilio" and url is not None:
+        return TwilioVerifier(source.twilio or TwilioSettings(), url, keys)
+    where = f"sources.{name}.{'public_key' if source.public_key else 'hmac'}"
+    return SignatureVerifier(scheme_of(source), keys, url, where)
