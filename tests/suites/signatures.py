@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -78,6 +79,13 @@ class SignatureSuite(abc.ABC):
         """Return the key that belongs to a configured secret."""
         return Key(name, secret.encode(), secret.encode())
 
+    @classmethod
+    @functools.cache
+    def source(cls) -> SourceSettings:
+        """Return the settings of the source."""
+        document = {"scheme": cls.scheme, "type": "t", "secrets": [{"id": "a", "value": "env:A"}]}
+        return SourceSettings.model_validate(document | cls.section)
+
     def query(self, body: bytes) -> bytes:
         """Return the query of the request's URL."""
         del body
@@ -91,8 +99,7 @@ class SignatureSuite(abc.ABC):
         self, lines: Sequence[tuple[bytes, bytes]], body: bytes, *keys: Key, now: datetime | None = None
     ) -> Verified:
         """Verify as the gateway does."""
-        document = {"scheme": self.scheme, "type": "t", "secrets": [{"id": "a", "value": "env:A"}]} | self.section
-        verifier = build_verifier("shop", SourceSettings.model_validate(document), keys or (self.key(self.secret),))
+        verifier = build_verifier("shop", self.source(), keys or (self.key(self.secret),))
         return verifier.verify(self.incoming(lines, body), now or datetime.now(UTC))
 
     def is_accepted(self, body: bytes, headers: Headers, *keys: Key, now: datetime | None = None) -> bool:
