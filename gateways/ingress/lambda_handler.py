@@ -16,6 +16,7 @@ import msgspec
 from contracts import logs
 from contracts.errors import (
     BadSignature,
+    ConfigError,
     MethodNotAllowed,
     PenstockError,
     Rejected,
@@ -61,6 +62,12 @@ class Function:
         topics = Topics(settings.kafka.topic_prefix)
         # SNS calls functions by itself, without HTTP; its messages come through a queue (docs/ingress.md).
         own = {name: source for name, source in settings.sources.items() if source.scheme != "sns"}
+        for name, source in own.items():
+            if source.scheme == "client-certificate":
+                message = (
+                    f"sources.{name}.scheme: client-certificate needs the gateway: a function sees no proxy's address"
+                )
+                raise ConfigError(message)
         self._sources = {name: WebhookSource(name, source, topics) for name, source in own.items()}
         self._loop = asyncio.new_event_loop()
         self._target: KafkaTarget | QueueTarget = make_target(settings)
@@ -101,7 +108,7 @@ class Function:
         if request.method != "POST":
             raise MethodNotAllowed(("POST",))
         self._check_body(source, request)
-        accepted = source.accept(request.headers, request.body)
+        accepted = source.accept(request.headers, request.body, query=request.query)
         notes |= {"event_id": accepted.event.id, "type": accepted.event.type, "key_id": accepted.key_id}
         timeout_s = max(0.001, min(self._settings.lambda_door.timeout_s, remaining_s - _MARGIN_S))
         self._loop.run_until_complete(self._target.put(source, accepted, timeout_s))

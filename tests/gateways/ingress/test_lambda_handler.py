@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from contracts.codec import decode_event
-from contracts.errors import InvalidPayload, LogUnavailable
+from contracts.errors import ConfigError, InvalidPayload, LogUnavailable
 from contracts.settings import Settings
 from contracts.topics import Topics
 from gateways.ingress import lambda_handler
@@ -349,3 +349,29 @@ def test_on_kafka_the_record_is_the_gateways_and_one_container_keeps_one_produce
     consumer.close()
     assert [message.value() for message in found] == [BODY] * 3
     assert sorted(dict(message.headers())["ce_id"].decode() for message in found) == KINDS
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("http-api-v2", {"rawQueryString": "a=1&b=%2F"}),
+        ("function-url", {"rawQueryString": "a=1&b=%2F"}),
+        ("rest-api-v1", {"multiValueQueryStringParameters": {"a": ["1"], "b": ["/"]}}),
+    ],
+)
+def test_the_query_is_read_for_schemes_that_sign_it(kind: str, changes: dict[str, Any]) -> None:
+    assert read_request(EVENTS[kind] | changes).query == b"a=1&b=%2F"
+    assert read_request(EVENTS[kind]).query == b""
+
+
+def test_a_source_that_needs_a_proxys_address_keeps_the_function_from_starting(secret_environment: None) -> None:  # noqa: ARG001 - a fixture cannot use usefixtures
+    certificate = {"header": "h", "subjects": [{"id": "p", "subject": "CN=p"}], "trusted_proxies": ["10.0.0.0/8"]}
+    source = {
+        "scheme": "client-certificate",
+        "type": "t",
+        "secrets": [{"id": "a", "value": "env:TEST_SECRET"}],
+        "client_certificate": certificate,
+    }
+
+    with pytest.raises(ConfigError, match=r"sources\.partner\.scheme"):
+        Function(Settings.model_validate(CONFIGURATION | {"sources": {"partner": source}}))
