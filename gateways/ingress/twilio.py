@@ -58,7 +58,9 @@ class TwilioVerifier:
         matching = [key for key in self._keys if _is_signed_with(key.secret, texts, algorithm, signature)]
         event_id = _clean_id(request)
         # What is covered, without the URL's two spellings: one delivery, one text.
-        return Verified(key_in_time(matching, now).id, event_id, signed=texts[0])
+        # A form may be written anew, with its parameters in another order, and still fit.
+        is_exact = request.query != self._query
+        return Verified(key_in_time(matching, now).id, event_id, signed=texts[0], is_body_exact=is_exact)
 
     def _algorithm(self, line: bytes | None) -> Literal["sha1", "sha256"]:
         """Return the hash that the request asks for, if the source allows it: a header must not choose a weaker one."""

@@ -49,6 +49,7 @@ class Verified(NamedTuple):
         signed: the text that the signature covers, the whole body included; None where nothing is signed.
         signs_id: the signature covers `id`; otherwise who captured a request can send it again under another id.
         signed_headers: names of the headers whose values the signature covers.
+        is_body_exact: no other body has the same signed text; what is read from it, or its digest, is the sender's.
     """
 
     key_id: str
@@ -57,6 +58,7 @@ class Verified(NamedTuple):
     signed: bytes | None = None
     signs_id: bool = False
     signed_headers: frozenset[bytes] = frozenset()
+    is_body_exact: bool = True
 
 
 class Verifier(Protocol):

@@ -159,6 +159,17 @@ def test_a_body_that_is_not_a_form_all_through_is_refused(body: bytes) -> None:
     assert detail(body, is_form=False) == "malformed_form"
 
 
+def test_a_form_in_another_order_fits_the_same_signature_and_is_told_to() -> None:
+    signature = RequestValidator(TOKEN).compute_signature(URL, {"A": "1", "B": "2"}).encode()
+    verifier = TwilioVerifier(TwilioSettings(), URL, [KEY])
+    first, second = (
+        verifier.verify(Incoming([(b"x-twilio-signature", signature)], body), NOW) for body in (b"A=1&B=2", b"B=2&A=1")
+    )
+
+    assert first.signed == second.signed
+    assert not first.is_body_exact
+
+
 def test_its_id_is_read_and_told_to_be_unsigned() -> None:
     signature = RequestValidator(TOKEN).compute_signature(URL, {}).encode()
     headers = [(b"x-twilio-signature", signature), (b"i-twilio-idempotency-token", b"abc-1")]

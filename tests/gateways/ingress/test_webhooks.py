@@ -13,7 +13,10 @@ from contracts.errors import BadSignature, ConfigError
 from contracts.settings import SourceSettings
 from contracts.topics import Topics
 from gateways.ingress.sources import build_sources
-from gateways.ingress.webhooks import WebhookSource
+from gateways.ingress.webhooks import Accepted, WebhookSource
+from producers.samples.signing import query_of, sign
+from tests.suites.schemes import CASES
+from tests.suites.signatures import lines_of
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NOW = datetime.now(UTC)
@@ -90,3 +93,46 @@ def test_a_broken_field_is_refused_at_start_and_named(settings: dict[str, str]) 
 
     with pytest.raises(ConfigError, match=rf"sources\.shop\.{name}"):
         build_sources({"shop": SourceSettings.model_validate(document)}, Topics())
+
+
+def _accepted(name: str, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], **settings: Any) -> Accepted:
+    case = CASES[name]
+    monkeypatch.setenv("TEST_HELD", case.held)
+    source = case.source.model_copy(update=settings)
+    body = b'{"id":"evt_1"}'
+    stamp = int(NOW.timestamp())
+    signed = sign(source, case.signing.encode(), body, event_id="msg_1", timestamp_s=stamp, key_id="current")
+    lines = lines_of(headers | signed)
+    query = query_of(source, body).encode()
+    return WebhookSource("shop", source, Topics()).accept(lines, body, NOW, query=query, peer="127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "is_signed"),
+    [
+        ("standard-webhooks", {}, True),
+        ("svix v1a", {}, True),
+        ("stripe", {}, True),
+        ("discord", {}, True),
+        ("github", {}, False),
+        ("shopify", {}, False),
+        ("shopify", {"id": "json:/id"}, True),
+        ("twilio", {}, False),
+        ("salesforce-ens", {}, True),
+        ("standard-webhooks", {"id": "header:x-id"}, False),
+        ("standard-webhooks", {"id": "header:webhook-id"}, True),
+        ("http-signature hmac", {}, True),
+        ("http-signature hmac", {"id": "header:x-id"}, False),
+        ("api-key", {"id": "json:/id"}, False),
+        ("client-certificate", {}, False),
+    ],
+)
+def test_whether_the_events_id_is_covered_by_the_signature_is_told(
+    name: str, settings: dict[str, str], is_signed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"x-id": "7", "x-github-delivery": "8"}
+
+    accepted = _accepted(name, monkeypatch, more, **settings)
+
+    assert accepted.is_id_signed is is_signed
+    assert (accepted.signed is None) is (name in {"api-key", "client-certificate"})
