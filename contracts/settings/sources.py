@@ -30,7 +30,7 @@ _SECTIONS = {
 _OPTIONAL_SECTIONS = {"key_header": "api-key", "twilio": "twilio"}
 _SIGN_URLS = frozenset({"twilio", "square", "http-signature"})
 
-# `header:NAME`, `json:/pointer`, or a literal with {header:NAME} and {json:/pointer} in it.
+# `header:NAME`, `json:/pointer`, `form:NAME`, or a literal with those in braces.
 FieldTemplate = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 TopicArn = Annotated[
@@ -114,12 +114,14 @@ class SourceSettings(Section):
     ce_source: str | None = Field(default=None, min_length=1, max_length=256)
     """CloudEvents source of the events; the name of this section when absent."""
     type: FieldTemplate
-    """CloudEvents type: literal text with {header:NAME} and {json:/pointer} in it, as
+    """CloudEvents type: literal text with {header:NAME}, {json:/pointer} and {form:NAME} in it, as
     `com.github.{header:x-github-event}`."""
     id: FieldTemplate | None = None
-    """Where the event's id comes from, `header:NAME` or `json:/pointer`; the scheme's id, else a digest of the body."""
+    """Where the event's id comes from, `header:NAME`, `json:/pointer` or `form:NAME`; the scheme's id, else a digest of
+    the body."""
     key: FieldTemplate | None = None
-    """Partition key, the unit of order: `header:NAME` or `json:/pointer`; the event's id (no order) when absent."""
+    """Partition key, the unit of order: `header:NAME`, `json:/pointer` or `form:NAME`; the event's id (no order) when
+    absent."""
     subject: FieldTemplate | None = None
     """CloudEvents subject."""
     lane: Lane = "standard"

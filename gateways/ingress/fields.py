@@ -1,8 +1,12 @@
-"""Expands the field templates of a source: `header:NAME`, `json:/pointer`, and text with either of them in braces."""
+"""Expands the field templates of a source: `header:NAME`, `json:/pointer`, `form:NAME`, and text with them in braces.
+
+Fields of a form count when they stand there once, are UTF-8, and the form has at most a few hundred.
+"""
 
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs
 
 import msgspec
 from jsonpointer import JsonPointer, JsonPointerException
@@ -14,6 +18,8 @@ from gateways.ingress.text import single_header
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _ABSENT = object()
+# As Twilio's verifier: the longest forms of senders have some sixty.
+_MAX_FIELDS = 500
 
 Read = Callable[["Request"], str | None]
 
@@ -25,6 +31,7 @@ class Request:
         self.headers = headers
         self.body = body
         self._document: Any = _ABSENT
+        self._form: dict[str, list[str]] | None = None
 
     def document(self) -> Any:
         """Return the body as JSON; an empty mapping, in which no pointer leads anywhere, when it is not JSON."""
@@ -34,6 +41,17 @@ class Request:
             except Undecodable:
                 self._document = {}
         return self._document
+
+    def form(self) -> dict[str, list[str]]:
+        """Return the body as a form; empty when it is none."""
+        if self._form is None:
+            try:
+                self._form = parse_qs(
+                    self.body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS
+                )
+            except ValueError:
+                self._form = {}
+        return self._form
 
 
 class Field(NamedTuple):
@@ -59,7 +77,7 @@ def compile_field(template: str, where: str) -> Field:
     Raises:
         ConfigError: it is not one; names `where`.
     """
-    if template.startswith(("header:", "json:")):
+    if template.startswith(("header:", "json:", "form:")):
         return Field(template, (_reader(template, where),), _headers((template,)))
     pieces = _BRACES.split(template)
     if any("{" in piece or "}" in piece for piece in pieces[::2]):
@@ -86,8 +104,14 @@ def _reader(reference: str, where: str) -> Read:
             message = f"{where}: {name!r} is not a JSON pointer"
             raise ConfigError(message) from error
         return lambda request: _scalar(pointer, request.document())
-    message = f"{where}: {reference!r} is neither header:NAME nor json:/pointer"
+    if kind == "form" and name:
+        return lambda request: _only(request.form().get(name))
+    message = f"{where}: {reference!r} is neither header:NAME nor json:/pointer nor form:NAME"
     raise ConfigError(message)
+
+
+def _only(values: list[str] | None) -> str | None:
+    return values[0] if values is not None and len(values) == 1 and values[0] else None
 
 
 def _scalar(pointer: JsonPointer, document: Any) -> str | None:

@@ -15,7 +15,7 @@ Detail = Literal[
     "missing_header", "missing_timestamp", "malformed", "malformed_id", "malformed_timestamp", "stamp_in_ms", "stale",
     "in_future", "wrong_signature", "retired_key", "key_not_yet_valid", "secret_not_decoded", "unknown_key",
     "algorithm_not_enabled", "url_differs", "body_hash_differs", "malformed_form", "component_not_covered",
-    "digest_missing", "digest_differs", "wrong_tag", "untrusted_peer", "wrong_proof", "unknown_subject",
+    "digest_missing", "digest_differs", "untrusted_peer", "wrong_proof", "unknown_subject",
 ]  # fmt: skip
 
 ID = re.compile(rb"[\x21-\x7e]{1,256}")

@@ -1,11 +1,12 @@
-"""A plain JSON event for a source that has no sample of its own, with every field that its settings read."""
+"""A plain event, JSON or a form, for a source without a sample of its own, with every field that its settings read."""
 
 import random
 from typing import Any
+from urllib.parse import urlencode
 
 from contracts.settings import SourceSettings
 from producers.samples.base import Sample, guid, moment, stamp, to_json
-from producers.samples.fields import HEADER, fields_of
+from producers.samples.fields import FORM, HEADER, fields_of
 
 _KEYS = 20
 
@@ -19,14 +20,20 @@ def generic_event(source: SourceSettings, rng: random.Random) -> Sample:
         "created_at": stamp(moment(rng)),
         "data": {"number": rng.randrange(1_000_000), "text": "A sample event sent by penstock send."},
     }
-    headers = {}
+    headers, form = {}, {}
     for role, kind, name in fields_of(source):
         value = {"id": event_id, "key": key}.get(role, "sample")
         if kind == HEADER:
             headers[name] = value
+        elif kind == FORM:
+            form[name] = value
         else:
             _set(document, name, value)
-    return Sample(event_id, to_json(document), key, f"sample {event_id[:8]}", headers)
+    body = to_json(document)
+    if form:
+        headers["content-type"] = "application/x-www-form-urlencoded"
+        body = urlencode(form | {"Body": "A sample event sent by penstock send."}).encode()
+    return Sample(event_id, body, key, f"sample {event_id[:8]}", headers)
 
 
 def _set(document: dict[str, Any], pointer: str, value: str) -> None:

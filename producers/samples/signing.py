@@ -10,11 +10,12 @@ from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from contracts.errors import ConfigError
 from contracts.settings import HmacTemplate, PublicKeyTemplate, SignatureTemplate, SourceSettings
 from contracts.settings.sources import KeyHeader
+from producers.samples.fields import is_form
 from producers.samples.private_keys import PrivateKey, load_private_key, new_private_key, sign_message, sign_text
 
 _PRIVATE_PREFIX = b"whsk_"
@@ -78,7 +79,7 @@ def sign(
 def query_of(source: SourceSettings, body: bytes) -> str:
     """Return the query of the URL that a sender posts to."""
     configured = urlsplit(source.public_url or "").query
-    if source.scheme != "twilio":
+    if source.scheme != "twilio" or is_form(source):
         return configured
     digest = f"bodySHA256={hashlib.sha256(body).hexdigest()}"
     return f"{configured}&{digest}" if configured else digest
@@ -198,13 +199,17 @@ def _shopify(request: Unsigned) -> Headers:
 
 
 def _twilio(request: Unsigned) -> Headers:
-    url = f"{request.url.partition('?')[0]}?{query_of(request.source, request.body)}"
+    query = query_of(request.source, request.body)
+    text = request.url.partition("?")[0] + (f"?{query}" if query else "")
+    if is_form(request.source):
+        pairs = set(parse_qsl(request.body.decode(), keep_blank_values=True))
+        text += "".join(name + value for name, value in sorted(pairs))
     headers = {"i-twilio-idempotency-token": request.event_id}
     algorithm = "sha1"
     if request.source.twilio is not None and "sha1" not in request.source.twilio.algorithms:
         algorithm = "sha256"
         headers["x-twilio-webhooks-signature-settings"] = f"key={request.key_id},algorithm=HMAC_SHA256"
-    return headers | {"x-twilio-signature": _base64(hmac.digest(request.secret, url.encode(), algorithm))}
+    return headers | {"x-twilio-signature": _base64(hmac.digest(request.secret, text.encode(), algorithm))}
 
 
 def _square(request: Unsigned) -> Headers:

@@ -9,7 +9,7 @@ from jsonpointer import resolve_pointer
 from contracts.codec import decode_any_json
 from contracts.settings import SourceSettings
 from producers.samples.base import Sample
-from producers.samples.fields import HEADER, fields_of
+from producers.samples.fields import FORM, HEADER, fields_of
 from producers.samples.generic import generic_event
 from producers.samples.github import repository_event
 from producers.samples.salesforce import opportunity_created
@@ -35,6 +35,8 @@ def sampler(name: str, source: SourceSettings) -> Callable[[random.Random], Samp
 def _carries(sample: Sample, source: SourceSettings) -> bool:
     document = decode_any_json(sample.body)
     for _, kind, name in fields_of(source):
+        if kind == FORM:
+            return False
         is_there = name in sample.headers if kind == HEADER else resolve_pointer(document, name, None) is not None
         if not is_there:
             return False

@@ -22,7 +22,7 @@ async def port(secret_environment: None, monkeypatch: pytest.MonkeyPatch) -> Asy
     for number, (name, case) in enumerate(NAMES.items()):
         monkeypatch.setenv(f"TEST_HELD_{number}", case.held)
         secrets = [{"id": "current", "value": f"env:TEST_HELD_{number}"}]
-        sources[name] = case.section | {"type": "t", "secrets": secrets}
+        sources[name] = {"type": "t"} | case.section | {"secrets": secrets}
     # No deadline or limit is tested here, and the machine may be busy.
     patience = CONFIGURATION["gateway"] | {"ack_timeout_s": 10, "body_timeout_s": 10, "max_body_bytes": 10_000}
     gateway = Gateway(Settings.model_validate(CONFIGURATION | {"sources": sources, "gateway": patience}))

@@ -25,11 +25,13 @@ class Case(NamedTuple):
         section: of the source, without secrets and type.
         held: what the gateway is given.
         signing: what the sender signs with.
+        body: of a request; with evt_2 in it, another one.
     """
 
     section: dict[str, Any]
     held: str = PLAIN
     signing: str = PLAIN
+    body: bytes = b'{"id": "evt_1"}'
 
     @property
     def source(self) -> SourceSettings:
@@ -59,6 +61,10 @@ CASES = {
     "svix v1a": Case({"scheme": "svix"}, PUBLIC_V1A, PRIVATE_V1A),
     "twilio": Case({"scheme": "twilio", "public_url": URL}),
     "twilio sha256": Case({"scheme": "twilio", "public_url": f"{URL}?a=1", "twilio": {"algorithms": ["sha256"]}}),
+    "twilio form": Case(
+        {"scheme": "twilio", "public_url": f"{URL}?a=1", "id": "form:MessageSid", "key": "form:From"},
+        body=b"MessageSid=evt_1&From=%2B1",
+    ),
     "square": Case({"scheme": "square", "public_url": URL}),
     "discord": _pair({"scheme": "discord"}, "ed25519", "hex"),
     "sendgrid": _pair({"scheme": "sendgrid"}, "ecdsa-p256-sha256", "der"),

@@ -55,3 +55,20 @@ def test_a_body_that_is_no_json_object_has_no_fields(body: bytes) -> None:
 def test_a_broken_template_is_refused_at_start(template: str) -> None:
     with pytest.raises(ConfigError, match="here"):
         compile_field(template, "here")
+
+
+def _form(body: bytes, name: str = "From") -> str | None:
+    return compile_field(f"form:{name}", "x").expand(Request([], body))
+
+
+def test_a_field_of_a_form_is_decoded() -> None:
+    assert _form(b"To=1&From=%2B15550100") == "+15550100"
+    assert _form(b"From=a+b%C3%BC") == "a b\u00fc"
+    assert compile_field("sms/{form:From}", "x").expand(Request([], b"From=7")) == "sms/7"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"From=", b"From=1&From=2", b"To=1", b"From=%ff", b"From=\xff", b"&".join([b"From=1"] * 501)]
+)
+def test_a_field_that_is_missing_empty_repeated_or_not_text_is_none(body: bytes) -> None:
+    assert _form(body) is None

@@ -154,6 +154,13 @@ def test_a_body_with_another_hash_than_the_url_names_is_refused() -> None:
     assert detail(b"{ }", query=query, signed_url=f"{URL}?{query.decode()}", is_form=False) == "body_hash_differs"
 
 
+def test_a_query_with_more_in_it_than_the_hash_is_refused() -> None:
+    digest = b"bodySHA256=" + hashlib.sha256(b"{}").hexdigest().encode()
+
+    accept(b"{}", query=digest, signed_url=f"{URL}?{digest.decode()}", is_form=False)
+    assert detail(b"{}", query=b"x=1&" + digest, signed_url=f"{URL}?{digest.decode()}", is_form=False) == "url_differs"
+
+
 @pytest.mark.parametrize("body", [b'{"a":1}', b"a=1&b", b"a=1&", b"a=%", b"a=%zz", b"a=%ff", b"&".join([b"a=1"] * 501)])
 def test_a_body_that_is_not_a_form_all_through_is_refused(body: bytes) -> None:
     assert detail(body, is_form=False) == "malformed_form"
