@@ -6,7 +6,6 @@ Blocking: reads the files that the configuration names.
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import jsonschema_rs
 import msgspec
@@ -14,11 +13,12 @@ from jinja2 import TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from contracts.errors import ConfigError
-from contracts.settings import RouteSettings, SecretRef, Settings, environment, parse
+from contracts.settings import RouteSettings, Settings, environment, parse
 from contracts.settings.callback_url import read_url
 from contracts.settings.egress import CallbackDoor, CallbackSection
 from contracts.settings.load import DEFAULT_FILE
 from contracts.settings.marks import Document
+from contracts.settings.secrets import references
 from gateways.egress.addresses import AddressPolicy
 
 VARIABLES = frozenset({"event", "data", "text"})
@@ -125,24 +125,9 @@ def _schema_trouble(index: int, route: RouteSettings, source: Document) -> Itera
 
 
 def _unresolved(settings: Settings, source: Document) -> Iterator[str]:
-    for path, secret in _secrets(settings, ()):
+    for path, secret in references(settings):
         try:
             secret.resolve()
         except ConfigError as error:
             dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
             yield f"{source.name}:{source.line_of(path)}: {dotted}: {error}"
-
-
-def _secrets(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], SecretRef]]:
-    """Yield every secret reference below a value, wherever sections may put one."""
-    if isinstance(value, SecretRef):
-        yield path, value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _secrets(item, (*path, name))
-    elif isinstance(value, tuple):
-        for index, item in enumerate(value):
-            yield from _secrets(item, (*path, index))
-    elif hasattr(value, "model_fields_set"):
-        for name in type(value).model_fields:
-            yield from _secrets(getattr(value, name), (*path, name))
