@@ -1,6 +1,6 @@
 """Finds what is wrong with a configuration beyond its shape: templates, schemas, secrets, events nobody would handle.
 
-Blocking: reads the files that the configuration names.
+Blocking: reads the files that the configuration names; with secrets, also asks AWS Secrets Manager.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,10 @@ from contracts.settings.egress import CallbackDoor, CallbackSection
 from contracts.settings.load import DEFAULT_FILE
 from contracts.settings.marks import Document
 from contracts.settings.secrets import references
+from contracts.topics import Topics
 from gateways.egress.addresses import AddressPolicy
+from gateways.ingress.secrets import SecretStore
+from gateways.ingress.sources import build_sources
 
 VARIABLES = frozenset({"event", "data", "text"})
 
@@ -125,9 +128,19 @@ def _schema_trouble(index: int, route: RouteSettings, source: Document) -> Itera
 
 
 def _unresolved(settings: Settings, source: Document) -> Iterator[str]:
+    reading = SecretStore(settings.secrets_manager).reading()
+    missing = set()
     for path, secret in references(settings):
         try:
-            secret.resolve()
+            reading.values(secret)
         except ConfigError as error:
+            missing.add(path[:2])
             dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
             yield f"{source.name}:{source.line_of(path)}: {dotted}: {error}"
+    topics = Topics(settings.kafka.topic_prefix)
+    for name, section in settings.sources.items():
+        if ("sources", name) not in missing:
+            try:
+                build_sources({name: section}, topics, reading)
+            except ConfigError as error:
+                yield f"{source.name}:{source.line_of(('sources', name))}: {error}"
