@@ -78,6 +78,8 @@ async def run(
     watching = asyncio.ensure_future(_watch_loop())
     reloader = Reloader(settings, parts, config)
     reloading = asyncio.ensure_future(reloader.run())
+    # As early as can be: until then the signal would end the process.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.ask)
     try:
         await producer.start()
         parts.results.start()
@@ -90,7 +92,6 @@ async def run(
             serve(Server(api, listener, settings.gateway.header_timeout_s), ending.closes_door)
         )
         ending.follow_signals()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.ask)
         BUILD_INFO.labels(package_version(), "gateway").set(1)
         _announce(settings.gateway.host, port, port_file)
         await ending.wait_for(serving)

@@ -101,7 +101,7 @@ async def _accept(parts: Parts, request: Request, source: Source) -> Response:
 
 
 def _handshake(request: Request, source: Source, body: bytes) -> Response | None:
-    if not isinstance(source, WebhookSource):
+    if not isinstance(source, WebhookSource) or not source.handshakes.is_any:
         return None
     answer = source.handshakes.answer(
         HandshakeRequest(request.method, request.query, request.headers, body, request.peer)

@@ -14,6 +14,7 @@ from datetime import datetime
 
 import msgspec
 
+from contracts import metrics
 from contracts.errors import BadSignature, InvalidPayload
 from gateways.ingress.handshakes.base import JSON, HandshakeAnswer, HandshakeRequest, parameter
 from gateways.ingress.keys import Key
@@ -26,12 +27,14 @@ class CrcHandshake:
     """The handshake of one source.
 
     Args:
+        name: of the source.
         keys: the source's keys; the first that is valid answers.
     """
 
     method = "GET"
 
-    def __init__(self, keys: Sequence[Key]) -> None:
+    def __init__(self, name: str, keys: Sequence[Key]) -> None:
+        self._name = name
         self._keys = tuple(keys)
 
     def answer(self, request: HandshakeRequest, now: datetime) -> HandshakeAnswer | None:
@@ -42,15 +45,22 @@ class CrcHandshake:
             raise InvalidPayload(message)
         key = next((key for key in self._keys if key.is_valid_at(now)), None)
         if key is None:
-            raise BadSignature("retired_key")  # noqa: EM101 - a slug
+            raise _refused(self._name, "retired_key")
         digest = base64.b64encode(hmac.digest(key.secret, token.encode(), "sha256")).decode()
         return HandshakeAnswer("crc", msgspec.json.encode({"response_token": f"sha256={digest}"}), JSON)
 
 
 class CrcGuard:
-    """Refuses events whose signature could be the answer to a challenge."""
+    """Refuses events whose signature could be the answer to a challenge.
+
+    Args:
+        name: of the source.
+    """
 
     method = "POST"
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def answer(self, request: HandshakeRequest, _now: datetime) -> HandshakeAnswer | None:
         """Let a body pass that cannot be a token.
@@ -59,5 +69,10 @@ class CrcGuard:
             BadSignature: it can.
         """
         if _BODY.fullmatch(request.body):
-            raise BadSignature("crc_token")  # noqa: EM101 - a slug
+            raise _refused(self._name, "crc_token")
         return None
+
+
+def _refused(name: str, detail: str) -> BadSignature:
+    metrics.SIGNATURES_REFUSED.labels(name, detail).inc()
+    return BadSignature(detail)

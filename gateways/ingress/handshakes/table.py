@@ -25,6 +25,7 @@ class Handshakes:
 
     Attributes:
         methods: which its URL has beside POST.
+        is_any: whether there is one at all.
     """
 
     def __init__(self, name: str, source: SourceSettings, keys: Sequence[Key], verify: Verify) -> None:
@@ -40,10 +41,11 @@ class Handshakes:
         if wanted.zoom:
             found.append(ZoomHandshake(verify, keys))
         if wanted.crc:
-            found += [CrcHandshake(keys), CrcGuard()]
+            found += [CrcHandshake(name, keys), CrcGuard(name)]
         if wanted.cloudevents:
             found.append(OptionsHandshake(wanted.cloudevents, ("POST", *self.methods)))
         self._found = tuple(found)
+        self.is_any = bool(found)
 
     def answer(self, request: HandshakeRequest, now: datetime | None = None) -> HandshakeAnswer | None:
         """Return the answer to a handshake; None for what is to become an event.

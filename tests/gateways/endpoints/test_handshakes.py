@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 from slack_sdk.signature import SignatureVerifier
 
+from contracts import metrics
 from contracts.errors import ConfigError
 from contracts.settings import Settings, build
 from contracts.settings.marks import Document
@@ -184,6 +185,26 @@ async def test_the_answer_to_a_crc_is_no_signature_of_an_event() -> None:
 
     assert _x_headers(b"null") == {"x-twitter-webhooks-signature": token}
     assert (forged.status, honest.status) == (401, 202)
+
+
+async def test_a_forgery_by_crc_is_counted_with_its_private_reason() -> None:
+    gateway = await _gateway("hmac", hmac=X, handshakes={"crc": True})
+    labels = {"source": "shop", "detail": "crc_token"}
+    before = metrics.REGISTRY.get_sample_value("penstock_webhook_signatures_refused_total", labels) or 0
+
+    await gateway.call("POST", "/webhooks/shop", _x_headers(b"null"), b"null")
+
+    assert metrics.REGISTRY.get_sample_value("penstock_webhook_signatures_refused_total", labels) == before + 1
+
+
+async def test_handshakes_are_counted_apart_from_events() -> None:
+    gateway = await _gateway("slack", handshakes={"slack": True})
+    labels = {"source": "shop", "outcome": "handshake"}
+    before = metrics.REGISTRY.get_sample_value("penstock_webhook_events_total", labels) or 0
+
+    await _slack(gateway, {"type": "url_verification", "challenge": "c"})
+
+    assert metrics.REGISTRY.get_sample_value("penstock_webhook_events_total", labels) == before + 1
 
 
 async def test_a_crc_is_401_when_no_secret_is_valid_any_more() -> None:
