@@ -368,6 +368,16 @@ async def test_what_is_not_exactly_a_registration_needs_a_signature(body: Any, t
     assert not file.exists()
 
 
+async def test_a_registration_with_a_signature_is_verified_as_an_event(tmp_path: Path) -> None:
+    file = tmp_path / "ens.jsonl"
+    gateway = await _gateway("hmac", hmac=ENS, handshakes={"salesforce_ens": {"file": str(file)}})
+
+    answer = await _register(gateway, x_sfmc_ens_signature="AAAA")
+
+    assert answer.status == 401
+    assert not file.exists()
+
+
 async def test_a_registration_needs_its_setting() -> None:
     gateway = await _gateway("hmac", hmac=ENS)
 
