@@ -111,7 +111,7 @@ class Function:
             WEBHOOKS.labels(source.name, "handshake").inc()
             notes |= {"outcome": "handshake", "detail": shaken.kind}
             return _handshake(shaken)
-        accepted = source.accept(request.headers, request.body)
+        accepted = source.accept(request.headers, request.body, query=request.query)
         notes |= {"event_id": accepted.event.id, "type": accepted.event.type, "key_id": accepted.key_id}
         timeout_s = max(0.001, min(self._settings.lambda_door.timeout_s, remaining_s - _MARGIN_S))
         self._loop.run_until_complete(self._target.put(source, accepted, timeout_s))

@@ -19,6 +19,8 @@ from contracts.settings.marks import Document
 from gateways.ingress.handshakes.salesforce_ens import MAX_LINES
 from tests.gateways.driver import CONFIGURATION, SECRET, Answer, Gateway
 
+# Slack's have 32 characters.
+SLACK_SECRET = b"0123456789abcdef0123456789abcdef"
 TEXT = "text/plain; charset=utf-8"
 # As X signs its events.
 X = {"signature_header": "x-twitter-webhooks-signature", "prefix": "sha256=", "encoding": "base64"}
@@ -34,7 +36,8 @@ REGISTRATION = {"callbackId": "65b885ab-c2b4-46fe-85d0-d6cb8be8057d", "verificat
 
 
 def _document(scheme: str, **source: Any) -> dict[str, Any]:
-    section = {"scheme": scheme, "type": "t", "secrets": [{"id": "current", "value": "env:TEST_SECRET"}]} | source
+    variable = "TEST_SLACK_SECRET" if scheme == "slack" else "TEST_SECRET"
+    section = {"scheme": scheme, "type": "t", "secrets": [{"id": "current", "value": f"env:{variable}"}]} | source
     return CONFIGURATION | {
         "sources": {"shop": section},
         "gateway": CONFIGURATION["gateway"] | {"max_body_bytes": 10_000},
@@ -47,14 +50,14 @@ async def _gateway(scheme: str, **source: Any) -> Gateway:
     return gateway
 
 
-def _slack_headers(body: str, secret: bytes = SECRET) -> dict[str, str]:
+def _slack_headers(body: str, secret: bytes = SLACK_SECRET) -> dict[str, str]:
     stamp = str(int(time.time()))
     signature = SignatureVerifier(secret.decode()).generate_signature(timestamp=stamp, body=body)
     assert signature
     return {"x-slack-signature": signature, "x-slack-request-timestamp": stamp}
 
 
-async def _slack(gateway: Gateway, body: Any, secret: bytes = SECRET) -> Answer:
+async def _slack(gateway: Gateway, body: Any, secret: bytes = SLACK_SECRET) -> Answer:
     text = json.dumps(body)
     return await gateway.call("POST", "/webhooks/shop", _slack_headers(text, secret), text.encode())
 
@@ -71,6 +74,11 @@ def _x_headers(body: bytes) -> dict[str, str]:
 
 
 pytestmark = pytest.mark.usefixtures("secret_environment")
+
+
+@pytest.fixture(autouse=True)
+def _slack_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_SLACK_SECRET", SLACK_SECRET.decode())
 
 
 async def test_slacks_challenge_comes_back_as_text_and_is_no_event() -> None:
@@ -336,7 +344,15 @@ async def _register(gateway: Gateway, body: Any = REGISTRATION, **headers: str) 
     return await gateway.call("POST", "/webhooks/shop", named, json.dumps(body).encode())
 
 
+LONG = [{"id": "current", "value": "env:TEST_SLACK_SECRET"}]
 ENS = {"signature_header": "x-sfmc-ens-signature", "encoding": "base64"}
+
+
+async def test_a_registration_goes_with_the_scheme_of_marketing_cloud(tmp_path: Path) -> None:
+    file = tmp_path / "ens.jsonl"
+    gateway = await _gateway("salesforce-ens", secrets=LONG, handshakes={"salesforce_ens": {"file": str(file)}})
+
+    assert (await _register(gateway)).status == 200
 
 
 async def test_a_registration_at_marketing_cloud_is_kept_for_the_operator(
@@ -411,6 +427,7 @@ async def test_a_registration_that_cannot_be_kept_is_our_fault(tmp_path: Path) -
         ("github", {"handshakes": {"slack": True}}, "handshakes.slack"),
         ("api-key", {"handshakes": {"crc": True}}, "handshakes.crc"),
         ("api-key", {"handshakes": {"zoom": True}}, "handshakes.crc and handshakes.zoom"),
+        ("github", {"handshakes": {"salesforce_ens": {"file": "/x"}}}, "handshakes.salesforce_ens"),
         ("github", {"success_status": 204, "success_body": "x"}, "success_body"),
         ("github", {"success_content_type": "text/plain\r\nx: y"}, "success_content_type"),
         ("github", {"handshakes": {"cloudevents": {"origins": []}}}, "origins"),
