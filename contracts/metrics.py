@@ -55,7 +55,7 @@ HTTP_REQUESTS = _counter("http_requests_total", "Requests answered by the gatewa
 HTTP_DURATION = _histogram("http_request_duration_seconds", "Time from request to answer.", ("endpoint",), _FAST)
 WEBHOOKS = _counter(
     "webhook_events_total",
-    "Webhooks by what became of them: accepted, or the reason of the refusal.",
+    "Webhooks by what became of them: accepted, handshake, or the reason of the refusal.",
     ("source", "outcome"),
 )
 SIGNATURES_REFUSED = _counter(
@@ -64,6 +64,23 @@ SIGNATURES_REFUSED = _counter(
 KEY_LAST_USED = _gauge(
     "webhook_key_last_used_timestamp_seconds", "When a source's key last verified a webhook.", ("source", "key_id")
 )
+SECRET_FETCHES = _counter(
+    "secret_fetches_total",
+    "Secrets asked for at AWS Secrets Manager: ok, or failed, and the old one stays.",
+    ("outcome",),
+)
+CONFIG_RELOADS = _counter(
+    "config_reloads_total",
+    "Reloads by outcome: applied, unchanged, or refused, and what was there stays.",
+    ("outcome",),
+)
+CONFIG_RELOADED_AT = _gauge(
+    "config_last_reload_success_timestamp_seconds", "When configuration and secrets were last read and found good."
+)
+CONFIG_REFUSED = _gauge(
+    "config_reload_refused", "1 while what runs is older than what is configured, because that was refused."
+)
+CONFIG_PENDING = _gauge("config_restart_needed_settings", "Changed settings that only a restart takes over.")
 KEY_FALLBACKS = _counter(
     "webhook_key_fallbacks_total", "Webhooks without their partition key field; their id stands in.", ("source",)
 )

@@ -82,6 +82,9 @@ class Api:
         if refusal is not None or found is None:
             return None, refusal or _nowhere(request)
         endpoint, parameter, allow = found
+        if endpoint.methods is not None and request.method != "POST":
+            # POST is what every parameter has: the usual request does not pay for the others.
+            allow = endpoint.methods(self._parts, parameter)
         if request.method not in allow:
             return endpoint, _refused(request, MethodNotAllowed(allow))
         try:

@@ -20,6 +20,7 @@ from contracts.settings import Settings
 from gateways.api import Api
 from gateways.openapi import package_version
 from gateways.parts import Parts, build_parts
+from gateways.reloading import ConfigFile, Reloader
 from gateways.server import Server, listen, serve
 from producers.base import Producer
 
@@ -30,19 +31,20 @@ _WAIT_SHARE = 0.6
 _log = logger("gateway")
 
 
-def run_gateway(settings: Settings, port_file: Path | None = None) -> None:
+def run_gateway(settings: Settings, port_file: Path | None = None, config: ConfigFile | None = None) -> None:
     """Serve until SIGTERM or SIGINT; what is in progress is finished, a second signal ends at once.
 
     Args:
         settings: the whole configuration.
         port_file: gets the port once it listens.
+        config: where the settings came from, to follow its changes.
 
     Raises:
         ConfigError: a secret, a template, an address or the port file cannot be used.
     """
     logs.configure(settings.logging)
     producer = _producer(settings)
-    uvloop.run(run(settings, producer, build_parts(settings, producer), port_file))
+    uvloop.run(run(settings, producer, build_parts(settings, producer), port_file, config))
 
 
 def _producer(settings: Settings) -> Producer:
@@ -57,8 +59,14 @@ def _producer(settings: Settings) -> Producer:
     )
 
 
-async def run(settings: Settings, producer: Producer, parts: Parts, port_file: Path | None = None) -> None:
-    """Start the parts, serve until a signal, and end in order.
+async def run(
+    settings: Settings,
+    producer: Producer,
+    parts: Parts,
+    port_file: Path | None = None,
+    config: ConfigFile | None = None,
+) -> None:
+    """Start the parts, serve until a signal, and end in order; SIGHUP reloads.
 
     Raises:
         ConfigError: the address or the port file cannot be used.
@@ -68,6 +76,10 @@ async def run(settings: Settings, producer: Producer, parts: Parts, port_file: P
     api = Api(parts)
     ending = Ending(parts, api)
     watching = asyncio.ensure_future(_watch_loop())
+    reloader = Reloader(settings, parts, config)
+    reloading = asyncio.ensure_future(reloader.run())
+    # As early as can be: until then the signal would end the process.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.ask)
     try:
         await producer.start()
         parts.results.start()
@@ -85,6 +97,8 @@ async def run(settings: Settings, producer: Producer, parts: Parts, port_file: P
         await ending.wait_for(serving)
     finally:
         watching.cancel()
+        reloading.cancel()
+        parts.secrets.close()
         await asyncio.to_thread(parts.live.close)
         if parts.replies is not None:
             await asyncio.to_thread(parts.replies.close)

@@ -20,7 +20,8 @@ from gateways.egress.waiting import Waiters
 from gateways.health import Health
 from gateways.ingress.admission import Admission
 from gateways.ingress.callers import Callers
-from gateways.ingress.sources import Source, build_sources
+from gateways.ingress.secrets import SecretStore
+from gateways.ingress.sources import Sources, build_sources
 from producers.base import Producer
 
 
@@ -88,8 +89,9 @@ class Parts:
 
     settings: GatewaySettings
     topics: Topics
-    sources: dict[str, Source]
+    sources: Sources
     callers: Callers
+    secrets: SecretStore
     tickets: Tickets
     producer: Producer
     admission: Admission
@@ -129,13 +131,16 @@ def build_parts(
     config = reader_config(settings.kafka, "penstock-gateway-deltas")
     live = Live(config, topics.deltas, settings.gateway.streams, results.outcome_of)
     listeners.append(live.note_outcome)
+    secrets = SecretStore(settings.secrets_manager)
+    reading = secrets.reading()
     # As many bytes again as the producer may hold: bodies that still arrive.
     admission = Admission(settings.producer.max_buffer_bytes)
     return Parts(
         settings.gateway,
         topics,
-        build_sources(settings.sources, topics),
-        Callers(settings.gateway.api_keys, _caller_door(settings)),
+        Sources(build_sources(settings.sources, topics, reading)),
+        Callers(settings.gateway.api_keys, caller_door(settings), reading),
+        secrets,
         Tickets(settings.gateway.ticket_secret),
         producer,
         admission,
@@ -147,7 +152,8 @@ def build_parts(
     )
 
 
-def _caller_door(settings: Settings) -> CallerCallbackDoor | None:
+def caller_door(settings: Settings) -> CallerCallbackDoor | None:
+    """Return the door that sends callbacks to URLs of callers, if there is one."""
     return next((door for door in settings.egress.values() if isinstance(door, CallerCallbackDoor)), None)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from contracts.settings.reload import ReloadSettings
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Port, Seconds, Section
 from contracts.settings.sources import SourceSecret
@@ -88,6 +89,8 @@ class GatewaySettings(Section):
     """Answers watched while they are made."""
     results_view: ResultsViewSettings = ResultsViewSettings()
     """Index of the results on disk; off without a path."""
+    reload: ReloadSettings = ReloadSettings()
+    """Taking over changes without a restart."""
 
     @model_validator(mode="after")
     def _margin_fits(self) -> "GatewaySettings":

@@ -58,7 +58,7 @@ def load(path: FilePath | str | None = None, environ: Mapping[str, str] | None =
         ConfigError: one line per problem: file, line, key, what was found, what is allowed.
     """
     environ = environment() if environ is None else environ
-    file = FilePath(path or environ.get("PENSTOCK_CONFIG") or DEFAULT_FILE)
+    file = config_file(path, environ)
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -67,6 +67,12 @@ def load(path: FilePath | str | None = None, environ: Mapping[str, str] | None =
         message = f"{file}: cannot be read: {reason}{hint}"
         raise ConfigError(message) from error
     return build(parse(text, str(file)), environ, base=file.resolve().parent)
+
+
+def config_file(path: FilePath | str | None = None, environ: Mapping[str, str] | None = None) -> FilePath:
+    """Return which file `load` reads."""
+    environ = environment() if environ is None else environ
+    return FilePath(path or environ.get("PENSTOCK_CONFIG") or DEFAULT_FILE)
 
 
 def build(document: Document, environ: Mapping[str, str], base: FilePath) -> Settings:

@@ -14,7 +14,8 @@ from contracts.settings.kafka import KafkaSettings, ProducerSettings
 from contracts.settings.logging import LogSettings
 from contracts.settings.models import ModelSettings, OpenAIProvider, ProviderSettings
 from contracts.settings.routes import RouteSettings
-from contracts.settings.secrets import Name
+from contracts.settings.secrets import Name, references
+from contracts.settings.secrets_manager import SecretsManagerSettings
 from contracts.settings.section import Section
 from contracts.settings.sources import SourceSettings
 from contracts.settings.worker import WorkerSettings
@@ -55,6 +56,8 @@ class Settings(Section):
     """The process that runs the doors out, `penstock egress`."""
     batch_jobs: BatchJobSettings = BatchJobSettings()
     """Batch jobs: JSON lines in, one line of result for each out."""
+    secrets_manager: SecretsManagerSettings = SecretsManagerSettings()
+    """Secrets that lie in AWS Secrets Manager."""
     logging: LogSettings = LogSettings()
     """Log lines."""
 
@@ -76,6 +79,7 @@ class Settings(Section):
                 yield ("routes", index, "name"), route.name, "a name no other route has"
             yield from self._model_misfits(index, route)
         yield from self._key_misfits()
+        yield from self._secret_misfits()
         yield from self._door_misfits()
         for path, found, allowed in self.batch_jobs.misfits():
             yield ("batch_jobs", *path), found, allowed
@@ -111,6 +115,14 @@ class Settings(Section):
             if key.callbacks is not None and not doors:
                 allowed = "nothing, as long as no door of kind caller-callback is configured under egress"
                 yield ("gateway", "api_keys", index, "callbacks"), "a section", allowed
+
+    def _secret_misfits(self) -> Iterator[tuple[Path, Any, str]]:
+        """Yield references to AWS Secrets Manager where nobody would fetch them."""
+        for path, secret in references(self):
+            has_place = path[0] == "sources" or (path[:2] == ("gateway", "api_keys") and path[3:] == ("key",))
+            if secret.kind == "aws-sm" and not has_place:
+                allowed = "env:NAME or file:PATH; aws-sm: is for sources and the keys of gateway.api_keys"
+                yield path, secret.reference, allowed
 
     def _model_misfits(self, index: int, route: RouteSettings) -> Iterator[tuple[Path, Any, str]]:
         """Yield what of a route does not fit its model."""

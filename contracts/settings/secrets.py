@@ -1,6 +1,7 @@
 """Secrets in the configuration: references to them, never their values."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -11,32 +12,51 @@ from pydantic_core import CoreSchema, core_schema
 from contracts.errors import ConfigError
 from contracts.settings.environ import environment
 
-_FORM = re.compile(r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$")
+# The characters of a secret's name or ARN are those that Secrets Manager allows; none is a `#`.
+_FORM = re.compile(r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|aws-sm:[A-Za-z0-9/_+=.@:-]{1,2048}(#[^#\s]{1,256})?)$")
+_FORMS = "env:NAME, file:PATH or aws-sm:NAME"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 
 
 class SecretRef:
-    """Points at a secret: `env:NAME` or `file:PATH`; the value is read when it is needed and never printed."""
+    """Points at a secret: `env:NAME`, `file:PATH` or `aws-sm:NAME`; read when it is needed and never printed.
+
+    `aws-sm:NAME-OR-ARN` is a secret of AWS Secrets Manager, `aws-sm:NAME-OR-ARN#FIELD` a field of its JSON; only
+    `sources` and `gateway.api_keys` can have one.
+    """
 
     __slots__ = ("reference",)
 
     def __init__(self, reference: str) -> None:
         if not _FORM.fullmatch(reference):
             # The text found is not repeated: it may be the secret itself.
-            message = "must be a reference, env:NAME or file:PATH, not the secret itself"
+            message = f"must be a reference, {_FORMS}, not the secret itself"
             raise ValueError(message)
         self.reference = reference
+
+    @property
+    def kind(self) -> str:
+        """Where the secret lies: env, file or aws-sm."""
+        return self.reference.partition(":")[0]
+
+    @property
+    def name(self) -> str:
+        """The variable, the path, or the name in AWS Secrets Manager with its field."""
+        return self.reference.partition(":")[2]
 
     def resolve(self) -> bytes:
         """Return the secret's bytes; the line end of a file is dropped.
 
         Raises:
-            ConfigError: the variable is not set or empty, or the file cannot be read or is empty.
+            ConfigError: the variable is not set or empty, the file cannot be read or is empty, or it lies in AWS
+                Secrets Manager, which is not asked from here.
         """
-        kind, _, name = self.reference.partition(":")
-        value = environment().get(name, "").encode() if kind == "env" else self._read(Path(name))
-        if not value:
+        if self.kind == "aws-sm":
+            message = f"secret {self.reference} can only be used by the gateway"
+            raise ConfigError(message)
+        value = environment().get(self.name, "").encode() if self.kind == "env" else self._read(Path(self.name))
+        if not value.strip():
             message = f"secret {self.reference} is not set or empty"
             raise ConfigError(message)
         return value
@@ -62,7 +82,7 @@ class SecretRef:
         if isinstance(value, cls):
             return value
         if not isinstance(value, str):
-            message = "must be a reference, env:NAME or file:PATH"
+            message = f"must be a reference, {_FORMS}"
             raise ValueError(message)  # noqa: TRY004 - pydantic turns only ValueError into a located problem
         return cls(value)
 
@@ -76,9 +96,24 @@ class SecretRef:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Describe the two forms."""
+        """Describe the forms."""
         return {
             "type": "string",
             "pattern": _FORM.pattern,
-            "description": "Reference to a secret: env:NAME or file:PATH.",
+            "description": f"Reference to a secret: {_FORMS}.",
         }
+
+
+def references(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], SecretRef]]:
+    """Yield every secret reference below a value, wherever sections may put one, with its place."""
+    if isinstance(value, SecretRef):
+        yield path, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from references(item, (*path, name))
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from references(item, (*path, index))
+    elif hasattr(value, "model_fields_set"):
+        for name in type(value).model_fields:
+            yield from references(getattr(value, name), (*path, name))

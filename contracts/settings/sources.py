@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
+from contracts.settings.handshakes import HandshakeSettings
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Seconds, Section
 from contracts.settings.signing import (
@@ -30,8 +31,11 @@ _SECTIONS = {
 _OPTIONAL_SECTIONS = {"key_header": "api-key", "twilio": "twilio"}
 _SIGN_URLS = frozenset({"twilio", "square", "http-signature"})
 
+NO_CONTENT = 204
 # `header:NAME`, `json:/pointer`, `form:NAME`, or a literal with those in braces.
 FieldTemplate = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+_MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}(; ?charset=[a-zA-Z0-9-]{1,32})?$"
 
 TopicArn = Annotated[
     str,
@@ -128,6 +132,13 @@ class SourceSettings(Section):
     """Which lane the events take."""
     success_status: Literal[200, 201, 202, 204] = 202
     """Status of the answer after the ack, for senders that insist on one."""
+    success_body: str | None = Field(default=None, max_length=4096)
+    """Body of that answer, for senders that read it, such as `<Response/>` for Twilio or nothing at all; where the
+    result will be, as JSON, when absent."""
+    success_content_type: str = Field(default="text/plain; charset=utf-8", pattern=_MEDIA_TYPE)
+    """Content type of `success_body`."""
+    handshakes: HandshakeSettings = HandshakeSettings()
+    """Requests with which the sender checks this URL; answered, never an event."""
     max_body_bytes: int | None = Field(default=None, ge=1)
     """Overrides the gateway's limit, downwards."""
 
@@ -162,5 +173,26 @@ class SourceSettings(Section):
             raise ValueError(message)
         if len({secret.id for secret in self.secrets}) != len(self.secrets):
             message = "two secrets have one id"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _answers_fit(self) -> "SourceSettings":
+        if self.success_status == NO_CONTENT and self.success_body:
+            message = "success_body: an answer 204 has none"
+            raise ValueError(message)
+        wanted = self.handshakes
+        if wanted != HandshakeSettings() and self.scheme == "sns":
+            message = "handshakes: scheme sns has its own, `sns.confirm`"
+            raise ValueError(message)
+        if wanted.slack and self.scheme != "slack":
+            message = "handshakes.slack belongs to scheme slack"
+            raise ValueError(message)
+        if wanted.salesforce_ens and self.scheme not in {"salesforce-ens", "hmac"}:
+            message = "handshakes.salesforce_ens belongs to scheme salesforce-ens"
+            raise ValueError(message)
+        if (wanted.crc or wanted.zoom) and self.scheme != "hmac":
+            # Their answer is an HMAC of what they ask with the secret: never with one that is an API key.
+            message = "handshakes.crc and handshakes.zoom belong to scheme hmac"
             raise ValueError(message)
         return self

@@ -27,7 +27,7 @@ def config() -> None:
 
 @config.command()
 @_FILE
-@click.option("--secrets", is_flag=True, help="Also read every secret, to see that it is there.")
+@click.option("--secrets", is_flag=True, help="Also read every secret, to see that it is there and can be used.")
 def check(file: Path | None, secrets: bool) -> None:
     """Check the file: keys, values, references, prompts and schemas.
 

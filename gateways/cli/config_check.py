@@ -1,12 +1,11 @@
 """Finds what is wrong with a configuration beyond its shape: templates, schemas, secrets, events nobody would handle.
 
-Blocking: reads the files that the configuration names.
+Blocking: reads the files that the configuration names; with secrets, also asks AWS Secrets Manager.
 """
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import jsonschema_rs
 import msgspec
@@ -14,12 +13,16 @@ from jinja2 import TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from contracts.errors import ConfigError
-from contracts.settings import RouteSettings, SecretRef, Settings, environment, parse
+from contracts.settings import RouteSettings, Settings, environment, parse
 from contracts.settings.callback_url import read_url
 from contracts.settings.egress import CallbackDoor, CallbackSection
 from contracts.settings.load import DEFAULT_FILE
 from contracts.settings.marks import Document
+from contracts.settings.secrets import references
+from contracts.topics import Topics
 from gateways.egress.addresses import AddressPolicy
+from gateways.ingress.secrets import SecretStore
+from gateways.ingress.sources import build_sources
 
 VARIABLES = frozenset({"event", "data", "text"})
 
@@ -125,24 +128,19 @@ def _schema_trouble(index: int, route: RouteSettings, source: Document) -> Itera
 
 
 def _unresolved(settings: Settings, source: Document) -> Iterator[str]:
-    for path, secret in _secrets(settings, ()):
+    reading = SecretStore(settings.secrets_manager).reading()
+    missing = set()
+    for path, secret in references(settings):
         try:
-            secret.resolve()
+            reading.values(secret)
         except ConfigError as error:
+            missing.add(path[:2])
             dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
             yield f"{source.name}:{source.line_of(path)}: {dotted}: {error}"
-
-
-def _secrets(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], SecretRef]]:
-    """Yield every secret reference below a value, wherever sections may put one."""
-    if isinstance(value, SecretRef):
-        yield path, value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _secrets(item, (*path, name))
-    elif isinstance(value, tuple):
-        for index, item in enumerate(value):
-            yield from _secrets(item, (*path, index))
-    elif hasattr(value, "model_fields_set"):
-        for name in type(value).model_fields:
-            yield from _secrets(getattr(value, name), (*path, name))
+    topics = Topics(settings.kafka.topic_prefix)
+    for name, section in settings.sources.items():
+        if ("sources", name) not in missing:
+            try:
+                build_sources({name: section}, topics, reading)
+            except ConfigError as error:
+                yield f"{source.name}:{source.line_of(('sources', name))}: {error}"

@@ -3,11 +3,12 @@
 Blocking: for the life of the process.
 """
 
+import functools
 from pathlib import Path
 
 import click
 
-from contracts.settings import load
+from contracts.settings import config_file, load
 
 
 @click.command()
@@ -17,6 +18,7 @@ def gateway(config: Path | None, port_file: Path | None) -> None:
     """Run the HTTP gateway: webhooks and own events in, results to poll out.
 
     SIGTERM and Ctrl-C finish what is in progress; a second one ends at once.
+    SIGHUP reads sources, API keys and their secrets again.
 
     \b
     Examples:
@@ -25,5 +27,6 @@ def gateway(config: Path | None, port_file: Path | None) -> None:
     """  # noqa: D301 - click's \b
     settings = load(config)
     from gateways.app import run_gateway
+    from gateways.reloading import ConfigFile
 
-    run_gateway(settings, port_file=port_file)
+    run_gateway(settings, port_file, ConfigFile(config_file(config), functools.partial(load, config)))

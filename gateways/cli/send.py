@@ -23,6 +23,7 @@ from rich.table import Table
 
 from contracts.errors import ConfigError
 from contracts.settings import SecretRef, Settings, SourceSettings, load
+from gateways.ingress.secrets import Secrets, SecretStore
 from producers.samples.courier import NO_ANSWER, Answer, Courier, Plan
 from producers.samples.signing import needs_private_key
 from producers.samples.table import sampler
@@ -90,7 +91,7 @@ def send(
     """  # noqa: D301 - click's \b
     settings = load(config)
     source = _source_of(settings, name)
-    key = _key_of(name, source, private_key)
+    key = _key_of(name, source, private_key, SecretStore(settings.secrets_manager).reading())
     seed = secrets.randbelow(_SEEDS) if seed is None else seed
     plan = Plan(count, min(forge, count), rate, concurrency, timeout_s, seed)
     target = f"{(url or _configured_url(settings)).rstrip('/')}/webhooks/{name}"
@@ -109,7 +110,7 @@ def _source_of(settings: Settings, name: str) -> SourceSettings:
     return settings.sources[name]
 
 
-def _key_of(name: str, source: SourceSettings, private_key: SecretRef | None) -> tuple[str, bytes]:
+def _key_of(name: str, source: SourceSettings, private_key: SecretRef | None, reading: Secrets) -> tuple[str, bytes]:
     """Return the id of a secret and what signs for it: the first valid one that can."""
     if source.scheme == "sns":
         message = f"source {name}: only Amazon SNS can sign for it; publish to the topic instead"
@@ -120,7 +121,7 @@ def _key_of(name: str, source: SourceSettings, private_key: SecretRef | None) ->
         message = f"source {name}: none of its secrets is valid now (not_before, not_after)"
         raise ConfigError(message)
     try:
-        texts = [(secret.id, secret.value.resolve()) for secret in valid]
+        texts = [(secret.id, reading.values(secret.value)[0].text) for secret in valid]
         if private_key is not None:
             public = [key_id for key_id, text in texts if needs_private_key(source, text)]
             return (public or [valid[0].id])[0], private_key.resolve()

@@ -45,16 +45,33 @@ _REFUSALS = {
 }
 _NOT_NOW = {"503": _problem("Ask again.", _RETRY_AFTER)}
 
+_OWN_BODY = "As 202, for sources that are configured so, where the body may be another; or the answer to a handshake."
+_OWN = {
+    "application/json": {
+        "schema": {
+            "anyOf": [
+                {"$ref": "#/components/schemas/Accepted"},
+                {"type": "object", "required": ["plainToken", "encryptedToken"]},
+            ]
+        }
+    },
+    "*/*": {"schema": {}},
+}
+SOURCE = _parameter("source", "path", "Name of the source in the configuration.")
+
 POST_WEBHOOK: dict[str, Any] = {
     "summary": "Accept a signed webhook of a configured source.",
     "description": "The signature headers are those of the source's scheme. The answer comes after the broker's ack.",
     "tags": ["events"],
-    "parameters": [_parameter("source", "path", "Name of the source in the configuration.")],
+    "parameters": [
+        SOURCE,
+        _parameter("validationToken", "query", "Of Microsoft Graph: comes back as text, where enabled."),
+    ],
     "requestBody": _ANY_BODY,
     "responses": {
-        "200": _json("As 202, for sources that are configured so.", "Accepted", _LOCATION),
-        "201": _json("As 202, for sources that are configured so.", "Accepted", _LOCATION),
-        "202": _json("Durable on the log.", "Accepted", _LOCATION),
+        "200": {"description": _OWN_BODY, "content": _OWN, "headers": _LOCATION},
+        "201": {"description": _OWN_BODY, "content": _OWN, "headers": _LOCATION},
+        "202": {"description": "Durable on the log.", "content": _OWN, "headers": _LOCATION},
         "204": {"description": "As 202, for sources that are configured so.", "headers": _LOCATION},
         "401": _problem("The signature is missing or wrong."),
         "404": _problem("No such source."),

@@ -4,13 +4,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, NamedTuple
 
 from gateways.asgi import Request, Response
-from gateways.endpoints import described, described_stream
+from gateways.endpoints import described, described_handshakes, described_stream
 from gateways.endpoints.events import post_event
 from gateways.endpoints.invoke import post_invoke
 from gateways.endpoints.operations import get_health, get_index, get_metrics, get_openapi, get_readiness
 from gateways.endpoints.results import get_result
 from gateways.endpoints.stream import delete_stream, get_stream, post_stream
-from gateways.endpoints.webhooks import post_webhook
+from gateways.endpoints.webhooks import methods_of, post_webhook, shake_hands
 from gateways.parts import Parts
 
 Handler = Callable[[Parts, Request, bytes], Awaitable[Response]]
@@ -24,6 +24,7 @@ class Endpoint(NamedTuple):
         path: with at most one parameter in braces, as its last segment.
         operation: the OpenAPI operation object, without the operation id.
         logged: which answers get a log line.
+        methods: which methods the path has, where that depends on its parameter.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Endpoint(NamedTuple):
     handler: Handler
     operation: dict[str, Any]
     logged: Literal["all", "refused", "none"] = "refused"
+    methods: Callable[[Parts, bytes], tuple[str, ...]] | None = None
 
     @property
     def allow(self) -> tuple[str, ...]:
@@ -39,8 +41,19 @@ class Endpoint(NamedTuple):
         return ("GET", "HEAD") if self.method == "GET" else (self.method,)
 
 
+_WEBHOOKS = "/webhooks/{source}"
 ENDPOINTS = (
-    Endpoint("post_webhook", "POST", "/webhooks/{source}", post_webhook, described.POST_WEBHOOK, logged="all"),
+    Endpoint("post_webhook", "POST", _WEBHOOKS, post_webhook, described.POST_WEBHOOK, logged="all", methods=methods_of),
+    Endpoint("get_webhook", "GET", _WEBHOOKS, shake_hands, described_handshakes.GET, logged="all", methods=methods_of),
+    Endpoint(
+        "options_webhook",
+        "OPTIONS",
+        _WEBHOOKS,
+        shake_hands,
+        described_handshakes.OPTIONS,
+        logged="all",
+        methods=methods_of,
+    ),
     Endpoint("post_event", "POST", "/v1/events", post_event, described.POST_EVENT, logged="all"),
     Endpoint("post_invoke", "POST", "/v1/invoke", post_invoke, described.POST_INVOKE, logged="all"),
     Endpoint("get_result", "GET", "/v1/results/{id}", get_result, described.GET_RESULT),

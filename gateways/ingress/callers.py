@@ -1,10 +1,11 @@
 """Knows API callers by their keys, and what each may do.
 
-Blocking: reads the files that keys refer to, at start.
+Blocking: reads the files that keys refer to, or asks AWS Secrets Manager, while it is made.
 """
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from contracts.errors import ConfigError, Forbidden, InvalidPayload, Unauthentic
 from contracts.settings import ApiKey
 from contracts.settings.callback_url import UrlRefused, UrlRule
 from contracts.settings.egress import CallerCallbackDoor
+from gateways.ingress.secrets import Secrets, Value
 
 MIN_KEY_CHARS = 16
 _SCHEME = b"bearer "
@@ -72,24 +74,33 @@ class Callers:
     Args:
         keys: their sections.
         door: the one that sends callbacks to URLs of callers, if any.
+        secrets: how references are read; without AWS Secrets Manager when None.
 
     Raises:
         ConfigError: a key is missing, too short, not printable ASCII, equal to another, or allows no lane.
     """
 
-    def __init__(self, keys: Sequence[ApiKey], door: CallerCallbackDoor | None = None) -> None:
+    def __init__(
+        self, keys: Sequence[ApiKey], door: CallerCallbackDoor | None = None, secrets: Secrets | None = None
+    ) -> None:
+        secrets = secrets or Secrets()
         self._keys = [
-            (_resolve(index, key), Caller(key.id, key.sources, key.lanes, _rule(key, door)))
+            (secret, value.not_after, Caller(key.id, key.sources, key.lanes, _rule(key, door)))
             for index, key in enumerate(keys)
+            for secret, value in _resolve(index, key, secrets)
         ]
-        if len({secret for secret, _ in self._keys}) != len(self._keys):
+        if len({secret for secret, _, _ in self._keys}) != len(self._keys):
             message = "gateway.api_keys: two keys have one value"
             raise ConfigError(message)
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller:
+    def adopt(self, newer: "Callers") -> None:
+        """Take over the keys of another instance, all at once; who has been let in stays in."""
+        self._keys = newer._keys  # noqa: SLF001 - of its own class
+
+    def authenticate(self, headers: Sequence[tuple[bytes, bytes]], now: datetime | None = None) -> Caller:
         """Return who calls.
 
         Raises:
@@ -105,11 +116,11 @@ class Callers:
             raise Unauthenticated(message)
         presented = values[0][len(_SCHEME) :].strip()
         # Every key is compared, so that the time tells nothing about which one came close.
-        matches = [caller for secret, caller in self._keys if hmac.compare_digest(secret, presented)]
-        if not matches:
+        matches = [(end, caller) for secret, end, caller in self._keys if hmac.compare_digest(secret, presented)]
+        if not matches or (matches[0][0] is not None and matches[0][0] < (now or datetime.now(UTC))):
             message = "unknown API key"
             raise Unauthenticated(message)
-        return matches[0]
+        return matches[0][1]
 
 
 def _rule(key: ApiKey, door: CallerCallbackDoor | None) -> UrlRule | None:
@@ -118,17 +129,22 @@ def _rule(key: ApiKey, door: CallerCallbackDoor | None) -> UrlRule | None:
     return UrlRule(key.callbacks.hosts, door.ports, door.allow_http)
 
 
-def _resolve(index: int, key: ApiKey) -> bytes:
+def _resolve(index: int, key: ApiKey, secrets: Secrets) -> Iterator[tuple[bytes, Value]]:
     where = f"gateway.api_keys[{index}] ({key.id})"
-    try:
-        secret = key.key.resolve()
-    except ConfigError as error:
-        message = f"{where}: {error}"
-        raise ConfigError(message) from error
-    if len(secret) < MIN_KEY_CHARS or any(not 0x21 <= byte <= 0x7E for byte in secret):  # noqa: PLR2004 - ASCII
-        message = f"{where}: needs at least {MIN_KEY_CHARS} printable ASCII characters without spaces"
-        raise ConfigError(message)
     if not key.lanes:
         message = f"{where}: allows no lane"
         raise ConfigError(message)
-    return secret
+    try:
+        current, *previous = secrets.values(key.key)
+    except ConfigError as error:
+        message = f"{where}: {error}"
+        raise ConfigError(message) from error
+    if not _is_usable(current.text):
+        message = f"{where}: needs at least {MIN_KEY_CHARS} printable ASCII characters without spaces"
+        raise ConfigError(message)
+    yield current.text, current
+    yield from ((value.text, value) for value in previous if _is_usable(value.text))
+
+
+def _is_usable(secret: bytes) -> bool:
+    return len(secret) >= MIN_KEY_CHARS and all(0x21 <= byte <= 0x7E for byte in secret)  # noqa: PLR2004 - ASCII

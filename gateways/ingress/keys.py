@@ -1,22 +1,26 @@
-"""Resolves a source's secrets into keys at start, and refuses the ones that protect nothing.
+"""Resolves a source's secrets into keys, and refuses the ones that protect nothing.
 
-Blocking: reads the files that secrets refer to.
+Blocking: reads the files that secrets refer to, or asks AWS Secrets Manager.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
 from contracts.errors import ConfigError
+from contracts.logs import logger
 from contracts.settings import SourceSecret, SourceSettings
 from gateways.ingress.public_keys import PublicKey, decode_base64, load_public_key
 from gateways.ingress.schemes import KeyForm, Scheme
+from gateways.ingress.secrets import Secrets, Value
 
 _DECODERS: dict[str, Callable[[bytes], bytes]] = {
     "raw": bytes,
     "hex": lambda text: bytes.fromhex(text.decode("ascii")),
     "base64": decode_base64,
 }
+
+_log = logger("gateway")
 
 
 class Key(NamedTuple):
@@ -40,25 +44,49 @@ class Key(NamedTuple):
         return (self.not_before is None or self.not_before <= now) and (self.not_after is None or now <= self.not_after)
 
 
-def resolve_keys(name: str, source: SourceSettings, scheme: Scheme) -> tuple[Key, ...]:
+def resolve_keys(name: str, source: SourceSettings, scheme: Scheme, secrets: Secrets | None = None) -> tuple[Key, ...]:
     """Return the keys of a source.
+
+    Args:
+        name: of the source.
+        source: its settings.
+        scheme: of the source.
+        secrets: how references are read; without AWS Secrets Manager when None.
 
     Raises:
         ConfigError: a secret is missing, not decodable, or of a length the scheme does not allow; names source and id.
     """
-    return tuple(_resolve(name, secret, scheme) for secret in source.secrets)
+    secrets = secrets or Secrets()
+    keys = tuple(key for secret in source.secrets for key in _resolve(name, secret, scheme, secrets))
+    if not keys:
+        # The settings refuse it already; there is no way around it.
+        message = f"sources.{name}: has no secret, so nothing would be verified"
+        raise ConfigError(message)
+    return keys
 
 
-def _resolve(name: str, secret: SourceSecret, scheme: Scheme) -> Key:
+def _resolve(name: str, secret: SourceSecret, scheme: Scheme, secrets: Secrets) -> Iterator[Key]:
     where = f"sources.{name}: secret {secret.id!r}"
     try:
-        text = secret.value.resolve()
+        current, *previous = secrets.values(secret.value)
     except ConfigError as error:
         message = f"{where}: {error}"
         raise ConfigError(message) from error
+    yield _key(secret, current, scheme, where)
+    for value in previous:
+        try:
+            yield _key(secret, value, scheme, where)
+        except ConfigError as error:
+            # What was there before a good secret may well have been a placeholder.
+            _log.warning("secret.previous_unusable", source=name, key_id=secret.id, error=str(error))
+
+
+def _key(secret: SourceSecret, value: Value, scheme: Scheme, where: str) -> Key:
+    text = value.text
     forms = scheme.key_forms
     form = next((form for form in forms if form.prefix and text.startswith(form.prefix.encode())), forms[0])
-    key = Key(secret.id, text, text, secret.not_before, secret.not_after)
+    ends = [end for end in (secret.not_after, value.not_after) if end is not None]
+    key = Key(secret.id + value.suffix, text, text, secret.not_before, min(ends, default=None))
     if form.algorithm == "hmac":
         return key._replace(secret=_decode(text, form, where))
     try:

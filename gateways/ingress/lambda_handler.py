@@ -26,8 +26,10 @@ from contracts.errors import (
 )
 from contracts.logs import logger
 from contracts.metrics import WEBHOOKS
-from contracts.settings import Settings, load
+from contracts.settings import Settings, SourceSettings, load
+from contracts.settings.sources import NO_CONTENT
 from contracts.topics import Topics
+from gateways.ingress.handshakes.base import GUARDS, HandshakeAnswer, HandshakeRequest
 from gateways.ingress.lambda_request import HttpRequest, read_request, source_name
 from gateways.ingress.lambda_targets import KafkaTarget, QueueTarget, make_target
 from gateways.ingress.webhooks import WebhookSource
@@ -84,9 +86,9 @@ class Function:
         started_s = time.perf_counter()
         notes: dict[str, Any] = {}
         try:
-            self._accept(read_request(event), remaining_s, notes)
-            answer = _answer(202, _ACCEPTED)
-            _log.info("request.accepted", **notes, status=202, duration_s=round(time.perf_counter() - started_s, 6))
+            answer = self._accept(read_request(event), remaining_s, notes)
+            status = answer["statusCode"]
+            _log.info("request.accepted", **notes, status=status, duration_s=round(time.perf_counter() - started_s, 6))
         except PenstockError as error:
             answer = answer_to(error)
             detail = getattr(error, "detail", str(error))
@@ -99,20 +101,29 @@ class Function:
             answer = unavailable("internal")
         return answer
 
-    def _accept(self, request: HttpRequest, remaining_s: float, notes: dict[str, Any]) -> None:
+    def _accept(self, request: HttpRequest, remaining_s: float, notes: dict[str, Any]) -> Answer:
         source = self._sources.get(source_name(request.path, self._settings.lambda_door.source))
         if source is None:
             message = "no such source"
             raise UnknownSource(message)
         notes |= {"source": source.name, "scheme": source.settings.scheme, "body_bytes": len(request.body)}
-        if request.method != "POST":
-            raise MethodNotAllowed(("POST",))
+        methods = ("POST", *source.handshakes.methods)
+        if request.method not in methods:
+            raise MethodNotAllowed(methods)
         self._check_body(source, request)
+        shaken = source.handshakes.answer(
+            HandshakeRequest(request.method, request.query, request.headers, request.body)
+        )
+        if shaken is not None:
+            WEBHOOKS.labels(source.name, "handshake").inc()
+            notes |= {"outcome": "handshake", "detail": shaken.kind}
+            return _handshake(shaken)
         accepted = source.accept(request.headers, request.body, query=request.query)
         notes |= {"event_id": accepted.event.id, "type": accepted.event.type, "key_id": accepted.key_id}
         timeout_s = max(0.001, min(self._settings.lambda_door.timeout_s, remaining_s - _MARGIN_S))
         self._loop.run_until_complete(self._target.put(source, accepted, timeout_s))
         WEBHOOKS.labels(source.name, "accepted").inc()
+        return _own_answer(source.settings)
 
     def _check_body(self, source: WebhookSource, request: HttpRequest) -> None:
         limit_bytes = self._settings.gateway.max_body_bytes
@@ -124,6 +135,29 @@ class Function:
         if any(value.strip().lower() != b"identity" for value in encodings):
             message = "compressed bodies are not accepted"
             raise UnsupportedMedia(message)
+
+
+def _own_answer(source: SourceSettings) -> Answer:
+    """Return the answer to what is accepted: the sender's own, where it wants one."""
+    if source.success_body is None:
+        empty = source.success_status == NO_CONTENT
+        return _answer(source.success_status, _ACCEPTED) | ({"body": ""} if empty else {})
+    return {
+        "statusCode": source.success_status,
+        "headers": {"content-type": source.success_content_type},
+        "body": source.success_body,
+        "isBase64Encoded": False,
+    }
+
+
+def _handshake(answer: HandshakeAnswer) -> Answer:
+    lines = ((b"content-type", answer.content_type), *answer.headers, *GUARDS)
+    return {
+        "statusCode": 200,
+        "headers": {name.decode(): value.decode() for name, value in lines},
+        "body": answer.body.decode(),
+        "isBase64Encoded": False,
+    }
 
 
 def answer_to(error: PenstockError) -> Answer:

@@ -37,20 +37,20 @@ def read_request(event: Mapping[str, Any]) -> HttpRequest:
     if event.get("version") == "2.0" and isinstance(http, Mapping):
         method, path = http.get("method", ""), event.get("rawPath", "")
         lines = [(name, value) for name, value in (event.get("headers") or {}).items()]
-        query = str(event.get("rawQueryString") or "")
+        query = _bytes(event.get("rawQueryString") or "")
     elif "httpMethod" in event:
         method, path = event["httpMethod"], event.get("path") or ""
         several: Mapping[str, Any] = event.get("multiValueHeaders") or {
             name: [value] for name, value in (event.get("headers") or {}).items()
         }
         lines = [(name, value) for name, values in several.items() for value in values]
-        # This format has decoded it; written again, it is what senders usually write.
-        query = urlencode(event.get("multiValueQueryStringParameters") or {}, doseq=True)
+        # This format has decoded them.
+        query = urlencode(event.get("multiValueQueryStringParameters") or {}, doseq=True).encode()
     else:
         message = "the function was not called through API Gateway or a function URL"
         raise InvalidPayload(message)
     headers = [(str(name).lower().encode("utf-8", "replace"), _bytes(value)) for name, value in lines]
-    return HttpRequest(str(method).upper(), str(path), headers, _body(event), query.encode("utf-8", "surrogatepass"))
+    return HttpRequest(str(method).upper(), str(path), headers, _body(event), query)
 
 
 def _bytes(value: Any) -> bytes:

@@ -14,6 +14,7 @@ from contracts.logs import logger
 from contracts.settings import SourceSettings
 from contracts.topics import Topics
 from gateways.ingress.fields import Field, Request, compile_field
+from gateways.ingress.keys import Key
 from gateways.ingress.sns import (
     SnsMessage,
     check_certificate_url,
@@ -54,6 +55,8 @@ class SnsSource:
         where = f"sources.{name}"
         self.name = name
         self.settings = source
+        # Verified by certificate.
+        self.keys: tuple[Key, ...] = ()
         self._sns = source.sns
         self._fetch = fetch_url
         self._certificates = Certificates(fetch_url, source.sns.fetch_timeout_s)

@@ -1,7 +1,4 @@
-"""Makes a source's verifier; the one place that knows which scheme is verified by what.
-
-Blocking: `resolve_keys` reads the files that secrets refer to.
-"""
+"""Makes a source's verifier; the one place that knows which scheme is verified by what."""
 
 from collections.abc import Sequence
 
@@ -11,20 +8,11 @@ from contracts.settings.sources import KeyHeader
 from gateways.ingress.api_keys import KeyVerifier
 from gateways.ingress.client_certificates import ClientCertificateVerifier
 from gateways.ingress.http_signatures import HttpSignatureVerifier
-from gateways.ingress.keys import Key, resolve_keys
+from gateways.ingress.keys import Key
 from gateways.ingress.schemes import scheme_of
 from gateways.ingress.signatures import SignatureVerifier
 from gateways.ingress.twilio import TwilioVerifier
 from gateways.ingress.verifying import Verifier
-
-
-def make_verifier(name: str, source: SourceSettings) -> Verifier:
-    """Return the verifier of a source, with the keys that its secrets have now.
-
-    Raises:
-        ConfigError: a secret or template cannot be used; names the source.
-    """
-    return build_verifier(name, source, resolve_keys(name, source, scheme_of(source)))
 
 
 def build_verifier(name: str, source: SourceSettings, keys: Sequence[Key]) -> Verifier:

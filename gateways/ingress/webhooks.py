@@ -10,10 +10,13 @@ from contracts.errors import BadSignature, InvalidPayload
 from contracts.settings import SourceSettings
 from contracts.topics import Topics
 from gateways.ingress.fields import Field, Request, compile_field
+from gateways.ingress.handshakes.table import Handshakes
+from gateways.ingress.keys import resolve_keys
 from gateways.ingress.schemes import scheme_of
+from gateways.ingress.secrets import Secrets
 from gateways.ingress.text import bounded_key, is_clean, single_header
 from gateways.ingress.tracing import new_trace_parent
-from gateways.ingress.verifiers import make_verifier
+from gateways.ingress.verifiers import build_verifier
 from gateways.ingress.verifying import Incoming, Verified
 
 # Evidence, beside the event's own attributes.
@@ -45,17 +48,24 @@ class WebhookSource:
         name: of its section; last part of its URL.
         source: its settings.
         topics: names of the topics.
+        secrets: how references are read; without AWS Secrets Manager when None.
+
+    Attributes:
+        keys: the source's keys, retired and future ones included.
+        handshakes: what it answers itself.
 
     Raises:
         ConfigError: a secret or template cannot be used; names the source.
     """
 
-    def __init__(self, name: str, source: SourceSettings, topics: Topics) -> None:
+    def __init__(self, name: str, source: SourceSettings, topics: Topics, secrets: Secrets | None = None) -> None:
         self.name = name
         self.settings = source
         scheme = scheme_of(source)
         where = f"sources.{name}"
-        self._verifier = make_verifier(name, source)
+        self.keys = resolve_keys(name, source, scheme, secrets)
+        self._verifier = build_verifier(name, source, self.keys)
+        self.handshakes = Handshakes(name, source, self.keys, self._verify)
         self._ce_source = source.ce_source or name
         self._topic = topics.events(source.lane)
         self._type = compile_field(source.type, f"{where}.type")

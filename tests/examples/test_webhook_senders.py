@@ -10,7 +10,9 @@ import yaml
 
 from contracts.errors import BadSignature
 from contracts.settings import SourceSettings
-from gateways.ingress.verifiers import make_verifier
+from gateways.ingress.keys import resolve_keys
+from gateways.ingress.schemes import scheme_of
+from gateways.ingress.verifiers import build_verifier
 from gateways.ingress.verifying import Incoming
 from tests.suites.signatures import Headers, lines_of
 from tests.support import ROOT
@@ -50,7 +52,8 @@ SIGNED: dict[str, Headers] = {
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_the_block_accepts_what_the_sender_signs_and_nothing_else(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"PENSTOCK_SECRET_{name.upper()}", SECRET.decode())
-    verifier = make_verifier(name, SourceSettings.model_validate(SOURCES[name]))
+    source = SourceSettings.model_validate(SOURCES[name])
+    verifier = build_verifier(name, source, resolve_keys(name, source, scheme_of(source)))
     lines = lines_of(SIGNED[name])
 
     assert verifier.verify(Incoming(lines, BODY), NOW).key_id == "current"
@@ -64,7 +67,8 @@ def test_a_signed_time_is_held_against_the_clock(
     name: str, offset_s: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"PENSTOCK_SECRET_{name.upper()}", SECRET.decode())
-    verifier = make_verifier(name, SourceSettings.model_validate(SOURCES[name]))
+    source = SourceSettings.model_validate(SOURCES[name])
+    verifier = build_verifier(name, source, resolve_keys(name, source, scheme_of(source)))
 
     with pytest.raises(BadSignature, match=reason):
         verifier.verify(Incoming(lines_of(SIGNED[name]), BODY), NOW + timedelta(seconds=offset_s))

@@ -1,11 +1,14 @@
 """References to secrets."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.errors import ConfigError
-from contracts.settings import SecretRef
+from contracts.settings import SecretRef, build
+from contracts.settings.marks import Document
+from contracts.settings.secrets import references
 
 
 def test_a_variable_is_read_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,9 +46,23 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
         SecretRef(f"file:{tmp_path}/key").resolve()
 
 
-@pytest.mark.parametrize("text", ["s3cret", "env:", "env:1A", "env:s3 cret", "file:", "ENV:s3cret", "env:s3cret\n"])
+@pytest.mark.parametrize("blank", [" ", " \t \n", " " * 32])
+def test_blanks_are_no_secret(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_TEST_SECRET", blank)
+
+    with pytest.raises(ConfigError, match="is not set or empty"):
+        SecretRef("env:PENSTOCK_TEST_SECRET").resolve()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3cret", "env:", "env:1A", "env:s3 cret", "file:", "ENV:s3cret", "env:s3cret\n",
+        "aws-sm:", "aws-sm:s3 cret", "aws-sm:a#", "aws-sm:a#s3#cret", "aws-sm:#s3",
+    ],
+)  # fmt: skip
 def test_what_is_no_reference_is_refused_and_not_repeated(text: str) -> None:
-    with pytest.raises(ValueError, match="must be a reference, env:NAME or file:PATH") as caught:
+    with pytest.raises(ValueError, match="must be a reference, env:NAME, file:PATH or aws-sm:NAME") as caught:
         SecretRef(text)
 
     assert "s3" not in str(caught.value)
@@ -58,3 +75,51 @@ def test_its_text_shows_the_reference_only(monkeypatch: pytest.MonkeyPatch) -> N
 
     assert repr(secret) == "SecretRef('env:PENSTOCK_TEST_SECRET')"
     assert not hasattr(secret, "__dict__")
+
+
+@pytest.mark.parametrize(
+    "name", ["penstock/shop", "shop#current", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:shop-AbCdEf#k"]
+)
+def test_a_secret_of_aws_is_read_by_the_gateway_alone(name: str) -> None:
+    secret = SecretRef(f"aws-sm:{name}")
+
+    assert (secret.kind, secret.name) == ("aws-sm", name)
+    with pytest.raises(ConfigError, match="can only be used by the gateway"):
+        secret.resolve()
+
+
+def _settings(**sections: Any) -> Any:
+    return build(Document("penstock.yaml", {"version": 1} | sections), {}, Path())
+
+
+def test_a_secret_of_aws_may_stand_where_the_gateway_looks_for_it() -> None:
+    source = {"scheme": "github", "type": "t", "secrets": [{"id": "k", "value": "aws-sm:shop"}]}
+    gateway = {"api_keys": [{"id": "crm", "key": "aws-sm:crm#key"}]}
+
+    settings = _settings(sources={"shop": source}, gateway=gateway)
+
+    assert [secret.name for _, secret in references(settings)] == ["crm#key", "shop"]
+
+
+@pytest.mark.parametrize(
+    ("section", "body"),
+    [
+        ("gateway", {"ticket_secret": "aws-sm:tickets"}),
+        ("kafka", {"sasl_password": "aws-sm:kafka"}),
+        (
+            "gateway",
+            {
+                "api_keys": [
+                    {
+                        "id": "a",
+                        "key": "env:A",
+                        "callbacks": {"hosts": ["h"], "secrets": [{"id": "k", "value": "aws-sm:s"}]},
+                    }
+                ]
+            },
+        ),
+    ],
+)
+def test_a_secret_of_aws_elsewhere_is_refused_and_its_place_named(section: str, body: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"{section}\..*aws-sm: is for sources and the keys"):
+        _settings(**{section: body})

@@ -99,6 +99,16 @@ def test_secrets_are_read_only_when_asked_for(
     assert check(file, "--secrets") == 0
 
 
+def test_a_secret_that_protects_nothing_is_found_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_SECRET_GITHUB", "short")
+    file = write(tmp_path)
+
+    assert check(file, "--secrets") == 2
+    assert capsys.readouterr().err == (f"{file}:3: sources.github: secret 'current': has 5 bytes, needs 16 to 4096\n")
+
+
 def test_a_source_that_no_route_takes_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, SMALL.replace("name: triage", "name: triage\n    match: {source: stripe}"))
 

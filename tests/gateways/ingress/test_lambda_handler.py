@@ -150,6 +150,51 @@ def test_every_other_refusal_has_its_own_code(
     assert target.accepted == []
 
 
+def _with_source(monkeypatch: pytest.MonkeyPatch, target: Target, **changes: Any) -> Function:
+    monkeypatch.setattr(lambda_handler, "make_target", lambda _settings: target)
+    source = CONFIGURATION["sources"]["github"] | changes
+    return Function(Settings.model_validate(CONFIGURATION | {"sources": {"github": source}}))
+
+
+@pytest.mark.usefixtures("secret_environment")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_handshake_is_answered_as_at_the_gateway(kind: str, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = _with_source(monkeypatch, target, handshakes={"graph": True})
+    event = request_of(kind) | {
+        "rawQueryString": "validationToken=a%20b",
+        "multiValueQueryStringParameters": {"validationToken": ["a b"]},
+    }
+
+    answer = function.answer(event, 30)
+
+    function.close()
+    assert (answer["statusCode"], answer["body"]) == (200, "a b")
+    assert answer["headers"]["content-type"] == "text/plain; charset=utf-8"
+    assert answer["headers"]["x-content-type-options"] == "nosniff"
+    assert target.accepted == []
+
+
+@pytest.mark.usefixtures("secret_environment")
+@pytest.mark.parametrize(
+    ("source", "status", "body"),
+    [
+        ({"success_status": 200}, 200, '{"status":"accepted"}'),
+        ({"success_status": 204}, 204, ""),
+        ({"success_status": 200, "success_body": "<Response/>"}, 200, "<Response/>"),
+    ],
+)
+def test_a_source_has_its_own_answer_here_too(
+    source: dict[str, Any], status: int, body: str, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = _with_source(monkeypatch, target, **source)
+
+    answer = function.answer(request_of("http-api-v2"), 30)
+
+    function.close()
+    assert (answer["statusCode"], answer["body"]) == (status, body)
+    assert len(target.accepted) == 1
+
+
 def test_a_compressed_body_is_415(function: Function) -> None:
     assert function.answer(request_of("http-api-v2", content_encoding="gzip"), 30)["statusCode"] == 415
 

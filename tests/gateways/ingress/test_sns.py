@@ -249,7 +249,8 @@ async def doors(secret_environment: None) -> tuple[Gateway, Sns]:  # noqa: ARG00
     sections = {"sources": CONFIGURATION["sources"] | {"orders": SECTION}}
     settings = Settings.model_validate(CONFIGURATION | sections)
     gateway, sns = Gateway(settings), Sns()
-    gateway.parts.sources["orders"] = SnsSource("orders", settings.sources["orders"], gateway.parts.topics, sns.fetch)
+    orders = SnsSource("orders", settings.sources["orders"], gateway.parts.topics, sns.fetch)
+    gateway.parts.sources.swap({**gateway.parts.sources, "orders": orders})
     await gateway.producer.start()
     return gateway, sns
 

@@ -1,0 +1,1 @@
+"""Handshakes of webhook senders: requests that are answered at once and never become events."""
