@@ -158,7 +158,12 @@ class Reloader:
         self._sources.swap(made.sources)
         if _are_keys_adoptable(self._started_with, made.settings):
             self._callers.adopt(made.callers)
-        _log.warning("config.reloaded", **_changes(self._running, made.settings), **_keys_moved(before, after))
+        _log.warning(
+            "config.reloaded",
+            **_changes(self._running, made.settings),
+            **_keys_moved(before, after),
+            secrets_changed=sorted(name for name, values in made.seen.items() if values != self._seen.get(name)),
+        )
         self._seen = made.seen
         self._retired |= dict.fromkeys(before - after, self._clock())
         self._forget_retired()

@@ -79,6 +79,20 @@ async def test_a_secret_that_changes_in_its_file_counts_without_a_restart(lab: L
     assert (await lab.post(NEW), await lab.post(OLD)) == (202, 401)
 
 
+async def test_a_reload_says_what_it_changed_and_no_secret(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.secret.write_bytes(NEW)
+    lab.document["sources"]["hub"] = lab.document["sources"]["github"]
+    lab.write()
+
+    await lab.ask()
+
+    printed = "".join(capsys.readouterr())
+    assert "sources_added=['hub']" in printed
+    assert f"secrets_changed=['file:{lab.secret}']" in printed
+    assert NEW.decode() not in printed
+    assert OLD.decode() not in printed
+
+
 async def test_a_file_that_still_changes_is_left_alone_until_it_stands_still(lab: Lab) -> None:
     results = []
     for end in (8, 16, len(NEW)):
