@@ -16,7 +16,7 @@ pytestmark = pytest.mark.process
 
 BODY = b'{"repository":{"full_name":"a/b"}}'
 SENDERS = 16
-RELOADS = 12
+RELOADS = 8
 
 
 class Traffic:
@@ -43,7 +43,7 @@ class Traffic:
 
 def _configuration(folder: Path) -> Path:
     document = yaml.safe_load(yaml.safe_dump(CONFIGURATION))
-    document["gateway"] |= {"port": 0, "ack_timeout_s": 20, "reload": {"interval_s": 0.1}}
+    document["gateway"] |= {"port": 0, "ack_timeout_s": 20, "body_timeout_s": 10, "reload": {"interval_s": 0.1}}
     document["sources"]["github"]["secrets"].append({"id": "rotated", "value": f"file:{folder}/rotated"})
     file = folder / "penstock.yaml"
     file.write_text(yaml.safe_dump(document))
