@@ -40,6 +40,7 @@ class Request:
     Attributes:
         notes: fields for the one log line of this exchange; names from contracts.logs.FIELDS.
         is_body_pending: the body has not been read to its end.
+        is_quiet: no log line is due for this exchange.
     """
 
     def __init__(self, scope: Message, receive: Receive) -> None:
@@ -47,10 +48,11 @@ class Request:
         self.http_version: str = scope.get("http_version", "1.1")
         self.path: bytes = scope.get("raw_path") or scope["path"].encode()
         self.query: bytes = scope.get("query_string", b"")
-        # Who connected: a proxy in front, if there is one. Forwarded headers are not read.
+        # Who connected: a proxy in front, if there is one; parts.peers knows who is behind it.
         self.peer: str = (scope.get("client") or ("",))[0]
         self.headers: RawHeaders = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
         self.notes: dict[str, Any] = {}
+        self.is_quiet = False
         self._receive = receive
         names = {name for name, _ in self.headers}
         self.is_body_pending = b"transfer-encoding" in names or (self.values(b"content-length") or [b"0"]) != [b"0"]
