@@ -39,9 +39,13 @@ class Case:
         name: of the source.
         keys: of the source.
         request: as it was captured.
+        target: path and query of its URL.
     """
 
-    def __init__(self, settings: Settings, name: str, keys: Sequence[Key], request: Incoming) -> None:
+    def __init__(
+        self, settings: Settings, name: str, keys: Sequence[Key], request: Incoming, target: bytes = b""
+    ) -> None:
+        self._target = target
         self._settings = settings
         self._name = name
         self._source = settings.sources[name]
@@ -62,15 +66,22 @@ class Case:
         return self._cause_at(then) or Cause(error.detail, words)
 
     def _cause_at(self, now: datetime) -> Cause | None:
-        return self._other_scheme() or self._other_form(now) or self._other_key(now) or self._other_source(now)
+        return (
+            self._other_scheme()
+            or self._other_form(now)
+            or self._other_url(now)
+            or self._other_key(now)
+            or self._other_source(now)
+        )
 
     def _other_scheme(self) -> Cause | None:
         """Return which scheme's signature stands there, if that of the source's does not."""
         present = {name for name, _ in self._request.headers}
-        if _signature_header(scheme_of(self._source)) in present:
+        own = _signature_headers(scheme_of(self._source))
+        if not own or own & present:
             return None
         for name, scheme in SCHEMES.items():
-            if (header := _signature_header(scheme)) in present:
+            for header in sorted(_signature_headers(scheme) & present):
                 return Cause("other_scheme", f"header {header.decode()} is there, which belongs to scheme {name}")
         return None
 
@@ -80,6 +91,15 @@ class Case:
             return None
         variant, verified = form
         return Cause(variant.detail, f"the signature fits {verified.key_id} with {variant.words}", verified.key_id)
+
+    def _other_url(self, now: datetime) -> Cause | None:
+        """Return which URL the sender has signed, where it signs one and it is not the configured one."""
+        for url in _other_urls(self._source, self._request, self._target):
+            source = self._source.model_copy(update={"public_url": url})
+            if key_id := self._key_that_fits(build_verifier(self._name, source, self._keys), now):
+                words = f"the signature fits {key_id} with the URL {url} in place of {self._source.public_url}"
+                return Cause("url_differs", words, key_id)
+        return None
 
     def _other_key(self, now: datetime) -> Cause | None:
         for cause, key in (*_other_readings(self._keys), *self._keys_of_others()):
@@ -99,12 +119,16 @@ class Case:
         return None
 
     def _keys_of_others(self) -> Iterator[tuple[Cause, Key]]:
+        # A public key is no secret of an HMAC, nor the other way round.
+        kinds = {key.public is None for key in self._keys}
         for other, source in self._settings.sources.items():
             for key in _keys_of(other, source) if other != self._name else ():
+                if (key.public is None) not in kinds:
+                    continue
                 cause = Cause("other_source", f"the signature fits {key.id} of source {other}")
-                free = key._replace(not_before=None, not_after=None)
-                yield cause, free
-                yield cause, free._replace(secret=key.text)
+                yield cause, _free(key)
+                if key.public is None:
+                    yield cause, _free(key)._replace(secret=key.text)
 
     def _verifier(self, keys: Sequence[Key]) -> Verifier:
         return build_verifier(self._name, self._source, keys)
@@ -116,13 +140,37 @@ class Case:
             return None
 
 
-def _signature_header(scheme: Scheme) -> bytes:
-    return scheme.template.signature_header.encode()
+def _signature_headers(scheme: Scheme) -> set[bytes]:
+    """Return the header of a scheme's signature and its twin; none where no template says."""
+    if scheme.template is None:
+        return set()
+    header = scheme.template.signature_header.encode()
+    return {header, scheme.twins.get(header, header)}
+
+
+def _other_urls(source: SourceSettings, request: Incoming, target: bytes) -> Iterator[str]:
+    """Yield URLs that a sender may have instead of the configured one."""
+    url = source.public_url
+    if url is None:
+        return
+    base, mark, query = url.partition("?")
+    scheme, _, rest = base.partition("://")
+    bases = [base, f"{'http' if scheme == 'https' else 'https'}://{rest}"]
+    bases += [one.removesuffix("/") if one.endswith("/") else f"{one}/" for one in bases]
+    for host in (value.decode("latin-1") for name, value in request.headers if name == b"host"):
+        bases += [f"{kind}://{host}{target.partition(b'?')[0].decode('latin-1')}" for kind in ("https", "http")]
+    for one in bases:
+        for tail in (mark + query, "", "?" + request.query.decode("latin-1") if request.query else ""):
+            if one + tail != url:
+                yield one + tail
 
 
 def _other_readings(keys: Sequence[Key]) -> Iterator[tuple[Cause, Key]]:
     """Yield the keys as another program may have read their texts, and those outside their time."""
     for key in keys:
+        if key.public is not None:
+            yield Cause("retired_key", f"the signature fits {key.id}, which is outside its time", key.id), _free(key)
+            continue
         bare = key.text.removeprefix(_PREFIX)
         readings = (
             ("retired_key", "which is outside its time", key.secret),
@@ -136,7 +184,11 @@ def _other_readings(keys: Sequence[Key]) -> Iterator[tuple[Cause, Key]]:
         for detail, words, secret in readings:
             if secret is not None and len(secret) >= _MIN_KEY_BYTES:
                 cause = Cause(detail, f"the signature fits {key.id}, {words}", key.id)
-                yield cause, key._replace(secret=secret, text=secret, not_before=None, not_after=None)
+                yield cause, _free(key)._replace(secret=secret, text=secret)
+
+
+def _free(key: Key) -> Key:
+    return key._replace(not_before=None, not_after=None)
 
 
 def _from_base64(text: bytes) -> bytes | None:

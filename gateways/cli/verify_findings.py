@@ -62,7 +62,7 @@ def examine(settings: Settings, name: str, captured: Captured, now: datetime) ->
     except BadSignature as error:
         reason, age_s = error.detail, error.age_s
         checks.append(Check("signature", "failed", _refusal(error)))
-        found = Case(settings, name, keys, request).cause(error, now)
+        found = Case(settings, name, keys, request, captured.target).cause(error, now)
         if found is not None:
             checks.append(Check("signature", "found", found.words))
             reason, key_id = found.detail, found.key_id

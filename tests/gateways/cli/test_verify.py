@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 import stripe
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateways.cli import main
 from gateways.cli.verify_advice import explained_reasons
 
+CHAT = Ed25519PrivateKey.from_private_bytes(b"c" * 32)
 SECRETS = {
     "PENSTOCK_SECRET_STRIPE": "whsec_stripe-secret-of-enough-length",
     "PENSTOCK_SECRET_OLD": "whsec_the-stripe-secret-of-last-year",
     "PENSTOCK_SECRET_GITHUB": "c2VjcmV0LW9mLWdpdGh1Yi1hcy1iYXNlNjQ=",
+    "PENSTOCK_SECRET_SHOP": "a-secret-of-the-shop-of-enough-length",
+    "PENSTOCK_KEY_CHAT": CHAT.public_key().public_bytes_raw().hex(),
     "PENSTOCK_SECRET_SUPPORT": "whsec_" + base64.b64encode(b"support-secret-of-32-bytes-or-so").decode(),
 }
 CONFIGURATION = """\
@@ -37,6 +41,15 @@ sources:
   support:
     scheme: standard-webhooks
     secrets: [{id: only, value: "env:PENSTOCK_SECRET_SUPPORT"}]
+    type: t
+  shop:
+    scheme: square
+    public_url: https://hooks.example.com/in/webhooks/shop
+    secrets: [{id: only, value: "env:PENSTOCK_SECRET_SHOP"}]
+    type: t
+  chat:
+    scheme: discord
+    secrets: [{id: only, value: "env:PENSTOCK_KEY_CHAT"}]
     type: t
   missing:
     scheme: github
@@ -180,6 +193,30 @@ def test_a_secret_used_undecoded_is_found(lab: Lab) -> None:
         causes.append(lab.cause("support", http(headers)))
 
     assert causes == ["secret_not_decoded"] * 2
+
+
+@pytest.mark.parametrize(
+    "signed",
+    ["http://hooks.example.com/in/webhooks/shop", "https://hooks.example.com/in/webhooks/shop/",
+     "https://gateway/webhooks/shop", "https://hooks.example.com/in/webhooks/shop?a=1"],
+)  # fmt: skip
+def test_another_url_than_the_configured_one_is_found(lab: Lab, signed: str) -> None:
+    mac = hmac.new(SECRETS["PENSTOCK_SECRET_SHOP"].encode(), signed.encode() + BODY, hashlib.sha256).digest()
+    raw = http({"x-square-hmacsha256-signature": base64.b64encode(mac).decode()}, target="/webhooks/shop?a=1")
+
+    assert lab.cause("shop", raw) == "url_differs"
+    assert signed in lab.output
+
+
+def test_public_keys_are_explained_as_well(lab: Lab) -> None:
+    good = CHAT.sign(b"%d" % NOW + BODY).hex()
+    headers = {"X-Signature-Ed25519": good, "X-Signature-Timestamp": str(NOW)}
+
+    assert lab.cause("chat", http(headers)) == ""
+    assert lab.cause("chat", http(headers, BODY + b"\n")) == "body_line_end"
+    assert lab.cause("chat", http(headers, b"{}")) == "wrong_signature"
+    assert lab.cause("chat", http(headers), NOW + 86_400) == "stale"
+    assert "apart from its time it is authentic" in lab.output
 
 
 def test_what_the_gateway_would_refuse_besides_is_told(lab: Lab) -> None:

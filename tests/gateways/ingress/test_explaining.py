@@ -14,7 +14,7 @@ from gateways.ingress.buckets import Bucket
 from gateways.ingress.explaining import MAX_BODY_BYTES, Explainer, fitting
 from gateways.ingress.keys import Key
 from gateways.ingress.schemes import SCHEMES
-from gateways.ingress.signatures import HmacVerifier
+from gateways.ingress.signatures import SignatureVerifier
 from gateways.ingress.variants import variants
 from gateways.ingress.verifying import Incoming, Verified
 from tests.support import FakeClock
@@ -36,7 +36,7 @@ def github(body: bytes, signature: bytes | None = None, **headers: bytes) -> Inc
 
 
 def explained(request: Incoming, detail: str = "wrong_signature", budget: Bucket | None = None) -> str:
-    verifier = HmacVerifier(SCHEMES["github"].template, [Key("current", SECRET, SECRET)])
+    verifier = SignatureVerifier(SCHEMES["github"], [Key("current", SECRET, SECRET)])
     budget = budget or Bucket(1.0, 100.0, 0.0)
     return Explainer(FakeClock(), budget).explain(verifier, request, NOW, detail)
 
@@ -86,7 +86,7 @@ def test_a_signature_in_another_spelling_is_recognised(write: Callable[[bytes], 
 
 
 def test_url_safe_base64_without_padding_is_recognised() -> None:
-    verifier = HmacVerifier(SCHEMES["standard-webhooks"].template, [Key("current", SECRET, SECRET)])
+    verifier = SignatureVerifier(SCHEMES["standard-webhooks"], [Key("current", SECRET, SECRET)])
     for number in range(20):
         text = b"id.%d." % int(NOW.timestamp()) + (body := b"%d" % number)
         signature = base64.urlsafe_b64encode(mac(text)).rstrip(b"=")
