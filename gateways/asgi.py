@@ -4,6 +4,7 @@ Source: ASGI 3.0 HTTP specification; granian 2.8, which reports a body that was 
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
@@ -21,6 +22,9 @@ Send = Callable[[Message], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
 _LENGTH = re.compile(rb"[0-9]{1,15}")
+# Of a request that is refused unread: so much of it comes with its headers anyway, and a new connection costs more.
+_DISCARD_BYTES = 16 * 1024
+_DISCARD_S = 0.1
 
 
 class Response(NamedTuple):
@@ -85,6 +89,19 @@ class Request:
             yield bytes(received)
         finally:
             admission.release(len(received))
+
+    async def discard(self) -> None:
+        """Read a small body and drop it, so that its connection can go on; one that is large or slow is left unread."""
+        lengths = self.values(b"content-length")
+        is_small = len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]) and int(lengths[0]) <= _DISCARD_BYTES
+        if not is_small or self.values(b"expect"):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_S):
+                while (message := await self._receive())["type"] == "http.request":
+                    if not message.get("more_body", False):
+                        self.is_body_pending = False
+                        return
 
     async def receive(self) -> Message:
         """Return the next message, for who goes on when the body has been read."""

@@ -1,23 +1,20 @@
 """Reads how far a consumer group is behind, from outside the group: it is never joined, and nothing is committed.
 
-Blocking: `read`, up to three times the limit given to the constructor. Not thread-safe.
+A consumer asks, not an AdminClient: librdkafka 2.16 ends the process (SIGSEGV in rd_kafka_cgrp_op) when an AdminClient
+asks for a group's commits while the group's coordinator is loading or has moved; a consumer has what that code needs.
+Blocking: `read`, up to the limit given to the constructor and again for each partition. Not thread-safe.
 """
 
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import librdkafka_config
 from contracts.settings import KafkaSettings
 from producers.kafka_client import error_of
 
-# Slack for the answer of a request whose limit the client counts itself.
-_ANSWER_SLACK_S = 1.0
 _TRIES = 5
-# Without annotations upstream.
-_Spec: Any = OffsetSpec
 
 
 class GroupLag:
@@ -30,8 +27,14 @@ class GroupLag:
     """
 
     def __init__(self, kafka: KafkaSettings, group_id: str, timeout_s: float = 3.0) -> None:
-        config: dict[str, Any] = {**librdkafka_config(kafka), "client.id": "penstock-lag", "log_level": 0}
-        self._client = AdminClient(config)
+        own: dict[str, Any] = {
+            "client.id": "penstock-lag",
+            # Without a subscription it does not join.
+            "group.id": group_id,
+            "enable.auto.commit": False,
+            "log_level": 0,
+        }
+        self._consumer = Consumer(librdkafka_config(kafka) | own)
         self._group_id = group_id
         self._timeout_s = timeout_s
 
@@ -44,40 +47,37 @@ class GroupLag:
             LogUnavailable: Kafka does not say.
         """
         try:
-            committed = self._committed(topic)
-            if not committed:
+            found = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
+            committed = self._committed(topic, sorted(found.partitions or ()))
+            if all(offset < 0 for offset in committed.values()):
                 return None
-            numbers = sorted(self._client.list_topics(topic, timeout=self._timeout_s).topics[topic].partitions)
-            ends = self._offsets(topic, numbers, _Spec.latest())
-            unknown = [number for number in numbers if number not in committed]
-            committed |= self._offsets(topic, unknown, _Spec.earliest()) if unknown else {}
-        except (KafkaException, TimeoutError) as error:
-            text = error_of(error).str() if isinstance(error, KafkaException) else "no answer in time"
-            message = f"the lag of group {self._group_id} cannot be read: {text}"
-            raise LogUnavailable(message) from error
-        return sum(max(0, ends[number] - committed[number]) for number in numbers)
+            return sum(self._lag(topic, number, offset) for number, offset in committed.items())
+        except KafkaException as error:
+            raise self._unknown(error_of(error).str()) from error
 
-    def _committed(self, topic: str) -> dict[int, int]:
-        for left in reversed(range(_TRIES)):
-            request = ConsumerGroupTopicPartitions(self._group_id)
-            asked = self._client.list_consumer_group_offsets([request], request_timeout=self._timeout_s)
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._consumer.close()
+
+    def _committed(self, topic: str, numbers: list[int]) -> dict[int, int]:
+        """Return the commits, negative where there is none."""
+        for _ in range(_TRIES):
             try:
-                found = asked[self._group_id].result(self._timeout_s + _ANSWER_SLACK_S)
+                found = self._consumer.committed([TopicPartition(topic, n) for n in numbers], timeout=self._timeout_s)
             except UnicodeDecodeError:
                 # confluent-kafka 2.16 reads the metadata of commits past its end; another try gets other bytes.
-                if left:
-                    continue
-                break
-            return {part.partition: part.offset for part in found.topic_partitions if _is_commit(part, topic)}
-        message = f"the commits of group {self._group_id} cannot be read"
-        raise LogUnavailable(message)
+                continue
+            for part in found:
+                if part.error is not None:
+                    raise self._unknown(part.error.str())
+            return {part.partition: part.offset for part in found}
+        text = "the commits are not readable"
+        raise self._unknown(text)
 
-    def _offsets(self, topic: str, numbers: list[int], spec: Any) -> dict[int, int]:
-        wanted = {TopicPartition(topic, number): spec for number in numbers}
-        asked = self._client.list_offsets(wanted, request_timeout=self._timeout_s)
-        limit_s = self._timeout_s + _ANSWER_SLACK_S
-        return {part.partition: future.result(limit_s).offset for part, future in asked.items()}
+    def _lag(self, topic: str, number: int, offset: int) -> int:
+        part = TopicPartition(topic, number)
+        first, end = self._consumer.get_watermark_offsets(part, timeout=self._timeout_s, cached=False)
+        return max(0, end - max(first, offset))
 
-
-def _is_commit(part: TopicPartition, topic: str) -> bool:
-    return part.topic == topic and part.offset >= 0
+    def _unknown(self, text: str) -> LogUnavailable:
+        return LogUnavailable(f"the lag of group {self._group_id} cannot be read: {text}")

@@ -5,7 +5,7 @@ Writes: events.*.
 
 from contracts.codec import Position
 from contracts.envelope import Event
-from contracts.errors import BadSignature, Forbidden, PenstockError, RateLimited, UnknownSource
+from contracts.errors import BadSignature, Busy, Forbidden, PenstockError, RateLimited, UnknownSource
 from contracts.metrics import WEBHOOKS
 from gateways.asgi import Request, Response
 from gateways.endpoints.accepting import accepted
@@ -84,8 +84,12 @@ async def _visit(parts: Parts, request: Request, source: Source, peer: Peer) -> 
     if networks and not peer.is_in(networks):
         message = "not from this address"
         raise Forbidden(message)
-    parts.backlog.check(parts.topics.events(source.settings.lane))
-    visit = parts.limits.enter(source.name, peer.name)
+    try:
+        parts.backlog.check(parts.topics.events(source.settings.lane))
+        visit = parts.limits.enter(source.name, peer.name)
+    except Busy:
+        await request.discard()
+        raise
     try:
         return await _accept(parts, request, source, visit)
     except PenstockError as error:

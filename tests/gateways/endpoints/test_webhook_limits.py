@@ -56,6 +56,19 @@ async def test_a_source_over_its_limit_is_refused_before_its_body_is_read() -> N
     assert (answer.status, answer.headers["connection"]) == (429, "close")
 
 
+@pytest.mark.parametrize(
+    ("changes", "closes"),
+    [({}, False), ({"content-length": "20000"}, True), ({"expect": "100-continue"}, True)],
+)
+async def test_a_small_body_that_is_there_does_not_cost_the_connection(changes: dict[str, str], closes: bool) -> None:
+    gateway = await gateway_with(limit={"events_per_s": 0.05, "burst": 1})
+    await send(gateway)
+
+    answer = await gateway.call("POST", "/webhooks/github", github_headers(BODY) | changes, BODY)
+
+    assert (answer.status, "connection" in answer.headers) == (429, closes)
+
+
 async def test_a_flood_of_forged_events_is_401_then_429_and_the_good_sender_does_not_notice() -> None:
     gateway = await gateway_with({"bad_signatures": {"per_peer_per_s": 0.01, "per_peer_burst": 5}})
     forged = [(await forge(gateway)).status for _ in range(50)]
