@@ -153,7 +153,7 @@ def build_parts(
         producer,
         admission,
         Peers(overload.trusted_proxies),
-        Limits(overload, {name: one.limit for name, one in settings.sources.items() if one.limit}, admission),
+        Limits(overload, admission),
         _backlog(settings, topics),
         results,
         live,

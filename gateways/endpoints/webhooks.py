@@ -86,7 +86,7 @@ async def _visit(parts: Parts, request: Request, source: Source, peer: Peer) -> 
         raise Forbidden(message)
     try:
         parts.backlog.check(parts.topics.events(source.settings.lane))
-        visit = parts.limits.enter(source.name, peer.name)
+        visit = parts.limits.enter(source.name, peer.name, source.settings.limit)
     except Busy:
         await request.discard()
         raise

@@ -8,7 +8,7 @@ so many bytes of suspects are held and verified at a time, and nothing else is d
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from contracts.errors import BadSignature, PenstockError, RateLimited, Rejected
 from contracts.metrics import RATE_LIMITED
@@ -55,55 +55,53 @@ class Limits:
 
     Args:
         settings: of all sources.
-        sources: limits of single sources.
         admission: bytes in flight of all requests.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self,
-        settings: OverloadSettings,
-        sources: Mapping[str, RateLimit],
-        admission: Admission,
-        clock: Callable[[], float] = time.monotonic,
+        self, settings: OverloadSettings, admission: Admission, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._clock = clock
         self._admission = admission
         self._suspects = PartOf(admission, int(admission.limit_bytes * _SUSPECTS_SHARE))
-        self._sources = {name: _Rate(limit, clock()) for name, limit in sources.items()}
+        # By name, with the limit that it was made for: a reload may bring another one.
+        self._sources: dict[str, tuple[RateLimit, _Rate]] = {}
         self._per_peer = settings.per_peer
         self._max_peers = settings.max_peers
         self._peers: OrderedDict[str, _Rate] = OrderedDict()
         self._quiet: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
         self.bad = BadBudget(settings.bad_signatures, settings.max_peers, clock)
 
-    def enter(self, source: str, peer: str) -> "Visit":
+    def enter(self, source: str, peer: str, limit: RateLimit | None = None) -> "Visit":
         """Begin a request of which no more than the headers has been read.
 
         Args:
             source: a configured one.
             peer: the sender's address.
+            limit: of the source, as it is configured now.
 
         Raises:
             RateLimited: it would be refused even if its signature were good, or it comes from a suspect and no more of
                 those is read now.
         """
-        rate = self._sources.get(source)
+        rate = self._rate_of_source(source, limit)
         if rate is not None and (spent := rate.spent(self._clock())):
             raise _refusal(source, f"source_{spent[0]}", spent[1])
         is_suspect = self.bad.is_suspect(source, peer)
         if is_suspect and (wait_s := self.bad.reading_wait_s()):
             raise _refusal(source, "suspect_bytes", wait_s)
-        return Visit(self, source, peer, self._suspects if is_suspect else self._admission, is_suspect=is_suspect)
+        admission = self._suspects if is_suspect else self._admission
+        return Visit(self, source, peer, rate, admission, is_suspect=is_suspect)
 
-    def spend(self, source: str, peer: str, size_bytes: int) -> None:
+    def spend(self, source: str, peer: str, rate_of_source: _Rate | None, size_bytes: int) -> None:
         """Count a verified event.
 
         Raises:
             RateLimited: its source or its address is over its limit; nothing was counted.
         """
         now_s = self._clock()
-        rates = (("source", self._sources.get(source)), ("peer", self._rate_of_peer(peer, now_s)))
+        rates = (("source", rate_of_source), ("peer", self._rate_of_peer(peer, now_s)))
         for kind, rate in rates:
             if rate is not None and (spent := rate.spent(now_s)):
                 raise _refusal(source, f"{kind}_{spent[0]}", spent[1])
@@ -123,6 +121,14 @@ class Limits:
         if len(self._quiet) > self._max_peers:
             self._quiet.popitem(last=False)
         return left_out
+
+    def _rate_of_source(self, source: str, limit: RateLimit | None) -> _Rate | None:
+        if limit is None:
+            return None
+        known = self._sources.get(source)
+        if known is None or known[0] != limit:
+            known = self._sources[source] = limit, _Rate(limit, self._clock())
+        return known[1]
 
     def _rate_of_peer(self, peer: str, now_s: float) -> _Rate | None:
         if self._per_peer is None:
@@ -145,10 +151,13 @@ class Visit:
         is_suspect: its address has sent many bad signatures; nothing beyond verifying is due.
     """
 
-    __slots__ = ("_is_verified", "_limits", "_source", "admission", "is_suspect", "peer")
+    __slots__ = ("_is_verified", "_limits", "_rate", "_source", "admission", "is_suspect", "peer")
 
-    def __init__(self, limits: Limits, source: str, peer: str, admission: Admission, *, is_suspect: bool) -> None:
+    def __init__(
+        self, limits: Limits, source: str, peer: str, rate: _Rate | None, admission: Admission, *, is_suspect: bool
+    ) -> None:
         self._limits = limits
+        self._rate = rate
         self._source = source
         self._is_verified = False
         self.peer = peer
@@ -168,7 +177,7 @@ class Visit:
         """
         self._is_verified = True
         self._limits.bad.note_good(self._source, self.peer)
-        self._limits.spend(self._source, self.peer, size_bytes)
+        self._limits.spend(self._source, self.peer, self._rate, size_bytes)
 
     def answer_to(self, error: PenstockError) -> PenstockError:
         """Return what a request is refused with: the error, or 429 for one bad signature too many.

@@ -20,13 +20,13 @@ class Lab:
     def __init__(self, source: RateLimit | None = None, **settings: object) -> None:
         self.clock = FakeClock()
         self.admission = Admission(8000)
-        limits = {"github": source} if source else {}
-        self.limits = Limits(OverloadSettings.model_validate(settings), limits, self.admission, self.clock)
+        self.source = source
+        self.limits = Limits(OverloadSettings.model_validate(settings), self.admission, self.clock)
 
     def good(self, peer: str = GOOD, size_bytes: int = 100) -> PenstockError | None:
         """Let a signed event pass; return its refusal."""
         try:
-            visit = self.limits.enter("github", peer)
+            visit = self.limits.enter("github", peer, self.source)
             visit.read(size_bytes)
             visit.verified(size_bytes)
         except RateLimited as error:
@@ -36,14 +36,14 @@ class Lab:
     def bad(self, peer: str = EVIL, error: PenstockError = WRONG, size_bytes: int = 100) -> PenstockError:
         """Let a forged event try; return its refusal."""
         try:
-            visit = self.limits.enter("github", peer)
+            visit = self.limits.enter("github", peer, self.source)
         except RateLimited as refusal:
             return refusal
         visit.read(size_bytes)
         return visit.answer_to(error)
 
     def is_suspect(self, peer: str) -> bool:
-        return self.limits.enter("github", peer).is_suspect
+        return self.limits.enter("github", peer, self.source).is_suspect
 
 
 def test_a_source_may_send_its_burst_and_then_its_rate() -> None:
@@ -54,6 +54,16 @@ def test_a_source_may_send_its_burst_and_then_its_rate() -> None:
     assert isinstance(refusal, RateLimited)
     assert refusal.retry_after_s == 0.5
     lab.clock.advance(0.5)
+    assert lab.good() is None
+
+
+def test_another_limit_counts_from_its_next_event_on() -> None:
+    lab = Lab(RateLimit(events_per_s=0.001, burst=1))
+    assert [lab.good() is None for _ in range(2)] == [True, False]
+
+    lab.source = RateLimit(events_per_s=0.001, burst=2)
+    assert [lab.good() is None for _ in range(3)] == [True, True, False]
+    lab.source = None
     assert lab.good() is None
 
 
