@@ -38,10 +38,17 @@ def _instant(_context: click.Context, _parameter: click.Parameter, value: str | 
 @click.option("--source", "name", required=True, help="Name of a source in the configuration.")
 @click.option("--body", type=click.File("rb"), help="File with the body, byte for byte, where REQUEST has none.")
 @click.option("--now", callback=_instant, help="When it was captured: Unix seconds or ISO 8601 (UTC). [default: now]")
+@click.option("--peer", default="", help="Address of who connected, for scheme client-certificate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one line of JSON.")
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]")
 def verify(
-    request: BinaryIO, name: str, body: BinaryIO | None, now: datetime | None, as_json: bool, config: Path | None
+    request: BinaryIO,
+    name: str,
+    body: BinaryIO | None,
+    now: datetime | None,
+    peer: str,
+    as_json: bool,
+    config: Path | None,
 ) -> int:
     """Explain whether a captured request is authentic, and why not.
 
@@ -65,7 +72,7 @@ def verify(
         message = f"source {name}: Amazon SNS is verified with a certificate of Amazon's, which is not fetched offline"
         raise click.BadParameter(message, param_hint="--source")
     captured = read_request(_content(request), None if body is None else _content(body))
-    report = examine(settings, name, captured, now or datetime.now(UTC))
+    report = examine(settings, name, captured, now or datetime.now(UTC), peer)
     if as_json:
         click.echo(printable(msgspec.json.encode(report).decode()))
     else:

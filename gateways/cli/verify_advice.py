@@ -37,6 +37,7 @@ _ADVICE = {
     "url_differs": "The sender signs another URL than public_url of the source. Configure the one it was given.",
     "body_hash_differs": _REWRITTEN,
     "digest_differs": _REWRITTEN,
+    "untrusted_peer": "Give --peer the address that the proxy connects from, or add it to trusted_proxies.",
     "other_source": "The request went to the URL of another source, or two secrets are mixed up.",
     "other_scheme": "Either the scheme of the source is wrong, or the sender is not the one you think.",
     "invalid_payload": "The request says something twice. No sender does that; look at the proxies in between.",

@@ -45,7 +45,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
 
 
-def examine(settings: Settings, name: str, captured: Captured, now: datetime) -> Report:
+def examine(settings: Settings, name: str, captured: Captured, now: datetime, peer: str = "") -> Report:
     """Return the report about a request to a source.
 
     Raises:
@@ -53,7 +53,7 @@ def examine(settings: Settings, name: str, captured: Captured, now: datetime) ->
     """
     source = settings.sources[name]
     keys = resolve_keys(name, source, scheme_of(source))
-    request = Incoming(captured.headers, captured.body, captured.query)
+    request = Incoming(captured.headers, captured.body, captured.query, peer)
     verifier = build_verifier(name, source, keys)
     checks = [_about(captured), *_before(captured, source, settings), *(_about_key(key, now) for key in keys)]
     reason, age_s, key_id = None, None, None

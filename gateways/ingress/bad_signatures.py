@@ -42,7 +42,8 @@ class BadBudget:
     def is_suspect(self, source: str, peer: str) -> bool:
         """Tell whether an address has spent much of its budget, or a stranger comes while the source's is spent."""
         settings = self._settings
-        if settings is None:
+        if settings is None or not self._sources:
+            # Nobody has sent a bad one yet.
             return False
         now_s = self._clock()
         bucket = self._places.find((source, peer))

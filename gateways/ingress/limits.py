@@ -53,6 +53,9 @@ class _Rate:
 class Limits:
     """The limits of one gateway process; not thread-safe, one event loop uses it.
 
+    Attributes:
+        limits_peers: addresses have a limit.
+
     Args:
         settings: of all sources.
         admission: bytes in flight of all requests.
@@ -68,6 +71,7 @@ class Limits:
         # By name, with the limit that it was made for: a reload may bring another one.
         self._sources: dict[str, tuple[RateLimit, _Rate]] = {}
         self._per_peer = settings.per_peer
+        self.limits_peers = settings.per_peer is not None
         self._max_peers = settings.max_peers
         self._peers: OrderedDict[str, _Rate] = OrderedDict()
         self._quiet: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
@@ -85,7 +89,7 @@ class Limits:
             RateLimited: it would be refused even if its signature were good, or it comes from a suspect and no more of
                 those is read now.
         """
-        rate = self._rate_of_source(source, limit)
+        rate = None if limit is None else self._rate_of_source(source, limit)
         if rate is not None and (spent := rate.spent(self._clock())):
             raise _refusal(source, f"source_{spent[0]}", spent[1])
         is_suspect = self.bad.is_suspect(source, peer)
@@ -122,9 +126,7 @@ class Limits:
             self._quiet.popitem(last=False)
         return left_out
 
-    def _rate_of_source(self, source: str, limit: RateLimit | None) -> _Rate | None:
-        if limit is None:
-            return None
+    def _rate_of_source(self, source: str, limit: RateLimit) -> _Rate:
         known = self._sources.get(source)
         if known is None or known[0] != limit:
             known = self._sources[source] = limit, _Rate(limit, self._clock())
@@ -177,7 +179,8 @@ class Visit:
         """
         self._is_verified = True
         self._limits.bad.note_good(self._source, self.peer)
-        self._limits.spend(self._source, self.peer, self._rate, size_bytes)
+        if self._rate is not None or self._limits.limits_peers:
+            self._limits.spend(self._source, self.peer, self._rate, size_bytes)
 
     def answer_to(self, error: PenstockError) -> PenstockError:
         """Return what a request is refused with: the error, or 429 for one bad signature too many.

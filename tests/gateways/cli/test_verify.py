@@ -51,6 +51,14 @@ sources:
     scheme: discord
     secrets: [{id: only, value: "env:PENSTOCK_KEY_CHAT"}]
     type: t
+  partner:
+    scheme: client-certificate
+    client_certificate:
+      header: x-client-subject
+      subjects: [{id: hooks, subject: "CN=hooks.partner.example"}]
+      trusted_proxies: [10.0.0.0/8]
+    secrets: [{id: proxy, value: "env:PENSTOCK_SECRET_SHOP"}]
+    type: t
   missing:
     scheme: github
     secrets: [{id: only, value: "env:PENSTOCK_SECRET_NOT_SET"}]
@@ -227,6 +235,15 @@ def test_what_the_gateway_would_refuse_besides_is_told(lab: Lab) -> None:
     assert "answers 405" in lab.output
     assert "answers 413" in lab.output
     assert "answers 415" in lab.output
+
+
+def test_who_connected_may_be_given_for_a_certificate_behind_a_proxy(lab: Lab) -> None:
+    secret = SECRETS["PENSTOCK_SECRET_SHOP"]
+    raw = http({"x-client-subject": "CN=hooks.partner.example", "x-proxy-proof": secret})
+
+    assert lab.cause("partner", raw) == "untrusted_peer"
+    assert lab.run("partner", raw, "--peer", "10.1.2.3") == 0
+    assert "nothing about the body" in lab.output
 
 
 def test_the_body_may_be_a_file_of_its_own(lab: Lab) -> None:
