@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from contracts.settings.reload import ReloadSettings
 from contracts.settings.overload import OverloadSettings
+from contracts.settings.reload import ReloadSettings
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Port, Seconds, Section
 from contracts.settings.sources import SourceSecret

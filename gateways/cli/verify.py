@@ -1,6 +1,6 @@
 """`penstock verify`: explains a captured request offline, as the gateway will not do in public.
 
-Blocking: reads the files and the secrets of the configuration; no network.
+Blocking: reads the files and the secrets of the configuration; network only for secrets in AWS Secrets Manager.
 """
 
 from datetime import UTC, datetime

@@ -15,6 +15,7 @@ from contracts.settings import Settings, SourceSettings
 from gateways.ingress.explaining import fitting
 from gateways.ingress.keys import Key, resolve_keys
 from gateways.ingress.schemes import SCHEMES, Scheme, scheme_of
+from gateways.ingress.secrets import Secrets
 from gateways.ingress.verifiers import build_verifier
 from gateways.ingress.verifying import Incoming, Verifier
 
@@ -39,12 +40,20 @@ class Case:
         name: of the source.
         keys: of the source.
         request: as it was captured.
+        secrets: how references to secrets are read.
         target: path and query of its URL.
     """
 
     def __init__(
-        self, settings: Settings, name: str, keys: Sequence[Key], request: Incoming, target: bytes = b""
+        self,
+        settings: Settings,
+        name: str,
+        keys: Sequence[Key],
+        request: Incoming,
+        secrets: Secrets,
+        target: bytes = b"",
     ) -> None:
+        self._secrets = secrets
         self._target = target
         self._settings = settings
         self._name = name
@@ -113,7 +122,7 @@ class Case:
     def _other_source(self, now: datetime) -> Cause | None:
         """Return another source to which the whole request belongs."""
         for other, source in self._settings.sources.items():
-            keys = _keys_of(other, source) if other != self._name else ()
+            keys = self._keys_of(other, source) if other != self._name else ()
             if keys and self._key_that_fits(build_verifier(other, source, keys), now):
                 return Cause("other_source", f"the request is authentic for source {other}; was the URL mixed up?")
         return None
@@ -122,13 +131,22 @@ class Case:
         # A public key is no secret of an HMAC, nor the other way round.
         kinds = {key.public is None for key in self._keys}
         for other, source in self._settings.sources.items():
-            for key in _keys_of(other, source) if other != self._name else ():
+            for key in self._keys_of(other, source) if other != self._name else ():
                 if (key.public is None) not in kinds:
                     continue
                 cause = Cause("other_source", f"the signature fits {key.id} of source {other}")
                 yield cause, _free(key)
                 if key.public is None:
                     yield cause, _free(key)._replace(secret=key.text)
+
+    def _keys_of(self, name: str, source: SourceSettings) -> Sequence[Key]:
+        if not source.secrets:
+            return ()
+        try:
+            return resolve_keys(name, source, scheme_of(source), self._secrets)
+        except ConfigError:
+            # This machine need not have the secrets of every source.
+            return ()
 
     def _verifier(self, keys: Sequence[Key]) -> Verifier:
         return build_verifier(self._name, self._source, keys)
@@ -204,13 +222,3 @@ def _from_hex(text: bytes) -> bytes | None:
         return bytes.fromhex(text.decode("ascii"))
     except ValueError:
         return None
-
-
-def _keys_of(name: str, source: SourceSettings) -> Sequence[Key]:
-    if not source.secrets:
-        return ()
-    try:
-        return resolve_keys(name, source, scheme_of(source))
-    except ConfigError:
-        # This machine need not have the secrets of every source.
-        return ()

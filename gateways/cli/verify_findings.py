@@ -14,6 +14,7 @@ from gateways.cli.captured import Captured
 from gateways.cli.verify_causes import Case
 from gateways.ingress.keys import Key, resolve_keys
 from gateways.ingress.schemes import scheme_of
+from gateways.ingress.secrets import SecretStore
 from gateways.ingress.verifiers import build_verifier
 from gateways.ingress.verifying import Incoming, Verified
 
@@ -52,7 +53,8 @@ def examine(settings: Settings, name: str, captured: Captured, now: datetime, pe
         ConfigError: a secret or template of the source cannot be used.
     """
     source = settings.sources[name]
-    keys = resolve_keys(name, source, scheme_of(source))
+    secrets = SecretStore(settings.secrets_manager).reading()
+    keys = resolve_keys(name, source, scheme_of(source), secrets)
     request = Incoming(captured.headers, captured.body, captured.query, peer)
     verifier = build_verifier(name, source, keys)
     checks = [_about(captured), *_before(captured, source, settings), *(_about_key(key, now) for key in keys)]
@@ -62,7 +64,7 @@ def examine(settings: Settings, name: str, captured: Captured, now: datetime, pe
     except BadSignature as error:
         reason, age_s = error.detail, error.age_s
         checks.append(Check("signature", "failed", _refusal(error)))
-        found = Case(settings, name, keys, request, captured.target).cause(error, now)
+        found = Case(settings, name, keys, request, secrets, captured.target).cause(error, now)
         if found is not None:
             checks.append(Check("signature", "found", found.words))
             reason, key_id = found.detail, found.key_id

@@ -55,6 +55,7 @@ async def shake_hands(parts: Parts, request: Request, name: bytes) -> Response:
     source = _known(parts, name)
     request.notes |= {"source": source.name, "scheme": source.settings.scheme}
     try:
+        _check_address(source, parts.peers.find(request.peer, request.headers))
         response = _handshake(request, source, b"")
         if response is None:
             message = "no such handshake"
@@ -80,10 +81,7 @@ def _known(parts: Parts, name: bytes) -> Source:
 
 async def _visit(parts: Parts, request: Request, source: Source, peer: Peer) -> Response:
     """Let a request pass the limits on its way."""
-    networks = source.settings.allow_networks
-    if networks and not peer.is_in(networks):
-        message = "not from this address"
-        raise Forbidden(message)
+    _check_address(source, peer)
     try:
         parts.backlog.check(parts.topics.events(source.settings.lane))
         visit = parts.limits.enter(source.name, peer.name, source.settings.limit)
@@ -97,6 +95,13 @@ async def _visit(parts: Parts, request: Request, source: Source, peer: Peer) -> 
         if answer is error:
             raise
         raise answer from error
+
+
+def _check_address(source: Source, peer: Peer) -> None:
+    networks = source.settings.allow_networks
+    if networks and not peer.is_in(networks):
+        message = "not from this address"
+        raise Forbidden(message)
 
 
 def _note_peer(parts: Parts, request: Request, source: Source, peer: Peer, error: PenstockError) -> None:
