@@ -6,6 +6,7 @@
         BadSignature, Unauthenticated, Forbidden, UnknownSource, UnknownResult, MethodNotAllowed,
         InvalidPayload, UnsupportedMedia, TooLarge, BodyTimeout
       Busy               our limit is reached; says when to come back
+        RateLimited, Backlogged
       Retryable          the same call may succeed later
         Throttled, ProviderUnavailable, ProviderTimeout, LogUnavailable
       Terminal           trying this event again cannot help
@@ -53,14 +54,16 @@ class BadSignature(Rejected):
 
     Args:
         detail: private reason code for logs and metrics (bounded slug); never part of the answer.
+        age_s: of a timestamp that is not accepted, seconds; negative when it lies in the future. For logs.
     """
 
     http_status = 401
     reason = "bad_signature"
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, age_s: float | None = None) -> None:
         super().__init__(f"signature refused: {detail}")
         self.detail = detail
+        self.age_s = age_s
 
 
 class Unauthenticated(Rejected):
@@ -149,6 +152,19 @@ class Busy(PenstockError):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class RateLimited(Busy):
+    """Raise when a sender is over a limit of its own; the same request is right later."""
+
+    http_status = 429
+    reason = "rate_limited"
+
+
+class Backlogged(Busy):
+    """Raise when the workers are too far behind to take more of a lane."""
+
+    reason = "backlogged"
 
 
 class Retryable(PenstockError):

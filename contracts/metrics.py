@@ -84,6 +84,21 @@ CONFIG_PENDING = _gauge("config_restart_needed_settings", "Changed settings that
 KEY_FALLBACKS = _counter(
     "webhook_key_fallbacks_total", "Webhooks without their partition key field; their id stands in.", ("source",)
 )
+RATE_LIMITED = _counter(
+    "webhook_rate_limited_total",
+    "Webhooks refused with 429, by limit: source_events, source_bytes, peer_events, peer_bytes, bad_signatures (one "
+    "more of them), suspect_bytes (unread, from an address that sends them).",
+    ("source", "limit"),
+)
+BACKLOG_LAG = _gauge(
+    "backpressure_lag_records",
+    "Records that the workers are behind, for lanes with max_lag; keeps its last value while it cannot be read.",
+    ("lane",),
+)
+BACKLOG_UNKNOWN = _gauge(
+    "backpressure_lag_unknown", "1 while the lag of a lane with max_lag cannot be read; nobody is refused.", ("lane",)
+)
+BACKLOG_REFUSING = _gauge("backpressure_refusing", "1 while a lane is refused because of its lag.", ("lane",))
 SYNC_WAITING = _gauge("sync_waiting_requests", "Requests that wait for an outcome: invocations and long polls.")
 SYNC_ANSWERS = _counter(
     "sync_answers_total",
@@ -118,6 +133,9 @@ PRODUCE_DURATION = _histogram(
 )
 PRODUCER_BUFFER_BYTES = _gauge("producer_buffer_bytes", "Bytes of records waiting for their ack.")
 PRODUCER_BUFFER_LIMIT = _gauge("producer_buffer_limit_bytes", "Limit of the same.")
+PRODUCER_REBUILDS = _counter(
+    "producer_rebuilds_total", "Clients given up after a fatal error; what waited was answered 503, or tried again."
+)
 
 FM_REQUESTS = _counter(
     "fm_requests_total", "Model calls by outcome: ok or the error's reason.", ("provider", "model", "outcome")

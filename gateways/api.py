@@ -72,7 +72,7 @@ class Api:
         label = endpoint.name if endpoint else "unknown"
         HTTP_REQUESTS.labels(label, str(response.status)).inc()
         HTTP_DURATION.labels(label).observe(duration_s)
-        logged = endpoint.logged if endpoint else "refused"
+        logged = "none" if request.is_quiet else endpoint.logged if endpoint else "refused"
         if logged == "all" or (logged == "refused" and response.status >= _CLIENT_ERROR):
             _log_exchange(request, response, duration_s)
 
@@ -123,6 +123,9 @@ def _refused(request: Request, error: PenstockError) -> Response:
     request.notes["reason"] = error.reason
     # BadSignature keeps its private reason apart; elsewhere the text is the detail.
     request.notes["detail"] = getattr(error, "detail", str(error))
+    age_s = getattr(error, "age_s", None)
+    if age_s is not None:
+        request.notes["age_s"] = age_s
     return problem_of(error)
 
 

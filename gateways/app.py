@@ -83,13 +83,17 @@ async def run(
     try:
         await producer.start()
         parts.results.start()
+        parts.backlog.start()
         if parts.replies is not None:
             parts.replies.start()
         if settings.gateway.api_keys:
             # Nobody else can have streamed events.
             parts.live.start()
         serving = asyncio.ensure_future(
-            serve(Server(api, listener, settings.gateway.header_timeout_s), ending.closes_door)
+            serve(
+                Server(api, listener, settings.gateway.header_timeout_s, settings.gateway.max_connections),
+                ending.closes_door,
+            )
         )
         ending.follow_signals()
         BUILD_INFO.labels(package_version(), "gateway").set(1)
@@ -99,6 +103,7 @@ async def run(
         watching.cancel()
         reloading.cancel()
         parts.secrets.close()
+        await parts.backlog.aclose()
         await asyncio.to_thread(parts.live.close)
         if parts.replies is not None:
             await asyncio.to_thread(parts.replies.close)

@@ -4,6 +4,7 @@ Source: ASGI 3.0 HTTP specification; granian 2.8, which reports a body that was 
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
@@ -21,6 +22,9 @@ Send = Callable[[Message], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
 _LENGTH = re.compile(rb"[0-9]{1,15}")
+# Of a request that is refused unread: so much of it comes with its headers anyway, and a new connection costs more.
+_DISCARD_BYTES = 16 * 1024
+_DISCARD_S = 0.1
 
 
 class Response(NamedTuple):
@@ -40,6 +44,7 @@ class Request:
     Attributes:
         notes: fields for the one log line of this exchange; names from contracts.logs.FIELDS.
         is_body_pending: the body has not been read to its end.
+        is_quiet: no log line is due for this exchange.
     """
 
     def __init__(self, scope: Message, receive: Receive) -> None:
@@ -47,10 +52,11 @@ class Request:
         self.http_version: str = scope.get("http_version", "1.1")
         self.path: bytes = scope.get("raw_path") or scope["path"].encode()
         self.query: bytes = scope.get("query_string", b"")
-        # Who connected: a proxy in front, if there is one. Forwarded headers are not read.
+        # Who connected: a proxy in front, if there is one; parts.peers knows who is behind it.
         self.peer: str = (scope.get("client") or ("",))[0]
         self.headers: RawHeaders = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
         self.notes: dict[str, Any] = {}
+        self.is_quiet = False
         self._receive = receive
         names = {name for name, _ in self.headers}
         self.is_body_pending = b"transfer-encoding" in names or (self.values(b"content-length") or [b"0"]) != [b"0"]
@@ -83,6 +89,19 @@ class Request:
             yield bytes(received)
         finally:
             admission.release(len(received))
+
+    async def discard(self) -> None:
+        """Read a small body and drop it, so that its connection can go on; one that is large or slow is left unread."""
+        lengths = self.values(b"content-length")
+        is_small = len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]) and int(lengths[0]) <= _DISCARD_BYTES
+        if not is_small or self.values(b"expect"):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_S):
+                while (message := await self._receive())["type"] == "http.request":
+                    if not message.get("more_body", False):
+                        self.is_body_pending = False
+                        return
 
     async def receive(self) -> Message:
         """Return the next message, for who goes on when the body has been read."""

@@ -11,6 +11,8 @@ from producers.base import Producer
 # A probe per scrape of every load balancer would be a load of its own.
 _PROBE_VALID_S = 3.0
 _PROBE_TIMEOUT_S = 2.0
+# Not ready above 80 % of a buffer (its `is_full`), ready again below this: a load balancer must not flap with the load.
+_READY_AGAIN_SHARE = 0.5
 
 
 class Health:
@@ -38,6 +40,7 @@ class Health:
         self._lock = asyncio.Lock()
         self._probed_at_s = float("-inf")
         self._is_log_reachable = False
+        self._was_full = False
         self.is_shutting_down = False
 
     def broken(self) -> list[str]:
@@ -49,11 +52,19 @@ class Health:
         reasons = []
         if self.is_shutting_down:
             reasons.append("shutting_down")
-        if self._producer.is_full or self._admission.is_full:
+        if self._is_full():
             reasons.append("buffer_full")
         if not await self._probe():
             reasons.append("log_unavailable")
         return reasons
+
+    def _is_full(self) -> bool:
+        # The admission lets in as many bytes as the producer may hold.
+        low_bytes = _READY_AGAIN_SHARE * self._admission.limit_bytes
+        is_high = self._producer.is_full or self._admission.is_full
+        is_low = self._producer.buffered_bytes <= low_bytes and self._admission.held_bytes <= low_bytes
+        self._was_full = is_high or (self._was_full and not is_low)
+        return self._was_full
 
     async def _probe(self) -> bool:
         async with self._lock:

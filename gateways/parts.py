@@ -19,10 +19,14 @@ from gateways.egress.tickets import Tickets
 from gateways.egress.waiting import Waiters
 from gateways.health import Health
 from gateways.ingress.admission import Admission
+from gateways.ingress.backlog import Backlog
 from gateways.ingress.callers import Callers
+from gateways.ingress.limits import Limits
+from gateways.ingress.peers import Peers
 from gateways.ingress.secrets import SecretStore
 from gateways.ingress.sources import Sources, build_sources
 from producers.base import Producer
+from producers.group_lag import GroupLag
 
 
 class Results(Protocol):
@@ -95,6 +99,9 @@ class Parts:
     tickets: Tickets
     producer: Producer
     admission: Admission
+    peers: Peers
+    limits: Limits
+    backlog: Backlog
     results: Results
     live: Live
     waiters: Waiters
@@ -135,6 +142,7 @@ def build_parts(
     reading = secrets.reading()
     # As many bytes again as the producer may hold: bodies that still arrive.
     admission = Admission(settings.producer.max_buffer_bytes)
+    overload = settings.gateway.overload
     return Parts(
         settings.gateway,
         topics,
@@ -144,12 +152,21 @@ def build_parts(
         Tickets(settings.gateway.ticket_secret),
         producer,
         admission,
+        Peers(overload.trusted_proxies),
+        Limits(overload, admission),
+        _backlog(settings, topics),
         results,
         live,
         waiters,
         replies,
         Health(producer, admission, results_alive=lambda: results.is_alive),
     )
+
+
+def _backlog(settings: Settings, topics: Topics) -> Backlog:
+    overload, group = settings.gateway.overload, settings.worker.app_id
+    read: Callable[[str], int | None] = GroupLag(settings.kafka, group).read if overload.max_lag else lambda _: None
+    return Backlog(overload, {lane: topics.events(lane) for lane in LANES}, read)
 
 
 def caller_door(settings: Settings) -> CallerCallbackDoor | None:

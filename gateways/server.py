@@ -21,8 +21,6 @@ from contracts.errors import ConfigError, PenstockError
 # Headers of one request; hyper answers 431 beyond it.
 _MAX_BUFFER_BYTES = 64 * 1024
 _BACKLOG = 1024
-# Connections at a time; slow ones are closed by the header and body deadlines.
-_MAX_CONNECTIONS = 4096
 # Files that are not HTTP connections: Kafka, logs, libraries.
 _OTHER_FILES = 256
 
@@ -34,16 +32,19 @@ class Server(EmbeddedServer):
         app: the ASGI application.
         listener: bound and listening; owned by this object from now on.
         header_timeout_s: until the headers must have come, also on an idle connection.
+        max_connections: at a time; slow ones are closed by the header and body deadlines.
     """
 
-    def __init__(self, app: Callable[..., Any], listener: socket.socket, header_timeout_s: float) -> None:
+    def __init__(
+        self, app: Callable[..., Any], listener: socket.socket, header_timeout_s: float, max_connections: int = 4096
+    ) -> None:
         super().__init__(
             app,
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
             websockets=True,
             backlog=_BACKLOG,
-            backpressure=_connection_limit(),
+            backpressure=_connection_limit(max_connections),
             http1_settings=HTTP1Settings(
                 header_read_timeout=max(1, int(header_timeout_s * 1000)), max_buffer_size=_MAX_BUFFER_BYTES
             ),
@@ -106,11 +107,11 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
     await serving
 
 
-def _connection_limit() -> int:
+def _connection_limit(max_connections: int) -> int:
     """Return how many connections fit, after raising this process's soft limit of open files as far as it may go."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MAX_CONNECTIONS + _OTHER_FILES
+    wanted = max_connections + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return _MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(16, min(_MAX_CONNECTIONS, soft - _OTHER_FILES))
+    return max_connections if soft == resource.RLIM_INFINITY else max(16, min(max_connections, soft - _OTHER_FILES))

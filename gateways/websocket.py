@@ -253,6 +253,7 @@ class _Session:
         event, record, _ = posted.accept(
             self._caller, headers, b"", bytes(said.event), parts.topics, delivery="stream", usual_lane="interactive"
         )
+        parts.backlog.check(record.topic)
         with contextlib.ExitStack() as stack:
             entry = stack.enter_context(parts.live.watching(event.source, event.id, _LABEL, is_new=True))
             self._check_room(event.id)

@@ -18,7 +18,7 @@ from confluent_kafka import Producer as ConfluentProducer
 from contracts.codec import Record
 from contracts.errors import Busy, LogUnavailable
 from contracts.logs import logger
-from contracts.metrics import PRODUCER_BUFFER_BYTES, PRODUCER_BUFFER_LIMIT
+from contracts.metrics import PRODUCER_BUFFER_BYTES, PRODUCER_BUFFER_LIMIT, PRODUCER_REBUILDS
 from contracts.settings import KafkaSettings, ProducerSettings
 from producers.base import Delivered
 from producers.kafka_client import ClientLog, error_of, producer_config, translate_error
@@ -187,6 +187,7 @@ class KafkaProducer:
 
     def _break(self, reason: str) -> None:
         """Give up a client that had a fatal error: it will never deliver anything again."""
+        PRODUCER_REBUILDS.inc()
         _log.error("producer.broken", error=reason, waiting=len(self._window))
         self._window.fail_all(
             LogUnavailable("the producer had a fatal error and is rebuilt; the record may be on the log")

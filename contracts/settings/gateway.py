@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from contracts.settings.overload import OverloadSettings
 from contracts.settings.reload import ReloadSettings
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Port, Seconds, Section
@@ -91,6 +92,10 @@ class GatewaySettings(Section):
     """Index of the results on disk; off without a path."""
     reload: ReloadSettings = ReloadSettings()
     """Taking over changes without a restart."""
+    overload: OverloadSettings = OverloadSettings()
+    """Limits per sender and address, and backpressure from the workers' lag."""
+    max_connections: int = Field(default=4096, ge=16, le=1_000_000)
+    """Connections at a time; fewer when the process may not open so many files. Further ones wait to be taken."""
 
     @model_validator(mode="after")
     def _margin_fits(self) -> "GatewaySettings":

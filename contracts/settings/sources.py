@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, IPvAnyNetwork, StringConstraints, model_validator
 
 from contracts.settings.handshakes import HandshakeSettings
+from contracts.settings.overload import RateLimit
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Seconds, Section
 from contracts.settings.signing import (
@@ -141,6 +142,11 @@ class SourceSettings(Section):
     """Requests with which the sender checks this URL; answered, never an event."""
     max_body_bytes: int | None = Field(default=None, ge=1)
     """Overrides the gateway's limit, downwards."""
+    allow_networks: tuple[IPvAnyNetwork, ...] = Field(default=(), max_length=1024)
+    """Networks that may send; others get 403, unread. All may when empty. Behind proxies see
+    `gateway.overload.trusted_proxies`. A signature is needed all the same."""
+    limit: RateLimit | None = None
+    """Limit of this source's verified events; not limited when absent."""
 
     @property
     def template(self) -> SignatureTemplate | None:

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("gateways.cli.demo:demo", "Show everything working, from signed webhook to result, and end."),
     "up": ("gateways.cli.up:up", "Run gateway, worker and (without --kafka) an embedded broker, for play."),
     "send": ("gateways.cli.send:send", "Send signed sample webhooks to a gateway."),
+    "verify": ("gateways.cli.verify:verify", "Explain whether a captured webhook is authentic, and why not."),
     "tail": ("gateways.cli.tail:tail", "Show results, dead letters or events as they come."),
     "batch": ("gateways.cli.batch:batch", "Run files and S3 objects of JSON lines through the bulk lane."),
     "dlq": ("gateways.cli.dlq:dlq", "List, show, put back and discard dead letters."),

@@ -12,7 +12,6 @@ import msgspec
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     KafkaException,
     TopicPartition,
 )
@@ -81,13 +80,13 @@ def _look(settings: Settings, config: dict[str, Any]) -> GroupReport:
     group_id = settings.worker.app_id
     admin = AdminClient(config)
     described = admin.describe_consumer_groups([group_id], request_timeout=_LIMIT_S)[group_id].result(_LIMIT_S)
-    # A name of its own: it is never joined, and nothing is committed.
-    consumer = Consumer(config | {"group.id": "penstock-cli", "enable.auto.commit": False})
+    # The workers' group, to ask for its commits: without a subscription it is not joined, and nothing is committed.
+    # An AdminClient that asks ends the process while the group's coordinator is loading (see producers/group_lag.py).
+    consumer = Consumer(config | {"group.id": group_id, "enable.auto.commit": False})
     try:
-        committed = _committed(admin, group_id)
         topics = Topics(settings.kafka.topic_prefix)
         names = [*(topics.events(lane) for lane in settings.worker.lanes), topics.retries]
-        partitions = tuple(part for name in names for part in _partitions(consumer, name, committed))
+        partitions = tuple(part for name in names for part in _partitions(consumer, name))
     finally:
         consumer.close()
     state = ConsumerGroupState(described.state).name.lower()
@@ -98,26 +97,26 @@ def _look(settings: Settings, config: dict[str, Any]) -> GroupReport:
     return GroupReport(app_id=group_id, state=state, members=members, partitions=partitions)
 
 
-def _committed(admin: AdminClient, group_id: str) -> dict[tuple[str, int], int]:
+def _committed(consumer: Consumer, parts: list[TopicPartition]) -> dict[int, int]:
     for left in reversed(range(_TRIES)):
         try:
-            request = ConsumerGroupTopicPartitions(group_id)
-            found = admin.list_consumer_group_offsets([request], request_timeout=_LIMIT_S)[group_id].result(_LIMIT_S)
+            found = consumer.committed(parts, timeout=_LIMIT_S)
         except UnicodeDecodeError:
             # confluent-kafka 2.16 reads the metadata of commits past its end; another try gets other bytes.
             if not left:
                 break
             continue
-        return {(tp.topic, tp.partition): tp.offset for tp in found.topic_partitions if tp.offset >= 0}
+        return {part.partition: part.offset for part in found if part.offset >= 0}
     message = "the commits of the group cannot be read"
     raise LogUnavailable(message)
 
 
-def _partitions(consumer: Consumer, topic: str, committed: dict[tuple[str, int], int]) -> Iterator[GroupPartition]:
-    found = consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic]
-    for number in sorted(found.partitions or ()):
+def _partitions(consumer: Consumer, topic: str) -> Iterator[GroupPartition]:
+    numbers = sorted(consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic].partitions or ())
+    committed = _committed(consumer, [TopicPartition(topic, number) for number in numbers]) if numbers else {}
+    for number in numbers:
         first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_LIMIT_S)
-        point = committed.get((topic, number))
+        point = committed.get(number)
         start = max(first, point or 0)
         record = _record_at(consumer, topic, number, start) if start < end else None
         yield GroupPartition(

@@ -26,6 +26,7 @@ async def post_event(parts: Parts, request: Request, _parameter: bytes) -> Respo
             "lane": lane,
             "topic": record.topic,
         }
+        parts.backlog.check(record.topic)
         position = await produce(parts.producer, record, settings.ack_timeout_s)
     request.notes |= {"partition": position.partition, "offset": position.offset}
     parts.results.note_accepted(caller.id, event.id, event.source, position)

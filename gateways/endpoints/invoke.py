@@ -99,6 +99,7 @@ async def _begin(parts: Parts, request: Request, caller: Caller, waiter: Waiter)
 
 
 async def _produce(parts: Parts, record: Record, wanted: str, kind: Kind) -> Position:
+    parts.backlog.check(record.topic)
     # Before the event is there: its outcome may be quicker than our ack.
     parts.waiters.forecast.begin(wanted, kind)
     try:

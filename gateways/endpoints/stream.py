@@ -56,6 +56,7 @@ async def post_stream(parts: Parts, request: Request, _parameter: bytes) -> Resp
             usual_lane="interactive",
         )
         request.notes |= {"event_id": event.id, "source": event.source, "type": event.type, "lane": lane}
+        parts.backlog.check(record.topic)
         with contextlib.ExitStack() as stack:
             entry = stack.enter_context(parts.live.watching(event.source, event.id, _PROTOCOL, is_new=True))
             position = await produce(parts.producer, record, settings.ack_timeout_s)

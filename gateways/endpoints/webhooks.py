@@ -5,11 +5,13 @@ Writes: events.*.
 
 from contracts.codec import Position
 from contracts.envelope import Event
-from contracts.errors import PenstockError, UnknownSource
+from contracts.errors import BadSignature, Busy, Forbidden, PenstockError, RateLimited, UnknownSource
 from contracts.metrics import WEBHOOKS
 from gateways.asgi import Request, Response
 from gateways.endpoints.accepting import accepted
 from gateways.ingress.handshakes.base import GUARDS, HandshakeRequest
+from gateways.ingress.limits import Visit
+from gateways.ingress.peers import Peer
 from gateways.ingress.producing import produce
 from gateways.ingress.sns_source import SnsSource
 from gateways.ingress.sources import Source
@@ -32,10 +34,12 @@ async def post_webhook(parts: Parts, request: Request, name: bytes) -> Response:
     """
     source = _known(parts, name)
     request.notes |= {"source": source.name, "scheme": source.settings.scheme, "lane": source.settings.lane}
+    peer = parts.peers.find(request.peer, request.headers)
     try:
-        response = await _accept(parts, request, source)
+        response = await _visit(parts, request, source, peer)
     except PenstockError as error:
         WEBHOOKS.labels(source.name, error.reason).inc()
+        _note_peer(parts, request, source, peer, error)
         raise
     WEBHOOKS.labels(source.name, request.notes.get("outcome", "accepted")).inc()
     return response
@@ -51,6 +55,7 @@ async def shake_hands(parts: Parts, request: Request, name: bytes) -> Response:
     source = _known(parts, name)
     request.notes |= {"source": source.name, "scheme": source.settings.scheme}
     try:
+        _check_address(source, parts.peers.find(request.peer, request.headers))
         response = _handshake(request, source, b"")
         if response is None:
             message = "no such handshake"
@@ -74,13 +79,50 @@ def _known(parts: Parts, name: bytes) -> Source:
     return source
 
 
-async def _accept(parts: Parts, request: Request, source: Source) -> Response:
+async def _visit(parts: Parts, request: Request, source: Source, peer: Peer) -> Response:
+    """Let a request pass the limits on its way."""
+    _check_address(source, peer)
+    try:
+        parts.backlog.check(parts.topics.events(source.settings.lane))
+        visit = parts.limits.enter(source.name, peer.name, source.settings.limit)
+    except Busy:
+        await request.discard()
+        raise
+    try:
+        return await _accept(parts, request, source, visit)
+    except PenstockError as error:
+        answer = visit.answer_to(error)
+        if answer is error:
+            raise
+        raise answer from error
+
+
+def _check_address(source: Source, peer: Peer) -> None:
+    networks = source.settings.allow_networks
+    if networks and not peer.is_in(networks):
+        message = "not from this address"
+        raise Forbidden(message)
+
+
+def _note_peer(parts: Parts, request: Request, source: Source, peer: Peer, error: PenstockError) -> None:
+    """Name the address of who is refused for its own doing; of a flood only now and then."""
+    if isinstance(error, BadSignature | Forbidden | RateLimited):
+        request.notes["peer"] = peer.name
+    if isinstance(error, RateLimited):
+        left_out = parts.limits.left_out(source.name, peer.name)
+        request.is_quiet = left_out is None
+        request.notes["similar_left_out"] = left_out
+
+
+async def _accept(parts: Parts, request: Request, source: Source, visit: Visit) -> Response:
     settings = parts.settings
     limit_bytes = min(settings.max_body_bytes, source.settings.max_body_bytes or settings.max_body_bytes)
-    async with request.body(limit_bytes, settings.body_timeout_s, parts.admission) as body:
+    async with request.body(limit_bytes, settings.body_timeout_s, visit.admission) as body:
         request.notes["body_bytes"] = len(body)
+        visit.read(len(body))
         if isinstance(source, SnsSource):
             webhook = await source.accept(request.headers, body)
+            visit.verified(len(body))
             if webhook is None:
                 request.notes["outcome"] = "handshake"
                 return Response(200)
@@ -89,6 +131,7 @@ async def _accept(parts: Parts, request: Request, source: Source) -> Response:
             if answer is not None:
                 return answer
             webhook = source.accept(request.headers, body, query=request.query, peer=request.peer)
+            visit.verified(len(body))
         request.notes |= {
             "event_id": webhook.event.id,
             "type": webhook.event.type,

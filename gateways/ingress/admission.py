@@ -1,6 +1,6 @@
 """Lets only so many bytes in at a time: bodies between their first byte and the broker's ack."""
 
-from contracts.errors import Busy
+from contracts.errors import Busy, RateLimited
 
 
 class Admission:
@@ -11,13 +11,13 @@ class Admission:
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self.held_bytes = 0
 
     @property
     def is_full(self) -> bool:
         """Tell whether less than a fifth is left: readiness flips before requests are refused."""
-        return self.held_bytes > 0.8 * self._limit_bytes
+        return self.held_bytes > 0.8 * self.limit_bytes
 
     def reserve(self, size_bytes: int) -> None:
         """Count bytes in.
@@ -25,7 +25,7 @@ class Admission:
         Raises:
             Busy: they do not fit; nothing was counted.
         """
-        if self.held_bytes + size_bytes > self._limit_bytes:
+        if self.held_bytes + size_bytes > self.limit_bytes:
             message = "too many bytes in flight"
             raise Busy(message)
         self.held_bytes += size_bytes
@@ -33,3 +33,34 @@ class Admission:
     def release(self, size_bytes: int) -> None:
         """Count bytes out."""
         self.held_bytes -= size_bytes
+
+
+class PartOf(Admission):
+    """A part of another admission, for requests that must not fill the whole.
+
+    Args:
+        whole: counts these bytes as well.
+        limit_bytes: of the part.
+    """
+
+    def __init__(self, whole: Admission, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+        self._whole = whole
+
+    def reserve(self, size_bytes: int) -> None:
+        """Count bytes in, here and in the whole.
+
+        Raises:
+            RateLimited: they do not fit into the part; nothing was counted.
+            Busy: they do not fit into the whole; nothing was counted.
+        """
+        if self.held_bytes + size_bytes > self.limit_bytes:
+            message = "too many bytes in flight of this kind"
+            raise RateLimited(message)
+        self._whole.reserve(size_bytes)
+        self.held_bytes += size_bytes
+
+    def release(self, size_bytes: int) -> None:
+        """Count bytes out, here and in the whole."""
+        super().release(size_bytes)
+        self._whole.release(size_bytes)

@@ -16,6 +16,8 @@ Detail = Literal[
     "in_future", "wrong_signature", "retired_key", "key_not_yet_valid", "secret_not_decoded", "unknown_key",
     "algorithm_not_enabled", "url_differs", "body_hash_differs", "malformed_form", "component_not_covered",
     "digest_missing", "digest_differs", "untrusted_peer", "wrong_proof", "unknown_subject",
+    "body_reserialised", "body_line_end", "body_charset", "signature_spelling", "signature_encoding",
+    "signature_prefix",
 ]  # fmt: skip
 
 ID = re.compile(rb"[\x21-\x7e]{1,256}")
@@ -74,9 +76,9 @@ class Verifier(Protocol):
         ...
 
 
-def refused(detail: Detail) -> BadSignature:
+def refused(detail: Detail, age_s: float | None = None) -> BadSignature:
     """Return the refusal for a private reason."""
-    return BadSignature(detail)
+    return BadSignature(detail, age_s)
 
 
 def single(headers: HeaderLines, name: bytes) -> bytes | None:
@@ -117,9 +119,9 @@ def check_time(seconds: int, now_s: float, tolerance_s: float) -> int:
         BadSignature: too far off, either way.
     """
     if seconds < now_s - tolerance_s:
-        raise refused(detail="stale")
+        raise refused(detail="stale", age_s=round(now_s - seconds, 3))
     if seconds > now_s + tolerance_s:
-        raise refused(detail="in_future")
+        raise refused(detail="in_future", age_s=round(now_s - seconds, 3))
     return seconds
 
 

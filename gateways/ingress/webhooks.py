@@ -9,6 +9,7 @@ from contracts.envelope import DELIVERY, PARTITION_KEY, TRACE_PARENT, Event, dig
 from contracts.errors import BadSignature, InvalidPayload
 from contracts.settings import SourceSettings
 from contracts.topics import Topics
+from gateways.ingress.explaining import Explainer
 from gateways.ingress.fields import Field, Request, compile_field
 from gateways.ingress.handshakes.table import Handshakes
 from gateways.ingress.keys import resolve_keys
@@ -65,6 +66,7 @@ class WebhookSource:
         where = f"sources.{name}"
         self.keys = resolve_keys(name, source, scheme, secrets)
         self._verifier = build_verifier(name, source, self.keys)
+        self._explainer = Explainer()
         self.handshakes = Handshakes(name, source, self.keys, self._verify)
         self._ce_source = source.ce_source or name
         self._topic = topics.events(source.lane)
@@ -111,6 +113,7 @@ class WebhookSource:
         try:
             verified = self._verifier.verify(request, now)
         except BadSignature as error:
+            error.detail = self._explainer.explain(self._verifier, request, now, error.detail)
             metrics.SIGNATURES_REFUSED.labels(self.name, error.detail).inc()
             raise
         metrics.KEY_LAST_USED.labels(self.name, verified.key_id).set(now.timestamp())

@@ -132,6 +132,7 @@ class Gateway:
         hosts: Sequence[bytes] = (b"gateway",),
         is_declared: bool = True,
         hangs_up: asyncio.Event | None = None,
+        connected: str = "127.0.0.1",
     ) -> Answer:
         """Send one request; a body of several chunks arrives in several messages."""
         path, _, query = (target.encode() if isinstance(target, str) else target).partition(b"?")
@@ -151,6 +152,7 @@ class Gateway:
             "path": "",
             "query_string": query,
             "headers": lines,
+            "client": (connected, 50_000),
         }
         incoming: list[dict[str, Any]] = [
             {"type": "http.request", "body": chunk, "more_body": index < len(chunks) - 1 or is_cut_short}

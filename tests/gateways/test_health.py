@@ -2,6 +2,7 @@
 
 import asyncio
 
+from contracts.codec import Record
 from gateways.health import Health
 from gateways.ingress.admission import Admission
 from producers.memory import MemoryProducer
@@ -45,3 +46,33 @@ async def test_bodies_in_flight_count_before_they_are_refused() -> None:
     admission.reserve(81)
 
     assert await health.unready() == ["buffer_full"]
+
+
+async def test_a_full_buffer_has_to_empty_to_half_before_traffic_comes_back() -> None:
+    producer, admission = MemoryProducer(), Admission(100)
+    await producer.start()
+    health = Health(producer, admission, results_alive=lambda: True)
+    states = []
+    for change in (70, 11, -20, -10, -1, 20):
+        admission.reserve(change)
+        states.append(await health.unready())
+
+    # 70, 81, 61, 51, 50, 70 bytes of 100.
+    assert states == [[], ["buffer_full"], ["buffer_full"], ["buffer_full"], [], []]
+
+
+async def test_the_producers_buffer_has_to_empty_as_well() -> None:
+    producer = MemoryProducer()
+    await producer.start()
+    health = Health(producer, Admission(200), results_alive=lambda: True)
+    producer.hold_acks()
+    waiting = asyncio.ensure_future(producer.produce(Record("t", b"k", b"v" * 100, [])))
+    await asyncio.sleep(0)
+    producer.set_full()
+    assert await health.unready() == ["buffer_full"]
+
+    producer.set_full(is_full=False)
+    assert await health.unready() == ["buffer_full"]
+    producer.release_acks()
+    await waiting
+    assert await health.unready() == []

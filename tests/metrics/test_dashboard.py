@@ -85,4 +85,5 @@ def test_each_row_of_the_dashboard_is_there() -> None:
         "Kafka",
         "Engine",
         "Doors out",
+        "Overload",
     ]

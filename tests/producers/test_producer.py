@@ -168,6 +168,27 @@ async def test_after_a_fatal_error_what_waits_fails_and_a_new_client_goes_on(
         assert (await asyncio.wait_for(producer.produce(record()), 10)).offset == 0
 
 
+async def test_a_broken_sequence_of_records_in_flight_is_survived_and_counted(
+    cluster: MockCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REBUILD_PAUSE_S", 0.0)
+    cluster.create_topic("faults")
+    before = _sample("penstock_producer_rebuilds_total") or 0.0
+    async with at(cluster) as producer:
+        await producer.produce(record())
+        cluster.fail_requests(PRODUCE, [KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER])
+
+        with capture_logs() as lines, pytest.raises(LogUnavailable, match="may be on the log"):
+            await producer.produce(record())
+        assert (await asyncio.wait_for(producer.produce(record()), 10)).offset >= 1
+
+    assert (_sample("penstock_producer_rebuilds_total") or 0.0) == before + 1
+    assert [line["event"] for line in lines if line["component"] == "producer"] == [
+        "producer.broken",
+        "producer.rebuilt",
+    ]
+
+
 async def test_a_fatal_error_that_comes_back_does_not_make_a_loop_of_rebuilding(cluster: MockCluster) -> None:
     cluster.create_topic("faults")
     cluster.fail_requests(INIT_PRODUCER_ID, [KafkaError.CLUSTER_AUTHORIZATION_FAILED] * 100)

@@ -1,0 +1,83 @@
+"""Reads how far a consumer group is behind, from outside the group: it is never joined, and nothing is committed.
+
+A consumer asks, not an AdminClient: librdkafka 2.16 ends the process (SIGSEGV in rd_kafka_cgrp_op) when an AdminClient
+asks for a group's commits while the group's coordinator is loading or has moved; a consumer has what that code needs.
+Blocking: `read`, up to the limit given to the constructor and again for each partition. Not thread-safe.
+"""
+
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from contracts.errors import LogUnavailable
+from contracts.kafka_config import librdkafka_config
+from contracts.settings import KafkaSettings
+from producers.kafka_client import error_of
+
+_TRIES = 5
+
+
+class GroupLag:
+    """Lag of one group.
+
+    Args:
+        kafka: the brokers.
+        group_id: of the group.
+        timeout_s: limit of one request.
+    """
+
+    def __init__(self, kafka: KafkaSettings, group_id: str, timeout_s: float = 3.0) -> None:
+        own: dict[str, Any] = {
+            "client.id": "penstock-lag",
+            # Without a subscription it does not join.
+            "group.id": group_id,
+            "enable.auto.commit": False,
+            "log_level": 0,
+        }
+        self._consumer = Consumer(librdkafka_config(kafka) | own)
+        self._group_id = group_id
+        self._timeout_s = timeout_s
+
+    def read(self, topic: str) -> int | None:
+        """Return how many records of a topic the group has not committed; None when it never committed any of it.
+
+        A partition without a commit counts from its beginning, as soon as another one of the topic has a commit.
+
+        Raises:
+            LogUnavailable: Kafka does not say.
+        """
+        try:
+            found = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
+            committed = self._committed(topic, sorted(found.partitions or ()))
+            if all(offset < 0 for offset in committed.values()):
+                return None
+            return sum(self._lag(topic, number, offset) for number, offset in committed.items())
+        except KafkaException as error:
+            raise self._unknown(error_of(error).str()) from error
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._consumer.close()
+
+    def _committed(self, topic: str, numbers: list[int]) -> dict[int, int]:
+        """Return the commits, negative where there is none."""
+        for _ in range(_TRIES):
+            try:
+                found = self._consumer.committed([TopicPartition(topic, n) for n in numbers], timeout=self._timeout_s)
+            except UnicodeDecodeError:
+                # confluent-kafka 2.16 reads the metadata of commits past its end; another try gets other bytes.
+                continue
+            for part in found:
+                if part.error is not None:
+                    raise self._unknown(part.error.str())
+            return {part.partition: part.offset for part in found}
+        text = "the commits are not readable"
+        raise self._unknown(text)
+
+    def _lag(self, topic: str, number: int, offset: int) -> int:
+        part = TopicPartition(topic, number)
+        first, end = self._consumer.get_watermark_offsets(part, timeout=self._timeout_s, cached=False)
+        return max(0, end - max(first, offset))
+
+    def _unknown(self, text: str) -> LogUnavailable:
+        return LogUnavailable(f"the lag of group {self._group_id} cannot be read: {text}")
