@@ -21,6 +21,7 @@ from http_message_signatures import (
 )
 from http_message_signatures.structures import VerifyResult
 
+from contracts.errors import BadSignature
 from contracts.settings.signing import HttpSignatureSettings
 from gateways.ingress.keys import Key
 from gateways.ingress.verifying import (
@@ -67,7 +68,12 @@ class HttpSignatureVerifier:
         self._settings = settings
         self._url = url
         self._max_age = timedelta(seconds=tolerance_s or settings.max_age_s)
-        self._keys = {key.id: key for key in keys}
+        # A keyid names a secret, of which there may be a version before the current one: `id:previous`.
+        versions: dict[str, dict[str, Key]] = {}
+        for key in keys:
+            secret_id, _, version = key.id.partition(":")
+            versions.setdefault(version, {})[secret_id] = key
+        self._versions = [versions[version] for version in sorted(versions)]
 
     def verify(self, request: Incoming, now: datetime) -> Verified:
         """As `Verifier`."""
@@ -77,8 +83,18 @@ class HttpSignatureVerifier:
                 raise refused(detail="missing_header")
             if len(line) > _MAX_FIELD_BYTES:
                 raise refused(detail="malformed")
+        *earlier, last = self._versions
+        for keys in earlier:
+            try:
+                return self._verify(request, now, keys)
+            except BadSignature as error:
+                if error.detail != "wrong_signature":
+                    raise
+        return self._verify(request, now, last)
+
+    def _verify(self, request: Incoming, now: datetime, keys: Mapping[str, Key]) -> Verified:
         message = _Message(self._url_of(request), request.headers)
-        resolver = _Resolver(self._keys, self._settings.keyids)
+        resolver = _Resolver(keys, self._settings.keyids)
         verifier = _TimedVerifier(ALGORITHMS[self._settings.algorithm], resolver, now, self._max_age)
         result = self._result(verifier, message)
         key = resolver.resolve(str(result.parameters["keyid"]))

@@ -114,8 +114,8 @@ def _decoded(part: bytes) -> str:
 
 
 def _clean_id(request: Incoming) -> str | None:
-    values = [value for name, value in request.headers if name == _ID_HEADER]
-    return values[0].decode() if len(values) == 1 and ID.fullmatch(values[0]) else None
+    value = single(request.headers, _ID_HEADER)
+    return value.decode() if value and ID.fullmatch(value) else None
 
 
 def _is_signed_with(secret: bytes, texts: Sequence[bytes], algorithm: str, signature: bytes) -> bool:

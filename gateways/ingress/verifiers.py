@@ -7,7 +7,6 @@ from contracts.settings.signing import TwilioSettings
 from contracts.settings.sources import KeyHeader
 from gateways.ingress.api_keys import KeyVerifier
 from gateways.ingress.client_certificates import ClientCertificateVerifier
-from gateways.ingress.http_signatures import HttpSignatureVerifier
 from gateways.ingress.keys import Key
 from gateways.ingress.schemes import scheme_of
 from gateways.ingress.signatures import SignatureVerifier
@@ -27,6 +26,9 @@ def build_verifier(name: str, source: SourceSettings, keys: Sequence[Key]) -> Ve
     if source.client_certificate is not None:
         return ClientCertificateVerifier(source.client_certificate, keys)
     if source.http_signature is not None and url is not None:
+        # Its library is loaded where it is used: a Lambda function's cold start is somebody's wait.
+        from gateways.ingress.http_signatures import HttpSignatureVerifier
+
         return HttpSignatureVerifier(source.http_signature, url, keys, source.tolerance_s)
     if source.scheme == "twilio" and url is not None:
         return TwilioVerifier(source.twilio or TwilioSettings(), url, keys)

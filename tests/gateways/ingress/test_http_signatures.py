@@ -230,6 +230,16 @@ def test_a_retired_key_is_refused_and_recognised_only_when_it_fits() -> None:
     assert detail(signed(private=Ed25519PrivateKey.generate()), keys=[retired]) == "wrong_signature"
 
 
+def test_the_version_of_a_secret_before_the_current_one_counts_under_the_same_keyid() -> None:
+    other = Ed25519PrivateKey.generate()
+    keys = [Key("k1", b"", b"", public=other.public_key()), KEY._replace(id="k1:previous")]
+
+    assert verify(signed(), keys=keys).key_id == "k1:previous"
+    assert verify(signed(private=other), keys=keys).key_id == "k1"
+    assert detail(signed(private=Ed25519PrivateKey.generate()), keys=keys) == "wrong_signature"
+    assert detail(signed(), b"{}", keys=keys) == "digest_differs"
+
+
 def test_of_several_signatures_the_one_with_the_tag_counts() -> None:
     first = signed(label="theirs", tag="other", private=Ed25519PrivateKey.generate(), keyid="x")
     both = signed(headers=first, label="ours", tag="hooks", use_existing_digest=True)

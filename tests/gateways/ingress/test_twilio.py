@@ -184,3 +184,5 @@ def test_its_id_is_read_and_told_to_be_unsigned() -> None:
     verified = TwilioVerifier(TwilioSettings(), URL, [KEY]).verify(Incoming(headers, b""), NOW)
 
     assert (verified.id, verified.signs_id) == ("abc-1", False)
+    with pytest.raises(InvalidPayload):
+        TwilioVerifier(TwilioSettings(), URL, [KEY]).verify(Incoming([*headers, headers[1]], b""), NOW)
