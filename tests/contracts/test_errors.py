@@ -36,7 +36,7 @@ def test_the_drawn_tree_names_every_kind() -> None:
 def test_retryable_is_what_may_pass_by_itself() -> None:
     retryable = {kind.__name__ for kind in KINDS if kind.retryable}
 
-    assert retryable == {"Busy"} | {kind.__name__ for kind in KINDS if issubclass(kind, Retryable)}
+    assert retryable == {kind.__name__ for kind in KINDS if issubclass(kind, Retryable | errors.Busy)}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if issubclass(kind, Terminal | ConfigurationFault)])

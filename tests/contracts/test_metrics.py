@@ -13,6 +13,7 @@ METRICS = [value for value in vars(metrics).values() if isinstance(value, Metric
 LABELS = {
     "endpoint", "status", "source", "outcome", "detail", "key_id", "version", "component", "topic", "partition",
     "provider", "model", "type", "basis", "route", "reason", "stage", "state", "check", "protocol", "door", "call",
+    "lane", "limit",
 }  # fmt: skip
 NOT_BASE_UNITS = re.compile(r"(?<!timestamp)_(ms|milliseconds|minutes|hours|kb|mb|kilobytes|percent|cents)(_|$)")
 
