@@ -104,6 +104,7 @@ async def run(
             await asyncio.to_thread(parts.replies.close)
         await asyncio.to_thread(parts.results.close)
         await producer.aclose(_FLUSH_TIMEOUT_S)
+        api.log.flush()
         _log.info("gateway.stopped")
 
 

@@ -20,6 +20,7 @@ Send = Callable[[Message], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
 _NO_LENGTH = [b"0"]
+_NONE: list[bytes] = []
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 
 
@@ -39,6 +40,7 @@ class Request:
 
     Attributes:
         notes: fields for the one log line of this exchange; names from contracts.logs.FIELDS.
+        header_bytes: names and values of all headers.
         is_body_pending: the body has not been read to its end.
         receive: gives the next message, for who goes on when the body has been read.
     """
@@ -54,15 +56,21 @@ class Request:
         self.notes: dict[str, Any] = {}
         self.receive = receive
         self._lines: dict[bytes, list[bytes]] = {}
+        self.header_bytes = 0
+        lines = self._lines
         for name, value in self.headers:
-            self._lines.setdefault(name, []).append(value)
+            self.header_bytes += len(name) + len(value)
+            if name in lines:
+                lines[name].append(value)
+            else:
+                lines[name] = [value]
         self.is_body_pending = (
             b"transfer-encoding" in self._lines or self._lines.get(b"content-length", _NO_LENGTH) != _NO_LENGTH
         )
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of every line of a header."""
-        return self._lines.get(name, [])
+        return self._lines.get(name, _NONE)
 
     def body(self, limit_bytes: int, timeout_s: float, admission: Admission) -> "Body":
         """Read the body with `async with`, and hold its bytes against the admission until the block ends.
@@ -97,10 +105,11 @@ class Body:
     async def __aenter__(self) -> bytes:
         """Return the whole body."""
         request = self._request
-        declared = _declared_length(request)
+        declared = _declared_length(request.values(b"content-length"))
         if declared is not None and declared > self._limit_bytes:
             raise TooLarge(_too_large(self._limit_bytes))
-        if any(value.strip().lower() != b"identity" for value in request.values(b"content-encoding")):
+        encodings = request.values(b"content-encoding")
+        if encodings and any(value.strip().lower() != b"identity" for value in encodings):
             message = "compressed bodies are not accepted"
             raise UnsupportedMedia(message)
         try:
@@ -144,8 +153,7 @@ class Body:
         return bytes(part) if len(parts) == 1 else b"".join(parts)
 
 
-def _declared_length(request: Request) -> int | None:
-    values = request.values(b"content-length")
+def _declared_length(values: list[bytes]) -> int | None:
     if not values:
         return None
     if len(values) > 1 or not _LENGTH.fullmatch(values[0]):
