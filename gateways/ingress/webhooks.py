@@ -23,6 +23,7 @@ from gateways.ingress.verifying import Incoming, Verified
 SCHEME_HEADER = "penstock-scheme"
 KEY_ID_HEADER = "penstock-key-id"
 RECEIVED_AT_HEADER = "penstock-received-at"
+_last_used = metrics.Children(metrics.KEY_LAST_USED)
 
 
 class Accepted(NamedTuple):
@@ -113,7 +114,7 @@ class WebhookSource:
         except BadSignature as error:
             metrics.SIGNATURES_REFUSED.labels(self.name, error.detail).inc()
             raise
-        metrics.KEY_LAST_USED.labels(self.name, verified.key_id).set(now.timestamp())
+        _last_used[self.name, verified.key_id].set(now.timestamp())
         return verified
 
     def _event(self, request: Request, verified: Verified, now: datetime) -> Event:
