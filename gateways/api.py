@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Literal
 
 from contracts.errors import MethodNotAllowed, PenstockError
 from contracts.logs import logger
@@ -37,7 +38,7 @@ class Api:
 
     Attributes:
         in_progress: tasks of the requests that are being answered.
-        log: of the accepted ones; whoever ends the process flushes it.
+        log: their lines; whoever ends the process flushes it.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -89,10 +90,10 @@ class Api:
         fields = request.notes
         fields["status"], fields["duration_s"] = response.status, round(duration_s, 6)
         if response.status < _CLIENT_ERROR:
-            self.log.accepted(fields)
+            self.log.write("request.accepted", "info", fields)
             return
-        write = _log.warning if response.status >= _SERVER_ERROR else _log.info
-        write("request.refused", path=_shown(request.path), **fields)
+        level: Literal["info", "warning"] = "warning" if response.status >= _SERVER_ERROR else "info"
+        self.log.write("request.refused", level, {"path": _shown(request.path), **fields})
 
     async def _answer(self, request: Request) -> tuple[Endpoint | None, Response]:
         found = find(request.path, request.method)

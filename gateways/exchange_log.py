@@ -1,45 +1,45 @@
-"""Writes the one line of an accepted request, cheaply: encoded in place, and many lines with one write.
+"""Writes the one line of a request, cheaply: encoded in place, and many lines with one write.
 
 The lines are those that structlog would write (tests hold the two against each other), at a tenth of its CPU. They wait
 for company up to 50 ms, so a SIGKILL may lose that many; every other line goes through structlog, at once.
 """
 
 import asyncio
+import logging
 import sys
 import time
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
 
 from contracts.logs import logger
 
-_EVENT = "request.accepted"
 _WAIT_S = 0.05
 # Lines of one write; beyond it they do not wait.
 _MOST = 256
 
-_log = logger("gateway")
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
 class ExchangeLog:
-    """The lines of accepted requests; used by one event loop."""
+    """The lines of requests; used by one event loop."""
 
     def __init__(self) -> None:
+        self._log = logger("gateway")
         self._lines: list[bytes] = []
         self._second = (0, "")
         # Decided at the first line: logging is configured by then.
         self._is_direct: bool | None = None
 
-    def accepted(self, fields: dict[str, Any]) -> None:
+    def write(self, event: str, level: Literal["info", "warning"], fields: dict[str, Any]) -> None:
         """Write a line, soon."""
         if self._is_direct is None:
-            self._is_direct = _writes_json()
+            self._is_direct = _writes_json() and self._log.is_enabled_for(logging.INFO)
         if not self._is_direct:
-            _log.info(_EVENT, **fields)
+            (self._log.info if level == "info" else self._log.warning)(event, **fields)
             return
-        ours = {"event": _EVENT, "level": "info", "timestamp": self._now()}
+        ours = {"event": event, "level": level, "timestamp": self._now()}
         self._lines.append(_encoder.encode({"component": "gateway", **fields, **ours}))
         if len(self._lines) == 1:
             asyncio.get_running_loop().call_later(_WAIT_S, self.flush)
@@ -61,6 +61,5 @@ class ExchangeLog:
 
 
 def _writes_json() -> bool:
-    """Tell whether structlog would write such a line as JSON to standard error."""
-    last = structlog.get_config()["processors"][-1]
-    return isinstance(last, structlog.processors.JSONRenderer) and _log.is_enabled_for(20)
+    """Tell whether structlog would write a line as JSON."""
+    return isinstance(structlog.get_config()["processors"][-1], structlog.processors.JSONRenderer)
