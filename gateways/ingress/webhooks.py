@@ -23,7 +23,6 @@ from gateways.ingress.verifying import Incoming, Verified
 SCHEME_HEADER = "penstock-scheme"
 KEY_ID_HEADER = "penstock-key-id"
 RECEIVED_AT_HEADER = "penstock-received-at"
-_last_used = metrics.Children(metrics.KEY_LAST_USED)
 
 
 class Accepted(NamedTuple):
@@ -67,6 +66,8 @@ class WebhookSource:
         self.keys = resolve_keys(name, source, scheme, secrets)
         self._verifier = build_verifier(name, source, self.keys)
         self.handshakes = Handshakes(name, source, self.keys, self._verify)
+        # Of this object alone, because a reload that drops a key removes its metric.
+        self._last_used = metrics.Children(metrics.KEY_LAST_USED)
         self._ce_source = source.ce_source or name
         self._topic = topics.events(source.lane)
         self._type = compile_field(source.type, f"{where}.type")
@@ -114,7 +115,7 @@ class WebhookSource:
         except BadSignature as error:
             metrics.SIGNATURES_REFUSED.labels(self.name, error.detail).inc()
             raise
-        _last_used[self.name, verified.key_id].set(now.timestamp())
+        self._last_used[self.name, verified.key_id].set(now.timestamp())
         return verified
 
     def _event(self, request: Request, verified: Verified, now: datetime) -> Event:
