@@ -14,7 +14,8 @@ from bench.gateway.sides import SECRET
 from bench.gateway.wire import bodies, rendered
 from gateways.ingress.keys import Key
 from gateways.ingress.schemes import SCHEMES
-from gateways.ingress.signatures import Verifier
+from gateways.ingress.signatures import SignatureVerifier
+from gateways.ingress.verifying import Incoming
 
 KEY = base64.b64decode(SECRET)
 
@@ -31,9 +32,9 @@ def test_bodies_are_json_of_the_size_that_is_asked_for(size_bytes: int) -> None:
 
 
 def test_every_request_has_an_id_of_its_own_and_a_good_signature() -> None:
-    verifier = Verifier(SCHEMES["standard-webhooks"].template, [Key("k", KEY, KEY)])
+    verifier = SignatureVerifier(SCHEMES["standard-webhooks"], [Key("k", KEY, KEY)])
     requests = rendered(SECRET, 300, 100, seed=1)
-    verified = [verifier.verify(_headers(head), body, datetime.now(UTC)) for head, body in requests]
+    verified = [verifier.verify(Incoming(_headers(head), body), datetime.now(UTC)) for head, body in requests]
 
     assert len({one.id for one in verified}) == 100
 
