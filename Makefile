@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down kafka test test-offline test-process test-embedded test-kafka test-e2e test-compose test-browser \
-        check reference bench bench-patterns chaos lock clean
+        check reference bench bench-patterns bench-gateway chaos lock clean
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
@@ -84,6 +84,9 @@ bench: $(STAMP) ## the benchmarks; each prints a table and writes build/figures/
 
 bench-patterns: $(STAMP) ## the integration patterns, measured; needs Java and Maven
 	@$(PY) -m bench.patterns
+
+bench-gateway: $(STAMP) ## the gateway: CPU per webhook beside controls, overload, 100 kills; needs Java and Maven
+	@$(PY) -m bench.gateway
 
 chaos: $(STAMP) ## faults by plan on real Kafka (SEED=...), and the ledger of what came out; needs Java and Maven
 	@$(PY) -m tests.chaos $(if $(SEED),--seed $(SEED))

@@ -10,7 +10,9 @@ from bench.figures import Figure
 from bench.peers.table import PEERS
 
 OURS = "penstock"
-SIDES = (OURS, "control", *(folder for folder, _, _ in PEERS))
+# Of bench/gateway/sides.py: by the server, or by what is usual.
+GATEWAYS = ("fastapi", "uvicorn", "granian", "granian-rsgi", "llhttp")
+SIDES = (OURS, "control", *(folder for folder, _, _ in PEERS), *GATEWAYS)
 
 
 @dataclass

@@ -78,11 +78,15 @@ class Position(NamedTuple):
 
 def encode_event(event: Event) -> Headers:
     """Return the record headers of an event; its value is `event.data`, its key `event.key`."""
-    headers: Headers = [("ce_specversion", b"1.0")]
-    for name in _CONTEXT:
-        text = getattr(event, name)
+    headers: Headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event.id.encode()),
+        ("ce_source", event.source.encode()),
+        ("ce_type", event.type.encode()),
+    ]
+    for name, text in (("ce_time", event.time), ("ce_subject", event.subject), ("ce_dataschema", event.dataschema)):
         if text:
-            headers.append((f"ce_{name}", text.encode()))
+            headers.append((name, text.encode()))
     if event.datacontenttype:
         headers.append(("content-type", event.datacontenttype.encode()))
     for name, text in event.extensions.items():

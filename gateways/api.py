@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from typing import Literal
 
 from contracts.errors import MethodNotAllowed, PenstockError
 from contracts.logs import logger
-from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS
+from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS, Children
 from gateways.asgi import Message, Receive, Request, Response, Send, send
 from gateways.endpoints.table import Endpoint, find
+from gateways.exchange_log import ExchangeLog
 from gateways.parts import Parts
 from gateways.problems import internal, problem, problem_of
 from gateways.streaming import send_stream
@@ -18,10 +20,14 @@ MAX_HEADER_BYTES = 32 * 1024
 _SERVER_ERROR = 500
 _CLIENT_ERROR = 400
 _MAX_LOGGED_PATH = 200
+_KINDS = frozenset({"http", "websocket"})
 # ASGI says 1.0, granian says 1.
 _HTTP_1_0 = frozenset({"1.0", "1"})
 
 _log = logger("gateway")
+_requests = Children(HTTP_REQUESTS)
+_durations = Children(HTTP_DURATION)
+_statuses = {status: str(status) for status in range(100, 600)}
 
 
 class Api:
@@ -32,24 +38,27 @@ class Api:
 
     Attributes:
         in_progress: tasks of the requests that are being answered.
+        log: their lines; whoever ends the process flushes it.
     """
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.in_progress: set[asyncio.Task[None]] = set()
+        self.log = ExchangeLog()
 
     async def __call__(self, scope: Message, receive: Receive, send_message: Send) -> None:
         """Answer one request."""
-        if scope["type"] not in {"http", "websocket"}:
+        kind = scope["type"]
+        if kind not in _KINDS:
             return
         task = asyncio.current_task()
         if task is not None:
             self.in_progress.add(task)
         try:
-            if scope["type"] == "websocket":
-                await serve_websocket(self._parts, scope, receive, send_message)
-            else:
+            if kind == "http":
                 await self._exchange(Request(scope, receive), send_message)
+            else:
+                await serve_websocket(self._parts, scope, receive, send_message)
         finally:
             if task is not None:
                 self.in_progress.discard(task)
@@ -59,22 +68,32 @@ class Api:
         endpoint, response = await self._answer(request)
         # A body that was not read leaves the connection in the middle of it.
         closes = response.closes or request.is_body_pending or self._parts.health.is_shutting_down
-        response, is_head = response._replace(closes=closes), request.method == "HEAD"
+        if closes != response.closes:
+            response = response._replace(closes=closes)
+        is_head = request.method == "HEAD"
         if response.stream is None:
             await send(response, send_message, is_head=is_head)
         self._note(endpoint, request, response, time.perf_counter() - started_s)
         if response.stream is not None:
             await send_stream(response, response.stream, request.receive, send_message, is_head=is_head)
 
-    @staticmethod
-    def _note(endpoint: Endpoint | None, request: Request, response: Response, duration_s: float) -> None:
+    def _note(self, endpoint: Endpoint | None, request: Request, response: Response, duration_s: float) -> None:
         """Count and log an exchange; one that goes on for long when it begins."""
         label = endpoint.name if endpoint else "unknown"
-        HTTP_REQUESTS.labels(label, str(response.status)).inc()
-        HTTP_DURATION.labels(label).observe(duration_s)
+        _requests[label, _statuses[response.status]].inc()
+        _durations[label,].observe(duration_s)
         logged = "none" if request.is_quiet else endpoint.logged if endpoint else "refused"
         if logged == "all" or (logged == "refused" and response.status >= _CLIENT_ERROR):
-            _log_exchange(request, response, duration_s)
+            self._log_exchange(request, response, duration_s)
+
+    def _log_exchange(self, request: Request, response: Response, duration_s: float) -> None:
+        fields = request.notes
+        fields["status"], fields["duration_s"] = response.status, round(duration_s, 6)
+        if response.status < _CLIENT_ERROR:
+            self.log.write("request.accepted", "info", fields)
+            return
+        level: Literal["info", "warning"] = "warning" if response.status >= _SERVER_ERROR else "info"
+        self.log.write("request.refused", level, {"path": _shown(request.path), **fields})
 
     async def _answer(self, request: Request) -> tuple[Endpoint | None, Response]:
         found = find(request.path, request.method)
@@ -98,11 +117,10 @@ class Api:
 
 def _unfit(request: Request) -> Response | None:
     """Return the refusal of a request that no handler should see; the HTTP server leaves these checks to us."""
-    hosts = request.values(b"host")
-    refusal = None
+    hosts, refusal = request.values(b"host"), None
     if len(request.path) + len(request.query) > MAX_URL_BYTES:
         refusal = problem(414, "url_too_long", closes=True)
-    elif sum(len(name) + len(value) for name, value in request.headers) > MAX_HEADER_BYTES:
+    elif request.header_bytes > MAX_HEADER_BYTES:
         refusal = problem(431, "headers_too_large", closes=True)
     elif len(hosts) > 1 or (request.http_version not in _HTTP_1_0 and hosts in ([], [b""])):
         refusal = problem(400, "host_invalid", "one Host header is needed", closes=True)
@@ -127,15 +145,6 @@ def _refused(request: Request, error: PenstockError) -> Response:
     if age_s is not None:
         request.notes["age_s"] = age_s
     return problem_of(error)
-
-
-def _log_exchange(request: Request, response: Response, duration_s: float) -> None:
-    fields = request.notes | {"status": response.status, "duration_s": round(duration_s, 6)}
-    if response.status < _CLIENT_ERROR:
-        _log.info("request.accepted", **fields)
-        return
-    write = _log.warning if response.status >= _SERVER_ERROR else _log.info
-    write("request.refused", path=_shown(request.path), **fields)
 
 
 def _shown(path: bytes) -> str:

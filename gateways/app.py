@@ -4,6 +4,7 @@ Writes: events.*. Blocking: `run_gateway` for the life of the process.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -27,6 +28,9 @@ from producers.base import Producer
 _LOOP_CHECK_S = 1.0
 _FLUSH_TIMEOUT_S = 5.0
 _WAIT_SHARE = 0.6
+# As in streams/worker.py: at Python's first threshold of 700 the objects of every request in flight are looked at again
+# and again, and now and then all that was imported; nearly all of them end by reference count.
+_GC_THRESHOLDS = (50_000, 10, 10)
 
 _log = logger("gateway")
 
@@ -97,6 +101,9 @@ async def run(
         )
         ending.follow_signals()
         BUILD_INFO.labels(package_version(), "gateway").set(1)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
         _announce(settings.gateway.host, port, port_file)
         await ending.wait_for(serving)
     finally:
@@ -109,6 +116,7 @@ async def run(
             await asyncio.to_thread(parts.replies.close)
         await asyncio.to_thread(parts.results.close)
         await producer.aclose(_FLUSH_TIMEOUT_S)
+        api.log.flush()
         _log.info("gateway.stopped")
 
 

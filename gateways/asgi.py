@@ -6,12 +6,12 @@ Source: ASGI 3.0 HTTP specification; granian 2.8, which reports a body that was 
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from contracts.errors import BodyTimeout, InvalidPayload, TooLarge, UnsupportedMedia
 from gateways.ingress.admission import Admission
+from gateways.ingress.deadlines import Deadline
 
 if TYPE_CHECKING:
     from gateways.streaming import Stream
@@ -21,6 +21,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
+_NO_LENGTH = [b"0"]
+_NONE: list[bytes] = []
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 # Of a request that is refused unread: so much of it comes with its headers anyway, and a new connection costs more.
 _DISCARD_BYTES = 16 * 1024
@@ -43,8 +45,10 @@ class Request:
 
     Attributes:
         notes: fields for the one log line of this exchange; names from contracts.logs.FIELDS.
+        header_bytes: names and values of all headers.
         is_body_pending: the body has not been read to its end.
         is_quiet: no log line is due for this exchange.
+        receive: gives the next message, for who goes on when the body has been read.
     """
 
     def __init__(self, scope: Message, receive: Receive) -> None:
@@ -56,18 +60,27 @@ class Request:
         self.peer: str = (scope.get("client") or ("",))[0]
         self.headers: RawHeaders = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
         self.notes: dict[str, Any] = {}
+        self.receive = receive
         self.is_quiet = False
-        self._receive = receive
-        names = {name for name, _ in self.headers}
-        self.is_body_pending = b"transfer-encoding" in names or (self.values(b"content-length") or [b"0"]) != [b"0"]
+        self._lines: dict[bytes, list[bytes]] = {}
+        self.header_bytes = 0
+        lines = self._lines
+        for name, value in self.headers:
+            self.header_bytes += len(name) + len(value)
+            if name in lines:
+                lines[name].append(value)
+            else:
+                lines[name] = [value]
+        self.is_body_pending = (
+            b"transfer-encoding" in self._lines or self._lines.get(b"content-length", _NO_LENGTH) != _NO_LENGTH
+        )
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of every line of a header."""
-        return [value for line, value in self.headers if line == name]
+        return self._lines.get(name, _NONE)
 
-    @asynccontextmanager
-    async def body(self, limit_bytes: int, timeout_s: float, admission: Admission) -> AsyncIterator[bytes]:
-        """Read the body, and hold its bytes against the admission until the block ends.
+    def body(self, limit_bytes: int, timeout_s: float, admission: Admission) -> "Body":
+        """Read the body with `async with`, and hold its bytes against the admission until the block ends.
 
         Raises:
             TooLarge: declared or received more than the limit; a declared one is refused unread.
@@ -76,19 +89,7 @@ class Request:
             UnsupportedMedia: compressed.
             Busy: too many bytes in flight.
         """
-        declared = self._declared_length()
-        if declared is not None and declared > limit_bytes:
-            raise TooLarge(_too_large(limit_bytes))
-        if any(value.strip().lower() != b"identity" for value in self.values(b"content-encoding")):
-            message = "compressed bodies are not accepted"
-            raise UnsupportedMedia(message)
-        received = bytearray()
-        try:
-            await self._read(received, limit_bytes, timeout_s, admission)
-            self._check_length(declared, len(received))
-            yield bytes(received)
-        finally:
-            admission.release(len(received))
+        return Body(self, limit_bytes, timeout_s, admission)
 
     async def discard(self) -> None:
         """Read a small body and drop it, so that its connection can go on; one that is large or slow is left unread."""
@@ -98,53 +99,87 @@ class Request:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DISCARD_S):
-                while (message := await self._receive())["type"] == "http.request":
+                while (message := await self.receive())["type"] == "http.request":
                     if not message.get("more_body", False):
                         self.is_body_pending = False
                         return
 
-    async def receive(self) -> Message:
-        """Return the next message, for who goes on when the body has been read."""
-        return await self._receive()
-
     async def gone(self) -> None:
         """Return when the client has hung up; only for a request whose body has been read or that has none."""
-        while (await self._receive())["type"] == "http.request":
+        while (await self.receive())["type"] == "http.request":
             pass
 
-    async def _read(self, received: bytearray, limit_bytes: int, timeout_s: float, admission: Admission) -> None:
+
+class Body:
+    """The block in which a body is held; see `Request.body`. A class, because a generator costs twice as much."""
+
+    __slots__ = ("_admission", "_held_bytes", "_limit_bytes", "_request", "_timeout_s")
+
+    def __init__(self, request: Request, limit_bytes: int, timeout_s: float, admission: Admission) -> None:
+        self._request = request
+        self._limit_bytes = limit_bytes
+        self._timeout_s = timeout_s
+        self._admission = admission
+        self._held_bytes = 0
+
+    async def __aenter__(self) -> bytes:
+        """Return the whole body."""
+        request = self._request
+        declared = _declared_length(request.values(b"content-length"))
+        if declared is not None and declared > self._limit_bytes:
+            raise TooLarge(_too_large(self._limit_bytes))
+        encodings = request.values(b"content-encoding")
+        if encodings and any(value.strip().lower() != b"identity" for value in encodings):
+            message = "compressed bodies are not accepted"
+            raise UnsupportedMedia(message)
         try:
-            async with asyncio.timeout(timeout_s):
+            received = await self._read(declared)
+        except BaseException:
+            self._release()
+            raise
+        request.is_body_pending = False
+        return received
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Let go of its bytes."""
+        self._release()
+
+    def _release(self) -> None:
+        self._admission.release(self._held_bytes)
+
+    async def _read(self, declared: int | None) -> bytes:
+        parts: list[bytes] = []
+        try:
+            with Deadline(self._timeout_s):
                 while True:
-                    message = await self._receive()
+                    message = await self._request.receive()
                     if message["type"] != "http.request":
                         detail = "the body was cut short"
                         raise InvalidPayload(detail)
-                    chunk = message.get("body", b"")
-                    if len(received) + len(chunk) > limit_bytes:
-                        raise TooLarge(_too_large(limit_bytes))
-                    admission.reserve(len(chunk))
-                    received += chunk
+                    part = message.get("body", b"")
+                    if self._held_bytes + len(part) > self._limit_bytes:
+                        raise TooLarge(_too_large(self._limit_bytes))
+                    self._admission.reserve(len(part))
+                    self._held_bytes += len(part)
+                    parts.append(part)
                     if not message.get("more_body", False):
-                        return
+                        break
         except TimeoutError as error:
             detail = "the body did not arrive in time"
             raise BodyTimeout(detail) from error
+        if declared not in {None, self._held_bytes}:
+            detail = "the body has another length than declared"
+            raise InvalidPayload(detail)
+        return bytes(part) if len(parts) == 1 else b"".join(parts)
 
-    def _declared_length(self) -> int | None:
-        values = self.values(b"content-length")
-        if not values:
-            return None
-        if len(values) > 1 or not _LENGTH.fullmatch(values[0]):
-            message = "content-length is not one number"
-            raise InvalidPayload(message)
-        return int(values[0])
 
-    def _check_length(self, declared: int | None, received: int) -> None:
-        if declared not in {None, received}:
-            message = "the body has another length than declared"
-            raise InvalidPayload(message)
-        self.is_body_pending = False
+def _declared_length(values: list[bytes]) -> int | None:
+    if not values:
+        return None
+    if len(values) > 1 or not _LENGTH.fullmatch(values[0]):
+        message = "content-length is not one number"
+        raise InvalidPayload(message)
+    return int(values[0])
 
 
 async def send(response: Response, send_message: Send, *, is_head: bool) -> None:

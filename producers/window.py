@@ -21,8 +21,11 @@ CLOSED = "the producer closed before the record was confirmed; it may be on the 
 
 def record_bytes(record: Record) -> int:
     """Return what a record counts for: key, value, headers and 64."""
-    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
-    return _RECORD_BYTES + len(record.key or b"") + len(record.value or b"") + headers
+    # A loop, because a generator costs twice as much, and this runs once per record.
+    size_bytes = _RECORD_BYTES + len(record.key or b"") + len(record.value or b"")
+    for name, value in record.headers:
+        size_bytes += len(name) + (len(value) if value else 0)
+    return size_bytes
 
 
 class Waiting:

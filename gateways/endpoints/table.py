@@ -67,12 +67,6 @@ ENDPOINTS = (
     Endpoint("get_index", "GET", "/", get_index, described.GET_INDEX),
 )
 
-_BY_PATH: dict[bytes, tuple[Endpoint, ...]] = {}
-for _endpoint in ENDPOINTS:
-    # A parameter is the last segment: what stands before it is the key.
-    _key = _endpoint.path.partition("{")[0].encode()
-    _BY_PATH[_key] = (*_BY_PATH.get(_key, ()), _endpoint)
-
 
 class Found(NamedTuple):
     """The endpoint of a request, its raw parameter, and the methods its path has."""
@@ -82,13 +76,20 @@ class Found(NamedTuple):
     allow: tuple[str, ...]
 
 
+# What stands before a parameter, which is the last segment, and whether there is one -> method -> endpoint.
+_BY_PATH: dict[tuple[bytes, bool], dict[str, Endpoint]] = {}
+for _endpoint in ENDPOINTS:
+    _methods = _BY_PATH.setdefault((_endpoint.path.partition("{")[0].encode(), "{" in _endpoint.path), {})
+    for _method in _endpoint.allow:
+        _methods[_method] = _endpoint
+
+
 def find(path: bytes, method: str) -> Found | None:
     """Return the endpoint of a raw path; nothing is decoded or normalised on the way."""
-    prefix, slash, last = path.rpartition(b"/")
-    for key, parameter in ((path, b""), (prefix + slash, last)):
-        candidates = [one for one in _BY_PATH.get(key, ()) if ("{" in one.path) == bool(parameter)]
-        if candidates:
-            allow = tuple(name for one in candidates for name in one.allow)
-            fitting = next((one for one in candidates if method in one.allow), candidates[0])
-            return Found(fitting, parameter, allow)
-    return None
+    methods, parameter = _BY_PATH.get((path, False)), b""
+    if methods is None:
+        prefix, slash, parameter = path.rpartition(b"/")
+        methods = _BY_PATH.get((prefix + slash, True)) if parameter else None
+    if methods is None:
+        return None
+    return Found(methods.get(method) or next(iter(methods.values())), parameter, tuple(methods))

@@ -6,7 +6,7 @@ Writes: events.*.
 from contracts.codec import Position
 from contracts.envelope import Event
 from contracts.errors import BadSignature, Busy, Forbidden, PenstockError, RateLimited, UnknownSource
-from contracts.metrics import WEBHOOKS
+from contracts.metrics import WEBHOOKS, Children
 from gateways.asgi import Request, Response
 from gateways.endpoints.accepting import accepted
 from gateways.ingress.handshakes.base import GUARDS, HandshakeRequest
@@ -17,6 +17,8 @@ from gateways.ingress.sns_source import SnsSource
 from gateways.ingress.sources import Source
 from gateways.ingress.webhooks import WebhookSource
 from gateways.parts import Parts
+
+_webhooks = Children(WEBHOOKS)
 
 
 def methods_of(parts: Parts, name: bytes) -> tuple[str, ...]:
@@ -38,10 +40,10 @@ async def post_webhook(parts: Parts, request: Request, name: bytes) -> Response:
     try:
         response = await _visit(parts, request, source, peer)
     except PenstockError as error:
-        WEBHOOKS.labels(source.name, error.reason).inc()
+        _webhooks[source.name, error.reason].inc()
         _note_peer(parts, request, source, peer, error)
         raise
-    WEBHOOKS.labels(source.name, request.notes.get("outcome", "accepted")).inc()
+    _webhooks[source.name, request.notes.get("outcome", "accepted")].inc()
     return response
 
 
@@ -61,9 +63,9 @@ async def shake_hands(parts: Parts, request: Request, name: bytes) -> Response:
             message = "no such handshake"
             raise UnknownSource(message)
     except PenstockError as error:
-        WEBHOOKS.labels(source.name, error.reason).inc()
+        _webhooks[source.name, error.reason].inc()
         raise
-    WEBHOOKS.labels(source.name, "handshake").inc()
+    _webhooks[source.name, "handshake"].inc()
     return response
 
 

@@ -1,9 +1,8 @@
 """Puts an accepted event on its topic and waits for the broker's ack, as long as the caller can wait."""
 
-import asyncio
-
 from contracts.codec import Position, Record
 from contracts.errors import LogUnavailable
+from gateways.ingress.deadlines import Deadline
 from producers.base import Producer
 
 _RETRY_AFTER_S = 5.0
@@ -18,7 +17,7 @@ async def produce(producer: Producer, record: Record, timeout_s: float) -> Posit
         LogUnavailable: not confirmed in time; it may still reach the log, and sending it again is right.
     """
     try:
-        async with asyncio.timeout(timeout_s):
+        with Deadline(timeout_s):
             return Position(*await producer.produce(record))
     except TimeoutError as error:
         message = f"no ack within {timeout_s:g} s"

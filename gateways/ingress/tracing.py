@@ -9,7 +9,8 @@ _TRACE_STATE = re.compile(r"[\x20-\x7e]{1,512}")
 
 def new_trace_parent() -> str:
     """Return the traceparent of a new, sampled trace."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    digits = secrets.token_hex(24)
+    return f"00-{digits[:32]}-{digits[32:]}-01"
 
 
 def is_trace_parent(text: str) -> bool:

@@ -68,6 +68,8 @@ class WebhookSource:
         self._verifier = build_verifier(name, source, self.keys)
         self._explainer = Explainer()
         self.handshakes = Handshakes(name, source, self.keys, self._verify)
+        # Of this object alone, because a reload that drops a key removes its metric.
+        self._last_used = metrics.Children(metrics.KEY_LAST_USED)
         self._ce_source = source.ce_source or name
         self._topic = topics.events(source.lane)
         self._type = compile_field(source.type, f"{where}.type")
@@ -116,7 +118,7 @@ class WebhookSource:
             error.detail = self._explainer.explain(self._verifier, request, now, error.detail)
             metrics.SIGNATURES_REFUSED.labels(self.name, error.detail).inc()
             raise
-        metrics.KEY_LAST_USED.labels(self.name, verified.key_id).set(now.timestamp())
+        self._last_used[self.name, verified.key_id].set(now.timestamp())
         return verified
 
     def _event(self, request: Request, verified: Verified, now: datetime) -> Event:

@@ -26,6 +26,15 @@ def test_a_ticket_gives_back_what_it_was_issued_for(event_id: str, monkeypatch: 
     assert not set(text) & set("/?&#% ")
 
 
+@pytest.mark.parametrize("event_id", ["e1", 'a/b c\u00fc%&?#"', "x" * 256, "\u7532" * 256])
+def test_a_ticket_is_what_the_library_writes(event_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tickets = _tickets(monkeypatch)
+    text = tickets.issue("crm", event_id, POSITION)
+
+    assert tickets._serializer.loads(text) == ["crm", event_id, *POSITION]
+    assert len(text) < 2048
+
+
 def test_a_changed_ticket_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     tickets = _tickets(monkeypatch)
     text = tickets.issue("crm", "e1", POSITION)

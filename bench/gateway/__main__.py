@@ -1,0 +1,104 @@
+"""`make bench-gateway`, or `python -m bench.gateway --help`: bounded runs of the gateway on real Kafka."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from bench.figures import FOLDER, Figure, publish
+from bench.gateway.cost import CELLS, requests
+from bench.gateway.crash import crash
+from bench.gateway.overload import overload
+from bench.gateway.sides import LEFT_OUT, Side, penstock, servers, sides
+from bench.peers.environments import NotInstallableError
+from bench.plot import bars
+from bench.runs import RunFailedError
+from tests.kafkalab.jvm import JvmBroker
+
+SCENARIOS = ("requests", "servers", "overload", "crash")
+
+# A quota that looks back two seconds instead of eleven: it throttles evenly, not in long halts.
+PROPERTIES = {"quota.window.num": "2", "quota.window.size.seconds": "1"}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice([*SCENARIOS, "all"]))
+@click.option("--kafka", default=None, help="Bootstrap address; a broker is started from its jars when absent.")
+@click.option("--runs", default=3, show_default=True, type=click.IntRange(1, 20), help="Runs of each side, in turn.")
+@click.option("--kills", default=100, show_default=True, type=click.IntRange(1, 1000), help="Of `crash`.")
+@click.option("--seed", default=20261128, show_default=True, help="Of everything random.")
+@click.option(
+    "--side",
+    "chosen",
+    multiple=True,
+    type=click.Choice(["penstock", "fastapi", "uvicorn", "granian"]),
+    help="Only this one of the sides of `requests`; repeatable.",
+)
+@click.option("--small", is_flag=True, help="Bodies of 1 KB only.")
+@click.option(
+    "--tree",
+    default=None,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another checkout of Penstock to measure in place of this one.",
+)
+def main(
+    names: tuple[str, ...],
+    kafka: str | None,
+    runs: int,
+    kills: int,
+    seed: int,
+    chosen: tuple[str, ...],
+    small: bool,
+    tree: Path | None,
+) -> None:
+    """Measure the gateway; without a name, everything once, in some twenty minutes."""
+    if not names or "all" in names:
+        names = SCENARIOS
+    if kafka and "crash" in names:
+        message = "crash kills its broker, so it takes none of yours: leave --kafka out"
+        raise click.UsageError(message)
+    click.echo(f"not measured: {LEFT_OUT}")
+    broker = None if kafka else JvmBroker(0, PROPERTIES)
+    status = 0
+    try:
+        if broker is not None:
+            broker.start()
+            click.echo(f"on {broker.description}")
+        for name in names:
+            try:
+                if name == "crash" and broker is not None:
+                    replay = f"python -m bench.gateway crash --kills {kills} --seed {seed}"
+                    click.echo(f"to repeat: {replay}")
+                    runs_of, figures = 1, crash(broker, seed, kills)
+                else:
+                    bootstrap = kafka or (broker.bootstrap if broker else "")
+                    runs_of, figures = _measure(name, bootstrap, runs, _chosen(name, chosen, tree), small)
+            except (NotInstallableError, RunFailedError) as error:
+                click.echo(f"not measured: {name}: {error}", err=True)
+                status = 1
+                continue
+            status |= publish(f"gateway-{name}", "python -m bench.gateway " + " ".join(sys.argv[1:]), runs_of, figures)
+            (FOLDER / f"gateway-{name}.svg").write_text(bars(f"gateway-{name}", figures), encoding="utf-8")
+    finally:
+        if broker is not None:
+            broker.close()
+    sys.exit(status)
+
+
+def _measure(name: str, bootstrap: str, runs: int, some: Sequence[Side], small: bool) -> tuple[int, list[Figure]]:
+    if name == "overload":
+        return 1, overload(bootstrap, some[0])
+    return runs, requests(bootstrap, some, runs, CELLS[:2] if small or name == "servers" else CELLS)
+
+
+def _chosen(name: str, chosen: Sequence[str], tree: Path | None) -> Sequence[Side]:
+    if name == "overload":
+        return (penstock(tree),)
+    if name == "servers":
+        return servers()
+    return [side for side in sides(tree) if not chosen or side.name in chosen]
+
+
+if __name__ == "__main__":
+    main()

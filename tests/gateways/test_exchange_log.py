@@ -1,0 +1,78 @@
+"""The lines of requests, against those of structlog."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from contracts import logs
+from contracts.settings import LogSettings
+from gateways.exchange_log import ExchangeLog
+from tests.support import eventually_async
+
+FIELDS = {"source": "crm", "event_id": "e\u00fc\n1", "status": 202, "duration_s": 0.001234, "offset": 2**40}
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Put logging back afterwards."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+async def test_a_line_is_the_one_that_structlog_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogSettings(format="json"))
+    log = ExchangeLog()
+    log.write("request.accepted", "info", FIELDS)
+    log.flush()
+    logs.logger("gateway").info("request.accepted", **FIELDS)
+
+    ours, theirs = _lines(capsys)
+    assert len(ours["timestamp"]) == len(theirs["timestamp"])
+    assert ours | {"timestamp": ""} == theirs | {"timestamp": ""}
+    assert list(ours) == list(theirs)
+
+
+async def test_lines_are_written_together_and_soon(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogSettings(format="json"))
+    log = ExchangeLog()
+    for number in range(3):
+        log.write("request.refused", "warning", {"status": 500 + number})
+
+    assert not _lines(capsys)
+    assert await eventually_async(lambda: [line["status"] for line in _lines(capsys)]) == [500, 501, 502]
+
+
+async def test_many_lines_do_not_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogSettings(format="json"))
+    log = ExchangeLog()
+    for number in range(256):
+        log.write("request.accepted", "info", {"status": number})
+
+    assert len(_lines(capsys)) == 256
+
+
+@pytest.mark.parametrize(("level", "written"), [("info", 2), ("warning", 1), ("error", 0)])
+async def test_the_level_holds(capsys: pytest.CaptureFixture[str], level: Any, written: int) -> None:
+    logs.configure(LogSettings(format="json", level=level))
+    log = ExchangeLog()
+    log.write("request.accepted", "info", FIELDS)
+    log.write("request.refused", "warning", FIELDS)
+    log.flush()
+
+    assert len(_lines(capsys)) == written
+
+
+async def test_text_lines_are_left_to_structlog() -> None:
+    with capture_logs() as lines:
+        ExchangeLog().write("request.accepted", "info", FIELDS)
+
+    assert lines == [FIELDS | {"component": "gateway", "event": "request.accepted", "log_level": "info"}]
