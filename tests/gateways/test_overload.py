@@ -1,6 +1,7 @@
 """The real server under more than it may take: refusals are quick, and a flood of forgeries hurts nobody else."""
 
 import asyncio
+import contextlib
 import statistics
 import time
 from collections import Counter
@@ -95,3 +96,5 @@ async def test_no_more_connections_are_taken_than_configured(tmp_path: Path) -> 
         assert (await asyncio.wait_for(waiting, 10)).startswith(b"HTTP/1.1 200")
         for _, one in [*idle, (reader, writer)]:
             one.close()
+            with contextlib.suppress(ConnectionError):
+                await one.wait_closed()
