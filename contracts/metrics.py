@@ -55,7 +55,7 @@ HTTP_REQUESTS = _counter("http_requests_total", "Requests answered by the gatewa
 HTTP_DURATION = _histogram("http_request_duration_seconds", "Time from request to answer.", ("endpoint",), _FAST)
 WEBHOOKS = _counter(
     "webhook_events_total",
-    "Webhooks by what became of them: accepted, handshake, or the reason of the refusal.",
+    "Webhooks by what became of them: accepted, duplicate (accepted before), handshake, or the reason of the refusal.",
     ("source", "outcome"),
 )
 SIGNATURES_REFUSED = _counter(
@@ -83,6 +83,17 @@ CONFIG_REFUSED = _gauge(
 CONFIG_PENDING = _gauge("config_restart_needed_settings", "Changed settings that only a restart takes over.")
 KEY_FALLBACKS = _counter(
     "webhook_key_fallbacks_total", "Webhooks without their partition key field; their id stands in.", ("source",)
+)
+DEDUP_DECISIONS = _counter(
+    "dedup_decisions_total",
+    "Accepted events by what the gateway knew of them: new, duplicate (no record was written), conflict (its id is "
+    "known with another body), redelivery (wanted again), unknown. By source, or API key id.",
+    ("source", "state"),
+)
+CLAIMS = _gauge("dedup_claims", "Accepted events that the gateway remembers to recognise repetitions.")
+CLAIMS_BYTES = _gauge("dedup_claims_bytes", "Memory for them, estimated.")
+CLAIMS_DROPPED = _counter(
+    "dedup_claims_dropped_total", "Remembered events that were dropped: expired, or full (a limit).", ("reason",)
 )
 SYNC_WAITING = _gauge("sync_waiting_requests", "Requests that wait for an outcome: invocations and long polls.")
 SYNC_ANSWERS = _counter(
@@ -235,6 +246,15 @@ HELD_EVENTS = _gauge("engine_held_events", "Events taken and not finished.")
 HELD_BYTES = _gauge("engine_held_bytes", "Bytes of the same.")
 OLDEST_UNFINISHED = _gauge("engine_oldest_unfinished_age_seconds", "Age since intake of the oldest unfinished event.")
 ROUTE_PAUSED = _gauge("route_paused", "1 while a route waits for an operator or its provider.", ("route", "reason"))
+REPEATED = _counter(
+    "events_repeated_total",
+    "Repetitions of earlier events: neither called nor paid for, marked as duplicates.",
+    ("route",),
+)
+ID_CONFLICTS = _counter(
+    "events_id_conflicts_total", "Events that came with the id of an earlier one and another body; they are done."
+)
+REMEMBERED = _gauge("engine_remembered_events", "Events that are remembered to recognise their repetitions.")
 REPLAYED = _counter(
     "events_already_answered_total", "Redelivered events whose outcome was already on the result topic."
 )

@@ -20,6 +20,7 @@ from gateways.egress.waiting import Waiters
 from gateways.health import Health
 from gateways.ingress.admission import Admission
 from gateways.ingress.callers import Callers
+from gateways.ingress.claims import Claims
 from gateways.ingress.secrets import SecretStore
 from gateways.ingress.sources import Sources, build_sources
 from producers.base import Producer
@@ -95,6 +96,7 @@ class Parts:
     tickets: Tickets
     producer: Producer
     admission: Admission
+    claims: Claims
     results: Results
     live: Live
     waiters: Waiters
@@ -144,6 +146,7 @@ def build_parts(
         Tickets(settings.gateway.ticket_secret),
         producer,
         admission,
+        Claims(settings.gateway.idempotency.max_entries, settings.gateway.idempotency.max_bytes),
         results,
         live,
         waiters,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from contracts.settings.idempotency import IdempotencyTable
 from contracts.settings.reload import ReloadSettings
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Port, Seconds, Section
@@ -91,6 +92,8 @@ class GatewaySettings(Section):
     """Index of the results on disk; off without a path."""
     reload: ReloadSettings = ReloadSettings()
     """Taking over changes without a restart."""
+    idempotency: IdempotencyTable = IdempotencyTable()
+    """Recognising repetitions, before the log."""
 
     @model_validator(mode="after")
     def _margin_fits(self) -> "GatewaySettings":

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from contracts.settings.handshakes import HandshakeSettings
+from contracts.settings.idempotency import IdempotencySettings
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Seconds, Section
 from contracts.settings.signing import (
@@ -29,6 +30,8 @@ _SECTIONS = {
 }
 # Sections that may be absent.
 _OPTIONAL_SECTIONS = {"key_header": "api-key", "twilio": "twilio"}
+# How far off a sender's time may be at most, where that is not the 300 s of a template.
+_TOLERANCES_S = {"sns": 3600.0}
 _SIGN_URLS = frozenset({"twilio", "square", "http-signature"})
 
 NO_CONTENT = 204
@@ -141,6 +144,8 @@ class SourceSettings(Section):
     """Requests with which the sender checks this URL; answered, never an event."""
     max_body_bytes: int | None = Field(default=None, ge=1)
     """Overrides the gateway's limit, downwards."""
+    idempotency: IdempotencySettings = IdempotencySettings()
+    """How the sender's repetitions are recognised."""
 
     @property
     def template(self) -> SignatureTemplate | None:
@@ -194,5 +199,18 @@ class SourceSettings(Section):
         if (wanted.crc or wanted.zoom) and self.scheme != "hmac":
             # Their answer is an HMAC of what they ask with the secret: never with one that is an API key.
             message = "handshakes.crc and handshakes.zoom belong to scheme hmac"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _window_covers_tolerance(self) -> "SourceSettings":
+        # A delivery may be replayed as long as its time is accepted: from that much ahead to that much behind.
+        own_s = self.template.tolerance_s if self.template else None
+        other_s = self.http_signature.max_age_s if self.http_signature else _TOLERANCES_S.get(self.scheme, 300.0)
+        tolerance_s = self.tolerance_s or own_s or other_s
+        if self.idempotency.by != "none" and self.idempotency.window_s < 2 * tolerance_s:
+            message = (
+                f"idempotency.window_s must be at least twice the tolerance of the sender's time, {tolerance_s:g} s"
+            )
             raise ValueError(message)
         return self
