@@ -199,7 +199,7 @@ def outcome_headers(event: Event, outcome_type: str, completed_at: str, app_id: 
 
     Args:
         event: the event that ended.
-        outcome_type: one of contracts.payloads.TERMINAL_TYPES.
+        outcome_type: one of contracts.payloads.TERMINAL_TYPES, or its DUPLICATE_TYPE.
         completed_at: RFC 3339.
         app_id: who made it.
         position: of the event's record.

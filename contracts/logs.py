@@ -15,7 +15,7 @@ FIELDS = frozenset(
         "event_id", "source", "type", "subject", "lane", "route", "topic", "partition", "offset", "key_id", "scheme",
         "status", "reason", "detail", "outcome", "attempt", "attempts", "provider", "model", "error", "duration_s",
         "wait_s", "age_s", "input_tokens", "output_tokens", "cost_usd", "body_bytes", "retry_after_s", "owner", "path",
-        "door", "result_id", "peer", "similar_left_out",
+        "door", "result_id", "peer", "similar_left_out", "dedup",
     }
 )  # fmt: skip
 

@@ -55,7 +55,7 @@ HTTP_REQUESTS = _counter("http_requests_total", "Requests answered by the gatewa
 HTTP_DURATION = _histogram("http_request_duration_seconds", "Time from request to answer.", ("endpoint",), _FAST)
 WEBHOOKS = _counter(
     "webhook_events_total",
-    "Webhooks by what became of them: accepted, handshake, or the reason of the refusal.",
+    "Webhooks by what became of them: accepted, duplicate (accepted before), handshake, or the reason of the refusal.",
     ("source", "outcome"),
 )
 SIGNATURES_REFUSED = _counter(
@@ -99,6 +99,17 @@ BACKLOG_UNKNOWN = _gauge(
     "backpressure_lag_unknown", "1 while the lag of a lane with max_lag cannot be read; nobody is refused.", ("lane",)
 )
 BACKLOG_REFUSING = _gauge("backpressure_refusing", "1 while a lane is refused because of its lag.", ("lane",))
+DEDUP_DECISIONS = _counter(
+    "dedup_decisions_total",
+    "Accepted events by what the gateway knew of them: new, duplicate (no record was written), conflict (its id is "
+    "known with another body), redelivery (wanted again), unknown. By source, or API key id.",
+    ("source", "state"),
+)
+CLAIMS = _gauge("dedup_claims", "Accepted events that the gateway remembers to recognise repetitions.")
+CLAIMS_BYTES = _gauge("dedup_claims_bytes", "Memory for them, estimated.")
+CLAIMS_DROPPED = _counter(
+    "dedup_claims_dropped_total", "Remembered events that were dropped: expired, or full (a limit).", ("reason",)
+)
 SYNC_WAITING = _gauge("sync_waiting_requests", "Requests that wait for an outcome: invocations and long polls.")
 SYNC_ANSWERS = _counter(
     "sync_answers_total",
@@ -253,6 +264,15 @@ HELD_EVENTS = _gauge("engine_held_events", "Events taken and not finished.")
 HELD_BYTES = _gauge("engine_held_bytes", "Bytes of the same.")
 OLDEST_UNFINISHED = _gauge("engine_oldest_unfinished_age_seconds", "Age since intake of the oldest unfinished event.")
 ROUTE_PAUSED = _gauge("route_paused", "1 while a route waits for an operator or its provider.", ("route", "reason"))
+REPEATED = _counter(
+    "events_repeated_total",
+    "Repetitions of earlier events: neither called nor paid for, marked as duplicates.",
+    ("route",),
+)
+ID_CONFLICTS = _counter(
+    "events_id_conflicts_total", "Events that came with the id of an earlier one and another body; they are done."
+)
+REMEMBERED = _gauge("engine_remembered_events", "Events that are remembered to recognise their repetitions.")
 REPLAYED = _counter(
     "events_already_answered_total", "Redelivered events whose outcome was already on the result topic."
 )

@@ -20,6 +20,8 @@ DEAD_LETTER_MARKER_TYPE = "penstock.outcome.dead-letter.v1"
 EXPIRED_TYPE = "penstock.outcome.expired.v1"
 DELTA_TYPE = "penstock.delta.v1"
 CANCEL_TYPE = "penstock.cancel.v1"
+DUPLICATE_TYPE = "penstock.outcome.duplicate.v1"
+# The outcomes of events. A duplicate has none of its own: its marker is terminal too, and names the event that has.
 TERMINAL_TYPES = frozenset({RESULT_TYPE, DEAD_LETTER_MARKER_TYPE, EXPIRED_TYPE})
 
 
@@ -177,6 +179,29 @@ class OutcomeMarker(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     completed_at: str
     message: str = ""
+    version: Literal[1] = 1
+
+
+class DuplicateMarker(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of the terminal record of an event that repeats another one: neither called nor paid for, version 1.
+
+    It has a `ce_id` of its own, so that whoever keeps the ids it has seen does not take the outcome for it.
+
+    Attributes:
+        event_id, source, type: of the repetition.
+        first_event_id, topic, partition, offset, timestamp_ms: of the event whose outcome is its outcome too.
+    """
+
+    event_id: str
+    source: str
+    type: str
+    first_event_id: str
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    completed_at: str
+    status: Literal["duplicate"] = "duplicate"
     version: Literal[1] = 1
 
 

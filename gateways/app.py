@@ -79,7 +79,7 @@ async def run(
     port: int = listener.getsockname()[1]
     api = Api(parts)
     ending = Ending(parts, api)
-    watching = asyncio.ensure_future(_watch_loop())
+    watching = asyncio.ensure_future(_watch(parts))
     reloader = Reloader(settings, parts, config)
     reloading = asyncio.ensure_future(reloader.run())
     # As early as can be: until then the signal would end the process.
@@ -193,8 +193,9 @@ def _announce(host: str, port: int, port_file: Path | None) -> None:
         raise ConfigError(message) from error
 
 
-async def _watch_loop() -> None:
+async def _watch(parts: Parts) -> None:
     while True:
         before_s = time.monotonic()
         await asyncio.sleep(_LOOP_CHECK_S)
         LOOP_LAG.set(max(0.0, time.monotonic() - before_s - _LOOP_CHECK_S))
+        parts.claims.gauge()

@@ -21,6 +21,7 @@ from gateways.health import Health
 from gateways.ingress.admission import Admission
 from gateways.ingress.backlog import Backlog
 from gateways.ingress.callers import Callers
+from gateways.ingress.claims import Claims
 from gateways.ingress.limits import Limits
 from gateways.ingress.peers import Peers
 from gateways.ingress.secrets import SecretStore
@@ -102,6 +103,7 @@ class Parts:
     peers: Peers
     limits: Limits
     backlog: Backlog
+    claims: Claims
     results: Results
     live: Live
     waiters: Waiters
@@ -155,6 +157,7 @@ def build_parts(
         Peers(overload.trusted_proxies),
         Limits(overload, admission),
         _backlog(settings, topics),
+        Claims(settings.gateway.idempotency.max_entries, settings.gateway.idempotency.max_bytes),
         results,
         live,
         waiters,

@@ -1,6 +1,7 @@
 """Ties the engine to the consumer group: loads the books of assigned partitions, commits, hands over.
 
-Reads: results (the tail, for pay-once). Writes: offset commits. See docs/pay-once.md for the ten rules.
+Reads: results (the tail, for pay-once), events.* (what may be repeated). Writes: offset commits. The ten rules are in
+docs/pay-once.md.
 """
 
 import asyncio
@@ -13,8 +14,9 @@ from contracts.settings import WorkerSettings
 from streams.engine.engine import Engine
 from streams.engine.item import TP
 from streams.engine.ledger import Ledger
-from streams.engine.mark import decode_mark, decode_replay, encode_mark
+from streams.engine.mark import decode_floor, decode_mark, decode_replay, encode_mark
 from streams.engine.tenure import Tenure
+from streams.recall import Recall
 from streams.shell import Shell
 from streams.tail import Tail, TailReader
 
@@ -31,10 +33,16 @@ class Membership:
         tail: reads what is answered already.
         settings: drain limit, commit interval.
         on_crash: told what ends the worker.
+        recall: reads what earlier events may be repeated; None = no repetition is recognised.
     """
 
     def __init__(
-        self, engine: Engine, tail: TailReader, settings: WorkerSettings, on_crash: Callable[[BaseException], None]
+        self,
+        engine: Engine,
+        tail: TailReader,
+        settings: WorkerSettings,
+        on_crash: Callable[[BaseException], None],
+        recall: Recall | None = None,
     ) -> None:
         self._on_crash = on_crash
         self._engine = engine
@@ -45,6 +53,8 @@ class Membership:
         self._handing: asyncio.Task[None] | None = None
         self._committed: dict[TP, tuple[int, str]] = {}
         self._replays: dict[TP, int] = {}
+        self._floors: dict[TP, int] = {}
+        self._recall = recall
         self._log = logger("worker")
         self.tps: frozenset[TP] = frozenset()
         self.is_member = False
@@ -110,10 +120,18 @@ class Membership:
             positions[tp] = (offset, decode_mark(commit[1]) if commit else None)
         self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
         self._replays = await self._find_replays()
+        self._floors = {
+            tp: offset if metadata is not None and decode_mark(metadata) is None else decode_floor(metadata or "")
+            for tp, (offset, metadata) in ((tp, commits[tp] or (0, None)) for tp in tps)
+        }
         tails = await asyncio.to_thread(self._tail.read, positions)
+        spans = {tp: (self._floors[tp], offset) for tp, (offset, _) in positions.items()}
+        repeats = await asyncio.to_thread(self._recall.read, spans) if self._recall is not None else {}
         await self._claim({tp: offset for tp, (offset, marks) in positions.items() if marks is None}, tails)
         return {
-            tp: Ledger(positions[tp][0], tail.ends, tail.answered, tail.starts, self._replays.get(tp, 0))
+            tp: Ledger(
+                positions[tp][0], tail.ends, tail.answered, tail.starts, self._replays.get(tp, 0), repeats.get(tp)
+            )
             for tp, tail in tails.items()
         }
 
@@ -125,7 +143,7 @@ class Membership:
 
     def _encode(self, tp: TP, offset: int, mark: dict[str, int]) -> str:
         replay_until = self._replays.get(tp, 0)
-        return encode_mark(mark, replay_until if offset < replay_until else 0)
+        return encode_mark(mark, replay_until if offset < replay_until else 0, self._floors.get(tp, 0))
 
     async def _claim(self, offsets: dict[TP, int], tails: dict[TP, Tail]) -> None:
         """Commit (position, mark) before the first call, so that a crash right after it finds what it answered."""

@@ -13,6 +13,7 @@ from contracts.errors import Cancelled, ConfigurationFault, OutputInvalid, Penst
 from contracts.logs import logger
 from contracts.metrics import CONTRACT_FAILURES, FM_COST, FM_QUEUE_WAIT, FM_UNPRICED, Children
 from contracts.payloads import DeltaEnding, InferenceAnswer, InferenceRequest, Message, Provenance, Usage
+from contracts.repetition import identity_of
 from contracts.settings import ModelSettings, RouteSettings, Settings
 from contracts.topics import RETRY_LANE
 from streams.batching.caller import Caller, create_caller, usage_before
@@ -134,6 +135,7 @@ class Pipeline:
             job,
             tenant=job.event.owner or job.event.source,
             deadline=job.deadline_at.timestamp(),
+            identity=identity_of(headers, job.event.id) if job.fault is None else None,
         )
 
     @staticmethod
@@ -147,6 +149,9 @@ class Pipeline:
         job: Job = item.work
         if job.is_foreign:
             return None
+        if item.first is not None and item.position not in self.calls:
+            self._settling(item, slot)
+            return await self._settler.duplicate(job, item.position, tenure, item.first)
         ref = await self._spilled(job, item, slot, tenure) or await self._outcome(job, item, slot, tenure)
         self.calls.drop(item.position)
         return ref

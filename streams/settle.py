@@ -24,15 +24,17 @@ from contracts.codec import (
     outcome_headers,
     redrive_of,
 )
-from contracts.envelope import TRACE_PARENT, Event
+from contracts.envelope import TRACE_PARENT, Event, result_id
 from contracts.errors import Busy, PenstockError, TooLarge
 from contracts.logs import logger
-from contracts.metrics import DEADLINE_MISSED, DLQ_EVENTS, EVENT_AGE, EVENTS_FINISHED, PARKED, Children
+from contracts.metrics import DEADLINE_MISSED, DLQ_EVENTS, EVENT_AGE, EVENTS_FINISHED, PARKED, REPEATED, Children
 from contracts.payloads import (
     DEAD_LETTER_MARKER_TYPE,
+    DUPLICATE_TYPE,
     EXPIRED_TYPE,
     RESULT_TYPE,
     DeadLetter,
+    DuplicateMarker,
     InferenceAnswer,
     InferenceResult,
     OutcomeMarker,
@@ -41,6 +43,7 @@ from contracts.payloads import (
 from contracts.topics import Topics
 from producers.base import Delivered, Producer
 from streams.engine.item import ResultRef
+from streams.engine.repeats import First
 from streams.engine.tenure import Tenure
 from streams.job import Job
 from streams.outcome import Bury, Expire
@@ -212,6 +215,35 @@ class Settler:
         self._finished(job, position, "expired", reason=end.reason)
         return ref
 
+    async def duplicate(self, job: Job, position: Position, tenure: Tenure, first: First) -> ResultRef:
+        """Write the marker of an event that repeats another one; no copy goes to who waits, for the outcome is to come.
+
+        Raises:
+            LogUnavailable: the broker did not confirm it.
+            TenureLostError: the partition was given up.
+        """
+        event, now = job.event, format_time(datetime.now(UTC))
+        marker = DuplicateMarker(
+            event_id=event.id,
+            source=event.source,
+            type=event.type,
+            first_event_id=first.event_id or event.id,
+            topic=position.topic,
+            partition=position.partition,
+            offset=first.offset,
+            timestamp_ms=first.timestamp_ms,
+            completed_at=now,
+        )
+        headers = outcome_headers(event, DUPLICATE_TYPE, now, self._app_id, position)
+        own_id = result_id(event.source, f"{event.id}\n{_name(position)}").encode()
+        headers = [(name, own_id if name == "ce_id" else raw) for name, raw in headers]
+        topic = (job.route.output_topic if job.route else None) or self._topics.results
+        record = Record(topic, job.key, encode_json(marker), headers, position.partition)
+        delivered = await self._produce(record, tenure)
+        REPEATED.labels(job.route_name).inc()
+        self._finished(job, position, "duplicate", detail=f"repeats offset {first.offset}")
+        return ResultRef(delivered.topic, delivered.offset)
+
     async def _marker(
         self, job: Job, position: Position, tenure: Tenure, status: Any, reason: str, message: str
     ) -> ResultRef:
@@ -266,7 +298,7 @@ class Settler:
         age_s = (datetime.now(UTC) - job.accepted_at).total_seconds()
         _finished[job.route_name, outcome].inc()
         _ages[job.route_name, outcome].observe(max(0.0, age_s))
-        log = self._log.info if outcome == "result" else self._log.warning
+        log = self._log.info if outcome in {"result", "duplicate"} else self._log.warning
         log(
             "event.finished",
             event_id=job.event.id,

@@ -37,6 +37,68 @@ class Tail:
     ends: dict[str, int] = field(default_factory=dict)
 
 
+def ask(
+    kafka: KafkaSettings, name: str, isolation: str, what: str, question: Callable[[confluent_kafka.Consumer], T]
+) -> T:
+    """Return what a consumer outside any group finds out.
+
+    Args:
+        kafka: connection.
+        name: required by the client as a group, never joined: partitions are assigned.
+        isolation: of aborted records and open transactions.
+        what: is read, for the message.
+        question: is asked.
+
+    Raises:
+        LogUnavailable: a broker did not answer.
+    """
+    config = librdkafka_config(kafka) | {
+        "group.id": name,
+        "enable.auto.commit": "false",
+        "enable.partition.eof": "false",
+        "auto.offset.reset": "error",
+        "isolation.level": isolation,
+    }
+    consumer = confluent_kafka.Consumer(config, logger=logging.getLogger("penstock.tail"))
+    try:
+        return question(consumer)
+    except confluent_kafka.KafkaException as error:
+        message = f"{what} cannot be read: {error.args[0]}"
+        raise LogUnavailable(message) from error
+    finally:
+        consumer.close()
+
+
+def read_ranges(
+    consumer: confluent_kafka.Consumer,
+    starts: Mapping[TP, int],
+    ends: Mapping[TP, int],
+    take: Callable[[confluent_kafka.Message], None],
+) -> None:
+    """Read each partition from its start to its end.
+
+    Raises:
+        LogUnavailable: no progress was made.
+        KafkaException: a broker's answer.
+    """
+    consumer.assign([confluent_kafka.TopicPartition(tp.topic, tp.partition, start) for tp, start in starts.items()])
+    open_partitions = set(starts)
+    idle_s = 0.0
+    while open_partitions:
+        messages = consumer.consume(_BATCH, timeout=0.5)
+        for message in messages:
+            if message.error() is not None:
+                raise confluent_kafka.KafkaException(message.error())
+            take(message)
+        # Positions, not the last message's offset: a partition may end with transaction markers.
+        at = consumer.position([confluent_kafka.TopicPartition(*tp) for tp in open_partitions])
+        open_partitions -= {TP(p.topic, p.partition) for p in at if p.offset >= ends[TP(p.topic, p.partition)]}
+        idle_s = 0.0 if messages else idle_s + 0.5
+        if idle_s >= _IDLE_TIMEOUT_S:
+            message_text = f"partitions cannot be read to their end: {sorted(open_partitions)}"
+            raise LogUnavailable(message_text)
+
+
 class TailReader:
     """Scans result partitions with a consumer of its own, outside any group.
 
@@ -75,22 +137,8 @@ class TailReader:
         return {place.topic: consumer.get_watermark_offsets(place, timeout=_REQUEST_TIMEOUT_S)[1] for place in places}
 
     def _ask(self, question: Callable[[confluent_kafka.Consumer], T]) -> T:
-        config = librdkafka_config(self._kafka) | {
-            "group.id": f"{self._app_id}-tail",  # required by the client, never joined: partitions are assigned
-            "enable.auto.commit": "false",
-            "enable.partition.eof": "false",
-            "auto.offset.reset": "error",
-            # A transaction that somebody else leaves open on a result topic would hide our answers behind it.
-            "isolation.level": "read_uncommitted",
-        }
-        consumer = confluent_kafka.Consumer(config, logger=logging.getLogger("penstock.tail"))
-        try:
-            return question(consumer)
-        except confluent_kafka.KafkaException as error:
-            message = f"result topics cannot be read: {error.args[0]}"
-            raise LogUnavailable(message) from error
-        finally:
-            consumer.close()
+        # A transaction that somebody else leaves open on a result topic would hide our answers behind it.
+        return ask(self._kafka, f"{self._app_id}-tail", "read_uncommitted", "result topics", question)
 
     def _scan(
         self, consumer: confluent_kafka.Consumer, wanted: Mapping[TP, tuple[int, dict[str, int] | None]]
@@ -122,22 +170,7 @@ class TailReader:
         wanted: Mapping[TP, tuple[int, dict[str, int] | None]],
         tails: dict[TP, Tail],
     ) -> None:
-        consumer.assign([confluent_kafka.TopicPartition(tp.topic, tp.partition, start) for tp, start in starts.items()])
-        open_partitions = set(starts)
-        idle_s = 0.0
-        while open_partitions:
-            messages = consumer.consume(_BATCH, timeout=0.5)
-            for message in messages:
-                if message.error() is not None:
-                    raise confluent_kafka.KafkaException(message.error())
-                self._note(message, wanted, tails)
-            # Positions, not the last message's offset: a partition may end with transaction markers.
-            at = consumer.position([confluent_kafka.TopicPartition(*tp) for tp in open_partitions])
-            open_partitions -= {TP(p.topic, p.partition) for p in at if p.offset >= ends[TP(p.topic, p.partition)]}
-            idle_s = 0.0 if messages else idle_s + 0.5
-            if idle_s >= _IDLE_TIMEOUT_S:
-                message_text = f"result topics cannot be read to their end: {sorted(open_partitions)}"
-                raise LogUnavailable(message_text)
+        read_ranges(consumer, starts, ends, lambda message: self._note(message, wanted, tails))
 
     def _note(
         self,

@@ -39,6 +39,7 @@ from streams.providers.base import Provider
 from streams.providers.table import create_provider
 from streams.providers.transport.choice import shortfalls
 from streams.pulse import Pulse
+from streams.recall import Recall
 from streams.settle import Settler
 from streams.shell import Shell, check_versions
 from streams.spill import Spill, hands_over
@@ -135,7 +136,9 @@ class Worker:
         await self._wait_for_kafka()
         instance = await self._take_place()
         tail = TailReader(settings.kafka, settings.worker.app_id, frozenset(journal))
-        membership = Membership(engine, tail, settings.worker, self._end)
+        events = frozenset(self._topics.events(lane) for lane in settings.worker.lanes)
+        recall = Recall(settings.kafka, settings.worker.app_id, settings.worker.max_remembered, events)
+        membership = Membership(engine, tail, settings.worker, self._end, recall)
         self._membership = membership
         app = create_app(settings, engine, pipeline)
         self._app = app

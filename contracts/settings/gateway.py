@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from contracts.settings.idempotency import IdempotencyTable
 from contracts.settings.overload import OverloadSettings
 from contracts.settings.reload import ReloadSettings
 from contracts.settings.secrets import Name, SecretRef
@@ -96,6 +97,8 @@ class GatewaySettings(Section):
     """Limits per sender and address, and backpressure from the workers' lag."""
     max_connections: int = Field(default=4096, ge=16, le=1_000_000)
     """Connections at a time; fewer when the process may not open so many files. Further ones wait to be taken."""
+    idempotency: IdempotencyTable = IdempotencyTable()
+    """Recognising repetitions, before the log."""
 
     @model_validator(mode="after")
     def _margin_fits(self) -> "GatewaySettings":

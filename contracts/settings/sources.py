@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, IPvAnyNetwork, StringConstraints, model_validator
 
 from contracts.settings.handshakes import HandshakeSettings
+from contracts.settings.idempotency import IdempotencySettings
 from contracts.settings.overload import RateLimit
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Seconds, Section
@@ -30,6 +31,8 @@ _SECTIONS = {
 }
 # Sections that may be absent.
 _OPTIONAL_SECTIONS = {"key_header": "api-key", "twilio": "twilio"}
+# How far off a sender's time may be at most, where that is not the 300 s of a template.
+_TOLERANCES_S = {"sns": 3600.0}
 _SIGN_URLS = frozenset({"twilio", "square", "http-signature"})
 
 NO_CONTENT = 204
@@ -147,6 +150,8 @@ class SourceSettings(Section):
     `gateway.overload.trusted_proxies`. A signature is needed all the same."""
     limit: RateLimit | None = None
     """Limit of this source's verified events; not limited when absent."""
+    idempotency: IdempotencySettings = IdempotencySettings()
+    """How the sender's repetitions are recognised."""
 
     @property
     def template(self) -> SignatureTemplate | None:
@@ -200,5 +205,18 @@ class SourceSettings(Section):
         if (wanted.crc or wanted.zoom) and self.scheme != "hmac":
             # Their answer is an HMAC of what they ask with the secret: never with one that is an API key.
             message = "handshakes.crc and handshakes.zoom belong to scheme hmac"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _window_covers_tolerance(self) -> "SourceSettings":
+        # A delivery may be replayed as long as its time is accepted: from that much ahead to that much behind.
+        own_s = self.template.tolerance_s if self.template else None
+        other_s = self.http_signature.max_age_s if self.http_signature else _TOLERANCES_S.get(self.scheme, 300.0)
+        tolerance_s = self.tolerance_s or own_s or other_s
+        if self.idempotency.by != "none" and self.idempotency.window_s < 2 * tolerance_s:
+            message = (
+                f"idempotency.window_s must be at least twice the tolerance of the sender's time, {tolerance_s:g} s"
+            )
             raise ValueError(message)
         return self

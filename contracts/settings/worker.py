@@ -34,6 +34,9 @@ class WorkerSettings(Section):
     """Offsets a partition may run ahead of its oldest unfinished event; bounds what a restart has to look through, and
     some 130 bytes of memory for each. Above rate x deadline per partition a straggler never stops the intake: 100,000
     are 330 events/s of one partition for the default deadline of 300 s."""
+    max_remembered: int = Field(default=20_000, ge=0)
+    """Accepted events that are remembered to recognise their repetitions, all partitions together; some 290 bytes of
+    memory for each, and so many records are read again when partitions are assigned. 0: none."""
     tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
     """Shares of tenants within a lane, by API key id or source; 1 for those not named. A lane's free slots go to
     tenants in proportion to their weights, and within a tenant to the earliest deadline."""

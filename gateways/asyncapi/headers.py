@@ -16,6 +16,7 @@ from contracts.envelope import (
     OWNER,
     TRACE_PARENT,
 )
+from contracts.repetition import DEDUP
 
 Schema = dict[str, Any]
 
@@ -49,6 +50,7 @@ _EVENT: Schema = _CLOUD_EVENT | {
     "ce_dataschema": _text("URI of the value's schema, when the sender names one."),
     f"ce_{EXPIRY_TIME}": _text("The event's own deadline, RFC 3339; not paid for after it.", format="date-time"),
     codec.REDRIVE: _note("It was made from a dead letter.", "Redrive"),
+    DEDUP: _text("What the gateway knew of it, and by what a repetition is recognised; the last header."),
 }
 _EVIDENCE: Schema = {
     "penstock-scheme": _text("How the webhook was signed."),

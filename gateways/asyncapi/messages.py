@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from contracts.payloads import DEAD_LETTER_MARKER_TYPE, DELTA_TYPE, EXPIRED_TYPE, RESULT_TYPE
+from contracts.payloads import DEAD_LETTER_MARKER_TYPE, DELTA_TYPE, DUPLICATE_TYPE, EXPIRED_TYPE, RESULT_TYPE
 from contracts.settings import RouteSettings, Settings, SourceSettings
 from contracts.topics import Topic, Topics
 from gateways.asyncapi import schemas
@@ -25,7 +25,7 @@ def messages_on(topic: Topic, settings: Settings) -> Messages:
         common = Topics(settings.kafka.topic_prefix).results
         return _outcomes([route for route in settings.routes if (route.output_topic or common) == topic.name])
     if topic.kind in _COPIES:
-        return _outcomes(list(settings.routes))
+        return {name: one for name, one in _outcomes(list(settings.routes)).items() if name != "duplicate-marker"}
     return _OTHERS.get(topic.kind, _OWN)
 
 
@@ -77,12 +77,21 @@ def _outcomes(routes: list[RouteSettings]) -> Messages:
             summary, head, schemas.result_of(route), _JSON, _KEY_OF_EVENT, _ANSWERS
         )
     ends = {
-        "dead-letter-marker": ("The event has no result: it is a dead letter.", DEAD_LETTER_MARKER_TYPE),
-        "expired-marker": ("The event has no result: its deadline was over.", EXPIRED_TYPE),
+        "dead-letter-marker": (
+            "The event has no result: it is a dead letter.",
+            DEAD_LETTER_MARKER_TYPE,
+            "OutcomeMarker",
+        ),
+        "expired-marker": ("The event has no result: its deadline was over.", EXPIRED_TYPE, "OutcomeMarker"),
+        "duplicate-marker": (
+            "The event repeats another one, whose outcome is its own.",
+            DUPLICATE_TYPE,
+            "DuplicateMarker",
+        ),
     }
-    for name, (summary, kind) in ends.items():
+    for name, (summary, kind, payload) in ends.items():
         head = headers_of("outcome", type=kind)
-        found[name] = _message(summary, head, schemas.ref("OutcomeMarker"), _JSON, _KEY_OF_EVENT, _ANSWERS)
+        found[name] = _message(summary, head, schemas.ref(payload), _JSON, _KEY_OF_EVENT, _ANSWERS)
     return found
 
 

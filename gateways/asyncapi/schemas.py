@@ -10,6 +10,7 @@ from contracts.payloads import (
     DeadLetter,
     DeliveryNote,
     Delta,
+    DuplicateMarker,
     InferenceResult,
     OutcomeMarker,
     Redrive,
@@ -20,7 +21,9 @@ from contracts.settings import RouteSettings, Settings
 from gateways.asyncapi.headers import SCHEMAS
 
 Schema = dict[str, Any]
-_PAYLOADS = (InferenceResult, OutcomeMarker, Delta, DeadLetter, Resolution, RetryNote, Redrive, DeliveryNote)
+_PAYLOADS = (
+    InferenceResult, OutcomeMarker, DuplicateMarker, Delta, DeadLetter, Resolution, RetryNote, Redrive, DeliveryNote,
+)  # fmt: skip
 _PREFIX = "#/components/schemas/"
 # Names of the dialect and of the schema as a document of its own; embedded, they would move the base of references.
 _OF_ITS_OWN = ("$schema", "$id")

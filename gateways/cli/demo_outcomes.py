@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from contracts.codec import dead_letter, decode_json
 from contracts.envelope import EVENT_ID, EVENT_SOURCE, parse_time
-from contracts.payloads import RESULT_TYPE, InferenceResult, OutcomeMarker
+from contracts.payloads import DUPLICATE_TYPE, RESULT_TYPE, InferenceResult, OutcomeMarker
 from gateways.cli.demo_http import Answer
 from gateways.cli.demo_story import Act
 from gateways.cli.reading import Read
@@ -91,7 +91,9 @@ class Ledger:
         ]
 
     def take_terminal(self, record: Read) -> Sent | None:
-        """Note a terminal record; return whose it is."""
+        """Note a terminal record; return whose it is. A repetition's marker is not the outcome of its event."""
+        if attribute(record, "type") == DUPLICATE_TYPE:
+            return None
         key = (attribute(record, EVENT_SOURCE), attribute(record, EVENT_ID))
         self.terminal_records[key] += 1
         one = next((one for one in self.accepted if one.key == key), None)

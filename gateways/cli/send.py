@@ -59,6 +59,8 @@ def _reference(_context: click.Context, _parameter: click.Parameter, value: str 
 @click.option("--seed", type=click.IntRange(min=0), help="Same seed, same events, ids included. [default: random]")
 @click.option("--concurrency", type=click.IntRange(1, 2_000), default=20, show_default=True, help="Open requests.")
 @click.option("--forge", type=click.IntRange(min=0), default=0, help="The last N get a wrong signature: 401.")
+@click.option("--redeliver", is_flag=True,
+              help="Have events done again that the gateway knows; needs the source's redelivery_secret.")  # fmt: skip
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=15.0, show_default=True,
               help="Seconds to wait for an answer.")  # fmt: skip
 @click.option("--ids-file", type=click.Path(path_type=Path, dir_okay=False),
@@ -74,6 +76,7 @@ def send(
     seed: int | None,
     concurrency: int,
     forge: int,
+    redeliver: bool,
     timeout_s: float,
     ids_file: Path | None,
     private_key: SecretRef | None,
@@ -91,9 +94,11 @@ def send(
     """  # noqa: D301 - click's \b
     settings = load(config)
     source = _source_of(settings, name)
-    key = _key_of(name, source, private_key, SecretStore(settings.secrets_manager).reading())
+    reading = SecretStore(settings.secrets_manager).reading()
+    key = _key_of(name, source, private_key, reading)
     seed = secrets.randbelow(_SEEDS) if seed is None else seed
-    plan = Plan(count, min(forge, count), rate, concurrency, timeout_s, seed)
+    wanted = _redelivery_secret(name, source, reading) if redeliver else b""
+    plan = Plan(count, min(forge, count), rate, concurrency, timeout_s, seed, wanted)
     target = f"{(url or _configured_url(settings)).rstrip('/')}/webhooks/{name}"
     click.echo(f"sending {count} signed {name} events to {target}, seed {seed}")
     with _Report(count, ids_file) as report:
@@ -136,6 +141,14 @@ def _key_of(name: str, source: SourceSettings, private_key: SecretRef | None, re
         "key of a pair of your own and give the private one: --private-key env:NAME or file:PATH"
     )
     raise ConfigError(message)
+
+
+def _redelivery_secret(name: str, source: SourceSettings, reading: Secrets) -> bytes:
+    ref = source.idempotency.redelivery_secret
+    if ref is None:
+        message = f"source {name}: --redeliver needs sources.{name}.idempotency.redelivery_secret, which is not set"
+        raise ConfigError(message)
+    return reading.values(ref)[0].text
 
 
 def _configured_url(settings: Settings) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from contracts.codec import dead_letter, decode_event, decode_json, resolution
 from contracts.envelope import EVENT_ID, EVENT_SOURCE, EVENT_TYPE
 from contracts.errors import Undecodable
-from contracts.payloads import RESULT_TYPE, InferenceResult, OutcomeMarker
+from contracts.payloads import DUPLICATE_TYPE, RESULT_TYPE, DuplicateMarker, InferenceResult, OutcomeMarker
 from gateways.cli.reading import Read
 
 _MAX_VALUE_CHARS = 60
@@ -53,6 +53,9 @@ def result_line(record: Read) -> str:
         result = decode_json(record.value or b"", InferenceResult)
         made = f"attempt {result.attempts}, {result.duration_s:.2f} s, {result.provenance.model}"
         return f"{head}  result ({made})\n    {headline(result.output)}"
+    if attribute(record, "type") == DUPLICATE_TYPE:
+        again = decode_json(record.value or b"", DuplicateMarker)
+        return f"{head}  duplicate of {again.first_event_id} ({again.topic}/{again.partition}/{again.offset})"
     marker = decode_json(record.value or b"", OutcomeMarker)
     words = f"{marker.status.replace('_', ' ')}: {marker.reason} (attempts: {marker.attempts})"
     return f"{head}  {words}" + (f"\n    {marker.message}" if marker.message else "")

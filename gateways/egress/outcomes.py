@@ -7,15 +7,25 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from contracts.codec import Position, decode_json
+from contracts.codec import Position, decode_json, source_position
 from contracts.envelope import EVENT_ID, EVENT_SOURCE, OWNER, result_id
-from contracts.payloads import EXPIRED_TYPE, RESULT_TYPE, TERMINAL_TYPES, OutcomeMarker, OutcomeStatus
+from contracts.errors import Undecodable
+from contracts.payloads import (
+    DUPLICATE_TYPE,
+    EXPIRED_TYPE,
+    RESULT_TYPE,
+    TERMINAL_TYPES,
+    DuplicateMarker,
+    OutcomeMarker,
+    OutcomeStatus,
+)
 
 # Measured on CPython 3.11 with tracemalloc: dictionary entry, tuple and strings of one outcome without its value.
 _ENTRY_BYTES = 540
 # 530 bytes each, measured likewise.
 _MAX_ACCEPTED = 50_000
 _MAX_SOURCES_OF_AN_ID = 8
+_MAX_REPETITIONS = 20_000
 
 RecordHeaders = Iterable[tuple[str, bytes | None]]
 
@@ -94,8 +104,35 @@ def read_accepted(headers: RecordHeaders, position: Position) -> tuple[str, str,
     return owner.decode(errors="replace"), event_id, Accepted(source, position)
 
 
+class Repetition(NamedTuple):
+    """A record that repeats another one, whose outcome is its own."""
+
+    result_id: str
+    position: Position
+    first_event_id: str
+    first: Position
+
+
+def read_repetition(headers: RecordHeaders, value: bytes | None) -> Repetition | None:
+    """Return what the marker of a duplicate says; None for every other record."""
+    headers = tuple(headers)
+    if value is None or dict(headers).get("ce_type") != DUPLICATE_TYPE.encode():
+        return None
+    answered = source_position(headers)
+    try:
+        marker = decode_json(value, DuplicateMarker)
+    except Undecodable:
+        return None
+    if answered is None:
+        return None
+    first = Position(marker.topic, marker.partition, marker.offset, marker.timestamp_ms)
+    return Repetition(result_id(marker.source, marker.event_id), answered[1], marker.first_event_id, first)
+
+
 class OutcomeCache:
-    """Recent outcomes by result id, and accepted events of API callers by (owner, id); safe for use by several threads.
+    """Recent outcomes by result id, accepted events of API callers by (owner, id), and which record repeats which.
+
+    Safe for use by several threads.
 
     Args:
         limit_bytes: for the outcomes; the least recently used are dropped first.
@@ -107,7 +144,20 @@ class OutcomeCache:
         self._lock = threading.Lock()
         self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
         self._accepted: OrderedDict[tuple[str, str], tuple[Accepted, ...]] = OrderedDict()
+        self._repetitions: OrderedDict[Position, Repetition] = OrderedDict()
         self.dropped_until_ms = 0
+
+    def note_repetition(self, found: Repetition) -> None:
+        """Remember that a record repeats another one."""
+        with self._lock:
+            self._repetitions[found.position] = found
+            while len(self._repetitions) > _MAX_REPETITIONS:
+                self._repetitions.popitem(last=False)
+
+    def repetition(self, position: Position) -> Repetition | None:
+        """Return what a record repeats; None as far as it is known to be the first."""
+        with self._lock:
+            return self._repetitions.get(position)
 
     def add(self, outcome: Outcome) -> None:
         """Keep an outcome; the first one of an event stands, a duplicate says the same."""

@@ -115,6 +115,10 @@ class ResultsView:
             LogUnavailable: not in memory, and Kafka is away.
             Busy: too many look-ups of old results at a time, or this one took too long; asking again goes on with it.
         """
+        repetition = self._cache.repetition(position)
+        if repetition is not None:
+            # The first one is never a repetition itself.
+            event_id, position = repetition.first_event_id, repetition.first
         found = self._cache.get(source, event_id)
         if found is not None:
             return found
@@ -125,7 +129,7 @@ class ResultsView:
             position.partition, position.timestamp_ms
         ):
             return None
-        wanted = Wanted(result_id(source, event_id), position.partition, position.timestamp_ms)
+        wanted = Wanted(result_id(source, event_id), position)
         if self._archive is not None:
             found = await self._archive.outcome(wanted.result_id)
             if found is not None:
@@ -133,7 +137,10 @@ class ResultsView:
                 return found
             if self._archive.knows_since(position.timestamp_ms):
                 return None
-        return await self._look_up(wanted)
+        found = await self._look_up(wanted)
+        # A look-up may have shown that the event repeats another one.
+        is_moved = found is None and self._cache.repetition(position) is not None
+        return await self.outcome_of(source, event_id, position) if is_moved else found
 
     async def accepted(self, owner: str, event_id: str, source: str | None, *, within_memory: bool = False) -> Accepted:
         """Return the newest event with this id of an API caller: its source, and where it lies.
@@ -180,6 +187,9 @@ class ResultsView:
             self._misses.pop(wanted.result_id, None)
             self._cache.add(scanned.outcome)
             return scanned.outcome
+        if scanned.repetition is not None:
+            self._cache.note_repetition(scanned.repetition)
+            return None
         self._remember_miss(wanted.result_id, scanned)
         if not scanned.is_complete:
             message = "the look-up of an old result takes longer"

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from gateways.egress.outcomes import Outcome, read_outcome
+from contracts.codec import Position
+from gateways.egress.outcomes import Outcome, Repetition, read_outcome, read_repetition
 from gateways.egress.reading import headers_of, offset_since, partitions_of, translated_errors, watermarks
 
 _CALL_TIMEOUT_S = 2.0
@@ -20,11 +21,20 @@ _CLOCK_MARGIN_MS = 60_000
 
 
 class Wanted(NamedTuple):
-    """What is looked for: an outcome, the partition it must be in, and the time its event was accepted."""
+    """What is looked for: an outcome, and the event that it is of, whose partition and time say where it can be."""
 
     result_id: str
-    partition: int
-    since_ms: int
+    position: Position
+
+    @property
+    def partition(self) -> int:
+        """Return the partition that it must be in."""
+        return self.position.partition
+
+    @property
+    def since_ms(self) -> int:
+        """Return when its event was accepted."""
+        return self.position.timestamp_ms
 
 
 class Scanned(NamedTuple):
@@ -33,11 +43,13 @@ class Scanned(NamedTuple):
     Attributes:
         next_offsets: by topic, where the next scan for the same outcome goes on.
         is_complete: False when the time ran out before the end of the topics.
+        repetition: the event has no outcome of its own, because it repeats an earlier one.
     """
 
     outcome: Outcome | None
     next_offsets: Mapping[str, int]
     is_complete: bool
+    repetition: Repetition | None = None
 
 
 def scan(
@@ -68,9 +80,13 @@ def scan(
                             open_topics.pop(topic, None)
                         continue
                     next_offsets[topic] = (message.offset() or 0) + 1
-                    outcome = read_outcome(headers_of(message), message.value(), message.timestamp()[1])
+                    headers = headers_of(message)
+                    outcome = read_outcome(headers, message.value(), message.timestamp()[1])
                     if outcome is not None and outcome.result_id == wanted.result_id:
                         return Scanned(outcome, next_offsets, is_complete=True)
+                    repetition = read_repetition(headers, message.value()) if outcome is None else None
+                    if repetition is not None and repetition.position == wanted.position:
+                        return Scanned(None, next_offsets, is_complete=True, repetition=repetition)
             return Scanned(None, next_offsets, is_complete=not open_topics)
         finally:
             consumer.close()

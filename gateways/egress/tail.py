@@ -14,7 +14,7 @@ from confluent_kafka import Message as KafkaMessage
 from contracts.codec import Position, source_position
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
-from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, read_accepted, read_outcome
+from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, read_accepted, read_outcome, read_repetition
 from gateways.egress.reading import headers_of, offset_since, partitions_of, watermarks
 
 # Decision: most results are asked for within minutes; older ones are found by the ticket's position.
@@ -174,6 +174,8 @@ class Tail:
         headers = headers_of(message)
         outcome = read_outcome(headers, message.value(), timestamp_ms)
         if outcome is None:
+            if (repetition := read_repetition(headers, message.value())) is not None:
+                self._cache.note_repetition(repetition)
             return
         self._cache.add(outcome)
         answered = source_position(headers)

@@ -8,9 +8,11 @@ import msgspec
 from contracts.codec import Position
 from contracts.envelope import DELIVERY, Event
 from gateways.asgi import Response
+from gateways.ingress.once import Placed
 from gateways.parts import Parts
 
 _NO_CONTENT = 204
+DUPLICATE = (b"penstock-duplicate", b"true")
 
 
 def accepted(parts: Parts, event: Event, position: Position, status: int = 202, **more: Any) -> Response:
@@ -21,6 +23,15 @@ def accepted(parts: Parts, event: Event, position: Position, status: int = 202, 
         return Response(status, headers=headers)
     body = {"id": event.id, "status": "accepted"} | place | more
     return Response(status, msgspec.json.encode(body), headers=headers)
+
+
+def accepted_once(parts: Parts, event: Event, placed: Placed, status: int = 202, **more: Any) -> Response:
+    """Return the answer to an event that is on the log, or was already: then its places are those of the first one."""
+    if not placed.is_duplicate:
+        return accepted(parts, event, placed.position, status, **more)
+    first = event if placed.event_id == event.id else msgspec.structs.replace(event, id=placed.event_id)
+    response = accepted(parts, first, placed.position, status, **more, duplicate=True)
+    return response._replace(headers=(*response.headers, DUPLICATE))
 
 
 def places(parts: Parts, event: Event, position: Position) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """POST /v1/events: events of own systems, as CloudEvents or plain JSON. Writes: events.*."""
 
 from gateways.asgi import Request, Response
-from gateways.endpoints.accepting import accepted
+from gateways.endpoints.accepting import accepted_once
 from gateways.ingress import posted
-from gateways.ingress.producing import produce
+from gateways.ingress.once import produce_once
 from gateways.parts import Parts
 
 
@@ -18,7 +18,7 @@ async def post_event(parts: Parts, request: Request, _parameter: bytes) -> Respo
     request.notes["owner"] = caller.id
     async with request.body(settings.max_body_bytes, settings.body_timeout_s, parts.admission) as body:
         request.notes["body_bytes"] = len(body)
-        event, record, lane = posted.accept(caller, request.headers, request.query, body, parts.topics)
+        event, record, lane = sent = posted.accept(caller, request.headers, request.query, body, parts.topics)
         request.notes |= {
             "event_id": event.id,
             "source": event.source,
@@ -27,7 +27,9 @@ async def post_event(parts: Parts, request: Request, _parameter: bytes) -> Respo
             "topic": record.topic,
         }
         parts.backlog.check(record.topic)
-        position = await produce(parts.producer, record, settings.ack_timeout_s)
-    request.notes |= {"partition": position.partition, "offset": position.offset}
+        candidate = posted.candidate(sent, request.headers, parts.settings.idempotency.window_s)
+        placed = await produce_once(parts.claims, parts.producer, candidate, settings.ack_timeout_s)
+    position = placed.position
+    request.notes |= {"partition": position.partition, "offset": position.offset, "dedup": placed.dedup}
     parts.results.note_accepted(caller.id, event.id, event.source, position)
-    return accepted(parts, event, position, source=event.source)
+    return accepted_once(parts, event, placed, source=event.source)

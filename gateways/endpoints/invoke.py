@@ -9,7 +9,7 @@ import asyncio
 import time
 from typing import NamedTuple
 
-from contracts.codec import Position, Record, decode_json
+from contracts.codec import Position, decode_json
 from contracts.envelope import Event, result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.metrics import SYNC_ANSWERS, SYNC_JOINED
@@ -23,7 +23,7 @@ from gateways.endpoints.results import finished
 from gateways.endpoints.waiting import Budget, budget_of, look, wait_for_outcome
 from gateways.ingress import posted
 from gateways.ingress.callers import Caller
-from gateways.ingress.producing import produce
+from gateways.ingress.once import Candidate, Placed, produce_once
 from gateways.parts import Parts
 from gateways.problems import outcome_status, problem
 
@@ -66,7 +66,7 @@ async def _begin(parts: Parts, request: Request, caller: Caller, waiter: Waiter)
     settings = parts.settings
     address = parts.replies.address if parts.replies else None
     async with request.body(settings.max_body_bytes, settings.body_timeout_s, parts.admission) as body:
-        event, record, lane = posted.accept(
+        event, record, lane = sent = posted.accept(
             caller,
             request.headers,
             request.query,
@@ -86,24 +86,27 @@ async def _begin(parts: Parts, request: Request, caller: Caller, waiter: Waiter)
         }
         waiter.expect(result_id(event.source, event.id), caller.id)
         kind = (lane, event.type)
+        candidate = posted.candidate(sent, request.headers, settings.idempotency.window_s)
         # One after the other, so that the second of two equal requests finds the first.
         async with parts.waiters.turn(waiter.result_id, caller.id):
-            known = await _known(parts, caller, event) if posted.has_own_id(request.headers) else None
+            is_known = candidate.identity is not None and not candidate.is_redelivery
+            known = await _known(parts, caller, event) if is_known else None
             if known is not None:
                 SYNC_JOINED.inc()
                 return _Call(event, known, kind, is_repeated=True)
-            position = await _produce(parts, record, waiter.result_id, kind)
+            placed = await _produce(parts, candidate, waiter.result_id, kind)
+            position = placed.position
             parts.results.note_accepted(caller.id, event.id, event.source, position)
-    request.notes |= {"partition": position.partition, "offset": position.offset}
-    return _Call(event, position, kind, is_repeated=False)
+    request.notes |= {"partition": position.partition, "offset": position.offset, "dedup": placed.dedup}
+    return _Call(event, position, kind, is_repeated=placed.is_duplicate)
 
 
-async def _produce(parts: Parts, record: Record, wanted: str, kind: Kind) -> Position:
-    parts.backlog.check(record.topic)
+async def _produce(parts: Parts, candidate: Candidate, wanted: str, kind: Kind) -> Placed:
+    parts.backlog.check(candidate.record.topic)
     # Before the event is there: its outcome may be quicker than our ack.
     parts.waiters.forecast.begin(wanted, kind)
     try:
-        return await produce(parts.producer, record, parts.settings.ack_timeout_s)
+        return await produce_once(parts.claims, parts.producer, candidate, parts.settings.ack_timeout_s)
     except BaseException:
         parts.waiters.forecast.forget(wanted)
         raise

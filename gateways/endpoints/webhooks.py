@@ -3,16 +3,15 @@
 Writes: events.*.
 """
 
-from contracts.codec import Position
 from contracts.envelope import Event
 from contracts.errors import BadSignature, Busy, Forbidden, PenstockError, RateLimited, UnknownSource
 from contracts.metrics import WEBHOOKS, Children
 from gateways.asgi import Request, Response
-from gateways.endpoints.accepting import accepted
+from gateways.endpoints.accepting import accepted_once
 from gateways.ingress.handshakes.base import GUARDS, HandshakeRequest
 from gateways.ingress.limits import Visit
+from gateways.ingress.once import Candidate, Placed, produce_once
 from gateways.ingress.peers import Peer
-from gateways.ingress.producing import produce
 from gateways.ingress.sns_source import SnsSource
 from gateways.ingress.sources import Source
 from gateways.ingress.webhooks import WebhookSource
@@ -140,9 +139,12 @@ async def _accept(parts: Parts, request: Request, source: Source, visit: Visit) 
             "key_id": webhook.key_id,
             "topic": webhook.record.topic,
         }
-        position = await produce(parts.producer, webhook.record, settings.ack_timeout_s)
-    request.notes |= {"partition": position.partition, "offset": position.offset}
-    return _accepted(parts, source, webhook.event, position)
+        candidate = Candidate(webhook.event.id, webhook.record, webhook.identity, source.name, webhook.is_redelivery)
+        placed = await produce_once(parts.claims, parts.producer, candidate, settings.ack_timeout_s)
+    request.notes |= {"partition": placed.position.partition, "offset": placed.position.offset, "dedup": placed.dedup}
+    if placed.is_duplicate:
+        request.notes["outcome"] = "duplicate"
+    return _accepted(parts, source, webhook.event, placed)
 
 
 def _handshake(request: Request, source: Source, body: bytes) -> Response | None:
@@ -157,10 +159,10 @@ def _handshake(request: Request, source: Source, body: bytes) -> Response | None
     return Response(200, answer.body, answer.content_type, (*answer.headers, *GUARDS))
 
 
-def _accepted(parts: Parts, source: Source, event: Event, position: Position) -> Response:
+def _accepted(parts: Parts, source: Source, event: Event, placed: Placed) -> Response:
     """Return the answer after the ack: the sender's own, where it wants one."""
     wanted = source.settings
-    answer = accepted(parts, event, position, wanted.success_status)
+    answer = accepted_once(parts, event, placed, wanted.success_status)
     if wanted.success_body is None:
         return answer
     content_type = wanted.success_content_type.encode()

@@ -24,9 +24,12 @@ from contracts.envelope import (
     parse_time,
 )
 from contracts.errors import InvalidPayload
+from contracts.repetition import identify
 from contracts.topics import LANES, Topics
 from gateways.ingress.callers import Caller
 from gateways.ingress.cloudevents import parse
+from gateways.ingress.once import Candidate
+from gateways.ingress.recognising import REDELIVERY_HEADER
 from gateways.ingress.text import MAX_ID_CHARS, bounded_key, is_clean, single_header
 from gateways.ingress.tracing import is_trace_parent, is_trace_state, new_trace_parent
 
@@ -103,6 +106,22 @@ def accept(
         | ({REPLY_TO: reply_to} if reply_to else {}),
     )
     return Posted(event, Record(topics.events(lane), event.key, event.data, encode_event(event)), lane)
+
+
+def candidate(sent: Posted, headers: list[tuple[bytes, bytes]], window_s: float) -> Candidate:
+    """Return an event ready to be produced once: again only where its caller says that this is wanted.
+
+    Args:
+        sent: the event; one whose id we made up is never repeated.
+        headers: of the request.
+        window_s: how long its id is recognised.
+    """
+    event = sent.event
+    identity = None
+    if has_own_id(headers):
+        identity = identify(event.owner, event.source, event.id, event.data, "id", window_s)
+    is_redelivery = single_header(headers, REDELIVERY_HEADER) == "true"
+    return Candidate(event.id, sent.record, identity, event.owner, is_redelivery)
 
 
 def has_own_id(headers: list[tuple[bytes, bytes]]) -> bool:

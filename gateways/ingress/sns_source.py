@@ -15,6 +15,7 @@ from contracts.settings import SourceSettings
 from contracts.topics import Topics
 from gateways.ingress.fields import Field, Request, compile_field
 from gateways.ingress.keys import Key
+from gateways.ingress.recognising import Recogniser
 from gateways.ingress.sns import (
     SnsMessage,
     check_certificate_url,
@@ -61,6 +62,7 @@ class SnsSource:
         self._fetch = fetch_url
         self._certificates = Certificates(fetch_url, source.sns.fetch_timeout_s)
         self._tolerance_s = source.tolerance_s or _TOLERANCE_S
+        self._recogniser = Recogniser(name, source)
         self._ce_source = source.ce_source or name
         self._topic = topics.events(source.lane)
         self._type = compile_field(source.type, f"{where}.type")
@@ -138,7 +140,8 @@ class SnsSource:
         )
         evidence = [(SCHEME_HEADER, b"sns"), (RECEIVED_AT_HEADER, received_at.encode())]
         record = Record(self._topic, event.key, data, encode_event(event) + evidence)
-        return Accepted(event, record, message.topic_arn, data, is_id_signed=True)
+        identity = self._recogniser.identity(event.id, data, self._recogniser.by(is_vouched=True))
+        return Accepted(event, record, message.topic_arn, data, is_id_signed=True, identity=identity)
 
 
 def _optional(template: str | None, where: str) -> Field | None:

@@ -7,12 +7,14 @@ from contracts import metrics
 from contracts.codec import Record, encode_event
 from contracts.envelope import DELIVERY, PARTITION_KEY, TRACE_PARENT, Event, digest_id, format_time
 from contracts.errors import BadSignature, InvalidPayload
+from contracts.repetition import By, Identity
 from contracts.settings import SourceSettings
 from contracts.topics import Topics
 from gateways.ingress.explaining import Explainer
 from gateways.ingress.fields import Field, Request, compile_field
 from gateways.ingress.handshakes.table import Handshakes
 from gateways.ingress.keys import resolve_keys
+from gateways.ingress.recognising import Recogniser, vouched_text
 from gateways.ingress.schemes import scheme_of
 from gateways.ingress.secrets import Secrets
 from gateways.ingress.text import bounded_key, is_clean, single_header
@@ -33,6 +35,8 @@ class Accepted(NamedTuple):
         key_id: which key signed it.
         signed: the text that the signature covers; None where nothing is signed.
         is_id_signed: the event's id comes from what the signature covers.
+        identity: by what a repetition is recognised.
+        is_redelivery: an operator wants it done, whether or not it is known.
     """
 
     event: Event
@@ -40,6 +44,8 @@ class Accepted(NamedTuple):
     key_id: str
     signed: bytes | None = None
     is_id_signed: bool = False
+    identity: Identity | None = None
+    is_redelivery: bool = False
 
 
 class WebhookSource:
@@ -77,6 +83,7 @@ class WebhookSource:
         self._default_id = _optional(scheme.default_id, where)
         self._key = _optional(source.key, f"{where}.key")
         self._subject = _optional(source.subject, f"{where}.subject")
+        self._recogniser = Recogniser(name, source, secrets)
 
     def accept(
         self,
@@ -102,14 +109,26 @@ class WebhookSource:
         """
         now = now or datetime.now(UTC)
         verified = self._verify(Incoming(headers, body, query, peer), now)
-        event = self._event(Request(headers, body), verified, now)
+        is_id_signed = self._is_id_signed(verified)
+        # Where nothing is signed, the sender vouches for the id as much as for the body: with its key.
+        by = self._recogniser.by(is_vouched=is_id_signed or verified.signed is None)
+        event = self._event(Request(headers, body), verified, now, by)
         evidence = [
             (SCHEME_HEADER, self.settings.scheme.encode()),
             (KEY_ID_HEADER, verified.key_id.encode()),
             (RECEIVED_AT_HEADER, event.time.encode()),
         ]
         record = Record(self._topic, event.key, body, encode_event(event) + evidence)
-        return Accepted(event, record, verified.key_id, verified.signed, self._is_id_signed(verified))
+        identity = self._recogniser.identity(event.id, vouched_text(verified, body), by)
+        return Accepted(
+            event,
+            record,
+            verified.key_id,
+            verified.signed,
+            is_id_signed,
+            identity,
+            self._recogniser.is_redelivery(headers),
+        )
 
     def _verify(self, request: Incoming, now: datetime) -> Verified:
         try:
@@ -121,7 +140,7 @@ class WebhookSource:
         self._last_used[self.name, verified.key_id].set(now.timestamp())
         return verified
 
-    def _event(self, request: Request, verified: Verified, now: datetime) -> Event:
+    def _event(self, request: Request, verified: Verified, now: datetime, by: By | None) -> Event:
         event_id = self._event_id(request, verified)
         return Event(
             id=event_id,
@@ -132,7 +151,11 @@ class WebhookSource:
             subject=self._subject_of(request),
             datacontenttype=_content_type(request),
             extensions={
-                PARTITION_KEY: self._partition_key(request, event_id),
+                # Where the id may differ from one delivery of an event to the next, its place on the log must not.
+                PARTITION_KEY: self._partition_key(
+                    request,
+                    digest_id(self._ce_source, vouched_text(verified, request.body)) if by == "digest" else event_id,
+                ),
                 DELIVERY: "notify",
                 # A sender's own traceparent is not to be trusted with our traces.
                 TRACE_PARENT: new_trace_parent(),
@@ -160,13 +183,13 @@ class WebhookSource:
             return self._id.headers <= verified.signed_headers
         return verified.id is None or verified.signs_id
 
-    def _partition_key(self, request: Request, event_id: str) -> str:
+    def _partition_key(self, request: Request, default: str) -> str:
         if self._key is None:
-            return event_id
+            return default
         text = self._key.expand(request)
         if text is None:
             metrics.KEY_FALLBACKS.labels(self.name).inc()
-        return event_id if text is None else bounded_key(text)
+        return default if text is None else bounded_key(text)
 
     def _subject_of(self, request: Request) -> str:
         text = self._subject.expand(request) if self._subject else None

@@ -64,6 +64,7 @@ class Plan:
         concurrency: open requests at most.
         timeout_s: for one answer.
         seed: same seed, same events.
+        redelivery_secret: sent with each, so that events which the gateway knows are done again; empty = not sent.
     """
 
     count: int
@@ -72,6 +73,7 @@ class Plan:
     concurrency: int = 20
     timeout_s: float = 15.0
     seed: int = 0
+    redelivery_secret: bytes = b""
 
 
 class Courier:
@@ -153,6 +155,8 @@ class Courier:
 
     async def _post(self, session: aiohttp.ClientSession, sample: Sample, *, is_forged: bool) -> Answer:
         headers = {"content-type": "application/json", "user-agent": "penstock-send", **sample.headers}
+        if self._plan.redelivery_secret:
+            headers["penstock-redelivery"] = self._plan.redelivery_secret.decode("latin-1")
         stamp_s = int(time.time())
         make = partial(forge, self._source) if is_forged else partial(sign, self._source, self._secret)
         headers |= make(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from contracts.codec import Position
-from contracts.metrics import FM_QUEUE_DEPTH, HELD_BYTES, HELD_EVENTS, PAUSED, REPLAYED
+from contracts.metrics import FM_QUEUE_DEPTH, HELD_BYTES, HELD_EVENTS, PAUSED, REMEMBERED, REPLAYED
 from streams.engine.dispatcher import Dispatcher, Slot
 from streams.engine.item import TP, Item, ResultRef, State
 from streams.engine.ledger import Ledger
@@ -194,6 +194,11 @@ class Engine:
         if log is None:
             return True
         item.log = log
+        if item.identity is not None:
+            item.first = ledger.repeats.meet(item.identity, position.offset, position.timestamp_ms)
+            if item.first is not None:
+                # It is neither called nor waited for, so it waits for nobody: the first one may still be at work.
+                item.chain = None
         if answer is not None:
             ledger.finish(position.offset, answer, item.log)
             self._drop_answer(position)
@@ -254,6 +259,7 @@ class Engine:
         FM_QUEUE_DEPTH.set(self._dispatcher.queued)
         HELD_EVENTS.set(len(self._held))
         HELD_BYTES.set(self._bytes.held)
+        REMEMBERED.set(sum(len(ledger.repeats) for ledger in self._ledgers.values()))
 
     def commits(self) -> dict[TP, tuple[int, dict[str, int]]]:
         """Return, per partition, the commit point and the mark that goes with it."""

@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from contracts.codec import Position
+from contracts.repetition import Identity
+from streams.engine.repeats import First
 
 
 class TP(NamedTuple):
@@ -48,6 +50,8 @@ class Item:
         tenant: whose event it is; lanes are shared fairly between tenants.
         deadline: earliest first within a tenant; any clock, as long as it is the same for all.
         until: loop time at which its rest ends; 0 where that is not known.
+        identity: by what its sender's repetitions are recognised; None where none are.
+        first: the event that it repeats; None for every other event.
     """
 
     position: Position
@@ -65,6 +69,8 @@ class Item:
     until: float = 0.0
     tenant: str = ""
     deadline: float = 0.0
+    identity: Identity | None = None
+    first: First | None = None
     tp: TP = field(init=False)
 
     def __post_init__(self) -> None:

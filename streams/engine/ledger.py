@@ -7,6 +7,7 @@ gaps (transaction markers, compaction): only what was delivered counts. See docs
 import heapq
 
 from streams.engine.item import ResultRef
+from streams.engine.repeats import Repeats
 
 
 class Ledger:
@@ -18,10 +19,12 @@ class Ledger:
         answered: (offset, timestamp_ms) -> where the answer lies, found by the scan of the result topic.
         scan_starts: per result topic, where that scan began.
         replay_until: offsets below it are done again because an operator wants it.
+        repeats: what is known of earlier events.
 
     Attributes:
         result_ends: per result topic, the known end of the matching result partition.
         taken: offsets taken so far.
+        repeats: which events repeat earlier ones.
     """
 
     def __init__(
@@ -31,7 +34,9 @@ class Ledger:
         answered: dict[tuple[int, int], ResultRef] | None = None,
         scan_starts: dict[str, int] | None = None,
         replay_until: int = 0,
+        repeats: Repeats | None = None,
     ) -> None:
+        self.repeats = Repeats() if repeats is None else repeats
         self.taken = 0
         self._replay_until = replay_until
         self._newest: int | None = None
@@ -61,6 +66,7 @@ class Ledger:
             self._unfinished.clear()
             self._passed = offset
             self._finished.clear()
+            self.repeats.clear()
             self._log += 1
         self._unfinished[offset] = timestamp_ms
         self._newest_stamp_ms = timestamp_ms

@@ -18,6 +18,7 @@ CONTRACTS_FILES = {
     "metrics.py",
     "stuck.py",
     "payloads.py",
+    "repetition.py",
     "topics.py",
 }
 # Split, so that this file does not contain what it looks for.

@@ -48,7 +48,7 @@ async def test_a_fault_of_ours_is_503_without_a_word_about_it(
         message = "/etc/inside"
         raise RuntimeError(message)
 
-    monkeypatch.setattr("gateways.endpoints.webhooks.produce", broken)
+    monkeypatch.setattr("gateways.endpoints.webhooks.produce_once", broken)
 
     answer = await gateway.webhook()
 

@@ -9,20 +9,24 @@ import pytest
 
 from contracts.codec import Position
 from contracts.errors import LogUnavailable
+from contracts.repetition import identify
 from contracts.settings import WorkerSettings
 from streams import membership as membership_module
 from streams.engine.dispatcher import Slot
 from streams.engine.engine import Engine, Limits
 from streams.engine.item import TP, Item, ResultRef
 from streams.engine.mark import decode_mark
+from streams.engine.repeats import First, Repeats
 from streams.engine.tenure import Tenure
 from streams.membership import Membership
+from streams.recall import Recall
 from streams.shell import Shell
 from streams.tail import Tail, TailReader
 from tests.support import eventually_async
 
 TP0 = TP("events", 0)
 RESULTS = "results"
+IDENTITY = identify("", "s", "e", b"1", "id", 60)
 
 
 class FakeShell:
@@ -88,6 +92,21 @@ class FakeTail:
         return self.now
 
 
+class FakeRecall:
+    """What lies before the commit points."""
+
+    def __init__(self) -> None:
+        self.asked: list[Mapping[TP, tuple[int, int]]] = []
+        self.faults: list[Exception] = []
+        self.window = Repeats(10)
+
+    def read(self, wanted: Mapping[TP, tuple[int, int]]) -> dict[TP, Repeats]:
+        self.asked.append(dict(wanted))
+        if self.faults:
+            raise self.faults.pop(0)
+        return dict.fromkeys(wanted, self.window)
+
+
 class Bench:
     """A membership over stand-ins; work is instant and noted."""
 
@@ -107,7 +126,14 @@ class Bench:
         )
         self.blocked: asyncio.Event | None = None
         settings = WorkerSettings(drain_timeout_s=0.2, rebalance_timeout_s=5)
-        self.membership = Membership(self.engine, cast("TailReader", self.tail), settings, self.crashes.append)
+        self.recall = FakeRecall()
+        self.membership = Membership(
+            self.engine,
+            cast("TailReader", self.tail),
+            settings,
+            self.crashes.append,
+            cast("Recall", self.recall),
+        )
         self.membership.attach(cast("Shell", self.shell))
 
     async def _work(self, item: Item, slot: Slot, tenure: Tenure) -> ResultRef:  # noqa: ARG002 - the protocol
@@ -199,6 +225,41 @@ async def test_a_replay_goes_on_after_a_crash_in_the_middle_and_ends_with_its_la
     await bench.membership.commit()
 
     assert (bench.replayed, bench.shell.offsets[TP0]) == ([8, 9], (11, "penstock1 results=41"))
+
+
+async def test_what_an_operator_left_out_is_never_taken_for_the_first_of_two(bench: Bench) -> None:
+    """Otherwise neither of them would be done; also after the restarts that follow."""
+    bench.shell.offsets[TP0] = (8, "")
+    bench.assign()
+    for offset in (8, 9, 10):
+        await bench.submit(offset)
+    await bench.idle()
+    await bench.membership.commit()
+
+    assert bench.recall.asked == [{TP0: (8, 8)}]
+    assert bench.shell.offsets[TP0] == (11, "penstock1 !floor=8 results=41")
+
+    await bench.membership.hand_over()
+    bench.assign(2)
+    await bench.submit(11, 2)
+    await bench.idle()
+    await bench.membership.commit()
+
+    assert bench.recall.asked[1:] == [{TP0: (8, 11)}]
+    assert bench.shell.offsets[TP0][1].startswith("penstock1 !floor=8 ")
+
+
+async def test_nothing_is_taken_before_it_is_known_what_may_be_repeated(bench: Bench) -> None:
+    bench.recall.faults = [LogUnavailable("away")]
+    bench.recall.window.meet(IDENTITY, 1, 1000)
+    bench.shell.offsets[TP0] = (5, "penstock1 results=17")
+    bench.assign()
+    item = Item(Position(*TP0, 5, 1000), "chain", "standard", 1, None, identity=IDENTITY)
+    await bench.engine.submit(item, 1)
+    await bench.idle()
+
+    assert bench.recall.asked == [{TP0: (0, 5)}, {TP0: (0, 5)}]
+    assert item.first == First(1, 1000, "")
 
 
 async def test_the_first_start_of_a_group_is_no_replay(bench: Bench) -> None:

@@ -133,8 +133,12 @@ def test_results_stand_on_the_topic_of_their_route_beside_the_markers(document: 
     own = document["channels"]["acme.triage.v1"]["messages"]
     common = document["channels"]["acme.results.v1"]["messages"]
 
-    assert set(own) == {"result.triage", "dead-letter-marker", "expired-marker"}
-    assert set(common) == {"result.rest", "dead-letter-marker", "expired-marker"}
+    markers = {"dead-letter-marker", "expired-marker", "duplicate-marker"}
+    assert set(own) == {"result.triage", *markers}
+    assert set(common) == {"result.rest", *markers}
+    # Nobody is told of a repetition while the outcome is to come.
+    copies = document["channels"]["acme.replies.v1"]["messages"]
+    assert set(copies) == {"result.triage", "result.rest", "dead-letter-marker", "expired-marker"}
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from contracts.codec import Position, dead_letter_headers, encode_event, encode_
 from contracts.envelope import Event
 from contracts.payloads import (
     DEAD_LETTER_MARKER_TYPE,
+    DUPLICATE_TYPE,
     RESULT_TYPE,
     DeadLetter,
+    DuplicateMarker,
     InferenceResult,
     OutcomeMarker,
     Provenance,
@@ -56,6 +58,21 @@ def marker(event_id: str = "e-1", reason: str = "undecodable", source: str = "gi
         message="not JSON",
     )
     headers = outcome_headers(about, DEAD_LETTER_MARKER_TYPE, AT, "penstock", POSITION)
+    return Read("penstock.results.v1", 1, 1, AT_MS, None, encode_json(value), [*headers])
+
+
+def duplicate(event_id: str = "e-2", first_id: str = "e-1", source: str = "github") -> Read:
+    """Return the terminal record of an event that repeats another one."""
+    about = event(event_id, source)
+    value = DuplicateMarker(
+        event_id=event_id,
+        source=source,
+        type=about.type,
+        first_event_id=first_id,
+        completed_at=AT,
+        **POSITION._asdict(),
+    )
+    headers = outcome_headers(about, DUPLICATE_TYPE, AT, "penstock", POSITION)
     return Read("penstock.results.v1", 1, 1, AT_MS, None, encode_json(value), [*headers])
 
 

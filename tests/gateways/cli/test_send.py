@@ -118,6 +118,13 @@ def test_forged_ones_are_expected_to_be_refused(call: Callable[..., Result], gat
     assert "forged signature, as expected" in result.output
 
 
+def test_a_redelivery_needs_the_sources_secret_for_it(call: Callable[..., Result], gateway: Gateway) -> None:
+    result = call("--source", "github", "--redeliver")
+
+    assert "idempotency.redelivery_secret" in str(result.exception)
+    assert gateway.accepted == []
+
+
 def test_a_refusal_of_a_genuine_event_is_failure(call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_SECRET_GITHUB", "another secret of that source!!!")
 

@@ -7,7 +7,7 @@ import pytest
 from contracts.codec import encode_event
 from gateways.cli.reading import Read
 from gateways.cli.wording import as_json, headline, line
-from tests.gateways.cli.records import AT_MS, event, letter, marker, result
+from tests.gateways.cli.records import AT_MS, duplicate, event, letter, marker, result
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,12 @@ def test_a_result_line_names_event_attempt_and_model() -> None:
     assert line("results", result({"summary": "It broke.", "label": "bug"}, attempts=3)) == (
         "08:00:00  github  com.github.issues  e-1  result (attempt 3, 0.25 s, embedded/extract-v1)\n"
         "    [label: bug] It broke."
+    )
+
+
+def test_a_repetition_names_the_first_event() -> None:
+    assert line("results", duplicate()) == (
+        "08:00:00  github  com.github.issues  e-2  duplicate of e-1 (penstock.events.standard.v1/1/5)"
     )
 
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from contracts.codec import Position, Record, encode_event, outcome_headers
+from contracts.codec import Position, Record, encode_event, encode_json, outcome_headers
 from contracts.envelope import Event
 from contracts.errors import Busy, LogUnavailable, UnknownResult
-from contracts.payloads import RESULT_TYPE
+from contracts.payloads import DUPLICATE_TYPE, RESULT_TYPE, DuplicateMarker
 from contracts.settings import KafkaSettings, ProducerSettings
 from gateways.egress import results
 from gateways.egress.outcomes import Accepted
@@ -40,6 +40,19 @@ class Log:
     async def outcome(self, event: Event, position: Position, topic: str | None = None) -> None:
         headers = outcome_headers(event, RESULT_TYPE, "2026-01-01T00:00:00.000Z", "app", position)
         await self.producer.produce(Record(topic or self.results, None, b'{"output":1}', headers, position.partition))
+
+    async def repetition(self, event: Event, position: Position, first: Event, first_position: Position) -> None:
+        """Write the marker of an event that repeats another one."""
+        marker = DuplicateMarker(
+            event_id=event.id,
+            source=event.source,
+            type=event.type,
+            first_event_id=first.id,
+            completed_at="2026-01-01T00:00:00.000Z",
+            **first_position._asdict(),
+        )
+        headers = outcome_headers(event, DUPLICATE_TYPE, marker.completed_at, "app", position)
+        await self.producer.produce(Record(self.results, None, encode_json(marker), headers, position.partition))
 
     def view(self, *, cache_bytes: int = 2**20, retention_s: float = 3600.0) -> ResultsView:
         return ResultsView(
@@ -248,3 +261,39 @@ async def test_with_kafka_away_nothing_is_claimed() -> None:
             assert view.is_alive
         finally:
             view.close()
+
+
+@pytest.mark.parametrize("event_id", ["first", "made-up"])
+async def test_who_asks_for_a_repetition_gets_the_outcome_of_the_first(
+    log: Log, view: ResultsView, event_id: str
+) -> None:
+    first, first_position = await log.event("first")
+    again, position = await log.event(event_id)
+    await log.repetition(again, position, first, first_position)
+    await eventually_async(lambda: view._cache.repetition(position))
+    # The marker is no outcome, of either of them.
+    assert await view.outcome_of("crm", event_id, position) is None
+
+    await log.outcome(first, first_position)
+
+    found = await eventually_async(lambda: view.outcome_of("crm", event_id, position))
+    assert found is not None
+    assert found.event_id == "first"
+
+
+@pytest.mark.parametrize("event_id", ["first", "made-up"])
+async def test_a_look_up_finds_the_first_of_a_repetition(log: Log, view: ResultsView, event_id: str) -> None:
+    """The view has forgotten both, and the outcome lies before what the repetition's ticket says."""
+    first, first_position = await log.event("first")
+    await log.outcome(first, first_position)
+    again, position = await log.event(event_id)
+    await log.repetition(again, position, first, first_position)
+    await eventually_async(lambda: view._cache.repetition(position))
+    view._cache._repetitions.clear()
+    view._cache._outcomes.clear()
+    view._cache.dropped_until_ms = position.timestamp_ms
+
+    found = await view.outcome_of("crm", event_id, position)
+
+    assert found is not None
+    assert found.event_id == "first"

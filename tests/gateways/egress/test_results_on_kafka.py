@@ -60,10 +60,12 @@ async def test_a_scan_starts_at_the_tickets_time(log: Log) -> None:
     try:
         found = await view.outcome_of("crm", "e1", position)
         assert found
-        older = Wanted(result_id("crm", "old0"), PARTITION, position.timestamp_ms)
+        older = Wanted(result_id("crm", "old0"), position)
         unread = scan(view._config, (log.results,), older, {}, 5.0)
         assert (unread.outcome, unread.next_offsets, unread.is_complete) == (None, {log.results: 21}, True)
-        assert scan(view._config, (log.results,), older._replace(since_ms=0), {}, 5.0).outcome
+        assert scan(
+            view._config, (log.results,), older._replace(position=position._replace(timestamp_ms=0)), {}, 5.0
+        ).outcome
     finally:
         view.close()
 

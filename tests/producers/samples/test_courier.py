@@ -78,6 +78,20 @@ async def test_a_seed_decides_what_is_sent_also_with_many_at_a_time() -> None:
     assert {answer.event_id for answer in first} == {answer.event_id for answer in second}
 
 
+async def test_a_wanted_redelivery_says_so_with_the_secret() -> None:
+    said: list[str | None] = []
+
+    async def noting(request: web.Request) -> web.Response:
+        said.append(request.headers.get("penstock-redelivery"))
+        return await checking(request)
+
+    async with gateway(noting) as url:
+        await deliver(url, count=1)
+        await deliver(url, count=1, redelivery_secret=b"an-operators-secret")
+
+    assert said == [None, "an-operators-secret"]
+
+
 async def test_the_rate_is_kept_and_a_slow_answer_does_not_hold_the_others_up() -> None:
     starts: list[float] = []
 

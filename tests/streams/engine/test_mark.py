@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.mark import MAX_METADATA_BYTES, decode_mark, decode_replay, encode_mark
+from streams.engine.mark import MAX_METADATA_BYTES, decode_floor, decode_mark, decode_replay, encode_mark
 
 TOPIC_NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,249}", fullmatch=True)
 
@@ -48,3 +48,21 @@ def test_a_replay_survives_the_way_through_metadata_and_leaves_the_marks_alone(m
 @pytest.mark.parametrize("metadata", ["", "!replay=4", "penstock1 a=1", "penstock1 !replay=x", "penstock2 !replay=4"])
 def test_metadata_that_tells_of_no_replay(metadata: str) -> None:
     assert decode_replay(metadata) == 0
+
+
+@given(
+    st.dictionaries(TOPIC_NAMES, st.integers(0, 2**63 - 1), max_size=8),
+    st.integers(0, 2**63 - 1),
+    st.integers(0, 2**63 - 1),
+)
+def test_a_floor_survives_the_way_through_metadata_and_leaves_the_rest_alone(
+    marks: dict[str, int], end: int, floor: int
+) -> None:
+    metadata = encode_mark(marks, end, floor)
+
+    assert (decode_mark(metadata), decode_replay(metadata), decode_floor(metadata)) == (marks, end, floor)
+
+
+@pytest.mark.parametrize("metadata", ["", "!floor=4", "penstock1 a=1", "penstock1 !floor=x", "penstock1 !replay=4"])
+def test_metadata_that_tells_of_no_floor(metadata: str) -> None:
+    assert decode_floor(metadata) == 0

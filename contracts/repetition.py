@@ -1,0 +1,93 @@
+"""By what a sender's repetition is recognised: the header with which a gateway makes an event record a candidate.
+
+The header stands last on the record. Whatever a worker or an operator makes of a record has another header behind it (a
+retry, a redrive, a hand-over, a dead letter), and records of other doors have none: nothing but what a gateway has just
+accepted from a sender can ever be taken for a repetition. See docs/adr/0021.
+"""
+
+import hashlib
+from binascii import unhexlify
+from typing import Literal, NamedTuple
+
+from contracts.codec import RecordHeaders
+
+DEDUP = "penstock-dedup"
+
+# new: not seen by this gateway. conflict: its id was seen with another body. unknown: this gateway could not tell.
+# redelivery: wanted again, never a candidate.
+State = Literal["new", "conflict", "unknown", "redelivery"]
+By = Literal["id", "digest"]
+
+_FIELDS = 5
+_BY: dict[bytes, By] = {b"id": "id", b"digest": "digest"}
+# 128 bits, of BLAKE2b: as hard to forge as SHA-256, at half its cost per byte.
+_HASH_BYTES = 16
+
+
+class Identity(NamedTuple):
+    """By what two deliveries are known as one event.
+
+    Attributes:
+        by: id: the same name and the same bytes. digest: the same bytes, whatever the id is, because nothing vouches
+            for the id.
+        name: hash of owner, source and id.
+        digest: hash of owner, source and the signed bytes.
+        window_s: how long after the first one a repetition is one.
+        key: what is equal for two deliveries of one event, and for no others.
+        event_id: where the id does not follow from the identity (by digest); else empty.
+    """
+
+    by: By
+    name: bytes
+    digest: bytes
+    window_s: int
+    key: bytes
+    event_id: str = ""
+
+
+def identify(owner: str, source: str, event_id: str, body: bytes, by: By, window_s: float) -> Identity:
+    """Return the identity of an event.
+
+    Args:
+        owner: API key id; empty for webhooks.
+        source: CloudEvents source.
+        event_id: of the event.
+        body: as the sender signed it.
+        by: see Identity.
+        window_s: see Identity.
+    """
+    # An owner is a configured name, and no attribute has control characters in it: the parts cannot run together.
+    scope = f"{owner}\n{source}\n"
+    name = hashlib.blake2b((scope + event_id).encode(), digest_size=_HASH_BYTES).digest()
+    hashed = hashlib.blake2b(scope.encode(), digest_size=_HASH_BYTES)
+    hashed.update(body)
+    return _identity(by, name, hashed.digest(), int(window_s), event_id)
+
+
+def _identity(by: By, name: bytes, digest: bytes, window_s: int, event_id: str) -> Identity:
+    if by == "digest":
+        return Identity(by, name, digest, window_s, digest, event_id)
+    return Identity(by, name, digest, window_s, name + digest)
+
+
+def dedup_header(identity: Identity, state: State) -> tuple[str, bytes]:
+    """Return the header; it has to be the record's last one."""
+    text = f"{state} {identity.by} {identity.name.hex()} {identity.digest.hex()} {identity.window_s}"
+    return DEDUP, text.encode()
+
+
+def identity_of(headers: RecordHeaders, event_id: str) -> Identity | None:
+    """Return the identity of a candidate; None for a record that is none, and for what is not readable."""
+    if not headers or headers[-1][0] != DEDUP:
+        return None
+    fields = (headers[-1][1] or b"").split(b" ")
+    if len(fields) != _FIELDS or fields[0] == b"redelivery":
+        return None
+    by = _BY.get(fields[1])
+    try:
+        name, digest, window_s = unhexlify(fields[2]), unhexlify(fields[3]), int(fields[4])
+    except ValueError:
+        return None
+    if by is None or len(name) != _HASH_BYTES or len(digest) != _HASH_BYTES:
+        return None
+    return _identity(by, name, digest, window_s, event_id)

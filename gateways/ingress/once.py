@@ -1,0 +1,124 @@
+"""Puts an event on its topic unless the same one is there, or on its way, already. Writes: events.*.
+
+Two-phase: a claim is pending until the broker's ack, and released when there is none, so that a sender that comes again
+after a failure of ours is served. An event is never refused, and never dropped, because it cannot be told whether it
+is new.
+"""
+
+import asyncio
+from typing import Literal, NamedTuple
+
+from contracts.codec import Position, Record
+from contracts.errors import LogUnavailable, PenstockError
+from contracts.logs import logger
+from contracts.metrics import DEDUP_DECISIONS, Children
+from contracts.repetition import Identity, State, dedup_header
+from gateways.ingress.claims import Claim, Claims
+from gateways.ingress.producing import produce
+from producers.base import Producer
+
+_RETRY_AFTER_S = 1.0
+
+Dedup = Literal["off", "new", "conflict", "unknown", "redelivery", "duplicate"]
+
+_log = logger("gateway")
+_decisions = Children(DEDUP_DECISIONS)
+
+
+class Candidate(NamedTuple):
+    """What was verified, ready to be produced.
+
+    Attributes:
+        event_id: of the event.
+        identity: by what a repetition is recognised; None for an event that none is recognised of.
+        source: for metrics and logs, a configured name.
+        is_redelivery: wanted, whether or not it is known.
+    """
+
+    event_id: str
+    record: Record
+    identity: Identity | None
+    source: str
+    is_redelivery: bool = False
+
+
+class Placed(NamedTuple):
+    """Where an event lies: the one that was produced, or the one that it repeats."""
+
+    position: Position
+    event_id: str
+    dedup: Dedup
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Tell whether no record was written."""
+        return self.dedup == "duplicate"
+
+
+async def produce_once(claims: Claims, producer: Producer, candidate: Candidate, timeout_s: float) -> Placed:
+    """Return where the event lies, once it is durable; a copy of one that is on its way waits for that one's ack.
+
+    Raises:
+        PenstockError: as `produce`; a copy fails with the delivery that it repeats.
+    """
+    identity = candidate.identity
+    if identity is None:
+        return Placed(await produce(producer, candidate.record, timeout_s), candidate.event_id, "off")
+    if candidate.is_redelivery:
+        return await _produced(producer, candidate, identity, "redelivery", timeout_s)
+    try:
+        found = claims.find(identity)
+        claim = claims.begin(identity, candidate.event_id) if found is None else None
+    except Exception:  # noqa: BLE001 - what only spares a record must never cost an event
+        _log.exception("dedup.failed", source=candidate.source, event_id=candidate.event_id)
+        found = claim = None
+    if found is not None:
+        position = await _first(found, timeout_s)
+        _decisions[candidate.source, "duplicate"].inc()
+        return Placed(position, found.event_id, "duplicate")
+    if claim is None:
+        return await _produced(producer, candidate, identity, "unknown", timeout_s)
+    try:
+        placed = await _produced(producer, candidate, identity, _state(claim, candidate), timeout_s)
+    except BaseException as error:
+        claims.release(claim, error)
+        raise
+    claims.acknowledge(claim, placed.position)
+    return placed
+
+
+def _state(claim: Claim, candidate: Candidate) -> State:
+    if not claim.is_conflict:
+        return "new"
+    _log.warning("dedup.conflict", source=candidate.source, event_id=candidate.event_id)
+    return "conflict"
+
+
+async def _produced(
+    producer: Producer, candidate: Candidate, identity: Identity, state: State, timeout_s: float
+) -> Placed:
+    record = candidate.record
+    record = record._replace(headers=(*record.headers, dedup_header(identity, state)))
+    position = await produce(producer, record, timeout_s)
+    _decisions[candidate.source, state].inc()
+    return Placed(position, candidate.event_id, state)
+
+
+async def _first(claim: Claim, timeout_s: float) -> Position:
+    """Return where the event lies that is repeated.
+
+    Raises:
+        PenstockError: it did not become durable.
+    """
+    if claim.position is None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                error = await claim.outcome()
+        except TimeoutError as late:
+            error = late
+        if isinstance(error, PenstockError):
+            raise error
+    if claim.position is None:
+        message = "the same event is on its way, and was not confirmed"
+        raise LogUnavailable(message, retry_after_s=_RETRY_AFTER_S)
+    return claim.position
