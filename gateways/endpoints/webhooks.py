@@ -10,6 +10,7 @@ from contracts.metrics import WEBHOOKS
 from gateways.asgi import Request, Response
 from gateways.endpoints.accepting import accepted
 from gateways.ingress.handshakes.base import GUARDS, HandshakeRequest
+from gateways.ingress.media_types import check_media_type
 from gateways.ingress.producing import produce
 from gateways.ingress.sns_source import SnsSource
 from gateways.ingress.sources import Source
@@ -80,6 +81,7 @@ async def _accept(parts: Parts, request: Request, source: Source) -> Response:
     async with request.body(limit_bytes, settings.body_timeout_s, parts.admission) as body:
         request.notes["body_bytes"] = len(body)
         if isinstance(source, SnsSource):
+            check_media_type(source.settings.content_types, request.headers)
             webhook = await source.accept(request.headers, body)
             if webhook is None:
                 request.notes["outcome"] = "handshake"
@@ -88,6 +90,7 @@ async def _accept(parts: Parts, request: Request, source: Source) -> Response:
             answer = _handshake(request, source, body)
             if answer is not None:
                 return answer
+            check_media_type(source.settings.content_types, request.headers)
             webhook = source.accept(request.headers, body, query=request.query, peer=request.peer)
         request.notes |= {
             "event_id": webhook.event.id,
