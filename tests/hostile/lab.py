@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import resource
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,3 +173,8 @@ def configuration(bootstrap: str, gateway: Mapping[str, Any], more: Mapping[str,
     chosen["gateway"] |= {"port": 0} | dict(gateway)
     chosen["sources"] |= {"slack": SLACK_SOURCE, "json-only": JSON_ONLY_SOURCE}
     return chosen | dict(more)
+
+
+def resident_bytes(pid: int) -> int:
+    """Return how much memory a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * resource.getpagesize()

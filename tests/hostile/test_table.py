@@ -3,16 +3,14 @@
 import asyncio
 import hashlib
 import re
-import resource
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 
-from tests.hostile.lab import CLOSED, Lab, running
+from tests.hostile.lab import CLOSED, Lab, resident_bytes, running
 from tests.hostile.senders import GITHUB, Lines, request
 from tests.hostile.table import CASES, Case, signed, without
 from tests.support import eventually_async
@@ -219,11 +217,6 @@ async def test_24_two_hundred_megabytes_of_header_are_not_kept(lab: Lab) -> None
 
     assert sent < 50 * 2**20
     assert resident_bytes(lab.child.pid) - before < 20 * 2**20
-
-
-def resident_bytes(pid: int) -> int:
-    """Return how much memory a process holds."""
-    return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * resource.getpagesize()
 
 
 async def test_18_without_a_broker_the_answer_is_503_in_time_and_with_it_202_again(lab: Lab) -> None:
