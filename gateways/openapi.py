@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from contracts.payloads import InferenceResult
+from gateways.endpoints.described import EVERYWHERE
 from gateways.endpoints.table import ENDPOINTS
 
 
@@ -14,6 +15,7 @@ def openapi() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for endpoint in ENDPOINTS:
         operation = {"operationId": endpoint.name} | endpoint.operation
+        operation |= {"responses": EVERYWHERE | operation["responses"]}
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -58,6 +60,19 @@ def _schemas() -> dict[str, Any]:
             ]
         },
         "Cancelling": _object({"id": text, "source": text, "status": {"const": "cancelling"}}),
+        # One event of the stream, its fields by name.
+        "StreamEvent": _object(
+            {
+                "data": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": {"$ref": "#/components/schemas/StreamFrame"},
+                }
+            },
+            event=text,
+            id=text,
+            retry={"type": "integer"},
+        ),
         "StreamFrame": _object(
             {"type": {"enum": ["accepted", "delta", "restart", "result", "error"]}, "id": text},
             at={"type": "string", "description": "Id of the event: epoch.number, or end."},
@@ -91,16 +106,24 @@ def _schemas() -> dict[str, Any]:
         "Status": _object({"status": text}, reasons={"type": "array", "items": text}),
         "CloudEvent": {
             **_object(
-                {"specversion": {"const": "1.0"}, "id": text, "source": text, "type": text},
-                datacontenttype=text,
-                subject=text,
+                {"specversion": {"const": "1.0"}, "id": _short(256), "source": _short(256), "type": _short(256)},
+                datacontenttype=_short(1024),
+                subject=_short(1024),
                 time={"type": "string", "format": "date-time"},
                 data={},
                 data_base64={"type": "string", "contentEncoding": "base64"},
             ),
             "additionalProperties": {"type": ["string", "boolean", "integer"]},
+            "propertyNames": {"pattern": "^([a-z0-9]{1,20}|data_base64)$"},
+            "maxProperties": 41,
+            "not": {"required": ["data", "data_base64"]},
         },
     }
+
+
+def _short(length: int) -> dict[str, Any]:
+    """Return the schema of an attribute's text: not empty, printable, of so many characters at most."""
+    return {"type": "string", "minLength": 1, "maxLength": length}
 
 
 def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
