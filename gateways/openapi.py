@@ -48,18 +48,45 @@ def _schemas() -> dict[str, Any]:
     text: dict[str, Any] = {"type": "string"}
     problem = {"type": text, "title": text, "status": {"type": "integer"}, "reason": text}
     failed = {"reason": text, "message": text, "attempts": {"type": "integer"}, "completed_at": text}
-    return components | {
-        "Accepted": _object(
-            {"id": text, "status": {"const": "accepted"}, "status_url": text}, source=text, stream_url=text
-        ),
-        "Pending": _object({"id": text, "source": text, "status": {"const": "pending"}}),
-        "Outcome": {
-            "oneOf": [
-                {"$ref": "#/components/schemas/Succeeded"},
-                _object({"id": text, "source": text, "status": {"enum": ["dead_letter", "expired"]}} | failed),
-            ]
-        },
-        "Cancelling": _object({"id": text, "source": text, "status": {"const": "cancelling"}}),
+    return (
+        components
+        | _stream_schemas()
+        | _event_schemas()
+        | {
+            "Accepted": _object(
+                {"id": text, "status": {"const": "accepted"}, "status_url": text}, source=text, stream_url=text
+            ),
+            "Pending": _object({"id": text, "source": text, "status": {"const": "pending"}}),
+            "Outcome": {
+                "oneOf": [
+                    {"$ref": "#/components/schemas/Succeeded"},
+                    _object({"id": text, "source": text, "status": {"enum": ["dead_letter", "expired"]}} | failed),
+                ]
+            },
+            "Cancelling": _object({"id": text, "source": text, "status": {"const": "cancelling"}}),
+            "Succeeded": _object(
+                {
+                    "id": text,
+                    "source": text,
+                    "status": {"const": "succeeded"},
+                    "result": {"$ref": "#/components/schemas/InferenceResult"},
+                }
+            ),
+            "Problem": _object(problem, detail=text),
+            "Ended": _object(
+                problem
+                | {"id": text, "source": text, "outcome": {"enum": ["dead_letter", "expired"]}}
+                | {"attempts": {"type": "integer"}, "completed_at": text},
+                detail=text,
+            ),
+            "Status": _object({"status": text}, reasons={"type": "array", "items": text}),
+        }
+    )
+
+
+def _stream_schemas() -> dict[str, Any]:
+    text: dict[str, Any] = {"type": "string"}
+    return {
         # One event of the stream, its fields by name.
         "StreamEvent": _object(
             {
@@ -88,22 +115,11 @@ def _schemas() -> dict[str, Any]:
             attempts={"type": "integer"},
             completed_at=text,
         ),
-        "Succeeded": _object(
-            {
-                "id": text,
-                "source": text,
-                "status": {"const": "succeeded"},
-                "result": {"$ref": "#/components/schemas/InferenceResult"},
-            }
-        ),
-        "Problem": _object(problem, detail=text),
-        "Ended": _object(
-            problem
-            | {"id": text, "source": text, "outcome": {"enum": ["dead_letter", "expired"]}}
-            | {"attempts": {"type": "integer"}, "completed_at": text},
-            detail=text,
-        ),
-        "Status": _object({"status": text}, reasons={"type": "array", "items": text}),
+    }
+
+
+def _event_schemas() -> dict[str, Any]:
+    return {
         "CloudEvent": {
             **_object(
                 {"specversion": {"const": "1.0"}, "id": _short(256), "source": _short(256), "type": _short(256)},

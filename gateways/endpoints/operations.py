@@ -1,12 +1,13 @@
 """Health, metrics, and the description of the API."""
 
+import asyncio
 import functools
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from contracts.metrics import REGISTRY
 from gateways.asgi import Request, Response
+from gateways.metrics_page import metrics_page
 from gateways.parts import Parts
 
 
@@ -21,8 +22,10 @@ async def get_readiness(parts: Parts, _request: Request, _parameter: bytes) -> R
 
 
 async def get_metrics(_parts: Parts, _request: Request, _parameter: bytes) -> Response:
-    """Answer with every metric of this process."""
-    return Response(200, generate_latest(REGISTRY), CONTENT_TYPE_LATEST.encode())
+    """Answer with every metric of this gateway, whichever of its processes is asked."""
+    # Not on the loop: with several processes files are read.
+    page = await asyncio.to_thread(metrics_page)
+    return Response(200, page, CONTENT_TYPE_LATEST.encode())
 
 
 async def get_openapi(_parts: Parts, _request: Request, _parameter: bytes) -> Response:

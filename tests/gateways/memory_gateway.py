@@ -1,8 +1,8 @@
 """The gateway as a process, with its log in memory: `python -m tests.gateways.memory_gateway PORT_FILE [--hold]`.
 
 With --impatient nobody waits or watches for more than a moment; with --hold no record is confirmed until SIGUSR1; with
---hasty the end is cut short after a fifth of a second, and with --brisk after four seconds. A last argument FILE.yaml is
-its configuration, which it follows.
+--hasty the end is cut short after a fifth of a second, and with --brisk after four seconds. A last argument FILE.yaml
+is its configuration, which it follows.
 """
 
 import asyncio

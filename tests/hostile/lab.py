@@ -19,6 +19,8 @@ from tests.support import ROOT, ChildProcess, eventually
 
 CLOSED = b"<closed>"
 _CALL_S = 5.0
+# Imports on a busy machine, of several processes at a time.
+_START_S = 50.0
 # Shipped as examples: everything that says how the gateway listens and whom it believes.
 _SHIPPED = ("version", "kafka", "gateway", "sources")
 # Not among the examples, and its scheme is one of those that users have most.
@@ -137,12 +139,16 @@ def _bytes(value: str | bytes | None) -> bytes | None:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, *, gateway: Mapping[str, Any] | None = None, more: Mapping[str, Any] | None = None
+    folder: Path,
+    *options: str,
+    gateway: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Iterator[Lab]:
     """Run `penstock gateway` with the shipped configuration.
 
     Args:
         folder: for its configuration.
+        options: further ones of the command line.
         gateway: settings in place of shipped ones; none for the table.
         more: further sections.
     """
@@ -153,11 +159,11 @@ def running(
             cluster.create_topic(topics.events(lane))
         config = folder / "penstock.yaml"
         config.write_text(yaml.safe_dump(configuration(cluster.bootstrap, gateway or {}, more or {})), encoding="utf-8")
-        options: Sequence[str] = ("gateway", "--config", str(config), "--port-file", str(port_file))
+        command: Sequence[str] = ("gateway", "--config", str(config), "--port-file", str(port_file), *options)
         log = Log(cluster.bootstrap)
         try:
-            with ChildProcess("gateways.cli", *options, env=ENVIRONMENT) as child:
-                child.wait_for(r"listening on http://127\.0\.0\.1:\d+")
+            with ChildProcess("gateways.cli", *command, env=ENVIRONMENT) as child:
+                child.wait_for(r"listening on http://127\.0\.0\.1:\d+", _START_S)
                 yield Lab(
                     child, int(eventually(lambda: port_file.exists() and port_file.read_text("ascii"))), log, cluster
                 )
