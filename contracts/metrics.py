@@ -124,6 +124,7 @@ INGRESS_DURATION = _histogram(
     "ingress_message_duration_seconds", "Time from receiving a message to its deletion.", ("door",), _FAST
 )
 BUILD_INFO = _gauge("build_info", "Constant 1; labels say what runs.", ("version", "component"), across="livemax")
+CLOCK_STEPS = _counter("clock_steps_total", "Times the machine's clock was set by two seconds or more.")
 GATEWAY_PROCESSES = _gauge("gateway_processes", "Processes of this gateway that serve.")
 GATEWAY_RESTARTS = _counter(
     "gateway_process_restarts_total", "Processes of this gateway that ended by themselves and were started again."

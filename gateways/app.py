@@ -18,6 +18,7 @@ from contracts.logs import logger
 from contracts.metrics import BUILD_INFO, GATEWAY_PROCESSES, GATEWAY_RESTARTS, LOOP_LAG
 from contracts.settings import Settings
 from gateways.api import Api
+from gateways.clock import ClockWatch
 from gateways.listening import announce, listen
 from gateways.member import Member
 from gateways.openapi import package_version
@@ -84,7 +85,7 @@ async def run(
     port: int = listener.getsockname()[1]
     api = Api(parts)
     ending = Ending(parts, api)
-    watching = asyncio.ensure_future(_watch_loop())
+    watching = asyncio.ensure_future(_watch_loop(parts.health.clock))
     reloader = Reloader(settings, parts, config)
     reloading = asyncio.ensure_future(reloader.run())
     # As early as can be: until then the signal would end the process.
@@ -194,8 +195,9 @@ class Ending:
         self.closes_door.set()
 
 
-async def _watch_loop() -> None:
+async def _watch_loop(clock: ClockWatch) -> None:
     while True:
         before_s = time.monotonic()
         await asyncio.sleep(_LOOP_CHECK_S)
         LOOP_LAG.set(max(0.0, time.monotonic() - before_s - _LOOP_CHECK_S))
+        clock.look()

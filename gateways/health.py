@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from contracts.errors import LogUnavailable
+from gateways.clock import ClockWatch
 from gateways.ingress.admission import Admission
 from producers.base import Producer
 
@@ -39,6 +40,7 @@ class Health:
         self._probed_at_s = float("-inf")
         self._is_log_reachable = False
         self.is_shutting_down = False
+        self.clock = ClockWatch()
 
     def broken(self) -> list[str]:
         """Return what only a restart can mend."""
@@ -54,6 +56,10 @@ class Health:
         if not await self._probe():
             reasons.append("log_unavailable")
         return reasons
+
+    def warnings(self) -> list[str]:
+        """Return what should be looked into while traffic goes on."""
+        return ["clock_stepped"] if self.clock.has_stepped else []
 
     async def _probe(self) -> bool:
         async with self._lock:

@@ -79,7 +79,7 @@ def _schemas() -> dict[str, Any]:
                 | {"attempts": {"type": "integer"}, "completed_at": text},
                 detail=text,
             ),
-            "Status": _object({"status": text}, reasons={"type": "array", "items": text}),
+            "Status": _object({"status": text}, reasons=_texts(), warnings=_texts()),
         }
     )
 
@@ -135,6 +135,10 @@ def _event_schemas() -> dict[str, Any]:
             "not": {"required": ["data", "data_base64"]},
         },
     }
+
+
+def _texts() -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "string"}}
 
 
 def _short(length: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from collections.abc import Sequence
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -18,7 +19,7 @@ async def get_health(parts: Parts, _request: Request, _parameter: bytes) -> Resp
 
 async def get_readiness(parts: Parts, _request: Request, _parameter: bytes) -> Response:
     """Answer 200 when this process should get traffic."""
-    return _status(await parts.health.unready(), "ready")
+    return _status(await parts.health.unready(), "ready", parts.health.warnings())
 
 
 async def get_metrics(_parts: Parts, _request: Request, _parameter: bytes) -> Response:
@@ -52,7 +53,7 @@ def _openapi() -> bytes:
     return msgspec.json.encode(openapi())
 
 
-def _status(reasons: list[str], good: str) -> Response:
+def _status(reasons: list[str], good: str, warnings: Sequence[str] = ()) -> Response:
     if reasons:
         return Response(503, msgspec.json.encode({"status": f"not_{good}", "reasons": reasons}))
-    return Response(200, msgspec.json.encode({"status": good}))
+    return Response(200, msgspec.json.encode({"status": good} | ({"warnings": warnings} if warnings else {})))
