@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from contracts.errors import ConfigError
 from contracts.settings import Settings
 from gateways.member import Member
 from gateways.supervisor import Backoff
 from tests.gateways.driver import CONFIGURATION
-from tests.hostile.lab import CLOSED, Lab, running
-from tests.hostile.senders import API_KEY, GITHUB, request
+from tests.hostile.lab import CLOSED, Lab, configuration, running
+from tests.hostile.senders import API_KEY, ENVIRONMENT, GITHUB, request
 from tests.hostile.table import signed
-from tests.support import eventually, eventually_async
+from tests.support import ChildProcess, eventually, eventually_async
 
 PROCESSES = 2
 
@@ -88,7 +89,7 @@ async def test_a_result_can_be_asked_for_at_any_process(lab: Lab) -> None:
 @pytest.mark.embedded
 async def test_a_process_that_is_killed_is_started_again_and_nothing_is_counted_down(lab: Lab) -> None:
     await all_serve(lab)
-    before = await sample(lab, "penstock_http_requests_total")
+    before, logged = await sample(lab, "penstock_http_requests_total"), lab.log.records
     restarts = await sample(lab, "penstock_gateway_process_restarts_total")
     victim, *_ = pids(lab)
 
@@ -97,7 +98,9 @@ async def test_a_process_that_is_killed_is_started_again_and_nothing_is_counted_
     await all_serve(lab)
 
     # The one that was accepted by the dead process in its last moment has no answer, never a wrong one.
-    assert sum(answer.startswith(b"HTTP/1.1 202 ") for answer in answers) >= 19
+    accepted = sum(answer.startswith(b"HTTP/1.1 202 ") for answer in answers)
+    assert accepted >= 19
+    assert lab.log.records >= logged + accepted
     assert victim not in pids(lab)
     assert await sample(lab, "penstock_http_requests_total") >= before + 19
     assert await sample(lab, "penstock_gateway_process_restarts_total") == restarts + 1
@@ -138,6 +141,18 @@ async def test_without_its_supervisor_nobody_stays_behind(tmp_path: Path) -> Non
         lab.child.wait()
 
         eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 20)
+
+
+@pytest.mark.process
+def test_a_wrong_configuration_ends_all_of_it_with_2(tmp_path: Path) -> None:
+    config = tmp_path / "penstock.yaml"
+    config.write_text(yaml.safe_dump(configuration("127.0.0.1:1", {"processes": 2}, {})), encoding="utf-8")
+    env = {**ENVIRONMENT, "PENSTOCK_SECRET_GITHUB": None}
+
+    with ChildProcess("gateways.cli", "gateway", "--config", str(config), env=env) as child:
+        assert child.wait(50) == 2
+        assert "sources.github" in child.output
+        assert "listening" not in child.output
 
 
 def test_waits_grow_to_a_bound_and_begin_anew_after_a_steady_life() -> None:

@@ -378,6 +378,13 @@ def _places() -> list[Case]:
             _plain(_head(origin, first=b"OPTIONS /webhooks/github HTTP/1.1")),
             (405,),
         ),
+        Case(
+            29,
+            "unknown source, before its body has come",
+            _plain(_head(b"Content-Length: 800000", first=b"POST /webhooks/unknown HTTP/1.1")),
+            (404,),
+            True,
+        ),
         Case(29, "10 KB of id", _plain(_head(first=b"POST /webhooks/" + b"a" * 10_240 + b" HTTP/1.1")), (414,), True),
         *(
             Case(
