@@ -28,13 +28,22 @@ SLACK_SOURCE = {
     "scheme": "slack",
     "secrets": [{"id": "current", "value": "env:PENSTOCK_SECRET_SLACK"}],
     "type": "com.slack.event",
+    "handshakes": {"slack": True},
 }
 JSON_ONLY_SOURCE = {
     "scheme": "github",
     "secrets": [{"id": "current", "value": "env:PENSTOCK_SECRET_JSON_ONLY"}],
     "type": "com.github.{header:x-github-event}",
     "content_types": ["application/json"],
+    "handshakes": {"cloudevents": {"origins": ["events.example"]}},
 }
+
+
+def rotating_source(not_after: str) -> dict[str, Any]:
+    """Return a source whose old secret counts until an instant."""
+    old = {"id": "old", "value": "env:PENSTOCK_SECRET_JSON_ONLY", "not_after": not_after}
+    current = {"id": "current", "value": "env:PENSTOCK_SECRET_GITHUB"}
+    return {"scheme": "github", "secrets": [current, old], "type": "com.github.{header:x-github-event}"}
 
 
 @dataclass(frozen=True)
@@ -172,12 +181,17 @@ def running(
 
 
 def configuration(bootstrap: str, gateway: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the shipped configuration with two more sources, on a broker of the tests and any free port."""
+    """Return the shipped configuration with some more sources, on a broker of the tests and any free port."""
     shipped = yaml.safe_load((ROOT / "penstock.yaml").read_text("utf-8"))
     chosen: dict[str, Any] = {name: shipped[name] for name in _SHIPPED}
     chosen["kafka"] |= {"bootstrap_servers": bootstrap, "embedded": True}
     chosen["gateway"] |= {"port": 0} | dict(gateway)
-    chosen["sources"] |= {"slack": SLACK_SOURCE, "json-only": JSON_ONLY_SOURCE}
+    chosen["sources"] |= {
+        "slack": SLACK_SOURCE,
+        "json-only": JSON_ONLY_SOURCE,
+        "in-overlap": rotating_source("2999-01-01T00:00:00Z"),
+        "behind-overlap": rotating_source("2020-01-01T00:00:00Z"),
+    }
     return chosen | dict(more)
 
 

@@ -12,6 +12,7 @@ from tests.hostile.senders import (
     API_KEY,
     GITHUB,
     OTHER_SECRET,
+    RAW_SECRET,
     SALESFORCE,
     SENDERS,
     SLACK,
@@ -466,6 +467,48 @@ def _callers() -> list[Case]:
     ]
 
 
+def _rotation() -> list[Case]:
+    def old(path: bytes) -> Callable[[], bytes]:
+        def send() -> bytes:
+            event_id, body = fresh()
+            return request(b"/webhooks/" + path, GITHUB.lines(body, event_id=event_id, secret=OTHER_SECRET), body)
+
+        return send
+
+    return [
+        Case(39, "an old secret inside of its overlap", old(b"in-overlap"), (202,), records=1),
+        Case(39, "an old secret behind its overlap", old(b"behind-overlap"), (401,)),
+    ]
+
+
+def _handshakes() -> list[Case]:
+    challenge = b'{"type":"url_verification","challenge":"c-%d","token":"t"}'
+    slack, options = b"/webhooks/slack", b"OPTIONS /webhooks/json-only HTTP/1.1"
+    callback = b"WebHook-Request-Callback: http://127.0.0.1:1/"
+
+    def verification(secret: bytes) -> Callable[[], bytes]:
+        body = challenge % next(_ids)
+        return lambda: request(slack, SLACK.lines(body, event_id=b"", secret=secret), body)
+
+    def asked(origin: bytes) -> Callable[[], bytes]:
+        return _plain(_head(b"WebHook-Request-Origin: " + origin, callback, first=options))
+
+    return [
+        Case(28, "OPTIONS of a listed origin", asked(b"events.example"), (200,)),
+        Case(28, "OPTIONS of another origin", asked(b"evil.example"), (403,)),
+        Case(28, "OPTIONS without an origin", _plain(_head(first=options)), (400, 403, 404, 405)),
+        Case(37, "url_verification, signed", verification(RAW_SECRET), (200,)),
+        Case(37, "url_verification, forged", verification(OTHER_SECRET), (401,)),
+        Case(37, "url_verification, not signed", _plain(request(slack, [], challenge % 0)), (401,)),
+        Case(
+            37,
+            "a token where none is wanted",
+            _plain(_head(first=b"GET /webhooks/github?crc_token=a HTTP/1.1")),
+            (405,),
+        ),
+    ]
+
+
 CASES: tuple[Case, ...] = (
     *_signatures(),
     *_stamps(),
@@ -475,4 +518,6 @@ CASES: tuple[Case, ...] = (
     *_places(),
     *_media(),
     *_callers(),
+    *_rotation(),
+    *_handshakes(),
 )
