@@ -38,6 +38,14 @@ if "--impatient" in sys.argv:
         "scheme": "api-key",
         "secrets": [{"id": "current", "value": "env:TEST_SECRET"}],
         "type": "com.example.keyed",
+        "handshakes": {"cloudevents": {"origins": ["events.example"]}},
+    }
+    SOURCES["crc"] = {
+        "scheme": "hmac",
+        "hmac": {"signature_header": "x-signature"},
+        "secrets": [{"id": "current", "value": "env:TEST_SECRET"}],
+        "type": "com.example.crc",
+        "handshakes": {"crc": True},
     }
 FILE = Path(sys.argv[-1]) if sys.argv[-1].endswith(".yaml") else None
 OWN = {"gateway": CONFIGURATION["gateway"] | {"port": 0} | PATIENCE, "sources": SOURCES}

@@ -24,6 +24,14 @@ positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404",
 [[operations]]
 include-name = "POST /webhooks/{{source}}"
 parameters = {{ "path.source" = "keyed" }}
+
+[[operations]]
+include-name = "OPTIONS /webhooks/{{source}}"
+parameters = {{ "path.source" = "keyed" }}
+
+[[operations]]
+include-name = "GET /webhooks/{{source}}"
+parameters = {{ "path.source" = "crc" }}
 """
 
 
@@ -59,4 +67,4 @@ def test_a_running_gateway_answers_as_its_document_says(tmp_path: Path) -> None:
         assert asked.returncode == 0, asked.stdout + asked.stderr
         assert "request.failed" not in child.output
         # Behind the refusals there were answers too.
-        assert " 11 passed" in asked.stdout
+        assert " 13 passed" in asked.stdout
