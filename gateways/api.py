@@ -18,7 +18,7 @@ MAX_HEADER_BYTES = 32 * 1024
 _SERVER_ERROR = 500
 _CLIENT_ERROR = 400
 _MAX_LOGGED_PATH = 200
-_FRAMINGS = ([], [b"chunked"])
+_FRAMINGS: tuple[list[bytes], ...] = ([], [b"chunked"])
 # ASGI says 1.0, granian says 1.
 _HTTP_1_0 = frozenset({"1.0", "1"})
 

@@ -51,7 +51,7 @@ def run_gateway(
     Raises:
         ConfigError: a secret, a template, an address or the port file cannot be used.
     """
-    logs.configure(settings.logging, None if member is None else member.index)
+    logs.configure(settings.logging, None if member is None else member.number)
     producer = _producer(settings)
     uvloop.run(run(settings, producer, build_parts(settings, producer), port_file, config, member))
 

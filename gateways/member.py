@@ -20,14 +20,14 @@ class Member(NamedTuple):
     """A process's place among the others.
 
     Attributes:
-        index: 0 to the number of processes - 1; a process that is started again keeps it.
+        number: 0 to the number of processes - 1; a process that is started again keeps it.
         listener_fd: the socket that all of them accept from.
         life_fd: read end of a pipe that nobody writes to; its end is the end of the supervisor.
         ready_fd: write end of a pipe; a byte says that this process serves.
-        starts: how often the process of this index has been started before.
+        starts: how often the process of this number has been started before.
     """
 
-    index: int
+    number: int
     listener_fd: int
     life_fd: int
     ready_fd: int
@@ -74,21 +74,21 @@ class Member(NamedTuple):
     def settings(self, settings: Settings) -> Settings:
         """Return the settings of this process: a file that is for one process alone has its number in its name."""
         view = settings.gateway.results_view
-        if view.path is None or self.index == 0:
+        if view.path is None or self.number == 0:
             # The first keeps the name, so that an index made by a single process goes on.
             return settings
-        path = view.path.with_name(f"{view.path.stem}-{self.index}{view.path.suffix}")
+        path = view.path.with_name(f"{view.path.stem}-{self.number}{view.path.suffix}")
         gateway = settings.gateway.model_copy(update={"results_view": view.model_copy(update={"path": path})})
         return settings.model_copy(update={"gateway": gateway})
 
 
-def share_metrics(index: int) -> None:
+def share_metrics(number: int) -> None:
     """Let the metrics of this process go into its files; call it before any metric is made.
 
-    The files are named after the index instead of the process id: a process that is started again goes on counting
+    The files are named after the number instead of the process id: a process that is started again goes on counting
     where the last one ended, and a process that ends again and again leaves no file more.
     Source: prometheus_client 0.26, prometheus_client/values.py.
     """
     from prometheus_client import values
 
-    values.ValueClass = values.MultiProcessValue(lambda: index)
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]

@@ -55,7 +55,7 @@ def _run_member(settings: Settings, config: Path | None, text: str) -> None:
 
     member = Member.parse(text)
     # Before anything makes a metric.
-    share_metrics(member.index)
+    share_metrics(member.number)
     _run(settings, config, None, member)
 
 
