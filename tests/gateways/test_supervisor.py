@@ -151,7 +151,7 @@ def test_a_wrong_configuration_ends_all_of_it_with_2(tmp_path: Path) -> None:
 
     with ChildProcess("gateways.cli", "gateway", "--config", str(config), env=env) as child:
         assert child.wait(50) == 2
-        assert "sources.github" in child.output
+        assert "PENSTOCK_SECRET_GITHUB is not set" in child.output
         assert "listening" not in child.output
 
 
