@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down kafka test test-offline test-process test-embedded test-kafka test-e2e test-compose test-browser \
-        check reference bench bench-patterns bench-gateway chaos lock clean
+        check reference bench bench-patterns bench-gateway chaos fuzz-gateway lock clean
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
@@ -90,6 +90,9 @@ bench-gateway: $(STAMP) ## the gateway: CPU per webhook beside controls, overloa
 
 chaos: $(STAMP) ## faults by plan on real Kafka (SEED=...), and the ledger of what came out; needs Java and Maven
 	@$(PY) -m tests.chaos $(if $(SEED),--seed $(SEED))
+
+fuzz-gateway: $(STAMP) ## mutated requests (N=50000) against a gateway process (SEED=...), and the ledger of the answers
+	@$(PY) -m tests.hostile $(if $(SEED),--seed $(SEED)) $(if $(N),--n $(N))
 
 lock: $(STAMP) ## resolve the dependencies anew; afterwards run the tests
 	@$(PY) -m tests.lock

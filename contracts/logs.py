@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import MutableMapping
+from typing import Any
 
 import msgspec
 import structlog
@@ -15,13 +17,18 @@ FIELDS = frozenset(
         "event_id", "source", "type", "subject", "lane", "route", "topic", "partition", "offset", "key_id", "scheme",
         "status", "reason", "detail", "outcome", "attempt", "attempts", "provider", "model", "error", "duration_s",
         "wait_s", "age_s", "input_tokens", "output_tokens", "cost_usd", "body_bytes", "retry_after_s", "owner", "path",
-        "door", "result_id", "peer", "similar_left_out", "dedup",
+        "door", "result_id", "peer", "similar_left_out", "dedup", "process",
     }
 )  # fmt: skip
 
 
-def configure(settings: LogSettings) -> None:
-    """Send structured log lines, and those of the libraries, to standard error."""
+def configure(settings: LogSettings, process: int | None = None) -> None:
+    """Send structured log lines, and those of the libraries, to standard error.
+
+    Args:
+        settings: level and format.
+        process: named in every line, where several write to one place.
+    """
     level = getattr(logging, settings.level.upper())
     text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
     as_json = structlog.processors.JSONRenderer(serializer=_json)
@@ -30,6 +37,7 @@ def configure(settings: LogSettings) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *(() if process is None else (_naming(process),)),
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
@@ -46,6 +54,14 @@ def configure(settings: LogSettings) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=ours)
     handler.setFormatter(formatter)
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+def _naming(process: int) -> Processor:
+    def name(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        line["process"] = process
+        return line
+
+    return name
 
 
 def _json(line: object, **_options: object) -> str:

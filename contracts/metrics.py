@@ -5,7 +5,7 @@ event id, a key, or text from outside). Source: Prometheus naming rules, checked
 """
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -43,8 +43,12 @@ def _counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
     return Counter(f"penstock_{name}", text, labels, registry=REGISTRY)
 
 
-def _gauge(name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
-    return Gauge(f"penstock_{name}", text, labels, registry=REGISTRY)
+# How several processes of one gateway make one value; the living ones, except of what outlives a process.
+Across = Literal["livesum", "livemin", "livemax", "max"]
+
+
+def _gauge(name: str, text: str, labels: Sequence[str] = (), across: Across = "livesum") -> Gauge:
+    return Gauge(f"penstock_{name}", text, labels, registry=REGISTRY, multiprocess_mode=across)
 
 
 def _histogram(name: str, text: str, labels: Sequence[str], buckets: tuple[float, ...]) -> Histogram:
@@ -62,7 +66,10 @@ SIGNATURES_REFUSED = _counter(
     "webhook_signatures_refused_total", "Webhooks refused with 401, by private reason.", ("source", "detail")
 )
 KEY_LAST_USED = _gauge(
-    "webhook_key_last_used_timestamp_seconds", "When a source's key last verified a webhook.", ("source", "key_id")
+    "webhook_key_last_used_timestamp_seconds",
+    "When a source's key last verified a webhook.",
+    ("source", "key_id"),
+    across="max",
 )
 SECRET_FETCHES = _counter(
     "secret_fetches_total",
@@ -75,12 +82,18 @@ CONFIG_RELOADS = _counter(
     ("outcome",),
 )
 CONFIG_RELOADED_AT = _gauge(
-    "config_last_reload_success_timestamp_seconds", "When configuration and secrets were last read and found good."
+    "config_last_reload_success_timestamp_seconds",
+    "When configuration and secrets were last read and found good.",
+    across="livemin",
 )
 CONFIG_REFUSED = _gauge(
-    "config_reload_refused", "1 while what runs is older than what is configured, because that was refused."
+    "config_reload_refused",
+    "1 while what runs is older than what is configured, because that was refused.",
+    across="livemax",
 )
-CONFIG_PENDING = _gauge("config_restart_needed_settings", "Changed settings that only a restart takes over.")
+CONFIG_PENDING = _gauge(
+    "config_restart_needed_settings", "Changed settings that only a restart takes over.", across="livemax"
+)
 KEY_FALLBACKS = _counter(
     "webhook_key_fallbacks_total", "Webhooks without their partition key field; their id stands in.", ("source",)
 )
@@ -136,7 +149,12 @@ INGRESS_CALLS = _counter(
 INGRESS_DURATION = _histogram(
     "ingress_message_duration_seconds", "Time from receiving a message to its deletion.", ("door",), _FAST
 )
-BUILD_INFO = _gauge("build_info", "Constant 1; labels say what runs.", ("version", "component"))
+BUILD_INFO = _gauge("build_info", "Constant 1; labels say what runs.", ("version", "component"), across="livemax")
+CLOCK_STEPS = _counter("clock_steps_total", "Times the machine's clock was set by two seconds or more.")
+GATEWAY_PROCESSES = _gauge("gateway_processes", "Processes of this gateway that serve.")
+GATEWAY_RESTARTS = _counter(
+    "gateway_process_restarts_total", "Processes of this gateway that ended by themselves and were started again."
+)
 
 PRODUCED = _counter("producer_records_total", "Records confirmed by the broker, or failed.", ("topic", "outcome"))
 PRODUCE_DURATION = _histogram(
@@ -226,7 +244,7 @@ CANCELS = _counter(
     "Wishes to cancel an event: asked, stopped (it was at work here), ended (too late).",
     ("outcome",),
 )
-DELTAS_FOLLOWED = _gauge("stream_tail_following", "1 while the gateway follows the topic of deltas.")
+DELTAS_FOLLOWED = _gauge("stream_tail_following", "1 while the gateway follows the topic of deltas.", across="livemin")
 CATCH_UPS = _counter("stream_catch_ups_total", "Look-ups of earlier deltas on the log, by outcome.", ("outcome",))
 DELIVERIES = _counter(
     "deliveries_total",
@@ -276,7 +294,7 @@ REMEMBERED = _gauge("engine_remembered_events", "Events that are remembered to r
 REPLAYED = _counter(
     "events_already_answered_total", "Redelivered events whose outcome was already on the result topic."
 )
-LOOP_LAG = _gauge("loop_lag_seconds", "How late the event loop runs its timers.")
+LOOP_LAG = _gauge("loop_lag_seconds", "How late the event loop runs its timers.", across="livemax")
 LOOP_STALLS = _counter("loop_stalls_total", "Times the worker's event loop stood still for worker.watchdog.loop_lag_s.")
 WATCHDOG = _gauge("watchdog_problem", "1 while a check of the worker's watchdog fails.", ("check",))
 OLDEST_IN_STATE = _gauge(

@@ -21,6 +21,7 @@ _SERVER_ERROR = 500
 _CLIENT_ERROR = 400
 _MAX_LOGGED_PATH = 200
 _KINDS = frozenset({"http", "websocket"})
+_FRAMINGS: tuple[list[bytes], ...] = ([], [b"chunked"])
 # ASGI says 1.0, granian says 1.
 _HTTP_1_0 = frozenset({"1.0", "1"})
 
@@ -124,6 +125,11 @@ def _unfit(request: Request) -> Response | None:
         refusal = problem(431, "headers_too_large", closes=True)
     elif len(hosts) > 1 or (request.http_version not in _HTTP_1_0 and hosts in ([], [b""])):
         refusal = problem(400, "host_invalid", "one Host header is needed", closes=True)
+    elif [value.lower() for value in request.values(b"transfer-encoding")] not in _FRAMINGS:
+        # The server undoes `chunked` and passes over what stands before it: nobody would have undone that.
+        refusal = problem(400, "framing_invalid", "transfer-encoding may be chunked, once", closes=True)
+    elif request.path == b"" and request.method != "CONNECT":
+        refusal = problem(400, "target_invalid", "the request names no path", closes=True)
     if refusal is not None:
         request.notes["reason"] = "unfit"
     return refusal

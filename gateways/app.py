@@ -9,20 +9,22 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from contracts import logs
-from contracts.errors import ConfigError
 from contracts.logs import logger
-from contracts.metrics import BUILD_INFO, LOOP_LAG
+from contracts.metrics import BUILD_INFO, GATEWAY_PROCESSES, GATEWAY_RESTARTS, LOOP_LAG
 from contracts.settings import Settings
 from gateways.api import Api
+from gateways.listening import announce, listen
+from gateways.member import Member
 from gateways.openapi import package_version
 from gateways.parts import Parts, build_parts
 from gateways.reloading import ConfigFile, Reloader
-from gateways.server import Server, listen, serve
+from gateways.server import Server, serve
 from producers.base import Producer
 
 _LOOP_CHECK_S = 1.0
@@ -35,20 +37,26 @@ _GC_THRESHOLDS = (50_000, 10, 10)
 _log = logger("gateway")
 
 
-def run_gateway(settings: Settings, port_file: Path | None = None, config: ConfigFile | None = None) -> None:
+def run_gateway(
+    settings: Settings,
+    port_file: Path | None = None,
+    config: ConfigFile | None = None,
+    member: Member | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT; what is in progress is finished, a second signal ends at once.
 
     Args:
         settings: the whole configuration.
         port_file: gets the port once it listens.
         config: where the settings came from, to follow its changes.
+        member: place of this process among several.
 
     Raises:
         ConfigError: a secret, a template, an address or the port file cannot be used.
     """
-    logs.configure(settings.logging)
+    logs.configure(settings.logging, None if member is None else member.number)
     producer = _producer(settings)
-    uvloop.run(run(settings, producer, build_parts(settings, producer), port_file, config))
+    uvloop.run(run(settings, producer, build_parts(settings, producer), port_file, config, member))
 
 
 def _producer(settings: Settings) -> Producer:
@@ -69,13 +77,14 @@ async def run(
     parts: Parts,
     port_file: Path | None = None,
     config: ConfigFile | None = None,
+    member: Member | None = None,
 ) -> None:
     """Start the parts, serve until a signal, and end in order; SIGHUP reloads.
 
     Raises:
         ConfigError: the address or the port file cannot be used.
     """
-    listener = listen(settings.gateway.host, settings.gateway.port)
+    listener = member.listener() if member else listen(settings.gateway.host, settings.gateway.port)
     port: int = listener.getsockname()[1]
     api = Api(parts)
     ending = Ending(parts, api)
@@ -104,7 +113,11 @@ async def run(
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
-        _announce(settings.gateway.host, port, port_file)
+        if member is None:
+            announce(settings.gateway.host, port, port_file)
+        else:
+            ending.follow(member)
+        GATEWAY_PROCESSES.set(1)
         await ending.wait_for(serving)
     finally:
         watching.cancel()
@@ -133,6 +146,7 @@ class Ending:
         # Half for the requests that are open at the signal, half for those that came while the door was still open.
         self._phase_s = parts.settings.shutdown_timeout_s / 2
         self._closing: asyncio.Future[None] | None = None
+        self._watching: asyncio.Future[None] | None = None
         self.closes_door = asyncio.Event()
 
     def follow_signals(self) -> None:
@@ -140,6 +154,21 @@ class Ending:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+
+    def follow(self, member: Member) -> None:
+        """Serve as one of several: end with the supervisor, and when only a restart helps."""
+        member.follow_supervisor(partial(self._on_signal, signal.SIGTERM))
+        if member.starts:
+            GATEWAY_RESTARTS.inc()
+        self._watching = asyncio.ensure_future(self._end_when_broken())
+        member.announce()
+
+    async def _end_when_broken(self) -> None:
+        # A balancer's probe would meet this process once in a while only.
+        while not (reasons := self._parts.health.broken()):  # noqa: ASYNC110 - health is asked, it does not tell
+            await asyncio.sleep(_LOOP_CHECK_S)
+        _log.error("gateway.process_broken", error=", ".join(reasons))
+        self._on_signal(signal.SIGTERM)
 
     async def wait_for(self, serving: asyncio.Future[None]) -> None:
         """Return when everything is answered, or after the limit.
@@ -178,24 +207,10 @@ class Ending:
         self.closes_door.set()
 
 
-def _announce(host: str, port: int, port_file: Path | None) -> None:
-    shown = f"[{host}]" if ":" in host else host
-    print(f"listening on http://{shown}:{port}", flush=True)  # noqa: T201 - the one line for people
-    if port_file is None:
-        return
-    # Renamed into place, so that a reader never sees half of it.
-    partial = port_file.with_name(f"{port_file.name}.{os.getpid()}")
-    try:
-        partial.write_text(f"{port}\n", encoding="ascii")
-        partial.replace(port_file)
-    except OSError as error:
-        message = f"--port-file {port_file} cannot be written: {error.strerror}"
-        raise ConfigError(message) from error
-
-
 async def _watch(parts: Parts) -> None:
     while True:
         before_s = time.monotonic()
         await asyncio.sleep(_LOOP_CHECK_S)
         LOOP_LAG.set(max(0.0, time.monotonic() - before_s - _LOOP_CHECK_S))
         parts.claims.gauge()
+        parts.health.clock.look()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from contracts.errors import LogUnavailable
+from gateways.clock import ClockWatch
 from gateways.ingress.admission import Admission
 from producers.base import Producer
 
@@ -42,6 +43,7 @@ class Health:
         self._is_log_reachable = False
         self._was_full = False
         self.is_shutting_down = False
+        self.clock = ClockWatch()
 
     def broken(self) -> list[str]:
         """Return what only a restart can mend."""
@@ -65,6 +67,10 @@ class Health:
         is_low = self._producer.buffered_bytes <= low_bytes and self._admission.held_bytes <= low_bytes
         self._was_full = is_high or (self._was_full and not is_low)
         return self._was_full
+
+    def warnings(self) -> list[str]:
+        """Return what should be looked into while traffic goes on."""
+        return ["clock_stepped"] if self.clock.has_stepped else []
 
     async def _probe(self) -> bool:
         async with self._lock:

@@ -16,11 +16,11 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server as EmbeddedServer
 
-from contracts.errors import ConfigError, PenstockError
+from contracts.errors import PenstockError
+from gateways.listening import BACKLOG
 
 # Headers of one request; hyper answers 431 beyond it.
 _MAX_BUFFER_BYTES = 64 * 1024
-_BACKLOG = 1024
 # Files that are not HTTP connections: Kafka, logs, libraries.
 _OTHER_FILES = 256
 
@@ -43,7 +43,7 @@ class Server(EmbeddedServer):
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
             websockets=True,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
             backpressure=_connection_limit(max_connections),
             http1_settings=HTTP1Settings(
                 header_read_timeout=max(1, int(header_timeout_s * 1000)), max_buffer_size=_MAX_BUFFER_BYTES
@@ -59,36 +59,10 @@ class Server(EmbeddedServer):
         self._shd = _holder_of(self._listener)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 takes any free one.
-
-    Raises:
-        ConfigError: the address cannot be used; names the settings.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        message = f"gateway.host: cannot listen on {host}: {error.strerror}"
-        raise ConfigError(message) from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        message = f"gateway.port: cannot listen on {host}:{port}: {error.strerror}; choose another port, or 0 for any"
-        raise ConfigError(message) from error
-    listener.setblocking(False)
-    return listener
-
-
 def _holder_of(listener: socket.socket) -> Any:
     """Hand the file descriptor over in granian's own wrapper, built as granian's pickling builds it."""
     holder_type: Any = SocketHolder
-    return holder_type(listener.detach(), False, _BACKLOG)
+    return holder_type(listener.detach(), False, BACKLOG)
 
 
 async def serve(server: Server, stop: asyncio.Event) -> None:

@@ -55,6 +55,9 @@ class GatewaySettings(Section):
     """Address to listen on; 0.0.0.0 in a container."""
     port: Port = 8080
     """Port to listen on; 0 = any free one, printed at start."""
+    processes: int = Field(default=1, ge=1, le=64)
+    """Processes that accept from the one port, each with an event loop and a core of its own. Each also has a producer,
+    a view of the results (`results_cache_bytes`, an index file) and bounds of its own."""
     public_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+(/[^\s]*)?$")
     """Base of the status URLs in answers; relative ones when absent."""
     max_body_bytes: int = Field(default=900_000, ge=1)

@@ -36,6 +36,10 @@ _TOLERANCES_S = {"sns": 3600.0}
 _SIGN_URLS = frozenset({"twilio", "square", "http-signature"})
 
 NO_CONTENT = 204
+MediaType = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}$", to_lower=True),
+]
 # `header:NAME`, `json:/pointer`, `form:NAME`, or a literal with those in braces.
 FieldTemplate = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -134,6 +138,9 @@ class SourceSettings(Section):
     """CloudEvents subject."""
     lane: Lane = "standard"
     """Which lane the events take."""
+    content_types: tuple[MediaType, ...] = ()
+    """Media types that it may send, such as `application/json`; any, and none, when empty: the signature covers the
+    body, and what is in it is for the worker to judge. An event of another type is refused with 415."""
     success_status: Literal[200, 201, 202, 204] = 202
     """Status of the answer after the ack, for senders that insist on one."""
     success_body: str | None = Field(default=None, max_length=4096)

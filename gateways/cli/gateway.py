@@ -3,18 +3,26 @@
 Blocking: for the life of the process.
 """
 
-import functools
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from contracts.settings import config_file, load
+from contracts.settings import Settings, config_file, load
+
+if TYPE_CHECKING:
+    from gateways.member import Member
 
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]")
 @click.option("--port-file", type=click.Path(path_type=Path), help="Write the chosen port here once it listens.")
-def gateway(config: Path | None, port_file: Path | None) -> None:
+@click.option(
+    "--processes", type=click.IntRange(1, 64), help="Processes that share the port. [default: the configured]"
+)
+@click.option("--member", hidden=True, help="For the supervisor of --processes.")
+def gateway(config: Path | None, port_file: Path | None, processes: int | None, member: str | None) -> None:
     """Run the HTTP gateway: webhooks and own events in, results to poll out.
 
     SIGTERM and Ctrl-C finish what is in progress; a second one ends at once.
@@ -24,9 +32,38 @@ def gateway(config: Path | None, port_file: Path | None) -> None:
     Examples:
       penstock gateway
       PENSTOCK_GATEWAY__PORT=0 penstock gateway --port-file /tmp/port
+      penstock gateway --processes 4
     """  # noqa: D301 - click's \b
     settings = load(config)
+    if member is not None:
+        _run_member(settings, config, member)
+    elif (processes or settings.gateway.processes) > 1:
+        from gateways.supervisor import supervise
+
+        sys.exit(supervise(settings, processes or settings.gateway.processes, _command(config), port_file))
+    else:
+        _run(settings, config, port_file)
+
+
+def _command(config: Path | None) -> tuple[str, ...]:
+    chosen = () if config is None else ("--config", str(config))
+    return (sys.executable, "-m", "gateways.cli", "gateway", *chosen)
+
+
+def _run_member(settings: Settings, config: Path | None, text: str) -> None:
+    from gateways.member import Member, share_metrics
+
+    member = Member.parse(text)
+    # Before anything makes a metric.
+    share_metrics(member.number)
+    _run(settings, config, None, member)
+
+
+def _run(settings: Settings, config: Path | None, port_file: Path | None, member: "Member | None" = None) -> None:
     from gateways.app import run_gateway
     from gateways.reloading import ConfigFile
 
-    run_gateway(settings, port_file, ConfigFile(config_file(config), functools.partial(load, config)))
+    def own(settings: Settings) -> Settings:
+        return settings if member is None else member.settings(settings)
+
+    run_gateway(own(settings), port_file, ConfigFile(config_file(config), lambda: own(load(config))), member)

@@ -35,13 +35,28 @@ def _parameter(name: str, where: str, description: str, **schema: Any) -> dict[s
 
 
 _LANE: dict[str, Any] = {"enum": ["interactive", "standard", "bulk"]}
-_ANY_BODY = {"required": True, "content": {"*/*": {"schema": {}}}}
+# An empty body is a body too.
+_ANY_BODY = {"required": False, "content": {"*/*": {"schema": {}}}}
 _REFUSALS = {
     "400": _problem("Malformed or ambiguous."),
     "408": _problem("The body did not arrive in time."),
     "413": _problem("The body is too large."),
     "415": _problem("The content type or encoding is not accepted."),
     "503": _problem("Not durable; nothing is lost if you send it again.", _RETRY_AFTER),
+}
+_RESULT_LINK = {
+    "result": {
+        "operationId": "get_result",
+        "parameters": {"path.id": "$response.body#/id", "query.source": "$response.body#/source"},
+        "description": "With the same API key; whoever has none uses the ticket in status_url.",
+    }
+}
+# What may come before an endpoint is even looked at, and behind it.
+EVERYWHERE = {
+    "400": _problem("Malformed or ambiguous."),
+    "414": _problem("The URL is too long."),
+    "431": _problem("The headers are too large."),
+    "503": _problem("A fault of ours; try again.", _RETRY_AFTER),
 }
 _NOT_NOW = {"503": _problem("Ask again.", _RETRY_AFTER)}
 
@@ -93,19 +108,24 @@ POST_EVENT: dict[str, Any] = {
         _parameter("Penstock-Lane", "header", "Lane of the event.", **_LANE),
         _parameter("lane", "query", "The same as a parameter.", **_LANE),
         _parameter("Idempotency-Key", "header", "Id of the event, in place of ce-id.", maxLength=256),
-        _parameter("ce-specversion", "header", "1.0 for CloudEvents binary mode.", enum=["1.0"]),
-        _parameter("ce-type", "header", "Type of the event; required unless structured.", maxLength=256),
-        _parameter("ce-source", "header", "Source of the event.", maxLength=256),
-        _parameter("ce-id", "header", "Id of the event.", maxLength=256),
-        _parameter("ce-time", "header", "When it happened.", format="date-time"),
-        _parameter("ce-subject", "header", "Subject of the event.", maxLength=1024),
-        _parameter("ce-partitionkey", "header", "Unit of order; the id, so no order, when absent.", maxLength=256),
-        _parameter("ce-expirytime", "header", "Deadline: not paid for after this instant.", format="date-time"),
-        _parameter("ce-callbackurl", "header", "Where the result is posted to, for keys that may.", maxLength=2048),
+        # No limits in the schemas: beside a structured event nobody reads these.
+        _parameter(
+            "ce-specversion", "header", "1.0 for CloudEvents binary mode; these headers are not read otherwise."
+        ),
+        _parameter("ce-type", "header", "Type of the event, at most 256 characters; required unless structured."),
+        _parameter("ce-source", "header", "Source of the event, at most 256 characters."),
+        _parameter("ce-id", "header", "Id of the event, at most 256 characters."),
+        _parameter("ce-time", "header", "When it happened, RFC 3339."),
+        _parameter("ce-subject", "header", "Subject of the event, at most 1024 characters."),
+        _parameter(
+            "ce-partitionkey", "header", "Unit of order, at most 256 characters; the id, so no order, when absent."
+        ),
+        _parameter("ce-expirytime", "header", "Deadline, RFC 3339: not paid for after this instant."),
+        _parameter("ce-callbackurl", "header", "Where the result is posted to, for keys that may."),
         _parameter("traceparent", "header", "W3C trace to continue."),
     ],
     "requestBody": {
-        "required": True,
+        "required": False,
         "content": {
             "application/cloudevents+json": {"schema": {"$ref": "#/components/schemas/CloudEvent"}},
             "application/json": {"schema": {}},
@@ -113,7 +133,7 @@ POST_EVENT: dict[str, Any] = {
         },
     },
     "responses": {
-        "202": _json("Durable on the log.", "Accepted", _LOCATION),
+        "202": _json("Durable on the log.", "Accepted", _LOCATION) | {"links": _RESULT_LINK},
         "401": _problem("The API key is missing or unknown."),
         "403": _problem("The key may not claim this source or use this lane."),
         **_REFUSALS,
@@ -137,7 +157,8 @@ POST_INVOKE: dict[str, Any] = {
     "responses": {
         **POST_EVENT["responses"],
         "200": _json("The result.", "Succeeded", _PLACE | _APPLIED),
-        "202": _json("Durable on the log, no outcome yet.", "Accepted", _LOCATION | _RETRY_AFTER | _APPLIED),
+        "202": _json("Durable on the log, no outcome yet.", "Accepted", _LOCATION | _RETRY_AFTER | _APPLIED)
+        | {"links": _RESULT_LINK},
         "422": _ended("The event ended as a dead letter, and is at fault itself."),
         "502": _ended("The event ended as a dead letter: the model failed, or its answer is not what the route wants."),
         "503": _problem("Not accepted, or too many wait; nothing is lost if you send it again.", _RETRY_AFTER),

@@ -10,7 +10,7 @@ _EVENTS: dict[str, Any] = {
         "the answer. `restart`: a new attempt, what was read so far is void. `result`: the outcome, last. `error`: "
         "the outcome of an event without a result, last. Comments are signs of life."
     ),
-    "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/StreamFrame"}}},
+    "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/StreamEvent"}}},
 }
 _TOO_MANY = _problem("Not accepted: too many watchers, or not durable. Try again.", _RETRY_AFTER)
 

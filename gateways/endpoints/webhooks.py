@@ -10,6 +10,7 @@ from gateways.asgi import Request, Response
 from gateways.endpoints.accepting import accepted_once
 from gateways.ingress.handshakes.base import GUARDS, HandshakeRequest
 from gateways.ingress.limits import Visit
+from gateways.ingress.media_types import check_media_type
 from gateways.ingress.once import Candidate, Placed, produce_once
 from gateways.ingress.peers import Peer
 from gateways.ingress.sns_source import SnsSource
@@ -122,6 +123,7 @@ async def _accept(parts: Parts, request: Request, source: Source, visit: Visit) 
         request.notes["body_bytes"] = len(body)
         visit.read(len(body))
         if isinstance(source, SnsSource):
+            check_media_type(source.settings.content_types, request.headers)
             webhook = await source.accept(request.headers, body)
             visit.verified(len(body))
             if webhook is None:
@@ -131,6 +133,7 @@ async def _accept(parts: Parts, request: Request, source: Source, visit: Visit) 
             answer = _handshake(request, source, body)
             if answer is not None:
                 return answer
+            check_media_type(source.settings.content_types, request.headers)
             webhook = source.accept(request.headers, body, query=request.query, peer=request.peer)
             visit.verified(len(body))
         request.notes |= {

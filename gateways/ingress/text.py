@@ -1,15 +1,20 @@
 """Reads text from outside: what may become an attribute of an event, and what may not."""
 
 import hashlib
+import re
 
 # CloudEvents leaves lengths open; these keep headers and logs small.
 MAX_ID_CHARS = 256
 MAX_ATTRIBUTE_CHARS = 1024
+_ENCODED_CONTROL = re.compile(r"%(?:[01][0-9A-Fa-f]|7[Ff])")
 
 
 def is_clean(text: str, max_chars: int = MAX_ID_CHARS) -> bool:
-    """Tell whether a text is not empty, not too long, and free of control characters and lone surrogates."""
-    return 0 < len(text) <= max_chars and text.isprintable()
+    """Tell whether a text is not empty, not too long, and free of control characters and lone surrogates.
+
+    Percent-encoded ones count too: CloudEvents over HTTP decodes attributes, so the next one to read them may.
+    """
+    return 0 < len(text) <= max_chars and text.isprintable() and not ("%" in text and _ENCODED_CONTROL.search(text))
 
 
 def bounded_key(text: str) -> str:

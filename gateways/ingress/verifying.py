@@ -20,7 +20,8 @@ Detail = Literal[
     "signature_prefix",
 ]  # fmt: skip
 
-ID = re.compile(rb"[\x21-\x7e]{1,256}")
+# Encoded control characters are none yet; behind whoever decodes them they would be.
+ID = re.compile(rb"(?:(?!%[01][0-9A-Fa-f]|%7[Ff])[\x21-\x7e]){1,256}")
 _STAMP = re.compile(rb"[1-9][0-9]{0,11}")
 _STAMP_MS = re.compile(rb"[1-9][0-9]{12}")
 

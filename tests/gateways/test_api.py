@@ -33,12 +33,25 @@ async def test_large_headers_are_431(gateway: Gateway) -> None:
     assert (await gateway.call("GET", "/healthz", {"x": "y" * 33_000})).status == 431
 
 
-@pytest.mark.parametrize("target", [b"", b"*"])
-async def test_a_request_without_a_path_is_405(gateway: Gateway, target: bytes) -> None:
-    answer = await gateway.call("OPTIONS", target)
+@pytest.mark.parametrize(("method", "target"), [("CONNECT", b""), ("OPTIONS", b"*")])
+async def test_a_method_that_needs_no_path_is_405(gateway: Gateway, method: str, target: bytes) -> None:
+    answer = await gateway.call(method, target)
 
     assert answer.status == 405
     assert "allow" in answer.headers
+
+
+async def test_any_other_request_without_a_path_is_400(gateway: Gateway) -> None:
+    assert (await gateway.call("GET", b"")).status == 400
+
+
+@pytest.mark.parametrize("codings", [[b"gzip, chunked"], [b"identity", b"chunked"], [b"chunked", b"chunked"], [b""]])
+async def test_a_coding_that_nobody_undoes_is_400_and_closed(gateway: Gateway, codings: list[bytes]) -> None:
+    answer = await gateway.call("POST", "/webhooks/github", [(b"transfer-encoding", coding) for coding in codings])
+
+    assert answer.status == 400
+    assert answer.json()["reason"] == "framing_invalid"
+    assert answer.headers["connection"] == "close"
 
 
 async def test_a_fault_of_ours_is_503_without_a_word_about_it(

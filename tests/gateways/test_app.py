@@ -12,8 +12,8 @@ import pytest
 
 from contracts.errors import ConfigError
 from contracts.settings import Settings
-from gateways.app import _announce, run_gateway
-from gateways.server import listen
+from gateways.app import run_gateway
+from gateways.listening import announce, listen
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, SECRET, TICKET_SECRET, github_headers
 from tests.support import ChildProcess, eventually
 
@@ -133,4 +133,4 @@ def test_a_request_that_does_not_end_is_abandoned_within_the_limit(tmp_path: Pat
 
 def test_a_port_file_that_cannot_be_written_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--port-file"):
-        _announce("127.0.0.1", 1, tmp_path / "missing" / "port")
+        announce("127.0.0.1", 1, tmp_path / "missing" / "port")

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from contracts.settings import Settings
-from gateways.server import Server, listen, serve
+from gateways.listening import listen
+from gateways.server import Server, serve
 from producers.samples.courier import Answer, Courier, Plan
 from producers.samples.table import sampler
 from tests.gateways.driver import CONFIGURATION, Gateway

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from gateways.server import Server, listen, serve
+from gateways.listening import listen
+from gateways.server import Server, serve
 from tests.gateways.driver import SECRET, Gateway
 from tests.support import eventually_async
 

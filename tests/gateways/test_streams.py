@@ -13,7 +13,8 @@ from contracts.codec import Position
 from contracts.deltas import read_cancel
 from contracts.metrics import REGISTRY
 from contracts.settings import Settings
-from gateways.server import Server, listen, serve
+from gateways.listening import listen
+from gateways.server import Server, serve
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, Gateway
 from tests.gateways.live_lab import EPOCH, LiveLab
 from tests.stream_client import Frame, Shown, events_of

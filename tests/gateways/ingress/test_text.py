@@ -15,6 +15,12 @@ def test_control_characters_and_invisible_ones_are_not(text: str) -> None:
     assert not is_clean(text)
 
 
+@pytest.mark.parametrize("text", ["a%0d%0ab", "%00", "a%7Fb", "%1f"])
+def test_encoded_control_characters_are_not_either(text: str) -> None:
+    assert not is_clean(text)
+    assert is_clean(text.replace("%", "%25"))
+
+
 def test_a_key_that_is_not_clean_becomes_its_digest_the_same_each_time() -> None:
     assert bounded_key("customer 7") == "customer 7"
     assert bounded_key("x" * 300) == bounded_key("x" * 300)

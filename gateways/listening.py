@@ -1,0 +1,55 @@
+"""The gateway's address: a socket that listens, and where others learn its port."""
+
+import os
+import socket
+from pathlib import Path
+
+from contracts.errors import ConfigError
+
+BACKLOG = 1024
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 takes any free one.
+
+    Raises:
+        ConfigError: the address cannot be used; names the settings.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        message = f"gateway.host: cannot listen on {host}: {error.strerror}"
+        raise ConfigError(message) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        message = f"gateway.port: cannot listen on {host}:{port}: {error.strerror}; choose another port, or 0 for any"
+        raise ConfigError(message) from error
+    listener.setblocking(False)
+    return listener
+
+
+def announce(host: str, port: int, port_file: Path | None) -> None:
+    """Say where the gateway listens, to people and in the file.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    shown = f"[{host}]" if ":" in host else host
+    print(f"listening on http://{shown}:{port}", flush=True)  # noqa: T201 - the one line for people
+    if port_file is None:
+        return
+    # Renamed into place, so that a reader never sees half of it.
+    partial = port_file.with_name(f"{port_file.name}.{os.getpid()}")
+    try:
+        partial.write_text(f"{port}\n", encoding="ascii")
+        partial.replace(port_file)
+    except OSError as error:
+        message = f"--port-file {port_file} cannot be written: {error.strerror}"
+        raise ConfigError(message) from error

@@ -1,0 +1,183 @@
+"""Several gateway processes on one port: shared work, one page of metrics, deaths, an orderly end."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from contracts.errors import ConfigError
+from contracts.settings import Settings
+from gateways.member import Member
+from gateways.supervisor import Backoff
+from tests.gateways.driver import CONFIGURATION
+from tests.hostile.lab import CLOSED, Lab, configuration, running
+from tests.hostile.senders import API_KEY, ENVIRONMENT, GITHUB, request
+from tests.hostile.table import signed
+from tests.support import ChildProcess, eventually, eventually_async
+
+PROCESSES = 2
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("several")
+    view = {"results_view": {"path": str(folder / "results.db"), "max_bytes": 2**24}}
+    with running(folder, "--processes", str(PROCESSES), gateway=view) as lab:
+        yield lab
+
+
+async def get(lab: Lab, path: bytes, *lines: tuple[bytes, bytes]) -> bytes:
+    # Each question on a connection of its own, so that any of the processes may be asked.
+    return await lab.ask(request(path, [*lines, (b"connection", b"close")], b"", method=b"GET"), until_closed=True)
+
+
+async def sample(lab: Lab, name: str) -> float:
+    """Return the sum of a metric's samples; 0 without any."""
+    page = (await get(lab, b"/metrics")).decode()
+    return sum(float(value) for value in re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", page, re.MULTILINE))
+
+
+async def all_serve(lab: Lab) -> None:
+    async def serve() -> bool:
+        return await sample(lab, "penstock_gateway_processes") == PROCESSES
+
+    await eventually_async(serve, 20)
+
+
+def pids(lab: Lab) -> list[int]:
+    children = Path(f"/proc/{lab.child.pid}/task/{lab.child.pid}/children").read_text("ascii")
+    return [int(pid) for pid in children.split()]
+
+
+@pytest.mark.embedded
+async def test_processes_share_the_work_and_any_of_them_shows_the_sum(lab: Lab) -> None:
+    await all_serve(lab)
+    before = await sample(lab, 'penstock_webhook_events_total{outcome="accepted",source="github"}')
+    cpu = await sample(lab, "process_cpu_seconds_total")
+
+    answers = await asyncio.gather(*(lab.ask(signed(GITHUB), wait_s=10) for _ in range(200)))
+    pages = [
+        await sample(lab, 'penstock_webhook_events_total{outcome="accepted",source="github"}') - before
+        for _ in range(10)
+    ]
+
+    assert all(answer.startswith(b"HTTP/1.1 202 ") for answer in answers)
+    assert pages == [200] * 10
+    assert await sample(lab, "process_cpu_seconds_total") > cpu
+    assert "pid=" not in (await get(lab, b"/metrics")).decode()
+    logged = re.findall(r'"event":"request.accepted".*?"process":(\d)', lab.child.output)
+    assert set(logged) == {"0", "1"}
+
+
+@pytest.mark.embedded
+async def test_a_result_can_be_asked_for_at_any_process(lab: Lab) -> None:
+    lines = [(b"authorization", b"Bearer " + API_KEY.encode()), (b"ce-type", b"t"), (b"ce-id", b"any-process")]
+    posted = await lab.ask(request(b"/v1/events", lines, b"{}"))
+    place = re.search(rb"\r\nlocation: (\S+)", posted)
+    assert place is not None
+
+    by_ticket = [await get(lab, place[1]) for _ in range(10)]
+
+    assert {answer[9:12] for answer in by_ticket} == {b"202"}
+
+
+@pytest.mark.embedded
+async def test_a_process_that_is_killed_is_started_again_and_nothing_is_counted_down(lab: Lab) -> None:
+    await all_serve(lab)
+    before, logged = await sample(lab, "penstock_http_requests_total"), lab.log.records
+    restarts = await sample(lab, "penstock_gateway_process_restarts_total")
+    victim, *_ = pids(lab)
+
+    os.kill(victim, signal.SIGKILL)
+    answers = [await lab.ask(signed(GITHUB), wait_s=10) for _ in range(20)]
+    await all_serve(lab)
+
+    # The one that was accepted by the dead process in its last moment has no answer, never a wrong one.
+    accepted = sum(answer.startswith(b"HTTP/1.1 202 ") for answer in answers)
+    assert accepted >= 19
+    assert lab.log.records >= logged + accepted
+    assert victim not in pids(lab)
+    assert await sample(lab, "penstock_http_requests_total") >= before + 19
+    assert await sample(lab, "penstock_gateway_process_restarts_total") == restarts + 1
+
+
+@pytest.mark.embedded
+async def test_sigterm_under_load_loses_no_202_and_answers_what_it_has_begun(tmp_path: Path) -> None:
+    accepted, broken = 0, 0
+    with running(tmp_path, gateway={"processes": 2, "shutdown_timeout_s": 5}) as lab:
+        await all_serve(lab)
+
+        async def send() -> None:
+            nonlocal accepted, broken
+            while True:
+                try:
+                    answer = await lab.ask(signed(GITHUB), wait_s=10)
+                except ConnectionError:
+                    return
+                accepted += answer.startswith(b"HTTP/1.1 202 ")
+                broken += not answer.startswith(b"HTTP/1.1 ") and answer != CLOSED
+
+        senders = [asyncio.ensure_future(send()) for _ in range(20)]
+        await eventually_async(lambda: accepted > 100)
+        lab.child.signal(signal.SIGTERM)
+        await asyncio.gather(*senders)
+
+        assert await asyncio.to_thread(lab.child.wait) == 0
+        assert broken == 0
+        assert lab.log.records >= accepted
+
+
+@pytest.mark.embedded
+async def test_without_its_supervisor_nobody_stays_behind(tmp_path: Path) -> None:
+    with running(tmp_path, "--processes", "2") as lab:
+        await all_serve(lab)
+        children = pids(lab)
+        lab.child.signal(signal.SIGKILL)
+        lab.child.wait()
+
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 20)
+
+
+@pytest.mark.process
+def test_a_wrong_configuration_ends_all_of_it_with_2(tmp_path: Path) -> None:
+    config = tmp_path / "penstock.yaml"
+    config.write_text(yaml.safe_dump(configuration("127.0.0.1:1", {"processes": 2}, {})), encoding="utf-8")
+    env = {**ENVIRONMENT, "PENSTOCK_SECRET_GITHUB": None}
+
+    with ChildProcess("gateways.cli", "gateway", "--config", str(config), env=env) as child:
+        assert child.wait(50) == 2
+        assert "PENSTOCK_SECRET_GITHUB is not set" in child.output
+        assert "listening" not in child.output
+
+
+def test_waits_grow_to_a_bound_and_begin_anew_after_a_steady_life() -> None:
+    backoff = Backoff()
+
+    assert [backoff.wait_s(0.1) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert backoff.wait_s(3600) == 0.5
+
+
+def test_an_index_on_disk_is_of_one_process(secret_environment: None, tmp_path: Path) -> None:  # noqa: ARG001 - a fixture
+    view = {"results_view": {"path": str(tmp_path / "results.db")}}
+    settings = Settings.model_validate(CONFIGURATION | {"gateway": CONFIGURATION["gateway"] | view})
+
+    paths = [Member(index, 3, 4, 5, 0).settings(settings).gateway.results_view.path for index in range(3)]
+
+    assert [path and path.name for path in paths] == ["results.db", "results-1.db", "results-2.db"]
+
+
+@pytest.mark.parametrize("text", ["", "1:2", "1:2:3:4:x", "1:2:3:4:5:6", "-1:2:3:4:5"])
+def test_the_option_of_the_supervisor_is_not_for_people(text: str) -> None:
+    with pytest.raises(ConfigError, match="supervisor"):
+        Member.parse(text)
+
+
+def test_what_the_supervisor_writes_a_process_reads() -> None:
+    member = Member(1, 7, 8, 9, 2)
+
+    assert Member.parse(member.option) == member
