@@ -107,11 +107,17 @@ BACKLOG_LAG = _gauge(
     "backpressure_lag_records",
     "Records that the workers are behind, for lanes with max_lag; keeps its last value while it cannot be read.",
     ("lane",),
+    across="max",
 )
 BACKLOG_UNKNOWN = _gauge(
-    "backpressure_lag_unknown", "1 while the lag of a lane with max_lag cannot be read; nobody is refused.", ("lane",)
+    "backpressure_lag_unknown",
+    "1 while the lag of a lane with max_lag cannot be read; nobody is refused.",
+    ("lane",),
+    across="max",
 )
-BACKLOG_REFUSING = _gauge("backpressure_refusing", "1 while a lane is refused because of its lag.", ("lane",))
+BACKLOG_REFUSING = _gauge(
+    "backpressure_refusing", "1 while a lane is refused because of its lag.", ("lane",), across="max"
+)
 DEDUP_DECISIONS = _counter(
     "dedup_decisions_total",
     "Accepted events by what the gateway knew of them: new, duplicate (no record was written), conflict (its id is "

@@ -1,8 +1,9 @@
 """The gateway as a process, with its log in memory: `python -m tests.gateways.memory_gateway PORT_FILE [--hold]`.
 
-With --impatient nobody waits or watches for more than a moment. With --hold no record is confirmed until SIGUSR1; with --hasty the end is cut short after a fifth of a second, and
-with --brisk after four seconds. With --limited its source may send 20 events at once and 20 a second, and with
---crowded 16 connections are taken at a time. A last argument FILE.yaml is its configuration, which it follows.
+With --impatient nobody waits or watches for more than a moment. With --hold no record is confirmed until SIGUSR1; with
+--hasty the end is cut short after a fifth of a second, and with --brisk after four seconds. With --limited its source
+may send 20 events at once and 20 a second, and with --crowded 16 connections are taken at a time. A last argument
+FILE.yaml is its configuration, which it follows.
 """
 
 import asyncio

@@ -41,7 +41,7 @@ DECISIONS: dict[type[PenstockError], str] = {
 ELSEWHERE = {
     errors.PenstockError, errors.ConfigError, errors.Rejected, errors.BadSignature, errors.Unauthenticated,
     errors.Forbidden, errors.UnknownSource, errors.UnknownResult, errors.MethodNotAllowed, errors.BodyTimeout,
-    errors.UnsupportedMedia, errors.InvalidPayload, errors.Busy,
+    errors.UnsupportedMedia, errors.InvalidPayload, errors.Busy, errors.RateLimited, errors.Backlogged,
 }  # fmt: skip
 
 

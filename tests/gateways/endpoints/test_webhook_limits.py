@@ -19,7 +19,8 @@ FORGED = {"x-hub-signature-256": "sha256=" + "0" * 64}
 
 async def gateway_with(overload: dict[str, Any] | None = None, **source: Any) -> Gateway:
     """Return a gateway with some limits, behind a proxy at the address that the driver's connections have."""
-    github = CONFIGURATION["sources"]["github"] | source
+    # Each delivery is to be an event here, though they are all alike.
+    github = CONFIGURATION["sources"]["github"] | {"idempotency": {"by": "none"}} | source
     limits = {"trusted_proxies": ["192.0.2.0/24"]} | (overload or {})
     changes = {"gateway": CONFIGURATION["gateway"] | {"overload": limits}, "sources": {"github": github}}
     gateway = Gateway(Settings.model_validate(CONFIGURATION | changes))
