@@ -5,7 +5,7 @@ docs/pay-once.md.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
@@ -15,6 +15,7 @@ from streams.engine.engine import Engine
 from streams.engine.item import TP
 from streams.engine.ledger import Ledger
 from streams.engine.mark import decode_floor, decode_mark, decode_replay, encode_mark
+from streams.engine.repeats import Repeats
 from streams.engine.tenure import Tenure
 from streams.recall import Recall
 from streams.shell import Shell
@@ -124,9 +125,9 @@ class Membership:
             tp: offset if metadata is not None and decode_mark(metadata) is None else decode_floor(metadata or "")
             for tp, (offset, metadata) in ((tp, commits[tp] or (0, None)) for tp in tps)
         }
-        tails = await asyncio.to_thread(self._tail.read, positions)
-        spans = {tp: (self._floors[tp], offset) for tp, (offset, _) in positions.items()}
-        repeats = await asyncio.to_thread(self._recall.read, spans) if self._recall is not None else {}
+        tails, repeats = await asyncio.gather(
+            asyncio.to_thread(self._tail.read, positions), self._remembered(positions)
+        )
         await self._claim({tp: offset for tp, (offset, marks) in positions.items() if marks is None}, tails)
         return {
             tp: Ledger(
@@ -140,6 +141,13 @@ class Membership:
         reset = {tp for tp, (_, metadata) in self._committed.items() if decode_mark(metadata) is None}
         going_on = {tp: decode_replay(metadata) for tp, (_, metadata) in self._committed.items()}
         return going_on | await self.shell.ends(frozenset(reset))
+
+    async def _remembered(self, positions: Mapping[TP, tuple[int, object]]) -> dict[TP, Repeats]:
+        """Return what earlier events may be repeated; read beside the tail, since both take a second."""
+        if self._recall is None:
+            return {}
+        spans = {tp: (self._floors[tp], offset) for tp, (offset, _) in positions.items()}
+        return await asyncio.to_thread(self._recall.read, spans)
 
     def _encode(self, tp: TP, offset: int, mark: dict[str, int]) -> str:
         replay_until = self._replays.get(tp, 0)
