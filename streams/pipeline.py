@@ -299,6 +299,7 @@ class Pipeline:
             metadata={"event_id": job.event.id, "route": plan.settings.name},
             task=plan.model.task,
         )
+        plan.guard.breaker.calling += 1
         try:
             answer = await self.calls.run(
                 item.position,
@@ -309,6 +310,8 @@ class Pipeline:
             if (spent := usage_before(error)) is not None:
                 self._book(plan, job, spent)
             raise
+        finally:
+            plan.guard.breaker.calling -= 1
         self._book(plan, job, answer.usage)
         return answer
 

@@ -16,15 +16,22 @@ class Breaker:
     While its gate is closed, one event at a time is tried. A success opens it. A probe that would be a dead letter
     becomes one, so that a backlog of nothing but poison goes on, slowly, and the next probe takes another event.
 
+    A refusal comes at once and an answer takes its time: with hundreds in flight, the few that are refused would all be
+    there before the first answer. So once something is answered, calls under way count as well as ends.
+
     Args:
         gate: of the route.
         counts: answered events and dead letters over the window.
         ratio: dead letters of all ends, above which it closes; None = never.
         min_events: ends in the window before it judges.
+
+    Attributes:
+        calling: the route's calls under way.
     """
 
     def __init__(self, gate: Gate, counts: SlidingCounts, ratio: float | None, min_events: int) -> None:
         self.gate = gate
+        self.calling = 0
         self._counts = counts
         self._ratio = ratio
         self._min_events = min_events
@@ -55,4 +62,6 @@ class Breaker:
 
     def _is_exceeded(self, ratio: float) -> bool:
         good, dead = self._counts.sums()
-        return good + dead >= self._min_events and dead > ratio * (good + dead)
+        # Without any answer it may be that there will never be one, and nothing is put off.
+        open_ends = self.calling if good else 0
+        return good + dead >= self._min_events and dead > ratio * (good + dead + open_ends)

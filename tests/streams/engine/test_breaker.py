@@ -71,5 +71,22 @@ async def test_a_probe_that_succeeds_opens_the_route_with_a_clean_record() -> No
     assert (breaker.gate.reason, feed(breaker, "x" * 18)) == (None, "x" * 18)
 
 
+async def test_quick_refusals_among_many_slow_calls_pause_nothing_once_something_is_answered() -> None:
+    """One event in five is poison, refused at once; the others, 256 at a time, are still being answered."""
+    breaker = make_breaker()
+    feed(breaker, ".")
+    breaker.calling = 256
+
+    assert feed(breaker, "x" * 64) == "x" * 64
+    assert breaker.gate.reason is None
+
+
+async def test_calls_under_way_put_nothing_off_where_nothing_is_ever_answered() -> None:
+    breaker = make_breaker()
+    breaker.calling = 256
+
+    assert feed(breaker, "x" * 30) == "x" * 19 + "h" * 11
+
+
 async def test_without_a_limit_everything_is_buried() -> None:
     assert feed(make_breaker(ratio=None), "x" * 100) == "x" * 100
