@@ -324,8 +324,12 @@ class Pipeline:
 
     async def _call(self, plan: Plan, request: InferenceRequest, passes: Passes, caller: Caller) -> InferenceAnswer:
         gate = plan.guard.gate
+        gate.calling += 1
         try:
-            answer = await caller(request)
+            try:
+                answer = await caller(request)
+            finally:
+                gate.calling -= 1
         except PenstockError as error:
             self._charge(plan, usage_before(error))
             if not isinstance(error, (Retryable, ConfigurationFault)):

@@ -1,8 +1,9 @@
 """The gate in front of a model or a route: closed while nothing can succeed, so that a fault is waited out.
 
 Closes at once on a fault (every event would fail until an operator acts), and after a run of failures without a
-success in between on an outage. While closed, one probe at a time goes through, in the order of arrival; its success
-opens the gate. What was under way before it closed neither opens nor closes it.
+success in between on an outage. Refusals come at once and answers take their time, so while hundreds of calls are under
+way, a run is an outage only when it is as long as their number. While closed, one probe at a time goes through, in the
+order of arrival; its success opens the gate. What was under way before it closed neither opens nor closes it.
 """
 
 import asyncio
@@ -36,11 +37,15 @@ class Gate:
     Args:
         on_change: told the reason when it closes and None when it opens.
         outage_failures: failures in a row that close it.
+
+    Attributes:
+        calling: calls under way behind it.
     """
 
     def __init__(self, on_change: Callable[[str | None], None], outage_failures: int = OUTAGE_FAILURES) -> None:
         self._on_change = on_change
         self._outage_failures = outage_failures
+        self.calling = 0
         self._loop = asyncio.get_running_loop()
         self._failures = 0
         self._reason: str | None = None
@@ -99,7 +104,7 @@ class Gate:
         """
         if self._reason is None and ticket is self._open:
             self._failures += 1
-            if is_fault or self._failures >= self._outage_failures:
+            if is_fault or self._failures >= max(self._outage_failures, self.calling):
                 self._close(reason)
         elif self._reason is not None and ticket is self._probe:
             self._next_probe()

@@ -43,6 +43,23 @@ async def test_a_configuration_fault_closes_it_at_once() -> None:
     assert (gate.reason, gate.ticket(), changes) == ("access_denied", None, ["access_denied"])
 
 
+async def test_quick_refusals_are_no_outage_while_more_calls_are_under_way() -> None:
+    """One call in five is refused at once; the other 256 are still being answered."""
+    gate, changes = make_gate()
+    gate.calling = 256
+    fail(gate, 64)
+
+    assert changes == []
+
+
+async def test_a_run_as_long_as_the_calls_under_way_is_an_outage() -> None:
+    gate, changes = make_gate()
+    gate.calling = 100
+    fail(gate, 100)
+
+    assert changes == ["provider_unavailable"]
+
+
 async def test_an_outage_is_eight_failures_in_a_row() -> None:
     gate, _ = make_gate()
     fail(gate, OUTAGE_FAILURES - 1)
