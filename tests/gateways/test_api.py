@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from contracts.logs import FIELDS
 from contracts.settings import Settings
+from gateways.asgi import Message
 from tests.gateways.driver import API_KEY, CONFIGURATION, Gateway, as_caller, github_headers
 from tests.support import eventually_async
 
@@ -68,7 +69,7 @@ async def test_nothing_of_a_refused_request_is_kept_behind_its_answer(
                 await asyncio.Event().wait()
             return {"type": "http.request", "body": b"{}", "more_body": False}
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: Message) -> None:
         statuses.append(message.get("status"))
 
     headers = [(b"host", b"a"), (b"content-length", b"2"), (b"authorization", b"Bearer " + API_KEY.encode())]
