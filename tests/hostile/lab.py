@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import re
 import resource
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,15 @@ def rotating_source(not_after: str) -> dict[str, Any]:
     return {"scheme": "github", "secrets": [current, old], "type": "com.github.{header:x-github-event}"}
 
 
+def _loopback() -> Iterator[str]:
+    """Return addresses of this machine: Linux takes all of 127/8, so that limits by address stay as they are shipped."""
+    for number in itertools.count(2**16):
+        yield f"127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+
+
+addresses = _loopback()
+
+
 @dataclass(frozen=True)
 class Lab:
     """A running gateway, its broker, and what it produced."""
@@ -56,10 +66,25 @@ class Lab:
     cluster: MockCluster
 
     async def ask(
-        self, *pieces: bytes, wait_s: float = 3.0, has_eof: bool = False, until_closed: bool = False
+        self,
+        *pieces: bytes,
+        wait_s: float = 3.0,
+        has_eof: bool = False,
+        until_closed: bool = False,
+        sender: str | None = None,
     ) -> bytes:
-        """Send pieces; return the first answer, or everything until the server closes, or what came in time."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        """Send pieces; return the first answer, or everything until the server closes, or what came in time.
+
+        Args:
+            pieces: of the request.
+            wait_s: for the answer.
+            has_eof: end our side behind them.
+            until_closed: the answer alone is not enough.
+            sender: address to send from; one that nobody else has when absent.
+        """
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, local_addr=(sender or next(addresses), 0)
+        )
         received = bytearray()
         with contextlib.suppress(ConnectionError):
             for piece in pieces:
