@@ -48,7 +48,7 @@ def rotating_source(not_after: str) -> dict[str, Any]:
 
 
 def _loopback() -> Iterator[str]:
-    """Return addresses of this machine: Linux takes all of 127/8, so that limits by address stay as they are shipped."""
+    """Return addresses of this machine, all of 127/8 on Linux, so that limits by address stay as they are shipped."""
     for number in itertools.count(2**16):
         yield f"127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
