@@ -93,10 +93,9 @@ async def _visit(parts: Parts, request: Request, source: Source, peer: Peer) -> 
     try:
         return await _accept(parts, request, source, visit)
     except PenstockError as error:
-        answer = visit.answer_to(error)
-        if answer is error:
-            raise
-        raise answer from error
+        # A name for what is raised would make a circle of it and this frame, and keep the body with them.
+        visit.refused(error)
+        raise
 
 
 def _check_address(source: Source, peer: Peer) -> None:

@@ -182,18 +182,20 @@ class Visit:
         if self._rate is not None or self._limits.limits_peers:
             self._limits.spend(self._source, self.peer, self._rate, size_bytes)
 
-    def answer_to(self, error: PenstockError) -> PenstockError:
-        """Return what a request is refused with: the error, or 429 for one bad signature too many.
+    def refused(self, error: PenstockError) -> None:
+        """Count a request that is refused, if it has no good signature.
 
         What is wrong with a request that never got as far as its signature counts as a bad one, such as a body that
         does not come.
+
+        Raises:
+            RateLimited: it is one bad signature too many.
         """
         if self._is_verified or not isinstance(error, Rejected):
-            return error
+            return
         wait_s = self._limits.bad.count(self._source, self.peer)
-        if wait_s == 0.0 or not isinstance(error, BadSignature):
-            return error
-        return _refusal(self._source, "bad_signatures", wait_s)
+        if wait_s and isinstance(error, BadSignature):
+            raise _refusal(self._source, "bad_signatures", wait_s) from error
 
 
 def _refusal(source: str, limit: str, wait_s: float) -> RateLimited:

@@ -1,6 +1,8 @@
 """Hygiene of requests, errors into answers, log lines, and: no bytes get a 5xx."""
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ from structlog.testing import capture_logs
 
 from contracts.logs import FIELDS
 from contracts.settings import Settings
-from tests.gateways.driver import CONFIGURATION, Gateway, as_caller, github_headers
+from gateways.asgi import Message
+from tests.gateways.driver import API_KEY, CONFIGURATION, Gateway, as_caller, github_headers
 from tests.support import eventually_async
 
 OWN_FIELDS = {"event", "log_level", "component"}
@@ -52,6 +55,37 @@ async def test_a_coding_that_nobody_undoes_is_400_and_closed(gateway: Gateway, c
     assert answer.status == 400
     assert answer.json()["reason"] == "framing_invalid"
     assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("path", [b"/webhooks/github", b"/v1/events", b"/v1/invoke", b"/v1/stream"])
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_nothing_of_a_refused_request_is_kept_behind_its_answer(
+    gateway: Gateway, path: bytes, *, is_whole: bool
+) -> None:
+    # granian closes a connection with an unread body when the last reference to its `receive` is gone.
+    class Connection:
+        async def receive(self) -> dict[str, Any]:
+            if not is_whole:
+                await asyncio.Event().wait()
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status"))
+
+    headers = [(b"host", b"a"), (b"content-length", b"2"), (b"authorization", b"Bearer " + API_KEY.encode())]
+    scope = {"type": "http", "method": "POST", "raw_path": path, "headers": headers}
+    statuses: list[int | None] = []
+    connection = Connection()
+    kept = weakref.ref(connection)
+    gc.disable()
+    try:
+        # A task of its own, as each request has: a task keeps the cancellation that ended a wait of it.
+        await asyncio.create_task(gateway.api(scope, connection.receive, send))
+        del connection
+        assert kept() is None
+        assert statuses[0] == (408 if not is_whole else 401 if path.startswith(b"/webhooks") else 400)
+    finally:
+        gc.enable()
 
 
 async def test_a_fault_of_ours_is_503_without_a_word_about_it(

@@ -28,8 +28,9 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-async def test_a_line_is_the_one_that_structlog_writes(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure(LogSettings(format="json"))
+@pytest.mark.parametrize("process", [None, 1])
+async def test_a_line_is_the_one_that_structlog_writes(capsys: pytest.CaptureFixture[str], process: int | None) -> None:
+    logs.configure(LogSettings(format="json"), process)
     log = ExchangeLog()
     log.write("request.accepted", "info", FIELDS)
     log.flush()
@@ -39,6 +40,7 @@ async def test_a_line_is_the_one_that_structlog_writes(capsys: pytest.CaptureFix
     assert len(ours["timestamp"]) == len(theirs["timestamp"])
     assert ours | {"timestamp": ""} == theirs | {"timestamp": ""}
     assert list(ours) == list(theirs)
+    assert ours.get("process") == process
 
 
 async def test_lines_are_written_together_and_soon(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,11 @@ from contracts.settings import load
 from gateways.ingress.secrets import SecretStore, Value
 from gateways.reloading import ConfigFile, Reloader, needs_restart
 from tests.gateways.driver import CONFIGURATION, Answer, Gateway, as_caller, github_headers
-from tests.support import FakeClock
+from tests.support import FakeClock, eventually_async
 
 OLD, NEW = b"an-old-secret-of-enough-bytes", b"a-new-secret-of-enough-bytes"
+# Longer than a reload takes on a busy machine.
+ACK_TIMEOUT_S = 20
 BODY = b'{"repository":{"full_name":"a/b"}}'
 
 pytestmark = pytest.mark.usefixtures("secret_environment")
@@ -37,6 +39,7 @@ class Lab:
         self.secret.write_bytes(OLD)
         self.document: dict[str, Any] = yaml.safe_load(yaml.safe_dump(CONFIGURATION))
         self.document["sources"]["github"]["secrets"] = [{"id": "a", "value": f"file:{self.secret}"}]
+        self.document["gateway"]["ack_timeout_s"] = ACK_TIMEOUT_S
         self.file = folder / "penstock.yaml"
         self.write()
         self.clock = FakeClock(datetime.now(UTC))
@@ -240,7 +243,7 @@ async def test_sources_come_and_go(lab: Lab) -> None:
 async def test_a_request_ends_with_the_source_it_began_with(lab: Lab) -> None:
     lab.gateway.producer.hold_acks()
     waiting = asyncio.ensure_future(lab.post(OLD))
-    await asyncio.sleep(0)
+    await eventually_async(lambda: lab.gateway.producer.buffered_bytes)
     lab.document["sources"] = {"hub": lab.document["sources"]["github"]}
     lab.write()
     await lab.ask()
@@ -282,6 +285,7 @@ async def test_what_needs_a_restart_is_named_and_the_rest_is_taken_over(
     assert "kafka.bootstrap_servers" in printed
     assert _sample("config_restart_needed_settings") == 2
     lab.document = yaml.safe_load(yaml.safe_dump(CONFIGURATION)) | {"sources": lab.document["sources"]}
+    lab.document["gateway"]["ack_timeout_s"] = ACK_TIMEOUT_S
     lab.write()
     await lab.ask()
     assert _sample("config_restart_needed_settings") == 0

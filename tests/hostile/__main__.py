@@ -9,12 +9,10 @@ import click
 import uvloop
 
 from bench.figures import publish
-from tests.hostile.fuzz import Ledger, fuzz
+from tests.hostile.fuzz import QUIET, SETTINGS, Ledger, fuzz
 from tests.hostile.lab import running
 
 BOOKS = Path("build/fuzz")
-# A line of the log for every refusal would measure the disk.
-_QUIET = {"logging": {"level": "error"}}
 _MAX_SHOWN = 5
 
 
@@ -29,7 +27,7 @@ def main(seed: int | None, wanted: int, budget_s: float) -> None:
     click.echo(f"again: {command}")
     books = BOOKS / f"{seed}-{wanted}.json"
     ledger = Ledger.read(books)
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder), more=_QUIET) as lab:
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder), gateway=SETTINGS, more=QUIET) as lab:
         uvloop.run(fuzz(lab, seed, wanted, ledger, budget_s))
     if ledger.requests < wanted:
         ledger.write(books)

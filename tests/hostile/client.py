@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import json
 import re
+from collections.abc import Iterator
 from typing import cast
 
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: ?(\d+)")
@@ -17,12 +19,14 @@ class Connection(asyncio.Protocol):
     """One connection.
 
     Attributes:
-        statuses: of the answers since the last `begin`.
+        statuses: of the answers since the last request.
+        repeated: ids of events that the gateway says it had before.
         is_lost: the server has closed it, or has said that it will.
     """
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
+        self.repeated: list[str] = []
         self.is_lost = False
         self._buffer = b""
         self._wanted = 0
@@ -42,6 +46,8 @@ class Connection(asyncio.Protocol):
             whole = end + 4 + (int(length[1]) if length else 0)
             if len(self._buffer) < whole:
                 return
+            if b"\r\npenstock-duplicate: true" in head:
+                self.repeated.append(json.loads(self._buffer[end + 4 : whole])["id"])
             self._buffer = self._buffer[whole:]
             if b"\r\nconnection: close" in head:
                 self.is_lost = True
@@ -61,7 +67,7 @@ class Connection(asyncio.Protocol):
     async def exchange(self, sent: bytes, wanted: int, limit_s: float) -> bool:
         """Send; return whether the answers, or the end of the connection, came in time."""
         assert self._transport is not None
-        self.statuses, self._wanted = [], wanted
+        self.statuses, self.repeated, self._wanted = [], [], wanted
         self._done = asyncio.get_running_loop().create_future()
         self._transport.write(sent)
         with contextlib.suppress(TimeoutError):
@@ -87,11 +93,21 @@ class Connection(asyncio.Protocol):
 
 
 class Client:
-    """One sender that attempts one thing after the other."""
+    """One sender that attempts one thing after the other, each connection from another address.
 
-    def __init__(self, port: int) -> None:
+    Args:
+        port: of the gateway.
+        addresses: to send from; only Linux lets anybody use all of 127/8.
+
+    Attributes:
+        repeated: ids of events that the gateway said it had before; whoever reads them empties it.
+    """
+
+    def __init__(self, port: int, addresses: Iterator[str]) -> None:
         self._port = port
+        self._addresses = addresses
         self._kept: Connection | None = None
+        self.repeated: list[str] = []
 
     async def well_framed(self, sent: bytes, requests: int) -> tuple[list[int], bool]:
         """Return the statuses that came, and whether everything came in time."""
@@ -102,6 +118,7 @@ class Client:
             self._kept = await self._connect()
         connection = self._kept
         in_time = await connection.exchange(sent, requests, LIMIT_S)
+        self.repeated += connection.repeated
         if len(connection.statuses) < requests:
             connection.close()
             self._kept = None
@@ -110,15 +127,19 @@ class Client:
     async def of_any_framing(self, sent: bytes) -> tuple[list[int], bool]:
         """Return the statuses that came, and whether the server let go of the connection."""
         connection = await self._connect()
-        if not await connection.exchange(sent, 1, _PATIENCE_S):
+        is_over = await connection.exchange(sent, 1, _PATIENCE_S)
+        if is_over:
+            connection.close()
+        else:
             await connection.leave()
-            return connection.statuses, connection.is_lost
-        connection.close()
-        return connection.statuses, True
+        self.repeated += connection.repeated
+        return connection.statuses, is_over or connection.is_lost
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, "127.0.0.1", self._port)
+        _, connection = await loop.create_connection(
+            Connection, "127.0.0.1", self._port, local_addr=(next(self._addresses), 0)
+        )
         return connection
 
     def close(self) -> None:

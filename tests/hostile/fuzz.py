@@ -1,4 +1,10 @@
-"""Fuzzes a gateway process in slices, and keeps the books: answers by status, forgeries, hangs, memory."""
+"""Fuzzes a gateway process in slices, and keeps the books: answers by status, forgeries, hangs, memory.
+
+The limits stay as they are shipped. Bad signatures beyond the budgets get 429 in place of 401, and are verified all the
+same: every untouched request has to be accepted among them.
+Two settings differ: what is remembered of events and of addresses is little, so that those tables are full, and what
+grows besides them shows, before memory is measured. Connections come from many addresses of 127/8, which takes Linux.
+"""
 
 import asyncio
 import json
@@ -9,12 +15,17 @@ from pathlib import Path
 
 from bench.figures import Figure
 from tests.hostile.client import Client
-from tests.hostile.lab import Lab, resident_bytes
+from tests.hostile.lab import Lab, addresses, resident_bytes
 from tests.hostile.mutations import Attempt, Mutator
 from tests.hostile.oracle import authentic_requests
 
 SLICE = 5_000
-_SENDERS = 48
+# Of the gateway, in place of shipped ones.
+SETTINGS = {"idempotency": {"max_entries": 1_000}, "overload": {"max_peers": 500}}
+# A line of the log for every refusal would measure the disk.
+QUIET = {"logging": {"level": "error"}}
+# Many wait for answers that do not come.
+_SENDERS = 128
 # The allocator and the caches of the Python objects settle within the first slices.
 _WARM_SLICES = 2
 _GROWTH_RATIO, _GROWTH_BYTES = 0.10, 8 * 2**20
@@ -28,7 +39,8 @@ class Ledger:
         forgeries: accepted without proof; the bytes, for whoever looks into it.
         refused: untouched requests that were not accepted, with their status.
         hung: attempts that were neither answered nor closed in time.
-        unlogged: 202s beyond the records on the log.
+        repeated: 202s that say that their event was there before.
+        unlogged: 202s whose event, or the event that they repeat, is not on the log.
         grown: by how many bytes the memory of a gateway grew after its first slices, at most.
     """
 
@@ -39,6 +51,7 @@ class Ledger:
     forgeries: list[str] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     hung: list[str] = field(default_factory=list)
+    repeated: int = 0
     unlogged: int = 0
     resident: list[int] = field(default_factory=list)
     grown: int = 0
@@ -87,6 +100,7 @@ class Ledger:
             Figure("mutated requests", self.requests, "requests"),
             *(Figure(f"of kind {kind}", count, "requests") for kind, count in sorted(self.kinds.items())),
             *(Figure(f"answered {status}", count, "requests") for status, count in sorted(self.answers.items())),
+            Figure("of them answered 202 as a repetition", self.repeated, "requests"),
             _none("answers of 500 and above", errors, "answers"),
             _none("accepted forgeries", len(self.forgeries), "requests"),
             _none("untouched requests that were refused", sum(self.refused.values()), "requests"),
@@ -113,7 +127,7 @@ async def fuzz(lab: Lab, seed: int, wanted: int, ledger: Ledger, budget_s: float
     """Send slices until so many requests are in the books, or the time is up."""
     end_s = time.monotonic() + budget_s
     resident: list[int] = []
-    clients = [Client(lab.port) for _ in range(_SENDERS)]
+    clients = [Client(lab.port, addresses) for _ in range(_SENDERS)]
     try:
         while ledger.requests < wanted and time.monotonic() < end_s:
             await _slice(lab, clients, Mutator(f"{seed}/{ledger.slices}"), ledger, min(SLICE, wanted - ledger.requests))
@@ -140,6 +154,13 @@ async def _slice(lab: Lab, clients: list[Client], mutator: Mutator, ledger: Ledg
             ledger.note(attempt, statuses, in_time=in_time, now_s=now_s)
 
     await asyncio.gather(*map(work, clients))
+    repeated = [event_id for client in clients for event_id in client.repeated]
+    for client in clients:
+        client.repeated.clear()
+    ledger.repeated += len(repeated)
     # More records than answers there may be: a sender that leaves early has its event all the same.
-    ledger.unlogged += max(0, ledger.answers["202"] - accepted - (lab.log.records - before))
+    ledger.unlogged += max(0, ledger.answers["202"] - accepted - len(repeated) - (lab.log.records - before))
+    if repeated:
+        on_log = lab.log.event_ids()
+        ledger.unlogged += sum(event_id not in on_log for event_id in repeated)
     ledger.seconds += time.monotonic() - started_s

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import re
 import resource
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,15 @@ def rotating_source(not_after: str) -> dict[str, Any]:
     return {"scheme": "github", "secrets": [current, old], "type": "com.github.{header:x-github-event}"}
 
 
+def _loopback() -> Iterator[str]:
+    """Return addresses of this machine, all of 127/8 on Linux, so that limits by address stay as they are shipped."""
+    for number in itertools.count(2**16):
+        yield f"127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+
+
+addresses = _loopback()
+
+
 @dataclass(frozen=True)
 class Lab:
     """A running gateway, its broker, and what it produced."""
@@ -56,10 +66,25 @@ class Lab:
     cluster: MockCluster
 
     async def ask(
-        self, *pieces: bytes, wait_s: float = 3.0, has_eof: bool = False, until_closed: bool = False
+        self,
+        *pieces: bytes,
+        wait_s: float = 3.0,
+        has_eof: bool = False,
+        until_closed: bool = False,
+        sender: str | None = None,
     ) -> bytes:
-        """Send pieces; return the first answer, or everything until the server closes, or what came in time."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        """Send pieces; return the first answer, or everything until the server closes, or what came in time.
+
+        Args:
+            pieces: of the request.
+            wait_s: for the answer.
+            has_eof: end our side behind them.
+            until_closed: the answer alone is not enough.
+            sender: address to send from; one that nobody else has when absent.
+        """
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, local_addr=(sender or next(addresses), 0)
+        )
         received = bytearray()
         with contextlib.suppress(ConnectionError):
             for piece in pieces:
@@ -97,9 +122,11 @@ class Log:
 
     def __init__(self, bootstrap: str) -> None:
         topics = Topics("penstock")
+        self._seen: set[str] = set()
         self._places = [
             TopicPartition(topics.events(lane), number, 0) for lane in LANES for number in range(PARTITIONS_PER_TOPIC)
         ]
+        self._seen_to = [0] * len(self._places)
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -118,8 +145,24 @@ class Log:
 
     def read(self) -> list[tuple[dict[str, bytes], bytes | None, bytes | None]]:
         """Return headers, key and value of every record, in no order."""
-        wanted = self.records
-        self._consumer.assign(self._places)
+        messages = self._messages([0] * len(self._places))
+        return [(headers_of(message), _bytes(message.key()), _bytes(message.value())) for message in messages]
+
+    def event_ids(self) -> set[str]:
+        """Return the ids of the events on the topics, those included that were there when this was asked before."""
+        self._seen |= {headers_of(message)["ce_id"].decode() for message in self._messages(self._seen_to)}
+        return self._seen
+
+    def _messages(self, start: list[int]) -> list[Message]:
+        """Return the records from these offsets on, one for each partition, and set them to the ends."""
+        bounds = [self._consumer.get_watermark_offsets(place, timeout=_CALL_S) for place in self._places]
+        # The broker of the tests forgets old records.
+        first = [max(low, begin) for (low, _), begin in zip(bounds, start, strict=True)]
+        start[:] = [high for _, high in bounds]
+        wanted = sum(start) - sum(first)
+        self._consumer.assign(
+            [TopicPartition(at.topic, at.partition, begin) for at, begin in zip(self._places, first, strict=True)]
+        )
         found: list[Message] = []
         while len(found) < wanted:
             batch = self._consumer.consume(wanted - len(found), _CALL_S)
@@ -127,7 +170,7 @@ class Log:
             found += batch
         # Fetches that go on would hold up the questions for the ends.
         self._consumer.unassign()
-        return [(headers_of(message), _bytes(message.key()), _bytes(message.value())) for message in found]
+        return found
 
     def close(self) -> None:
         self._consumer.close()

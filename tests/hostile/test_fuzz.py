@@ -1,13 +1,14 @@
 """The fuzzer: its bounded run, and that its books would show what it looks for."""
 
-import asyncio
 import time
 from pathlib import Path
 
 import pytest
+import uvloop
 
-from tests.hostile.fuzz import Ledger, fuzz
-from tests.hostile.lab import running
+from tests.hostile.client import Client
+from tests.hostile.fuzz import QUIET, SETTINGS, Ledger, fuzz
+from tests.hostile.lab import addresses, running
 from tests.hostile.mutations import Attempt, Mutator
 from tests.hostile.oracle import authentic_requests
 from tests.hostile.senders import GITHUB, OTHER_SECRET, SENDERS, STRIPE, Lines, Sender, request
@@ -20,15 +21,28 @@ SEED, REQUESTS = 20261128, 50_000
 @pytest.mark.timeout(240)
 def test_mutated_requests_are_never_accepted_never_5xx_and_never_kept(tmp_path: Path) -> None:
     ledger = Ledger()
-    with running(tmp_path, more={"logging": {"level": "error"}}) as lab:
-        asyncio.run(fuzz(lab, SEED, REQUESTS, ledger, budget_s=200))
+    with running(tmp_path, gateway=SETTINGS, more=QUIET) as lab:
+        uvloop.run(fuzz(lab, SEED, REQUESTS, ledger, budget_s=200))
         eventually(lambda: lab.log.records >= ledger.answers["202"])
 
     figures = ledger.figures()
     assert ledger.requests >= REQUESTS
     assert [figure for figure in figures if figure.holds is False] == []
     # The mutations reach behind the signatures as well as in front of them.
-    assert {"202", "400", "401", "404", "405", "413", "415"} <= ledger.answers.keys()
+    assert {"202", "400", "401", "404", "405", "413", "415", "429"} <= ledger.answers.keys()
+
+
+@pytest.mark.embedded
+async def test_a_repetition_is_known_by_its_answer_and_its_first_by_the_log(tmp_path: Path) -> None:
+    sent = request(b"/webhooks/github", GITHUB.lines(b"{}", event_id=b"e1"), b"{}")
+    with running(tmp_path, gateway=SETTINGS, more=QUIET) as lab:
+        client = Client(lab.port, addresses)
+        answers = [await client.well_framed(sent, 1) for _ in range(2)]
+        client.close()
+
+        assert answers == [([202], True)] * 2
+        assert client.repeated == ["e1"]
+        assert lab.log.event_ids() == {"e1"}
 
 
 @pytest.mark.parametrize("sender", SENDERS, ids=[sender.source.decode() for sender in SENDERS])
