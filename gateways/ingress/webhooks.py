@@ -181,7 +181,7 @@ class WebhookSource:
             return verified.signs_id and self._id is None
         if self._id is not None:
             return self._id.headers <= verified.signed_headers
-        return verified.id is None or verified.signs_id
+        return verified.signs_id
 
     def _partition_key(self, request: Request, default: str) -> str:
         if self._key is None:
