@@ -4,6 +4,7 @@ Writes: nothing; the caller produces the record. Blocking: a certificate is fetc
 is verified; messages of its URL wait for it.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from contracts import metrics
@@ -71,9 +72,20 @@ class SnsSource:
         )
 
     async def accept(
-        self, headers: list[tuple[bytes, bytes]], body: bytes, now: datetime | None = None
+        self,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        now: datetime | None = None,
+        *,
+        on_verified: Callable[[], None] | None = None,
     ) -> Accepted | None:
         """Verify a message; return a notification's event, and None for what has been dealt with here.
+
+        Args:
+            headers: names in lower case.
+            body: byte for byte.
+            now: for tests.
+            on_verified: called once the signature is known to be good, whatever the event is like; may raise.
 
         Raises:
             BadSignature: it is not from one of the topics.
@@ -86,6 +98,8 @@ class SnsSource:
         except BadSignature as error:
             metrics.SIGNATURES_REFUSED.labels(self.name, error.detail).inc()
             raise
+        if on_verified is not None:
+            on_verified()
         if message.type == "Notification":
             return self._accepted(message, now)
         await self._shake_hands(message)
