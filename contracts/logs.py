@@ -37,7 +37,7 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        *(() if process is None else (_naming(process),)),
+        *(() if process is None else (_Naming(process),)),
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
@@ -56,12 +56,21 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
 
 
-def _naming(process: int) -> Processor:
-    def name(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        line["process"] = process
+class _Naming:
+    """Puts the number of this process into every line."""
+
+    def __init__(self, process: int) -> None:
+        self.process = process
+
+    def __call__(self, _logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        line["process"] = self.process
         return line
 
-    return name
+
+def process_of_lines() -> int | None:
+    """Return the number that lines carry, for who writes them by itself; None where they carry none."""
+    processors = structlog.get_config()["processors"]
+    return next((one.process for one in processors if isinstance(one, _Naming)), None)
 
 
 def _json(line: object, **_options: object) -> str:

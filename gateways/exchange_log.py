@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
-from contracts.logs import logger
+from contracts.logs import logger, process_of_lines
 
 _WAIT_S = 0.05
 # Lines of one write; beyond it they do not wait.
@@ -31,15 +31,18 @@ class ExchangeLog:
         self._second = (0, "")
         # Decided at the first line: logging is configured by then.
         self._is_direct: bool | None = None
+        self._process: dict[str, int] = {}
 
     def write(self, event: str, level: Literal["info", "warning"], fields: dict[str, Any]) -> None:
         """Write a line, soon."""
         if self._is_direct is None:
             self._is_direct = _writes_json() and self._log.is_enabled_for(logging.INFO)
+            process = process_of_lines()
+            self._process = {} if process is None else {"process": process}
         if not self._is_direct:
             (self._log.info if level == "info" else self._log.warning)(event, **fields)
             return
-        ours = {"event": event, "level": level, "timestamp": self._now()}
+        ours = {"event": event, "level": level, "timestamp": self._now(), **self._process}
         self._lines.append(_encoder.encode({"component": "gateway", **fields, **ours}))
         if len(self._lines) == 1:
             asyncio.get_running_loop().call_later(_WAIT_S, self.flush)

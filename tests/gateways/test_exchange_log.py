@@ -33,8 +33,9 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-async def test_a_line_is_the_one_that_structlog_writes(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure(LogSettings(format="json"))
+@pytest.mark.parametrize("process", [None, 3])
+async def test_a_line_is_the_one_that_structlog_writes(capsys: pytest.CaptureFixture[str], process: int | None) -> None:
+    logs.configure(LogSettings(format="json"), process)
     log = ExchangeLog()
     log.write("request.accepted", "info", FIELDS)
     log.flush()
