@@ -189,6 +189,7 @@ class Ending:
     def _on_signal(self, number: signal.Signals) -> None:
         if self._parts.health.is_shutting_down:
             _log.warning("gateway.ended_at_once")
+            self._api.log.flush()
             sys.stderr.flush()
             os._exit(128 + number)
         _log.info("gateway.stopping", in_progress=len(self._api.in_progress))

@@ -7,16 +7,17 @@ Source: prometheus_client 0.26, "Multiprocess mode" (checked 2026-11).
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from contracts.metrics import REGISTRY
+from contracts.metrics import KEY_LAST_USED, REGISTRY
 from contracts.settings import environment
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 PIDS = "pids"
+_DROPPED_AT_0 = next(iter(KEY_LAST_USED.describe())).name
 
 
 def metrics_page() -> bytes:
@@ -25,9 +26,30 @@ def metrics_page() -> bytes:
     if not folder:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    registry.register(_Shared(folder))
     registry.register(_Processes(Path(folder) / PIDS))
     return generate_latest(registry)
+
+
+def drop_series(gauge: Gauge, *labels: str) -> None:
+    """Take a series of `KEY_LAST_USED` off the page; in files that are shared it stays, as 0, which is not shown."""
+    if environment().get(FOLDER_VARIABLE):
+        gauge.labels(*labels).set(0)
+    else:
+        gauge.remove(*labels)
+
+
+class _Shared(Collector):
+    """What the processes have in their files, without series that were dropped: files never lose one."""
+
+    def __init__(self, folder: str) -> None:
+        self._files = MultiProcessCollector(None, folder)  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._files.collect():  # type: ignore[no-untyped-call]
+            if metric.name == _DROPPED_AT_0:
+                metric.samples = [sample for sample in metric.samples if sample.value]
+            yield metric
 
 
 class _Processes(Collector):

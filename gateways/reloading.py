@@ -23,6 +23,7 @@ from contracts.settings.secrets import references
 from gateways.ingress.callers import Callers
 from gateways.ingress.secrets import SecretStore, Value
 from gateways.ingress.sources import Source, Sources, build_sources
+from gateways.metrics_page import drop_series
 from gateways.parts import Parts, caller_door
 
 # A configuration has some 10 KB, a secret less than one.
@@ -188,7 +189,7 @@ class Reloader:
         """Drop the labels of keys that are gone, also when a late request has brought them back."""
         current = _key_ids(self._sources)
         for source, key_id in self._retired.keys() - current:
-            metrics.KEY_LAST_USED.remove(source, key_id)
+            drop_series(metrics.KEY_LAST_USED, source, key_id)
         end = self._clock() - _FORGET_AFTER_S
         self._retired = {key: at_s for key, at_s in self._retired.items() if at_s > end and key not in current}
 

@@ -143,8 +143,9 @@ class Supervisor:
             if self._stopping.is_set():
                 # Who was stopped before it could listen to signals was stopped all the same.
                 self._code = self._code or (code if code >= 0 else int(code != -signal.SIGTERM))
-            elif code == _CONFIG_EXIT:
-                # It has said what is wrong; it would be as wrong again.
+            elif code == _CONFIG_EXIT and starts == 1:
+                # It has said what is wrong; it would be as wrong again. Behind the first start it is a change that the
+                # others have refused, and go on without: one that has died waits for it to be mended.
                 self._code = code
                 self._end(signal.SIGTERM)
             else:

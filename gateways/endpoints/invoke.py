@@ -106,10 +106,14 @@ async def _produce(parts: Parts, candidate: Candidate, wanted: str, kind: Kind) 
     # Before the event is there: its outcome may be quicker than our ack.
     parts.waiters.forecast.begin(wanted, kind)
     try:
-        return await produce_once(parts.claims, parts.producer, candidate, parts.settings.ack_timeout_s)
+        placed = await produce_once(parts.claims, parts.producer, candidate, parts.settings.ack_timeout_s)
     except BaseException:
         parts.waiters.forecast.forget(wanted)
         raise
+    if placed.is_duplicate:
+        # Its outcome may have been told long ago: it would stand there as an event that takes for ever.
+        parts.waiters.forecast.forget(wanted)
+    return placed
 
 
 async def _known(parts: Parts, caller: Caller, event: Event) -> Position | None:

@@ -105,7 +105,12 @@ class HttpSignatureVerifier:
         covered = (name[1:-1] for name in result.covered_components if name.endswith('"') and not name.startswith('"@'))
         created = result.parameters["created"]
         return Verified(
-            key.id, None, int(created), signed=request.body, signed_headers=frozenset(name.encode() for name in covered)
+            key.id,
+            None,
+            int(created),
+            signed=request.body,
+            signs_id=True,
+            signed_headers=frozenset(name.encode() for name in covered),
         )
 
     def _url_of(self, request: Incoming) -> str:

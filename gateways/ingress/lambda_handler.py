@@ -17,6 +17,7 @@ from contracts import logs
 from contracts.errors import (
     BadSignature,
     ConfigError,
+    Forbidden,
     MethodNotAllowed,
     PenstockError,
     Rejected,
@@ -32,6 +33,8 @@ from contracts.topics import Topics
 from gateways.ingress.handshakes.base import GUARDS, HandshakeAnswer, HandshakeRequest
 from gateways.ingress.lambda_request import HttpRequest, read_request, source_name
 from gateways.ingress.lambda_targets import KafkaTarget, QueueTarget, make_target
+from gateways.ingress.media_types import check_media_type
+from gateways.ingress.peers import Peers
 from gateways.ingress.webhooks import WebhookSource
 
 # Kept for the answer out of the time that the function has left.
@@ -71,6 +74,7 @@ class Function:
                 )
                 raise ConfigError(message)
         self._sources = {name: WebhookSource(name, source, topics) for name, source in own.items()}
+        self._peers = Peers(settings.gateway.overload.trusted_proxies)
         self._loop = asyncio.new_event_loop()
         self._target: KafkaTarget | QueueTarget = make_target(settings)
         self._loop.run_until_complete(self._target.start())
@@ -110,6 +114,10 @@ class Function:
         methods = ("POST", *source.handshakes.methods)
         if request.method not in methods:
             raise MethodNotAllowed(methods)
+        networks = source.settings.allow_networks
+        if networks and not self._peers.find(request.peer, request.headers).is_in(networks):
+            message = "not from this address"
+            raise Forbidden(message)
         self._check_body(source, request)
         shaken = source.handshakes.answer(
             HandshakeRequest(request.method, request.query, request.headers, request.body)
@@ -118,6 +126,7 @@ class Function:
             WEBHOOKS.labels(source.name, "handshake").inc()
             notes |= {"outcome": "handshake", "detail": shaken.kind}
             return _handshake(shaken)
+        check_media_type(source.settings.content_types, request.headers)
         accepted = source.accept(request.headers, request.body, query=request.query)
         notes |= {"event_id": accepted.event.id, "type": accepted.event.type, "key_id": accepted.key_id}
         timeout_s = max(0.001, min(self._settings.lambda_door.timeout_s, remaining_s - _MARGIN_S))

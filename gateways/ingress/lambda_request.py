@@ -15,13 +15,14 @@ from gateways.ingress.base import HeaderLines
 
 
 class HttpRequest(NamedTuple):
-    """A request: header names in lower case, nothing else changed."""
+    """A request: header names in lower case, nothing else changed; `peer` is the address that connected."""
 
     method: str
     path: str
     headers: HeaderLines
     body: bytes
     query: bytes = b""
+    peer: str = ""
 
 
 def read_request(event: Mapping[str, Any]) -> HttpRequest:
@@ -33,11 +34,13 @@ def read_request(event: Mapping[str, Any]) -> HttpRequest:
     Raises:
         InvalidPayload: not such an event, or its body is not the base64 it says it is.
     """
-    http = event.get("requestContext", {}).get("http")
+    context = event.get("requestContext", {})
+    http = context.get("http")
     if event.get("version") == "2.0" and isinstance(http, Mapping):
         method, path = http.get("method", ""), event.get("rawPath", "")
         lines = [(name, value) for name, value in (event.get("headers") or {}).items()]
         query = _bytes(event.get("rawQueryString") or "")
+        peer = http.get("sourceIp")
     elif "httpMethod" in event:
         method, path = event["httpMethod"], event.get("path") or ""
         several: Mapping[str, Any] = event.get("multiValueHeaders") or {
@@ -46,11 +49,12 @@ def read_request(event: Mapping[str, Any]) -> HttpRequest:
         lines = [(name, value) for name, values in several.items() for value in values]
         # This format has decoded them.
         query = urlencode(event.get("multiValueQueryStringParameters") or {}, doseq=True).encode()
+        peer = (context.get("identity") or {}).get("sourceIp")
     else:
         message = "the function was not called through API Gateway or a function URL"
         raise InvalidPayload(message)
     headers = [(str(name).lower().encode("utf-8", "replace"), _bytes(value)) for name, value in lines]
-    return HttpRequest(str(method).upper(), str(path), headers, _body(event), query)
+    return HttpRequest(str(method).upper(), str(path), headers, _body(event), query, str(peer or ""))
 
 
 def _bytes(value: Any) -> bytes:

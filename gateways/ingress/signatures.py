@@ -107,8 +107,10 @@ class SignatureVerifier:
             raise refused(detail="malformed")
         text = self._signed_text(event_id, stamp, request.body)
         key_id = self._matching_key(candidates, text, now)
+        # By the scheme, not by the request: who repeats one may leave its id out, too.
+        signs_id = self._signs_id or self._id_header is None
         return Verified(
-            key_id, event_id.decode() if event_id else None, timestamp, text, self._signs_id, self._signed_headers
+            key_id, event_id.decode() if event_id else None, timestamp, text, signs_id, self._signed_headers
         )
 
     def _value(self, headers: HeaderLines, name: bytes) -> bytes | None:

@@ -4,6 +4,7 @@ Writes: nothing; the caller produces the record. Blocking: a certificate is fetc
 is verified; messages of its URL wait for it.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from contracts import metrics
@@ -16,6 +17,7 @@ from contracts.topics import Topics
 from gateways.ingress.fields import Field, Request, compile_field
 from gateways.ingress.keys import Key
 from gateways.ingress.recognising import Recogniser
+from gateways.ingress.secrets import Secrets
 from gateways.ingress.sns import (
     SnsMessage,
     check_certificate_url,
@@ -44,12 +46,20 @@ class SnsSource:
         source: its settings.
         topics: names of the topics.
         fetch_url: in place of the network, for tests.
+        secrets: how references are read; without AWS Secrets Manager when None.
 
     Raises:
-        ConfigError: a template cannot be used; names the source.
+        ConfigError: a template or the secret for redeliveries cannot be used; names the source.
     """
 
-    def __init__(self, name: str, source: SourceSettings, topics: Topics, fetch_url: Fetch = fetch) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: SourceSettings,
+        topics: Topics,
+        fetch_url: Fetch = fetch,
+        secrets: Secrets | None = None,
+    ) -> None:
         if source.sns is None:
             message = f"sources.{name}.sns: is needed for scheme sns"
             raise ConfigError(message)
@@ -62,7 +72,7 @@ class SnsSource:
         self._fetch = fetch_url
         self._certificates = Certificates(fetch_url, source.sns.fetch_timeout_s)
         self._tolerance_s = source.tolerance_s or _TOLERANCE_S
-        self._recogniser = Recogniser(name, source)
+        self._recogniser = Recogniser(name, source, secrets)
         self._ce_source = source.ce_source or name
         self._topic = topics.events(source.lane)
         self._type = compile_field(source.type, f"{where}.type")
@@ -71,9 +81,20 @@ class SnsSource:
         )
 
     async def accept(
-        self, headers: list[tuple[bytes, bytes]], body: bytes, now: datetime | None = None
+        self,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        now: datetime | None = None,
+        *,
+        on_verified: Callable[[], None] | None = None,
     ) -> Accepted | None:
         """Verify a message; return a notification's event, and None for what has been dealt with here.
+
+        Args:
+            headers: names in lower case.
+            body: byte for byte.
+            now: for tests.
+            on_verified: called once the signature is known to be good, whatever the event is like; may raise.
 
         Raises:
             BadSignature: it is not from one of the topics.
@@ -86,8 +107,11 @@ class SnsSource:
         except BadSignature as error:
             metrics.SIGNATURES_REFUSED.labels(self.name, error.detail).inc()
             raise
+        if on_verified is not None:
+            on_verified()
         if message.type == "Notification":
-            return self._accepted(message, now)
+            is_redelivery = self._recogniser.is_redelivery(headers)
+            return self._accepted(message, now)._replace(is_redelivery=is_redelivery)
         await self._shake_hands(message)
         return None
 

@@ -52,7 +52,9 @@ def build_sources(
     """
     return {
         name: (
-            SnsSource(name, source, topics) if source.scheme == "sns" else WebhookSource(name, source, topics, secrets)
+            SnsSource(name, source, topics, secrets=secrets)
+            if source.scheme == "sns"
+            else WebhookSource(name, source, topics, secrets)
         )
         for name, source in sources.items()
     }

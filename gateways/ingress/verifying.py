@@ -50,7 +50,8 @@ class Verified(NamedTuple):
         id: value of the scheme's id header, if it has one.
         timestamp: the sender's time, Unix seconds.
         signed: the text that the signature covers, the whole body included; None where nothing is signed.
-        signs_id: the signature covers `id`; otherwise who captured a request can send it again under another id.
+        signs_id: the signature covers `id`, or the scheme has none; otherwise who captured a request can send it again
+            under another id, or without one.
         signed_headers: names of the headers whose values the signature covers.
         is_body_exact: no other body has the same signed text; what is read from it, or its digest, is the sender's.
     """

@@ -1,5 +1,6 @@
 """Turns a request to a webhook source into a verified event. Writes: nothing; the caller produces the record."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -93,6 +94,7 @@ class WebhookSource:
         *,
         query: bytes = b"",
         peer: str = "",
+        on_verified: Callable[[], None] | None = None,
     ) -> Accepted:
         """Verify a request and build its event.
 
@@ -102,6 +104,7 @@ class WebhookSource:
             now: for tests.
             query: of the URL, as it came.
             peer: address of who connected.
+            on_verified: called once the signature is known to be good, whatever the event is like; may raise.
 
         Raises:
             BadSignature: it is not from the source.
@@ -109,6 +112,8 @@ class WebhookSource:
         """
         now = now or datetime.now(UTC)
         verified = self._verify(Incoming(headers, body, query, peer), now)
+        if on_verified is not None:
+            on_verified()
         is_id_signed = self._is_id_signed(verified)
         # Where nothing is signed, the sender vouches for the id as much as for the body: with its key.
         by = self._recogniser.by(is_vouched=is_id_signed or verified.signed is None)
@@ -181,7 +186,7 @@ class WebhookSource:
             return verified.signs_id and self._id is None
         if self._id is not None:
             return self._id.headers <= verified.signed_headers
-        return verified.id is None or verified.signs_id
+        return verified.signs_id
 
     def _partition_key(self, request: Request, default: str) -> str:
         if self._key is None:

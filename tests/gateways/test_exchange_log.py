@@ -1,6 +1,8 @@
 """The lines of requests, against those of structlog."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,10 @@ from structlog.testing import capture_logs
 
 from contracts import logs
 from contracts.settings import LogSettings
+from gateways import exchange_log
+from gateways.app import Ending
 from gateways.exchange_log import ExchangeLog
+from tests.gateways.driver import Gateway
 from tests.support import eventually_async
 
 FIELDS = {"source": "crm", "event_id": "e\u00fc\n1", "status": 202, "duration_s": 0.001234, "offset": 2**40}
@@ -78,3 +83,19 @@ async def test_text_lines_are_left_to_structlog() -> None:
         ExchangeLog().write("request.accepted", "info", FIELDS)
 
     assert lines == [FIELDS | {"component": "gateway", "event": "request.accepted", "log_level": "info"}]
+
+
+async def test_the_second_signal_writes_what_waits(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs.configure(LogSettings(format="json"))
+    monkeypatch.setattr(exchange_log, "_WAIT_S", 60)
+    written: list[list[dict[str, Any]]] = []
+    monkeypatch.setattr(os, "_exit", lambda _status: written.append(_lines(capsys)))
+    gateway.parts.health.is_shutting_down = True
+    Ending(gateway.parts, gateway.api).follow_signals()
+    gateway.api.log.write("request.accepted", "info", FIELDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await eventually_async(lambda: written)
+
+    assert [line["event"] for line in written[0]] == ["gateway.ended_at_once", "request.accepted"]

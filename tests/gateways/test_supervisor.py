@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import yaml
 
 from contracts.errors import ConfigError
 from contracts.settings import Settings
+from gateways import supervisor
+from gateways.listening import listen
 from gateways.member import Member
-from gateways.supervisor import Backoff
+from gateways.supervisor import Backoff, Supervisor
 from tests.gateways.driver import CONFIGURATION
 from tests.hostile.lab import CLOSED, Lab, configuration, running
 from tests.hostile.senders import API_KEY, ENVIRONMENT, GITHUB, request
@@ -155,6 +158,36 @@ def test_a_wrong_configuration_ends_all_of_it_with_2(tmp_path: Path) -> None:
         assert child.wait(50) == 2
         assert "PENSTOCK_SECRET_GITHUB is not set" in child.output
         assert "listening" not in child.output
+
+
+_DIES_THEN_FINDS_A_WRONG_CONFIGURATION = """
+import os, signal, sys
+*_, ready, starts = map(int, sys.argv[-1].split(":"))
+os.write(ready, b".")
+if starts < 2:
+    sys.exit(1 + starts)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+open(sys.argv[1], "w").close()
+signal.sigwait({signal.SIGTERM})
+"""
+
+
+@pytest.mark.process
+async def test_a_configuration_that_has_become_wrong_ends_nobody_but_the_process_that_starts_with_it(
+    secret_environment: None,  # noqa: ARG001 - a fixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "_FIRST_WAIT_S", 0.01)
+    started = tmp_path / "started"
+    command = (sys.executable, "-c", _DIES_THEN_FINDS_A_WRONG_CONFIGURATION, str(started))
+    with listen("127.0.0.1", 0) as listener:
+        several = Supervisor(Settings.model_validate(CONFIGURATION), listener, command, tmp_path)
+        running = asyncio.ensure_future(several.run(1, None))
+        await eventually_async(lambda: running.done() or started.exists())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+        assert await running == 0
 
 
 def test_waits_grow_to_a_bound_and_begin_anew_after_a_steady_life() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.settings import Settings, build, load, parse
+from contracts.settings import SecretRef, Settings, build, load, parse
 from gateways.cli import throwaway
 from tests.gateways.cli.settings import SMALL
 from tests.suites.schemes import CASES
@@ -24,6 +24,16 @@ def test_every_secret_of_sources_and_api_keys_gets_a_value() -> None:
         "PENSTOCK_SECRET_STRIPE",
         "PENSTOCK_SECRET_SUPPORT",
     }
+
+
+def test_the_secret_for_redeliveries_gets_a_value_too() -> None:
+    support = EXAMPLE.sources["support"]
+    wanted = support.idempotency.model_copy(update={"redelivery_secret": SecretRef("env:PENSTOCK_REDELIVERY")})
+    sources = {"support": support.model_copy(update={"idempotency": wanted})}
+
+    made = throwaway.environment_of(EXAMPLE.model_copy(update={"sources": sources}), {}, renew=True)
+
+    assert len(made["PENSTOCK_REDELIVERY"]) >= 16
 
 
 def test_two_runs_share_no_secret() -> None:

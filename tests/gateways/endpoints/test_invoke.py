@@ -314,3 +314,14 @@ def test_an_outcome_that_nobody_waits_for_costs_no_loop(gateway: Gateway, monkey
     waiters.offer(outcome(Event(id="other", source="crm", type="t", data=b"")))
 
     assert taken == []
+
+
+async def test_a_repetition_that_only_the_claims_know_is_nothing_to_expect_an_outcome_of(gateway: Gateway) -> None:
+    await begin(gateway, idempotency_key="order-1", prefer="wait=0")
+    gateway.results.noted.clear()
+    gateway.parts.waiters.forecast.end(result_id("crm", "order-1"))
+
+    again = await begin(gateway, idempotency_key="order-1", prefer="wait=0")
+
+    assert (again.status, len(gateway.records)) == (202, 1)
+    assert result_id("crm", "order-1") not in gateway.parts.waiters.forecast

@@ -140,6 +140,25 @@ async def test_a_replay_with_a_changed_unsigned_id_is_a_duplicate(gateway: Gatew
     assert replay.json() == first.json() | {"duplicate": True}
 
 
+@pytest.mark.usefixtures("secret_environment")
+@pytest.mark.parametrize(("first", "again"), [("e1", None), (None, "e1"), ("e1", "not an id")])
+async def test_a_replay_without_the_unsigned_id_is_a_duplicate(
+    first: str | None, again: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = {"signature_header": "x-signature", "id_header": "x-id"}
+    gateway = await made(monkeypatch, hmac=template)
+    headers = {"x-signature": hmac.new(SECRET, BODY, hashlib.sha256).hexdigest()}
+
+    async def delivered(event_id: str | None) -> Answer:
+        named = headers if event_id is None else headers | {"x-id": event_id}
+        return await gateway.call("POST", "/webhooks/signed", named, BODY)
+
+    answers = [await delivered(first), await delivered(again)]
+
+    assert [(answer.status, answer.json().get("duplicate")) for answer in answers] == [(202, None), (202, True)]
+    assert len(gateway.records) == 1
+
+
 async def test_an_unsigned_id_with_another_body_is_flagged_too(gateway: Gateway) -> None:
     await gateway.webhook(b'{"n":1}')
     await gateway.webhook(b'{"n":2}')

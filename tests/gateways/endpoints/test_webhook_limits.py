@@ -79,6 +79,20 @@ async def test_a_flood_of_forged_events_is_401_then_429_and_the_good_sender_does
     assert good == [202, 202]
 
 
+async def test_a_good_signature_on_an_event_without_its_id_is_no_bad_one() -> None:
+    gateway = await gateway_with({"bad_signatures": {"per_peer_per_s": 0.01, "per_peer_burst": 2}})
+    useless = [(await send(gateway, x_github_delivery="")).status for _ in range(5)]
+
+    assert useless == [400] * 5
+    assert not gateway.parts.limits.bad.is_suspect("github", GOOD)
+
+
+async def test_an_event_without_its_id_counts_against_its_sources_limit() -> None:
+    gateway = await gateway_with(limit={"events_per_s": 0.05, "burst": 2})
+
+    assert [(await send(gateway, x_github_delivery="")).status for _ in range(3)] == [400, 400, 429]
+
+
 async def test_the_answer_to_a_forged_event_is_the_same_from_everybody_over_budget() -> None:
     gateway = await gateway_with({"bad_signatures": {"per_peer_per_s": 0.01, "per_peer_burst": 1}})
     await forge(gateway)

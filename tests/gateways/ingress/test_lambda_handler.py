@@ -122,6 +122,28 @@ def test_a_header_that_stands_there_twice_is_refused_as_at_the_gateway(function:
     assert target.accepted == []
 
 
+@pytest.mark.usefixtures("secret_environment")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        ({"allow_networks": ["192.0.2.0/24"]}, 403),
+        ({"allow_networks": ["205.255.255.176", "52.255.255.12"]}, 202),
+        ({"content_types": ["application/x-www-form-urlencoded"]}, 415),
+        ({"content_types": ["application/json"]}, 202),
+    ],
+)
+def test_what_a_source_lets_in_at_the_gateway_is_what_it_lets_in_here(
+    target: Target, kind: str, settings: dict[str, Any], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lambda_handler, "make_target", lambda _settings: target)
+    github = CONFIGURATION["sources"]["github"] | settings
+    strict = Function(Settings.model_validate(CONFIGURATION | {"sources": {"github": github}}))
+
+    assert strict.answer(request_of(kind), 30)["statusCode"] == status
+    strict.close()
+
+
 def test_lines_that_a_gateway_joined_match_no_signature(function: Function, target: Target) -> None:
     event = request_of("http-api-v2")
     event["headers"]["x-hub-signature-256"] += "," + event["headers"]["x-hub-signature-256"]

@@ -15,9 +15,11 @@ from aiohttp import web
 from contracts.errors import BadSignature, InvalidPayload, Retryable
 from contracts.settings import Settings, SourceSettings
 from contracts.topics import Topics
+from gateways.ingress.secrets import Secrets, Value
 from gateways.ingress.sns_certificates import Certificates
 from gateways.ingress.sns_fetch import MAX_ANSWER_BYTES, fetch
 from gateways.ingress.sns_source import SnsSource
+from gateways.ingress.sources import build_sources
 from gateways.ingress.webhooks import Accepted
 from tests.awslab.fixtures import unique
 from tests.awslab.server import REGION, AwsLab
@@ -273,6 +275,31 @@ async def test_the_gateway_answers_202_to_a_notification_and_200_to_a_handshake(
 
     assert (notified.status, greeted.status) == (202, 200)
     assert [record.value for record in gateway.records] == [b'{"order": 7}']
+
+
+async def test_a_notification_is_done_again_where_an_operator_wants_it(
+    doors: tuple[Gateway, Sns], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, sns = doors
+    monkeypatch.setenv("TEST_REDELIVERY", "a-secret-for-operators")
+    wanted = {"idempotency": {"redelivery_secret": "env:TEST_REDELIVERY"}}
+    orders = SnsSource("orders", SourceSettings.model_validate(SECTION | wanted), gateway.parts.topics, sns.fetch)
+    gateway.parts.sources.swap({"orders": orders})
+    again = {"penstock-redelivery": "a-secret-for-operators"}
+    answers = [await gateway.call("POST", "/webhooks/orders", headers, fresh()) for headers in ({}, {}, again)]
+
+    assert [answer.json().get("duplicate") for answer in answers] == [None, True, None]
+    assert len(gateway.records) == 2
+
+
+def test_the_redelivery_secret_may_lie_in_a_service() -> None:
+    reading = Secrets()
+    reading.seen["aws-sm:redelivery"] = (Value(b"a-secret-for-operators"),)
+    section = SECTION | {"idempotency": {"redelivery_secret": "aws-sm:redelivery"}}
+
+    found = build_sources({"orders": SourceSettings.model_validate(section)}, Topics(), reading)
+
+    assert list(found) == ["orders"]
 
 
 async def test_the_gateway_answers_401_to_a_forgery_and_503_while_sns_is_away(doors: tuple[Gateway, Sns]) -> None:
