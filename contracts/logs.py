@@ -37,7 +37,7 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        *(() if process is None else (_naming(process),)),
+        *(() if process is None else (Naming(process),)),
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
@@ -56,12 +56,20 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
 
 
-def _naming(process: int) -> Processor:
-    def name(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        line["process"] = process
-        return line
+class Naming:
+    """Names the process in every line.
 
-    return name
+    Args:
+        process: its number.
+    """
+
+    def __init__(self, process: int) -> None:
+        self.fields = {"process": process}
+
+    def __call__(self, _logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """As structlog's processors."""
+        line.update(self.fields)
+        return line
 
 
 def _json(line: object, **_options: object) -> str:

@@ -5,11 +5,11 @@ import time
 from typing import Literal
 
 from contracts.errors import MethodNotAllowed, PenstockError
+from contracts.line_log import LineLog
 from contracts.logs import logger
 from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS, Children
 from gateways.asgi import Message, Receive, Request, Response, Send, send
 from gateways.endpoints.table import Endpoint, find
-from gateways.exchange_log import ExchangeLog
 from gateways.parts import Parts
 from gateways.problems import internal, problem, problem_of
 from gateways.streaming import send_stream
@@ -45,7 +45,7 @@ class Api:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.in_progress: set[asyncio.Task[None]] = set()
-        self.log = ExchangeLog()
+        self.log = LineLog("gateway", lambda after_s, call: asyncio.get_running_loop().call_later(after_s, call))
 
     async def __call__(self, scope: Message, receive: Receive, send_message: Send) -> None:
         """Answer one request."""
