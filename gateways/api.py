@@ -7,7 +7,8 @@ from typing import Literal
 from contracts.errors import MethodNotAllowed, PenstockError
 from contracts.line_log import LineLog
 from contracts.logs import logger
-from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS, Children
+from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS
+from contracts.tallies import Tally
 from gateways.asgi import Message, Receive, Request, Response, Send, send
 from gateways.endpoints.table import Endpoint, find
 from gateways.parts import Parts
@@ -26,8 +27,7 @@ _FRAMINGS: tuple[list[bytes], ...] = ([], [b"chunked"])
 _HTTP_1_0 = frozenset({"1.0", "1"})
 
 _log = logger("gateway")
-_requests = Children(HTTP_REQUESTS)
-_durations = Children(HTTP_DURATION)
+_answers = Tally(HTTP_REQUESTS, HTTP_DURATION)
 _statuses = {status: str(status) for status in range(100, 600)}
 
 
@@ -81,8 +81,7 @@ class Api:
     def _note(self, endpoint: Endpoint | None, request: Request, response: Response, duration_s: float) -> None:
         """Count and log an exchange; one that goes on for long when it begins."""
         label = endpoint.name if endpoint else "unknown"
-        _requests[label, _statuses[response.status]].inc()
-        _durations[label,].observe(duration_s)
+        _answers[label, _statuses[response.status]].append(duration_s)
         logged = "none" if request.is_quiet else endpoint.logged if endpoint else "refused"
         if logged == "all" or (logged == "refused" and response.status >= _CLIENT_ERROR):
             self._log_exchange(request, response, duration_s)

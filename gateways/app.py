@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvloop
 
-from contracts import logs
+from contracts import logs, tallies
 from contracts.logs import logger
 from contracts.metrics import BUILD_INFO, GATEWAY_PROCESSES, GATEWAY_RESTARTS, LOOP_LAG
 from contracts.settings import Settings
@@ -130,6 +130,7 @@ async def run(
         await asyncio.to_thread(parts.results.close)
         await producer.aclose(_FLUSH_TIMEOUT_S)
         api.log.flush()
+        tallies.flush()
         _log.info("gateway.stopped")
 
 
@@ -213,4 +214,5 @@ async def _watch(parts: Parts) -> None:
         await asyncio.sleep(_LOOP_CHECK_S)
         LOOP_LAG.set(max(0.0, time.monotonic() - before_s - _LOOP_CHECK_S))
         parts.claims.gauge()
+        tallies.flush()
         parts.health.clock.look()

@@ -22,7 +22,7 @@ from contracts.metrics import PRODUCER_BUFFER_BYTES, PRODUCER_BUFFER_LIMIT, PROD
 from contracts.settings import KafkaSettings, ProducerSettings
 from producers.base import Delivered
 from producers.kafka_client import ClientLog, error_of, producer_config, translate_error
-from producers.window import CLOSED, Waiting, Window
+from producers.window import CLOSED, Waiting, Window, produced
 
 # Measured inside Faust at 1,024 in flight: a 5 ms tick costs 104 us CPU an event, a poll thread 148 to 168.
 _TICK_S = 0.005
@@ -178,6 +178,7 @@ class KafkaProducer:
             except (KafkaException, SystemError) as error:
                 # The binding raises a fatal error here; a callback that runs behind it turns it into a SystemError.
                 self._break(str(error.__cause__ or error))
+        produced.flush()
         self._show(self._window.buffered_bytes)
         self._schedule(_TICK_S if self._window else _IDLE_TICK_S)
 

@@ -6,16 +6,16 @@ import time
 
 from contracts.codec import Record
 from contracts.errors import Busy, PenstockError, TooLarge
-from contracts.metrics import PRODUCE_DURATION, PRODUCED, Children
+from contracts.metrics import PRODUCE_DURATION, PRODUCED
 from contracts.settings import ProducerSettings
+from contracts.tallies import Tally
 from producers.base import Delivered
 
 _RECORD_BYTES = 64
 # Above it readiness flips, so that a load balancer turns away before senders are refused.
 _READY_SHARE = 0.8
 _BUSY_RETRY_S = 1.0
-_produced = Children(PRODUCED)
-_durations = Children(PRODUCE_DURATION)
+produced = Tally(PRODUCED, PRODUCE_DURATION)
 CLOSED = "the producer closed before the record was confirmed; it may be on the log"
 
 
@@ -55,9 +55,7 @@ class Waiting:
 
     def _end(self, outcome: str) -> None:
         if self._window.remove(self):
-            topic = self.record.topic
-            _produced[topic, outcome].inc()
-            _durations[topic,].observe(time.monotonic() - self._started_s)
+            produced[self.record.topic, outcome].append(time.monotonic() - self._started_s)
 
 
 class Window:

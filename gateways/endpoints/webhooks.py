@@ -5,7 +5,8 @@ Writes: events.*.
 
 from contracts.envelope import Event
 from contracts.errors import BadSignature, Busy, Forbidden, PenstockError, RateLimited, UnknownSource
-from contracts.metrics import WEBHOOKS, Children
+from contracts.metrics import WEBHOOKS
+from contracts.tallies import Tally
 from gateways.asgi import Request, Response
 from gateways.endpoints.accepting import accepted_once
 from gateways.ingress.handshakes.base import GUARDS, HandshakeRequest
@@ -18,7 +19,7 @@ from gateways.ingress.sources import Source
 from gateways.ingress.webhooks import WebhookSource
 from gateways.parts import Parts
 
-_webhooks = Children(WEBHOOKS)
+_webhooks = Tally(WEBHOOKS)
 
 
 def methods_of(parts: Parts, name: bytes) -> tuple[str, ...]:
@@ -40,10 +41,10 @@ async def post_webhook(parts: Parts, request: Request, name: bytes) -> Response:
     try:
         response = await _visit(parts, request, source, peer)
     except PenstockError as error:
-        _webhooks[source.name, error.reason].inc()
+        _webhooks[source.name, error.reason].append(1.0)
         _note_peer(parts, request, source, peer, error)
         raise
-    _webhooks[source.name, request.notes.get("outcome", "accepted")].inc()
+    _webhooks[source.name, request.notes.get("outcome", "accepted")].append(1.0)
     return response
 
 
@@ -63,9 +64,9 @@ async def shake_hands(parts: Parts, request: Request, name: bytes) -> Response:
             message = "no such handshake"
             raise UnknownSource(message)
     except PenstockError as error:
-        _webhooks[source.name, error.reason].inc()
+        _webhooks[source.name, error.reason].append(1.0)
         raise
-    _webhooks[source.name, "handshake"].inc()
+    _webhooks[source.name, "handshake"].append(1.0)
     return response
 
 

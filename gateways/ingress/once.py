@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple
 from contracts.codec import Position, Record
 from contracts.errors import LogUnavailable, PenstockError
 from contracts.logs import logger
-from contracts.metrics import DEDUP_DECISIONS, Children
+from contracts.metrics import DEDUP_DECISIONS
 from contracts.repetition import Identity, State, dedup_header
+from contracts.tallies import Tally
 from gateways.ingress.claims import Claim, Claims
 from gateways.ingress.producing import produce
 from producers.base import Producer
@@ -22,7 +23,7 @@ _RETRY_AFTER_S = 1.0
 Dedup = Literal["off", "new", "conflict", "unknown", "redelivery", "duplicate"]
 
 _log = logger("gateway")
-_decisions = Children(DEDUP_DECISIONS)
+_decisions = Tally(DEDUP_DECISIONS)
 
 
 class Candidate(NamedTuple):
@@ -74,7 +75,7 @@ async def produce_once(claims: Claims, producer: Producer, candidate: Candidate,
         found = claim = None
     if found is not None:
         position = await _first(found, timeout_s)
-        _decisions[candidate.source, "duplicate"].inc()
+        _decisions[candidate.source, "duplicate"].append(1.0)
         return Placed(position, found.event_id, "duplicate")
     if claim is None:
         return await _produced(producer, candidate, identity, "unknown", timeout_s)
@@ -100,7 +101,7 @@ async def _produced(
     record = candidate.record
     record = record._replace(headers=(*record.headers, dedup_header(identity, state)))
     position = await produce(producer, record, timeout_s)
-    _decisions[candidate.source, state].inc()
+    _decisions[candidate.source, state].append(1.0)
     return Placed(position, candidate.event_id, state)
 
 
