@@ -6,7 +6,9 @@ is new.
 """
 
 import asyncio
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from contracts.codec import Position, Record
 from contracts.errors import LogUnavailable, PenstockError
@@ -26,7 +28,7 @@ _log = logger("gateway")
 _decisions = Tally(DEDUP_DECISIONS)
 
 
-class Candidate(NamedTuple):
+class Candidate(Struct, frozen=True):
     """What was verified, ready to be produced.
 
     Attributes:
@@ -43,7 +45,7 @@ class Candidate(NamedTuple):
     is_redelivery: bool = False
 
 
-class Placed(NamedTuple):
+class Placed(Struct, frozen=True):
     """Where an event lies: the one that was produced, or the one that it repeats."""
 
     position: Position
@@ -99,7 +101,8 @@ async def _produced(
     producer: Producer, candidate: Candidate, identity: Identity, state: State, timeout_s: float
 ) -> Placed:
     record = candidate.record
-    record = record._replace(headers=(*record.headers, dedup_header(identity, state)))
+    headers = [*record.headers, dedup_header(identity, state)]
+    record = Record(record.topic, record.key, record.value, headers, record.partition, record.timestamp_ms)
     position = await produce(producer, record, timeout_s)
     _decisions[candidate.source, state].append(1.0)
     return Placed(position, candidate.event_id, state)
