@@ -1,4 +1,4 @@
-"""Counts what happens several thousand times a second: noted at once for the price of an append, counted later together.
+"""Counts what happens thousands of times a second: noted at once for the price of an append, counted later together.
 
 A counter's and a histogram's update take some twenty calls. Whoever reads the registry gets everything noted so far.
 """

@@ -117,6 +117,17 @@ class Api:
 
 def _unfit(request: Request) -> Response | None:
     """Return the refusal of a request that no handler should see; the HTTP server leaves these checks to us."""
+    once = request.headers.once
+    if (
+        once.get(b"host")
+        and not request.headers.repeated
+        and b"transfer-encoding" not in once
+        and request.path
+        and len(request.path) + len(request.query) <= MAX_URL_BYTES
+        and request.header_bytes <= MAX_HEADER_BYTES
+    ):
+        # What is usual is told at once.
+        return None
     hosts, refusal = request.values(b"host"), None
     if len(request.path) + len(request.query) > MAX_URL_BYTES:
         refusal = problem(414, "url_too_long", closes=True)

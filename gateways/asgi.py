@@ -7,11 +7,13 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from contracts.errors import BodyTimeout, InvalidPayload, TooLarge, UnsupportedMedia
 from gateways.ingress.admission import Admission
 from gateways.ingress.deadlines import Deadline
+from gateways.ingress.header_lines import Lines, values_of
 
 if TYPE_CHECKING:
     from gateways.streaming import Stream
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-RawHeaders = list[tuple[bytes, bytes]]
 
-_NO_LENGTH = [b"0"]
-_NONE: list[bytes] = []
+_NO_LENGTH = b"0"
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 # Of a request that is refused unread: so much of it comes with its headers anyway, and a new connection costs more.
 _DISCARD_BYTES = 16 * 1024
@@ -58,26 +58,22 @@ class Request:
         self.query: bytes = scope.get("query_string", b"")
         # Who connected: a proxy in front, if there is one; parts.peers knows who is behind it.
         self.peer: str = (scope.get("client") or ("",))[0]
-        self.headers: RawHeaders = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+        lines = scope["headers"]
+        if lines and type(lines[0][0]) is not bytes:
+            lines = [(bytes(name), bytes(value)) for name, value in lines]
+        self.headers = Lines(lines)
         self.notes: dict[str, Any] = {}
         self.receive = receive
         self.is_quiet = False
-        self._lines: dict[bytes, list[bytes]] = {}
-        self.header_bytes = 0
-        lines = self._lines
-        for name, value in self.headers:
-            self.header_bytes += len(name) + len(value)
-            if name in lines:
-                lines[name].append(value)
-            else:
-                lines[name] = [value]
-        self.is_body_pending = (
-            b"transfer-encoding" in self._lines or self._lines.get(b"content-length", _NO_LENGTH) != _NO_LENGTH
-        )
+        self.header_bytes = sum(map(len, chain.from_iterable(self.headers)))
+        once, repeated = self.headers.once, self.headers.repeated
+        self.is_body_pending = once.get(b"content-length", _NO_LENGTH) != _NO_LENGTH or b"transfer-encoding" in once
+        if repeated and not self.is_body_pending:
+            self.is_body_pending = b"content-length" in repeated or b"transfer-encoding" in repeated
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of every line of a header."""
-        return self._lines.get(name, _NONE)
+        return values_of(self.headers, name)
 
     def body(self, limit_bytes: int, timeout_s: float, admission: Admission) -> "Body":
         """Read the body with `async with`, and hold its bytes against the admission until the block ends.

@@ -64,7 +64,7 @@ class SnsSource:
         self._tolerance_s = source.tolerance_s or _TOLERANCE_S
         self._recogniser = Recogniser(name, source)
         self._ce_source = source.ce_source or name
-        self._topic = topics.events(source.lane)
+        self.topic = topics.events(source.lane)
         self._type = compile_field(source.type, f"{where}.type")
         self._id, self._key, self._subject = (
             _optional(getattr(source, role), f"{where}.{role}") for role in ("id", "key", "subject")
@@ -139,7 +139,7 @@ class SnsSource:
             },
         )
         evidence = [(SCHEME_HEADER, b"sns"), (RECEIVED_AT_HEADER, received_at.encode())]
-        record = Record(self._topic, event.key, data, encode_event(event) + evidence)
+        record = Record(self.topic, event.key, data, encode_event(event) + evidence)
         identity = self._recogniser.identity(event.id, data, self._recogniser.by(is_vouched=True))
         return Accepted(event, record, message.topic_arn, data, is_id_signed=True, identity=identity)
 
