@@ -66,7 +66,15 @@ class Api:
 
     async def _exchange(self, request: Request, send_message: Send) -> None:
         started_s = time.perf_counter()
-        endpoint, response = await self._answer(request)
+        endpoint, parameter, response = self._meet(request)
+        if response is None:
+            try:
+                response = await endpoint.handler(self._parts, request, parameter)
+            except PenstockError as error:
+                response = _refused(request, error)
+            except Exception:  # noqa: BLE001 - the edge: whatever is wrong with us, the sender is told to come back
+                _log.exception("request.failed", path=_shown(request.path))
+                response = internal()
         # A body that was not read leaves the connection in the middle of it.
         closes = response.closes or request.is_body_pending or self._parts.health.is_shutting_down
         if closes != response.closes:
@@ -78,11 +86,10 @@ class Api:
         if response.stream is not None:
             await send_stream(response, response.stream, request.receive, send_message, is_head=is_head)
 
-    def _note(self, endpoint: Endpoint | None, request: Request, response: Response, duration_s: float) -> None:
+    def _note(self, endpoint: Endpoint, request: Request, response: Response, duration_s: float) -> None:
         """Count and log an exchange; one that goes on for long when it begins."""
-        label = endpoint.name if endpoint else "unknown"
-        _answers[label, _statuses[response.status]].append(duration_s)
-        logged = "none" if request.is_quiet else endpoint.logged if endpoint else "refused"
+        _answers[endpoint.name, _statuses[response.status]].append(duration_s)
+        logged = "none" if request.is_quiet else endpoint.logged
         if logged == "all" or (logged == "refused" and response.status >= _CLIENT_ERROR):
             self._log_exchange(request, response, duration_s)
 
@@ -95,24 +102,27 @@ class Api:
         level: Literal["info", "warning"] = "warning" if response.status >= _SERVER_ERROR else "info"
         self.log.write("request.refused", level, {"path": _shown(request.path), **fields})
 
-    async def _answer(self, request: Request) -> tuple[Endpoint | None, Response]:
+    def _meet(self, request: Request) -> tuple[Endpoint, bytes, Response | None]:
+        """Return the endpoint and its parameter, and the answer to a request that no handler should see."""
         found = find(request.path, request.method)
         refusal = _unfit(request)
         if refusal is not None or found is None:
-            return None, refusal or _nowhere(request)
+            return _NOWHERE, b"", refusal or _nowhere(request)
         endpoint, parameter, allow = found
         if endpoint.methods is not None and request.method != "POST":
             # POST is what every parameter has: the usual request does not pay for the others.
             allow = endpoint.methods(self._parts, parameter)
         if request.method not in allow:
-            return endpoint, _refused(request, MethodNotAllowed(allow))
-        try:
-            return endpoint, await endpoint.handler(self._parts, request, parameter)
-        except PenstockError as error:
-            return endpoint, _refused(request, error)
-        except Exception:  # noqa: BLE001 - the edge: whatever is wrong with us, the sender is told to come back
-            _log.exception("request.failed", path=_shown(request.path))
-            return endpoint, internal()
+            return endpoint, parameter, _refused(request, MethodNotAllowed(allow))
+        return endpoint, parameter, None
+
+
+async def _not_found(_parts: Parts, request: Request, _parameter: bytes) -> Response:
+    return _nowhere(request)
+
+
+# Of a path that has no endpoint.
+_NOWHERE = Endpoint("unknown", "GET", "", _not_found, {})
 
 
 def _unfit(request: Request) -> Response | None:

@@ -81,7 +81,7 @@ class SignatureVerifier:
         self._template: Template = scheme.template
         self._twins: Mapping[bytes, bytes] = scheme.twins
         self._twin_names = frozenset(scheme.twins.values())
-        self._reads_twins = scheme.reads_twins
+        self._value = self._own_or_twin if scheme.reads_twins else single
         second = scheme.also or scheme.template
         self._held = [_Held(key, scheme.template if key.public is None else second) for key in keys]
         self._prefixes = _prefixes(scheme.template, {held.template.prefix for held in self._held})
@@ -118,10 +118,10 @@ class SignatureVerifier:
             key_id, event_id.decode() if event_id else None, timestamp, text, self._signs_id, self._signed_headers
         )
 
-    def _value(self, headers: HeaderLines, name: bytes) -> bytes | None:
+    def _own_or_twin(self, headers: HeaderLines, name: bytes) -> bytes | None:
         """Return the value of a header, or of its twin where that may stand in."""
         value = single(headers, name)
-        if value is None and self._reads_twins and name in self._twins:
+        if value is None and name in self._twins:
             return single(headers, self._twins[name])
         return value
 

@@ -1,5 +1,6 @@
 """Turns a request to a webhook source into a verified event. Writes: nothing; the caller produces the record."""
 
+import functools
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -14,11 +15,12 @@ from contracts.topics import Topics
 from gateways.ingress.explaining import Explainer
 from gateways.ingress.fields import Field, Request, compile_field
 from gateways.ingress.handshakes.table import Handshakes
+from gateways.ingress.header_lines import values_of
 from gateways.ingress.keys import resolve_keys
 from gateways.ingress.recognising import Recogniser, vouched_text
 from gateways.ingress.schemes import scheme_of
 from gateways.ingress.secrets import Secrets
-from gateways.ingress.text import bounded_key, is_clean, single_header
+from gateways.ingress.text import bounded_key, decode, is_clean
 from gateways.ingress.tracing import new_trace_parent
 from gateways.ingress.verifiers import build_verifier
 from gateways.ingress.verifying import Incoming, Verified
@@ -226,5 +228,12 @@ def _required(field: Field, request: Request, name: str) -> str:
 
 
 def _content_type(request: Request) -> str:
-    text = single_header(request.headers, b"content-type")
+    values = values_of(request.headers, b"content-type")
+    return _usable(values[0]) if len(values) == 1 else ""
+
+
+@functools.lru_cache(maxsize=64)
+def _usable(raw: bytes) -> str:
+    """Return a content type as an attribute; there are few of them."""
+    text = decode(raw)
     return text if text and is_clean(text) and text.isascii() else ""
