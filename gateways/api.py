@@ -21,7 +21,6 @@ MAX_HEADER_BYTES = 32 * 1024
 _SERVER_ERROR = 500
 _CLIENT_ERROR = 400
 _MAX_LOGGED_PATH = 200
-_KINDS = frozenset({"http", "websocket"})
 _FRAMINGS: tuple[list[bytes], ...] = ([], [b"chunked"])
 # ASGI says 1.0, granian says 1.
 _HTTP_1_0 = frozenset({"1.0", "1"})
@@ -49,42 +48,42 @@ class Api:
 
     async def __call__(self, scope: Message, receive: Receive, send_message: Send) -> None:
         """Answer one request."""
-        kind = scope["type"]
-        if kind not in _KINDS:
-            return
         task = asyncio.current_task()
         if task is not None:
             self.in_progress.add(task)
         try:
-            if kind == "http":
-                await self._exchange(Request(scope, receive), send_message)
-            else:
-                await serve_websocket(self._parts, scope, receive, send_message)
+            if scope["type"] != "http":
+                await self._serve_other(scope, receive, send_message)
+                return
+            # No coroutine of its own for what follows: every one on the way costs at each wait.
+            started_s = time.perf_counter()
+            request = Request(scope, receive)
+            endpoint, parameter, response = self._meet(request)
+            if response is None:
+                try:
+                    response = await endpoint.handler(self._parts, request, parameter)
+                except PenstockError as error:
+                    response = _refused(request, error)
+                except Exception:  # noqa: BLE001 - the edge: whatever is wrong with us, the sender is to come back
+                    _log.exception("request.failed", path=_shown(request.path))
+                    response = internal()
+            # A body that was not read leaves the connection in the middle of it.
+            closes = response.closes or request.is_body_pending or self._parts.health.is_shutting_down
+            if closes != response.closes:
+                response = response._replace(closes=closes)
+            is_head = request.method == "HEAD"
+            if response.stream is None:
+                await send(response, send_message, is_head=is_head)
+            self._note(endpoint, request, response, time.perf_counter() - started_s)
+            if response.stream is not None:
+                await send_stream(response, response.stream, request.receive, send_message, is_head=is_head)
         finally:
             if task is not None:
                 self.in_progress.discard(task)
 
-    async def _exchange(self, request: Request, send_message: Send) -> None:
-        started_s = time.perf_counter()
-        endpoint, parameter, response = self._meet(request)
-        if response is None:
-            try:
-                response = await endpoint.handler(self._parts, request, parameter)
-            except PenstockError as error:
-                response = _refused(request, error)
-            except Exception:  # noqa: BLE001 - the edge: whatever is wrong with us, the sender is told to come back
-                _log.exception("request.failed", path=_shown(request.path))
-                response = internal()
-        # A body that was not read leaves the connection in the middle of it.
-        closes = response.closes or request.is_body_pending or self._parts.health.is_shutting_down
-        if closes != response.closes:
-            response = response._replace(closes=closes)
-        is_head = request.method == "HEAD"
-        if response.stream is None:
-            await send(response, send_message, is_head=is_head)
-        self._note(endpoint, request, response, time.perf_counter() - started_s)
-        if response.stream is not None:
-            await send_stream(response, response.stream, request.receive, send_message, is_head=is_head)
+    async def _serve_other(self, scope: Message, receive: Receive, send_message: Send) -> None:
+        if scope["type"] == "websocket":
+            await serve_websocket(self._parts, scope, receive, send_message)
 
     def _note(self, endpoint: Endpoint, request: Request, response: Response, duration_s: float) -> None:
         """Count and log an exchange; one that goes on for long when it begins."""

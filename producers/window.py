@@ -46,19 +46,17 @@ class Waiting:
 
     def confirm(self, partition: int, offset: int, timestamp_ms: int) -> None:
         """End the wait with a position."""
-        self._end("ok")
+        if self._window.remove(self):
+            produced[self.record.topic, "ok"].append(time.monotonic() - self._started_s)
         if not self.future.done():
             self.future.set_result(Delivered(self.record.topic, partition, offset, timestamp_ms))
 
     def fail(self, error: PenstockError) -> None:
         """End the wait with an error."""
-        self._end(error.reason)
+        if self._window.remove(self):
+            produced[self.record.topic, error.reason].append(time.monotonic() - self._started_s)
         if not self.future.done():
             self.future.set_exception(error)
-
-    def _end(self, outcome: str) -> None:
-        if self._window.remove(self):
-            produced[self.record.topic, outcome].append(time.monotonic() - self._started_s)
 
 
 class Window:

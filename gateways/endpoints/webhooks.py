@@ -3,16 +3,16 @@
 Writes: events.*.
 """
 
-from contracts.envelope import Event
 from contracts.errors import BadSignature, Busy, Forbidden, PenstockError, RateLimited, UnknownSource
 from contracts.metrics import WEBHOOKS
+from contracts.settings import SourceSettings
 from contracts.tallies import Tally
 from gateways.asgi import Request, Response
-from gateways.endpoints.accepting import accepted_once
+from gateways.endpoints.accepting import accepted, accepted_once
 from gateways.ingress.handshakes.base import GUARDS, HandshakeRequest
 from gateways.ingress.limits import Visit
 from gateways.ingress.media_types import check_media_type
-from gateways.ingress.once import Candidate, Placed, produce_once
+from gateways.ingress.once import Candidate, produce_once
 from gateways.ingress.peers import Peer
 from gateways.ingress.sns_source import SnsSource
 from gateways.ingress.sources import Source
@@ -130,9 +130,13 @@ async def _accept(parts: Parts, request: Request, source: Source, visit: Visit) 
         admission.release(len(body))
     position = placed.position
     notes["partition"], notes["offset"], notes["dedup"] = position.partition, position.offset, placed.dedup
-    if placed.is_duplicate:
+    wanted = source.settings
+    if placed.dedup == "duplicate":
         notes["outcome"] = "duplicate"
-    return _accepted(parts, source, event, placed)
+        answer = accepted_once(parts, event, placed, wanted.success_status)
+    else:
+        answer = accepted(parts, event, position, wanted.success_status)
+    return answer if wanted.success_body is None else _in_words(answer, wanted)
 
 
 async def _message(request: Request, source: SnsSource, visit: Visit, body: bytes) -> Accepted | Response:
@@ -169,11 +173,7 @@ def _handshake(request: Request, source: Source, body: bytes) -> Response | None
     return Response(200, answer.body, answer.content_type, (*answer.headers, *GUARDS))
 
 
-def _accepted(parts: Parts, source: Source, event: Event, placed: Placed) -> Response:
-    """Return the answer after the ack: the sender's own, where it wants one."""
-    wanted = source.settings
-    answer = accepted_once(parts, event, placed, wanted.success_status)
-    if wanted.success_body is None:
-        return answer
+def _in_words(answer: Response, wanted: SourceSettings) -> Response:
+    """Return the answer with the sender's own body."""
     content_type = wanted.success_content_type.encode()
-    return answer._replace(body=wanted.success_body.encode(), content_type=content_type)
+    return answer._replace(body=(wanted.success_body or "").encode(), content_type=content_type)
