@@ -93,14 +93,11 @@ def encode_event(event: Event) -> Headers:
         headers.append(("ce_dataschema", event.dataschema.encode()))
     if event.datacontenttype:
         headers.append(("content-type", event.datacontenttype.encode()))
-    parent = None
     for name, text in event.extensions.items():
         if name != PARTITION_KEY:  # the binding carries it as the record's key
-            headers.append((f"ce_{name}", raw := text.encode()))
-            if name == TRACE_PARENT:
-                parent = raw
-    if parent is not None:
-        headers.append((TRACE_PARENT, parent))
+            headers.append((f"ce_{name}", text.encode()))
+    if (parent := event.extensions.get(TRACE_PARENT)) is not None:
+        headers.append((TRACE_PARENT, parent.encode()))
     return headers
 
 

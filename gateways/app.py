@@ -129,8 +129,7 @@ async def run(
             await asyncio.to_thread(parts.replies.close)
         await asyncio.to_thread(parts.results.close)
         await producer.aclose(_FLUSH_TIMEOUT_S)
-        api.log.flush()
-        tallies.flush()
+        _flush(api)
         _log.info("gateway.stopped")
 
 
@@ -206,6 +205,11 @@ class Ending:
         if begun:
             await asyncio.wait(begun, timeout=self._phase_s)
         self.closes_door.set()
+
+
+def _flush(api: Api) -> None:
+    api.log.flush()
+    tallies.flush()
 
 
 async def _watch(parts: Parts) -> None:
