@@ -51,6 +51,7 @@ DELIVERY_NOTE = "penstock-delivery"
 _RETRY_HEADERS = 6
 _CONTEXT = ("id", "source", "type", "time", "subject", "dataschema")
 _JSON = b"application/json"
+_VERSION = ("ce_specversion", b"1.0")
 # What an outcome has in common with its event.
 _PASSED_ON = (OWNER, DELIVERY, CONNECTION_ID, CALLBACK_URL, TRACE_PARENT)
 _encoder = msgspec.json.Encoder()
@@ -79,21 +80,24 @@ class Position(NamedTuple):
 def encode_event(event: Event) -> Headers:
     """Return the record headers of an event; its value is `event.data`, its key `event.key`."""
     headers: Headers = [
-        ("ce_specversion", b"1.0"),
+        _VERSION,
         ("ce_id", event.id.encode()),
         ("ce_source", event.source.encode()),
         ("ce_type", event.type.encode()),
     ]
-    for name, text in (("ce_time", event.time), ("ce_subject", event.subject), ("ce_dataschema", event.dataschema)):
-        if text:
-            headers.append((name, text.encode()))
+    if event.time:
+        headers.append(("ce_time", event.time.encode()))
+    if event.subject:
+        headers.append(("ce_subject", event.subject.encode()))
+    if event.dataschema:
+        headers.append(("ce_dataschema", event.dataschema.encode()))
     if event.datacontenttype:
         headers.append(("content-type", event.datacontenttype.encode()))
     for name, text in event.extensions.items():
         if name != PARTITION_KEY:  # the binding carries it as the record's key
             headers.append((f"ce_{name}", text.encode()))
-    if TRACE_PARENT in event.extensions:
-        headers.append((TRACE_PARENT, event.extensions[TRACE_PARENT].encode()))
+    if (parent := event.extensions.get(TRACE_PARENT)) is not None:
+        headers.append((TRACE_PARENT, parent.encode()))
     return headers
 
 

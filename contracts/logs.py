@@ -22,10 +22,6 @@ FIELDS = frozenset(
 )  # fmt: skip
 
 
-# What every line of this process names, beside its own fields.
-_common: dict[str, int] = {}
-
-
 def configure(settings: LogSettings, process: int | None = None) -> None:
     """Send structured log lines, and those of the libraries, to standard error.
 
@@ -33,9 +29,6 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
         settings: level and format.
         process: named in every line, where several write to one place.
     """
-    _common.clear()
-    if process is not None:
-        _common["process"] = process
     level = getattr(logging, settings.level.upper())
     text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
     as_json = structlog.processors.JSONRenderer(serializer=_json)
@@ -44,7 +37,7 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        *((_add_common,) if _common else ()),
+        *(() if process is None else (Naming(process),)),
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
@@ -63,14 +56,20 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
 
 
-def common_fields() -> dict[str, int]:
-    """Return what every line of this process names, for who writes lines past structlog."""
-    return dict(_common)
+class Naming:
+    """Names the process in every line.
 
+    Args:
+        process: its number.
+    """
 
-def _add_common(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    line.update(_common)
-    return line
+    def __init__(self, process: int) -> None:
+        self.fields = {"process": process}
+
+    def __call__(self, _logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """As structlog's processors."""
+        line.update(self.fields)
+        return line
 
 
 def _json(line: object, **_options: object) -> str:

@@ -4,12 +4,32 @@ Rules: prefix `penstock_`, base units, `_total` for counters, bounded labels onl
 event id, a key, or text from outside). Source: Prometheus naming rules, checked by promtool in the tests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.metrics_core import Metric
 
-REGISTRY = CollectorRegistry(auto_describe=True)
+
+class Registry(CollectorRegistry):
+    """The metrics of a process.
+
+    Attributes:
+        before_reading: called before they are read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(auto_describe=True)
+        self.before_reading: list[Callable[[], None]] = []
+
+    def collect(self) -> Iterable[Metric]:
+        """Return every metric, up to date."""
+        for bring_up_to_date in self.before_reading:
+            bring_up_to_date()
+        return super().collect()
+
+
+REGISTRY = Registry()
 ProcessCollector(registry=REGISTRY)
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -57,11 +57,14 @@ def identify(owner: str, source: str, event_id: str, body: bytes, by: By, window
         window_s: see Identity.
     """
     # An owner is a configured name, and no attribute has control characters in it: the parts cannot run together.
-    scope = f"{owner}\n{source}\n"
-    name = hashlib.blake2b((scope + event_id).encode(), digest_size=_HASH_BYTES).digest()
-    hashed = hashlib.blake2b(scope.encode(), digest_size=_HASH_BYTES)
+    scope = f"{owner}\n{source}\n".encode()
+    name = hashlib.blake2b(scope + event_id.encode(), digest_size=_HASH_BYTES).digest()
+    hashed = hashlib.blake2b(scope, digest_size=_HASH_BYTES)
     hashed.update(body)
-    return _identity(by, name, hashed.digest(), int(window_s), event_id)
+    digest = hashed.digest()
+    if by == "digest":
+        return Identity(by, name, digest, int(window_s), digest, event_id)
+    return Identity(by, name, digest, int(window_s), name + digest)
 
 
 def _identity(by: By, name: bytes, digest: bytes, window_s: int, event_id: str) -> Identity:

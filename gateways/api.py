@@ -5,11 +5,12 @@ import time
 from typing import Literal
 
 from contracts.errors import MethodNotAllowed, PenstockError
+from contracts.line_log import LineLog
 from contracts.logs import logger
-from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS, Children
+from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS
+from contracts.tallies import Tally
 from gateways.asgi import Message, Receive, Request, Response, Send, send
 from gateways.endpoints.table import Endpoint, find
-from gateways.exchange_log import ExchangeLog
 from gateways.parts import Parts
 from gateways.problems import internal, problem, problem_of
 from gateways.streaming import send_stream
@@ -20,14 +21,12 @@ MAX_HEADER_BYTES = 32 * 1024
 _SERVER_ERROR = 500
 _CLIENT_ERROR = 400
 _MAX_LOGGED_PATH = 200
-_KINDS = frozenset({"http", "websocket"})
 _FRAMINGS: tuple[list[bytes], ...] = ([], [b"chunked"])
 # ASGI says 1.0, granian says 1.
 _HTTP_1_0 = frozenset({"1.0", "1"})
 
 _log = logger("gateway")
-_requests = Children(HTTP_REQUESTS)
-_durations = Children(HTTP_DURATION)
+_answers = Tally(HTTP_REQUESTS, HTTP_DURATION)
 _statuses = {status: str(status) for status in range(100, 600)}
 
 
@@ -45,45 +44,51 @@ class Api:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.in_progress: set[asyncio.Task[None]] = set()
-        self.log = ExchangeLog()
+        self.log = LineLog("gateway", lambda after_s, call: asyncio.get_running_loop().call_later(after_s, call))
 
     async def __call__(self, scope: Message, receive: Receive, send_message: Send) -> None:
         """Answer one request."""
-        kind = scope["type"]
-        if kind not in _KINDS:
-            return
         task = asyncio.current_task()
         if task is not None:
             self.in_progress.add(task)
         try:
-            if kind == "http":
-                await self._exchange(Request(scope, receive), send_message)
-            else:
-                await serve_websocket(self._parts, scope, receive, send_message)
+            if scope["type"] != "http":
+                await self._serve_other(scope, receive, send_message)
+                return
+            # No coroutine of its own for what follows: every one on the way costs at each wait.
+            started_s = time.perf_counter()
+            request = Request(scope, receive)
+            endpoint, parameter, response = self._meet(request)
+            if response is None:
+                try:
+                    response = await endpoint.handler(self._parts, request, parameter)
+                except PenstockError as error:
+                    response = _refused(request, error)
+                except Exception:  # noqa: BLE001 - the edge: whatever is wrong with us, the sender is to come back
+                    _log.exception("request.failed", path=_shown(request.path))
+                    response = internal()
+            # A body that was not read leaves the connection in the middle of it.
+            closes = response.closes or request.is_body_pending or self._parts.health.is_shutting_down
+            if closes != response.closes:
+                response = response._replace(closes=closes)
+            is_head = request.method == "HEAD"
+            if response.stream is None:
+                await send(response, send_message, is_head=is_head)
+            self._note(endpoint, request, response, time.perf_counter() - started_s)
+            if response.stream is not None:
+                await send_stream(response, response.stream, request.receive, send_message, is_head=is_head)
         finally:
             if task is not None:
                 self.in_progress.discard(task)
 
-    async def _exchange(self, request: Request, send_message: Send) -> None:
-        started_s = time.perf_counter()
-        endpoint, response = await self._answer(request)
-        # A body that was not read leaves the connection in the middle of it.
-        closes = response.closes or request.is_body_pending or self._parts.health.is_shutting_down
-        if closes != response.closes:
-            response = response._replace(closes=closes)
-        is_head = request.method == "HEAD"
-        if response.stream is None:
-            await send(response, send_message, is_head=is_head)
-        self._note(endpoint, request, response, time.perf_counter() - started_s)
-        if response.stream is not None:
-            await send_stream(response, response.stream, request.receive, send_message, is_head=is_head)
+    async def _serve_other(self, scope: Message, receive: Receive, send_message: Send) -> None:
+        if scope["type"] == "websocket":
+            await serve_websocket(self._parts, scope, receive, send_message)
 
-    def _note(self, endpoint: Endpoint | None, request: Request, response: Response, duration_s: float) -> None:
+    def _note(self, endpoint: Endpoint, request: Request, response: Response, duration_s: float) -> None:
         """Count and log an exchange; one that goes on for long when it begins."""
-        label = endpoint.name if endpoint else "unknown"
-        _requests[label, _statuses[response.status]].inc()
-        _durations[label,].observe(duration_s)
-        logged = "none" if request.is_quiet else endpoint.logged if endpoint else "refused"
+        _answers[endpoint.name, _statuses[response.status]].append(duration_s)
+        logged = "none" if request.is_quiet else endpoint.logged
         if logged == "all" or (logged == "refused" and response.status >= _CLIENT_ERROR):
             self._log_exchange(request, response, duration_s)
 
@@ -96,28 +101,42 @@ class Api:
         level: Literal["info", "warning"] = "warning" if response.status >= _SERVER_ERROR else "info"
         self.log.write("request.refused", level, {"path": _shown(request.path), **fields})
 
-    async def _answer(self, request: Request) -> tuple[Endpoint | None, Response]:
+    def _meet(self, request: Request) -> tuple[Endpoint, bytes, Response | None]:
+        """Return the endpoint and its parameter, and the answer to a request that no handler should see."""
         found = find(request.path, request.method)
         refusal = _unfit(request)
         if refusal is not None or found is None:
-            return None, refusal or _nowhere(request)
+            return _NOWHERE, b"", refusal or _nowhere(request)
         endpoint, parameter, allow = found
         if endpoint.methods is not None and request.method != "POST":
             # POST is what every parameter has: the usual request does not pay for the others.
             allow = endpoint.methods(self._parts, parameter)
         if request.method not in allow:
-            return endpoint, _refused(request, MethodNotAllowed(allow))
-        try:
-            return endpoint, await endpoint.handler(self._parts, request, parameter)
-        except PenstockError as error:
-            return endpoint, _refused(request, error)
-        except Exception:  # noqa: BLE001 - the edge: whatever is wrong with us, the sender is told to come back
-            _log.exception("request.failed", path=_shown(request.path))
-            return endpoint, internal()
+            return endpoint, parameter, _refused(request, MethodNotAllowed(allow))
+        return endpoint, parameter, None
+
+
+async def _not_found(_parts: Parts, request: Request, _parameter: bytes) -> Response:
+    return _nowhere(request)
+
+
+# Of a path that has no endpoint.
+_NOWHERE = Endpoint("unknown", "GET", "", _not_found, {})
 
 
 def _unfit(request: Request) -> Response | None:
     """Return the refusal of a request that no handler should see; the HTTP server leaves these checks to us."""
+    once = request.headers.once
+    if (
+        once.get(b"host")
+        and not request.headers.repeated
+        and b"transfer-encoding" not in once
+        and request.path
+        and len(request.path) + len(request.query) <= MAX_URL_BYTES
+        and request.header_bytes <= MAX_HEADER_BYTES
+    ):
+        # What is usual is told at once.
+        return None
     hosts, refusal = request.values(b"host"), None
     if len(request.path) + len(request.query) > MAX_URL_BYTES:
         refusal = problem(414, "url_too_long", closes=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvloop
 
-from contracts import logs
+from contracts import logs, tallies
 from contracts.logs import logger
 from contracts.metrics import BUILD_INFO, GATEWAY_PROCESSES, GATEWAY_RESTARTS, LOOP_LAG
 from contracts.settings import Settings
@@ -129,7 +129,7 @@ async def run(
             await asyncio.to_thread(parts.replies.close)
         await asyncio.to_thread(parts.results.close)
         await producer.aclose(_FLUSH_TIMEOUT_S)
-        api.log.flush()
+        _flush(api)
         _log.info("gateway.stopped")
 
 
@@ -208,10 +208,16 @@ class Ending:
         self.closes_door.set()
 
 
+def _flush(api: Api) -> None:
+    api.log.flush()
+    tallies.flush()
+
+
 async def _watch(parts: Parts) -> None:
     while True:
         before_s = time.monotonic()
         await asyncio.sleep(_LOOP_CHECK_S)
         LOOP_LAG.set(max(0.0, time.monotonic() - before_s - _LOOP_CHECK_S))
         parts.claims.gauge()
+        tallies.flush()
         parts.health.clock.look()

@@ -7,11 +7,13 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from contracts.errors import BodyTimeout, InvalidPayload, TooLarge, UnsupportedMedia
 from gateways.ingress.admission import Admission
 from gateways.ingress.deadlines import Deadline
+from gateways.ingress.header_lines import Lines, values_of
 
 if TYPE_CHECKING:
     from gateways.streaming import Stream
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-RawHeaders = list[tuple[bytes, bytes]]
 
-_NO_LENGTH = [b"0"]
-_NONE: list[bytes] = []
+_NO_LENGTH = b"0"
 _LENGTH = re.compile(rb"[0-9]{1,15}")
+_MOST_DIGITS = 15
+_CUT_SHORT = "the body was cut short"
+_OTHER_LENGTH = "the body has another length than declared"
+_LATE = "the body did not arrive in time"
 # Of a request that is refused unread: so much of it comes with its headers anyway, and a new connection costs more.
 _DISCARD_BYTES = 16 * 1024
 _DISCARD_S = 0.1
@@ -58,26 +62,22 @@ class Request:
         self.query: bytes = scope.get("query_string", b"")
         # Who connected: a proxy in front, if there is one; parts.peers knows who is behind it.
         self.peer: str = (scope.get("client") or ("",))[0]
-        self.headers: RawHeaders = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+        lines = scope["headers"]
+        if lines and type(lines[0][0]) is not bytes:
+            lines = [(bytes(name), bytes(value)) for name, value in lines]
+        self.headers = Lines(lines)
         self.notes: dict[str, Any] = {}
         self.receive = receive
         self.is_quiet = False
-        self._lines: dict[bytes, list[bytes]] = {}
-        self.header_bytes = 0
-        lines = self._lines
-        for name, value in self.headers:
-            self.header_bytes += len(name) + len(value)
-            if name in lines:
-                lines[name].append(value)
-            else:
-                lines[name] = [value]
-        self.is_body_pending = (
-            b"transfer-encoding" in self._lines or self._lines.get(b"content-length", _NO_LENGTH) != _NO_LENGTH
-        )
+        self.header_bytes = sum(map(len, chain.from_iterable(self.headers)))
+        once, repeated = self.headers.once, self.headers.repeated
+        self.is_body_pending = once.get(b"content-length", _NO_LENGTH) != _NO_LENGTH or b"transfer-encoding" in once
+        if repeated and not self.is_body_pending:
+            self.is_body_pending = b"content-length" in repeated or b"transfer-encoding" in repeated
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of every line of a header."""
-        return self._lines.get(name, _NONE)
+        return values_of(self.headers, name)
 
     def body(self, limit_bytes: int, timeout_s: float, admission: Admission) -> "Body":
         """Read the body with `async with`, and hold its bytes against the admission until the block ends.
@@ -90,6 +90,56 @@ class Request:
             Busy: too many bytes in flight.
         """
         return Body(self, limit_bytes, timeout_s, admission)
+
+    async def read(self, limit_bytes: int, timeout_s: float, admission: Admission) -> bytes:
+        """Read the body as `body`, for a caller that gives its bytes back to the admission by itself.
+
+        Raises:
+            PenstockError: as `body`; nothing is held then.
+        """
+        declared = self._check(limit_bytes)
+        parts: list[bytes] = []
+        held_bytes = 0
+        try:
+            with Deadline(timeout_s):
+                while True:
+                    message = await self.receive()
+                    if message["type"] != "http.request":
+                        raise InvalidPayload(_CUT_SHORT)  # noqa: TRY301 - one call less
+                    part = message.get("body", b"")
+                    if held_bytes + len(part) > limit_bytes:
+                        raise TooLarge(_too_large(limit_bytes))  # noqa: TRY301
+                    admission.reserve(len(part))
+                    held_bytes += len(part)
+                    parts.append(part)
+                    if not message.get("more_body", False):
+                        break
+            if declared is not None and declared != held_bytes:
+                raise InvalidPayload(_OTHER_LENGTH)  # noqa: TRY301
+        except BaseException as error:
+            admission.release(held_bytes)
+            if isinstance(error, TimeoutError):
+                raise BodyTimeout(_LATE) from error
+            raise
+        self.is_body_pending = False
+        return bytes(part) if len(parts) == 1 else b"".join(parts)
+
+    def _check(self, limit_bytes: int) -> int | None:
+        """Return the declared length; refuse what need not be read."""
+        once, repeated = self.headers.once, self.headers.repeated
+        value = once.get(b"content-length")
+        if value is not None and len(value) <= _MOST_DIGITS and value.isdigit():
+            declared: int | None = int(value)
+        else:
+            declared = _declared_length(self.values(b"content-length"))
+        if declared is not None and declared > limit_bytes:
+            raise TooLarge(_too_large(limit_bytes))
+        if b"content-encoding" in once or repeated:
+            encodings = self.values(b"content-encoding")
+            if any(value.strip().lower() != b"identity" for value in encodings):
+                message = "compressed bodies are not accepted"
+                raise UnsupportedMedia(message)
+        return declared
 
     async def discard(self) -> None:
         """Read a small body and drop it, so that its connection can go on; one that is large or slow is left unread."""
@@ -124,53 +174,13 @@ class Body:
 
     async def __aenter__(self) -> bytes:
         """Return the whole body."""
-        request = self._request
-        declared = _declared_length(request.values(b"content-length"))
-        if declared is not None and declared > self._limit_bytes:
-            raise TooLarge(_too_large(self._limit_bytes))
-        encodings = request.values(b"content-encoding")
-        if encodings and any(value.strip().lower() != b"identity" for value in encodings):
-            message = "compressed bodies are not accepted"
-            raise UnsupportedMedia(message)
-        try:
-            received = await self._read(declared)
-        except BaseException:
-            self._release()
-            raise
-        request.is_body_pending = False
-        return received
+        body = await self._request.read(self._limit_bytes, self._timeout_s, self._admission)
+        self._held_bytes = len(body)
+        return body
 
     async def __aexit__(self, *_error: object) -> None:
         """Let go of its bytes."""
-        self._release()
-
-    def _release(self) -> None:
         self._admission.release(self._held_bytes)
-
-    async def _read(self, declared: int | None) -> bytes:
-        parts: list[bytes] = []
-        try:
-            with Deadline(self._timeout_s):
-                while True:
-                    message = await self._request.receive()
-                    if message["type"] != "http.request":
-                        detail = "the body was cut short"
-                        raise InvalidPayload(detail)
-                    part = message.get("body", b"")
-                    if self._held_bytes + len(part) > self._limit_bytes:
-                        raise TooLarge(_too_large(self._limit_bytes))
-                    self._admission.reserve(len(part))
-                    self._held_bytes += len(part)
-                    parts.append(part)
-                    if not message.get("more_body", False):
-                        break
-        except TimeoutError as error:
-            detail = "the body did not arrive in time"
-            raise BodyTimeout(detail) from error
-        if declared not in {None, self._held_bytes}:
-            detail = "the body has another length than declared"
-            raise InvalidPayload(detail)
-        return bytes(part) if len(parts) == 1 else b"".join(parts)
 
 
 def _declared_length(values: list[bytes]) -> int | None:

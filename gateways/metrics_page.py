@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from contracts import tallies
 from contracts.metrics import KEY_LAST_USED, REGISTRY
 from contracts.settings import environment
 
@@ -25,6 +26,8 @@ def metrics_page() -> bytes:
     folder = environment().get(FOLDER_VARIABLE)
     if not folder:
         return generate_latest(REGISTRY)
+    # Of this process; the others write theirs every second.
+    tallies.flush()
     registry = CollectorRegistry()
     registry.register(_Shared(folder))
     registry.register(_Processes(Path(folder) / PIDS))

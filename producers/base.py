@@ -1,17 +1,11 @@
 """The protocol of everything that puts records on topics; the Kafka producer and its in-memory twin share one suite."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from contracts.codec import Record
+from contracts.codec import Position, Record
 
-
-class Delivered(NamedTuple):
-    """Where a confirmed record lies; the timestamp is the one the log keeps, milliseconds since 1970."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
+# Where a confirmed record lies; the timestamp is the one the log keeps, milliseconds since 1970.
+Delivered = Position
 
 
 @runtime_checkable

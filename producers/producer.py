@@ -22,7 +22,7 @@ from contracts.metrics import PRODUCER_BUFFER_BYTES, PRODUCER_BUFFER_LIMIT, PROD
 from contracts.settings import KafkaSettings, ProducerSettings
 from producers.base import Delivered
 from producers.kafka_client import ClientLog, error_of, producer_config, translate_error
-from producers.window import CLOSED, Waiting, Window
+from producers.window import CLOSED, Waiting, Window, produced
 
 # Measured inside Faust at 1,024 in flight: a 5 ms tick costs 104 us CPU an event, a poll thread 148 to 168.
 _TICK_S = 0.005
@@ -101,7 +101,9 @@ class KafkaProducer:
             TooLarge: the record is above the limit of this client or of its topic.
             LogUnavailable: not confirmed in time, refused, or the client is not open.
         """
-        client = self._usable_client()
+        client = self._client if self._is_open else None
+        if client is None:
+            client = self._usable_client()
         waiting = self._window.admit(record)
         try:
             client.produce(
@@ -110,7 +112,7 @@ class KafkaProducer:
                 key=record.key,
                 partition=_ANY_PARTITION if record.partition is None else record.partition,
                 timestamp=waiting.timestamp_ms,
-                headers=list(record.headers),
+                headers=headers if isinstance(headers := record.headers, list) else list(headers),
                 on_delivery=partial(_report, waiting),
             )
         except BufferError:
@@ -121,7 +123,7 @@ class KafkaProducer:
             # A record of a wrong type is a fault of the code, and must not hold its bytes for ever.
             self._window.remove(waiting)
             raise
-        if len(self._window) == 1:
+        if len(self._window.waiting) == 1:
             self._schedule(_TICK_S)
         return await waiting.future
 
@@ -178,6 +180,7 @@ class KafkaProducer:
             except (KafkaException, SystemError) as error:
                 # The binding raises a fatal error here; a callback that runs behind it turns it into a SystemError.
                 self._break(str(error.__cause__ or error))
+        produced.flush()
         self._show(self._window.buffered_bytes)
         self._schedule(_TICK_S if self._window else _IDLE_TICK_S)
 

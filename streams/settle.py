@@ -26,6 +26,7 @@ from contracts.codec import (
 )
 from contracts.envelope import TRACE_PARENT, Event, result_id
 from contracts.errors import Busy, PenstockError, TooLarge
+from contracts.line_log import LineLog
 from contracts.logs import logger
 from contracts.metrics import DEADLINE_MISSED, DLQ_EVENTS, EVENT_AGE, EVENTS_FINISHED, PARKED, REPEATED, Children
 from contracts.payloads import (
@@ -65,6 +66,9 @@ class Settler:
         producer: confirmed records.
         topics: the table.
         app_id: who makes the outcomes.
+
+    Attributes:
+        lines: of the results; whoever ends the process flushes them.
     """
 
     def __init__(self, producer: Producer, topics: Topics, app_id: str) -> None:
@@ -73,6 +77,7 @@ class Settler:
         self._app_id = app_id
         self._replies = Replies(producer, topics.replies)
         self._log = logger("worker")
+        self.lines = LineLog("worker", lambda after_s, call: asyncio.get_running_loop().call_later(after_s, call))
 
     async def result(
         self, job: Job, position: Position, tenure: Tenure, answer: InferenceAnswer, output: Any, provenance: Provenance
@@ -298,21 +303,25 @@ class Settler:
         age_s = (datetime.now(UTC) - job.accepted_at).total_seconds()
         _finished[job.route_name, outcome].inc()
         _ages[job.route_name, outcome].observe(max(0.0, age_s))
-        log = self._log.info if outcome in {"result", "duplicate"} else self._log.warning
-        log(
-            "event.finished",
-            event_id=job.event.id,
-            source=job.event.source,
-            route=job.route_name,
-            outcome=outcome,
-            attempts=job.attempts,
-            age_s=round(age_s, 3),
-            topic=position.topic,
-            partition=position.partition,
-            offset=position.offset,
-            cost_usd=job.cost_usd,
+        line = {
+            "event_id": job.event.id,
+            "source": job.event.source,
+            "route": job.route_name,
+            "outcome": outcome,
+            "attempts": job.attempts,
+            "age_s": round(age_s, 3),
+            "topic": position.topic,
+            "partition": position.partition,
+            "offset": position.offset,
+            "cost_usd": job.cost_usd,
             **fields,
-        )
+        }
+        if outcome == "result":
+            self.lines.write("event.finished", "info", line)
+        elif outcome == "duplicate":
+            self._log.info("event.finished", **line)
+        else:
+            self._log.warning("event.finished", **line)
 
 
 def _name(position: Position) -> str:

@@ -76,6 +76,7 @@ class Worker:
         self._pulse = Pulse(asyncio.get_running_loop(), settings.worker.watchdog.loop_lag_s)
         self._liveness: Liveness | None = None
         self._cancel_reader: CancelReader | None = None
+        self._settler: Settler | None = None
         self._waits_for: list[str] = []
         self._engine: Engine | None = None
         self._membership: Membership | None = None
@@ -114,7 +115,7 @@ class Worker:
 
     async def _start(self) -> None:
         settings = self._settings
-        settler = Settler(self._producer, self._topics, settings.worker.app_id)
+        settler = self._settler = Settler(self._producer, self._topics, settings.worker.app_id)
         deltas = Deltas(self._delta_producer, self._topics.deltas, settings.worker.app_id)
         cancels = Cancels()
         spills = Spill(settings, self._behind).wants
@@ -217,7 +218,7 @@ class Worker:
             self._log.warning(
                 "worker.killed", detail="second signal: ending at once, in-flight events will be redelivered"
             )
-            _exit_now(1)
+            self._exit_now(1)
         self._log.info("worker.stopping", detail=signal.Signals(number).name)
         self._end(None)
 
@@ -225,9 +226,9 @@ class Worker:
         """Say why and end hard: nothing may be committed on the way out."""
         if isinstance(error, ConfigError):
             sys.stderr.write(f"penstock worker: {error}\n")
-            return _exit_now(2)
+            return self._exit_now(2)
         self._log.error("worker.crashed", error=f"{type(error).__name__}: {error}", exc_info=error)
-        return _exit_now(1)
+        return self._exit_now(1)
 
     async def _stop(self) -> None:
         """Drain, commit, leave the group, close; end hard if that takes too long."""
@@ -247,11 +248,21 @@ class Worker:
             await self._liveness.aclose()
         await self._health.aclose()
         self._pulse.stop()
+        self._flush()
         self._log.info("worker.stopped")
 
     def _overdue(self, bound_s: float) -> None:
         self._log.error("worker.killed", detail=f"stop took longer than {bound_s:g} s")
-        _exit_now(1)
+        self._exit_now(1)
+
+    def _exit_now(self, status: int) -> int:
+        self._flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    def _flush(self) -> None:
+        if self._settler is not None:
+            self._settler.lines.flush()
 
     def _problems(self) -> list[str]:
         if self._ended.done() and self._ended.result() is not None:
@@ -292,11 +303,6 @@ def _announce(port: int, port_file: Path) -> None:
     except OSError as error:
         message = f"--port-file {port_file} cannot be written: {error.strerror}"
         raise ConfigError(message) from error
-
-
-def _exit_now(status: int) -> int:
-    sys.stderr.flush()
-    os._exit(status)
 
 
 def _limits(worker: WorkerSettings) -> Limits:

@@ -4,7 +4,7 @@ Source: itsdangerous 2.2, URLSafeSerializer; the signature is checked before any
 same form in place, at a fifth of the library's CPU: it runs once per accepted request.
 """
 
-import base64
+import binascii
 import hashlib
 import hmac
 import secrets
@@ -23,6 +23,7 @@ MIN_SECRET_BYTES = 32
 _MAX_CHARS = 2048
 _SALT = b"penstock.result-ticket.v1"
 _FIELDS = 6
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _LONG_BYTES = 600
 
 _log = logger("gateway")
@@ -82,7 +83,8 @@ class Tickets:
 
 
 def _url_safe(raw: bytes) -> bytes:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=")
+    # base64.urlsafe_b64encode, whose own calls cost more than its work.
+    return binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE).rstrip(b"=")
 
 
 def _resolve(secret: SecretRef | None) -> bytes:

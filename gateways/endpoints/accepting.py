@@ -1,5 +1,6 @@
 """What both ways in have in common: produce, and say where the result will be."""
 
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +13,8 @@ from gateways.ingress.once import Placed
 from gateways.parts import Parts
 
 _NO_CONTENT = 204
+# Of what is not escaped in a URL.
+_PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")
 DUPLICATE = (b"penstock-duplicate", b"true")
 
 
@@ -38,7 +41,8 @@ def places(parts: Parts, event: Event, position: Position) -> dict[str, str]:
     """Return the URLs of an event's outcome and, where it is streamed, of its stream; both work without an API key."""
     ticket = parts.tickets.issue(event.source, event.id, position)
     base = (parts.settings.public_url or "").rstrip("/")
-    tail = f"{quote(event.id, safe='')}?ticket={ticket}"
+    event_id = event.id if _PLAIN.fullmatch(event.id) else quote(event.id, safe="")
+    tail = f"{event_id}?ticket={ticket}"
     found = {"status_url": f"{base}/v1/results/{tail}"}
     if event.extensions.get(DELIVERY) == "stream":
         found["stream_url"] = f"{base}/v1/stream/{tail}"

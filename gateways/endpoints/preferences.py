@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from gateways.asgi import RawHeaders
+from gateways.ingress.header_lines import HeaderLines
 
 _TOKEN = re.compile(r'\s*([^\s=;,"]+)\s*(?:=\s*(?:"([^"]*)"|([^\s;,"]*)))?\s*(?:;[^,]*)?')
 _MAX_WAIT_S = 86_400
@@ -21,7 +21,7 @@ class Preferences(NamedTuple):
     is_async: bool = False
 
 
-def preferences(headers: RawHeaders) -> Preferences:
+def preferences(headers: HeaderLines) -> Preferences:
     """Read them; of a preference that stands there twice the first counts, and what cannot be read does not."""
     found: dict[str, str] = {}
     for line, raw in headers:

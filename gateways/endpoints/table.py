@@ -68,14 +68,6 @@ ENDPOINTS = (
 )
 
 
-class Found(NamedTuple):
-    """The endpoint of a request, its raw parameter, and the methods its path has."""
-
-    endpoint: Endpoint
-    parameter: bytes
-    allow: tuple[str, ...]
-
-
 # What stands before a parameter, which is the last segment, and whether there is one -> method -> endpoint.
 _BY_PATH: dict[tuple[bytes, bool], dict[str, Endpoint]] = {}
 for _endpoint in ENDPOINTS:
@@ -84,12 +76,15 @@ for _endpoint in ENDPOINTS:
         _methods[_method] = _endpoint
 
 
-def find(path: bytes, method: str) -> Found | None:
-    """Return the endpoint of a raw path; nothing is decoded or normalised on the way."""
+def find(path: bytes, method: str) -> tuple[Endpoint, bytes, tuple[str, ...]] | None:
+    """Return the endpoint of a raw path, its raw parameter, and the methods its path has.
+
+    Nothing is decoded or normalised on the way.
+    """
     methods, parameter = _BY_PATH.get((path, False)), b""
     if methods is None:
         prefix, slash, parameter = path.rpartition(b"/")
         methods = _BY_PATH.get((prefix + slash, True)) if parameter else None
     if methods is None:
         return None
-    return Found(methods.get(method) or next(iter(methods.values())), parameter, tuple(methods))
+    return methods.get(method) or next(iter(methods.values())), parameter, tuple(methods)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from contracts.codec import Position
 from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.settings import GatewaySettings
-from gateways.asgi import RawHeaders, Request
+from gateways.asgi import Request
 from gateways.egress.outcomes import Outcome
 from gateways.egress.waiting import Waiter
 from gateways.endpoints.preferences import preferences
+from gateways.ingress.header_lines import HeaderLines
 from gateways.parts import Parts
 
 Header = tuple[bytes, bytes]
@@ -47,7 +48,7 @@ class Budget:
 
 def budget_of(
     settings: GatewaySettings,
-    headers: RawHeaders,
+    headers: HeaderLines,
     usual_s: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Budget:

@@ -5,27 +5,28 @@ Writes: events.*.
 
 from functools import partial
 
-from contracts.envelope import Event
 from contracts.errors import BadSignature, Busy, Forbidden, PenstockError, RateLimited, UnknownSource
-from contracts.metrics import WEBHOOKS, Children
+from contracts.metrics import WEBHOOKS
+from contracts.settings import SourceSettings
+from contracts.tallies import Tally
 from gateways.asgi import Request, Response
-from gateways.endpoints.accepting import accepted_once
+from gateways.endpoints.accepting import accepted, accepted_once
 from gateways.ingress.handshakes.base import GUARDS, HandshakeRequest
 from gateways.ingress.limits import Visit
 from gateways.ingress.media_types import check_media_type
-from gateways.ingress.once import Candidate, Placed, produce_once
+from gateways.ingress.once import Candidate, produce_once
 from gateways.ingress.peers import Peer
 from gateways.ingress.sns_source import SnsSource
 from gateways.ingress.sources import Source
-from gateways.ingress.webhooks import WebhookSource
+from gateways.ingress.webhooks import Accepted, WebhookSource
 from gateways.parts import Parts
 
-_webhooks = Children(WEBHOOKS)
+_webhooks = Tally(WEBHOOKS)
 
 
 def methods_of(parts: Parts, name: bytes) -> tuple[str, ...]:
     """Return the methods that a source's URL has; POST alone for an unknown one."""
-    source = _find(parts, name)
+    source = parts.sources.find(name)
     return ("POST", *(source.handshakes.methods if isinstance(source, WebhookSource) else ()))
 
 
@@ -37,15 +38,16 @@ async def post_webhook(parts: Parts, request: Request, name: bytes) -> Response:
         PenstockError: everything the steps raise.
     """
     source = _known(parts, name)
-    request.notes |= {"source": source.name, "scheme": source.settings.scheme, "lane": source.settings.lane}
+    notes = request.notes
+    notes["source"], notes["scheme"], notes["lane"] = source.name, source.settings.scheme, source.settings.lane
     peer = parts.peers.find(request.peer, request.headers)
     try:
         response = await _visit(parts, request, source, peer)
     except PenstockError as error:
-        _webhooks[source.name, error.reason].inc()
+        _webhooks[source.name, error.reason].append(1.0)
         _note_peer(parts, request, source, peer, error)
         raise
-    _webhooks[source.name, request.notes.get("outcome", "accepted")].inc()
+    _webhooks[source.name, notes.get("outcome", "accepted")].append(1.0)
     return response
 
 
@@ -65,18 +67,14 @@ async def shake_hands(parts: Parts, request: Request, name: bytes) -> Response:
             message = "no such handshake"
             raise UnknownSource(message)
     except PenstockError as error:
-        _webhooks[source.name, error.reason].inc()
+        _webhooks[source.name, error.reason].append(1.0)
         raise
-    _webhooks[source.name, "handshake"].inc()
+    _webhooks[source.name, "handshake"].append(1.0)
     return response
 
 
-def _find(parts: Parts, name: bytes) -> Source | None:
-    return parts.sources.get(name.decode("ascii", "replace"))
-
-
 def _known(parts: Parts, name: bytes) -> Source:
-    source = _find(parts, name)
+    source = parts.sources.find(name)
     if source is None:
         message = "no such source"
         raise UnknownSource(message)
@@ -87,7 +85,8 @@ async def _visit(parts: Parts, request: Request, source: Source, peer: Peer) -> 
     """Let a request pass the limits on its way."""
     _check_address(source, peer)
     try:
-        parts.backlog.check(parts.topics.events(source.settings.lane))
+        if parts.backlog.has_limits:
+            parts.backlog.check(source.topic)
         visit = parts.limits.enter(source.name, peer.name, source.settings.limit)
     except Busy:
         await request.discard()
@@ -118,39 +117,57 @@ def _note_peer(parts: Parts, request: Request, source: Source, peer: Peer, error
 
 
 async def _accept(parts: Parts, request: Request, source: Source, visit: Visit) -> Response:
-    settings = parts.settings
+    settings, admission = parts.settings, visit.admission
     limit_bytes = min(settings.max_body_bytes, source.settings.max_body_bytes or settings.max_body_bytes)
-    async with request.body(limit_bytes, settings.body_timeout_s, visit.admission) as body:
+    # No block of `request.body`: this runs most often.
+    body = await request.read(limit_bytes, settings.body_timeout_s, admission)
+    try:
         request.notes["body_bytes"] = len(body)
-        visit.read(len(body))
-        # Before the event is made of it: a good signature on a useless event is no bad one.
-        on_verified = partial(visit.verified, len(body))
+        if visit.is_suspect:
+            visit.read(len(body))
         if isinstance(source, SnsSource):
-            check_media_type(source.settings.content_types, request.headers)
-            webhook = await source.accept(request.headers, body, on_verified=on_verified)
-            if webhook is None:
-                request.notes["outcome"] = "handshake"
-                return Response(200)
+            webhook = await _message(request, source, visit, body)
         else:
-            answer = _handshake(request, source, body)
-            if answer is not None:
-                return answer
-            check_media_type(source.settings.content_types, request.headers)
-            webhook = source.accept(
-                request.headers, body, query=request.query, peer=request.peer, on_verified=on_verified
-            )
-        request.notes |= {
-            "event_id": webhook.event.id,
-            "type": webhook.event.type,
-            "key_id": webhook.key_id,
-            "topic": webhook.record.topic,
-        }
-        candidate = Candidate(webhook.event.id, webhook.record, webhook.identity, source.name, webhook.is_redelivery)
+            webhook = _verified(request, source, visit, body)
+        if isinstance(webhook, Response):
+            return webhook
+        event, record, notes = webhook.event, webhook.record, request.notes
+        notes["event_id"], notes["type"] = event.id, event.type
+        notes["key_id"], notes["topic"] = webhook.key_id, record.topic
+        candidate = Candidate(event.id, record, webhook.identity, source.name, webhook.is_redelivery)
         placed = await produce_once(parts.claims, parts.producer, candidate, settings.ack_timeout_s)
-    request.notes |= {"partition": placed.position.partition, "offset": placed.position.offset, "dedup": placed.dedup}
-    if placed.is_duplicate:
-        request.notes["outcome"] = "duplicate"
-    return _accepted(parts, source, webhook.event, placed)
+    finally:
+        admission.release(len(body))
+    position = placed.position
+    notes["partition"], notes["offset"], notes["dedup"] = position.partition, position.offset, placed.dedup
+    wanted = source.settings
+    if placed.dedup == "duplicate":
+        notes["outcome"] = "duplicate"
+        answer = accepted_once(parts, event, placed, wanted.success_status)
+    else:
+        answer = accepted(parts, event, position, wanted.success_status)
+    return answer if wanted.success_body is None else _in_words(answer, wanted)
+
+
+async def _message(request: Request, source: SnsSource, visit: Visit, body: bytes) -> Accepted | Response:
+    check_media_type(source.settings.content_types, request.headers)
+    webhook = await source.accept(request.headers, body, on_verified=partial(visit.verified, len(body)))
+    if webhook is None:
+        request.notes["outcome"] = "handshake"
+        return Response(200)
+    return webhook
+
+
+def _verified(request: Request, source: WebhookSource, visit: Visit, body: bytes) -> Accepted | Response:
+    if source.handshakes.is_any:
+        answer = _handshake(request, source, body)
+        if answer is not None:
+            return answer
+    if source.settings.content_types:
+        check_media_type(source.settings.content_types, request.headers)
+    # Counted before the event is made of it: a good signature on a useless event is no bad one.
+    on_verified = partial(visit.verified, len(body))
+    return source.accept(request.headers, body, query=request.query, peer=request.peer, on_verified=on_verified)
 
 
 def _handshake(request: Request, source: Source, body: bytes) -> Response | None:
@@ -165,11 +182,7 @@ def _handshake(request: Request, source: Source, body: bytes) -> Response | None
     return Response(200, answer.body, answer.content_type, (*answer.headers, *GUARDS))
 
 
-def _accepted(parts: Parts, source: Source, event: Event, placed: Placed) -> Response:
-    """Return the answer after the ack: the sender's own, where it wants one."""
-    wanted = source.settings
-    answer = accepted_once(parts, event, placed, wanted.success_status)
-    if wanted.success_body is None:
-        return answer
+def _in_words(answer: Response, wanted: SourceSettings) -> Response:
+    """Return the answer with the sender's own body."""
     content_type = wanted.success_content_type.encode()
-    return answer._replace(body=wanted.success_body.encode(), content_type=content_type)
+    return answer._replace(body=(wanted.success_body or "").encode(), content_type=content_type)

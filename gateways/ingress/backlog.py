@@ -45,6 +45,9 @@ class Backlog:
         topics: name of each lane's topic.
         read: the lag of a topic, None when the group never committed there; called in a thread.
         clock: monotonic seconds.
+
+    Attributes:
+        has_limits: there is anything to check.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Backlog:
         read: Callable[[str], int | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.has_limits = bool(settings.max_lag)
         self._lanes = {topics[name]: _Lane(name, limit) for name, limit in settings.max_lag.items()}
         self._resume_share = settings.lag_resume_share
         self._interval_s = settings.lag_interval_s

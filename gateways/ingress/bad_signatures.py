@@ -20,12 +20,16 @@ class BadBudget:
         settings: rates and bursts; None counts nothing and suspects nobody.
         max_peers: addresses remembered.
         clock: monotonic seconds.
+
+    Attributes:
+        has_any: somebody has sent a bad one.
     """
 
     def __init__(self, settings: BadSignatures | None, max_peers: int, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
         self._max_peers = max_peers
+        self.has_any = False
         if settings is None:
             return
         self._places: Buckets[Place] = Buckets(
@@ -42,8 +46,7 @@ class BadBudget:
     def is_suspect(self, source: str, peer: str) -> bool:
         """Tell whether an address has spent much of its budget, or a stranger comes while the source's is spent."""
         settings = self._settings
-        if settings is None or not self._sources:
-            # Nobody has sent a bad one yet.
+        if settings is None or not self.has_any:
             return False
         now_s = self._clock()
         bucket = self._places.find((source, peer))
@@ -58,6 +61,7 @@ class BadBudget:
         """Count a bad request; return 0.0, or for how long the budget is spent, seconds."""
         if self._settings is None:
             return 0.0
+        self.has_any = True
         now_s = self._clock()
         buckets = (self._places.use((source, peer)), self._sources.use(source))
         wait_s = max(bucket.wait_s(now_s) for bucket in buckets)

@@ -98,8 +98,13 @@ class Claims:
     def begin(self, identity: Identity, event_id: str) -> Claim | None:
         """Claim an event that `find` does not know; None where there is no room: whether it is new is not known."""
         self._expire()
-        claim = Claim(identity, event_id, is_conflict=self._is_taken(identity))
-        while len(self) >= self._max_entries or self.held_bytes + claim.size_bytes > self._max_bytes:
+        # The id may be known with another body.
+        other = self._names.get(identity.name)
+        claim = Claim(identity, event_id, is_conflict=other is not None and other != identity.key)
+        while (
+            len(self._pending) + len(self._acked) >= self._max_entries
+            or self.held_bytes + claim.size_bytes > self._max_bytes
+        ):
             if not self._acked:
                 return None
             self._drop(next(iter(self._acked.values())), "full")
@@ -107,11 +112,6 @@ class Claims:
         self._names[claim.name] = claim.key
         self.held_bytes += claim.size_bytes
         return claim
-
-    def _is_taken(self, identity: Identity) -> bool:
-        """Tell whether the id is known with another body."""
-        other = self._names.get(identity.name)
-        return other is not None and other != identity.key
 
     def acknowledge(self, claim: Claim, position: Position) -> None:
         """Note that the event is durable: from now on its repetitions are answered without a record."""

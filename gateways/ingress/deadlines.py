@@ -6,8 +6,8 @@ end late by what the timer is late, never early.
 
 import asyncio
 
-# (loop, seconds) -> its waits, oldest first: all of one length, so the oldest ends first.
-_queues: dict[tuple[int, float], "_Queue"] = {}
+# Seconds -> its waits, oldest first: all of one length, so the oldest ends first. Of the loop that asked last.
+_queues: dict[float, "_Queue"] = {}
 
 
 class Deadline:
@@ -16,27 +16,29 @@ class Deadline:
     Inside a task only, as `asyncio.timeout`.
     """
 
-    __slots__ = ("_cancelling", "_queue", "_task", "at_s", "is_expired")
+    __slots__ = ("_cancelling", "_queue", "_task", "_timeout_s", "at_s", "is_expired")
 
     def __init__(self, timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        key = (id(loop), timeout_s)
-        queue = _queues.get(key)
-        if queue is None or queue.loop is not loop:
-            queue = _queues[key] = _Queue(loop)
-        self._queue = queue
-        self.at_s = loop.time() + timeout_s
+        self._timeout_s = timeout_s
         self.is_expired = False
 
     def __enter__(self) -> None:
         """Begin."""
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             message = "a deadline needs a task"
             raise RuntimeError(message)
         self._task = task
         self._cancelling = task.cancelling()
-        self._queue.add(self)
+        queue = _queues.get(self._timeout_s)
+        if queue is None or queue.loop is not loop:
+            queue = _queues[self._timeout_s] = _Queue(loop)
+        self._queue = queue
+        self.at_s = loop.time() + self._timeout_s
+        queue.waits[self] = None
+        if queue.timer is None:
+            queue.start(self.at_s)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         """End; as `asyncio.Timeout`, only the own cancellation becomes a TimeoutError."""
@@ -54,19 +56,17 @@ class _Queue:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.waits: dict[Deadline, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None
 
-    def add(self, wait: Deadline) -> None:
-        self.waits[wait] = None
-        if self._timer is None:
-            self._timer = self.loop.call_at(wait.at_s, self._sweep)
+    def start(self, at_s: float) -> None:
+        self.timer = self.loop.call_at(at_s, self._sweep)
 
     def _sweep(self) -> None:
-        self._timer = None
+        self.timer = None
         now_s = self.loop.time()
         for wait in list(self.waits):
             if wait.at_s > now_s:
-                self._timer = self.loop.call_at(wait.at_s, self._sweep)
+                self.start(wait.at_s)
                 return
             del self.waits[wait]
             wait.expire()

@@ -67,8 +67,13 @@ class Field(NamedTuple):
 
     def expand(self, request: Request) -> str | None:
         """Return the text; None when a part of it is missing from the request."""
-        texts = [part if isinstance(part, str) else part(request) for part in self.parts]
-        return None if None in texts else "".join(text for text in texts if text is not None)
+        texts = []
+        for part in self.parts:
+            text = part if isinstance(part, str) else part(request)
+            if text is None:
+                return None
+            texts.append(text)
+        return "".join(texts)
 
 
 def compile_field(template: str, where: str) -> Field:

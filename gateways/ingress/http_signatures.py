@@ -23,9 +23,9 @@ from http_message_signatures.structures import VerifyResult
 
 from contracts.errors import BadSignature
 from contracts.settings.signing import HttpSignatureSettings
+from gateways.ingress.header_lines import HeaderLines
 from gateways.ingress.keys import Key
 from gateways.ingress.verifying import (
-    HeaderLines,
     Incoming,
     Verified,
     check_time,

@@ -92,7 +92,7 @@ class Limits:
         rate = None if limit is None else self._rate_of_source(source, limit)
         if rate is not None and (spent := rate.spent(self._clock())):
             raise _refusal(source, f"source_{spent[0]}", spent[1])
-        is_suspect = self.bad.is_suspect(source, peer)
+        is_suspect = self.bad.has_any and self.bad.is_suspect(source, peer)
         if is_suspect and (wait_s := self.bad.reading_wait_s()):
             raise _refusal(source, "suspect_bytes", wait_s)
         admission = self._suspects if is_suspect else self._admission

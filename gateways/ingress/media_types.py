@@ -3,10 +3,11 @@
 from collections.abc import Collection
 
 from contracts.errors import InvalidPayload, UnsupportedMedia
+from gateways.ingress.header_lines import HeaderLines, values_of
 from gateways.ingress.text import MAX_ATTRIBUTE_CHARS
 
 
-def check_media_type(allowed: Collection[str], headers: list[tuple[bytes, bytes]]) -> None:
+def check_media_type(allowed: Collection[str], headers: HeaderLines) -> None:
     """Let pass a request whose Content-Type is allowed; with none listed every one is, and so is a missing one.
 
     Raises:
@@ -15,7 +16,7 @@ def check_media_type(allowed: Collection[str], headers: list[tuple[bytes, bytes]
     """
     if not allowed:
         return
-    values = [value for name, value in headers if name == b"content-type"]
+    values = values_of(headers, b"content-type")
     if len(values) > 1:
         message = "header content-type stands there twice"
         raise InvalidPayload(message)

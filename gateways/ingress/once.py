@@ -6,13 +6,16 @@ is new.
 """
 
 import asyncio
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from contracts.codec import Position, Record
 from contracts.errors import LogUnavailable, PenstockError
 from contracts.logs import logger
-from contracts.metrics import DEDUP_DECISIONS, Children
+from contracts.metrics import DEDUP_DECISIONS
 from contracts.repetition import Identity, State, dedup_header
+from contracts.tallies import Tally
 from gateways.ingress.claims import Claim, Claims
 from gateways.ingress.producing import produce
 from producers.base import Producer
@@ -22,10 +25,10 @@ _RETRY_AFTER_S = 1.0
 Dedup = Literal["off", "new", "conflict", "unknown", "redelivery", "duplicate"]
 
 _log = logger("gateway")
-_decisions = Children(DEDUP_DECISIONS)
+_decisions = Tally(DEDUP_DECISIONS)
 
 
-class Candidate(NamedTuple):
+class Candidate(Struct, frozen=True):
     """What was verified, ready to be produced.
 
     Attributes:
@@ -42,7 +45,7 @@ class Candidate(NamedTuple):
     is_redelivery: bool = False
 
 
-class Placed(NamedTuple):
+class Placed(Struct, frozen=True):
     """Where an event lies: the one that was produced, or the one that it repeats."""
 
     position: Position
@@ -74,22 +77,23 @@ async def produce_once(claims: Claims, producer: Producer, candidate: Candidate,
         found = claim = None
     if found is not None:
         position = await _first(found, timeout_s)
-        _decisions[candidate.source, "duplicate"].inc()
+        _decisions[candidate.source, "duplicate"].append(1.0)
         return Placed(position, found.event_id, "duplicate")
     if claim is None:
         return await _produced(producer, candidate, identity, "unknown", timeout_s)
+    state: State = _conflicting(candidate) if claim.is_conflict else "new"
     try:
-        placed = await _produced(producer, candidate, identity, _state(claim, candidate), timeout_s)
+        # Not by `_produced`: this is the usual way, and every coroutine on it costs.
+        position = await produce(producer, _marked(candidate.record, identity, state), timeout_s)
     except BaseException as error:
         claims.release(claim, error)
         raise
-    claims.acknowledge(claim, placed.position)
-    return placed
+    claims.acknowledge(claim, position)
+    _decisions[candidate.source, state].append(1.0)
+    return Placed(position, candidate.event_id, state)
 
 
-def _state(claim: Claim, candidate: Candidate) -> State:
-    if not claim.is_conflict:
-        return "new"
+def _conflicting(candidate: Candidate) -> State:
     _log.warning("dedup.conflict", source=candidate.source, event_id=candidate.event_id)
     return "conflict"
 
@@ -97,11 +101,14 @@ def _state(claim: Claim, candidate: Candidate) -> State:
 async def _produced(
     producer: Producer, candidate: Candidate, identity: Identity, state: State, timeout_s: float
 ) -> Placed:
-    record = candidate.record
-    record = record._replace(headers=(*record.headers, dedup_header(identity, state)))
-    position = await produce(producer, record, timeout_s)
-    _decisions[candidate.source, state].inc()
+    position = await produce(producer, _marked(candidate.record, identity, state), timeout_s)
+    _decisions[candidate.source, state].append(1.0)
     return Placed(position, candidate.event_id, state)
+
+
+def _marked(record: Record, identity: Identity, state: State) -> Record:
+    headers = [*record.headers, dedup_header(identity, state)]
+    return Record(record.topic, record.key, record.value, headers, record.partition, record.timestamp_ms)
 
 
 async def _first(claim: Claim, timeout_s: float) -> Position:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-HeaderLines = Sequence[tuple[bytes, bytes]]
+from gateways.ingress.header_lines import HeaderLines, values_of
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -61,7 +62,7 @@ class Peers:
         peer, is_ours = self._known(connected)
         if not is_ours:
             return peer
-        hops = [hop for line, value in headers if line == _FORWARDED_FOR for hop in value.split(b",")]
+        hops = [hop for value in values_of(headers, _FORWARDED_FOR) for hop in value.split(b",")]
         for hop in reversed(hops[-_MAX_HOPS:]):
             forwarded, is_ours = self._known(hop.strip().decode("ascii", "replace"))
             if forwarded is UNKNOWN:

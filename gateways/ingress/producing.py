@@ -18,7 +18,7 @@ async def produce(producer: Producer, record: Record, timeout_s: float) -> Posit
     """
     try:
         with Deadline(timeout_s):
-            return Position(*await producer.produce(record))
+            return await producer.produce(record)
     except TimeoutError as error:
         message = f"no ack within {timeout_s:g} s"
         raise LogUnavailable(message, retry_after_s=_RETRY_AFTER_S) from error

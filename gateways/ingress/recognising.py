@@ -1,11 +1,11 @@
 """Says by what a source's deliveries are recognised when they come again, and which of them are wanted twice."""
 
 import hmac
-from collections.abc import Sequence
 
 from contracts.errors import ConfigError
 from contracts.repetition import By, Identity, identify
 from contracts.settings import SourceSettings
+from gateways.ingress.header_lines import HeaderLines, values_of
 from gateways.ingress.schemes import MIN_KEY_BYTES
 from gateways.ingress.secrets import Secrets
 from gateways.ingress.verifying import Verified
@@ -45,9 +45,11 @@ class Recogniser:
         """Return the identity of a verified delivery; None where none is recognised."""
         return None if by is None else identify("", self._source, event_id, text, by, self._window_s)
 
-    def is_redelivery(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    def is_redelivery(self, headers: HeaderLines) -> bool:
         """Tell whether an operator wants a delivery done again; what is not his own is passed over."""
-        said = [value for line, value in headers if line == REDELIVERY_HEADER]
+        if not self._secrets:
+            return False
+        said = values_of(headers, REDELIVERY_HEADER)
         return any(hmac.compare_digest(value, secret) for value in said for secret in self._secrets)
 
 

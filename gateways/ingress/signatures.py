@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 from contracts.errors import ConfigError, InvalidPayload
 from contracts.settings import HmacTemplate, PublicKeyTemplate, SignatureTemplate
+from gateways.ingress.header_lines import HeaderLines
 from gateways.ingress.keys import Key
 from gateways.ingress.public_keys import is_signed_with
 from gateways.ingress.schemes import Scheme
 from gateways.ingress.verifying import (
     ID,
     Detail,
-    HeaderLines,
     Incoming,
     Verified,
     check_stamp,
@@ -32,9 +32,12 @@ from gateways.ingress.verifying import (
 
 # Rotation needs two or three; a flood of them costs one comparison each and no more than this.
 MAX_SIGNATURES = 16
+_BODY = ("body",)
 _FIELD = re.compile(r"\{(id|timestamp|url|body)\}")
 
 Template = HmacTemplate | PublicKeyTemplate
+# By the prefix of a template: what stands in front of its signatures.
+Prefixes = tuple[tuple[str, bytes], ...]
 
 
 class _Held(NamedTuple):
@@ -52,7 +55,10 @@ class _Held(NamedTuple):
         digest = hmac.digest(self.key.secret if secret is None else secret, text, self.template.algorithm)
         expected = digest.hex().encode() if self.template.encoding == "hex" else base64.b64encode(digest)
         # All are compared, so that the time tells nothing about which one came close.
-        return sum([hmac.compare_digest(candidate, expected) for candidate in candidates]) > 0
+        matching = 0
+        for candidate in candidates:
+            matching += hmac.compare_digest(candidate, expected)
+        return matching > 0
 
 
 class SignatureVerifier:
@@ -75,10 +81,10 @@ class SignatureVerifier:
         self._template: Template = scheme.template
         self._twins: Mapping[bytes, bytes] = scheme.twins
         self._twin_names = frozenset(scheme.twins.values())
-        self._reads_twins = scheme.reads_twins
+        self._value = self._own_or_twin if scheme.reads_twins else single
         second = scheme.also or scheme.template
         self._held = [_Held(key, scheme.template if key.public is None else second) for key in keys]
-        self._prefixes = {held.template.prefix for held in self._held}
+        self._prefixes = _prefixes(scheme.template, {held.template.prefix for held in self._held})
         self._parts = _split_signed(scheme.template.signed, where, (url or "").encode())
         self._id_separator = _separator_after_id(self._parts, where)
         self._signs_id = self._id_separator is not None
@@ -92,7 +98,8 @@ class SignatureVerifier:
     def verify(self, request: Incoming, now: datetime) -> Verified:
         """As `Verifier`."""
         template = self._template
-        self._refuse_twins(request.headers)
+        if self._twins:
+            self._refuse_twins(request.headers)
         line = self._value(request.headers, self._signature_header)
         if line is None:
             raise refused(detail="missing_header")
@@ -103,7 +110,7 @@ class SignatureVerifier:
         timestamp = None
         if self._has_stamp:
             timestamp = check_stamp(stamp, now.timestamp(), template.tolerance_s, template.timestamp_unit)
-        if not any(map(len, candidates.values())):
+        if not any(candidates.values()):
             raise refused(detail="malformed")
         text = self._signed_text(event_id, stamp, request.body)
         key_id = self._matching_key(candidates, text, now)
@@ -113,15 +120,15 @@ class SignatureVerifier:
             key_id, event_id.decode() if event_id else None, timestamp, text, signs_id, self._signed_headers
         )
 
-    def _value(self, headers: HeaderLines, name: bytes) -> bytes | None:
+    def _own_or_twin(self, headers: HeaderLines, name: bytes) -> bytes | None:
         """Return the value of a header, or of its twin where that may stand in."""
         value = single(headers, name)
-        if value is None and self._reads_twins and name in self._twins:
+        if value is None and name in self._twins:
             return single(headers, self._twins[name])
         return value
 
     def _refuse_twins(self, headers: HeaderLines) -> None:
-        if not self._twins or not any(line in self._twin_names for line, _ in headers):
+        if not any(line in self._twin_names for line, _ in headers):
             return
         for name, twin in self._twins.items():
             values = {value for line, value in headers if line in {name, twin}}
@@ -143,14 +150,18 @@ class SignatureVerifier:
         return value
 
     def _signed_text(self, event_id: bytes | None, stamp: bytes | None, body: bytes) -> bytes:
+        if self._parts == _BODY:
+            return body
         fields = {"id": event_id or b"", "timestamp": stamp or b"", "body": body}
-        return b"".join(part if isinstance(part, bytes) else fields[part] for part in self._parts)
+        return b"".join([part if isinstance(part, bytes) else fields[part] for part in self._parts])
 
     def _matching_key(self, candidates: Mapping[str, Sequence[bytes]], text: bytes, now: datetime) -> str:
         for held in self._held:
-            found = candidates[held.template.prefix]
-            if found and held.key.is_valid_at(now) and held.fits(text, found):
-                return held.key.id
+            key, found = held.key, candidates[held.template.prefix]
+            # Most keys have no limits: they do not pay for the question.
+            is_valid = (key.not_before is None and key.not_after is None) or key.is_valid_at(now)
+            if found and is_valid and held.fits(text, found):
+                return key.id
         raise refused(detail=self._why_wrong(candidates, text, now))
 
     def _why_wrong(self, candidates: Mapping[str, Sequence[bytes]], text: bytes, now: datetime) -> Detail:
@@ -192,23 +203,31 @@ def _separator_after_id(parts: Sequence[str | bytes], where: str) -> bytes | Non
 
 
 def _read_signature_line(
-    template: SignatureTemplate, line: bytes, prefixes: Iterable[str]
+    template: SignatureTemplate, line: bytes, prefixes: Prefixes
 ) -> tuple[bytes | None, Mapping[str, Sequence[bytes]]]:
     """Return the stamp, where the line carries it, and by prefix the candidates; other versions are passed over."""
     if template.layout == "plain":
-        return None, {prefix: _behind(prefix.encode(), [line]) for prefix in prefixes}
+        return None, _candidates(prefixes, (line,))
     if template.layout == "list":
         entries = line.split(b" ", MAX_SIGNATURES)[:MAX_SIGNATURES]
-        return None, {prefix: _behind(prefix.encode(), entries) for prefix in prefixes}
+        return None, _candidates(prefixes, entries)
     pairs = line.split(template.pair_separator.encode(), MAX_SIGNATURES + 1)[: MAX_SIGNATURES + 1]
     name = f"{template.timestamp_pair}=".encode()
     stamps = [pair[len(name) :] for pair in pairs if pair.startswith(name)] if template.timestamp_pair else []
     if len(stamps) > 1:
         message = f"two {template.timestamp_pair}= in header {template.signature_header}"
         raise InvalidPayload(message)
-    candidates = {prefix: _behind(f"{prefix}=".encode(), pairs) for prefix in prefixes}
-    return stamps[0] if stamps else None, candidates
+    return stamps[0] if stamps else None, _candidates(prefixes, pairs)
 
 
-def _behind(prefix: bytes, entries: Iterable[bytes]) -> list[bytes]:
-    return [entry[len(prefix) :] for entry in entries if entry.startswith(prefix) and len(entry) > len(prefix)]
+def _prefixes(template: Template, texts: Iterable[str]) -> Prefixes:
+    end = "=" if template.layout == "pairs" else ""
+    return tuple((text, (text + end).encode()) for text in texts)
+
+
+def _candidates(prefixes: Prefixes, entries: Sequence[bytes]) -> Mapping[str, Sequence[bytes]]:
+    found: dict[str, list[bytes]] = {}
+    for text, prefix in prefixes:
+        size = len(prefix)
+        found[text] = [entry[size:] for entry in entries if entry.startswith(prefix) and len(entry) > size]
+    return found

@@ -7,6 +7,8 @@ is verified; messages of its URL wait for it.
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from contracts import metrics
 from contracts.codec import Record, decode_any_json, encode_event
 from contracts.envelope import DELIVERY, PARTITION_KEY, TRACE_PARENT, Event, format_time, parse_time
@@ -74,7 +76,7 @@ class SnsSource:
         self._tolerance_s = source.tolerance_s or _TOLERANCE_S
         self._recogniser = Recogniser(name, source, secrets)
         self._ce_source = source.ce_source or name
-        self._topic = topics.events(source.lane)
+        self.topic = topics.events(source.lane)
         self._type = compile_field(source.type, f"{where}.type")
         self._id, self._key, self._subject = (
             _optional(getattr(source, role), f"{where}.{role}") for role in ("id", "key", "subject")
@@ -110,8 +112,7 @@ class SnsSource:
         if on_verified is not None:
             on_verified()
         if message.type == "Notification":
-            is_redelivery = self._recogniser.is_redelivery(headers)
-            return self._accepted(message, now)._replace(is_redelivery=is_redelivery)
+            return replace(self._accepted(message, now), is_redelivery=self._recogniser.is_redelivery(headers))
         await self._shake_hands(message)
         return None
 
@@ -163,7 +164,7 @@ class SnsSource:
             },
         )
         evidence = [(SCHEME_HEADER, b"sns"), (RECEIVED_AT_HEADER, received_at.encode())]
-        record = Record(self._topic, event.key, data, encode_event(event) + evidence)
+        record = Record(self.topic, event.key, data, encode_event(event) + evidence)
         identity = self._recogniser.identity(event.id, data, self._recogniser.by(is_vouched=True))
         return Accepted(event, record, message.topic_arn, data, is_id_signed=True, identity=identity)
 

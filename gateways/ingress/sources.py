@@ -18,11 +18,16 @@ class Sources(Mapping[str, Source]):
     """The sources by name; a request takes its source once, and ends with it even when others have come since."""
 
     def __init__(self, current: Mapping[str, Source]) -> None:
-        self._current = dict(current)
+        self.swap(current)
 
     def swap(self, newer: Mapping[str, Source]) -> None:
         """Let other sources count from now on, all at once."""
         self._current = dict(newer)
+        self._by_raw_name = {name.encode(): source for name, source in newer.items()}
+
+    def find(self, raw_name: bytes) -> Source | None:
+        """Return the source of a URL's last part; None for an unknown one."""
+        return self._by_raw_name.get(raw_name)
 
     def __getitem__(self, name: str) -> Source:
         """Return a source."""

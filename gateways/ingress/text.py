@@ -3,6 +3,8 @@
 import hashlib
 import re
 
+from gateways.ingress.header_lines import HeaderLines, Lines
+
 # CloudEvents leaves lengths open; these keep headers and logs small.
 MAX_ID_CHARS = 256
 MAX_ATTRIBUTE_CHARS = 1024
@@ -32,7 +34,10 @@ def decode(raw: bytes) -> str | None:
         return None
 
 
-def single_header(headers: "list[tuple[bytes, bytes]]", name: bytes) -> str | None:
+def single_header(headers: HeaderLines, name: bytes) -> str | None:
     """Return the text of a header that stands there once; None when it is missing, repeated or not UTF-8."""
+    if type(headers) is Lines:
+        value = headers.once.get(name)
+        return None if value is None else decode(value)
     values = [value for line, value in headers if line == name]
     return decode(values[0]) if len(values) == 1 else None

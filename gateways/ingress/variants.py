@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote_plus, urlencode
 
 import msgspec
+from msgspec import structs
 
 from gateways.ingress.verifying import Detail, Incoming
 
@@ -58,7 +59,7 @@ def variants(request: Incoming) -> Iterator[Variant]:
     for detail, words, body in _bodies(request.body):
         if body not in seen:
             seen.add(body)
-            yield Variant(detail, words, request._replace(body=body))
+            yield Variant(detail, words, structs.replace(request, body=body))
     named = [index for index, (name, _) in enumerate(request.headers) if _SIGNATURE_NAME.search(name)]
     for index in named[:_MAX_SIGNATURE_LINES]:
         name, value = request.headers[index]
@@ -67,7 +68,7 @@ def variants(request: Incoming) -> Iterator[Variant]:
                 if other != value:
                     lines = [*request.headers[:index], (name, other), *request.headers[index + 1 :]]
                     yield Variant(
-                        detail, f"{words} in header {name.decode('latin-1')}", request._replace(headers=lines)
+                        detail, f"{words} in header {name.decode('latin-1')}", structs.replace(request, headers=lines)
                     )
 
 

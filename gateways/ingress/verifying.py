@@ -3,12 +3,13 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from contracts.errors import BadSignature, InvalidPayload
+from gateways.ingress.header_lines import HeaderLines, Lines
 from gateways.ingress.keys import Key
-
-HeaderLines = Sequence[tuple[bytes, bytes]]
 
 # Private reasons of a 401: log field and metric label, never part of the answer.
 Detail = Literal[
@@ -26,7 +27,7 @@ _STAMP = re.compile(rb"[1-9][0-9]{0,11}")
 _STAMP_MS = re.compile(rb"[1-9][0-9]{12}")
 
 
-class Incoming(NamedTuple):
+class Incoming(Struct, frozen=True):
     """A request that has not been verified.
 
     Attributes:
@@ -42,7 +43,7 @@ class Incoming(NamedTuple):
     peer: str = ""
 
 
-class Verified(NamedTuple):
+class Verified(Struct, frozen=True):
     """What a good signature vouches for.
 
     Attributes:
@@ -89,6 +90,10 @@ def single(headers: HeaderLines, name: bytes) -> bytes | None:
     Raises:
         InvalidPayload: it stands there twice.
     """
+    if type(headers) is Lines:
+        value = headers.once.get(name)
+        if value is not None or name not in headers.repeated:
+            return value or None
     values = [value for line, value in headers if line == name]
     if len(values) > 1:
         message = f"header {name.decode()} stands there twice"

@@ -1,24 +1,27 @@
 """Turns a request to a webhook source into a verified event. Writes: nothing; the caller produces the record."""
 
+import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from contracts import metrics
 from contracts.codec import Record, encode_event
 from contracts.envelope import DELIVERY, PARTITION_KEY, TRACE_PARENT, Event, digest_id, format_time
 from contracts.errors import BadSignature, InvalidPayload
-from contracts.repetition import By, Identity
+from contracts.repetition import Identity
 from contracts.settings import SourceSettings
 from contracts.topics import Topics
 from gateways.ingress.explaining import Explainer
 from gateways.ingress.fields import Field, Request, compile_field
 from gateways.ingress.handshakes.table import Handshakes
+from gateways.ingress.header_lines import values_of
 from gateways.ingress.keys import resolve_keys
 from gateways.ingress.recognising import Recogniser, vouched_text
 from gateways.ingress.schemes import scheme_of
 from gateways.ingress.secrets import Secrets
-from gateways.ingress.text import bounded_key, is_clean, single_header
+from gateways.ingress.text import bounded_key, decode, is_clean
 from gateways.ingress.tracing import new_trace_parent
 from gateways.ingress.verifiers import build_verifier
 from gateways.ingress.verifying import Incoming, Verified
@@ -29,7 +32,7 @@ KEY_ID_HEADER = "penstock-key-id"
 RECEIVED_AT_HEADER = "penstock-received-at"
 
 
-class Accepted(NamedTuple):
+class Accepted(Struct, frozen=True):
     """A verified webhook, ready to be produced.
 
     Attributes:
@@ -61,6 +64,7 @@ class WebhookSource:
     Attributes:
         keys: the source's keys, retired and future ones included.
         handshakes: what it answers itself.
+        topic: where its events go.
 
     Raises:
         ConfigError: a secret or template cannot be used; names the source.
@@ -77,8 +81,10 @@ class WebhookSource:
         self.handshakes = Handshakes(name, source, self.keys, self._verify)
         # Of this object alone, because a reload that drops a key removes its metric.
         self._last_used = metrics.Children(metrics.KEY_LAST_USED)
+        self._noted_s: dict[str, int] = {}
         self._ce_source = source.ce_source or name
-        self._topic = topics.events(source.lane)
+        self.topic = topics.events(source.lane)
+        self._scheme_header = (SCHEME_HEADER, source.scheme.encode())
         self._type = compile_field(source.type, f"{where}.type")
         self._id = _optional(source.id, f"{where}.id")
         self._default_id = _optional(scheme.default_id, where)
@@ -117,14 +123,16 @@ class WebhookSource:
         is_id_signed = self._is_id_signed(verified)
         # Where nothing is signed, the sender vouches for the id as much as for the body: with its key.
         by = self._recogniser.by(is_vouched=is_id_signed or verified.signed is None)
-        event = self._event(Request(headers, body), verified, now, by)
-        evidence = [
-            (SCHEME_HEADER, self.settings.scheme.encode()),
+        text = vouched_text(verified, body)
+        event = self._event(Request(headers, body), verified, now, text if by == "digest" else None)
+        record_headers = encode_event(event)
+        record_headers += (
+            self._scheme_header,
             (KEY_ID_HEADER, verified.key_id.encode()),
             (RECEIVED_AT_HEADER, event.time.encode()),
-        ]
-        record = Record(self._topic, event.key, body, encode_event(event) + evidence)
-        identity = self._recogniser.identity(event.id, vouched_text(verified, body), by)
+        )
+        record = Record(self.topic, event.key, body, record_headers)
+        identity = self._recogniser.identity(event.id, text, by)
         return Accepted(
             event,
             record,
@@ -142,25 +150,37 @@ class WebhookSource:
             error.detail = self._explainer.explain(self._verifier, request, now, error.detail)
             metrics.SIGNATURES_REFUSED.labels(self.name, error.detail).inc()
             raise
-        self._last_used[self.name, verified.key_id].set(now.timestamp())
+        now_s = int(now.timestamp())
+        if self._noted_s.get(verified.key_id) != now_s:
+            # Of one second one request is enough.
+            self._noted_s[verified.key_id] = now_s
+            self._last_used[self.name, verified.key_id].set(now_s)
         return verified
 
-    def _event(self, request: Request, verified: Verified, now: datetime, by: By | None) -> Event:
+    def _event(self, request: Request, verified: Verified, now: datetime, recurring: bytes | None) -> Event:
+        """Return the event.
+
+        Args:
+            request: for the fields.
+            verified: what vouches for it.
+            now: when it came.
+            recurring: what is equal in every delivery of it, where the id may differ from one to the next.
+        """
         event_id = self._event_id(request, verified)
+        key = self._partition_key(self._key, request) if self._key else None
+        if key is None:
+            # Where the id may differ from one delivery of an event to the next, its place on the log must not.
+            key = event_id if recurring is None else digest_id(self._ce_source, recurring)
         return Event(
             id=event_id,
             source=self._ce_source,
             type=_required(self._type, request, "type"),
             data=request.body,
             time=format_time(now),
-            subject=self._subject_of(request),
+            subject=self._subject_of(self._subject, request) if self._subject else "",
             datacontenttype=_content_type(request),
             extensions={
-                # Where the id may differ from one delivery of an event to the next, its place on the log must not.
-                PARTITION_KEY: self._partition_key(
-                    request,
-                    digest_id(self._ce_source, vouched_text(verified, request.body)) if by == "digest" else event_id,
-                ),
+                PARTITION_KEY: key,
                 DELIVERY: "notify",
                 # A sender's own traceparent is not to be trusted with our traces.
                 TRACE_PARENT: new_trace_parent(),
@@ -188,16 +208,15 @@ class WebhookSource:
             return self._id.headers <= verified.signed_headers
         return verified.signs_id
 
-    def _partition_key(self, request: Request, default: str) -> str:
-        if self._key is None:
-            return default
-        text = self._key.expand(request)
+    def _partition_key(self, field: Field, request: Request) -> str | None:
+        text = field.expand(request)
         if text is None:
             metrics.KEY_FALLBACKS.labels(self.name).inc()
-        return default if text is None else bounded_key(text)
+            return None
+        return bounded_key(text)
 
-    def _subject_of(self, request: Request) -> str:
-        text = self._subject.expand(request) if self._subject else None
+    def _subject_of(self, field: Field, request: Request) -> str:
+        text = field.expand(request)
         return text if text and is_clean(text) else ""
 
 
@@ -214,5 +233,12 @@ def _required(field: Field, request: Request, name: str) -> str:
 
 
 def _content_type(request: Request) -> str:
-    text = single_header(request.headers, b"content-type")
+    values = values_of(request.headers, b"content-type")
+    return _usable(values[0]) if len(values) == 1 else ""
+
+
+@functools.lru_cache(maxsize=64)
+def _usable(raw: bytes) -> str:
+    """Return a content type as an attribute; there are few of them."""
+    text = decode(raw)
     return text if text and is_clean(text) and text.isascii() else ""

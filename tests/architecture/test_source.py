@@ -14,11 +14,13 @@ CONTRACTS_FILES = {
     "envelope.py",
     "errors.py",
     "kafka_config.py",
+    "line_log.py",
     "logs.py",
     "metrics.py",
     "stuck.py",
     "payloads.py",
     "repetition.py",
+    "tallies.py",
     "topics.py",
 }
 # Split, so that this file does not contain what it looks for.

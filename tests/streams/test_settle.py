@@ -1,13 +1,17 @@
 """Writing the one outcome under a tenure."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
+from contracts import logs
 from contracts.codec import Headers, Position, dead_letter, decode_json, parse_time, redrive_headers, redrive_of
 from contracts.errors import InvalidRequest, LogUnavailable
 from contracts.payloads import FailureNote, InferenceAnswer, InferenceResult, Provenance, Redrive
-from contracts.settings import ProducerSettings, RouteSettings
+from contracts.settings import LogSettings, ProducerSettings, RouteSettings
 from contracts.topics import Topics
 from producers.memory import MemoryProducer
 from streams.engine.tenure import Tenure, TenureLostError
@@ -158,3 +162,24 @@ async def test_where_a_dead_letter_would_be_too_large_the_first_and_the_last_err
     await bench.bury()
 
     assert [note.attempt for note in dead_letter(bench.producer.records[0].headers).failures] == [1, 5]
+
+
+async def test_the_line_of_a_result_has_the_fields_that_structlog_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    before = structlog.get_config()
+    try:
+        logs.configure(LogSettings(format="json"))
+        written, captured = Bench(), Bench()
+        await written.result()
+        assert not capsys.readouterr().err, "it waits for company"
+        written.settler.lines.flush()
+        line = json.loads(capsys.readouterr().err)
+        with capture_logs() as lines:
+            await captured.result()
+    finally:
+        structlog.configure(**before)
+
+    [theirs] = lines
+    names = {*theirs} - {"log_level", "age_s"}
+    assert {name: line[name] for name in names} == {name: theirs[name] for name in names}
+    assert {*line} == names | {"level", "timestamp", "age_s"}
+    assert (line["event"], line["component"], line["outcome"]) == ("event.finished", "worker", "result")

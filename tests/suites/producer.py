@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from contracts.codec import Record
+from contracts.codec import Position, Record
 from contracts.errors import Busy, LogUnavailable, TooLarge
 from contracts.settings import ProducerSettings
 from producers.base import Delivered, Producer
@@ -149,7 +149,7 @@ class ProducerSuite:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         refused = [result for result in results if isinstance(result, Busy)]
         assert [result.retry_after_s for result in refused] == [1.0] * 8
-        assert sum(isinstance(result, Delivered) for result in results) == 32
+        assert sum(isinstance(result, Position) for result in results) == 32
 
     async def test_confirmed_records_leave_the_buffer(self, lab: ProducerLab, producer: Producer) -> None:
         lab.hold(producer)
@@ -188,7 +188,7 @@ class ProducerSuite:
 
         await producer.aclose(5.0)
 
-        assert all(isinstance(result, Delivered) for result in await asyncio.gather(*tasks))
+        assert all(isinstance(result, Position) for result in await asyncio.gather(*tasks))
 
     async def test_closing_flushes_also_what_nobody_waits_for_any_more(
         self, lab: ProducerLab, producer: Producer

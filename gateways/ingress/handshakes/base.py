@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl
 
 from contracts.codec import decode_any_json
 from contracts.errors import InvalidPayload, Undecodable
-from gateways.ingress.verifying import HeaderLines, Incoming, Verified
+from gateways.ingress.header_lines import HeaderLines
+from gateways.ingress.verifying import Incoming, Verified
 
 # A challenge has some 60 to 300 characters at the senders we know (checked 2026-11).
 MAX_TOKEN_CHARS = 1024

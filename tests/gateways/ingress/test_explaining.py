@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 import pytest
+from msgspec import structs
 
 from gateways.ingress.buckets import Bucket
 from gateways.ingress.explaining import MAX_BODY_BYTES, Explainer, fitting
@@ -65,7 +66,7 @@ def explained(request: Incoming, detail: str = "wrong_signature", budget: Bucket
     ],
 )
 def test_a_body_that_was_changed_on_its_way_is_recognised(signed: bytes, arrived: bytes, detail: str) -> None:
-    request = github(signed)._replace(body=arrived)
+    request = structs.replace(github(signed), body=arrived)
 
     # Sorted keys and \u escapes together are one change too many.
     assert explained(request) == ("wrong_signature" if detail == "?" else detail)
@@ -99,11 +100,11 @@ def test_url_safe_base64_without_padding_is_recognised() -> None:
 
 @pytest.mark.parametrize("detail", ["stale", "missing_header", "retired_key", "secret_not_decoded"])
 def test_what_is_explained_already_is_left_as_it_is(detail: str) -> None:
-    assert explained(github(b"{}")._replace(body=b"{}\n"), detail) == detail
+    assert explained(structs.replace(github(b"{}"), body=b"{}\n"), detail) == detail
 
 
 def test_explanations_have_a_budget() -> None:
-    request = github(b"{}")._replace(body=b"{}\n")
+    request = structs.replace(github(b"{}"), body=b"{}\n")
     budget = Bucket(per_s=0.001, size=3.0, now_s=0.0)
 
     assert [explained(request, budget=budget) for _ in range(5)] == ["body_line_end"] * 3 + ["wrong_signature"] * 2
@@ -112,7 +113,7 @@ def test_explanations_have_a_budget() -> None:
 def test_a_large_body_is_not_tried_in_other_forms() -> None:
     body = b"x" * (MAX_BODY_BYTES + 1)
 
-    assert explained(github(body[:-1])._replace(body=body)) == "wrong_signature"
+    assert explained(structs.replace(github(body[:-1]), body=body)) == "wrong_signature"
 
 
 @pytest.mark.parametrize(

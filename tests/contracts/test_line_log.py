@@ -1,8 +1,7 @@
-"""The lines of requests, against those of structlog."""
+"""The most frequent lines, against those of structlog."""
 
+import asyncio
 import json
-import os
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +10,8 @@ import structlog
 from structlog.testing import capture_logs
 
 from contracts import logs
+from contracts.line_log import LineLog
 from contracts.settings import LogSettings
-from gateways import exchange_log
-from gateways.app import Ending
-from gateways.exchange_log import ExchangeLog
-from tests.gateways.driver import Gateway
 from tests.support import eventually_async
 
 FIELDS = {"source": "crm", "event_id": "e\u00fc\n1", "status": 202, "duration_s": 0.001234, "offset": 2**40}
@@ -29,14 +25,17 @@ def _logging() -> Iterator[None]:
     structlog.configure(**before)
 
 
+def _log() -> LineLog:
+    return LineLog("gateway", lambda after_s, call: asyncio.get_running_loop().call_later(after_s, call))
+
+
 def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-@pytest.mark.parametrize("process", [None, 1])
-async def test_a_line_is_the_one_that_structlog_writes(capsys: pytest.CaptureFixture[str], process: int | None) -> None:
-    logs.configure(LogSettings(format="json"), process)
-    log = ExchangeLog()
+async def test_a_line_is_the_one_that_structlog_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogSettings(format="json"))
+    log = _log()
     log.write("request.accepted", "info", FIELDS)
     log.flush()
     logs.logger("gateway").info("request.accepted", **FIELDS)
@@ -45,12 +44,23 @@ async def test_a_line_is_the_one_that_structlog_writes(capsys: pytest.CaptureFix
     assert len(ours["timestamp"]) == len(theirs["timestamp"])
     assert ours | {"timestamp": ""} == theirs | {"timestamp": ""}
     assert list(ours) == list(theirs)
-    assert ours.get("process") == process
+
+
+async def test_a_process_among_several_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogSettings(format="json"), process=3)
+    log = _log()
+    log.write("request.accepted", "info", FIELDS)
+    log.flush()
+    logs.logger("gateway").info("request.accepted", **FIELDS)
+
+    ours, theirs = _lines(capsys)
+    assert list(ours) == list(theirs)
+    assert ours["process"] == theirs["process"] == 3
 
 
 async def test_lines_are_written_together_and_soon(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(LogSettings(format="json"))
-    log = ExchangeLog()
+    log = _log()
     for number in range(3):
         log.write("request.refused", "warning", {"status": 500 + number})
 
@@ -60,7 +70,7 @@ async def test_lines_are_written_together_and_soon(capsys: pytest.CaptureFixture
 
 async def test_many_lines_do_not_wait(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(LogSettings(format="json"))
-    log = ExchangeLog()
+    log = _log()
     for number in range(256):
         log.write("request.accepted", "info", {"status": number})
 
@@ -70,7 +80,7 @@ async def test_many_lines_do_not_wait(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(("level", "written"), [("info", 2), ("warning", 1), ("error", 0)])
 async def test_the_level_holds(capsys: pytest.CaptureFixture[str], level: Any, written: int) -> None:
     logs.configure(LogSettings(format="json", level=level))
-    log = ExchangeLog()
+    log = _log()
     log.write("request.accepted", "info", FIELDS)
     log.write("request.refused", "warning", FIELDS)
     log.flush()
@@ -80,22 +90,17 @@ async def test_the_level_holds(capsys: pytest.CaptureFixture[str], level: Any, w
 
 async def test_text_lines_are_left_to_structlog() -> None:
     with capture_logs() as lines:
-        ExchangeLog().write("request.accepted", "info", FIELDS)
+        _log().write("request.accepted", "info", FIELDS)
 
     assert lines == [FIELDS | {"component": "gateway", "event": "request.accepted", "log_level": "info"}]
 
 
-async def test_the_second_signal_writes_what_waits(
-    gateway: Gateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_captures_lines_between_two_of_them_sees_them() -> None:
     logs.configure(LogSettings(format="json"))
-    monkeypatch.setattr(exchange_log, "_WAIT_S", 60)
-    written: list[list[dict[str, Any]]] = []
-    monkeypatch.setattr(os, "_exit", lambda _status: written.append(_lines(capsys)))
-    gateway.parts.health.is_shutting_down = True
-    Ending(gateway.parts, gateway.api).follow_signals()
-    gateway.api.log.write("request.accepted", "info", FIELDS)
-    os.kill(os.getpid(), signal.SIGTERM)
-    await eventually_async(lambda: written)
+    log = _log()
+    log.write("request.accepted", "info", FIELDS)
+    with capture_logs() as lines:
+        log.write("request.accepted", "info", FIELDS)
+    log.write("request.accepted", "info", FIELDS)
 
-    assert [line["event"] for line in written[0]] == ["gateway.ended_at_once", "request.accepted"]
+    assert len(lines) == 1

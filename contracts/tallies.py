@@ -1,0 +1,66 @@
+"""Counts what happens thousands of times a second: noted at once for the price of an append, counted later together.
+
+A counter's and a histogram's update take some twenty calls. Whoever reads the registry gets everything noted so far.
+"""
+
+from bisect import bisect_left
+from collections import deque
+
+from prometheus_client import Counter, Histogram
+
+from contracts.metrics import REGISTRY
+
+_all: "list[Tally]" = []
+
+
+class Tally(dict[tuple[str, ...], deque[float]]):
+    """What was noted, by the counter's label values: `tally[values].append(amount)`; may be counted by any thread.
+
+    Somebody has to call `flush` (of this one or of all) now and then, or what was noted grows without bound.
+
+    Args:
+        counter: counts how many were noted.
+        histogram: observes the amounts; its label is the counter's first one.
+    """
+
+    def __init__(self, counter: Counter, histogram: Histogram | None = None) -> None:
+        super().__init__()
+        self._counter = counter
+        self._histogram = histogram
+        _all.append(self)
+
+    def __missing__(self, values: tuple[str, ...]) -> deque[float]:
+        """Begin at the first use."""
+        # So that there is a child at once, as with `labels()`.
+        self._counter.labels(*values)
+        return self.setdefault(values, deque())
+
+    def flush(self) -> None:
+        """Count what was noted."""
+        for values, noted in list(self.items()):
+            if noted:
+                amounts = [noted.popleft() for _ in range(len(noted))]
+                self._counter.labels(*values).inc(len(amounts))
+                if self._histogram is not None:
+                    _observe(self._histogram.labels(*values[:1]), amounts)
+
+
+def flush() -> None:
+    """Count what was noted anywhere."""
+    for tally in _all:
+        tally.flush()
+
+
+def _observe(histogram: Histogram, amounts: list[float]) -> None:
+    """As `observe` of every amount, with one update per bucket."""
+    bounds, buckets = histogram._upper_bounds, histogram._buckets  # noqa: SLF001 - a test holds it against `observe`
+    counts: dict[int, int] = {}
+    for amount in amounts:
+        index = bisect_left(bounds, amount)
+        counts[index] = counts.get(index, 0) + 1
+    histogram._sum.inc(sum(amounts))  # noqa: SLF001
+    for index, count in counts.items():
+        buckets[index].inc(count)
+
+
+REGISTRY.before_reading.append(flush)
