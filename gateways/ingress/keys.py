@@ -5,14 +5,17 @@ Blocking: reads the files that secrets refer to, or asks AWS Secrets Manager.
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from contracts.errors import ConfigError
 from contracts.logs import logger
 from contracts.settings import SourceSecret, SourceSettings
-from gateways.ingress.public_keys import PublicKey, decode_base64, load_public_key
 from gateways.ingress.schemes import KeyForm, Scheme
 from gateways.ingress.secrets import Secrets, Value
+from gateways.ingress.text import decode_base64
+
+if TYPE_CHECKING:
+    from gateways.ingress.public_keys import PublicKey
 
 _DECODERS: dict[str, Callable[[bytes], bytes]] = {
     "raw": bytes,
@@ -37,7 +40,7 @@ class Key(NamedTuple):
     text: bytes
     not_before: datetime | None = None
     not_after: datetime | None = None
-    public: PublicKey | None = None
+    public: "PublicKey | None" = None
 
     def is_valid_at(self, now: datetime) -> bool:
         """Tell whether this key counts at an instant."""
@@ -89,6 +92,9 @@ def _key(secret: SourceSecret, value: Value, scheme: Scheme, where: str) -> Key:
     key = Key(secret.id + value.suffix, text, text, secret.not_before, min(ends, default=None))
     if form.algorithm == "hmac":
         return key._replace(secret=_decode(text, form, where))
+    # Only sources with public keys pay for the library: the Lambda door imports all of this at a cold start.
+    from gateways.ingress.public_keys import load_public_key
+
     try:
         return key._replace(
             public=load_public_key(text.removeprefix(form.prefix.encode()), form.algorithm, form.encoding)

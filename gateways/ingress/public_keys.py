@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 
+from gateways.ingress.text import decode_base64
+
 PublicKey = Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 # One costs some 70 us (ed25519): a list of them must not cost a sender's budget.
@@ -88,15 +90,6 @@ def _check_kind(key: object, algorithm: str) -> None:
             raise ValueError(message)
     elif not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVES[algorithm]):
         raise ValueError(message)
-
-
-def decode_base64(text: bytes) -> bytes:
-    """Decode base64; some senders show their keys without the padding, which loses nothing.
-
-    Raises:
-        ValueError: it is not base64.
-    """
-    return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
 
 
 def is_signed_with(key: PublicKey, text: bytes, candidates: Sequence[bytes], encoding: str) -> bool:

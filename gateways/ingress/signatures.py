@@ -17,7 +17,6 @@ from contracts.errors import ConfigError, InvalidPayload
 from contracts.settings import HmacTemplate, PublicKeyTemplate, SignatureTemplate
 from gateways.ingress.header_lines import HeaderLines
 from gateways.ingress.keys import Key
-from gateways.ingress.public_keys import is_signed_with
 from gateways.ingress.schemes import Scheme
 from gateways.ingress.verifying import (
     ID,
@@ -49,6 +48,9 @@ class _Held(NamedTuple):
     def fits(self, text: bytes, candidates: Sequence[bytes], secret: bytes | None = None) -> bool:
         """Tell whether one of the signatures is this key's, or one of another reading of its secret."""
         if isinstance(self.template, PublicKeyTemplate):
+            # Here, since it takes the crypto library, which only these sources need; see keys.py.
+            from gateways.ingress.public_keys import is_signed_with
+
             return self.key.public is not None and is_signed_with(
                 self.key.public, text, candidates, self.template.encoding
             )

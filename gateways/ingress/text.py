@@ -1,5 +1,6 @@
 """Reads text from outside: what may become an attribute of an event, and what may not."""
 
+import base64
 import hashlib
 import re
 
@@ -41,3 +42,12 @@ def single_header(headers: HeaderLines, name: bytes) -> str | None:
         return None if value is None else decode(value)
     values = [value for line, value in headers if line == name]
     return decode(values[0]) if len(values) == 1 else None
+
+
+def decode_base64(text: bytes) -> bytes:
+    """Decode base64; some senders show their keys without the padding, which loses nothing.
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)

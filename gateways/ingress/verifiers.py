@@ -6,7 +6,6 @@ from contracts.settings import SourceSettings
 from contracts.settings.signing import TwilioSettings
 from contracts.settings.sources import KeyHeader
 from gateways.ingress.api_keys import KeyVerifier
-from gateways.ingress.client_certificates import ClientCertificateVerifier
 from gateways.ingress.keys import Key
 from gateways.ingress.schemes import scheme_of
 from gateways.ingress.signatures import SignatureVerifier
@@ -24,6 +23,8 @@ def build_verifier(name: str, source: SourceSettings, keys: Sequence[Key]) -> Ve
     if source.scheme == "api-key":
         return KeyVerifier(source.key_header or KeyHeader(), keys)
     if source.client_certificate is not None:
+        from gateways.ingress.client_certificates import ClientCertificateVerifier
+
         return ClientCertificateVerifier(source.client_certificate, keys)
     if source.http_signature is not None and url is not None:
         # Its library is loaded where it is used: a Lambda function's cold start is somebody's wait.
