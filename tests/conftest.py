@@ -11,11 +11,13 @@ pytest_plugins = ("tests.kafkalab.fixtures",)
 
 HERE = Path(__file__).parent
 GROUP_FOLDERS = frozenset({"kafka", "e2e", "compose", "browser"})
+GROUP_MARKS = GROUP_FOLDERS | {"process", "embedded"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that tests/groups.py uses to learn how a group ended."""
     parser.addoption("--outcome-file", type=Path, default=None, help="write the counts and skip reasons as JSON")
+    parser.addoption("--where-file", type=Path, default=None, help="write which files have tests of which group")
 
 
 def pytest_configure() -> None:
@@ -29,7 +31,7 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests by their folder, and refuse a test that would start a real broker in the offline run."""
     for item in items:
         folder = item.path.relative_to(HERE).parts[0]
@@ -39,6 +41,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if uses_kafka and not any(item.get_closest_marker(name) for name in GROUP_FOLDERS):
             msg = f"{item.nodeid} uses real Kafka: mark it with pytest.mark.kafka"
             raise pytest.UsageError(msg)
+    # Of several test processes, which all collect the same, one writes.
+    if config.option.where_file and getattr(config, "workerinput", {"workerid": "gw0"})["workerid"] == "gw0":
+        _write_places(config.option.where_file, items)
+
+
+def _write_places(path: Path, items: list[pytest.Item]) -> None:
+    places: dict[str, list[str]] = {}
+    for item in items:
+        file = str(item.path.relative_to(HERE.parent))
+        for mark in {mark.name for mark in item.iter_markers()} & GROUP_MARKS:
+            files = places.setdefault(mark, [])
+            if file not in files[-1:]:
+                files.append(file)
+    path.write_text(json.dumps({mark: sorted(set(files)) for mark, files in places.items()}), encoding="utf-8")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

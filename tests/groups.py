@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support import ROOT
 
@@ -30,6 +31,8 @@ ENGINE_MARKER = ROOT / "build" / "ci" / "engine-is-coming"
 ENGINE_LIMIT_S = 600.0
 NO_TESTS_COLLECTED = 5
 MAX_REASONS = 5
+# Which files have tests of which group, as the first group has found them.
+_PLACES = ROOT / "build" / "tests" / "places.json"
 
 
 @dataclass(frozen=True)
@@ -67,18 +70,27 @@ def main(names: Sequence[str]) -> int:
     if unknown:
         sys.stderr.write(f"unknown group {', '.join(unknown)}; there are: {', '.join(GROUPS)}\n")
         return 2
-    outcomes = [_run(name) for name in names or GROUPS]
+    places: dict[str, list[str]] = {}
+    outcomes = []
+    for name in names or GROUPS:
+        outcomes.append(_run(name, places))
+        # The first one has collected every test; the others need not do it again, each in several processes.
+        places = places or _json(_PLACES)
     sys.stdout.write("\n" + "\n".join(line for outcome in outcomes for line in outcome.lines()) + "\n")
     return int(any(outcome.is_failure for outcome in outcomes))
 
 
-def _run(name: str) -> Outcome:
+def _run(name: str, places: dict[str, list[str]]) -> Outcome:
     sys.stdout.write(f"\n== {name} ==\n")
     sys.stdout.flush()
     report = ROOT / "build" / "tests" / f"{name}.json"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
+    if not places:
+        _PLACES.unlink(missing_ok=True)
     options: tuple[str, ...] = (
+        *places.get(name, ()),
+        *(() if places else (f"--where-file={_PLACES}",)),
         "-q",
         "-m",
         GROUPS[name],
@@ -104,11 +116,14 @@ def _await_engine() -> None:
 
 
 def _read(report: Path) -> tuple[dict[str, int], dict[str, int]]:
-    if not report.exists():
-        return {}, {}
-    document = json.loads(report.read_text("utf-8"))
-    reasons = document.pop("reasons")
+    document = _json(report)
+    reasons = document.pop("reasons", {})
     return document, reasons
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return found
 
 
 if __name__ == "__main__":
