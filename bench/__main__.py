@@ -7,13 +7,12 @@ from pathlib import Path
 import click
 
 from bench.cpu_split import profile
-from bench.figures import FOLDER, Figure, publish
+from bench.figures import Figure
 from bench.memory import memory
 from bench.peers.environments import NotInstallableError
 from bench.peers.table import LEFT_OUT, PEERS, peer
-from bench.plot import bars
 from bench.restarts import restart
-from bench.runs import RunFailedError
+from bench.scenarios import run_scenarios
 from bench.sides import CONTROL, Side, penstock
 from bench.steadiness import engine
 from bench.troubles import faults, kill, stragglers
@@ -66,26 +65,12 @@ def main(
     ours = (penstock(tree), CONTROL)
     with_peers = with_peers or bool(chosen)
     with_them = (*ours, *_peers(chosen)) if with_peers or "peers" in names else ours
-    broker = None if kafka else JvmBroker(0)
-    status = 0
-    try:
-        if broker is not None:
-            broker.start()
-            click.echo(f"on {broker.description}")
-        for name in names:
-            sides = with_them if with_peers or name == "peers" else ours
-            try:
-                figures = SCENARIOS[name](kafka or (broker.bootstrap if broker else ""), sides, runs, in_flight)
-            except (NotInstallableError, RunFailedError) as error:
-                click.echo(f"not measured: {name}: {error}", err=True)
-                status = 1
-                continue
-            status |= publish(name, "python -m bench " + " ".join(sys.argv[1:]), runs, figures)
-            (FOLDER / f"{name}.svg").write_text(bars(name, figures), encoding="utf-8")
-    finally:
-        if broker is not None:
-            broker.close()
-    sys.exit(status)
+
+    def measure(name: str, bootstrap: str, _broker: JvmBroker | None) -> tuple[int, list[Figure]]:
+        sides = with_them if with_peers or name == "peers" else ours
+        return runs, SCENARIOS[name](bootstrap, sides, runs, in_flight)
+
+    sys.exit(run_scenarios("python -m bench", names, measure, kafka))
 
 
 def _peers(chosen: Sequence[str]) -> list[Side]:

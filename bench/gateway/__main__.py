@@ -6,14 +6,12 @@ from pathlib import Path
 
 import click
 
-from bench.figures import FOLDER, Figure, publish
+from bench.figures import Figure
 from bench.gateway.cost import CELLS, requests
 from bench.gateway.crash import crash
 from bench.gateway.overload import overload
 from bench.gateway.sides import LEFT_OUT, Side, penstock, servers, sides
-from bench.peers.environments import NotInstallableError
-from bench.plot import bars
-from bench.runs import RunFailedError
+from bench.scenarios import run_scenarios
 from tests.kafkalab.jvm import JvmBroker
 
 SCENARIOS = ("requests", "servers", "overload", "crash")
@@ -59,37 +57,17 @@ def main(
         message = "crash kills its broker, so it takes none of yours: leave --kafka out"
         raise click.UsageError(message)
     click.echo(f"not measured: {LEFT_OUT}")
-    broker = None if kafka else JvmBroker(0, PROPERTIES)
-    status = 0
-    try:
-        if broker is not None:
-            broker.start()
-            click.echo(f"on {broker.description}")
-        for name in names:
-            try:
-                if name == "crash" and broker is not None:
-                    replay = f"python -m bench.gateway crash --kills {kills} --seed {seed}"
-                    click.echo(f"to repeat: {replay}")
-                    runs_of, figures = 1, crash(broker, seed, kills)
-                else:
-                    bootstrap = kafka or (broker.bootstrap if broker else "")
-                    runs_of, figures = _measure(name, bootstrap, runs, _chosen(name, chosen, tree), small)
-            except (NotInstallableError, RunFailedError) as error:
-                click.echo(f"not measured: {name}: {error}", err=True)
-                status = 1
-                continue
-            status |= publish(f"gateway-{name}", "python -m bench.gateway " + " ".join(sys.argv[1:]), runs_of, figures)
-            (FOLDER / f"gateway-{name}.svg").write_text(bars(f"gateway-{name}", figures), encoding="utf-8")
-    finally:
-        if broker is not None:
-            broker.close()
-    sys.exit(status)
 
+    def measure(name: str, bootstrap: str, broker: JvmBroker | None) -> tuple[int, list[Figure]]:
+        if name == "crash" and broker is not None:
+            click.echo(f"to repeat: python -m bench.gateway crash --kills {kills} --seed {seed}")
+            return 1, crash(broker, seed, kills)
+        some = _chosen(name, chosen, tree)
+        if name == "overload":
+            return 1, overload(bootstrap, some[0])
+        return runs, requests(bootstrap, some, runs, CELLS[:2] if small or name == "servers" else CELLS)
 
-def _measure(name: str, bootstrap: str, runs: int, some: Sequence[Side], small: bool) -> tuple[int, list[Figure]]:
-    if name == "overload":
-        return 1, overload(bootstrap, some[0])
-    return runs, requests(bootstrap, some, runs, CELLS[:2] if small or name == "servers" else CELLS)
+    sys.exit(run_scenarios("python -m bench.gateway", names, measure, kafka, PROPERTIES, prefix="gateway-"))
 
 
 def _chosen(name: str, chosen: Sequence[str], tree: Path | None) -> Sequence[Side]:

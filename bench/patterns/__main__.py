@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import click
 
-from bench.figures import Figure, publish
+from bench.figures import Figure
 from bench.patterns.batch import batch
 from bench.patterns.callbacks import ssrf
 from bench.patterns.doors import sqs
@@ -13,7 +13,7 @@ from bench.patterns.results import results
 from bench.patterns.salesforce import salesforce
 from bench.patterns.stream import stream
 from bench.patterns.sync import sync, timeout
-from bench.runs import RunFailedError
+from bench.scenarios import run_scenarios
 from tests.kafkalab.jvm import JvmBroker
 
 # Bootstrap address and seed in, figures out; a scenario starts what it needs and ends it.
@@ -38,24 +38,11 @@ def main(names: tuple[str, ...], kafka: str | None, seed: int) -> None:
     """Measure the patterns; without a name, each once."""
     if not names or "all" in names:
         names = tuple(SCENARIOS)
-    broker = None if kafka else JvmBroker(0)
-    status = 0
-    try:
-        if broker is not None:
-            broker.start()
-            click.echo(f"on {broker.description}")
-        for name in names:
-            try:
-                figures = SCENARIOS[name](kafka or (broker.bootstrap if broker else ""), seed)
-            except RunFailedError as error:
-                click.echo(f"not measured: {name}: {error}", err=True)
-                status = 1
-                continue
-            status |= publish(f"patterns-{name}", "python -m bench.patterns " + " ".join(sys.argv[1:]), 1, figures)
-    finally:
-        if broker is not None:
-            broker.close()
-    sys.exit(status)
+
+    def measure(name: str, bootstrap: str, _broker: JvmBroker | None) -> tuple[int, list[Figure]]:
+        return 1, SCENARIOS[name](bootstrap, seed)
+
+    sys.exit(run_scenarios("python -m bench.patterns", names, measure, kafka, prefix="patterns-"))
 
 
 if __name__ == "__main__":
