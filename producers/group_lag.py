@@ -5,6 +5,7 @@ asks for a group's commits while the group's coordinator is loading or has moved
 Blocking: `read`, up to the limit given to the constructor and again for each partition. Not thread-safe.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -14,7 +15,7 @@ from contracts.kafka_config import librdkafka_config
 from contracts.settings import KafkaSettings
 from producers.kafka_client import error_of
 
-_TRIES = 5
+_TRIES = 10
 
 
 class GroupLag:
@@ -48,36 +49,41 @@ class GroupLag:
         """
         try:
             found = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
-            committed = self._committed(topic, sorted(found.partitions or ()))
-            if all(offset < 0 for offset in committed.values()):
-                return None
-            return sum(self._lag(topic, number, offset) for number, offset in committed.items())
+            numbers = sorted(found.partitions or ())
+            commits = committed(self._consumer, topic, numbers, self._timeout_s)
+            return sum(self._lag(topic, n, commits.get(n, 0)) for n in numbers) if commits else None
         except KafkaException as error:
-            raise self._unknown(error_of(error).str()) from error
+            message = f"the lag of group {self._group_id} cannot be read: {error_of(error).str()}"
+            raise LogUnavailable(message) from error
 
     def close(self) -> None:
         """Let go of the connections."""
         self._consumer.close()
-
-    def _committed(self, topic: str, numbers: list[int]) -> dict[int, int]:
-        """Return the commits, negative where there is none."""
-        for _ in range(_TRIES):
-            try:
-                found = self._consumer.committed([TopicPartition(topic, n) for n in numbers], timeout=self._timeout_s)
-            except UnicodeDecodeError:
-                # confluent-kafka 2.16 reads the metadata of commits past its end; another try gets other bytes.
-                continue
-            for part in found:
-                if part.error is not None:
-                    raise self._unknown(part.error.str())
-            return {part.partition: part.offset for part in found}
-        text = "the commits are not readable"
-        raise self._unknown(text)
 
     def _lag(self, topic: str, number: int, offset: int) -> int:
         part = TopicPartition(topic, number)
         first, end = self._consumer.get_watermark_offsets(part, timeout=self._timeout_s, cached=False)
         return max(0, end - max(first, offset))
 
-    def _unknown(self, text: str) -> LogUnavailable:
-        return LogUnavailable(f"the lag of group {self._group_id} cannot be read: {text}")
+
+def committed(consumer: Consumer, topic: str, numbers: Sequence[int], timeout_s: float) -> dict[int, int]:
+    """Return the offsets that the consumer's group has committed, by partition; without those it never committed.
+
+    Raises:
+        LogUnavailable: the commits cannot be read.
+        KafkaException: Kafka does not answer.
+    """
+    if not numbers:
+        return {}
+    for _ in range(_TRIES):
+        try:
+            found = consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=timeout_s)
+        except UnicodeDecodeError:
+            # confluent-kafka 2.16 reads the metadata of commits past its end; another try gets other bytes.
+            continue
+        for part in found:
+            if part.error is not None:
+                raise KafkaException(part.error)
+        return {part.partition: part.offset for part in found if part.offset >= 0}
+    message = f"the commits of {topic} cannot be read"
+    raise LogUnavailable(message)

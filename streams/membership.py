@@ -14,7 +14,7 @@ from contracts.settings import WorkerSettings
 from streams.engine.engine import Engine
 from streams.engine.item import TP
 from streams.engine.ledger import Ledger
-from streams.engine.mark import decode_floor, decode_mark, decode_replay, encode_mark
+from streams.engine.mark import Mark, decode_mark, encode_mark
 from streams.engine.repeats import Repeats
 from streams.engine.tenure import Tenure
 from streams.recall import Recall
@@ -113,18 +113,18 @@ class Membership:
 
     async def _ledgers(self, tps: frozenset[TP]) -> dict[TP, Ledger]:
         commits = await self.shell.committed(tps)
-        positions: dict[TP, tuple[int, dict[str, int] | None]] = {}
-        for tp in tps:
-            commit = commits[tp]
-            # No commit: nothing is answered yet. A commit without our mark is an operator's reset: a replay is wanted.
-            offset = commit[0] if commit else await self.shell.beginning(tp)
-            positions[tp] = (offset, decode_mark(commit[1]) if commit else None)
         self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
-        self._replays = await self._find_replays()
-        self._floors = {
-            tp: offset if metadata is not None and decode_mark(metadata) is None else decode_floor(metadata or "")
-            for tp, (offset, metadata) in ((tp, commits[tp] or (0, None)) for tp in tps)
-        }
+        # A commit without our mark is an operator's reset: a replay is wanted, and what lies before it was left out.
+        marks = {tp: decode_mark(metadata) for tp, (_, metadata) in self._committed.items()}
+        positions: dict[TP, tuple[int, dict[str, int] | None]] = {}
+        self._floors = {}
+        for tp in tps:
+            commit, mark = commits[tp], marks.get(tp)
+            # No commit: nothing is answered yet.
+            offset = commit[0] if commit else await self.shell.beginning(tp)
+            positions[tp] = (offset, mark.starts if mark else None)
+            self._floors[tp] = mark.floor if mark else offset if commit else 0
+        self._replays = await self._find_replays(marks)
         tails, repeats = await asyncio.gather(
             asyncio.to_thread(self._tail.read, positions), self._remembered(positions)
         )
@@ -136,11 +136,10 @@ class Membership:
             for tp, tail in tails.items()
         }
 
-    async def _find_replays(self) -> dict[TP, int]:
+    async def _find_replays(self, marks: Mapping[TP, Mark | None]) -> dict[TP, int]:
         """Return up to where partitions are done again: what was there at the reset, also after a crash meanwhile."""
-        reset = {tp for tp, (_, metadata) in self._committed.items() if decode_mark(metadata) is None}
-        going_on = {tp: decode_replay(metadata) for tp, (_, metadata) in self._committed.items()}
-        return going_on | await self.shell.ends(frozenset(reset))
+        going_on = {tp: mark.replay_until for tp, mark in marks.items() if mark is not None}
+        return going_on | await self.shell.ends(frozenset(marks) - going_on.keys())
 
     async def _remembered(self, positions: Mapping[TP, tuple[int, object]]) -> dict[TP, Repeats]:
         """Return what earlier events may be repeated; read beside the tail, since both take a second."""

@@ -23,9 +23,9 @@ from contracts.settings import Settings
 from contracts.topics import Topics
 from gateways.cli.reading import Read, as_read
 from gateways.cli.wording import attribute, printable
+from producers.group_lag import committed
 
 _LIMIT_S = 10.0
-_TRIES = 10
 
 
 class GroupPartition(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,26 +97,12 @@ def _look(settings: Settings, config: dict[str, Any]) -> GroupReport:
     return GroupReport(app_id=group_id, state=state, members=members, partitions=partitions)
 
 
-def _committed(consumer: Consumer, parts: list[TopicPartition]) -> dict[int, int]:
-    for left in reversed(range(_TRIES)):
-        try:
-            found = consumer.committed(parts, timeout=_LIMIT_S)
-        except UnicodeDecodeError:
-            # confluent-kafka 2.16 reads the metadata of commits past its end; another try gets other bytes.
-            if not left:
-                break
-            continue
-        return {part.partition: part.offset for part in found if part.offset >= 0}
-    message = "the commits of the group cannot be read"
-    raise LogUnavailable(message)
-
-
 def _partitions(consumer: Consumer, topic: str) -> Iterator[GroupPartition]:
     numbers = sorted(consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic].partitions or ())
-    committed = _committed(consumer, [TopicPartition(topic, number) for number in numbers]) if numbers else {}
+    commits = committed(consumer, topic, numbers, _LIMIT_S)
     for number in numbers:
         first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_LIMIT_S)
-        point = committed.get(number)
+        point = commits.get(number)
         start = max(first, point or 0)
         record = _record_at(consumer, topic, number, start) if start < end else None
         yield GroupPartition(

@@ -10,7 +10,7 @@ from contracts.metrics import WEBHOOKS
 from contracts.settings import SourceSettings
 from contracts.tallies import Tally
 from gateways.asgi import Request, Response
-from gateways.endpoints.accepting import accepted, accepted_once
+from gateways.endpoints.accepting import accepted_once
 from gateways.ingress.handshakes.base import GUARDS, HandshakeRequest
 from gateways.ingress.limits import Visit
 from gateways.ingress.media_types import check_media_type
@@ -85,8 +85,7 @@ async def _visit(parts: Parts, request: Request, source: Source, peer: Peer) -> 
     """Let a request pass the limits on its way."""
     _check_address(source, peer)
     try:
-        if parts.backlog.has_limits:
-            parts.backlog.check(source.topic)
+        parts.backlog.check(source.topic)
         visit = parts.limits.enter(source.name, peer.name, source.settings.limit)
     except Busy:
         await request.discard()
@@ -123,8 +122,7 @@ async def _accept(parts: Parts, request: Request, source: Source, visit: Visit) 
     body = await request.read(limit_bytes, settings.body_timeout_s, admission)
     try:
         request.notes["body_bytes"] = len(body)
-        if visit.is_suspect:
-            visit.read(len(body))
+        visit.read(len(body))
         if isinstance(source, SnsSource):
             webhook = await _message(request, source, visit, body)
         else:
@@ -140,12 +138,10 @@ async def _accept(parts: Parts, request: Request, source: Source, visit: Visit) 
         admission.release(len(body))
     position = placed.position
     notes["partition"], notes["offset"], notes["dedup"] = position.partition, position.offset, placed.dedup
-    wanted = source.settings
-    if placed.dedup == "duplicate":
+    if placed.is_duplicate:
         notes["outcome"] = "duplicate"
-        answer = accepted_once(parts, event, placed, wanted.success_status)
-    else:
-        answer = accepted(parts, event, position, wanted.success_status)
+    wanted = source.settings
+    answer = accepted_once(parts, event, placed, wanted.success_status)
     return answer if wanted.success_body is None else _in_words(answer, wanted)
 
 
@@ -159,12 +155,10 @@ async def _message(request: Request, source: SnsSource, visit: Visit, body: byte
 
 
 def _verified(request: Request, source: WebhookSource, visit: Visit, body: bytes) -> Accepted | Response:
-    if source.handshakes.is_any:
-        answer = _handshake(request, source, body)
-        if answer is not None:
-            return answer
-    if source.settings.content_types:
-        check_media_type(source.settings.content_types, request.headers)
+    answer = _handshake(request, source, body)
+    if answer is not None:
+        return answer
+    check_media_type(source.settings.content_types, request.headers)
     # Counted before the event is made of it: a good signature on a useless event is no bad one.
     on_verified = partial(visit.verified, len(body))
     return source.accept(request.headers, body, query=request.query, peer=request.peer, on_verified=on_verified)

@@ -57,7 +57,6 @@ class Backlog:
         read: Callable[[str], int | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.has_limits = bool(settings.max_lag)
         self._lanes = {topics[name]: _Lane(name, limit) for name, limit in settings.max_lag.items()}
         self._resume_share = settings.lag_resume_share
         self._interval_s = settings.lag_interval_s

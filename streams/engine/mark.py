@@ -7,19 +7,34 @@ names that no topic can have.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 PREFIX = "penstock1"
 MAX_METADATA_BYTES = 4096
 _LARGEST_OFFSET = 2**63 - 1
 
 
-_REPLAY = "!replay="
-_FLOOR = "!floor="
+_REPLAY = "!replay"
+_FLOOR = "!floor"
+
+
+class Mark(NamedTuple):
+    """What a commit carries besides its offset.
+
+    Attributes:
+        starts: where the tail of each result topic starts.
+        replay_until: up to where an operator's replay goes; 0 when none is going on.
+        floor: from where on no event was left out; an operator who sets offsets forward leaves some out.
+    """
+
+    starts: dict[str, int]
+    replay_until: int = 0
+    floor: int = 0
 
 
 def encode_mark(marks: dict[str, int], replay_until: int = 0, floor: int = 0) -> str:
     """Return commit metadata; the plain prefix when it would not fit, which makes the next scan start at the end."""
-    notes = [f"{name}{offset}" for name, offset in ((_REPLAY, replay_until), (_FLOOR, floor)) if offset]
+    notes = [f"{name}={offset}" for name, offset in ((_REPLAY, replay_until), (_FLOOR, floor)) if offset]
     text = " ".join([PREFIX, *notes, *(f"{topic}={offset}" for topic, offset in sorted(marks.items()))])
     return text if len(text.encode()) <= MAX_METADATA_BYTES else PREFIX
 
@@ -29,35 +44,16 @@ def mark_fits(topics: Iterable[str]) -> bool:
     return encode_mark(dict.fromkeys(topics, _LARGEST_OFFSET), _LARGEST_OFFSET, _LARGEST_OFFSET) != PREFIX
 
 
-def decode_mark(metadata: str) -> dict[str, int] | None:
-    """Return the marks of a commit; None when it carries none (an operator's reset, another application)."""
+def decode_mark(metadata: str) -> Mark | None:
+    """Return what a commit carries; None when it is none of ours (an operator's reset, another application)."""
     prefix, *parts = metadata.split(" ")
     if prefix != PREFIX:
         return None
-    marks = {}
+    found: dict[str, int] = {}
     for part in parts:
-        if part.startswith((_REPLAY, _FLOOR)):
-            continue
-        topic, _, offset = part.rpartition("=")
-        if not topic or not (offset.isascii() and offset.isdecimal()):
+        name, _, offset = part.rpartition("=")
+        if name and offset.isascii() and offset.isdecimal():
+            found[name] = int(offset)
+        elif name not in {_REPLAY, _FLOOR}:
             return None
-        marks[topic] = int(offset)
-    return marks
-
-
-def decode_replay(metadata: str) -> int:
-    """Return up to where an operator's replay goes; 0 when none is going on."""
-    return _note(metadata, _REPLAY)
-
-
-def decode_floor(metadata: str) -> int:
-    """Return from where on no event was left out; an operator who sets offsets forward leaves some out."""
-    return _note(metadata, _FLOOR)
-
-
-def _note(metadata: str, name: str) -> int:
-    if decode_mark(metadata) is None:
-        return 0
-    found = (part.removeprefix(name) for part in metadata.split(" ") if part.startswith(name))
-    end = next(found, "")
-    return int(end) if end.isascii() and end.isdecimal() else 0
+    return Mark(replay_until=found.pop(_REPLAY, 0), floor=found.pop(_FLOOR, 0), starts=found)

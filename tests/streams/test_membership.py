@@ -15,7 +15,7 @@ from streams import membership as membership_module
 from streams.engine.dispatcher import Slot
 from streams.engine.engine import Engine, Limits
 from streams.engine.item import TP, Item, ResultRef
-from streams.engine.mark import decode_mark
+from streams.engine.mark import Mark, decode_mark
 from streams.engine.repeats import First, Repeats
 from streams.engine.tenure import Tenure
 from streams.membership import Membership
@@ -392,7 +392,7 @@ async def test_a_hand_over_does_not_commit_past_what_it_had_to_cut(bench: Bench)
     await bench.membership.hand_over()
     offset, mark = bench.shell.offsets[TP0]
 
-    assert (offset, decode_mark(mark)) == (4, {RESULTS: 34})
+    assert (offset, decode_mark(mark)) == (4, Mark({RESULTS: 34}))
 
 
 async def test_a_hand_over_while_the_books_are_loaded_ends_the_loading(bench: Bench) -> None:

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.mark import MAX_METADATA_BYTES, decode_floor, decode_mark, decode_replay, encode_mark
+from streams.engine.mark import MAX_METADATA_BYTES, Mark, decode_mark, encode_mark
 
 TOPIC_NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,249}", fullmatch=True)
 
 
 @given(st.dictionaries(TOPIC_NAMES, st.integers(0, 2**63 - 1), max_size=8))
 def test_marks_survive_the_way_through_metadata(marks: dict[str, int]) -> None:
-    assert decode_mark(encode_mark(marks)) == marks
+    assert decode_mark(encode_mark(marks)) == Mark(marks)
 
 
 def test_the_form_is_stable() -> None:
@@ -30,7 +30,7 @@ def test_marks_that_do_not_fit_become_an_empty_mark() -> None:
     metadata = encode_mark({f"topic-{n:0200d}": n for n in range(30)})
 
     assert len(metadata.encode()) <= MAX_METADATA_BYTES
-    assert decode_mark(metadata) == {}
+    assert decode_mark(metadata) == Mark({})
 
 
 @given(st.text())
@@ -42,12 +42,14 @@ def test_any_text_is_read_without_a_fault(metadata: str) -> None:
 def test_a_replay_survives_the_way_through_metadata_and_leaves_the_marks_alone(marks: dict[str, int], end: int) -> None:
     metadata = encode_mark(marks, end)
 
-    assert (decode_mark(metadata), decode_replay(metadata)) == (marks, end)
+    assert decode_mark(metadata) == Mark(marks, replay_until=end)
 
 
 @pytest.mark.parametrize("metadata", ["", "!replay=4", "penstock1 a=1", "penstock1 !replay=x", "penstock2 !replay=4"])
 def test_metadata_that_tells_of_no_replay(metadata: str) -> None:
-    assert decode_replay(metadata) == 0
+    mark = decode_mark(metadata)
+
+    assert (mark.replay_until if mark else 0) == 0
 
 
 @given(
@@ -60,9 +62,11 @@ def test_a_floor_survives_the_way_through_metadata_and_leaves_the_rest_alone(
 ) -> None:
     metadata = encode_mark(marks, end, floor)
 
-    assert (decode_mark(metadata), decode_replay(metadata), decode_floor(metadata)) == (marks, end, floor)
+    assert decode_mark(metadata) == Mark(marks, end, floor)
 
 
 @pytest.mark.parametrize("metadata", ["", "!floor=4", "penstock1 a=1", "penstock1 !floor=x", "penstock1 !replay=4"])
 def test_metadata_that_tells_of_no_floor(metadata: str) -> None:
-    assert decode_floor(metadata) == 0
+    mark = decode_mark(metadata)
+
+    assert (mark.floor if mark else 0) == 0
