@@ -50,7 +50,7 @@ def main(
     small: bool,
     tree: Path | None,
 ) -> None:
-    """Measure the gateway; without a name, everything once, in some twenty minutes."""
+    """Measure the gateway; without a name, everything once, in some 25 minutes."""
     if not names or "all" in names:
         names = SCENARIOS
     if kafka and "crash" in names:
