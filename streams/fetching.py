@@ -10,19 +10,20 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
     _coordinator._coordination_task  watched: nobody else does while nothing is read
     fetcher.MemoryRecords, .PartitionRecords  replaced: a header name that is not UTF-8 would end the worker for ever
     fetcher.FetchResult              replaced: a fetch is unpacked in pieces, not at once, for the memory's sake
-    Consumer.wait_first              overridden: Faust makes four tasks per record there, and cancels three of them
-    Consumer._wait_next_records      overridden: what one fetch brought of a partition goes through Faust in bundles
+    fetcher._get_actions_per_node    wrapped: empty partitions are asked without a long wait while others have records
+    fetcher._fetch_waiters, ._notify a fetch that waits looks again when a partition has room once more
+    Consumer._wait_next_records      overridden: what one fetch brought of a partition goes through Faust in bundles;
+                                     and Faust sleeps 1 s there when its buffers have paused every partition
+    Consumer.on_buffer_drop          overridden: tells that a paused partition has room again
     Consumer._to_message, ._add_gap  overridden: a bundle is one message to Faust; its gaps are our ledger's business
     Consumer._read_offset            read: what a bundle holds below it has been handed out already
 """
 
 import asyncio
-import functools
 import struct
 import time
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, cast
 
 from aiokafka.consumer import fetcher
 from aiokafka.errors import KafkaError
@@ -30,8 +31,6 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.legacy_records import LegacyRecordBatch
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types.tuples import ConsumerMessage
-from mode import Service
-from mode.services import WaitResults
 
 from contracts.logs import logger
 from streams.engine.item import TP
@@ -46,8 +45,8 @@ _MAGIC_OFFSET = 16
 _MAGIC_WITH_HEADERS = 2
 # Faust's way of a message to its agent costs some 60 us, that of a bundle of 32 the same; more would wait for less.
 BUNDLE_RECORDS = 32
-# What Consumer._drain_messages waits for: the hand-over of one record to its agent, or the end of the flow.
-_HANDING_OVER = 2
+# At 1,024 calls of 200 ms this is an eighth of what the buffer holds; 20 empty answers a second cost next to nothing.
+_HURRIED_MS = 50
 
 
 class JoinGuard(Protocol):
@@ -91,6 +90,7 @@ class EngineThread(AIOKafkaConsumerThread):
         await super().on_start()
         if self._consumer is None:
             return
+        hurry(self._consumer._fetcher)  # noqa: SLF001
         coordinator = self._consumer._coordinator  # noqa: SLF001
         if self.guard is not None:
             guard_joins(coordinator, self.guard)
@@ -107,6 +107,18 @@ class EngineThread(AIOKafkaConsumerThread):
         records = await super()._fetch_records(consumer, *args, **kwargs)
         self._note(consumer._subscription.subscription, records)  # noqa: SLF001
         return records
+
+    def look_again(self) -> None:
+        """Have a fetch that waits look again: a partition that was paused has room.
+
+        aiokafka waits for news of the broker, for as long as Faust lets it (1 s); what it holds already is none.
+        """
+        self.thread_loop.call_soon_threadsafe(self._notify_fetch)
+
+    def _notify_fetch(self) -> None:
+        fetching: Any = getattr(self._consumer, "_fetcher", None)
+        for waiter in tuple(fetching._fetch_waiters) if fetching is not None else ():  # noqa: SLF001
+            fetching._notify(waiter)  # noqa: SLF001
 
     def _note(self, subscription: Any, records: Any) -> None:
         """Note positions together with the last record handed out, so that nobody takes what is under way for a gap."""
@@ -155,6 +167,31 @@ class BundlingConsumer(Consumer):
     A consumer's whole life of a message (its event, its queue, its sensors, a turn of the loop) is paid per bundle.
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._has_room = asyncio.Event()
+        self._is_fetching = False
+
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's signature
+        active = self._get_active_partitions()
+        if self.flow_active and not active:
+            self._has_room.clear()
+            await self.wait(self._has_room.wait(), timeout=timeout)
+            return {}, active
+        self._is_fetching = True
+        records, fetched_from = await super()._wait_next_records(timeout)
+        self._is_fetching = False
+        return records and self.bundled(records), fetched_from
+
+    def on_buffer_drop(self, tp: Any) -> None:
+        """Hand records of the partition out again; a fetch that waits for news meanwhile need not bring any."""
+        super().on_buffer_drop(tp)
+        self._has_room.set()
+        if self._is_fetching:
+            # Once is enough: it returns.
+            self._is_fetching = False
+            cast("EngineThread", self._thread).look_again()
+
     @staticmethod
     def bundled(records: Mapping[Any, Sequence[Any]]) -> dict[Any, list[Sequence[Any]]]:
         """Cut what was fetched into bundles, so that Faust's scheduler gives every partition its turn."""
@@ -172,48 +209,6 @@ class BundlingConsumer(Consumer):
 
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
         """Keep no account of offsets without a record: Faust would for its own commits, and has none."""
-
-
-class PromptHandOver(Service):
-    """Hands a record to its agent without a task, in the ordinary case that there is room for it."""
-
-    async def wait_first(self, *coros: Any, timeout: Any = None) -> WaitResults:  # noqa: ASYNC109 - Faust's signature
-        """Return what has ended; a coroutine that ends without waiting is never made a task."""
-        if len(coros) != _HANDING_OVER or timeout is not None or not isinstance(coros[0], types.CoroutineType):
-            return await super().wait_first(*coros, timeout=timeout)
-        handing, suspended = coros
-        try:
-            awaited = handing.send(None)
-        except StopIteration as stop:
-            suspended.close()
-            return WaitResults([handing], [stop.value], stopped=False)
-        except BaseException:
-            suspended.close()
-            raise
-        return await super().wait_first(_go_on(handing, awaited), suspended)
-
-
-async def _go_on(begun: Coroutine[Any, Any, Any], awaited: Any) -> Any:
-    """Go on with a coroutine that has been started and waits for something."""
-    return await _resumed(begun, awaited)
-
-
-@types.coroutine
-def _resumed(begun: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Any]:
-    while True:
-        try:
-            sent = yield awaited
-        except GeneratorExit:
-            begun.close()
-            raise
-        except BaseException as error:  # noqa: BLE001 - a cancellation is its own, too
-            step: Callable[[], Any] = functools.partial(begun.throw, error)
-        else:
-            step = functools.partial(begun.send, sent)
-        try:
-            awaited = step()
-        except StopIteration as stop:
-            return stop.value
 
 
 def guard_joins(coordinator: Any, guard: JoinGuard) -> None:
@@ -262,6 +257,22 @@ def keep_joining(coordinator: Any) -> None:
         return await asyncio.wait([coordinator._closing], timeout=_JOIN_PAUSE_S)  # noqa: SLF001
 
     coordinator._push_error_to_user = refused  # noqa: SLF001
+
+
+def hurry(fetching: Any) -> None:
+    """Ask empty partitions without a long wait while records of others have not been handed out yet.
+
+    aiokafka has one fetch under way per broker. One that waits for partitions at their end (Faust lets it wait 1.5 s)
+    would keep the others from being read when they have handed out what they had.
+    """
+    original: Callable[[Any], Any] = fetching._get_actions_per_node  # noqa: SLF001
+    patient_ms: int = fetching._fetch_max_wait_ms  # noqa: SLF001
+
+    def actions(assignment: Any) -> Any:
+        fetching._fetch_max_wait_ms = _HURRIED_MS if fetching._records else patient_ms  # noqa: SLF001
+        return original(assignment)
+
+    fetching._get_actions_per_node = actions  # noqa: SLF001
 
 
 def _mend_fetcher() -> None:
@@ -364,7 +375,7 @@ __all__ = [
     "BundlingConsumer",
     "EngineThread",
     "JoinGuard",
-    "PromptHandOver",
     "guard_joins",
+    "hurry",
     "keep_joining",
 ]

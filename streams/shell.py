@@ -12,7 +12,6 @@ What Faust must not be left to do, and why, is in docs/faust.md.
     Consumer.wait_empty                 overridden: Faust asks here to finish what has started
     Consumer.verify_event_path          overridden: it would complain that Faust itself commits nothing
     Consumer._new_consumer_thread       overridden: the thread of streams/fetching.py, which knows further names
-    Consumer._wait_next_records         overridden: Faust sleeps 1 s there when its buffers have paused every partition
 """
 
 import asyncio
@@ -31,7 +30,7 @@ from contracts.errors import ConfigError, LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import COMMITS
 from streams.engine.item import TP
-from streams.fetching import BundlingConsumer, EngineThread, JoinGuard, PromptHandOver
+from streams.fetching import BundlingConsumer, EngineThread, JoinGuard
 
 TESTED_VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 
@@ -251,31 +250,14 @@ def boot_time_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-class _EngineConsumer(PromptHandOver, BundlingConsumer):
+class _EngineConsumer(BundlingConsumer):
     """Faust's consumer with the hand-over and the assignment led to us."""
 
     shell: Shell
     listener: Listener
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._has_room = asyncio.Event()
-
     def _new_consumer_thread(self) -> EngineThread:
         return self.shell.new_thread(self)
-
-    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's signature
-        active = self._get_active_partitions()
-        if not self.flow_active or active:
-            records, fetched_from = await super()._wait_next_records(timeout)
-            return records and self.bundled(records), fetched_from
-        self._has_room.clear()
-        await self.wait(self._has_room.wait(), timeout=timeout)
-        return {}, active
-
-    def on_buffer_drop(self, tp: Any) -> None:
-        super().on_buffer_drop(tp)
-        self._has_room.set()
 
     async def wait_empty(self) -> None:
         await self.listener.hand_over()

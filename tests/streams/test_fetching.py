@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import re
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from faust import types as faust_types
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 
@@ -23,9 +23,9 @@ from streams.fetching import (
     EngineThread,
     KeptRecords,
     PiecewiseFetchResult,
-    PromptHandOver,
     TolerantPartitionRecords,
     guard_joins,
+    hurry,
     keep_joining,
 )
 from tests.support import eventually_async
@@ -313,11 +313,16 @@ def test_the_parsers_are_in_place_once_a_consumer_is_made(monkeypatch: pytest.Mo
     assert fetcher.FetchResult is PiecewiseFetchResult
 
 
+def make_result(records: int, assignment: Assignment) -> PiecewiseFetchResult:
+    raw = KeptRecords(batch(0, ["a"] * records))
+    parsed = TolerantPartitionRecords(AT, raw, [], 0, None, None, False, 1)
+    return PiecewiseFetchResult(AT, assignment=assignment, partition_records=parsed, backoff=0)
+
+
 def test_a_fetch_is_handed_out_in_pieces_and_nothing_of_it_is_lost() -> None:
     assignment = Assignment(0)
     assignment.state = State()
-    records = TolerantPartitionRecords(AT, KeptRecords(batch(0, ["a"] * 250)), [], 0, None, None, False, 1)
-    result = PiecewiseFetchResult(AT, assignment=assignment, partition_records=records, backoff=0)
+    result = make_result(250, assignment)
     pieces = []
     while result.has_more():
         pieces.append([found.offset for found in result.getall()])
@@ -326,80 +331,73 @@ def test_a_fetch_is_handed_out_in_pieces_and_nothing_of_it_is_lost() -> None:
     assert ([offset for piece in pieces for offset in piece], assignment.state.position) == (list(range(250)), 250)
 
 
-# --- a record's way to its agent
+# --- a fetch that waits
 
 
-class HandsOver(PromptHandOver):
-    """A service that has nothing else of Faust's consumer."""
+def make_fetcher(records: dict[TopicPartition, Any]) -> Any:
+    """The fetcher of aiokafka, as far as handing out records goes."""
+    made: Any = fetcher.Fetcher.__new__(fetcher.Fetcher)
+    made._subscriptions = SimpleNamespace(reassignment_in_progress=False, is_assigned=lambda _tp: True)
+    made._records, made._fetch_waiters = records, set()
+    made._loop, made._closed, made._wait_consume_future = asyncio.get_running_loop(), False, None
+    return made
 
 
-async def test_a_record_that_finds_room_makes_no_task() -> None:
-    service = HandsOver()
-    before = len(asyncio.all_tasks())
-    seen: list[int] = []
+async def test_a_fetch_that_waits_hands_out_what_it_holds_when_there_is_room_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without news of the broker, which is all that aiokafka waits for."""
+    monkeypatch.setattr(fetcher, "FetchResult", PiecewiseFetchResult)
+    assignment = Assignment(0)
+    assignment.state = State()
+    made = make_fetcher({AT: make_result(1, assignment)})
+    thread = make_thread()
+    thread._consumer, thread.thread_loop = SimpleNamespace(_fetcher=made), asyncio.get_running_loop()
+    consumer = Bundling(None)
+    consumer._active_partitions, consumer._buffered_partitions = {faust_types.TP("events", 1)}, {faust_types.TP(*AT)}
+    consumer._thread, consumer._has_room, consumer._is_fetching = thread, asyncio.Event(), True
+    waiting = asyncio.ensure_future(made.fetched_records(consumer._active_partitions, timeout=60))
+    await eventually_async(lambda: bool(made._fetch_waiters))
 
-    async def hand_over() -> str:
-        seen.append(len(asyncio.all_tasks()))
-        return "handed"
+    consumer.on_buffer_drop(faust_types.TP(*AT))
 
-    found = await service.wait_first(hand_over(), asyncio.Event().wait())
-
-    assert (found.results, seen) == (["handed"], [before])
+    assert [one.offset for one in (await asyncio.wait_for(waiting, 5))[AT]] == [0]
 
 
-async def test_a_record_without_room_waits_until_there_is_some() -> None:
-    service, room, released = HandsOver(), asyncio.Event(), asyncio.Event()
+async def test_a_consumer_thread_that_has_ended_is_not_asked_to_look_again() -> None:
+    thread = make_thread()
+    thread._consumer, thread.thread_loop = None, asyncio.get_running_loop()
 
-    async def hand_over() -> str:
-        await room.wait()
-        released.set()
-        await asyncio.sleep(0)
-        return "handed"
-
-    waiting = asyncio.ensure_future(service.wait_first(hand_over(), asyncio.Event().wait()))
+    thread.look_again()
     await asyncio.sleep(0)
-    room.set()
-
-    assert (await waiting).results == ["handed"]
-    assert released.is_set()
 
 
-async def test_the_end_of_the_flow_takes_a_waiting_record_back() -> None:
-    service, suspended = HandsOver(), asyncio.Event()
-    taken_back = asyncio.Event()
+def test_thread_fetch_waiters() -> None:
+    source = inspect.getsource(fetcher.Fetcher.fetched_records)
 
-    async def hand_over() -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            taken_back.set()
-            raise
-
-    waiting = asyncio.ensure_future(service.wait_first(hand_over(), suspended.wait()))
-    await asyncio.sleep(0)
-    suspended.set()
-
-    assert len((await waiting).done) == 1
-    await asyncio.wait_for(taken_back.wait(), 5)
+    assert "waiter = self._create_fetch_waiter()" in source
+    assert "self._fetch_waiters.add(fut)" in inspect.getsource(fetcher.Fetcher._create_fetch_waiter)
 
 
-async def test_what_handing_over_raises_is_passed_on_before_and_after_a_wait() -> None:
-    async def at_once() -> None:
-        raise KeyError
+def test_the_broker_is_asked_with_patience_only_while_nothing_is_left_to_hand_out() -> None:
+    asked: list[int] = []
+    made: Any = SimpleNamespace(_fetch_max_wait_ms=1500, _records={})
+    made._get_actions_per_node = lambda _assignment: asked.append(made._fetch_max_wait_ms)
+    hurry(made)
 
-    async def later() -> None:
-        await asyncio.sleep(0)
-        raise KeyError
+    made._get_actions_per_node("assignment")
+    made._records = {AT: "records"}
+    made._get_actions_per_node("assignment")
+    made._records = {}
+    made._get_actions_per_node("assignment")
 
-    for hand_over in (at_once, later):
-        with pytest.raises(KeyError):
-            await HandsOver().wait_first(hand_over(), asyncio.Event().wait())
+    assert (asked[0], asked[2]) == (1500, 1500)
+    assert asked[1] <= 50
 
 
-def test_consumer_wait_first() -> None:
-    source = inspect.getsource(faust_consumer.Consumer._drain_messages)
-
-    assert re.search(r"self\.wait_first\(\s+callback\(message\), self\.suspend_flow\.wait\(\)\s+\)", source)
+def test_fetcher_get_actions_per_node() -> None:
+    assert "self._get_actions_per_node(assignment)" in inspect.getsource(fetcher.Fetcher._fetch_requests_routine)
+    assert "self._fetch_max_wait_ms,\n" in inspect.getsource(fetcher.Fetcher._get_actions_per_node)
 
 
 # --- bundles
