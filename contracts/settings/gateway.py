@@ -77,7 +77,8 @@ class GatewaySettings(Section):
     results_retention_s: Seconds = 7 * 86400.0
     """How long a result can be asked for; not longer than the result topic keeps it."""
     results_cache_bytes: int = Field(default=64 * 2**20, ge=2**20)
-    """Memory for recent results; older ones are found on the topic by the ticket's position."""
+    """Memory for recent results; older ones are found on the topic by the ticket's position. As much again, 26 MB at
+    most, for which caller's events are on the log."""
     api_keys: tuple[ApiKey, ...] = ()
     """Own systems that may use `/v1/events` and `/v1/invoke`."""
     sync_budget_s: Seconds = 29.0

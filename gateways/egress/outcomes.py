@@ -22,7 +22,8 @@ from contracts.payloads import (
 
 # Measured on CPython 3.11 with tracemalloc: dictionary entry, tuple and strings of one outcome without its value.
 _ENTRY_BYTES = 540
-# 530 bytes each, measured likewise.
+# An accepted event, measured likewise; they may take as much as the outcomes, and this many at most.
+_ACCEPTED_BYTES = 530
 _MAX_ACCEPTED = 50_000
 _MAX_SOURCES_OF_AN_ID = 8
 _MAX_REPETITIONS = 20_000
@@ -135,11 +136,12 @@ class OutcomeCache:
     Safe for use by several threads.
 
     Args:
-        limit_bytes: for the outcomes; the least recently used are dropped first.
+        limit_bytes: for the outcomes, and again for the accepted events; the least recently used are dropped first.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
+        self._max_accepted = min(_MAX_ACCEPTED, limit_bytes // _ACCEPTED_BYTES)
         self._held_bytes = 0
         self._lock = threading.Lock()
         self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
@@ -186,7 +188,7 @@ class OutcomeCache:
             earlier = self._accepted.pop((owner, event_id), ())
             others = tuple(other for other in earlier if other.source != accepted.source)
             self._accepted[owner, event_id] = (*others, accepted)[-_MAX_SOURCES_OF_AN_ID:]
-            while len(self._accepted) > _MAX_ACCEPTED:
+            while len(self._accepted) > self._max_accepted:
                 self._accepted.popitem(last=False)
 
     def accepted(self, owner: str, event_id: str, source: str | None = None) -> Accepted | None:

@@ -2,8 +2,9 @@
 
 The limits stay as they are shipped. Bad signatures beyond the budgets get 429 in place of 401, and are verified all the
 same: every untouched request has to be accepted among them.
-Two settings differ: what is remembered of events and of addresses is little, so that those tables are full, and what
-grows besides them shows, before memory is measured. Connections come from many addresses of 127/8, which takes Linux.
+Three settings differ: what is remembered of events, results and addresses is little, so that those tables are full, and
+what grows besides them shows, before memory is measured. Connections come from many addresses of 127/8, which takes
+Linux.
 """
 
 import asyncio
@@ -21,7 +22,11 @@ from tests.hostile.oracle import authentic_requests
 
 SLICE = 5_000
 # Of the gateway, in place of shipped ones.
-SETTINGS = {"idempotency": {"max_entries": 1_000}, "overload": {"max_peers": 500}}
+SETTINGS = {
+    "idempotency": {"max_entries": 1_000},
+    "overload": {"max_peers": 500},
+    "results_cache_bytes": 2**20,
+}
 # A line of the log for every refusal would measure the disk.
 QUIET = {"logging": {"level": "error"}}
 # Many wait for answers that do not come.

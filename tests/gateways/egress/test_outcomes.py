@@ -84,9 +84,12 @@ def test_the_newest_source_of_an_id_is_found_first() -> None:
     assert cache.accepted("billing", "e1") is None
 
 
-def test_accepted_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateways.egress.outcomes._MAX_ACCEPTED", 3)
-    cache = OutcomeCache(1000)
+@pytest.mark.parametrize(("limit_bytes", "most"), [(3 * 530, 50_000), (10**6, 3)])
+def test_accepted_events_are_bounded_in_bytes_and_number(
+    monkeypatch: pytest.MonkeyPatch, limit_bytes: int, most: int
+) -> None:
+    monkeypatch.setattr("gateways.egress.outcomes._MAX_ACCEPTED", most)
+    cache = OutcomeCache(limit_bytes)
     for number in range(5):
         cache.note_accepted("crm", f"e{number}", Accepted("crm", POSITION))
 
