@@ -82,7 +82,8 @@ class Batcher(Generic[T, R]):
         # Formed already: halves, and items that go alone. They come first, their items have waited longest.
         self._parts: deque[_Part[T, R]] = deque()
         self._running: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        # uvloop answers a time that has passed with a handle that does not know when: the time is kept beside it.
+        self._timer: tuple[float, asyncio.Handle] | None = None
 
     @property
     def waiting(self) -> int:
@@ -153,11 +154,11 @@ class Batcher(Generic[T, R]):
         # While every call is taken, the end of one is what items wait for.
         is_needed = self._gathering and len(self._running) < self._limits.max_calls
         due_at = self._gathering[0].due_at if is_needed else None
-        if self._timer is not None and self._timer.when() != due_at:
-            self._timer.cancel()
+        if self._timer is not None and self._timer[0] != due_at:
+            self._timer[1].cancel()
             self._timer = None
         if self._timer is None and due_at is not None:
-            self._timer = asyncio.get_running_loop().call_at(due_at, self._time)
+            self._timer = due_at, asyncio.get_running_loop().call_at(due_at, self._time)
 
     def _time(self) -> None:
         self._timer = None

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +55,13 @@ def make(
 
 async def submit_all(batcher: Batcher[int, int], items: Sequence[int], size_bytes: int = 1) -> list[object]:
     return await asyncio.gather(*(batcher.submit(item, size_bytes) for item in items), return_exceptions=True)
+
+
+def test_on_uvloop_a_wait_may_be_over_as_soon_as_it_begins() -> None:
+    """Its timers for a time that has passed, which a loaded machine makes, do not know when they are due."""
+    made = make(Calls(latency_s=0.0), wait_s=0.0)
+
+    assert uvloop.run(submit_all(made, range(3))) == [0, 1, 4]
 
 
 async def test_a_full_batch_is_called_at_once() -> None:
