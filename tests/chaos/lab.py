@@ -11,6 +11,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from contracts.topics import Topics
+from tests.kafkalab.commits import Commits
 from tests.support import ChildProcess, eventually
 
 PARTITIONS = 6
@@ -44,6 +45,7 @@ class Lab:
         self._replicas = replicas
         self._embedded = embedded
         self.admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._commits = Commits(bootstrap, prefix)
 
     def configure(self, model_url: str) -> None:
         """Write the configuration."""
@@ -126,10 +128,7 @@ class Lab:
 
     def committed(self) -> dict[tuple[str, int], int]:
         """Return what the group has committed."""
-        # No request_timeout: librdkafka 2.16 aborted this process when 5 s ran out while it looked for the coordinator.
-        found = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self.prefix)])
-        partitions = found[self.prefix].result(ADMIN_LIMIT_S).topic_partitions
-        return {(tp.topic, tp.partition): tp.offset for tp in partitions if tp.offset >= 0}
+        return self._commits.read((*self.sources, self.topics.retries), range(self.partitions))
 
     def reset(self, starts: dict[tuple[str, int], int]) -> None:
         """Set the group back, as an operator's tool does; waits until nobody is in it."""

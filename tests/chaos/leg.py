@@ -13,6 +13,7 @@ from typing import Protocol, Self
 
 from confluent_kafka import KafkaException
 
+from contracts.errors import LogUnavailable
 from tests.chaos.fleet import Fleet, disturb
 from tests.chaos.lab import SLOTS, Lab, Model, read_port
 from tests.chaos.ledger import Balance, Ledger, LogEvent, Reset, Sample
@@ -307,7 +308,7 @@ class Leg:
         if now_s < self._sampled_at_s + SAMPLE_EVERY_S or self._due or not self.reader.outcomes:
             return
         self._sampled_at_s = now_s
-        with contextlib.suppress(KafkaException, NotReachedError):
+        with contextlib.suppress(KafkaException, LogUnavailable, NotReachedError):
             commits = self.lab.committed()
             self._samples.append(Sample(self._incarnation, commits, self.reader.ends()))
 

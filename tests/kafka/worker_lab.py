@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Pro
 from contracts.codec import Headers, encode_event
 from contracts.envelope import Event
 from contracts.topics import LANES, Topics
+from tests.kafkalab.commits import Commits
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ChildProcess, eventually
 
@@ -143,10 +144,9 @@ class WorkerLab:
 
     def committed(self) -> dict[int, int]:
         """Return the committed offset per partition of the standard lane, where there is one."""
-        admin = self.kafka.admin()
-        request = ConsumerGroupTopicPartitions(self.prefix)
-        found = admin.list_consumer_group_offsets([request])[self.prefix].result(15)
-        return {tp.partition: tp.offset for tp in found.topic_partitions if tp.topic == self.events and tp.offset >= 0}
+        with contextlib.closing(Commits(self.kafka.bootstrap, self.prefix)) as commits:
+            found = commits.read([self.events], range(PARTITIONS))
+        return {number: offset for (_, number), offset in found.items()}
 
     def reset_offsets(self) -> None:
         """Set the group back to the beginning, as an operator's tool does; nobody may be in the group."""
