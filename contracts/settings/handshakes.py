@@ -41,7 +41,8 @@ class HandshakeSettings(Section):
     """Answer GET with `crc_token`, as X (Twitter) asks, with an HMAC of the token by the source's first valid secret;
     for scheme hmac."""
     graph: bool = False
-    """Answer POST with `validationToken`, as Microsoft Graph asks; nothing is signed there."""
+    """Answer POST with `validationToken`, as Microsoft Graph asks; nothing is signed there. Always on with scheme
+    microsoft-graph."""
     cloudevents: CloudEventsHandshake | None = None
     """Answer OPTIONS with `WebHook-Request-Origin`; otherwise OPTIONS is 405."""
     salesforce_ens: EnsHandshake | None = None

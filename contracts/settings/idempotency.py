@@ -16,7 +16,8 @@ class IdempotencySettings(Section):
 
     by: Literal["auto", "id", "digest", "none"] = "auto"
     """id: the event's id and its body. digest: the body alone, whatever the id is. auto: id where the signature covers
-    it, else digest, as for GitHub and Shopify, whose id anybody could change. none: every delivery is an event."""
+    it, else digest, as for GitHub and Shopify, whose id anybody could change; none for scheme microsoft-graph without
+    an `id`. none: every delivery is an event."""
     window_s: Seconds = WINDOW_S
     """How long after the first delivery a repetition is recognised at most; as long as the sender repeats. At least
     twice the tolerance of the sender's time, which may lie in the future."""

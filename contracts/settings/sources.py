@@ -98,6 +98,7 @@ class SourceSettings(Section):
     scheme: Literal[
         "standard-webhooks", "svix", "github", "stripe", "slack", "shopify", "twilio", "square", "salesforce-ens",
         "discord", "sendgrid", "http-signature", "client-certificate", "hmac", "public-key", "api-key", "sns",
+        "microsoft-graph",
     ]  # fmt: skip
     """How the sender signs; `hmac`, `public-key`, `http-signature`, `client-certificate` and `sns` take a section of
     their own, `twilio` and `api-key` may."""

@@ -120,6 +120,12 @@ def _key_of(name: str, source: SourceSettings, private_key: SecretRef | None, re
     if source.scheme == "sns":
         message = f"source {name}: only Amazon SNS can sign for it; publish to the topic instead"
         raise ConfigError(message)
+    if source.scheme == "microsoft-graph":
+        message = (
+            f"source {name}: nothing is signed there, and no sample carries its secret; post a body of your own: "
+            '{"value": [{"clientState": "<the secret>", "subscriptionId": "trial", "changeType": "updated"}]}'
+        )
+        raise ConfigError(message)
     now = datetime.now(UTC)
     valid = [secret for secret in source.secrets if secret.is_valid_at(now)]
     if not valid:

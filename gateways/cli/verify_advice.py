@@ -37,6 +37,17 @@ _ADVICE = {
     "url_differs": "The sender signs another URL than public_url of the source. Configure the one it was given.",
     "body_hash_differs": _REWRITTEN,
     "digest_differs": _REWRITTEN,
+    "not_notifications": (
+        "The body is no collection of change notifications: a JSON object whose `value` holds at least one. Is this "
+        "Microsoft Graph?"
+    ),
+    "missing_client_state": (
+        "A notification carries no clientState: its subscription was made without one. Make it anew with the secret."
+    ),
+    "wrong_client_state": (
+        "A notification carries another clientState than the source's secrets. Which of your subscriptions is it? Its "
+        "clientState is what stood in the request that made it: add that as a secret, or make the subscription anew."
+    ),
     "untrusted_peer": "Give --peer the address that the proxy connects from, or add it to trusted_proxies.",
     "other_source": "The request went to the URL of another source, or two secrets are mixed up.",
     "other_scheme": "Either the scheme of the source is wrong, or the sender is not the one you think.",

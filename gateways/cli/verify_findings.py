@@ -100,6 +100,8 @@ def _before(captured: Captured, source: SourceSettings, settings: Settings) -> I
     """Yield what the gateway looks at before the signature, and how the file was read."""
     for remark in captured.remarks:
         yield Check("capture", "note", remark)
+    if source.scheme == "microsoft-graph" and b"validationToken=" in captured.query:
+        yield Check("request", "note", "a handshake of Microsoft Graph: the gateway answers with the token")
     if captured.method != "POST":
         yield Check("request", "failed", "the gateway takes events by POST; it answers 405")
     limit_bytes = min(settings.gateway.max_body_bytes, source.max_body_bytes or settings.gateway.max_body_bytes)

@@ -1,12 +1,13 @@
 """Says by what a source's deliveries are recognised when they come again, and which of them are wanted twice."""
 
 import hmac
+from typing import Literal
 
 from contracts.errors import ConfigError
 from contracts.repetition import By, Identity, identify
 from contracts.settings import SourceSettings
 from gateways.ingress.header_lines import HeaderLines, values_of
-from gateways.ingress.schemes import MIN_KEY_BYTES
+from gateways.ingress.schemes import MIN_KEY_BYTES, SCHEMES
 from gateways.ingress.secrets import Secrets
 from gateways.ingress.verifying import Verified
 
@@ -26,7 +27,7 @@ class Recogniser:
     """
 
     def __init__(self, name: str, source: SourceSettings, secrets: Secrets | None = None) -> None:
-        self._by = source.idempotency.by
+        self._by = _rule(source)
         self._window_s = source.idempotency.window_s
         self._source = source.ce_source or name
         self._secrets = _secrets(name, source, secrets or Secrets())
@@ -51,6 +52,14 @@ class Recogniser:
             return False
         said = values_of(headers, REDELIVERY_HEADER)
         return any(hmac.compare_digest(value, secret) for value in said for secret in self._secrets)
+
+
+def _rule(source: SourceSettings) -> Literal["auto", "id", "digest", "none"]:
+    """Return the rule that is configured, or `none` where only the bytes could tell a repetition, and do not."""
+    scheme = SCHEMES.get(source.scheme)
+    by = source.idempotency.by
+    is_mute = scheme is not None and scheme.repeats_itself and source.id is None
+    return "none" if by == "auto" and is_mute else by
 
 
 def vouched_text(verified: Verified, body: bytes) -> bytes:

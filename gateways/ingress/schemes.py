@@ -46,6 +46,7 @@ class Scheme(NamedTuple):
         default_id: field with the event's id when neither the source nor a header names one; may be missing.
         twins: second names of headers; a request in which a header and its twin differ is ambiguous.
         reads_twins: a twin stands in for a header that is missing.
+        repeats_itself: two events may have the same bytes, so that these alone make no delivery a repetition.
     """
 
     template: HmacTemplate | PublicKeyTemplate | None
@@ -55,6 +56,7 @@ class Scheme(NamedTuple):
     twins: Mapping[bytes, bytes] = {}
     reads_twins: bool = False
     other_keys: KeyForm | None = None
+    repeats_itself: bool = False
 
     @property
     def key_forms(self) -> tuple[KeyForm, ...]:
@@ -150,6 +152,8 @@ SCHEMES = {
     "twilio": Scheme(None, key_bytes=_32_BYTES),
     "api-key": Scheme(None),
     "client-certificate": Scheme(None),
+    # The longest clientState has 255 characters. "Something in this drive changed" is said in the same words each time.
+    "microsoft-graph": Scheme(None, key_bytes=(MIN_KEY_BYTES, 255), repeats_itself=True),
 }
 
 

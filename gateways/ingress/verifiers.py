@@ -6,6 +6,7 @@ from contracts.settings import SourceSettings
 from contracts.settings.signing import TwilioSettings
 from contracts.settings.sources import KeyHeader
 from gateways.ingress.api_keys import KeyVerifier
+from gateways.ingress.client_states import ClientStateVerifier
 from gateways.ingress.keys import Key
 from gateways.ingress.schemes import scheme_of
 from gateways.ingress.signatures import SignatureVerifier
@@ -22,6 +23,8 @@ def build_verifier(name: str, source: SourceSettings, keys: Sequence[Key]) -> Ve
     url = source.public_url
     if source.scheme == "api-key":
         return KeyVerifier(source.key_header or KeyHeader(), keys)
+    if source.scheme == "microsoft-graph":
+        return ClientStateVerifier(keys)
     if source.client_certificate is not None:
         from gateways.ingress.client_certificates import ClientCertificateVerifier
 

@@ -18,7 +18,7 @@ Detail = Literal[
     "algorithm_not_enabled", "url_differs", "body_hash_differs", "malformed_form", "component_not_covered",
     "digest_missing", "digest_differs", "untrusted_peer", "wrong_proof", "unknown_subject",
     "body_reserialised", "body_line_end", "body_charset", "signature_spelling", "signature_encoding",
-    "signature_prefix",
+    "signature_prefix", "not_notifications", "missing_client_state", "wrong_client_state",
 ]  # fmt: skip
 
 # Encoded control characters are none yet; behind whoever decodes them they would be.

@@ -293,6 +293,11 @@ def _sns(_request: Unsigned) -> Headers:
     raise ConfigError(message)
 
 
+def _microsoft_graph(_request: Unsigned) -> Headers:
+    message = "Microsoft Graph signs nothing: its secret, the clientState, stands in each item of the body"
+    raise ConfigError(message)
+
+
 _SCHEMES: dict[str, Callable[[Unsigned], Headers]] = {
     "standard-webhooks": _standard_webhooks,
     "svix": lambda request: _standard_webhooks(request, "svix"),
@@ -311,4 +316,5 @@ _SCHEMES: dict[str, Callable[[Unsigned], Headers]] = {
     "public-key": _by_template,
     "api-key": _api_key,
     "sns": _sns,
+    "microsoft-graph": _microsoft_graph,
 }

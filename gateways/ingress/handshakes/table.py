@@ -32,7 +32,8 @@ class Handshakes:
         wanted = source.handshakes
         self.methods = (("GET", "HEAD") if wanted.crc else ()) + (("OPTIONS",) if wanted.cloudevents else ())
         found: list[Handshake] = []
-        if wanted.graph:
+        # Graph subscribes to no URL that has not passed it.
+        if wanted.graph or source.scheme == "microsoft-graph":
             found.append(GraphHandshake())
         if wanted.salesforce_ens:
             found.append(EnsRegistration(name, wanted.salesforce_ens))

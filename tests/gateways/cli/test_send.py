@@ -253,3 +253,9 @@ def test_a_private_key_is_never_given_on_the_command_line(call: Callable[..., Re
 
     assert "must be a reference" in refusal
     assert "abab" not in refusal
+
+
+def test_microsoft_graphs_notifications_are_yours_to_write(call: Callable[..., Result], config: Path) -> None:
+    config.write_text(config.read_text("ascii").replace("scheme: github", "scheme: microsoft-graph"), "ascii")
+
+    assert '{"value": [{"clientState": "<the secret>"' in str(call("--source", "github", "--count", "1").exception)

@@ -21,6 +21,7 @@ SECRETS = {
     "PENSTOCK_SECRET_OLD": "whsec_the-stripe-secret-of-last-year",
     "PENSTOCK_SECRET_GITHUB": "c2VjcmV0LW9mLWdpdGh1Yi1hcy1iYXNlNjQ=",
     "PENSTOCK_SECRET_SHOP": "a-secret-of-the-shop-of-enough-length",
+    "PENSTOCK_SECRET_GRAPH": "the-client-state-of-our-subscriptions",
     "PENSTOCK_KEY_CHAT": CHAT.public_key().public_bytes_raw().hex(),
     "PENSTOCK_SECRET_SUPPORT": "whsec_" + base64.b64encode(b"support-secret-of-32-bytes-or-so").decode(),
 }
@@ -62,6 +63,11 @@ sources:
   missing:
     scheme: github
     secrets: [{id: only, value: "env:PENSTOCK_SECRET_NOT_SET"}]
+    type: t
+  graph:
+    scheme: microsoft-graph
+    secrets:
+      - {id: current, value: "env:PENSTOCK_SECRET_GRAPH"}
     type: t
   topic:
     scheme: sns
@@ -180,6 +186,29 @@ CAUSES: list[tuple[str, Callable[[], bytes], str]] = [
     ("signature_spelling", lambda: http({"Stripe-Signature": stripe_line().upper().replace("T=", "t=", 1)
                                          .replace("V1=", "v1=")}), "lower-case hex"),
 ]  # fmt: skip
+
+
+def notification(state: str | None, target: str = "/webhooks/graph") -> bytes:
+    return http({}, json.dumps({"value": [{"clientState": state}]}).encode(), target)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason", "words"),
+    [
+        (notification(SECRETS["PENSTOCK_SECRET_GRAPH"]), "", "fits current, which proves who sends"),
+        (notification("another-secret-that-nobody-knows"), "wrong_client_state", "wrong_client_state"),
+        (notification(None), "missing_client_state", "missing_client_state"),
+        (http({}, b'{"value": []}'), "not_notifications", "not_notifications"),
+        (http({}, b"", "/webhooks/graph?validationToken=a"), "not_notifications", "answers with the token"),
+        (notification(SECRETS["PENSTOCK_SECRET_GRAPH"] + "\n"), "secret_spaces", "with a line feed"),
+        (notification(SECRETS["PENSTOCK_SECRET_SHOP"]), "other_source", "only of source shop"),
+    ],
+)
+def test_notifications_of_microsoft_graph_are_explained(lab: Lab, raw: bytes, reason: str, words: str) -> None:
+    assert lab.cause("graph", raw) == reason
+    assert words in lab.output
+    if reason:
+        assert reason in explained_reasons()
 
 
 @pytest.mark.parametrize(("reason", "make", "words"), CAUSES, ids=[reason for reason, _, _ in CAUSES])

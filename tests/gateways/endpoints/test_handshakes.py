@@ -300,14 +300,24 @@ async def test_two_origins_are_400() -> None:
     assert (await gateway.call("OPTIONS", "/webhooks/shop", lines)).status == 400
 
 
-async def test_graphs_validation_token_comes_back_decoded() -> None:
-    gateway = await _gateway("api-key", handshakes={"graph": True})
+@pytest.mark.parametrize(("scheme", "wanted"), [("api-key", {"handshakes": {"graph": True}}), ("microsoft-graph", {})])
+async def test_graphs_validation_token_comes_back_decoded(scheme: str, wanted: dict[str, Any]) -> None:
+    gateway = await _gateway(scheme, **wanted)
 
     answer = await gateway.call("POST", f"/webhooks/shop?validationToken={quote(GRAPH)}", {}, b"")
 
     assert (answer.status, answer.body.decode()) == (200, GRAPH)
     assert answer.headers["content-type"] == TEXT
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_graphs_notifications_are_events_and_forged_ones_are_not() -> None:
+    gateway = await _gateway("microsoft-graph")
+    text = json.dumps({"value": [{"clientState": SECRET.decode(), "changeType": "updated"}]})
+
+    assert (await gateway.call("POST", "/webhooks/shop", {}, text.encode())).status == 202
+    assert (await gateway.call("POST", "/webhooks/shop", {}, b'{"value": []}')).status == 401
+    assert [record.value for record in gateway.records] == [text.encode()]
 
 
 async def test_a_request_with_a_validation_token_is_never_an_event_however_well_it_is_signed() -> None:
