@@ -188,6 +188,15 @@ PRODUCE_DURATION = _histogram(
 )
 PRODUCER_BUFFER_BYTES = _gauge("producer_buffer_bytes", "Bytes of records waiting for their ack.")
 PRODUCER_BUFFER_LIMIT = _gauge("producer_buffer_limit_bytes", "Limit of the same.")
+PRODUCER_STALLED = _gauge(
+    "producer_stalled",
+    "1 while a topic's records are refused at once, because none was confirmed for gateway.ack_timeout_s.",
+    ("topic",),
+    across="livemax",
+)
+PRODUCER_STALLED_REFUSED = _counter(
+    "producer_stalled_refused_total", "Records refused at once for that reason, by topic.", ("topic",)
+)
 PRODUCER_REBUILDS = _counter(
     "producer_rebuilds_total", "Clients given up after a fatal error; what waited was answered 503, or tried again."
 )

@@ -68,6 +68,7 @@ def _producer(settings: Settings) -> Producer:
         settings.producer,
         client_id="penstock-gateway",
         delivery_timeout_s=settings.gateway.ack_timeout_s,
+        stall_after_s=settings.gateway.ack_timeout_s,
     )
 
 

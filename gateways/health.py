@@ -56,7 +56,7 @@ class Health:
             reasons.append("shutting_down")
         if self._is_full():
             reasons.append("buffer_full")
-        if not await self._probe():
+        if self._producer.is_stalled or not await self._probe():
             reasons.append("log_unavailable")
         return reasons
 

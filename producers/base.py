@@ -28,7 +28,8 @@ class Producer(Protocol):
         Raises:
             Busy: the byte limit is reached; nothing was buffered.
             TooLarge: the record is above the limit; nothing was buffered.
-            LogUnavailable: not confirmed in time or refused; it may or may not be on the log.
+            LogUnavailable: not confirmed in time or refused; it may or may not be on the log. At once, and nothing was
+                buffered, while nothing is confirmed, where the producer was told to notice that.
         """
         ...
 
@@ -40,6 +41,11 @@ class Producer(Protocol):
     @property
     def is_full(self) -> bool:
         """Tell whether the buffer is above its readiness mark (80 % of the limit)."""
+        ...
+
+    @property
+    def is_stalled(self) -> bool:
+        """Tell whether nothing is confirmed any more, so that records fail at once."""
         ...
 
     async def probe(self, timeout_s: float) -> None:

@@ -1,8 +1,10 @@
 """The producer's in-memory twin: same contract, same suite, faults on demand; for tests and for trying things out."""
 
 import itertools
+import time
 import zlib
 from collections import defaultdict
+from collections.abc import Callable
 from typing import NamedTuple
 
 from contracts.codec import Record
@@ -25,13 +27,22 @@ class MemoryProducer:
     Args:
         producer: the limits.
         partitions: of every topic.
+        stall_after_s: as KafkaProducer's.
+        clock: monotonic seconds.
 
     Attributes:
         stored: everything produced, in the order it reached the log.
     """
 
-    def __init__(self, producer: ProducerSettings | None = None, *, partitions: int = 4) -> None:
-        self._window = Window(producer or ProducerSettings())
+    def __init__(
+        self,
+        producer: ProducerSettings | None = None,
+        *,
+        partitions: int = 4,
+        stall_after_s: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._window = Window(producer or ProducerSettings(), stall_after_s, clock)
         self._partitions = partitions
         self._next_offset: dict[tuple[str, int], int] = defaultdict(int)
         self._unkeyed = itertools.cycle(range(partitions))
@@ -60,7 +71,8 @@ class MemoryProducer:
         Raises:
             Busy: the byte limit is reached.
             TooLarge: the record is above the limit.
-            LogUnavailable: not open, set unreachable, no such partition, or asked for by `fail_next`.
+            LogUnavailable: not open, set unreachable, no such partition, asked for by `fail_next`, or nothing is
+                confirmed at present.
         """
         if not self._is_open:
             message = "the producer is not open"
@@ -92,6 +104,15 @@ class MemoryProducer:
     def is_full(self) -> bool:
         """Tell whether the buffer is above 80 % of its limit, or was said to be."""
         return self._is_reported_full or self._window.is_full
+
+    @property
+    def is_stalled(self) -> bool:
+        """Tell whether nothing is confirmed any more."""
+        return self._window.stalls.is_stalled
+
+    def tick(self) -> None:
+        """Notice the time, as a real client does by itself."""
+        self._window.stalls.look()
 
     async def probe(self, timeout_s: float) -> None:  # noqa: ARG002 - the protocol's signature
         """Answer at once.

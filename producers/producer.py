@@ -47,6 +47,8 @@ class KafkaProducer:
         client_id: name of this client in the brokers' logs.
         delivery_timeout_s: how long a record may wait for its ack; `producer.delivery_timeout_s` when None.
         is_main: the one whose buffer the process's metrics show.
+        stall_after_s: when no record of a topic has been confirmed for so long, further ones fail at once; one in a
+            second is tried. Never by default.
     """
 
     def __init__(
@@ -57,11 +59,12 @@ class KafkaProducer:
         client_id: str,
         delivery_timeout_s: float | None = None,
         is_main: bool = True,
+        stall_after_s: float = float("inf"),
     ) -> None:
         timeout_s = producer.delivery_timeout_s if delivery_timeout_s is None else delivery_timeout_s
         self._make_config = partial(producer_config, kafka, producer, client_id, timeout_s)
         self._limit_bytes = producer.max_buffer_bytes
-        self._window = Window(producer)
+        self._window = Window(producer, stall_after_s)
         self._is_main = is_main
         self._client: ConfluentProducer | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -99,7 +102,7 @@ class KafkaProducer:
         Raises:
             Busy: the byte limit is reached; nothing was buffered.
             TooLarge: the record is above the limit of this client or of its topic.
-            LogUnavailable: not confirmed in time, refused, or the client is not open.
+            LogUnavailable: not confirmed in time, refused, the client is not open, or nothing is confirmed at present.
         """
         client = self._client if self._is_open else None
         if client is None:
@@ -136,6 +139,11 @@ class KafkaProducer:
     def is_full(self) -> bool:
         """Tell whether the buffer is above 80 % of its limit."""
         return self._window.is_full
+
+    @property
+    def is_stalled(self) -> bool:
+        """Tell whether nothing is confirmed any more."""
+        return self._window.stalls.is_stalled
 
     async def probe(self, timeout_s: float) -> None:
         """Ask the brokers for metadata.
@@ -180,6 +188,7 @@ class KafkaProducer:
             except (KafkaException, SystemError) as error:
                 # The binding raises a fatal error here; a callback that runs behind it turns it into a SystemError.
                 self._break(str(error.__cause__ or error))
+        self._window.stalls.look()
         produced.flush()
         self._show(self._window.buffered_bytes)
         self._schedule(_TICK_S if self._window else _IDLE_TICK_S)

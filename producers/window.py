@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from itertools import chain
 
 from contracts.codec import Record
@@ -11,6 +12,7 @@ from contracts.metrics import PRODUCE_DURATION, PRODUCED
 from contracts.settings import ProducerSettings
 from contracts.tallies import Tally
 from producers.base import Delivered
+from producers.stalls import Flow, Stalls
 
 _RECORD_BYTES = 64
 # Above it readiness flips, so that a load balancer turns away before senders are refused.
@@ -34,27 +36,34 @@ def record_bytes(record: Record) -> int:
 class Waiting:
     """One record on its way; ended exactly once, by `confirm` or `fail`, later calls change nothing."""
 
-    __slots__ = ("_started_s", "_window", "future", "record", "size_bytes", "timestamp_ms")
+    __slots__ = ("_started_s", "_window", "flow", "future", "record", "size_bytes", "timestamp_ms")
 
-    def __init__(self, window: "Window", record: Record, size_bytes: int) -> None:
+    def __init__(self, window: "Window", record: Record, size_bytes: int, flow: Flow, now_s: float) -> None:
         self._window = window
+        self.flow = flow
         self.record = record
         self.size_bytes = size_bytes
         self.timestamp_ms = time.time_ns() // 1_000_000 if record.timestamp_ms is None else record.timestamp_ms
-        self._started_s = time.monotonic()
+        self._started_s = now_s
         self.future: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
 
     def confirm(self, partition: int, offset: int, timestamp_ms: int) -> None:
         """End the wait with a position."""
         if self._window.remove(self):
-            produced[self.record.topic, "ok"].append(time.monotonic() - self._started_s)
+            window, now_s = self._window, self._window.clock()
+            produced[self.record.topic, "ok"].append(now_s - self._started_s)
+            window.stalls.confirmed(self.flow, now_s)
         if not self.future.done():
             self.future.set_result(Delivered(self.record.topic, partition, offset, timestamp_ms))
 
     def fail(self, error: PenstockError) -> None:
         """End the wait with an error."""
         if self._window.remove(self):
-            produced[self.record.topic, error.reason].append(time.monotonic() - self._started_s)
+            window, now_s = self._window, self._window.clock()
+            produced[self.record.topic, error.reason].append(now_s - self._started_s)
+            if isinstance(error, TooLarge):
+                # That too is an answer of the broker's.
+                window.stalls.confirmed(self.flow, now_s)
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -64,12 +73,22 @@ class Window:
 
     Args:
         settings: the limits.
+        stall_after_s: when nothing has been confirmed for so long, new records are refused; never by default.
+        clock: monotonic seconds.
 
     Attributes:
         waiting: the records, in the order of the calls.
+        stalls: whether acks come.
     """
 
-    def __init__(self, settings: ProducerSettings) -> None:
+    def __init__(
+        self,
+        settings: ProducerSettings,
+        stall_after_s: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.clock = clock
+        self.stalls = Stalls(stall_after_s, clock)
         self._limit_bytes = settings.max_buffer_bytes
         self._record_limit_bytes = min(settings.max_record_bytes, settings.max_buffer_bytes)
         self.waiting: dict[Waiting, None] = {}
@@ -91,6 +110,7 @@ class Window:
         Raises:
             TooLarge: it can never be taken.
             Busy: it cannot be taken now.
+            LogUnavailable: it would wait for nothing.
         """
         size_bytes = record_bytes(record)
         if size_bytes > self._record_limit_bytes:
@@ -99,7 +119,8 @@ class Window:
         if self.buffered_bytes + size_bytes > self._limit_bytes:
             message = f"producer buffer is full: {self.buffered_bytes} of {self._limit_bytes} bytes wait for their ack"
             raise Busy(message, retry_after_s=_BUSY_RETRY_S)
-        waiting = Waiting(self, record, size_bytes)
+        now_s = self.clock()
+        waiting = Waiting(self, record, size_bytes, self.stalls.enter(record.topic, now_s), now_s)
         self.waiting[waiting] = None
         self.buffered_bytes += size_bytes
         return waiting
@@ -110,6 +131,7 @@ class Window:
             return False
         del self.waiting[waiting]
         self.buffered_bytes -= waiting.size_bytes
+        waiting.flow.waiting -= 1
         if self._emptied is not None and not self.waiting:
             self._emptied.set()
         return True

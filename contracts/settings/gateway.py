@@ -68,7 +68,8 @@ class GatewaySettings(Section):
     body_timeout_s: Seconds = 10.0
     """A body that has not arrived by then is answered 408."""
     ack_timeout_s: Seconds = 8.0
-    """A record that is not confirmed by then is answered 503 with Retry-After; senders give up after 10 s or more."""
+    """A record that is not confirmed by then is answered 503 with Retry-After; senders give up after 10 s or more. When
+    none of a topic was for so long, others are answered so at once, until one is."""
     shutdown_timeout_s: Seconds = 15.0
     """How long requests in progress may take after SIGTERM."""
     ticket_secret: SecretRef | None = None

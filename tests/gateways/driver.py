@@ -109,8 +109,8 @@ class Answer(NamedTuple):
 class Gateway:
     """The application with its parts, and a way to call it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.producer = MemoryProducer(settings.producer)
+    def __init__(self, settings: Settings, producer: MemoryProducer | None = None) -> None:
+        self.producer = producer or MemoryProducer(settings.producer)
         self.results = Results()
         self.replies = Replies()
         self.parts: Parts = build_parts(settings, self.producer, self.results, self.replies)

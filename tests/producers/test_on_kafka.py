@@ -1,6 +1,10 @@
 """The Kafka producer on a real broker: the suite, and what only a real broker does."""
 
 import asyncio
+import contextlib
+import statistics
+import time
+from typing import Any
 
 import pytest
 
@@ -23,12 +27,13 @@ class TestKafkaProducerOnKafka(ProducerSuite):
         return KafkaProducerLab(kafka.bootstrap, topic)
 
 
-def make(kafka: KafkaLab, settings: ProducerSettings, delivery_timeout_s: float = 60.0) -> Producer:
+def make(kafka: KafkaLab, settings: ProducerSettings, delivery_timeout_s: float = 60.0, **options: Any) -> Producer:
     return KafkaProducer(
         KafkaSettings(bootstrap_servers=kafka.bootstrap),
         settings,
         client_id="test",
         delivery_timeout_s=delivery_timeout_s,
+        **options,
     )
 
 
@@ -73,24 +78,43 @@ async def test_the_log_append_time_of_a_topic_that_has_it_is_reported(kafka: Kaf
 
 @pytest.mark.timeout(120)
 async def test_a_broker_restart_loses_nothing_repeats_nothing_and_keeps_the_order(kafka: KafkaLab) -> None:
+    """Who does not want to wait for it is told so at once meanwhile, and let in again when it is back."""
     if not kafka.broker.is_ours:
         pytest.skip("the broker was given; it is not ours to restart")
-    (topic,) = kafka.create("restarted", partitions=1)
-    producer = make(kafka, ProducerSettings())
+    topic, other = kafka.create("restarted", "impatient", partitions=1)
+    producer, impatient = make(kafka, ProducerSettings()), make(kafka, ProducerSettings(), stall_after_s=0.5)
     await producer.start()
+    await impatient.start()
+    refused_s: list[float] = []
+    tries: list[asyncio.Task[None]] = []
     restart = asyncio.create_task(asyncio.to_thread(kafka.restart))
     tasks: list[asyncio.Task[Delivered]] = []
     while not restart.done() or len(tasks) < 50:
         tasks.append(asyncio.create_task(producer.produce(Record(topic, b"k", b"%d" % len(tasks), []))))
+        tries.append(asyncio.create_task(_try(impatient, Record(other, b"k", b"v", []), refused_s)))
         await asyncio.sleep(0.02)
     await restart
 
     positions = await asyncio.gather(*tasks)
+    await asyncio.gather(*tries)
+    await impatient.produce(Record(other, b"k", b"v", []))
+    await impatient.aclose()
     await producer.aclose()
 
+    assert refused_s
+    # The median: the tail is that of a machine that starts a broker.
+    assert statistics.median(refused_s) < 0.05
     found = KafkaProducerLab(kafka.bootstrap, topic).read(producer, len(tasks))
     assert [record.value for _, record in found] == [b"%d" % number for number in range(len(tasks))]
     assert [position.offset for position in positions] == list(range(len(tasks)))
+
+
+async def _try(producer: Producer, record: Record, refused_s: list[float]) -> None:
+    started_s = time.monotonic()
+    with contextlib.suppress(LogUnavailable):
+        await producer.produce(record)
+        return
+    refused_s.append(time.monotonic() - started_s)
 
 
 async def test_a_topic_that_a_real_broker_does_not_have_is_named(kafka: KafkaLab) -> None:

@@ -83,11 +83,8 @@ def cluster() -> Iterator[MockCluster]:
 
 
 @asynccontextmanager
-async def opened(
-    bootstrap: str, settings: ProducerSettings = QUICK, delivery_timeout_s: float | None = None
-) -> AsyncIterator[KafkaProducer]:
-    kafka = KafkaSettings(bootstrap_servers=bootstrap)
-    producer = KafkaProducer(kafka, settings, client_id="test", delivery_timeout_s=delivery_timeout_s)
+async def opened(bootstrap: str, settings: ProducerSettings = QUICK, **options: Any) -> AsyncIterator[KafkaProducer]:
+    producer = KafkaProducer(KafkaSettings(bootstrap_servers=bootstrap), settings, client_id="test", **options)
     await producer.start()
     try:
         yield producer
@@ -124,6 +121,26 @@ async def test_a_record_that_is_not_confirmed_in_time_fails_and_leaves_the_buffe
 
         assert 0.2 < time.monotonic() - started_s < 3
         assert producer.buffered_bytes == 0
+
+
+async def test_while_the_brokers_are_away_records_fail_at_once_and_the_first_ack_ends_it(cluster: MockCluster) -> None:
+    cluster.create_topic("faults")
+    async with at(cluster, stall_after_s=0.2) as producer:
+        await producer.produce(record())
+        cluster.set_down()
+        first = asyncio.create_task(producer.produce(record()))
+        await eventually_async(lambda: producer.is_stalled)
+        started_s = time.monotonic()
+        with pytest.raises(LogUnavailable, match="no record for topic faults is confirmed at present"):
+            await producer.produce(record())
+        refused_s = time.monotonic() - started_s
+        cluster.set_up()
+        position = await asyncio.wait_for(first, 10)
+
+        assert refused_s < 0.05
+        assert position.offset == 1
+        assert not producer.is_stalled
+        assert (await producer.produce(record())).offset == 2
 
 
 async def test_a_topic_that_does_not_exist_is_named_long_before_the_delivery_timeout(cluster: MockCluster) -> None:
