@@ -52,6 +52,7 @@ class Stalls:
         clock: monotonic seconds.
 
     Attributes:
+        flows: by topic.
         confirmed_at_s: when any topic's record was confirmed.
     """
 
@@ -59,13 +60,13 @@ class Stalls:
         self._after_s = after_s
         self._longest_step_s = after_s * _LONGEST_STEP_SHARE
         self._clock = clock
-        self._flows: dict[str, Flow] = {}
+        self.flows: dict[str, Flow] = {}
         self.confirmed_at_s = float("-inf")
 
     @property
     def is_stalled(self) -> bool:
         """Tell whether records are refused and no topic's are confirmed: it is not one topic alone."""
-        if not any(flow.is_stalled for flow in self._flows.values()):
+        if not any(flow.is_stalled for flow in self.flows.values()):
             return False
         return self._clock() - self.confirmed_at_s >= self._after_s
 
@@ -75,9 +76,9 @@ class Stalls:
         Raises:
             LogUnavailable: none of the topic is confirmed at present; nothing was counted.
         """
-        flow = self._flows.get(topic)
+        flow = self.flows.get(topic)
         if flow is None:
-            flow = self._flows[topic] = Flow(topic, now_s)
+            flow = self.flows[topic] = Flow(topic, now_s)
         if not flow.waiting:
             self._count(flow, now_s)
         if flow.is_stalled:
@@ -95,7 +96,7 @@ class Stalls:
     def look(self) -> None:
         """Take notice of the time; called at every tick, after acks have been taken."""
         now_s = self._clock()
-        for flow in self._flows.values():
+        for flow in self.flows.values():
             self._count(flow, now_s)
 
     def _count(self, flow: Flow, now_s: float) -> None:

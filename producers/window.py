@@ -89,6 +89,7 @@ class Window:
     ) -> None:
         self.clock = clock
         self.stalls = Stalls(stall_after_s, clock)
+        self._flows = self.stalls.flows
         self._limit_bytes = settings.max_buffer_bytes
         self._record_limit_bytes = min(settings.max_record_bytes, settings.max_buffer_bytes)
         self.waiting: dict[Waiting, None] = {}
@@ -120,7 +121,13 @@ class Window:
             message = f"producer buffer is full: {self.buffered_bytes} of {self._limit_bytes} bytes wait for their ack"
             raise Busy(message, retry_after_s=_BUSY_RETRY_S)
         now_s = self.clock()
-        waiting = Waiting(self, record, size_bytes, self.stalls.enter(record.topic, now_s), now_s)
+        flow = self._flows.get(record.topic)
+        if flow is not None and flow.waiting and not flow.is_stalled:
+            # No call more for the usual record.
+            flow.waiting += 1
+        else:
+            flow = self.stalls.enter(record.topic, now_s)
+        waiting = Waiting(self, record, size_bytes, flow, now_s)
         self.waiting[waiting] = None
         self.buffered_bytes += size_bytes
         return waiting

@@ -124,7 +124,8 @@ async def _known(parts: Parts, caller: Caller, event: Event) -> Position | None:
             found = await parts.results.accepted(caller.id, event.id, event.source, within_memory=True)
         except (Busy, LogUnavailable):
             # A caller that repeats after our restart must not pay twice because we have not read up yet.
-            if time.monotonic() >= give_up_s:
+            # While Kafka confirms nothing there is nothing to read up to, and the answer is due at once.
+            if parts.producer.is_stalled or time.monotonic() >= give_up_s:
                 return None
             await asyncio.sleep(_RECOGNISE_EVERY_S)
         except UnknownResult:

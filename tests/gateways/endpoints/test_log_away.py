@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from contracts.errors import LogUnavailable
 from contracts.settings import Settings
+from gateways.egress.outcomes import Accepted
 from producers.memory import MemoryProducer
 from tests.gateways.driver import CONFIGURATION, Answer, Gateway, as_caller
 from tests.support import FakeClock, eventually_async
@@ -102,6 +104,28 @@ async def test_one_in_a_second_is_let_in_and_the_first_ack_opens_for_all(away: A
     assert {answer.status for answer in answers} == {202}
     assert len(away.gateway.records) == 4
     assert await away.readiness() == 200
+
+
+async def test_an_invocation_does_not_wait_for_results_that_cannot_be_read_either(
+    secret_environment: None,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    away = Away("invoke")
+    first = await away.begin()
+    monkeypatch.setattr(away.gateway.results, "accepted", _unreachable)
+    started_s = time.monotonic()
+
+    assert (await away.send()).status == 503
+
+    assert time.monotonic() - started_s < PATIENCE_S / 2
+    away.producer.release_acks()
+    await first
+
+
+async def _unreachable(*_place: object, within_memory: bool = False) -> Accepted:
+    assert within_memory
+    message = "Kafka does not answer"
+    raise LogUnavailable(message)
 
 
 async def test_forgeries_are_no_probes(secret_environment: None) -> None:  # noqa: ARG001
