@@ -123,6 +123,11 @@ RATE_LIMITED = _counter(
     "more of them), suspect_bytes (unread, from an address that sends them).",
     ("source", "limit"),
 )
+CALLER_RATE_LIMITED = _counter(
+    "caller_rate_limited_total",
+    "Requests of API keys refused with 429, by limit: requests, events, bytes, in_flight_bytes.",
+    ("caller", "limit"),
+)
 BACKLOG_LAG = _gauge(
     "backpressure_lag_records",
     "Records that the workers are behind, for lanes with max_lag; keeps its last value while it cannot be read.",

@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Literal
 
-from contracts.errors import MethodNotAllowed, PenstockError
+from contracts.errors import MethodNotAllowed, PenstockError, RateLimited
 from contracts.line_log import LineLog
 from contracts.logs import logger
 from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS
@@ -63,6 +63,7 @@ class Api:
                 try:
                     response = await endpoint.handler(self._parts, request, parameter)
                 except PenstockError as error:
+                    self._quieten(request, error)
                     response = _refused(request, error)
                 except Exception:  # noqa: BLE001 - the edge: whatever is wrong with us, the sender is to come back
                     _log.exception("request.failed", path=_shown(request.path))
@@ -80,6 +81,14 @@ class Api:
         finally:
             if task is not None:
                 self.in_progress.discard(task)
+
+    def _quieten(self, request: Request, error: PenstockError) -> None:
+        """Of an API key that is over its limit again and again, write a line now and then."""
+        owner = request.notes.get("owner")
+        if owner is not None and isinstance(error, RateLimited):
+            left_out = self._parts.limits.left_out("", owner)
+            request.is_quiet = left_out is None
+            request.notes["similar_left_out"] = left_out
 
     async def _serve_other(self, scope: Message, receive: Receive, send_message: Send) -> None:
         if scope["type"] == "websocket":

@@ -20,6 +20,7 @@ from gateways.egress.waiting import Waiters
 from gateways.health import Health
 from gateways.ingress.admission import Admission
 from gateways.ingress.backlog import Backlog
+from gateways.ingress.caller_limits import CallerLimits
 from gateways.ingress.callers import Callers
 from gateways.ingress.claims import Claims
 from gateways.ingress.limits import Limits
@@ -102,6 +103,7 @@ class Parts:
     admission: Admission
     peers: Peers
     limits: Limits
+    caller_limits: CallerLimits
     backlog: Backlog
     claims: Claims
     results: Results
@@ -156,6 +158,7 @@ def build_parts(
         admission,
         Peers(overload.trusted_proxies),
         Limits(overload, admission),
+        CallerLimits(admission),
         _backlog(settings, topics),
         Claims(settings.gateway.idempotency.max_entries, settings.gateway.idempotency.max_bytes),
         results,

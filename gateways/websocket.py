@@ -110,7 +110,7 @@ def _authenticated(parts: Parts, request: Request) -> tuple[Caller | None, _Watc
         Forbidden: a web page of another origin.
         Unauthenticated: neither key nor ticket.
         UnknownResult: a forged ticket.
-        Busy: we are about to end.
+        Busy: we are about to end, or too many requests with this key.
     """
     path, _, event_id = request.path[len(_PATH) :].partition(b"/")
     if not request.path.startswith(_PATH) or path:
@@ -123,7 +123,9 @@ def _authenticated(parts: Parts, request: Request) -> tuple[Caller | None, _Watc
         query = query_of(request)
         ticket = ticket_of(parts, query, decoded_id(event_id))
         return None, _Watch(ticket.id, query["ticket"], query.get("last_event_id", ""))
-    return parts.callers.authenticate(_credentials(request)), None
+    caller = parts.callers.authenticate(_credentials(request))
+    parts.caller_limits.request(caller)
+    return caller, None
 
 
 def _check_origin(parts: Parts, request: Request) -> None:
@@ -249,11 +251,14 @@ class _Session:
         if self._caller is None:
             message = "submitting needs an API key"
             raise Unauthenticated(message)
+        limits = parts.caller_limits
+        limits.request(self._caller)
         headers = [*_STRUCTURED, *([(b"penstock-lane", said.lane.encode())] if said.lane else [])]
         event, record, _ = posted.accept(
             self._caller, headers, b"", bytes(said.event), parts.topics, delivery="stream", usual_lane="interactive"
         )
         parts.backlog.check(record.topic)
+        limits.event(self._caller, len(bytes(said.event)))
         with contextlib.ExitStack() as stack:
             entry = stack.enter_context(parts.live.watching(event.source, event.id, _LABEL, is_new=True))
             self._check_room(event.id)

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from contracts.settings.idempotency import IdempotencyTable
-from contracts.settings.overload import OverloadSettings
+from contracts.settings.overload import CallerLimit, OverloadSettings
 from contracts.settings.reload import ReloadSettings
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Lane, Port, Seconds, Section
@@ -36,6 +36,8 @@ class ApiKey(Section):
     """Lanes it may use."""
     callbacks: CallerCallbacks | None = None
     """Whether it may name a URL for its results; not when absent."""
+    limit: CallerLimit | None = None
+    """Limits of this key, in each gateway process; none when absent."""
 
 
 class ResultsViewSettings(Section):
@@ -104,6 +106,18 @@ class GatewaySettings(Section):
     """Connections at a time; fewer when the process may not open so many files. Further ones wait to be taken."""
     idempotency: IdempotencyTable = IdempotencyTable()
     """Recognising repetitions, before the log."""
+
+    @model_validator(mode="after")
+    def _largest_body_fits(self) -> "GatewaySettings":
+        for key in self.api_keys:
+            most_bytes = key.limit.in_flight_bytes if key.limit else None
+            if most_bytes is not None and most_bytes < self.max_body_bytes:
+                message = (
+                    f"api_keys: limit.in_flight_bytes of {key.id} ({most_bytes}) is less than max_body_bytes "
+                    f"({self.max_body_bytes}), so that some bodies would never be taken"
+                )
+                raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _margin_fits(self) -> "GatewaySettings":

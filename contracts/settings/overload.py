@@ -20,6 +20,21 @@ class RateLimit(Section):
     """Bytes of bodies per second; what a burst may hold is ten seconds of it. Not limited when absent."""
 
 
+class CallerLimit(Section):
+    """How much may come with one API key; beyond it the answer is 429."""
+
+    requests_per_s: PerSecond | None = None
+    """Requests of any kind with this key, in the long run: events, results that are asked for, streams, and each event
+    over a WebSocket. Not limited when absent."""
+    requests_burst: int = Field(default=100, ge=1, le=1_000_000)
+    """Requests that may come at once after a pause."""
+    events: RateLimit | None = None
+    """Limit of its events, however they are posted, and of their bytes; not limited when absent."""
+    in_flight_bytes: int | None = Field(default=None, ge=1024)
+    """Bytes of its bodies between their arrival and Kafka's ack, of all requests together; not less than
+    `gateway.max_body_bytes`. A WebSocket has one event in flight. A part of what all may hold when absent."""
+
+
 class BadSignatures(Section):
     """Requests without a good signature. They have a budget of their own, so that they use up nobody else's."""
 

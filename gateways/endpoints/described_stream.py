@@ -66,6 +66,7 @@ DELETE_STREAM: dict[str, Any] = {
         "401": _problem("The API key is missing or unknown: a ticket alone may watch, not cancel."),
         "403": _problem("The key may not claim the event's source."),
         "404": _problem("Unknown, or too old."),
+        "429": _problem("The key is over a limit of its own.", _RETRY_AFTER),
         "503": _problem("Try again.", _RETRY_AFTER),
     },
     "security": [{"apiKey": []}],

@@ -2,6 +2,7 @@
 
 from gateways.asgi import Request, Response
 from gateways.endpoints.accepting import accepted_once
+from gateways.endpoints.calling import posted_by
 from gateways.ingress import posted
 from gateways.ingress.once import produce_once
 from gateways.parts import Parts
@@ -14,9 +15,8 @@ async def post_event(parts: Parts, request: Request, _parameter: bytes) -> Respo
         PenstockError: everything the steps raise.
     """
     settings = parts.settings
-    caller = parts.callers.authenticate(request.headers)
-    request.notes["owner"] = caller.id
-    async with request.body(settings.max_body_bytes, settings.body_timeout_s, parts.admission) as body:
+    caller, admission = await posted_by(parts, request)
+    async with request.body(settings.max_body_bytes, settings.body_timeout_s, admission) as body:
         request.notes["body_bytes"] = len(body)
         event, record, lane = sent = posted.accept(caller, request.headers, request.query, body, parts.topics)
         request.notes |= {
@@ -27,6 +27,7 @@ async def post_event(parts: Parts, request: Request, _parameter: bytes) -> Respo
             "topic": record.topic,
         }
         parts.backlog.check(record.topic)
+        parts.caller_limits.event(caller, len(body))
         candidate = posted.candidate(sent, request.headers, parts.settings.idempotency.window_s)
         placed = await produce_once(parts.claims, parts.producer, candidate, settings.ack_timeout_s)
     position = placed.position

@@ -19,9 +19,11 @@ from gateways.egress.forecast import Kind
 from gateways.egress.outcomes import Outcome
 from gateways.egress.waiting import Waiter
 from gateways.endpoints.accepting import accepted, status_url
+from gateways.endpoints.calling import posted_by
 from gateways.endpoints.results import finished
 from gateways.endpoints.waiting import Budget, budget_of, look, wait_for_outcome
 from gateways.ingress import posted
+from gateways.ingress.admission import Admission
 from gateways.ingress.callers import Caller
 from gateways.ingress.once import Candidate, Placed, produce_once
 from gateways.parts import Parts
@@ -49,10 +51,9 @@ async def post_invoke(parts: Parts, request: Request, _parameter: bytes) -> Resp
         PenstockError: everything the steps raise before the event is accepted.
     """
     budget = budget_of(parts.settings, request.headers)
-    caller = parts.callers.authenticate(request.headers)
-    request.notes["owner"] = caller.id
+    caller, admission = await posted_by(parts, request)
     with parts.waiters.place() as waiter:
-        call = await _begin(parts, request, caller, waiter)
+        call = await _begin(parts, request, caller, admission, waiter)
         outcome, why = await _outcome(parts, request, call, waiter, budget)
     request.notes["outcome"] = why
     SYNC_ANSWERS.labels(why).inc()
@@ -61,11 +62,11 @@ async def post_invoke(parts: Parts, request: Request, _parameter: bytes) -> Resp
     return _answer(outcome, status_url(parts, call.event, call.position), budget)
 
 
-async def _begin(parts: Parts, request: Request, caller: Caller, waiter: Waiter) -> _Call:
+async def _begin(parts: Parts, request: Request, caller: Caller, admission: Admission, waiter: Waiter) -> _Call:
     """Return the call once its event is durable: produced now, or known from an earlier request with the same id."""
     settings = parts.settings
     address = parts.replies.address if parts.replies else None
-    async with request.body(settings.max_body_bytes, settings.body_timeout_s, parts.admission) as body:
+    async with request.body(settings.max_body_bytes, settings.body_timeout_s, admission) as body:
         event, record, lane = sent = posted.accept(
             caller,
             request.headers,
@@ -84,6 +85,8 @@ async def _begin(parts: Parts, request: Request, caller: Caller, waiter: Waiter)
             "lane": lane,
             "topic": record.topic,
         }
+        # Also one that repeats another: what it costs us is the same.
+        parts.caller_limits.event(caller, len(body))
         waiter.expect(result_id(event.source, event.id), caller.id)
         kind = (lane, event.type)
         candidate = posted.candidate(sent, request.headers, settings.idempotency.window_s)

@@ -11,6 +11,7 @@ from contracts.errors import InvalidPayload, UnknownResult
 from gateways.asgi import Request, Response
 from gateways.egress.outcomes import Outcome
 from gateways.egress.tickets import Ticket
+from gateways.endpoints.calling import called_by
 from gateways.endpoints.waiting import Budget, budget_of, wait_for_outcome
 from gateways.parts import Parts
 
@@ -24,6 +25,7 @@ async def get_result(parts: Parts, request: Request, raw_id: bytes) -> Response:
     Raises:
         Unauthenticated: neither ticket nor key.
         UnknownResult: unknown, or not the caller's; the two look the same.
+        RateLimited: too many requests with this key.
         LogUnavailable: Kafka is away.
         Busy: ask again.
     """
@@ -50,8 +52,7 @@ async def _asked(parts: Parts, request: Request, event_id: str) -> _Asked:
     if "ticket" in query:
         ticket = ticket_of(parts, query, event_id)
         return _Asked(ticket.source, event_id, ticket.position, None)
-    caller = parts.callers.authenticate(request.headers)
-    request.notes["owner"] = caller.id
+    caller = called_by(parts, request)
     found = await parts.results.accepted(caller.id, event_id, query.get("source"))
     return _Asked(found.source, event_id, found.position, caller.id)
 

@@ -18,6 +18,7 @@ from gateways.egress.frames import HEARTBEAT, RETRY, Frame, as_event, read_seen
 from gateways.egress.live import Entry
 from gateways.egress.tickets import Ticket
 from gateways.endpoints.accepting import places
+from gateways.endpoints.calling import called_by, posted_by
 from gateways.endpoints.results import decoded_id, query_of, ticket_of
 from gateways.ingress import posted
 from gateways.ingress.producing import produce
@@ -42,9 +43,8 @@ async def post_stream(parts: Parts, request: Request, _parameter: bytes) -> Resp
     """
     began_s = asyncio.get_running_loop().time()
     settings = parts.settings
-    caller = parts.callers.authenticate(request.headers)
-    request.notes["owner"] = caller.id
-    async with request.body(settings.max_body_bytes, settings.body_timeout_s, parts.admission) as body:
+    caller, admission = await posted_by(parts, request)
+    async with request.body(settings.max_body_bytes, settings.body_timeout_s, admission) as body:
         request.notes["body_bytes"] = len(body)
         event, record, lane = posted.accept(
             caller,
@@ -57,6 +57,7 @@ async def post_stream(parts: Parts, request: Request, _parameter: bytes) -> Resp
         )
         request.notes |= {"event_id": event.id, "source": event.source, "type": event.type, "lane": lane}
         parts.backlog.check(record.topic)
+        parts.caller_limits.event(caller, len(body))
         with contextlib.ExitStack() as stack:
             entry = stack.enter_context(parts.live.watching(event.source, event.id, _PROTOCOL, is_new=True))
             position = await produce(parts.producer, record, settings.ack_timeout_s)
@@ -98,11 +99,11 @@ async def delete_stream(parts: Parts, request: Request, raw_id: bytes) -> Respon
         Unauthenticated: no key; the ticket alone may watch, not cancel.
         Forbidden: the key may not claim the event's source.
         UnknownResult: no ticket, a forged one, or one of another event; or too old.
+        RateLimited: too many requests with this key.
         LogUnavailable: the wish is not on the log.
         Busy: ask again.
     """
-    caller = parts.callers.authenticate(request.headers)
-    request.notes["owner"] = caller.id
+    caller = called_by(parts, request)
     ticket = ticket_of(parts, query_of(request), decoded_id(raw_id))
     caller.check_source(ticket.source)
     request.notes |= {"event_id": ticket.id, "source": ticket.source}

@@ -13,6 +13,7 @@ from contracts.errors import ConfigError, Forbidden, InvalidPayload, Unauthentic
 from contracts.settings import ApiKey
 from contracts.settings.callback_url import UrlRefused, UrlRule
 from contracts.settings.egress import CallerCallbackDoor
+from contracts.settings.overload import CallerLimit
 from gateways.ingress.secrets import Secrets, Value
 
 MIN_KEY_CHARS = 16
@@ -26,6 +27,7 @@ class Caller(NamedTuple):
     sources: tuple[str, ...]
     lanes: tuple[str, ...]
     callbacks: UrlRule | None = None
+    limit: CallerLimit | None = None
 
     def check_callback(self, url: str) -> None:
         """Let pass a URL that this caller may have its result sent to.
@@ -85,7 +87,7 @@ class Callers:
     ) -> None:
         secrets = secrets or Secrets()
         self._keys = [
-            (secret, value.not_after, Caller(key.id, key.sources, key.lanes, _rule(key, door)))
+            (secret, value.not_after, Caller(key.id, key.sources, key.lanes, _rule(key, door), key.limit))
             for index, key in enumerate(keys)
             for secret, value in _resolve(index, key, secrets)
         ]

@@ -20,12 +20,12 @@ from gateways.ingress.buckets import Bucket
 # Of the bytes in flight, so much may be bodies of suspects.
 _SUSPECTS_SHARE = 1 / 8
 _BYTES_BURST_S = 10.0
-_LONGEST_RETRY_S = 60.0
+LONGEST_RETRY_S = 60.0
 # One log line in this time about an address that is refused again and again.
 _QUIET_S = 10.0
 
 
-class _Rate:
+class Rate:
     """The buckets of a rate limit: events, and bytes where they are limited."""
 
     __slots__ = ("_bytes", "_events")
@@ -69,11 +69,11 @@ class Limits:
         self._admission = admission
         self._suspects = PartOf(admission, int(admission.limit_bytes * _SUSPECTS_SHARE))
         # By name, with the limit that it was made for: a reload may bring another one.
-        self._sources: dict[str, tuple[RateLimit, _Rate]] = {}
+        self._sources: dict[str, tuple[RateLimit, Rate]] = {}
         self._per_peer = settings.per_peer
         self.limits_peers = settings.per_peer is not None
         self._max_peers = settings.max_peers
-        self._peers: OrderedDict[str, _Rate] = OrderedDict()
+        self._peers: OrderedDict[str, Rate] = OrderedDict()
         self._quiet: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
         self.bad = BadBudget(settings.bad_signatures, settings.max_peers, clock)
 
@@ -98,7 +98,7 @@ class Limits:
         admission = self._suspects if is_suspect else self._admission
         return Visit(self, source, peer, rate, admission, is_suspect=is_suspect)
 
-    def spend(self, source: str, peer: str, rate_of_source: _Rate | None, size_bytes: int) -> None:
+    def spend(self, source: str, peer: str, rate_of_source: Rate | None, size_bytes: int) -> None:
         """Count a verified event.
 
         Raises:
@@ -126,18 +126,18 @@ class Limits:
             self._quiet.popitem(last=False)
         return left_out
 
-    def _rate_of_source(self, source: str, limit: RateLimit) -> _Rate:
+    def _rate_of_source(self, source: str, limit: RateLimit) -> Rate:
         known = self._sources.get(source)
         if known is None or known[0] != limit:
-            known = self._sources[source] = limit, _Rate(limit, self._clock())
+            known = self._sources[source] = limit, Rate(limit, self._clock())
         return known[1]
 
-    def _rate_of_peer(self, peer: str, now_s: float) -> _Rate | None:
+    def _rate_of_peer(self, peer: str, now_s: float) -> Rate | None:
         if self._per_peer is None:
             return None
         rate = self._peers.get(peer)
         if rate is None:
-            rate = self._peers[peer] = _Rate(self._per_peer, now_s)
+            rate = self._peers[peer] = Rate(self._per_peer, now_s)
         self._peers.move_to_end(peer)
         if len(self._peers) > self._max_peers:
             self._peers.popitem(last=False)
@@ -156,7 +156,7 @@ class Visit:
     __slots__ = ("_is_verified", "_limits", "_rate", "_source", "admission", "is_suspect", "peer")
 
     def __init__(
-        self, limits: Limits, source: str, peer: str, rate: _Rate | None, admission: Admission, *, is_suspect: bool
+        self, limits: Limits, source: str, peer: str, rate: Rate | None, admission: Admission, *, is_suspect: bool
     ) -> None:
         self._limits = limits
         self._rate = rate
@@ -200,4 +200,4 @@ class Visit:
 
 def _refusal(source: str, limit: str, wait_s: float) -> RateLimited:
     RATE_LIMITED.labels(source, limit).inc()
-    return RateLimited(f"over its limit: {limit}", retry_after_s=min(wait_s, _LONGEST_RETRY_S))
+    return RateLimited(f"over its limit: {limit}", retry_after_s=min(wait_s, LONGEST_RETRY_S))

@@ -10,6 +10,8 @@ import aiohttp
 import pytest
 
 from contracts.metrics import REGISTRY
+from contracts.settings import ApiKey
+from gateways.ingress.callers import Callers
 from tests.gateways.driver import API_KEY
 from tests.gateways.live_lab import EPOCH
 from tests.gateways.test_streams import KEY, Door, door, narrow_connection, watchers
@@ -72,6 +74,23 @@ async def test_an_event_is_submitted_and_its_answer_grows(door: Door, ws: Socket
     assert (record.topic, record.value) == ("penstock.events.interactive.v1", b'{"n": 1}')
     assert (shown.text, shown.gaps, shown.last["result"]["output"]) == ("Good day", 0, "Good day")
     await eventually_async(lambda: watchers() == 0)
+
+
+async def test_a_key_over_its_limit_is_told_so_and_the_connection_stays(door: Door) -> None:
+    section = {"id": "crm", "key": "env:TEST_API_KEY", "limit": {"events": {"events_per_s": 0.05, "burst": 1}}}
+    door.gateway.parts.callers.adopt(Callers([ApiKey.model_validate(section)]))
+    async with connect(door, headers=KEY) as connection:
+        limited = Socket(connection)
+        await limited.submit("e1")
+        assert (await limited.next())["type"] == "accepted"
+        await limited.submit("e2")
+
+        refusal = await limited.next("error")
+        await limited.say(type="ping")
+
+        assert (refusal["reason"], refusal["status"]) == ("rate_limited", "refused")
+        assert refusal["retry_after_s"] > 15
+        assert (await limited.next("pong"))["type"] == "pong"
 
 
 async def test_a_stream_goes_on_at_either_door_from_where_it_was(door: Door, ws: Socket) -> None:
