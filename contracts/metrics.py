@@ -126,7 +126,7 @@ RATE_LIMITED = _counter(
 CALLER_RATE_LIMITED = _counter(
     "caller_rate_limited_total",
     "Requests of API keys refused with 429, by limit: requests, events, bytes, in_flight_bytes.",
-    ("caller", "limit"),
+    ("key_id", "limit"),
 )
 BACKLOG_LAG = _gauge(
     "backpressure_lag_records",

@@ -38,7 +38,7 @@ async def post(gateway: Gateway, path: str = "/v1/events", body: bytes = b"{}", 
 
 
 def refused(limit: str) -> float:
-    labels = {"caller": "crm", "limit": limit}
+    labels = {"key_id": "crm", "limit": limit}
     return REGISTRY.get_sample_value("penstock_caller_rate_limited_total", labels) or 0.0
 
 
