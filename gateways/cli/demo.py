@@ -102,7 +102,7 @@ def _run(out: Console, stack: Stack, file: Path, environ: dict[str, str], seed: 
     _collect(out, stack, settings, ledger)
     events = _count_events(settings)
     out.print()
-    out.print(demo_show.table(ledger))
+    out.print(demo_show.outcomes(ledger, out.width))
     _show_poll(out, ports[programs.GATEWAY], ledger)
     claims = verdict(ledger, events, FAILURES)
     for holds, text in claims:
@@ -158,8 +158,9 @@ def _collect(out: Console, stack: Stack, settings: Settings, ledger: Ledger) -> 
             if record.topic in letters:
                 ledger.take_dead_letter(record)
             elif (one := ledger.take_terminal(record)) is not None:
-                say(out, one.ending, f" {one.act.source:11} {one.act.title}")
-                bar.advance(task)
+                # Drawn anew before the line: printing one shows the bar as it was last drawn.
+                bar.update(task, advance=1, refresh=True)
+                say(out, f"{one.ending:11}", f"{one.act.source:11} {one.act.title}")
 
 
 def _count_events(settings: Settings) -> int:

@@ -1,6 +1,6 @@
 """How the demo looks: progress while it runs, the table and the next steps at the end."""
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -9,8 +9,11 @@ from gateways.cli.demo_outcomes import DEAD_LETTER, EXPIRED, RESULT, Ledger, Sen
 from gateways.cli.wording import printable
 
 _PLAIN_WIDTH = 132
+# Below it the columns of the table are a few letters wide.
+_TABLE_WIDTH = 72
 _MAX_TEXT_CHARS = 260
 _COLOURS = {RESULT: "green", DEAD_LETTER: "yellow", EXPIRED: "yellow"}
+_TITLE = "What became of each webhook"
 FOOTER = (
     "model: embedded/extract-v1, offline, no language model (it picks sentences, facts and labels out of the event);"
     " served by penstock fm-stub over the OpenAI protocol"
@@ -42,9 +45,21 @@ def progress(out: Console) -> Progress:
     return Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
 
 
-def table(ledger: Ledger) -> Table:
-    """Return what became of every webhook."""
-    shown = Table(title="What became of each webhook", caption=FOOTER, show_lines=True, expand=True)
+def outcomes(ledger: Ledger, width: int) -> Table | Group:
+    """Return what became of every webhook: a table, or paragraphs where a table does not fit into so many columns."""
+    return _table(ledger) if width >= _TABLE_WIDTH else _paragraphs(ledger)
+
+
+def _paragraphs(ledger: Ledger) -> Group:
+    parts = [Text(_TITLE, "italic")]
+    for one in ledger.sent:
+        event, ending, text, attempts, latency = _row(one)
+        parts += [Text(), event, Text.assemble(ending, f", attempts {attempts}, latency {latency}"), text]
+    return Group(*parts, Text(), Text(FOOTER, "dim"))
+
+
+def _table(ledger: Ledger) -> Table:
+    shown = Table(title=_TITLE, caption=FOOTER, show_lines=True, expand=True)
     shown.add_column("event", ratio=4, overflow="fold")
     shown.add_column("outcome", no_wrap=True)
     shown.add_column("what the consumer reads", ratio=8, overflow="fold")

@@ -10,9 +10,9 @@ from tests.gateways.cli.records import marker, result
 from tests.gateways.cli.test_demo_outcomes import sent
 
 
-def printed(ledger: Ledger) -> str:
-    out = Console(file=io.StringIO(), width=160)
-    out.print(demo_show.table(ledger))
+def printed(ledger: Ledger, width: int = 160) -> str:
+    out = Console(file=io.StringIO(), width=width)
+    out.print(demo_show.outcomes(ledger, out.width))
     assert isinstance(out.file, io.StringIO)
     return out.file.getvalue()
 
@@ -28,6 +28,16 @@ def test_the_table_shows_outcome_summary_and_attempts() -> None:
     assert "undecodable: not JSON" in text
     assert "refused (401)" in text
     assert "bad_signature; nothing was produced" in text
+
+
+def test_a_narrow_terminal_gets_paragraphs_instead_of_columns_of_single_letters() -> None:
+    ledger = Ledger([sent("poison")])
+    ledger.take_terminal(marker("poison"))
+
+    text = printed(ledger, 40)
+
+    assert "undecodable: not JSON" in text
+    assert "dead letter, attempts 0, latency" in text
 
 
 def test_a_lost_event_is_shown_as_such() -> None:
