@@ -18,7 +18,9 @@ import click
 
 STATE_FILE = Path("build/up.json")
 # Commands that talk to a running installation; servers never take over another one's environment.
-CLIENTS = frozenset({"send", "tail", "batch", "dlq", "topics", "why-stuck", "callbacks", "doctor"})
+CLIENTS = frozenset(
+    {"send", "verify", "tail", "batch", "dlq", "undelivered", "topics", "why-stuck", "callbacks", "doctor"}
+)
 
 
 @contextlib.contextmanager

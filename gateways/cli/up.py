@@ -30,7 +30,7 @@ def up(kafka: str | None, port: int | None, config: Path | None) -> None:
     """Run gateway, worker and (without --kafka) an embedded broker until Ctrl-C.
 
     Secrets that the configuration takes from the environment and that are not set are made up for this run. `penstock
-    send`, `tail` and `topics` find them by themselves when they are called in the same folder.
+    send`, `tail`, `verify` and the other commands for people find them by themselves in the same folder.
 
     \b
     Examples:
@@ -41,8 +41,8 @@ def up(kafka: str | None, port: int | None, config: Path | None) -> None:
     file = programs.configuration(Path(named) if named else None)
     settings = load(file)
     port = settings.gateway.port if port is None else port
-    _check_free(settings.gateway.host, port)
     with running.claimed() as state:
+        _check_free(settings.gateway.host, port)
         FOLDER.mkdir(parents=True, exist_ok=True)
         made_up = throwaway.environment_of(settings, environment(), renew=False)
         with Stack(FOLDER, {**environment(), **made_up}, _GRACE_S) as stack, contextlib.suppress(KeyboardInterrupt):
@@ -51,11 +51,13 @@ def up(kafka: str | None, port: int | None, config: Path | None) -> None:
             stack.start(programs.gateway(file, port))
             stack.start(programs.worker(file, FOLDER))
             url = f"http://127.0.0.1:{stack.wait_ready(programs.GATEWAY)}"
-            stack.wait_ready(programs.WORKER)
+            health_port = stack.wait_ready(programs.WORKER)
             # Own secrets of this terminal's user stay out of the file.
             lent = {**settings_of_environment(), **made_up, **connection, "PENSTOCK_CONFIG": str(file.resolve())}
+            # For `why-stuck`: the worker took any free port.
+            lent["PENSTOCK_WORKER__HEALTH_PORT"] = str(health_port)
             running.publish(state, lent, url)
-            click.echo(_welcome(file, url, connection, settings))
+            click.echo(_welcome(file, url, health_port, connection["PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"], settings))
             _watch(stack)
     click.echo("stopped")
 
@@ -97,12 +99,13 @@ def _check_free(host: str, port: int) -> None:
             raise click.ClickException(message) from error
 
 
-def _welcome(file: Path, url: str, connection: dict[str, str], settings: Settings) -> str:
+def _welcome(file: Path, url: str, health_port: int, kafka: str, settings: Settings) -> str:
     name = running.command_name()
     source = next(iter(settings.sources), "SOURCE")
     return f"""
 gateway   {url}   (webhooks: {url}/webhooks/<source>; sources: {", ".join(settings.sources) or "none"})
-kafka     {connection["PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"]}
+worker    http://127.0.0.1:{health_port}   (health and metrics)
+kafka     {kafka}
 config    {file}
 logs      {FOLDER}/*.log
 

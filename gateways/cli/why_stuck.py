@@ -58,6 +58,8 @@ def why_stuck(config: Path | None, workers: tuple[str, ...], older_than_s: float
     else:
         _show(reports, silent, older_than_s)
         _show_group(group, problem)
+        if not reports and group is None:
+            click.echo("Nobody could be asked. Name the workers' health addresses: penstock why-stuck --worker URL")
     return verdict(reports, silent, group, older_than_s)
 
 

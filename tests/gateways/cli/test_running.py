@@ -67,6 +67,17 @@ def test_client_commands_borrow_variables_and_own_ones_win(file: Path, monkeypat
     os.environ.pop("BORROWED")
 
 
+@pytest.mark.parametrize("name", ["verify", "undelivered", "why-stuck"])
+def test_what_needs_the_secrets_or_the_topics_of_up_is_a_client(file: Path, name: str) -> None:
+    with running.claimed() as state, click.Context(cli) as ctx:
+        running.publish(state, {}, "http://127.0.0.1:9")
+        ctx.invoked_subcommand = name
+        running.lend(ctx)
+
+    assert ctx.default_map
+    assert file.exists()
+
+
 def test_servers_never_take_over_the_environment_of_up(file: Path) -> None:
     with running.claimed() as state, click.Context(cli) as ctx:
         running.publish(state, {"NOT_BORROWED": "yes"}, "http://127.0.0.1:9")

@@ -30,8 +30,9 @@ def test_a_second_up_is_refused_before_it_starts_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with running.claimed():
-        code = run(["up", "--port", "0", "--config", str(write(tmp_path))])
+    # The first one holds its port as well, and that must not be what is said.
+    with running.claimed(), socket.create_server(("127.0.0.1", 0)) as taken:
+        code = run(["up", "--port", str(taken.getsockname()[1]), "--config", str(write(tmp_path))])
 
     assert code == 1
     assert "is running already in this folder" in capsys.readouterr().err

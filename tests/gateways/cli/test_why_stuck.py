@@ -208,6 +208,7 @@ def test_without_worker_and_kafka_it_cannot_be_told(tmp_path: Path, capsys: pyte
     assert code == CANNOT_TELL
     assert "worker http://127.0.0.1:1: does not answer" in out
     assert "Kafka: no Kafka" in out
+    assert out.endswith("penstock why-stuck --worker URL\n")
 
 
 def test_what_is_no_url_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
