@@ -78,7 +78,9 @@ def batch() -> None:
 def submit(
     source_uri: str, job_id: str | None, output: str | None, config: Path | None, *, wait: bool, **how: Any
 ) -> int:
-    """Put every line of INPUT, a file or s3://bucket/key, on the log as an event of the bulk lane.
+    """Put every line of a file on the log.
+
+    INPUT is a file or s3://bucket/key; each line becomes an event of the bulk lane.
 
     Run again after an interruption, it sends what is missing, and nothing twice.
 
@@ -161,7 +163,7 @@ def _matches(route: RouteSettings, source: str, kind: str) -> bool:
 @click.option("--json", "in_json", is_flag=True, help="As one JSON object per line.")
 @_config_option
 def status(job_id: str | None, config: Path | None, *, in_json: bool) -> None:
-    """Show how far a job is; without one, list the jobs that the log knows."""
+    """Show how far a job is. Without one, list the jobs that the log knows."""
     settings = load(config)
     jobs = read_jobs(settings.kafka)
     if job_id is None:
@@ -186,7 +188,9 @@ def status(job_id: str | None, config: Path | None, *, in_json: bool) -> None:
 def results(
     job_id: str, output: str | None, input_uri: str | None, config: Path | None, *, wait: bool, partial: bool
 ) -> int:
-    """Write one line for each line of the input, in its order, an error file and a manifest.
+    """Write the answers, a line for each line.
+
+    In the order of the input, with an error file and a manifest beside them.
 
     Exit code 0 when every line has an outcome, whichever; those that failed are in the error file, with the reason.
 
@@ -273,7 +277,9 @@ class _stoppable:  # noqa: N801 - used as a function
 @batch.command()
 @_config_option
 def serve(config: Path | None) -> None:
-    """Work on the S3 objects that were announced, until SIGTERM; a restart goes on where the log says.
+    """Work on S3 objects that were announced.
+
+    Until SIGTERM; a restart goes on where the log says.
 
     A door (SQS, EventBridge) puts the announcement on the jobs topic; `batch_jobs.inputs` says which objects are meant.
     """

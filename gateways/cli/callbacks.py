@@ -39,7 +39,7 @@ def callbacks() -> None:
     help="v1: one secret for both sides, known to every library. v1a: a key pair, the receiver gets the public half.",
 )
 def keygen(kind: str) -> None:
-    """Make a signing key; the secret goes to standard output and nothing else does.
+    """Make a signing key. The secret goes to standard output, and nothing else does.
 
     \b
     Examples:
@@ -58,10 +58,16 @@ def keygen(kind: str) -> None:
 @callbacks.command("list")
 @_FILE
 def list_endpoints(config: Path | None) -> None:
-    """Show every endpoint of the configuration: its state, since when and why, and the keys that sign now."""
+    """Show the endpoints of the configuration.
+
+    Of each its state, since when and why, and the keys that sign now.
+    """
     settings = load(config)
     doors = _doors(settings)
-    states = asyncio.run(_states(settings)) if doors else {}
+    if not doors:
+        click.echo("no callback endpoints in the configuration (a section under egress with kind: callback)", err=True)
+        return
+    states = asyncio.run(_states(settings))
     for name, door in doors.items():
         state = states.get(name)
         told = "active" if state is None else f"{state.status} since {state.since}: {state.reason} ({state.by})"
@@ -75,7 +81,7 @@ def list_endpoints(config: Path | None) -> None:
 @_WHY
 @_FILE
 def enable(name: str, why: str, config: Path | None) -> None:
-    """Let callbacks to an endpoint go out again; what was refused meanwhile lies on the undelivered topic."""
+    """Let an endpoint have callbacks again. What was refused meanwhile lies on the undelivered topic."""
     _write(load(config), name, "active", why)
 
 
@@ -84,7 +90,7 @@ def enable(name: str, why: str, config: Path | None) -> None:
 @_WHY
 @_FILE
 def disable(name: str, why: str, config: Path | None) -> None:
-    """Send no more callbacks to an endpoint; they go to the undelivered topic."""
+    """Send an endpoint no more callbacks. They go to the undelivered topic."""
     _write(load(config), name, "disabled", why)
 
 

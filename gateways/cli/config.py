@@ -73,7 +73,9 @@ def schema() -> None:
 @_FILE
 @click.option("--format", "form", type=click.Choice(("yaml", "json")), default="yaml", show_default=True)
 def asyncapi_command(file: Path | None, form: str) -> None:
-    """Print the AsyncAPI 3.0 document of the topics: records, headers, and the results of the configured routes.
+    """Print the AsyncAPI 3.0 document of the topics.
+
+    With records, headers, and the results of the configured routes.
 
     \b
     Example:

@@ -161,7 +161,7 @@ def redrive(chosen: Filter, config: Path | None, why: str, extend: timedelta | N
 @dlq.command()
 @_acting
 def discard(chosen: Filter, config: Path | None, why: str, **how: Any) -> int:
-    """Give open dead letters up for good; their records stay until the topic's retention ends.
+    """Give open dead letters up for good. Their records stay until the topic's retention ends.
 
     \b
     Example:

@@ -145,7 +145,7 @@ def command(name: str, args: tuple[str, ...], needed_for: str, advice: str) -> F
         return Finding(name, "hint", f"does not run: {error}; needed for {needed_for}", advice)
     lines = (done.stdout.strip() or done.stderr.strip()).splitlines() or ["(no output)"]
     if done.returncode != 0:
-        return Finding(name, "hint", f"{' '.join(args)}: {lines[-1]}; needed for {needed_for}", advice)
+        return Finding(name, "hint", f"{' '.join(args)}: {lines[0]}; needed for {needed_for}", advice)
     return Finding(name, "ok", re.sub(r"\x1b\[[0-9;]*m", "", lines[0]))
 
 

@@ -53,3 +53,5 @@ def tail(kind: str, config: Path | None, from_beginning: bool, count: int | None
                 shown += 1
             elif not follow and reader.at_end:
                 break
+    if not shown and not follow:
+        click.echo(f"no {kind} on {', '.join(topics_of(kind, settings))}", err=True)

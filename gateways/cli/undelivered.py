@@ -85,7 +85,7 @@ def list_(config: Path | None, *, in_json: bool, **chosen: Any) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def redrive(config: Path | None, *, dry_run: bool, yes: bool, **chosen: Any) -> int:
-    """Let the doors deliver again, beginning with the first attempt; the ids stay, so receivers recognise repeats.
+    """Let the doors deliver again. They begin with the first attempt; the ids stay, so receivers recognise repeats.
 
     What was redriven stays on the topic and is not marked: choose by --since, --reason or --place what you mean.
     """

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from gateways.cli import callbacks as module
 from gateways.cli.main import run
+from tests.gateways.cli.settings import write
 from tests.kafkalab.fixtures import KafkaLab
 
 CONFIG = """\
@@ -53,6 +54,13 @@ def test_an_endpoint_that_is_not_configured_is_named(tmp_path: Path, capsys: pyt
     assert run(["callbacks", "enable", "crn", "--config", _config(tmp_path)]) == 1
 
     assert "no callback endpoint 'crn'; there are: crm" in capsys.readouterr().err
+
+
+def test_without_endpoints_the_list_says_so_and_asks_no_kafka(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["callbacks", "list", "--config", str(write(tmp_path))]) == 0
+    assert capsys.readouterr().err.startswith("no callback endpoints in the configuration")
 
 
 @pytest.mark.kafka

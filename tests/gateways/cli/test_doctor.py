@@ -73,12 +73,12 @@ def test_a_program_that_is_not_there_says_what_it_is_for() -> None:
 
 
 def test_a_program_that_fails_is_not_ok() -> None:
-    args = (sys.executable, "-c", "raise SystemExit('no daemon')")
+    args = (sys.executable, "-c", "raise SystemExit('no daemon\\nsee --help')")
 
     finding = doctor_checks.command("docker", args, "compose", "install Docker")
 
     assert finding.state == "hint"
-    assert "no daemon" in finding.text
+    assert "no daemon; needed for compose" in finding.text
 
 
 def test_a_program_that_runs_shows_its_version() -> None:
