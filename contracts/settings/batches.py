@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from contracts.payloads import Task
-from contracts.settings.models import ModelSettings, ProviderSettings
+from contracts.settings.models import EMBEDDED_MODELS, ModelSettings, ProviderSettings
 from contracts.settings.section import Section
 
 # What each kind of provider can be asked for.
@@ -68,3 +68,6 @@ def task_misfits(model: ModelSettings, provider: ProviderSettings) -> Iterator[t
     tasks = TASKS[provider.kind]
     if model.task not in tasks:
         yield "task", model.task, f"what a provider of kind {provider.kind} can do: {', '.join(sorted(tasks))}"
+    elif provider.kind == "embedded" and model.model != (only := EMBEDDED_MODELS[model.task]):
+        # Found by a worker it would hold the route until somebody looks.
+        yield "model", model.model, f"{only}, the only one that a provider of kind embedded has"

@@ -10,6 +10,9 @@ from contracts.settings.retry import RetryBudgetSettings
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import ExistingFile, Seconds, Section
 
+# What the embedded provider has, by task.
+EMBEDDED_MODELS: dict[Task, str] = {"chat": "embedded/extract-v1", "embedding": "embedded/hashed-words-v1"}
+
 
 class EmbeddedProvider(Section):
     """Offline, deterministic, extractive: no language model, for a first look and for tests."""

@@ -6,6 +6,7 @@ CALLBACK_KEYS: one key or several, separated by spaces; `whsec_` secrets (v1) an
 """
 
 import base64
+import contextlib
 import json
 import os
 import sys
@@ -93,4 +94,5 @@ class Receiver(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 9000), Receiver)
     print(f"receiving on port {server.server_port}", flush=True)
-    server.serve_forever()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()

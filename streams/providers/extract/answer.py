@@ -4,12 +4,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from contracts.settings.models import EMBEDDED_MODELS
 from streams.providers.extract import packed
 from streams.providers.extract.fill import fill
 from streams.providers.extract.reading import read
 from streams.providers.extract.summary import Content
 
-MODEL_ID = "embedded/extract-v1"
+MODEL_ID = EMBEDDED_MODELS["chat"]
 # A rule of thumb for Latin text; the extractor has no tokenizer, and says so by calling its counts estimates.
 _BYTES_PER_TOKEN = 4
 

@@ -4,9 +4,10 @@ import hashlib
 import json
 import math
 
+from contracts.settings.models import EMBEDDED_MODELS
 from streams.providers.extract.lexicon import stems
 
-MODEL_ID = "embedded/hashed-words-v1"
+MODEL_ID = EMBEDDED_MODELS["embedding"]
 DIMENSIONS = 256
 # Far below what tells two texts apart, and half as long in JSON.
 _DIGITS = 7

@@ -52,6 +52,13 @@ def test_a_task_that_the_provider_does_not_have_is_refused(provider: str, task: 
     )
 
 
+def test_a_model_that_the_embedded_provider_does_not_have_is_refused_before_a_worker_holds_the_route() -> None:
+    assert complaint("", "embedded", "chat") == (
+        "penstock.yaml:3: models.m.model: found 'x', allowed: embedded/extract-v1, the only one that a provider of"
+        " kind embedded has"
+    )
+
+
 def test_bedrock_takes_one_input_per_call() -> None:
     said = complaint("    batch: {kind: inputs}", task="embedding", name="b")
 
