@@ -7,6 +7,7 @@ Blocking: 5 s per worker, then Kafka, 10 s a request.
 import http.client
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,10 @@ def _show(reports: dict[str, StuckReport], silent: dict[str, str], older_than_s:
             click.echo(f"  intake is paused: {', '.join(report.paused)}")
         for finding in of_worker(report, older_than_s):
             click.echo(_line(finding))
-        if report.partitions:
-            _print(_table(report))
+        busy = [one for one in report.partitions if one.lag != 0 or one.unfinished]
+        if busy:
+            _print(_table(busy))
+        _show_idle(len(report.partitions) - len(busy))
         for one in report.partitions:
             finding = of_partition(report, one, older_than_s)
             if finding.is_stuck or one.oldest is not None:
@@ -147,12 +150,17 @@ def _line(finding: Finding, place: str = "") -> str:
     return f"{line}\n      -> {finding.hint}" if finding.hint else line
 
 
-def _table(report: StuckReport) -> Table:
+def _show_idle(count: int) -> None:
+    if count:
+        click.echo(f"  {count} partition{'' if count == 1 else 's'} with nothing to do")
+
+
+def _table(partitions: Sequence[PartitionState]) -> Table:
     table = Table()
     for column in ("partition", "commit point", "committed", "lag", "unfinished", "oldest event", "state", "for"):
         numeric = column not in {"partition", "oldest event", "state"}
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for one in report.partitions:
+    for one in partitions:
         table.add_row(*_row(one))
     return table
 
@@ -177,15 +185,18 @@ def _show_group(group: GroupReport | None, problem: str) -> None:
     click.echo(f"group {group.app_id}: {group.state}, {members}")
     if not group.members and any(one.lag for one in group.partitions):
         click.echo("  STUCK no worker is in the group, and events wait\n      -> penstock worker")
+    behind = [one for one in group.partitions if one.lag]
     table = Table()
     for column in ("partition", "committed", "end", "lag", "record at the commit point", "type", "age"):
         table.add_column(column, overflow="fold")
-    for one in group.partitions:
+    for one in behind:
         age = "-" if one.next_age_s is None else f"{one.next_age_s:.0f} s"
         record = one.next_id or ("-" if one.next_offset is None else f"(no id, offset {one.next_offset})")
         numbers = (_number(one.committed), str(one.end), str(one.lag))
         table.add_row(f"{one.topic}/{one.partition}", *numbers, record, one.next_type or "-", age)
-    _print(table)
+    if behind:
+        _print(table)
+    _show_idle(len(group.partitions) - len(behind))
 
 
 def _print(table: Table) -> None:

@@ -171,7 +171,12 @@ def test_a_workers_report_is_shown_with_its_table(
     worker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _Page.body = msgspec.json.encode(
-        replace(REPORT, partitions=(PARTITION,), events={"calling": 1}, paused=("ready_keys",))
+        replace(
+            REPORT,
+            partitions=(PARTITION, replace(PARTITION, partition=4, lag=0, unfinished=0, oldest=None)),
+            events={"calling": 1},
+            paused=("ready_keys",),
+        )
     )
     code = run(["why-stuck", "--config", str(write(tmp_path)), "--worker", worker])
     out = capsys.readouterr().out
@@ -180,6 +185,8 @@ def test_a_workers_report_is_shown_with_its_table(
     assert f"worker {worker} (w-1): working, generation 4, lease valid; 1 calling; last moved 0 s ago" in out
     assert "intake is paused: ready_keys" in out
     assert "STUCK t/3: event e-1 (key k, route r, offset 7) is in a model call" in out
+    assert "t/4" not in out
+    assert "1 partition with nothing to do" in out
 
 
 def test_json_has_the_whole_report(worker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
