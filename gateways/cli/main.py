@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong, 130 interrupted.
 """
 
+import errno
 import importlib
 import sys
 from difflib import get_close_matches
@@ -40,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("gateways.cli.config:config", "Check or show the configuration, print its JSON Schema."),
     "doctor": ("gateways.cli.doctor:doctor", "Say what this machine has, what is missing, and how to get it."),
 }
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 INTERRUPTED = 130
 
 _EXAMPLES = """\b
@@ -119,20 +121,24 @@ def run(args: list[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except ConfigError as error:
-        return _complain(error, 2)
     except PenstockError as error:
-        return _complain(error, 1)
+        return _complain(str(error), 2 if isinstance(error, ConfigError) else 1)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (`| head`) is gone; without this the interpreter complains once more at its exit.
         sys.stdout = None
         return 0
+    except OSError as error:
+        # A file or a disk that cannot be used says all there is to say; anything else is a bug, and shows where.
+        if error.filename is None and error.errno not in _FULL:
+            raise
+        place = f"{error.filename}: " if error.filename is not None else "the output cannot be written: "
+        return _complain(f"{place}{error.strerror}", 1)
     return outcome if isinstance(outcome, int) else 0
 
 
-def _complain(error: PenstockError, code: int) -> int:
-    for line in str(error).splitlines():
+def _complain(text: str, code: int) -> int:
+    for line in text.splitlines():
         click.echo(line, err=True)
     return code

@@ -12,7 +12,7 @@ _KEY_BYTES = 32
 
 
 def environment_of(settings: Settings, environ: Mapping[str, str], *, renew: bool) -> dict[str, str]:
-    """Return variables for the secrets of sources and API keys that the configuration takes from the environment.
+    """Return variables for the secrets of our doors in (sources, API keys, tickets) that come from the environment.
 
     Secrets of providers are never made up: an invented API key helps nobody.
 
@@ -26,6 +26,7 @@ def environment_of(settings: Settings, environ: Mapping[str, str], *, renew: boo
         wanted |= {name: _text(source) for name in _names(secret.value for secret in source.secrets)}
     plain = [key.key for key in settings.gateway.api_keys]
     plain += [ref for source in settings.sources.values() if (ref := source.idempotency.redelivery_secret) is not None]
+    plain += [ref for ref in [settings.gateway.ticket_secret] if ref is not None]
     wanted |= {name: secrets.token_urlsafe(_KEY_BYTES) for name in _names(plain)}
     return {name: text for name, text in wanted.items() if renew or not environ.get(name)}
 

@@ -131,6 +131,25 @@ def test_output_into_a_closed_pipe_is_no_traceback() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/no/place"), "/no/place: No such file or directory\n"),
+        (OSError(28, "No space left on device"), "the output cannot be written: No space left on device\n"),
+    ],
+)
+def test_a_file_or_a_disk_that_cannot_be_used_is_no_traceback(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "get_command", lambda _ctx, _name: click.Command("x", callback=fail))
+
+    assert run(["tail"]) == 1
+    assert capsys.readouterr().err == said
+
+
 def test_worker_arguments_go_through_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[list[str]] = []
     monkeypatch.setattr("os.execv", lambda _program, args: called.append(args))

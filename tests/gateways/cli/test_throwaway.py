@@ -36,6 +36,14 @@ def test_the_secret_for_redeliveries_gets_a_value_too() -> None:
     assert len(made["PENSTOCK_REDELIVERY"]) >= 16
 
 
+def test_the_secret_of_tickets_gets_a_value_too() -> None:
+    gateway = EXAMPLE.gateway.model_copy(update={"ticket_secret": SecretRef("env:PENSTOCK_TICKET_SECRET")})
+
+    made = throwaway.environment_of(EXAMPLE.model_copy(update={"gateway": gateway}), {}, renew=True)
+
+    assert len(made["PENSTOCK_TICKET_SECRET"]) >= 32
+
+
 def test_two_runs_share_no_secret() -> None:
     first = throwaway.environment_of(EXAMPLE, {}, renew=True)
     second = throwaway.environment_of(EXAMPLE, {}, renew=True)
