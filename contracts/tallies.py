@@ -19,20 +19,22 @@ class Tally(dict[tuple[str, ...], deque[float]]):
     Somebody has to call `flush` (of this one or of all) now and then, or what was noted grows without bound.
 
     Args:
-        counter: counts how many were noted.
-        histogram: observes the amounts; its label is the counter's first one.
+        counter: counts how many were noted; None where the histogram's own count says it.
+        histogram: observes the amounts; its labels are the first ones.
+        adds: the counter counts up by the amounts, not by how many there are.
     """
 
-    def __init__(self, counter: Counter, histogram: Histogram | None = None) -> None:
+    def __init__(self, counter: Counter | None, histogram: Histogram | None = None, *, adds: bool = False) -> None:
         super().__init__()
         self._counter = counter
         self._histogram = histogram
+        self._adds = adds
         _all.append(self)
 
     def __missing__(self, values: tuple[str, ...]) -> deque[float]:
         """Begin at the first use."""
         # So that there is a child at once, as with `labels()`.
-        self._counter.labels(*values)
+        self._children(values)
         return self.setdefault(values, deque())
 
     def flush(self) -> None:
@@ -40,9 +42,18 @@ class Tally(dict[tuple[str, ...], deque[float]]):
         for values, noted in list(self.items()):
             if noted:
                 amounts = [noted.popleft() for _ in range(len(noted))]
-                self._counter.labels(*values).inc(len(amounts))
-                if self._histogram is not None:
-                    _observe(self._histogram.labels(*values[:1]), amounts)
+                counter, histogram = self._children(values)
+                if counter is not None:
+                    counter.inc(sum(amounts) if self._adds else len(amounts))
+                if histogram is not None:
+                    _observe(histogram, amounts)
+
+    def _children(self, values: tuple[str, ...]) -> tuple[Counter | None, Histogram | None]:
+        counter, histogram = self._counter, self._histogram
+        return (
+            None if counter is None else counter.labels(*values),
+            None if histogram is None else histogram.labels(*values[: len(histogram._labelnames)]),  # noqa: SLF001
+        )
 
 
 def flush() -> None:

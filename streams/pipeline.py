@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 from contracts.codec import Position, RecordHeaders
 from contracts.errors import Cancelled, ConfigurationFault, OutputInvalid, PenstockError, Retryable, Throttled
 from contracts.logs import logger
-from contracts.metrics import CONTRACT_FAILURES, FM_COST, FM_QUEUE_WAIT, FM_UNPRICED, Children
+from contracts.metrics import CONTRACT_FAILURES, FM_COST, FM_QUEUE_WAIT, FM_UNPRICED
 from contracts.payloads import DeltaEnding, InferenceAnswer, InferenceRequest, Message, Provenance, Usage
 from contracts.repetition import identity_of
 from contracts.settings import ModelSettings, RouteSettings, Settings
+from contracts.tallies import Tally
 from contracts.topics import RETRY_LANE
 from streams.batching.caller import Caller, create_caller, usage_before
 from streams.cancels import Cancels
@@ -39,9 +40,9 @@ from streams.steps.validate import OutputContract
 
 # A common rule of thumb for English text; only bounds of unknown costs are made with it.
 _CHARS_PER_TOKEN = 4
-_waits = Children(FM_QUEUE_WAIT)
-_unpriced = Children(FM_UNPRICED)
-_costs = Children(FM_COST)
+_waits = Tally(None, FM_QUEUE_WAIT)
+_unpriced = Tally(FM_UNPRICED)
+_costs = Tally(FM_COST, adds=True)
 A = TypeVar("A")
 T = TypeVar("T")
 
@@ -218,7 +219,7 @@ class Pipeline:
         assert job.route is not None  # noqa: S101 - for the type checker: a job without a route has a fault
         plan = self._plans[job.route.name]
         guard = plan.guard
-        _waits[job.route_name,].observe(max(0.0, asyncio.get_running_loop().time() - item.taken_at))
+        _waits[job.route_name,].append(max(0.0, asyncio.get_running_loop().time() - item.taken_at))
         messages: tuple[Message, ...] = ()
         has_repaired = False
         while True:
@@ -354,9 +355,9 @@ class Pipeline:
             return
         cost = cost_usd(usage, plan.model)
         if cost is None:
-            _unpriced[plan.provider.name, plan.model.model].inc()
+            _unpriced[plan.provider.name, plan.model.model].append(1)
         else:
-            _costs[plan.provider.name, plan.model.model, "reported"].inc(cost)
+            _costs[plan.provider.name, plan.model.model, "reported"].append(cost)
 
     @staticmethod
     def _book(plan: Plan, job: Job, usage: Usage) -> None:
@@ -373,7 +374,7 @@ class Pipeline:
             instructions = "" if is_echo(error) else plan.template.system
             chars = len(instructions) + sum(len(message.content) for message in messages)
             bound = cost_usd(Usage(chars // _CHARS_PER_TOKEN, plan.model.max_tokens), plan.model)
-            _costs[plan.provider.name, plan.model.model, "possibly_billed"].inc(bound or 0.0)
+            _costs[plan.provider.name, plan.model.model, "possibly_billed"].append(bound or 0.0)
 
 
 def _still_ours(tenure: Tenure) -> None:

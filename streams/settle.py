@@ -28,7 +28,7 @@ from contracts.envelope import TRACE_PARENT, Event, result_id
 from contracts.errors import Busy, PenstockError, TooLarge
 from contracts.line_log import LineLog
 from contracts.logs import logger
-from contracts.metrics import DEADLINE_MISSED, DLQ_EVENTS, EVENT_AGE, EVENTS_FINISHED, PARKED, REPEATED, Children
+from contracts.metrics import DEADLINE_MISSED, DLQ_EVENTS, EVENT_AGE, EVENTS_FINISHED, PARKED, REPEATED
 from contracts.payloads import (
     DEAD_LETTER_MARKER_TYPE,
     DUPLICATE_TYPE,
@@ -41,6 +41,7 @@ from contracts.payloads import (
     OutcomeMarker,
     Provenance,
 )
+from contracts.tallies import Tally
 from contracts.topics import Topics
 from producers.base import Delivered, Producer
 from streams.engine.item import ResultRef
@@ -54,8 +55,7 @@ from streams.replies import Replies
 _MAX_TEXT_CHARS = 2000
 _MAX_ANSWER_CHARS = 16_000
 _MAX_BRIEF_CHARS = 200
-_finished = Children(EVENTS_FINISHED)
-_ages = Children(EVENT_AGE)
+_finished = Tally(EVENTS_FINISHED, EVENT_AGE)
 _ENDS = 2
 
 
@@ -301,8 +301,7 @@ class Settler:
 
     def _finished(self, job: Job, position: Position, outcome: str, **fields: Any) -> None:
         age_s = (datetime.now(UTC) - job.accepted_at).total_seconds()
-        _finished[job.route_name, outcome].inc()
-        _ages[job.route_name, outcome].observe(max(0.0, age_s))
+        _finished[job.route_name, outcome].append(max(0.0, age_s))
         line = {
             "event_id": job.event.id,
             "source": job.event.source,

@@ -2,17 +2,19 @@
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from contracts.errors import PenstockError
-from contracts.metrics import FM_DURATION, FM_INFLIGHT, FM_REQUESTS, FM_TOKENS, Children
+from contracts.metrics import FM_DURATION, FM_INFLIGHT, FM_REQUESTS, FM_TOKENS
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
+from contracts.tallies import Tally
 from streams.providers.base import Provider, Several, several_inputs
 
-_requests = Children(FM_REQUESTS)
-_durations = Children(FM_DURATION)
-_inflight = Children(FM_INFLIGHT)
-_tokens = Children(FM_TOKENS)
+_requests = Tally(FM_REQUESTS, FM_DURATION)
+_tokens = Tally(FM_TOKENS, adds=True)
+# Calls in flight by provider; the gauge looks here when it is read.
+_calling: Counter[str] = Counter()
 
 
 class Measured:
@@ -21,7 +23,8 @@ class Measured:
     def __init__(self, provider: Provider, clock: Callable[[], float] = time.monotonic) -> None:
         self._provider = provider
         self._clock = clock
-        self._name = provider.name
+        self._name = name = provider.name
+        FM_INFLIGHT.labels(name).set_function(lambda: _calling[name])
 
     @property
     def name(self) -> str:
@@ -85,13 +88,12 @@ class Measured:
             self._end(request, outcome, began_at_s)
 
     def _begin(self) -> float:
-        _inflight[self._name,].inc()
+        _calling[self._name] += 1
         return self._clock()
 
     def _end(self, request: InferenceRequest, outcome: str, began_at_s: float) -> None:
-        _inflight[self._name,].dec()
-        _requests[self._name, request.model, outcome].inc()
-        _durations[self._name, request.model].observe(self._clock() - began_at_s)
+        _calling[self._name] -= 1
+        _requests[self._name, request.model, outcome].append(self._clock() - began_at_s)
 
     def _count_tokens(self, request: InferenceRequest, usage: Usage) -> None:
         for kind, tokens in (
@@ -101,4 +103,4 @@ class Measured:
             ("cache_write", usage.cache_write_tokens),
         ):
             if tokens:
-                _tokens[self._name, request.model, kind].inc(tokens)
+                _tokens[self._name, request.model, kind].append(tokens)

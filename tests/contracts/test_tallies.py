@@ -48,3 +48,16 @@ def test_who_reads_the_registry_gets_what_was_noted() -> None:
     labels = dict(zip(metrics.DEDUP_DECISIONS._labelnames, labels.values(), strict=True))
     assert metrics.REGISTRY.get_sample_value("penstock_dedup_decisions_total", labels) == 1.0
     assert not tally["tallied", "new"]
+
+
+def test_amounts_add_up_and_a_histogram_needs_no_counter() -> None:
+    ours, counter, histogram = _metrics()
+    sums, times = Tally(counter, adds=True), Tally(None, histogram)
+    for amount in AMOUNTS:
+        sums["t", "ok"].append(amount)
+        times["t",].append(amount)
+    flush()
+
+    samples = _samples(ours)
+    assert samples["x_total", (("topic", "t"), ("outcome", "ok"))] == pytest.approx(sum(AMOUNTS))
+    assert samples["x_seconds_count", (("topic", "t"),)] == len(AMOUNTS)
