@@ -49,7 +49,6 @@ DELIVERY_NOTE = "penstock-delivery"
 
 # A position, and the note.
 _RETRY_HEADERS = 6
-_CONTEXT = ("id", "source", "type", "time", "subject", "dataschema")
 _JSON = b"application/json"
 _VERSION = ("ce_specversion", b"1.0")
 # What an outcome has in common with its event.
@@ -114,15 +113,30 @@ def decode_event(key: bytes | None, value: bytes | None, headers: Iterable[tuple
     if attributes.pop("specversion", None) != "1.0":
         message = "ce_specversion is missing or not 1.0: not a CloudEvents binary-mode record"
         raise Undecodable(message)
-    context = {name: attributes.pop(name, "") for name in _CONTEXT}
-    for name in ("id", "source", "type"):
-        if not context[name]:
-            message = f"ce_{name} is missing or empty"
-            raise Undecodable(message)
-    content_type = attributes.pop("datacontenttype", "")
+    take = attributes.pop
+    event_id, source, kind = take("id", ""), take("source", ""), take("type", "")
+    if not (event_id and source and kind):
+        name = "id" if not event_id else "source" if not source else "type"
+        message = f"ce_{name} is missing or empty"
+        raise Undecodable(message)
+    time, subject, schema = take("time", ""), take("subject", ""), take("dataschema", "")
+    content_type = take("datacontenttype", "")
     if key is not None:
-        attributes[PARTITION_KEY] = _text("key", key)
-    return Event(data=value, datacontenttype=content_type, extensions=attributes, **context)
+        try:
+            attributes[PARTITION_KEY] = key.decode()
+        except UnicodeDecodeError as error:
+            raise _not_text("key") from error
+    return Event(
+        id=event_id,
+        source=source,
+        type=kind,
+        data=value,
+        time=time,
+        subject=subject,
+        datacontenttype=content_type,
+        dataschema=schema,
+        extensions=attributes,
+    )
 
 
 def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
@@ -134,7 +148,10 @@ def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
         if name in found:
             message = f"header {header} stands there twice"
             raise Undecodable(message)
-        found[name] = _text(header, raw)
+        try:
+            found[name] = raw.decode() if raw else ""
+        except UnicodeDecodeError as error:
+            raise _not_text(header) from error
     return found
 
 
@@ -154,12 +171,8 @@ def _attribute(header: str) -> str | None:
     return header[3:]
 
 
-def _text(what: str, raw: bytes | None) -> str:
-    try:
-        return (raw or b"").decode()
-    except UnicodeDecodeError as error:
-        message = f"{what} is not UTF-8"
-        raise Undecodable(message) from error
+def _not_text(what: str) -> Undecodable:
+    return Undecodable(f"{what} is not UTF-8")
 
 
 def encodable(text: str) -> str:

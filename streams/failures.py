@@ -112,12 +112,14 @@ class Failures:
 
     async def enter(self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure) -> Passes:
         """Return when a call may be made, with a slot; raise Ended when the deadline passes first, or Parked."""
-        await self._rest_on(job, item, slot)
+        if job.not_before is not None:
+            await self._rest_on(job, item, slot, job.not_before)
         rests_since_s = asyncio.get_running_loop().time()
         passes: Passes | None
         while True:
             # Also before a retry: nothing is started under a stale lease.
-            await tenure.permission()
+            if not tenure.may_work:
+                await tenure.permission()
             if self._is_paid(item.position):
                 # Paid for already, so it is taken also behind the deadline, and a closed gate does not matter.
                 await slot.acquire()
@@ -127,7 +129,8 @@ class Failures:
                 raise Ended(Expire())
             passes = guard.passes() or await self._wait(guard, job, item, slot, rests_since_s)
             if passes is not None:
-                if await self._has_slot(guard, slot, passes):
+                # In the ordinary case it has its slot, and nothing can have closed meanwhile.
+                if slot.is_held or await self._has_slot(guard, slot, passes):
                     break
             elif self._may_park(guard, job) and left_s(job) > guard.route.retry.park_after_s:
                 # It has learned nothing new: as long again, somewhere else.
@@ -139,11 +142,9 @@ class Failures:
         enter_state(item, State.CALLING)
         return passes
 
-    async def _rest_on(self, job: Job, item: Item, slot: Slot) -> None:
+    async def _rest_on(self, job: Job, item: Item, slot: Slot, not_before: datetime) -> None:
         """Wait for the instant before which a parked event is not to be tried."""
-        if job.not_before is None:
-            return
-        wait_s = (job.not_before - datetime.now(UTC)).total_seconds()
+        wait_s = (not_before - datetime.now(UTC)).total_seconds()
         job.not_before = None
         if wait_s > 0 and not self._is_paid(item.position):
             await self._sleep(item, slot, "parked", min(wait_s, max(0.0, left_s(job))))

@@ -4,6 +4,7 @@ Reads: nothing. Writes: through streams/settle.py. The engine calls it per item;
 """
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -62,6 +63,11 @@ class Plan:
     provider: Provider
     caller: Caller
     guard: Guard
+
+    @functools.cached_property
+    def provider_name(self) -> str:
+        """Return the provider's name; asked for several times per event, and it lies behind two wrappers."""
+        return self.provider.name
 
     @property
     def streams(self) -> bool:
@@ -153,15 +159,17 @@ class Pipeline:
         if item.first is not None and item.position not in self.calls:
             self._settling(item, slot)
             return await self._settler.duplicate(job, item.position, tenure, item.first)
-        ref = await self._spilled(job, item, slot, tenure) or await self._outcome(job, item, slot, tenure)
+        ref: ResultRef | None = None
+        # Never one whose call is being paid for already.
+        if self._spills(item, job) and item.position not in self.calls:
+            ref = await self._spilled(job, item, slot, tenure)
+        ref = ref or await self._outcome(job, item, slot, tenure)
         self.calls.drop(item.position)
         return ref
 
     async def _spilled(self, job: Job, item: Item, slot: Slot, tenure: Tenure) -> ResultRef | None:
-        """Hand an event over to the batch API where that is wanted; never one whose call is being paid for already."""
-        if item.position in self.calls or not self._spills(item, job):
-            return None
-        # Not settled: an event that does not fit there goes on here, and takes a slot again.
+        """Hand an event over to the batch API; None when it does not fit there."""
+        # Not settled: it goes on here then, and takes a slot again.
         slot.release()
         enter_state(item, State.SETTLING)
         return await self._settler.spill(job, item.position, tenure)
@@ -192,9 +200,10 @@ class Pipeline:
             await self._end_preview(job, "dead_letter")
             return await self._settler.bury(job, item.position, tenure, Bury(error.reason, disposition(error)), error)
         self._settling(item, slot)
-        await self._end_preview(job, "succeeded")
+        if job.preview is not None:
+            await self._end_preview(job, "succeeded")
         provenance = Provenance(
-            provider=plan.provider.name,
+            provider=plan.provider_name,
             model=answer.model,
             route=plan.settings.name,
             prompt_digest=plan.template.digest,
@@ -355,9 +364,9 @@ class Pipeline:
             return
         cost = cost_usd(usage, plan.model)
         if cost is None:
-            _unpriced[plan.provider.name, plan.model.model].append(1)
+            _unpriced[plan.provider_name, plan.model.model].append(1)
         else:
-            _costs[plan.provider.name, plan.model.model, "reported"].append(cost)
+            _costs[plan.provider_name, plan.model.model, "reported"].append(cost)
 
     @staticmethod
     def _book(plan: Plan, job: Job, usage: Usage) -> None:
@@ -374,7 +383,7 @@ class Pipeline:
             instructions = "" if is_echo(error) else plan.template.system
             chars = len(instructions) + sum(len(message.content) for message in messages)
             bound = cost_usd(Usage(chars // _CHARS_PER_TOKEN, plan.model.max_tokens), plan.model)
-            _costs[plan.provider.name, plan.model.model, "possibly_billed"].append(bound or 0.0)
+            _costs[plan.provider_name, plan.model.model, "possibly_billed"].append(bound or 0.0)
 
 
 def _still_ours(tenure: Tenure) -> None:

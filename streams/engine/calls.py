@@ -55,30 +55,33 @@ class PaidCalls(Generic[T]):
         """
         try:
             known = self._calls.get(position)
-            if known is None:
-                return await self._make(position, call)
-            self._kept.pop(position, None)
-            return await self._join(known)
+            if known is not None:
+                self._kept.pop(position, None)
+                return await self._join(known)
+            entry: _Call[T] = _Call()
+            self._calls[position] = entry
+            try:
+                answer = await call()
+            except BaseException as raised:
+                error = _asked_for(raised)
+                if self._calls.get(position) is entry:
+                    self.drop(position)
+                _tell(entry, error)
+                if error is raised:
+                    raise
+                raise error from None
+            self._answered(position, entry, answer)
+            return answer
         finally:
             on_end()
 
-    async def _make(self, position: Position, call: Callable[[], Awaitable[T]]) -> T:
-        entry: _Call[T] = _Call()
-        self._calls[position] = entry
-        try:
-            answer = await _uncancelled(call)
-        except BaseException as error:
-            if self._calls.get(position) is entry:
-                self.drop(position)
-            _tell(entry, error)
-            raise
+    def _answered(self, position: Position, entry: _Call[T], answer: T) -> None:
         entry.is_done, entry.answer = True, answer
         for waiter in entry.waiters:
             if not waiter.done():
                 waiter.set_result(answer)
         if position in self._kept:
             self.keep(position)
-        return answer
 
     @staticmethod
     async def _join(entry: _Call[T]) -> T:
@@ -113,16 +116,14 @@ class PaidCalls(Generic[T]):
         return len(self._kept)
 
 
-async def _uncancelled(call: Callable[[], Awaitable[T]]) -> T:
-    """Make a call; a cancellation that nobody asked for is the provider's fault, and the event is tried again."""
-    try:
-        return await call()
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        message = "the provider cancelled the call"
-        raise ProviderUnavailable(message, possibly_billed=True) from None
+def _asked_for(error: BaseException) -> BaseException:
+    """Return an error as it counts: a cancellation that nobody asked for is the provider's fault."""
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return error
+    return ProviderUnavailable("the provider cancelled the call", possibly_billed=True)
 
 
 def _tell(entry: _Call[T], error: BaseException) -> None:

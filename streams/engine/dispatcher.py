@@ -6,7 +6,8 @@ until its outcome is confirmed. So a slow broker ack never keeps a slot, and a s
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
+from typing import Any
 
 from streams.engine.fairness import FairQueue
 from streams.engine.item import Item, State
@@ -18,13 +19,18 @@ _MIN_SETTLING = 64
 
 
 class Slot:
-    """The right to one model call, held by one item."""
+    """The right to one model call, held by one item.
 
-    __slots__ = ("_dispatcher", "_is_held", "_is_lent", "is_settling")
+    Attributes:
+        is_held: False between `release` and `acquire`.
+        is_settling: the item only waits for its outcome's ack.
+    """
+
+    __slots__ = ("_dispatcher", "_is_lent", "is_held", "is_settling")
 
     def __init__(self, dispatcher: "Dispatcher") -> None:
         self._dispatcher = dispatcher
-        self._is_held = True
+        self.is_held = True
         self._is_lent = False
         self.is_settling = False
 
@@ -36,7 +42,7 @@ class Slot:
     @property
     def pays(self) -> bool:
         """Tell whether a call holds it right now."""
-        return self._is_held and self._is_lent
+        return self.is_held and self._is_lent
 
     def item_ended(self) -> None:
         """Free the slot unless a call still holds it."""
@@ -45,8 +51,8 @@ class Slot:
 
     def release(self) -> None:
         """Free the slot; more than once does no harm."""
-        if self._is_held:
-            self._is_held = self._is_lent = False
+        if self.is_held:
+            self.is_held = self._is_lent = False
             self._dispatcher.slot_freed()
 
     def settle(self) -> None:
@@ -58,9 +64,9 @@ class Slot:
 
     async def acquire(self) -> None:
         """Take a slot again, before items that have not started."""
-        if not self._is_held:
+        if not self.is_held:
             await self._dispatcher.slot_for_running()
-            self._is_held = True
+            self.is_held = True
 
 
 class Dispatcher:
@@ -77,7 +83,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        run: Callable[[Item, Slot], Awaitable[None]],
+        run: Callable[[Item, Slot], Coroutine[Any, Any, None]],
         slots: int,
         lanes: Iterable[str],
         on_crash: Callable[[BaseException], None],
@@ -112,7 +118,7 @@ class Dispatcher:
 
     def ready(self, lane: str) -> int:
         """Return how many items of a lane could run now but for a slot: distinct keys, by construction."""
-        return len(self._ready[lane])
+        return self._ready[lane].count
 
     def ready_tenants(self, lane: str) -> int:
         """Return how many tenants these items belong to."""
@@ -121,7 +127,7 @@ class Dispatcher:
     @property
     def queued(self) -> int:
         """Return how many items could run now but for a slot, all lanes together."""
-        return sum(map(len, self._ready.values()))
+        return sum(queue.count for queue in self._ready.values())
 
     def waits_behind(self, item: Item) -> bool:
         """Tell whether a queued item waits for an earlier one of its chain, rather than for a slot."""
@@ -164,7 +170,7 @@ class Dispatcher:
 
     def _next(self) -> Item | None:
         """Pick by smooth weighted round-robin among lanes that have something ready."""
-        lanes = [lane for lane, queue in self._ready.items() if queue]
+        lanes = [lane for lane, queue in self._ready.items() if queue.count]
         if not lanes:
             return None
         if len(lanes) == 1:
@@ -181,23 +187,17 @@ class Dispatcher:
     def _start(self, item: Item) -> None:
         item.state = State.CALLING
         slot = Slot(self)
-        task = asyncio.ensure_future(self._guarded(item, slot))
+        task = asyncio.get_running_loop().create_task(self._run(item, slot))
         self._tasks[item] = task
         self._slots[item] = slot
         # Not in a `finally` of the coroutine: that one never begins when the task is cut before its first step.
-        task.add_done_callback(lambda _task: self._ended(item, slot))
+        task.add_done_callback(lambda task: self._ended(item, slot, task))
         self._on_start()
 
-    async def _guarded(self, item: Item, slot: Slot) -> None:
-        try:
-            await self._run(item, slot)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
+    def _ended(self, item: Item, slot: Slot, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
             self._on_crash(error)
-            raise
-
-    def _ended(self, item: Item, slot: Slot) -> None:
         self._tasks.pop(item, None)
         del self._slots[item]
         if item.chain is not None:

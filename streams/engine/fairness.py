@@ -21,6 +21,9 @@ class FairQueue:
 
     Args:
         weights: tenant -> share relative to the others; 1 for those not named.
+
+    Attributes:
+        count: the same as `len()`, for who asks several times per event.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
@@ -29,11 +32,11 @@ class FairQueue:
         self._starts: list[tuple[float, int, str]] = []
         self._finishes: dict[str, float] = {}
         self._virtual = 0.0
-        self._count = 0
+        self.count = 0
         self._serial = itertools.count()
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     @property
     def tenants(self) -> int:
@@ -43,7 +46,7 @@ class FairQueue:
     def push(self, item: Item) -> None:
         """Add an item."""
         entry = (item.deadline, next(self._serial), item)
-        self._count += 1
+        self.count += 1
         waiting = self._items.get(item.tenant)
         if waiting is not None:
             heapq.heappush(waiting, entry)
@@ -61,7 +64,7 @@ class FairQueue:
         start, _, tenant = heapq.heappop(self._starts)
         waiting = self._items[tenant]
         item = heapq.heappop(waiting)[2]
-        self._count -= 1
+        self.count -= 1
         self._virtual = start
         finish = start + 1.0 / self._weights.get(tenant, 1.0)
         if waiting:
@@ -83,5 +86,5 @@ class FairQueue:
         entries = [entry for waiting in self._items.values() for entry in waiting]
         self._items.clear()
         self._starts.clear()
-        self._count = 0
+        self.count = 0
         return (entry[2] for entry in entries)

@@ -34,21 +34,19 @@ class SharedLimit:
         before = self._held[lane]
         if before == 0:
             return True
-        more = self._more(before, amount)
+        more = amount if before > self._reserved else max(0, before + amount - self._reserved)
         return self._used + more <= self._common if lane != _CONFINED else more <= 0
 
     def take(self, lane: str, amount: int) -> None:
         """Count in; `give` with the same amount counts out."""
         before = self._held[lane]
-        self._held[lane] = before + amount
-        self._used += self._more(before, amount)
+        after = self._held[lane] = before + amount
         self.held += amount
+        if after > self._reserved:
+            self._used += after - self._reserved
+        if before > self._reserved:
+            self._used -= before - self._reserved
 
     def give(self, lane: str, amount: int) -> None:
         """Count out."""
         self.take(lane, -amount)
-
-    def _more(self, before: int, amount: int) -> int:
-        """Return how much more of the common part a lane uses."""
-        over, was = before + amount - self._reserved, before - self._reserved
-        return (over if over > 0 else 0) - (was if was > 0 else 0)  # noqa: FURB136 - runs 4 times per event, max() costs twice

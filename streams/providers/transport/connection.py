@@ -58,6 +58,11 @@ class Stream:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
+    def leave(self) -> None:
+        """Close the connection early; once the answer is whole, it may already serve somebody else."""
+        if not self.is_over:
+            self._connection.abort()
+
     def push(self, pieces: list[bytes]) -> bool:
         """Hand over pieces; return whether the reader should be waited for."""
         self._unread.extend(pieces)

@@ -106,10 +106,10 @@ class Parser:
         self.has_head = True
         is_success = self.status < 300  # noqa: PLR2004 - the class of the status
         self._limit = self._limits.body_bytes if is_success else self._limits.refusal_bytes
-        if headers.get("content-encoding", "identity").lower() != "identity":
+        if "content-encoding" in headers and headers["content-encoding"].lower() != "identity":
             message = f"the server compressed its answer ({headers['content-encoding'][:20]}), which was not asked for"
             raise Unusable(message)
-        connection = headers.get("connection").lower()
+        connection = headers["connection"].lower() if "connection" in headers else ""
         self.keeps_alive = "keep-alive" in connection if is_old else "close" not in connection
         coding, length = headers.get("transfer-encoding"), headers.get("content-length")
         if coding and (length or is_old or coding.lower() != "chunked"):
