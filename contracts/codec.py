@@ -122,10 +122,7 @@ def decode_event(key: bytes | None, value: bytes | None, headers: Iterable[tuple
     time, subject, schema = take("time", ""), take("subject", ""), take("dataschema", "")
     content_type = take("datacontenttype", "")
     if key is not None:
-        try:
-            attributes[PARTITION_KEY] = key.decode()
-        except UnicodeDecodeError as error:
-            raise _not_text("key") from error
+        attributes[PARTITION_KEY] = _text("key", key)
     return Event(
         id=event_id,
         source=source,
@@ -148,6 +145,7 @@ def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
         if name in found:
             message = f"header {header} stands there twice"
             raise Undecodable(message)
+        # Not `_text`: a call for each of some ten headers.
         try:
             found[name] = raw.decode() if raw else ""
         except UnicodeDecodeError as error:
@@ -169,6 +167,13 @@ def _attribute(header: str) -> str | None:
         message = f"header {header[:40]!r} is not a CloudEvents attribute"
         raise Undecodable(message)
     return header[3:]
+
+
+def _text(what: str, raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise _not_text(what) from error
 
 
 def _not_text(what: str) -> Undecodable:

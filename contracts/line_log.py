@@ -52,8 +52,8 @@ class LineLog:
         if not self._is_direct:
             (self._log.info if level == "info" else self._log.warning)(event, **fields)
             return
-        ours = {"event": event, "level": level, "timestamp": self._now(), **self._more}
-        self._lines.append(_encoder.encode({"component": self._component, **fields, **ours}))
+        line = {"component": self._component, **fields, "event": event, "level": level, "timestamp": self._now()}
+        self._lines.append(_encoder.encode(line | self._more if self._more else line))
         if len(self._lines) == 1:
             self._call_later(_WAIT_S, self.flush)
         elif len(self._lines) >= _MOST:

@@ -88,8 +88,11 @@ class Guard:
 
     def leave(self, passes: Passes) -> None:
         """Give both back after a call, whatever became of it."""
-        self.breaker.gate.left(passes.route)
-        self.gate.left(passes.model)
+        # A gate only waits for its probe.
+        if passes.route.is_probe:
+            self.breaker.gate.left(passes.route)
+        if passes.model.is_probe:
+            self.gate.left(passes.model)
 
     @property
     def reason(self) -> str | None:

@@ -327,7 +327,7 @@ class Pipeline:
 
     def _caller(self, plan: Plan, job: Job, item: Item, tenure: Tenure) -> Caller:
         """Return how this attempt reaches the provider."""
-        if self._deltas is None or not plan.streams or not self._deltas.wanted(job):
+        if self._deltas is None or not self._deltas.wanted(job) or not plan.streams:
             return plan.caller
         preview = self._deltas.begin(job, item.position, tenure)
         return lambda request: invoke_streamed(plan.provider, request, preview.add)

@@ -301,11 +301,12 @@ class Settler:
 
     def _finished(self, job: Job, position: Position, outcome: str, **fields: Any) -> None:
         age_s = (datetime.now(UTC) - job.accepted_at).total_seconds()
-        _finished[job.route_name, outcome].append(max(0.0, age_s))
+        route = job.route_name
+        _finished[route, outcome].append(max(0.0, age_s))
         line = {
             "event_id": job.event.id,
             "source": job.event.source,
-            "route": job.route_name,
+            "route": route,
             "outcome": outcome,
             "attempts": job.attempts,
             "age_s": round(age_s, 3),

@@ -5,6 +5,7 @@ until its outcome is confirmed. So a slow broker ack never keeps a slot, and a s
 """
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from typing import Any
@@ -46,7 +47,7 @@ class Slot:
 
     def item_ended(self) -> None:
         """Free the slot unless a call still holds it."""
-        if not self._is_lent:
+        if self.is_held and not self._is_lent:
             self.release()
 
     def release(self) -> None:
@@ -60,7 +61,8 @@ class Slot:
         if not self.is_settling:
             self.is_settling = True
             self._dispatcher.settling += 1
-        self.release()
+        if self.is_held:
+            self.release()
 
     async def acquire(self) -> None:
         """Take a slot again, before items that have not started."""
@@ -170,7 +172,11 @@ class Dispatcher:
 
     def _next(self) -> Item | None:
         """Pick by smooth weighted round-robin among lanes that have something ready."""
-        lanes = [lane for lane, queue in self._ready.items() if queue.count]
+        # A loop, since a comprehension is a call more.
+        lanes = []
+        for lane, queue in self._ready.items():
+            if queue.count:
+                lanes.append(lane)
         if not lanes:
             return None
         if len(lanes) == 1:
@@ -191,7 +197,7 @@ class Dispatcher:
         self._tasks[item] = task
         self._slots[item] = slot
         # Not in a `finally` of the coroutine: that one never begins when the task is cut before its first step.
-        task.add_done_callback(lambda task: self._ended(item, slot, task))
+        task.add_done_callback(functools.partial(self._ended, item, slot))
         self._on_start()
 
     def _ended(self, item: Item, slot: Slot, task: asyncio.Task[None]) -> None:

@@ -98,11 +98,11 @@ def _visible(text: str) -> str:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return _visible(value)
+        return value if value.isprintable() else _visible(value)
     if isinstance(value, list):
         return [_clean(item) for item in value]
     if isinstance(value, dict):
-        return {_visible(key): _clean(item) for key, item in value.items()}
+        return {key if key.isprintable() else _visible(key): _clean(item) for key, item in value.items()}
     return value
 
 

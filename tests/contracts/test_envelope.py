@@ -66,3 +66,8 @@ def test_ids_are_derived_and_stable() -> None:
 
 def test_two_sources_with_one_event_id_have_two_results() -> None:
     assert result_id("a", "1") != result_id("b", "1")
+
+
+@pytest.mark.parametrize(("micros", "text"), [(0, "000"), (999, "000"), (1_000, "001"), (999_999, "999")])
+def test_an_instant_is_written_with_three_digits_of_a_second(micros: int, text: str) -> None:
+    assert format_time(datetime(2026, 1, 2, 3, 4, 5, micros, tzinfo=UTC)) == f"2026-01-02T03:04:05.{text}Z"

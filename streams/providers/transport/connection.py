@@ -251,11 +251,13 @@ class Connection(asyncio.Protocol):
     def _free(self) -> None:
         self._waiter = self._stream = None
         # An answer that came before all of the question did leaves a connection that nobody can use.
-        if not self._parser.keeps_alive or self._is_unwritten or _is_closing(self._transport):
+        transport = self._transport
+        if not self._parser.keeps_alive or self._is_unwritten or transport is None or transport.is_closing():
             self.abort()
             return
         self._parser.reset()
-        self.resume()
+        if self._is_paused:
+            self.resume()
         self.is_reused = True
         self._owner.freed(self)
 
@@ -266,8 +268,3 @@ class Connection(asyncio.Protocol):
             stream.finish(error)
         elif waiter is not None and not waiter.done():
             waiter.set_exception(error)
-
-
-def _is_closing(transport: asyncio.Transport | None) -> bool:
-    """Return whether a connection is on its way out."""
-    return transport is None or transport.is_closing()

@@ -143,9 +143,11 @@ class Lean:
         if self._loop is None:
             connection.abort()
             return
-        if not self._hand_over(connection):
-            connection.idle_until = self._loop.time() + _IDLE_S
-            self._idle.append(connection)
+        if self._queue and self._hand_over(connection):
+            return
+        connection.idle_until = self._loop.time() + _IDLE_S
+        self._idle.append(connection)
+        if connection.idle_until < self._timer_at:
             self._watch(connection.idle_until)
 
     def lost(self, connection: Connection) -> None:
