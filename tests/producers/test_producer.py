@@ -14,8 +14,9 @@ from structlog.testing import capture_logs
 
 from contracts.codec import Record
 from contracts.errors import Busy, LogUnavailable, TooLarge
-from contracts.metrics import PRODUCED, REGISTRY
+from contracts.metrics import DEDUP_DECISIONS, PRODUCED, REGISTRY
 from contracts.settings import KafkaSettings, ProducerSettings
+from contracts.tallies import Tally
 from producers import producer as module
 from producers.base import Delivered, Producer
 from producers.embedded import EmbeddedBroker
@@ -326,3 +327,16 @@ async def test_a_broker_that_is_away_is_logged_by_us_and_not_on_raw_stderr(capfd
 )
 def test_each_error_of_a_record_has_one_meaning(code: int, kind: type[Exception]) -> None:
     assert type(translate_error(KafkaError(code), "t")) is kind
+
+
+async def test_what_was_noted_anywhere_is_counted_while_a_producer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_IDLE_TICK_S", 0.01)
+    noted = Tally(DEDUP_DECISIONS)["noted", "new"]
+    noted.append(1.0)
+    kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}")
+    producer = KafkaProducer(kafka, QUICK, client_id="counting")
+    await producer.start()
+    try:
+        await eventually_async(lambda: not noted)
+    finally:
+        await producer.aclose(0.1)
