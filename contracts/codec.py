@@ -49,6 +49,7 @@ DELIVERY_NOTE = "penstock-delivery"
 
 # A position, and the note.
 _RETRY_HEADERS = 6
+_CONTEXT = ("id", "source", "type", "time", "subject", "dataschema")
 _JSON = b"application/json"
 _VERSION = ("ce_specversion", b"1.0")
 # What an outcome has in common with its event.
@@ -113,43 +114,36 @@ def decode_event(key: bytes | None, value: bytes | None, headers: Iterable[tuple
     if attributes.pop("specversion", None) != "1.0":
         message = "ce_specversion is missing or not 1.0: not a CloudEvents binary-mode record"
         raise Undecodable(message)
-    take = attributes.pop
-    event_id, source, kind = take("id", ""), take("source", ""), take("type", "")
-    if not (event_id and source and kind):
-        name = "id" if not event_id else "source" if not source else "type"
-        message = f"ce_{name} is missing or empty"
-        raise Undecodable(message)
-    time, subject, schema = take("time", ""), take("subject", ""), take("dataschema", "")
-    content_type = take("datacontenttype", "")
+    context = {name: attributes.pop(name, "") for name in _CONTEXT}
+    for name in ("id", "source", "type"):
+        if not context[name]:
+            message = f"ce_{name} is missing or empty"
+            raise Undecodable(message)
+    content_type = attributes.pop("datacontenttype", "")
     if key is not None:
-        attributes[PARTITION_KEY] = _text("key", key)
-    return Event(
-        id=event_id,
-        source=source,
-        type=kind,
-        data=value,
-        time=time,
-        subject=subject,
-        datacontenttype=content_type,
-        dataschema=schema,
-        extensions=attributes,
-    )
+        try:
+            attributes[PARTITION_KEY] = key.decode()
+        except UnicodeDecodeError as error:
+            message = "key is not UTF-8"
+            raise Undecodable(message) from error
+    return Event(data=value, datacontenttype=content_type, extensions=attributes, **context)
 
 
 def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for header, raw in headers:
-        name = _attribute(header)
-        if name is None:
-            continue
-        if name in found:
-            message = f"header {header} stands there twice"
-            raise Undecodable(message)
-        # Not `_text`: a call for each of some ten headers.
-        try:
+    header = ""
+    try:
+        for header, raw in headers:
+            name = _attribute(header)
+            if name is None:
+                continue
+            if name in found:
+                message = f"header {header} stands there twice"
+                raise Undecodable(message)
             found[name] = raw.decode() if raw else ""
-        except UnicodeDecodeError as error:
-            raise _not_text(header) from error
+    except UnicodeDecodeError as error:
+        message = f"{header} is not UTF-8"
+        raise Undecodable(message) from error
     return found
 
 
@@ -167,17 +161,6 @@ def _attribute(header: str) -> str | None:
         message = f"header {header[:40]!r} is not a CloudEvents attribute"
         raise Undecodable(message)
     return header[3:]
-
-
-def _text(what: str, raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise _not_text(what) from error
-
-
-def _not_text(what: str) -> Undecodable:
-    return Undecodable(f"{what} is not UTF-8")
 
 
 def encodable(text: str) -> str:
