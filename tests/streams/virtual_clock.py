@@ -7,7 +7,7 @@ import asyncio
 import selectors
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -68,9 +68,10 @@ class VirtualDatetime(datetime):
     """A datetime class whose `now` follows the running loop's clock; patch it in where a module says `datetime`."""
 
     @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override] # not of this class, which msgspec refuses
+    def now(cls, tz: tzinfo | None = None) -> Self:
         """Return 2026-01-01 plus the virtual seconds since the loop began."""
-        return now_at().astimezone(tz)
+        instant = now_at().astimezone(tz)
+        return cls.fromtimestamp(instant.timestamp(), tz)
 
 
 def now_at() -> datetime:
