@@ -11,6 +11,7 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
     fetcher.MemoryRecords, .PartitionRecords  replaced: a header name that is not UTF-8 would end the worker for ever
     fetcher.FetchResult              replaced: a fetch is unpacked in pieces, not at once, for the memory's sake
     fetcher._get_actions_per_node    wrapped: empty partitions are asked without a long wait while others have records
+    fetcher._fetch_task, ._pending_tasks  ended before aiokafka ends them, and raises what it has cancelled
     fetcher._fetch_waiters, ._notify a fetch that waits looks again when a partition has room once more
     Consumer._wait_next_records      overridden: what one fetch brought of a partition goes through Faust in bundles;
                                      and Faust sleeps 1 s there when its buffers have paused every partition
@@ -107,6 +108,22 @@ class EngineThread(AIOKafkaConsumerThread):
         records = await super()._fetch_records(consumer, *args, **kwargs)
         self._note(consumer._subscription.subscription, records)  # noqa: SLF001
         return records
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group and close the connections."""
+        await self.end_fetches()
+        await super().on_thread_stop()
+
+    async def end_fetches(self) -> None:
+        """End what is being fetched: aiokafka would, and raise what it has cancelled; the thread would end there."""
+        fetching: Any = getattr(self._consumer, "_fetcher", None)
+        if fetching is None:
+            return
+        tasks = {fetching._fetch_task, *fetching._pending_tasks}  # noqa: SLF001
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        fetching._pending_tasks.clear()  # noqa: SLF001
 
     def look_again(self) -> None:
         """Have a fetch that waits look again: a partition that was paused has room.

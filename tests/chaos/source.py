@@ -107,10 +107,12 @@ class Source:
             headers = [(name, value) for name, value in headers if name != "ce_specversion"]
 
         def reported(error: Any, message: Any) -> None:
-            if error is None:
-                self.accepted[event.id] = f"{message.topic()}/{message.partition()}/{message.offset()}"
+            # A report without an offset is no ack: see producers/producer.py.
+            offset = message.offset()
+            if error is None and offset is not None and offset >= 0:
+                self.accepted[event.id] = f"{message.topic()}/{message.partition()}/{offset}"
             else:
-                self.errors.append(f"{event.id}: {error}")
+                self.errors.append(f"{event.id}: {error or 'no offset'}")
 
         while True:
             with contextlib.suppress(BufferError):

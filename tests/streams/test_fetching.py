@@ -364,6 +364,33 @@ async def test_a_fetch_that_waits_hands_out_what_it_holds_when_there_is_room_aga
     assert [one.offset for one in (await asyncio.wait_for(waiting, 5))[AT]] == [0]
 
 
+async def test_a_fetch_that_waits_for_a_broker_that_is_away_does_not_keep_the_thread_from_its_end() -> None:
+    made = make_fetcher({})
+    made._fetch_task, made._pending_tasks = asyncio.ensure_future(asyncio.sleep(60)), set()
+    made._pending_tasks.add(asyncio.ensure_future(asyncio.sleep(60)))
+    thread = make_thread()
+    thread._consumer = SimpleNamespace(_fetcher=made)
+    await asyncio.sleep(0)
+
+    await thread.end_fetches()
+    await made.close()
+
+    assert made._fetch_task.done()
+
+
+async def test_fetcher_pending_tasks() -> None:
+    """What aiokafka does by itself; without it, `end_fetches` can go."""
+    made = make_fetcher({})
+    made._fetch_task = asyncio.ensure_future(asyncio.sleep(60))
+    made._pending_tasks = {asyncio.ensure_future(asyncio.sleep(60))}
+    await asyncio.sleep(0)
+
+    with pytest.raises(asyncio.CancelledError):
+        await made.close()
+
+    assert "await self._consumer.stop()" in inspect.getsource(driver.AIOKafkaConsumerThread.on_thread_stop)
+
+
 async def test_a_consumer_thread_that_has_ended_is_not_asked_to_look_again() -> None:
     thread = make_thread()
     thread._consumer, thread.thread_loop = None, asyncio.get_running_loop()
