@@ -4,6 +4,7 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
 
     thread._create_worker_consumer   overridden: Faust reads aborted records of transactional producers, too
     thread._fetch_records            overridden: notes how far the consumer has read past offsets without a record
+    thread.on_partitions_assigned    overridden: ends a fetch that began under an earlier assignment
     _coordinator._do_rejoin_group    wrapped: a static member asks first whether a twin has taken its place
     _coordinator._push_error_to_user wrapped: a refused join waits for a reader who does not read before it has joined
     _coordinator._heartbeat_task, ._commit_refresh_task  their errors are no refused join
@@ -79,6 +80,7 @@ class EngineThread(AIOKafkaConsumerThread):
         self._newest: dict[Any, int] = {}
         self._assignment: Any = None
         self._noted_s = 0.0
+        self._fetch: asyncio.Future[Any] | None = None
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         _mend_fetcher()
@@ -105,9 +107,19 @@ class EngineThread(AIOKafkaConsumerThread):
             asyncio.run_coroutine_threadsafe(self.app.crash(error), self.parent_loop)
 
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
-        records = await super()._fetch_records(consumer, *args, **kwargs)
+        fetch = self._fetch = asyncio.ensure_future(super()._fetch_records(consumer, *args, **kwargs))
+        await asyncio.wait([fetch])
+        if fetch.cancelled():
+            return {}
+        records = fetch.result()
         self._note(consumer._subscription.subscription, records)  # noqa: SLF001
         return records
+
+    async def on_partitions_assigned(self, assigned: set[Any], generation_id: int = 0) -> None:
+        """End the fetch that Faust has given up: it would take the assignment's first records, for nobody."""
+        if self._fetch is not None:
+            self._fetch.cancel()
+        await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_thread_stop(self) -> None:
         """Leave the group and close the connections."""
@@ -205,7 +217,6 @@ class BundlingConsumer(Consumer):
         super().on_buffer_drop(tp)
         self._has_room.set()
         if self._is_fetching:
-            # Once is enough: it returns.
             self._is_fetching = False
             cast("EngineThread", self._thread).look_again()
 
@@ -386,13 +397,4 @@ class _Lenient(bytearray):
         return super().decode(encoding, "surrogateescape")
 
 
-__all__ = [
-    "BUNDLE_RECORDS",
-    "Bundle",
-    "BundlingConsumer",
-    "EngineThread",
-    "JoinGuard",
-    "guard_joins",
-    "hurry",
-    "keep_joining",
-]
+__all__ = ["BUNDLE_RECORDS", "Bundle", "BundlingConsumer", "EngineThread", "JoinGuard", "guard_joins", "keep_joining"]

@@ -42,6 +42,11 @@ def test_thread_create_worker_consumer() -> None:
     assert "isolation_level=self._isolation_level" in inspect.getsource(AIOKafkaConsumer.start)
 
 
+def test_thread_on_partitions_assigned_comes_between_two_questions() -> None:
+    assert "await self._thread.on_partitions_assigned(" in inspect.getsource(driver.ConsumerRebalanceListener)
+    assert "self._subscription.listener.on_partitions_assigned(assigned)" in inspect.getsource(GroupCoordinator)
+
+
 def test_thread_fetch_records() -> None:
     assert "self._fetch_records" in inspect.getsource(driver.AIOKafkaConsumerThread.getmany)
 
@@ -99,7 +104,7 @@ class State:
 
 def make_thread() -> EngineThread:
     thread = EngineThread.__new__(EngineThread)
-    thread.read_to, thread._newest, thread._assignment, thread._noted_s = {}, {}, None, 0.0
+    thread.read_to, thread._newest, thread._assignment, thread._noted_s, thread._fetch = {}, {}, None, 0.0, None
     return thread
 
 
@@ -362,6 +367,39 @@ async def test_a_fetch_that_waits_hands_out_what_it_holds_when_there_is_room_aga
     consumer.on_buffer_drop(faust_types.TP(*AT))
 
     assert [one.offset for one in (await asyncio.wait_for(waiting, 5))[AT]] == [0]
+
+
+async def test_a_fetch_of_an_earlier_assignment_takes_no_records_of_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Faust gives up its question at a rebalance, and the answer would be nobody's."""
+    monkeypatch.setattr(fetcher, "FetchResult", PiecewiseFetchResult)
+    assignment = Assignment(0)
+    assignment.state = State()
+    made = make_fetcher({})
+    thread = make_thread()
+    led_on: list[int] = []
+
+    async def fetched(_thread: object, _consumer: object, *_args: object, **_options: object) -> Any:
+        return await made.fetched_records({AT}, timeout=60)
+
+    async def assigned(_thread: object, _tps: object, generation: int) -> None:
+        led_on.append(generation)
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetched)
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_partitions_assigned", assigned)
+    orphan = asyncio.ensure_future(
+        thread._fetch_records(SimpleNamespace(_subscription=SimpleNamespace(subscription=None)))
+    )
+    await eventually_async(lambda: bool(made._fetch_waiters))
+
+    await thread.on_partitions_assigned(set(), 4)
+    made._records[AT] = make_result(3, assignment)
+    for waiter in tuple(made._fetch_waiters):
+        made._notify(waiter)
+
+    assert await asyncio.wait_for(orphan, 5) == {}
+    assert (led_on, assignment.state.position) == ([4], 0)
 
 
 async def test_a_fetch_that_waits_for_a_broker_that_is_away_does_not_keep_the_thread_from_its_end() -> None:
