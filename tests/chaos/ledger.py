@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+from contracts.payloads import DUPLICATE_TYPE
+
 
 class Place(NamedTuple):
     """Where a record lies; the timestamp tells a recreated topic's records from the former ones."""
@@ -158,7 +160,9 @@ class Ledger:
                 self.balance.foreign.append(_line(outcome))
                 continue
             self._ended[outcome.source, self._epoch(outcome)].append(outcome)
-        for place, _ in self._ended:
+        for (place, _), found in self._ended.items():
+            if all(outcome.kind == DUPLICATE_TYPE for outcome in found):
+                continue
             self.balance.expected_calls[self._events[place].name] += 1
 
     def _epoch(self, outcome: Outcome) -> int:
@@ -197,6 +201,9 @@ class Ledger:
             event = self._events.get(outcome.source)
             epoch = self._epoch(outcome)
             if event is None or event.key is None or (outcome.source, epoch) in seen:
+                continue
+            if outcome.kind == DUPLICATE_TYPE:
+                # It waits for nobody: the event that it repeats may still be at work.
                 continue
             seen.add((outcome.source, epoch))
             segment = sum(outcome.offset >= reset.result_ends.get(outcome.partition, 0) for reset in self._resets)

@@ -9,7 +9,7 @@ from typing import Any, cast
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from contracts.codec import Headers, source_position
-from contracts.payloads import TERMINAL_TYPES
+from contracts.payloads import DUPLICATE_TYPE, TERMINAL_TYPES
 from tests.chaos.lab import Lab
 from tests.chaos.ledger import LogEvent, Outcome, Place
 from tests.support import eventually
@@ -105,7 +105,7 @@ def _outcome(message: Message) -> Outcome | None:
     headers = cast("Headers", message.headers() or [])
     found = source_position(cast("list[tuple[str, bytes | None]]", headers))
     kind = dict(headers).get("ce_type", b"").decode()
-    if found is None or kind not in TERMINAL_TYPES:
+    if found is None or kind not in {*TERMINAL_TYPES, DUPLICATE_TYPE}:
         return None
     value = json.loads(message.value() or b"{}")
     return Outcome(

@@ -1,5 +1,8 @@
 """The ledger finds what it is there for, and nothing else."""
 
+import dataclasses
+
+from contracts.payloads import DUPLICATE_TYPE
 from tests.chaos.ledger import Freeze, Ledger, LogEvent, Outcome, Place, Reset, Sample
 
 TOPIC = "events"
@@ -46,6 +49,12 @@ def test_a_repeat_counts_as_buffered_only_just_before_a_freeze_of_its_writer() -
 
 def test_a_later_event_of_a_key_before_an_earlier_one_is_disorder() -> None:
     assert len(Ledger([A, B], [outcome(B, 0), outcome(A, 1)], []).close().disorder) == 1
+
+
+def test_a_repetition_ends_with_its_marker_without_a_call_and_may_pass() -> None:
+    balance = Ledger([A, B], [dataclasses.replace(outcome(B, 0), kind=DUPLICATE_TYPE), outcome(A, 1)], []).close()
+    assert not any((balance.lost, balance.disorder, balance.duplicates))
+    assert dict(balance.expected_calls) == {"e0-0": 1}
 
 
 def test_events_of_other_keys_may_pass() -> None:
