@@ -1,4 +1,4 @@
-"""What both ways in have in common: produce, and say where the result will be."""
+"""What the endpoints have in common: who calls, and where the result of an accepted event will be."""
 
 import re
 from typing import Any
@@ -8,7 +8,10 @@ import msgspec
 
 from contracts.codec import Position
 from contracts.envelope import DELIVERY, Event
-from gateways.asgi import Response
+from contracts.errors import RateLimited
+from gateways.asgi import Request, Response
+from gateways.ingress.admission import Admission
+from gateways.ingress.callers import Caller
 from gateways.ingress.once import Placed
 from gateways.parts import Parts
 
@@ -16,6 +19,34 @@ _NO_CONTENT = 204
 # Of what is not escaped in a URL.
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")
 DUPLICATE = (b"penstock-duplicate", b"true")
+
+
+def called_by(parts: Parts, request: Request) -> Caller:
+    """Return who calls, and count the request.
+
+    Raises:
+        Unauthenticated: no key, or an unknown one.
+        InvalidPayload: two Authorization headers.
+        RateLimited: too many requests with this key.
+    """
+    caller = parts.callers.authenticate(request.headers)
+    request.notes["owner"] = caller.id
+    parts.caller_limits.request(caller)
+    return caller
+
+
+async def posted_by(parts: Parts, request: Request) -> tuple[Caller, Admission]:
+    """Return who posts an event, and where its body counts; nothing of it is read yet.
+
+    Raises:
+        PenstockError: as `called_by`; also where there is no room for an event.
+    """
+    try:
+        caller = called_by(parts, request)
+        return caller, parts.caller_limits.posting(caller)
+    except RateLimited:
+        await request.discard()
+        raise
 
 
 def accepted(parts: Parts, event: Event, position: Position, status: int = 202, **more: Any) -> Response:

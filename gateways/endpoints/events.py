@@ -1,8 +1,7 @@
 """POST /v1/events: events of own systems, as CloudEvents or plain JSON. Writes: events.*."""
 
 from gateways.asgi import Request, Response
-from gateways.endpoints.accepting import accepted_once
-from gateways.endpoints.calling import posted_by
+from gateways.endpoints.accepting import accepted_once, posted_by
 from gateways.ingress import posted
 from gateways.ingress.once import produce_once
 from gateways.parts import Parts

@@ -18,8 +18,7 @@ from gateways.asgi import Request, Response
 from gateways.egress.forecast import Kind
 from gateways.egress.outcomes import Outcome
 from gateways.egress.waiting import Waiter
-from gateways.endpoints.accepting import accepted, status_url
-from gateways.endpoints.calling import posted_by
+from gateways.endpoints.accepting import accepted, posted_by, status_url
 from gateways.endpoints.results import finished
 from gateways.endpoints.waiting import Budget, budget_of, look, wait_for_outcome
 from gateways.ingress import posted

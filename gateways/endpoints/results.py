@@ -11,7 +11,7 @@ from contracts.errors import InvalidPayload, UnknownResult
 from gateways.asgi import Request, Response
 from gateways.egress.outcomes import Outcome
 from gateways.egress.tickets import Ticket
-from gateways.endpoints.calling import called_by
+from gateways.endpoints.accepting import called_by
 from gateways.endpoints.waiting import Budget, budget_of, wait_for_outcome
 from gateways.parts import Parts
 

@@ -17,8 +17,7 @@ from gateways.egress.feed import Seen
 from gateways.egress.frames import HEARTBEAT, RETRY, Frame, as_event, read_seen
 from gateways.egress.live import Entry
 from gateways.egress.tickets import Ticket
-from gateways.endpoints.accepting import places
-from gateways.endpoints.calling import called_by, posted_by
+from gateways.endpoints.accepting import called_by, places, posted_by
 from gateways.endpoints.results import decoded_id, query_of, ticket_of
 from gateways.ingress import posted
 from gateways.ingress.producing import produce

@@ -12,7 +12,7 @@ from contracts.settings.overload import CallerLimit
 from gateways.ingress.admission import Admission, PartOf
 from gateways.ingress.buckets import Bucket
 from gateways.ingress.callers import Caller
-from gateways.ingress.limits import LONGEST_RETRY_S, Rate
+from gateways.ingress.limits import Rate, over_limit
 
 
 class _InFlight(PartOf):
@@ -80,8 +80,7 @@ class CallerLimits:
         quota = self._quota(caller)
         if quota is None:
             return self._admission
-        if quota.events is not None and (spent := quota.events.spent(self._clock())):
-            raise _refusal(caller, *spent)
+        _check(caller, quota.events, self._clock())
         return quota.admission
 
     def event(self, caller: Caller, size_bytes: int) -> None:
@@ -94,8 +93,7 @@ class CallerLimits:
         if quota is None or quota.events is None:
             return
         now_s = self._clock()
-        if spent := quota.events.spent(now_s):
-            raise _refusal(caller, *spent)
+        _check(caller, quota.events, now_s)
         quota.events.spend(now_s, size_bytes)
 
     def _quota(self, caller: Caller) -> _Quota | None:
@@ -107,6 +105,11 @@ class CallerLimits:
         return quota
 
 
+def _check(caller: Caller, events: Rate | None, now_s: float) -> None:
+    if events is not None and (spent := events.spent(now_s)):
+        raise _refusal(caller, *spent)
+
+
 def _refusal(caller: Caller, limit: str, wait_s: float) -> RateLimited:
     CALLER_RATE_LIMITED.labels(caller.id, limit).inc()
-    return RateLimited(f"over its limit: {limit}", retry_after_s=min(wait_s, LONGEST_RETRY_S))
+    return over_limit(limit, wait_s)

@@ -20,7 +20,7 @@ from gateways.ingress.buckets import Bucket
 # Of the bytes in flight, so much may be bodies of suspects.
 _SUSPECTS_SHARE = 1 / 8
 _BYTES_BURST_S = 10.0
-LONGEST_RETRY_S = 60.0
+_LONGEST_RETRY_S = 60.0
 # One log line in this time about an address that is refused again and again.
 _QUIET_S = 10.0
 
@@ -198,6 +198,11 @@ class Visit:
             raise _refusal(self._source, "bad_signatures", wait_s) from error
 
 
+def over_limit(limit: str, wait_s: float) -> RateLimited:
+    """Return the refusal of what is over a limit, and when to come again."""
+    return RateLimited(f"over its limit: {limit}", retry_after_s=min(wait_s, _LONGEST_RETRY_S))
+
+
 def _refusal(source: str, limit: str, wait_s: float) -> RateLimited:
     RATE_LIMITED.labels(source, limit).inc()
-    return RateLimited(f"over its limit: {limit}", retry_after_s=min(wait_s, LONGEST_RETRY_S))
+    return over_limit(limit, wait_s)

@@ -102,6 +102,12 @@ class State:
         self.position = position
 
 
+def at_the_beginning() -> Assignment:
+    assignment = Assignment(0)
+    assignment.state = State()
+    return assignment
+
+
 def make_thread() -> EngineThread:
     thread = EngineThread.__new__(EngineThread)
     thread.read_to, thread._newest, thread._assignment, thread._noted_s, thread._fetch = {}, {}, None, 0.0, None
@@ -325,8 +331,7 @@ def make_result(records: int, assignment: Assignment) -> PiecewiseFetchResult:
 
 
 def test_a_fetch_is_handed_out_in_pieces_and_nothing_of_it_is_lost() -> None:
-    assignment = Assignment(0)
-    assignment.state = State()
+    assignment = at_the_beginning()
     result = make_result(250, assignment)
     pieces = []
     while result.has_more():
@@ -353,8 +358,7 @@ async def test_a_fetch_that_waits_hands_out_what_it_holds_when_there_is_room_aga
 ) -> None:
     """Without news of the broker, which is all that aiokafka waits for."""
     monkeypatch.setattr(fetcher, "FetchResult", PiecewiseFetchResult)
-    assignment = Assignment(0)
-    assignment.state = State()
+    assignment = at_the_beginning()
     made = make_fetcher({AT: make_result(1, assignment)})
     thread = make_thread()
     thread._consumer, thread.thread_loop = SimpleNamespace(_fetcher=made), asyncio.get_running_loop()
@@ -374,8 +378,7 @@ async def test_a_fetch_of_an_earlier_assignment_takes_no_records_of_the_next_one
 ) -> None:
     """Faust gives up its question at a rebalance, and the answer would be nobody's."""
     monkeypatch.setattr(fetcher, "FetchResult", PiecewiseFetchResult)
-    assignment = Assignment(0)
-    assignment.state = State()
+    assignment = at_the_beginning()
     made = make_fetcher({})
     thread = make_thread()
     led_on: list[int] = []
