@@ -22,6 +22,10 @@ FIELDS = frozenset(
 )  # fmt: skip
 
 
+# A logger is built at its first line and kept. Tests, whose standard error changes with every test, switch that off.
+KEEP_LOGGERS = True
+
+
 def configure(settings: LogSettings, process: int | None = None) -> None:
     """Send structured log lines, and those of the libraries, to standard error.
 
@@ -43,7 +47,7 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
         processors=[*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=KEEP_LOGGERS,
     )
     handler = logging.StreamHandler(sys.stderr)
     ours: list[Processor] = [

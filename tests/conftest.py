@@ -3,9 +3,13 @@
 import json
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+
+from contracts import logs
 
 pytest_plugins = ("tests.kafkalab.fixtures",)
 
@@ -28,6 +32,15 @@ def pytest_configure() -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let no test's log set-up reach the next: a logger kept from one writes to a standard error that is gone."""
+    monkeypatch.setattr(logs, "KEEP_LOGGERS", False)
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.hookimpl(tryfirst=True)

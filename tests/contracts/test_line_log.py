@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from contracts import logs
@@ -15,14 +13,6 @@ from contracts.settings import LogSettings
 from tests.support import eventually_async
 
 FIELDS = {"source": "crm", "event_id": "e\u00fc\n1", "status": 202, "duration_s": 0.001234, "offset": 2**40}
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    """Put logging back afterwards."""
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
 
 
 def _log() -> LineLog:

@@ -4,7 +4,6 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from contracts import logs
@@ -165,18 +164,14 @@ async def test_where_a_dead_letter_would_be_too_large_the_first_and_the_last_err
 
 
 async def test_the_line_of_a_result_has_the_fields_that_structlog_is_given(capsys: pytest.CaptureFixture[str]) -> None:
-    before = structlog.get_config()
-    try:
-        logs.configure(LogSettings(format="json"))
-        written, captured = Bench(), Bench()
-        await written.result()
-        assert not capsys.readouterr().err, "it waits for company"
-        written.settler.lines.flush()
-        line = json.loads(capsys.readouterr().err)
-        with capture_logs() as lines:
-            await captured.result()
-    finally:
-        structlog.configure(**before)
+    logs.configure(LogSettings(format="json"))
+    written, captured = Bench(), Bench()
+    await written.result()
+    assert not capsys.readouterr().err, "it waits for company"
+    written.settler.lines.flush()
+    line = json.loads(capsys.readouterr().err)
+    with capture_logs() as lines:
+        await captured.result()
 
     [theirs] = lines
     names = {*theirs} - {"log_level", "age_s"}
