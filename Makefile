@@ -14,14 +14,27 @@ help: ## list the targets
 
 install: $(STAMP) ## create .venv with everything that is needed, from the lock file; instant when nothing changed
 
+# Of several interpreters, one whose compiler was let optimise across the whole program: built from source without
+# --enable-optimizations, and as a shared library, CPython needs up to twice the CPU (docs/operations.md).
+define is_fast
+import ensurepip, pathlib, sysconfig
+configured = sysconfig.get_config_var("CONFIG_ARGS") or ""
+shared = "libpython3" in pathlib.Path("/proc/self/maps").read_text()
+raise SystemExit("--enable-optimizations" not in configured and shared)
+endef
+export is_fast
+
 $(STAMP): requirements.lock pyproject.toml
 	@set -e; \
 	usable() { command -v "$$1" >/dev/null 2>&1 && \
 	  "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }; \
+	fast() { usable "$$1" && "$$1" -c "$$is_fast" >/dev/null 2>&1; }; \
 	if ! usable .venv/bin/python; then \
 	  found=; \
-	  for candidate in "$${PYTHON:-python3}" python3.12 python3.11 python3.13 python3.14 python3 python; do \
-	    if usable "$$candidate"; then found=$$candidate; break; fi; \
+	  for wanted in fast usable; do \
+	    for candidate in $${PYTHON:-python3 python3.12 python3.11 python3.13 python3.14 python /usr/bin/python3}; do \
+	      if $$wanted "$$candidate"; then found=$$candidate; break 2; fi; \
+	    done; \
 	  done; \
 	  if [ -z "$$found" ]; then \
 	    echo "install: no Python 3.11 or newer found. Install one, or name it: make install PYTHON=/path/to/python3" >&2; \

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -65,7 +66,30 @@ def python() -> Finding:
     text = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < _OLDEST_PYTHON:
         return Finding("python", "missing", text, "Python 3.11 or newer is needed")
+    if is_slow(sysconfig.get_config_var("CONFIG_ARGS") or "", _mapped()):
+        advice = "take one built with --enable-optimizations, as Debian's and the Docker images' are: docs/operations.md"
+        return Finding("python", "hint", f"{text} ({sys.executable}) was built without optimisation", advice)
     return Finding("python", "ok", f"{text} ({sys.executable})")
+
+
+def is_slow(configured: str, mapped: str) -> bool:
+    """Tell whether an interpreter needs more CPU than it would have to.
+
+    Built as a shared library without --enable-optimizations, every call inside of CPython goes through a table and
+    nothing is inlined.
+
+    Args:
+        configured: the arguments of CPython's `configure`.
+        mapped: the files in the process's memory, as /proc/self/maps lists them; empty where there is no such file.
+    """
+    return "--enable-optimizations" not in configured and "/libpython3" in mapped
+
+
+def _mapped() -> str:
+    try:
+        return Path("/proc/self/maps").read_text("utf-8")
+    except OSError:
+        return ""
 
 
 def packages() -> Finding:

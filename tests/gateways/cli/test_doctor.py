@@ -35,6 +35,28 @@ def test_something_needed_that_is_missing_is_exit_code_1(
     assert "missing: packages" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("configured", "mapped", "slow"),
+    [
+        ("'--enable-shared'", "7f00-7f01 r-xp /opt/lib/libpython3.11.so.1.0", True),
+        ("'--enable-shared' '--enable-optimizations'", "7f00-7f01 r-xp /opt/lib/libpython3.12.so.1.0", False),
+        ("'--enable-shared'", "7f00-7f01 r-xp /usr/bin/python3.11", False),
+        ("'--prefix=/opt'", "", False),
+    ],
+)
+def test_an_interpreter_that_nobody_let_optimise_is_named(configured: str, mapped: str, slow: bool) -> None:
+    assert doctor_checks.is_slow(configured, mapped) is slow
+
+
+def test_a_slow_interpreter_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_checks, "is_slow", lambda *_: True)
+
+    finding = doctor_checks.python()
+
+    assert (finding.state, "without optimisation" in finding.text) == ("hint", True)
+    assert "--enable-optimizations" in finding.advice
+
+
 def test_the_dependencies_are_there() -> None:
     assert doctor_checks.packages().state == "ok"
 
