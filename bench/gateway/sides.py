@@ -228,7 +228,7 @@ def document(place: Site, port: int, settings: Mapping[str, Any]) -> dict[str, A
         },
         "logging": {"level": "info", "format": "json"},
         "providers": {"echo": {"kind": "embedded"}},
-        "models": {"default": {"provider": "echo", "model": "echo"}},
+        "models": {"default": {"provider": "echo", "model": "embedded/extract-v1"}},
         "routes": [{"name": "all", "model": "default", "prompt": {"user": "{{ text }}"}}],
     }
     for section, change in settings.items():

@@ -4,14 +4,18 @@ import base64
 import json
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+import yaml
 
 from bench.gateway.controls.signature import is_authentic
 from bench.gateway.crash import Ledger
 from bench.gateway.flood import Plan
-from bench.gateway.sides import SECRET
+from bench.gateway.sides import SECRET, Site, document
 from bench.gateway.wire import bodies, rendered
+from contracts.settings import load
+from contracts.topics import Topics
 from gateways.ingress.keys import Key
 from gateways.ingress.schemes import SCHEMES
 from gateways.ingress.signatures import SignatureVerifier
@@ -22,6 +26,13 @@ KEY = base64.b64decode(SECRET)
 
 def _headers(head: bytes) -> list[tuple[bytes, bytes]]:
     return [(line.split(b": ")[0], line.split(b": ")[1]) for line in head.split(b"\r\n")[1:-2]]
+
+
+def test_the_configuration_of_a_run_is_one_that_penstock_takes(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.yaml"
+    file.write_text(yaml.safe_dump(document(Site("127.0.0.1:9092", Topics("bench")), 8080, {})), "utf-8")
+
+    assert [*load(file, {}).sources] == ["bench"]
 
 
 @pytest.mark.parametrize("size_bytes", [200, 1000, 20_000])
