@@ -66,7 +66,17 @@ def load(path: FilePath | str | None = None, environ: Mapping[str, str] | None =
         hint = "" if path else " (name one with --config or PENSTOCK_CONFIG)"
         message = f"{file}: cannot be read: {reason}{hint}"
         raise ConfigError(message) from error
-    return build(parse(text, str(file)), environ, base=file.resolve().parent)
+    return build(parse(text, str(file)), environ, base=_folder(file))
+
+
+def _folder(file: FilePath) -> FilePath:
+    """Return the folder to which the file's relative names belong: that of the file, where it is a link its target's.
+
+    A mounted ConfigMap of Kubernetes is the exception. There every name leads through the link `..data` to a folder
+    such as `..2026_11_28_09_30_00.123`, which the next change of the ConfigMap deletes.
+    """
+    target = file.resolve().parent
+    return file.absolute().parent if any(part.startswith("..") for part in target.parts) else target
 
 
 def config_file(path: FilePath | str | None = None, environ: Mapping[str, str] | None = None) -> FilePath:

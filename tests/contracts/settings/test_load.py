@@ -198,13 +198,26 @@ def test_files_are_found_beside_the_configuration(tmp_path: Path, monkeypatch: p
     (tmp_path / "prompt.j2").write_text("x", encoding="utf-8")
     path = tmp_path / "penstock.yaml"
     path.write_text(
-        "version: 1\nproviders: {p: {kind: fake}}\nmodels: {m: {provider: p, model: x}}\n"
+        "version: 1\nproviders: {p: {kind: fake}}\nmodels: {m: {provider: p, model: embedded/extract-v1}}\n"
         "routes: [{name: a, prompt: {user_file: prompt.j2}, model: m}]\n",
         encoding="utf-8",
     )
     monkeypatch.chdir(ROOT)
 
     assert load(path, {}).routes[0].prompt.user_file == tmp_path / "prompt.j2"
+
+
+def test_files_are_found_beside_the_target_of_a_linked_configuration(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / "user.j2").write_text("x")
+    (real / "penstock.yaml").write_text(
+        "version: 1\nproviders: {p: {kind: embedded}}\nmodels: {m: {provider: p, model: embedded/extract-v1}}\n"
+        "routes: [{name: a, model: m, prompt: {user_file: user.j2}}]\n"
+    )
+    (tmp_path / "penstock.yaml").symlink_to(real / "penstock.yaml")
+
+    assert load(tmp_path / "penstock.yaml", {}).routes[0].prompt.user_file == real / "user.j2"
 
 
 def test_a_file_that_the_configuration_names_and_that_is_missing_is_told() -> None:
@@ -232,7 +245,7 @@ def test_a_file_that_the_configuration_names_and_that_is_missing_is_told() -> No
             "penstock.yaml:5: routes[0].model: found 'm', allowed: a model alias; none is configured",
         ),
         (
-            "version: 1\nproviders: {p: {kind: fake}}\nmodels: {m: {provider: p, model: x}}\n"
+            "version: 1\nproviders: {p: {kind: fake}}\nmodels: {m: {provider: p, model: embedded/extract-v1}}\n"
             + ROUTE + "  - name: a\n    prompt: {user: y}\n    model: m\n",
             "penstock.yaml:8: routes[1].name: found 'a', allowed: a name no other route has",
         ),
