@@ -67,7 +67,7 @@ def python() -> Finding:
     if sys.version_info < _OLDEST_PYTHON:
         return Finding("python", "missing", text, "Python 3.11 or newer is needed")
     if is_slow(sysconfig.get_config_var("CONFIG_ARGS") or "", _mapped()):
-        advice = "take one built with --enable-optimizations, as Debian's and the Docker images' are: docs/operations.md"
+        advice = "take one built with --enable-optimizations, such as Debian's: docs/operations.md"
         return Finding("python", "hint", f"{text} ({sys.executable}) was built without optimisation", advice)
     return Finding("python", "ok", f"{text} ({sys.executable})")
 
