@@ -31,6 +31,9 @@ _MAX_FILE_BYTES = 4 * 2**20
 # A request that began before a reload may still note the use of its key; longer than any body takes.
 _FORGET_AFTER_S = 120.0
 
+# The sections whose secrets a reload reads.
+RELOADED = (("sources",), ("gateway", "api_keys"))
+
 Result = Literal["applied", "unchanged", "refused"]
 Look = tuple[tuple[str, str], ...]
 

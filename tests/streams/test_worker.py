@@ -1,7 +1,9 @@
 """The worker process up to the point where it needs Kafka."""
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -53,6 +55,26 @@ async def test_a_worker_is_not_ready_before_it_has_joined() -> None:
     worker = Worker(make_settings())
 
     assert (worker._problems(), worker._unready()) == ([], ["not in the consumer group yet"])
+
+
+@dataclass
+class Seat:
+    """What readiness asks the membership and the engine."""
+
+    is_member: bool = True
+    is_open: bool = False
+
+
+async def test_a_worker_is_ready_when_it_has_read_what_is_answered_and_stays_so_at_a_rebalance() -> None:
+    worker, seat = Worker(make_settings()), Seat()
+    worker._membership = cast("Any", seat)
+    worker._engine = cast("Any", seat)
+
+    assert worker._unready() == ["reads what is answered already: the tail of the result topics"]
+    seat.is_open = True
+    assert worker._unready() == []
+    seat.is_open = False
+    assert worker._unready() == []
 
 
 async def test_a_crash_is_a_problem_and_the_first_one_counts() -> None:

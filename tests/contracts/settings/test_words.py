@@ -37,15 +37,15 @@ def complaint(text: str) -> str:
         (
             "kafka: {topic_prefix: my topics}",
             (
-                "kafka.topic_prefix: must be letters, digits, dashes and underscores, at most 64, the first a letter or "
-                "digit; found 'my topics'"
+                "kafka.topic_prefix: must be letters, digits, dashes and underscores, at most 64, the first a letter "
+                "or digit; found 'my topics'"
             ),
         ),
         (
             ROUTE + "    output_topic: a b",
             (
-                "routes[0].output_topic: must be a topic's name: letters, digits, dots, dashes and underscores, at most "
-                "249; found 'a b'"
+                "routes[0].output_topic: must be a topic's name: letters, digits, dots, dashes and underscores, at "
+                "most 249; found 'a b'"
             ),
         ),
         (
@@ -72,8 +72,8 @@ def complaint(text: str) -> str:
         (
             ROUTE + "    order: keys",
             (
-                "routes[0].order: must be 'key', 'partition' or 'none' (did you mean 'key'?), or a JSON pointer, such as "
-                "/account/id; found 'keys'"
+                "routes[0].order: must be 'key', 'partition' or 'none' (did you mean 'key'?), or a JSON pointer, such "
+                "as /account/id; found 'keys'"
             ),
         ),
         (
