@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from contracts.settings import Settings, load
+from gateways.cli.wording import show_table
 from producers.admin import TopicAdmin
 from producers.mock_cluster import LIMITS
 from producers.topic_plan import Found, Wanted, drifts, wanted_topics
@@ -14,7 +14,6 @@ from producers.topic_plan import Found, Wanted, drifts, wanted_topics
 _UNLIMITED = "-1"
 _REACH_LIMIT_S = 5.0
 _DAY_MS = 86_400_000
-_WIDTH_WITHOUT_TERMINAL = 160
 _PAY_ONCE_NOTE = (
     "A result topic is also the journal that keeps an answer from being paid for twice:\n"
     "let it keep its records longer than the oldest event may wait in an event topic."
@@ -106,10 +105,7 @@ def _show(settings: Settings, wanted: tuple[Wanted, ...], found: dict[str, Found
         if settings.kafka.embedded and name not in found:
             texts = ["appears on first use"]
         table.add_row(name, want.topic.purpose, *_as_found(found.get(name)), "; ".join(texts))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH_WITHOUT_TERMINAL)
-    console.print(table)
+    show_table(table)
     click.echo(_PAY_ONCE_NOTE)
     if settings.kafka.embedded:
         click.echo("embedded broker: " + "; ".join(LIMITS))
