@@ -42,7 +42,7 @@ def state_of_worker(said: str) -> str:
     """Return what the worker that `up` has named says of itself."""
     found = re.search(r"^worker +(http://\S+)", said, re.MULTILINE)
     assert found, said
-    with urllib.request.urlopen(f"{found[1]}/stuck", timeout=5) as answer:
+    with urllib.request.urlopen(f"{found[1]}/stuck", timeout=5) as answer:  # noqa: S310 - matched above
         state: str = json.load(answer)["state"]
     return state
 
@@ -59,6 +59,7 @@ def test_send_and_tail_in_other_terminals_need_no_copying(folder: Path, mark: st
         up.signal(signal.SIGINT)
 
         assert up.wait(30) == 0, up.output
+        assert "\nstopping: each program has 10 s to finish what it has in work; Ctrl-C again kills it\n" in up.output
         assert up.output.endswith("stopped\n")
 
 
