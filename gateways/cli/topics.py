@@ -6,7 +6,7 @@ import click
 from rich.table import Table
 
 from contracts.settings import Settings, load
-from gateways.cli.wording import show_table
+from gateways.cli.wording import lasting, show_table
 from producers.admin import TopicAdmin
 from producers.mock_cluster import LIMITS
 from producers.topic_plan import Found, Wanted, drifts, wanted_topics
@@ -39,8 +39,16 @@ def topics(ctx: click.Context, config: Path | None) -> None:
     ctx.obj = config
     if ctx.invoked_subcommand is None:
         settings = load(config)
-        wanted, found = _look(settings)
-        _show(settings, wanted, found)
+        _show(settings, *_look(settings))
+
+
+@topics.command("list")
+@_config_option
+@click.pass_obj
+def list_(outer_config: Path | None, config: Path | None) -> None:
+    """List the topics, as `penstock topics` does."""
+    settings = load(config or outer_config)
+    _show(settings, *_look(settings))
 
 
 @topics.command("create")
@@ -123,8 +131,7 @@ def _retention(text: str) -> str:
         return "unlimited"
     if not text.isdigit():
         return text
-    days = int(text) / _DAY_MS
-    return f"{days:g} days" if days >= 1 else f"{24 * days:g} hours"
+    return lasting(int(text) / _DAY_MS)
 
 
 def _shape(want: Wanted) -> str:

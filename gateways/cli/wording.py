@@ -50,6 +50,12 @@ def show_table(table: "Table") -> None:
             )
 
 
+def lasting(days: float) -> str:
+    """Return a retention in days or hours, to a tenth: some topics keep records seconds longer than their days."""
+    number, unit = (round(days, 1), "day") if days >= 1 else (round(24 * days, 1), "hour")
+    return f"{number:g} {unit}{'' if number == 1 else 's'}"
+
+
 def headline(output: Any) -> str:
     """Return what a person wants to read of a result's output: its summary, and its short answers beside it."""
     if not isinstance(output, dict):

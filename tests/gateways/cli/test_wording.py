@@ -9,7 +9,7 @@ from rich.text import Text
 
 from contracts.codec import encode_event
 from gateways.cli.reading import Read
-from gateways.cli.wording import as_json, headline, line, show_table
+from gateways.cli.wording import as_json, headline, lasting, line, show_table
 from tests.gateways.cli.records import AT_MS, duplicate, event, letter, marker, result
 
 
@@ -123,3 +123,10 @@ def test_on_a_narrow_terminal_a_row_is_a_paragraph_and_no_value_is_broken(
         "    9a86ed23-d203-4b26-a2bc-171a62cb0022",
         "1/42, event id [bold]e-2",
     ]
+
+
+@pytest.mark.parametrize(
+    ("days", "text"), [(7, "7 days"), (7.00006, "7 days"), (7.21, "7.2 days"), (1, "1 day"), (1 / 24, "1 hour")]
+)
+def test_a_retention_is_told_in_round_numbers(days: float, text: str) -> None:
+    assert lasting(days) == text
