@@ -16,6 +16,7 @@ from contracts.errors import ConfigError
 from contracts.settings import RouteSettings, Settings, environment, parse
 from contracts.settings.callback_url import read_url
 from contracts.settings.egress import CallbackDoor, CallbackSection
+from contracts.settings.environ import near_misses
 from contracts.settings.load import DEFAULT_FILE
 from contracts.settings.marks import Document
 from contracts.settings.secrets import references
@@ -54,6 +55,11 @@ def counts(settings: Settings) -> str:
 
 def warnings(settings: Settings) -> Iterator[str]:
     """Yield what is allowed and probably not meant."""
+    sections = {name: getattr(type(getattr(settings, name)), "model_fields", ()) for name in Settings.model_fields}
+    secrets = {secret.name for _, secret in references(settings)}
+    for variable, meant in near_misses(sections, environment()):
+        if variable not in secrets:
+            yield f"environment {variable} is not read here; the setting is {meant}"
     for name, source in settings.sources.items():
         claimed = source.ce_source or name
         if not any(fnmatchcase(claimed, pattern) for route in settings.routes for pattern in route.match.source):

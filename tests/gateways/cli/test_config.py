@@ -144,6 +144,27 @@ def test_a_source_that_no_route_takes_is_a_warning(tmp_path: Path, capsys: pytes
     assert "warning: sources.github: no route takes events of 'github'" in capsys.readouterr().err
 
 
+def test_a_variable_that_wants_an_underscore_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
+
+    assert check(write(tmp_path)) == 0
+    assert capsys.readouterr().err == (
+        "warning: environment PENSTOCK_KAFKA_BOOTSTRAP_SERVERS is not read here; "
+        "the setting is PENSTOCK_KAFKA__BOOTSTRAP_SERVERS\n"
+    )
+
+
+def test_a_variable_that_holds_a_secret_is_no_setting_gone_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_GATEWAY_TICKET_SECRET", "x")
+
+    assert check(write(tmp_path, SMALL + "gateway: {ticket_secret: env:PENSTOCK_GATEWAY_TICKET_SECRET}\n")) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_template_in_a_system_prompt_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, SMALL.replace("system: Triage.", 'system: "Triage {{ data }}"'))
 
