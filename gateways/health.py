@@ -43,6 +43,7 @@ class Health:
         self._is_log_reachable = False
         self._was_full = False
         self.is_shutting_down = False
+        self.is_config_refused = False
         self.clock = ClockWatch()
 
     def broken(self) -> list[str]:
@@ -70,7 +71,8 @@ class Health:
 
     def warnings(self) -> list[str]:
         """Return what should be looked into while traffic goes on."""
-        return ["clock_stepped"] if self.clock.has_stepped else []
+        found = {"clock_stepped": self.clock.has_stepped, "config_refused": self.is_config_refused}
+        return [name for name, is_so in found.items() if is_so]
 
     async def _probe(self) -> bool:
         async with self._lock:

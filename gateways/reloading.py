@@ -31,6 +31,9 @@ _MAX_FILE_BYTES = 4 * 2**20
 # A request that began before a reload may still note the use of its key; longer than any body takes.
 _FORGET_AFTER_S = 120.0
 
+# The sections whose secrets a reload reads.
+RELOADED = (("sources",), ("gateway", "api_keys"))
+
 Result = Literal["applied", "unchanged", "refused"]
 Look = tuple[tuple[str, str], ...]
 
@@ -76,6 +79,7 @@ class Reloader:
         self._callers = parts.callers
         self._topics = parts.topics
         self._store: SecretStore = parts.secrets
+        self._health = parts.health
         self._config = config
         self._clock = clock
         self._now = now
@@ -132,6 +136,7 @@ class Reloader:
         self._report_pending(made.settings)
         self._store.keep(made.seen.keys())
         metrics.CONFIG_REFUSED.set(0)
+        self._health.is_config_refused = False
         metrics.CONFIG_RELOADED_AT.set(self._now().timestamp())
         is_same = _reloadable(made.settings) == _reloadable(self._running) and made.seen == self._seen
         result: Result = "unchanged" if is_same else "applied"
@@ -173,6 +178,7 @@ class Reloader:
     def _refuse(self, reason: str) -> Result:
         metrics.CONFIG_RELOADS.labels("refused").inc()
         metrics.CONFIG_REFUSED.set(1)
+        self._health.is_config_refused = True
         _log.error("config.reload_refused", error=reason, consequence="sources, API keys and secrets stay as they were")
         return "refused"
 

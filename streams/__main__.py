@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from contracts.errors import ConfigError, PenstockError
-from contracts.settings import load
+from contracts.settings import load, require_secrets
 
 
 @click.command()
@@ -17,6 +17,8 @@ from contracts.settings import load
 def worker(config: Path | None, port_file: Path | None) -> None:
     """Consume events, call the model, produce outcomes."""
     settings = load(config)
+    used = {settings.models[route.model].provider for route in settings.routes}
+    require_secrets(settings, [("providers", name) for name in used], config)
     # Faust takes a while to import; a mistake in the file is told before that.
     from streams.worker import run_worker
 

@@ -49,6 +49,9 @@ _KAFKA_RETRY_S = 2.0
 _PROBE_TIMEOUT_S = 5.0
 # After the drain: leaving the group, closing clients. Longer than that is a hang, and the supervisor should not wait.
 _STOP_GRACE_S = 15.0
+# `timeout` and some supervisors send a signal to the process and to its group: that is one wish, and calls in flight
+# that end by it would be paid for again.
+_ONE_SIGNAL_S = 0.05
 # An event has some 60 tracked objects while its call is in flight. At Python's first threshold of 700 each of them is
 # looked at again and again before it ends, a quarter of a worker's CPU (measured, 256 in flight); nearly all of them
 # end by reference count. What is left in cycles waits for the collection: some MB at most.
@@ -78,6 +81,8 @@ class Worker:
         self._cancel_reader: CancelReader | None = None
         self._settler: Settler | None = None
         self._waits_for: list[str] = []
+        self._has_worked = False
+        self._signalled_at_s = 0.0
         self._engine: Engine | None = None
         self._membership: Membership | None = None
         self._app: faust.App | None = None
@@ -185,7 +190,7 @@ class Worker:
             wanted = wanted_topics(self._settings)
             return await asyncio.to_thread(self._find_blockers, wanted)
         except LogUnavailable as error:
-            return [str(error)]
+            return [f"{error} (at {','.join(self._settings.kafka.bootstrap_servers)})"]
 
     def _find_blockers(self, wanted: tuple[Wanted, ...]) -> list[str]:
         found = TopicAdmin(self._settings.kafka).find((want.topic.name for want in wanted), with_config=False)
@@ -214,12 +219,18 @@ class Worker:
             loop.add_signal_handler(number, self._signalled, number)
 
     def _signalled(self, number: int) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if self._ended.done() and now_s - self._signalled_at_s < _ONE_SIGNAL_S:
+            return
+        self._signalled_at_s = now_s
         if self._ended.done():
             self._log.warning(
                 "worker.killed", detail="second signal: ending at once, in-flight events will be redelivered"
             )
             self._exit_now(1)
-        self._log.info("worker.stopping", detail=signal.Signals(number).name)
+        held = len(self._engine.held) if self._engine is not None else 0
+        limit_s = self._settings.worker.drain_timeout_s
+        self._log.info("worker.stopping", detail=signal.Signals(number).name, held=held, drain_timeout_s=limit_s)
         self._end(None)
 
     def _crash(self, error: BaseException) -> int:
@@ -275,7 +286,10 @@ class Worker:
             return ["stopping"]
         if self._membership is None or not self._membership.is_member:
             return [f"waits: {one}" for one in self._waits_for] or ["not in the consumer group yet"]
-        return []
+        # Once only: at a rebalance the books are read again, and whoever waits for a restart to end should not wait
+        # for every other worker's share of it.
+        self._has_worked = self._has_worked or (self._engine is not None and self._engine.is_open)
+        return [] if self._has_worked else ["reads what is answered already: the tail of the result topics"]
 
     def _report(self) -> StuckReport:
         if self._liveness is not None:

@@ -4,7 +4,7 @@ from contracts.settings.batch_jobs import BatchInput, BatchJobSettings
 from contracts.settings.environ import environment
 from contracts.settings.gateway import ApiKey, GatewaySettings, ResultsViewSettings
 from contracts.settings.kafka import KafkaSettings, ProducerSettings
-from contracts.settings.load import build, config_file, load
+from contracts.settings.load import build, config_file, load, require_secrets
 from contracts.settings.logging import LogSettings
 from contracts.settings.marks import parse
 from contracts.settings.models import (
@@ -62,4 +62,5 @@ __all__ = [
     "environment",
     "load",
     "parse",
+    "require_secrets",
 ]

@@ -4,24 +4,31 @@ Source: Amazon Bedrock user guide, batch inference and its quotas (checked 2026-
 and accounts, and have changed: Service Quotas has yours.
 """
 
+from typing import Annotated
+
 from pydantic import Field
 
 from contracts.settings.batch_jobs import S3Prefix
-from contracts.settings.section import Seconds, Section
+from contracts.settings.section import Form, HttpUrl, Seconds, Section
 
 
 class BatchApi(Section):
     """Bedrock's batch inference, Converse records, at about half the price."""
 
-    role_arn: str = Field(pattern=r"^arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+$")
+    role_arn: Annotated[
+        str,
+        Form(
+            r"^arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+$", "a role's ARN, such as arn:aws:iam::123456789012:role/NAME"
+        ),
+    ]
     """Role that Bedrock takes on to read the inputs and write the outputs."""
     input: S3Prefix
     """Where the records of a job are put."""
     output: S3Prefix
     """Where Bedrock writes its answers."""
-    endpoint_url: str | None = Field(default=None, pattern="^https?://")
+    endpoint_url: HttpUrl | None = None
     """Another endpoint of Bedrock's control plane: a VPC endpoint, or `penstock fm-stub`."""
-    s3_endpoint_url: str | None = Field(default=None, pattern="^https?://")
+    s3_endpoint_url: HttpUrl | None = None
     """Another S3 endpoint: a VPC endpoint, MinIO, moto."""
     min_records: int = Field(default=100, ge=1)
     """Fewest records of a job (quota; older accounts: 1,000); fewer go to the workers instead."""

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from contracts.settings.secrets import Name
-from contracts.settings.section import Seconds, Section
+from contracts.settings.section import Form, HttpUrl, Pointer, Seconds, Section
 
-Pointer = Annotated[str, Field(pattern=r"^(/([^~/]|~[01])*)+$")]
-S3Prefix = Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/\S*)?$")]
+S3Prefix = Annotated[
+    str, Form(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/\S*)?$", "a place in S3, such as s3://bucket/folder/")
+]
 # What a job writes below its output prefix.
 OUTPUTS = {"output": "output.jsonl", "errors": "errors.jsonl", "manifest": "manifest.json"}
 
@@ -43,7 +44,7 @@ class BatchJobSettings(Section):
 
     inputs: tuple[BatchInput, ...] = ()
     """S3 objects that `penstock batch serve` works on."""
-    s3_endpoint_url: str | None = Field(default=None, pattern="^https?://")
+    s3_endpoint_url: HttpUrl | None = None
     """Another S3 endpoint: a VPC endpoint, MinIO, moto."""
     s3_region: str | None = None
     """Region of the S3 client; that of the AWS configuration when absent."""

@@ -8,22 +8,21 @@ from pydantic import (
     BeforeValidator,
     Field,
     IPvAnyNetwork,
-    StringConstraints,
     model_validator,
 )
 
 from contracts.settings.callback_url import read_url
-from contracts.settings.routes import Patterns, Pointer
+from contracts.settings.routes import Patterns
 from contracts.settings.secrets import SecretRef
-from contracts.settings.section import ExistingFile, Port, Seconds, Section
+from contracts.settings.section import ExistingFile, Form, GroupName, Pointer, Port, Seconds, Section
 from contracts.settings.sources import SourceSecret
 
 # 400 and 422: about this body. 405, 501, 505: about what every callback is. The rest: about its size or form.
 CALLBACK_PERMANENT_STATUSES = (400, 405, 411, 413, 414, 415, 422, 431, 501, 505)
 
-Url = Annotated[str, StringConstraints(pattern="^https?://[^@\\s]+$")]
-HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://[^@/\s]+$")]
-Region = Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,40}$")]
+Url = Annotated[str, Form("^https?://[^@\\s]+$", "a URL without user and password, such as https://host/path")]
+HttpsUrl = Annotated[str, Form(r"^https://[^@/\s]+$", "https:// and a host, without a path: https://host")]
+Region = Annotated[str, Form("^[a-z0-9-]{1,40}$", "an AWS region, such as eu-central-1")]
 
 
 class DoorMatch(Section):
@@ -92,7 +91,13 @@ class SnsDoor(AwsDoor):
 
     kind: Literal["sns"]
     """Selects this door."""
-    topic_arn: str = Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?$")
+    topic_arn: Annotated[
+        str,
+        Form(
+            r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?$",
+            "a topic's ARN, such as arn:aws:sns:eu-central-1:123456789012:NAME",
+        ),
+    ]
     """The topic; one whose name ends in `.fifo` gets the record's key as message group and its id for deduplication."""
     linger_s: float = Field(default=0.02, ge=0, le=60)
     """How long a batch that is not full waits for company."""
@@ -128,9 +133,17 @@ class S3Door(AwsDoor):
 
     kind: Literal["s3"]
     """Selects this door."""
-    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    bucket: Annotated[
+        str,
+        Form(
+            r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+            "a bucket's name: 3 to 63 small letters, digits, dots and dashes, no s3:// before it",
+        ),
+    ]
     """The bucket; it must support conditional writes (If-None-Match), as Amazon S3 does."""
-    prefix: str = Field(default="penstock", pattern=r"^[A-Za-z0-9!_.*'()/=-]{0,400}$")
+    prefix: Annotated[
+        str, Form(r"^[A-Za-z0-9!_.*'()/=-]{0,400}$", "letters, digits and any of !_.*'()/=-, at most 400 characters")
+    ] = "penstock"
     """First part of the objects' names, without the slash at its end."""
     format: Literal["jsonl", "parquet"] = "jsonl"
     """What the objects hold: one CloudEvent in JSON per line, or a table; Parquet needs the extra `parquet`."""
@@ -281,7 +294,9 @@ class FieldSource(Section):
     """Longer text is cut to this and ends in `...`; without it, text that the field does not take is refused."""
 
 
-FieldName = Annotated[str, StringConstraints(pattern="^[A-Za-z][A-Za-z0-9_]{0,79}$")]
+FieldName = Annotated[
+    str, Form("^[A-Za-z][A-Za-z0-9_]{0,79}$", "an API name: a letter, then letters, digits and underscores, at most 80")
+]
 FieldSources = Annotated[
     dict[
         FieldName,
@@ -303,7 +318,9 @@ class SalesforceDoor(DoorSection):
     """How the door logs in."""
     object: FieldName = "Opportunity"
     """API name of the object."""
-    record_id: str = Field(default="key", pattern=r"^(key|subject|json:(/([^~/]|~[01])*)+)$")
+    record_id: Annotated[
+        str, Form(r"^(key|subject|json:(/([^~/]|~[01])*)+)$", "key, subject, or a JSON pointer such as json:/output/id")
+    ] = "key"
     """Where the record's id is: the event's partition key, its subject, or a JSON pointer into the result. A result is
     what a model wrote: with a pointer below /output, the model chooses the record."""
     fields: FieldSources
@@ -311,7 +328,7 @@ class SalesforceDoor(DoorSection):
     result_field: FieldName
     """A text field of at least 120 characters, for this door alone: it says which result the record shows. By it each
     result is written once, however often it is delivered, and an older one never replaces a newer one."""
-    api_version: str = Field(default="62.0", pattern=r"^\d{2,3}\.0$")
+    api_version: Annotated[str, Form(r"^\d{2,3}\.0$", 'a version in quotes, such as "62.0"')] = "62.0"
     """Version of the REST API."""
     max_records: int = Field(default=200, ge=1, le=200)
     """Records of one call."""
@@ -337,7 +354,7 @@ class EgressProcess(Section):
     """Address of /healthz, /readyz and /metrics; 0.0.0.0 in a container."""
     health_port: Port = 8082
     """Port of the same; 0 = any free one, printed at start."""
-    instance_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    instance_id: GroupName | None = None
     """Static membership: stable and unique per process (a pod name); a restart is then no rebalance."""
     session_timeout_s: Seconds = 15.0
     """A process silent for this long loses its partitions."""

@@ -1,7 +1,7 @@
 """The process environment; the one place that reads it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 PREFIX = "PENSTOCK_"
 
@@ -15,6 +15,20 @@ def adopt(variables: Mapping[str, str]) -> None:
     """Set variables that are not set yet: a running `penstock up` lends its environment to other commands."""
     for name, text in variables.items():
         os.environ.setdefault(name, text)
+
+
+def near_misses(sections: Mapping[str, Iterable[str]], environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield variables that are no settings for the want of an underscore, and what they would have to be called.
+
+    Args:
+        sections: names of their fields by name.
+        environ: of the process.
+    """
+    for section, fields in sections.items():
+        for field in fields:
+            meant = f"{PREFIX}{section.upper()}_{field.upper()}"
+            if meant in environ:
+                yield meant, f"{PREFIX}{section.upper()}__{field.upper()}"
 
 
 def overrides(environ: Mapping[str, str]) -> dict[tuple[str, ...], tuple[str, str]]:

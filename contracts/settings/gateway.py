@@ -9,7 +9,7 @@ from contracts.settings.idempotency import IdempotencyTable
 from contracts.settings.overload import CallerLimit, OverloadSettings
 from contracts.settings.reload import ReloadSettings
 from contracts.settings.secrets import Name, SecretRef
-from contracts.settings.section import Lane, Port, Seconds, Section
+from contracts.settings.section import Form, Lane, Port, Seconds, Section
 from contracts.settings.sources import SourceSecret
 from contracts.settings.streams import StreamSettings
 
@@ -60,7 +60,9 @@ class GatewaySettings(Section):
     processes: int = Field(default=1, ge=1, le=64)
     """Processes that accept from the one port, each with an event loop and a core of its own. Each also has a producer,
     a view of the results (`results_cache_bytes`, an index file) and bounds of its own."""
-    public_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+(/[^\s]*)?$")
+    public_url: (
+        Annotated[str, Form(r"^https?://[^\s/]+(/[^\s]*)?$", "a URL, such as https://penstock.example.com")] | None
+    ) = None
     """Base of the status URLs in answers; relative ones when absent."""
     max_body_bytes: int = Field(default=900_000, ge=1)
     """Largest request body. Below the topics' max.message.bytes, so that a 202 never meets a record that is

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from contracts.settings.section import Section
+from contracts.settings.section import Form, Section
 
-Origin = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$", to_lower=True)]
+Origin = Annotated[
+    str,
+    Form(r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$", "a DNS name, such as eventgrid.azure.net", to_lower=True),
+]
 
 
 class CloudEventsHandshake(Section):

@@ -1,15 +1,17 @@
 """Doors that fetch events from a queue, and the door that a cloud function is."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from contracts.settings.secrets import Name
-from contracts.settings.section import Lane, Port, Seconds, Section
+from contracts.settings.section import Form, HttpUrl, Lane, Port, Seconds, Section
 from contracts.settings.sources import FieldTemplate
 
-_QUEUE_URL = r"^https?://[^\s/]+/\S+$"
-_HTTP_URL = "^https?://"
+QueueUrl = Annotated[
+    str,
+    Form(r"^https?://[^\s/]+/\S+$", "a queue's URL, such as https://sqs.eu-central-1.amazonaws.com/123456789012/NAME"),
+]
 
 
 class SqsDoor(Section):
@@ -17,11 +19,11 @@ class SqsDoor(Section):
 
     kind: Literal["sqs"]
     """Selects this door."""
-    queue_url: str = Field(pattern=_QUEUE_URL)
+    queue_url: QueueUrl
     """URL of the queue; a name that ends in .fifo makes it a FIFO queue, whose groups are then the unit of order."""
     region: str | None = Field(default=None, min_length=1)
     """AWS region; from the AWS configuration when absent."""
-    endpoint_url: str | None = Field(default=None, pattern=_HTTP_URL)
+    endpoint_url: HttpUrl | None = None
     """Another endpoint: a VPC endpoint, or moto's server."""
     envelope: Literal["body", "sns", "eventbridge", "s3", "penstock"] = "body"
     """What a message is. body: the event itself, also from SNS with raw message delivery. sns: an SNS notification,
@@ -81,11 +83,11 @@ class LambdaDoor(Section):
     target: Literal["kafka", "sqs"] = "kafka"
     """Where accepted events go: to the brokers of section `kafka` (MSK), or to a queue that a door with the envelope
     penstock reads."""
-    queue_url: str | None = Field(default=None, pattern=_QUEUE_URL)
+    queue_url: QueueUrl | None = None
     """URL of the queue, for target sqs."""
     region: str | None = Field(default=None, min_length=1)
     """AWS region of the queue; the function's own when absent."""
-    endpoint_url: str | None = Field(default=None, pattern=_HTTP_URL)
+    endpoint_url: HttpUrl | None = None
     """Another SQS endpoint: a VPC endpoint, or moto's server."""
     source: Name | None = None
     """The one source of this function; from the path, `/webhooks/<name>`, when absent."""

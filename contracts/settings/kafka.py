@@ -2,17 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field
 
 from contracts.settings.secrets import SecretRef
-from contracts.settings.section import ExistingFile, Seconds, Section
+from contracts.settings.section import ExistingFile, Form, Seconds, Section
 
 
 def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-_Server = Annotated[str, StringConstraints(pattern=r"^\S+:\d{1,5}$")]
+_Server = Annotated[str, Form(r"^\S+:\d{1,5}$", "host:port, such as localhost:9092")]
 Servers = Annotated[
     tuple[_Server, ...],
     BeforeValidator(_split, json_schema_input_type=str | Annotated[tuple[_Server, ...], Field(min_length=1)]),
@@ -38,7 +38,13 @@ class KafkaSettings(Section):
     """PEM file of the client certificate, for mutual TLS."""
     ssl_key_file: ExistingFile | None = None
     """PEM file of the client key, for mutual TLS."""
-    topic_prefix: str = Field(default="penstock", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    topic_prefix: Annotated[
+        str,
+        Form(
+            r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
+            "letters, digits, dashes and underscores, at most 64, the first a letter or digit",
+        ),
+    ] = "penstock"
     """First part of every topic's name, so that several installations can share a cluster."""
     partitions: int = Field(default=12, ge=1, le=10_000)
     """Partitions of topics that `penstock topics create` makes; 2 to 4 times the number of workers is sound."""

@@ -4,7 +4,9 @@ Blocking: reads one file, and the files it names are checked for existence.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
+from datetime import date
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -16,6 +18,7 @@ from contracts.settings.egress import DOOR_KINDS
 from contracts.settings.environ import environment, overrides
 from contracts.settings.marks import Document, Path, parse, parse_value
 from contracts.settings.root import Settings
+from contracts.settings.secrets import references
 
 DEFAULT_FILE = "penstock.yaml"
 _MAX_SHOWN_CHARS = 80
@@ -39,12 +42,43 @@ _TAGS: Mapping[int | str, frozenset[str]] = {
     "providers": frozenset({"embedded", "bedrock", "openai", "fake"}),
     "egress": DOOR_KINDS,
 }
-_PLAIN_WORDS = {
-    "model_type": "must be a section: indented lines of `key: value`",
-    "model_attributes_type": "must be a section: indented lines of `key: value`",
-    "dict_type": "must be a section: indented lines of `key: value`",
+_SECTION = "must be a section: indented lines of `key: value`"
+_INSTANT = "must be a time with its zone, such as 2026-12-31T23:59:59Z"
+# In place of pydantic's own, by type of the problem; braces are filled from its context.
+_WORDS = {
+    "model_type": _SECTION,
+    "model_attributes_type": _SECTION,
+    "dict_type": _SECTION,
     "tuple_type": "must be a list",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have {max_length} entries or fewer",
+    "string_type": "must be text; numbers, dates, true and false count as text in quotes only",
+    "string_too_short": "must have {min_length} or more characters",
+    "string_too_long": "must have {max_length} characters or fewer",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be {le} or less",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "literal_error": "must be {expected}",
+    "datetime_type": _INSTANT,
+    "datetime_parsing": _INSTANT,
+    "datetime_from_date_parsing": _INSTANT,
+    "timezone_aware": _INSTANT,
+    "path_type": "must be the path of a file",
+    "ip_any_network": "must be a network, such as 10.0.0.0/8 or one address",
+    "invalid_key": "a key must be text",
 }
+# What a number is, by the end of its setting's name: most who write 5m or 64MB mean the right thing.
+_UNITS = {"_s": " of seconds, such as 300", "_bytes": " of bytes, such as 1048576"}
+_NUMBERS = frozenset({"int_type", "int_parsing", "float_type", "float_parsing"})
 
 
 def load(path: FilePath | str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -59,14 +93,50 @@ def load(path: FilePath | str | None = None, environ: Mapping[str, str] | None =
     """
     environ = environment() if environ is None else environ
     file = config_file(path, environ)
+    return build(_document(file, path), environ, base=_folder(file))
+
+
+def require_secrets(
+    settings: Settings,
+    sections: Collection[Path],
+    path: FilePath | str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> None:
+    """Refuse to start without the secrets that a program reads, all that are missing at once.
+
+    Args:
+        settings: what `load` has made of the file.
+        sections: paths below which the program reads every secret; that of `kafka` is read where SASL is chosen.
+            Those in AWS Secrets Manager are not asked for here.
+        path: as for `load`.
+        environ: as for `load`.
+
+    Raises:
+        ConfigError: one line for each that is not set, empty, or in a file that cannot be read; with file, line, key.
+    """
+    wanted = [*sections, ("kafka",)] if settings.kafka.security_protocol.startswith("SASL_") else sections
+    problems: list[tuple[Path, str]] = []
+    for place, secret in references(settings):
+        if secret.kind != "aws-sm" and any(place[: len(section)] == section for section in wanted):
+            try:
+                secret.resolve()
+            except ConfigError as error:
+                problems.append((place, str(error)))
+    if problems:
+        environ = environment() if environ is None else environ
+        document = _document(config_file(path, environ), path)
+        raise _error(document, _apply_overrides(document, environ), problems)
+
+
+def _document(file: FilePath, named: FilePath | str | None) -> Document:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        hint = "" if path else " (name one with --config or PENSTOCK_CONFIG)"
+        hint = "" if named else " (name one with --config or PENSTOCK_CONFIG)"
         message = f"{file}: cannot be read: {reason}{hint}"
         raise ConfigError(message) from error
-    return build(parse(text, str(file)), environ, base=_folder(file))
+    return parse(text, str(file))
 
 
 def _folder(file: FilePath) -> FilePath:
@@ -98,7 +168,7 @@ def build(document: Document, environ: Mapping[str, str], base: FilePath) -> Set
     try:
         settings = Settings.model_validate(document.data, context={"base": base})
     except ValidationError as error:
-        raise _error(document, origins, _problems(error)) from error
+        raise _error(document, origins, _problems(error, document.data)) from error
     misfits = [(path, f"found {_show(found)}, allowed: {allowed}") for path, found, allowed in settings.misfits()]
     if misfits:
         raise _error(document, origins, misfits)
@@ -107,20 +177,26 @@ def build(document: Document, environ: Mapping[str, str], base: FilePath) -> Set
 
 def _apply_overrides(document: Document, environ: Mapping[str, str]) -> dict[Path, str]:
     origins: dict[Path, str] = {}
+    problems = []
     for names, (variable, text) in overrides(environ).items():
-        path, target = _place(document.data, names, variable)
         try:
+            path, target = _place(document.data, names)
             target[path[-1]] = parse_value(text)
+            origins[path] = variable
         except ConfigError as error:
             # What YAML says may repeat a part of the value.
-            reason = "not a YAML value" if _SECRET_KEYS.intersection(names) else str(error)
-            message = f"environment {variable}: {reason}"
-            raise ConfigError(message) from error
-        origins[path] = variable
+            is_about_value = _SECRET_KEYS.intersection(names) and not isinstance(error, _NoSuchSetting)
+            problems.append(f"environment {variable}: {'not a YAML value' if is_about_value else error}")
+    if problems:
+        raise ConfigError("\n".join(sorted(problems)))
     return origins
 
 
-def _place(data: dict[str, Any], names: tuple[str, ...], variable: str) -> tuple[Path, Any]:
+class _NoSuchSetting(ConfigError):
+    """Raise when a variable names a place that the file cannot have."""
+
+
+def _place(data: dict[str, Any], names: tuple[str, ...]) -> tuple[Path, Any]:
     """Walk to the mapping or list that holds the overridden value, making sections on the way."""
     path: list[str | int] = []
     target: Any = data
@@ -139,8 +215,8 @@ def _place(data: dict[str, Any], names: tuple[str, ...], variable: str) -> tuple
     if not isinstance(target, dict) and not (
         isinstance(target, list) and isinstance(path[-1], int) and path[-1] < len(target)
     ):
-        message = f"environment {variable}: there is no setting {_dotted(tuple(path))}"
-        raise ConfigError(message)
+        message = f"there is no setting {_dotted(tuple(path))}"
+        raise _NoSuchSetting(message)
     return tuple(path), target
 
 
@@ -160,14 +236,23 @@ def _variable_of(path: Path, document: Document, origins: dict[Path, str]) -> st
     return next(above, None) or next(below, None)
 
 
-def _problems(error: ValidationError) -> list[tuple[Path, str]]:
-    # A list whose only item is wrong is said to be too short as well.
-    return [_problem(d) for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
+def _problems(error: ValidationError, data: Any) -> list[tuple[Path, str]]:
+    # Members of a union complain one by one of the same value.
+    texts: dict[tuple[Path, str], list[str]] = {}
+    found: dict[tuple[Path, str], Any] = {}
+    for details in error.errors():
+        # A list whose only item is wrong is said to be too short as well.
+        if details["type"] == "too_short" and details["input"]:
+            continue
+        path, text = _problem(details, data)
+        place = (path, repr(details["input"]))
+        found[place] = details["input"]
+        texts.setdefault(place, []).append(text)
+    return [(place[0], _either(said) + _found(place[0], found[place], said)) for place, said in texts.items()]
 
 
-def _problem(details: ErrorDetails) -> tuple[Path, str]:
-    path = _without_tags(details["loc"])
-    kind, found = details["type"], details["input"]
+def _problem(details: ErrorDetails, data: Any) -> tuple[Path, str]:
+    path, kind = _without_tags(details, data), details["type"]
     if kind == "extra_forbidden":
         return path, f"unknown key{_near(path)}"
     if kind == "missing":
@@ -176,19 +261,63 @@ def _problem(details: ErrorDetails) -> tuple[Path, str]:
         return (*path, "kind"), "is required"
     if kind == "union_tag_invalid":
         return (*path, "kind"), f"found {_show(details['ctx']['tag'])}, allowed: {details['ctx']['expected_tags']}"
-    text = _PLAIN_WORDS.get(kind) or details["msg"].removeprefix("Value error, ")
-    if isinstance(found, dict | list) or _SECRET_KEYS.intersection(path):
-        return path, text
-    return path, f"{text}; found {_show(found)}"
+    context = {name: _plain(value) for name, value in details.get("ctx", {}).items()}
+    text = _WORDS[kind].format(**context) if kind in _WORDS else details["msg"].removeprefix("Value error, ")
+    if kind in _NUMBERS:
+        text += next((unit for end, unit in _UNITS.items() if str(path[-1]).endswith(end)), "")
+    if kind == "literal_error":
+        text += _meant(details["input"], re.findall(r"'([^']*)'", str(context["expected"])))
+    return path, text
 
 
-def _without_tags(loc: tuple[int | str, ...]) -> Path:
-    """Drop what pydantic puts into a location and the user did not write: union tags, key markers."""
-    return tuple(
-        part
-        for index, part in enumerate(loc)
-        if part != "[key]" and not (index == 2 and part in _TAGS.get(loc[0], ()))  # noqa: PLR2004
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _meant(found: Any, allowed: list[str]) -> str:
+    close = difflib.get_close_matches(str(found), allowed, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _either(texts: list[str]) -> str:
+    """Join what the members of a union say."""
+    first, *others = dict.fromkeys(texts)
+    return ", or ".join([first, *(text.removeprefix("must be ") for text in others)])
+
+
+def _found(path: Path, value: Any, texts: list[str]) -> str:
+    """Return the words for the value found, unless the text says enough or the value is nobody's business."""
+    says_enough = texts[0].startswith(("found ", "unknown key", "is required"))
+    if says_enough or isinstance(value, dict | list) or _is_private(path):
+        return ""
+    return f"; found {_show(value)}"
+
+
+def _is_private(path: Path) -> bool:
+    """Tell whether a secret may stand there by mistake, also in place of its name."""
+    names = [part for part in path if isinstance(part, str)]
+    return bool(_SECRET_KEYS.intersection(names[-1:])) or (
+        names[-1:] == ["id"] and bool(_SECRET_KEYS.intersection(names[:-1]))
     )
+
+
+def _without_tags(details: ErrorDetails, data: Any) -> Path:
+    """Drop what pydantic puts into a location and the user did not write: names of unions' members, key markers."""
+    path: list[int | str] = []
+    here, loc = data, details["loc"]
+    for index, part in enumerate(loc):
+        is_absent_key = details["type"] == "missing" and index == len(loc) - 1
+        is_tag = index == 2 and part in _TAGS.get(loc[0], ())  # noqa: PLR2004
+        if is_absent_key or (_has(here, part) and not is_tag):
+            path.append(part)
+            here = None if is_absent_key else here[part]
+    return tuple(path)
+
+
+def _has(here: Any, part: int | str) -> bool:
+    if isinstance(here, list):
+        return isinstance(part, int) and part < len(here)
+    return isinstance(here, dict) and part in here
 
 
 def _near(path: Path) -> str:
@@ -233,5 +362,10 @@ def _dotted(path: Path) -> str:
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
+    if value is None:
+        return "nothing"
+    # As the file has it, not as Python does.
+    text = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, date) else repr(value)
+    # A URL may carry a password.
+    text = re.sub(r"//\S*@", "//***@", text)
     return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[: _MAX_SHOWN_CHARS - 3]}..."

@@ -8,7 +8,7 @@ from contracts.payloads import Task
 from contracts.settings.batch_api import BatchApi
 from contracts.settings.retry import RetryBudgetSettings
 from contracts.settings.secrets import Name, SecretRef
-from contracts.settings.section import ExistingFile, Seconds, Section
+from contracts.settings.section import ExistingFile, Form, HttpUrl, Seconds, Section
 
 # What the embedded provider has, by task.
 EMBEDDED_MODELS: dict[Task, str] = {"chat": "embedded/extract-v1", "embedding": "embedded/hashed-words-v1"}
@@ -30,7 +30,7 @@ class BedrockProvider(Section):
     """Selects this provider."""
     region: str = Field(min_length=1)
     """AWS region."""
-    endpoint_url: str | None = Field(default=None, pattern="^https?://")
+    endpoint_url: HttpUrl | None = None
     """Another endpoint: a VPC endpoint, or `penstock fm-stub`."""
     bearer_token: SecretRef | None = None
     """Bedrock API key; the default AWS credential chain when absent."""
@@ -49,7 +49,7 @@ class OpenAIProvider(Section):
 
     kind: Literal["openai"]
     """Selects this provider."""
-    base_url: str = Field(pattern="^https?://")
+    base_url: HttpUrl
     """Up to and including `/v1`."""
     api_key: SecretRef | None = None
     """Sent as a bearer token; none for servers that need none."""
@@ -60,7 +60,9 @@ class OpenAIProvider(Section):
     transport: Literal["auto", "aiohttp", "lean"] = "auto"
     """HTTP client: `lean` is our own, for many calls in flight; `aiohttp` knows proxies and odd servers; `auto` is
     lean unless `proxy` or an unusual `base_url` asks for aiohttp."""
-    proxy: str | None = Field(default=None, pattern=r"^https?://[^@\s]+$")
+    proxy: (
+        Annotated[str, Form(r"^https?://[^@\s]+$", "a URL without user and password, such as http://proxy:3128")] | None
+    ) = None
     """HTTP proxy for all calls, without credentials; those of the environment are never used. Not with `lean`."""
     ca_file: ExistingFile | None = None
     """PEM file of the certificate authorities to trust in place of the system's."""

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from contracts.settings.batches import Batch
 from contracts.settings.retry import DeadLetterLimit, Retry
 from contracts.settings.secrets import Name
-from contracts.settings.section import ExistingFile, Seconds, Section
+from contracts.settings.section import ExistingFile, Form, Pointer, Seconds, Section
 
 
 def _as_list(value: Any) -> Any:
@@ -22,7 +22,9 @@ Patterns = Annotated[
 ]
 
 
-Pointer = Annotated[str, Field(pattern=r"^(/([^~/]|~[01])*)+$")]
+TopicName = Annotated[
+    str, Form(r"^[A-Za-z0-9._-]{1,249}$", "a topic's name: letters, digits, dots, dashes and underscores, at most 249")
+]
 
 
 class Match(Section):
@@ -85,7 +87,7 @@ class RouteSettings(Section):
     order: Literal["key", "partition", "none"] | Pointer = "key"
     """What is kept in order: events of one key, of one partition, nothing (none), or events whose body has the same
     value at a JSON pointer such as `/account/id` (the key, where it is not there). Never across partitions."""
-    output_topic: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    output_topic: TopicName | None = None
     """Result topic; the common one when absent. Needs at least as many partitions as the event topics."""
     retry: Retry = Retry()
     """Retry policy."""

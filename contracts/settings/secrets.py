@@ -5,18 +5,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from contracts.errors import ConfigError
 from contracts.settings.environ import environment
+from contracts.settings.section import Form
 
 # The characters of a secret's name or ARN are those that Secrets Manager allows; none is a `#`.
 _FORM = re.compile(r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|aws-sm:[A-Za-z0-9/_+=.@:-]{1,2048}(#[^#\s]{1,256})?)$")
 _FORMS = "env:NAME, file:PATH or aws-sm:NAME"
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+Name = Annotated[
+    str,
+    Form(
+        r"^[a-z0-9][a-z0-9_.-]{0,62}$",
+        "a name: small letters, digits, dots, dashes and underscores, at most 63, the first a letter or digit",
+    ),
+]
 
 
 class SecretRef:

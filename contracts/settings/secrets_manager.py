@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from contracts.settings.section import Seconds, Section
+from contracts.settings.section import HttpUrl, Seconds, Section
 
 
 class SecretsManagerSettings(Section):
@@ -10,7 +10,7 @@ class SecretsManagerSettings(Section):
 
     region: str | None = Field(default=None, min_length=1)
     """AWS region; from the AWS configuration when absent."""
-    endpoint_url: str | None = Field(default=None, pattern="^https?://")
+    endpoint_url: HttpUrl | None = None
     """Another endpoint: a VPC endpoint, or moto's server."""
     timeout_s: float = Field(default=5.0, gt=0, le=60)
     """Limit of connecting, and again of each answer; a call is tried three times."""

@@ -1,11 +1,46 @@
 """What every section of the configuration has in common."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, core_schema
 
-Lane = Annotated[str, Field(pattern="^(interactive|standard|bulk)$")]
+
+@dataclass(frozen=True)
+class Form:
+    """The form of a text and the words for it: whoever has mistyped a value should not have to read a pattern.
+
+    Attributes:
+        pattern: regular expression, as in the JSON Schema.
+        words: what is expected; continue "must be".
+        to_lower: the value is taken in small letters.
+        max_length: characters; None = what the pattern says.
+    """
+
+    pattern: str
+    words: str
+    to_lower: bool = False
+    max_length: int | None = None
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate as text of this form; whatever is wrong with it is said in the same words."""
+        text = core_schema.str_schema(pattern=self.pattern, to_lower=self.to_lower, max_length=self.max_length)
+        return core_schema.custom_error_schema(
+            text,
+            custom_error_type="form",
+            custom_error_message="must be {words}",
+            custom_error_context={"words": self.words},
+        )
+
+
+Lane = Annotated[str, Form("^(interactive|standard|bulk)$", "interactive, standard or bulk")]
+GroupName = Annotated[
+    str, Form(r"^[A-Za-z0-9._-]{1,200}$", "letters, digits, dots, dashes and underscores, at most 200")
+]
+Pointer = Annotated[str, Form(r"^(/([^~/]|~[01])*)+$", "a JSON pointer, such as /account/id")]
+HttpUrl = Annotated[str, Form("^https?://", "a URL that begins with http:// or https://")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 
@@ -19,10 +54,14 @@ class Section(BaseModel):
 def _existing_file(path: Path, info: ValidationInfo) -> Path:
     context: dict[str, Any] = info.context or {}
     full = path if path.is_absolute() else Path(context.get("base", ".")) / path
-    if not full.is_file():
-        message = f"no such file: {full}"
-        raise ValueError(message)
-    return full
+    try:
+        if full.is_file():
+            return full
+    except OSError as error:
+        # A name that is too long.
+        raise ValueError(error.strerror) from error
+    message = f"no such file: {full}"
+    raise ValueError(message)
 
 
 ExistingFile = Annotated[Path, AfterValidator(_existing_file)]

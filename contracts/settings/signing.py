@@ -2,15 +2,25 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, IPvAnyNetwork, StringConstraints, field_validator, model_validator
+from pydantic import Field, IPvAnyNetwork, field_validator, model_validator
 
 from contracts.settings.secrets import Name
-from contracts.settings.section import Seconds, Section
+from contracts.settings.section import Form, Seconds, Section
 
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$", to_lower=True)]
+HeaderName = Annotated[
+    str,
+    Form(
+        r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$", "a header's name, such as x-signature, without a colon", to_lower=True
+    ),
+]
 # A query stays as it is, a fragment is never sent; no user information, which no sender signs in one way.
 PublicUrl = Annotated[
-    str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?/[!-~]{0,1024}$", max_length=1400)
+    str,
+    Form(
+        r"^https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?/[!-~]{0,1024}$",
+        "the whole URL as the sender knows it, such as https://host/webhooks/NAME",
+        max_length=1400,
+    ),
 ]
 
 
@@ -19,7 +29,9 @@ class SignatureTemplate(Section):
 
     signature_header: HeaderName
     """Header that carries the signature."""
-    signed: str = Field(default="{body}", pattern=r"\{body\}([^{}]*\{timestamp\})?$")
+    signed: Annotated[
+        str, Form(r"\{body\}([^{}]*\{timestamp\})?$", "a template with {body} at its end; only {timestamp} may follow")
+    ] = "{body}"
     """Signed text: literal characters with {id}, {timestamp}, {url} (the source's `public_url`) and, at the end,
     {body}; only {timestamp} may come behind it."""
     encoding: Literal["hex", "base64"] = "hex"

@@ -9,7 +9,7 @@ from contracts.settings.handshakes import HandshakeSettings
 from contracts.settings.idempotency import IdempotencySettings
 from contracts.settings.overload import RateLimit
 from contracts.settings.secrets import Name, SecretRef
-from contracts.settings.section import Lane, Seconds, Section
+from contracts.settings.section import Form, Lane, Seconds, Section
 from contracts.settings.signing import (
     ClientCertificateSettings,
     HeaderName,
@@ -38,7 +38,11 @@ _SIGN_URLS = frozenset({"twilio", "square", "http-signature"})
 NO_CONTENT = 204
 MediaType = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}$", to_lower=True),
+    Form(
+        r"^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}$",
+        "a media type, such as application/json",
+        to_lower=True,
+    ),
 ]
 # `header:NAME`, `json:/pointer`, `form:NAME`, or a literal with those in braces.
 FieldTemplate = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -47,8 +51,9 @@ _MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,12
 
 TopicArn = Annotated[
     str,
-    StringConstraints(
-        pattern=r"^arn:aws(-cn|-us-gov)?:sns:[a-z]{2}(-[a-z]+)+-[0-9]:[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?$"
+    Form(
+        r"^arn:aws(-cn|-us-gov)?:sns:[a-z]{2}(-[a-z]+)+-[0-9]:[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?$",
+        "a topic's ARN, such as arn:aws:sns:eu-central-1:123456789012:NAME",
     ),
 ]
 
@@ -147,7 +152,9 @@ class SourceSettings(Section):
     success_body: str | None = Field(default=None, max_length=4096)
     """Body of that answer, for senders that read it, such as `<Response/>` for Twilio or nothing at all; where the
     result will be, as JSON, when absent."""
-    success_content_type: str = Field(default="text/plain; charset=utf-8", pattern=_MEDIA_TYPE)
+    success_content_type: Annotated[str, Form(_MEDIA_TYPE, "a content type, such as text/plain; charset=utf-8")] = (
+        "text/plain; charset=utf-8"
+    )
     """Content type of `success_body`."""
     handshakes: HandshakeSettings = HandshakeSettings()
     """Requests with which the sender checks this URL; answered, never an event."""

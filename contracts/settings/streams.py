@@ -2,11 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from contracts.settings.section import Seconds, Section
+from contracts.settings.section import Form, Seconds, Section
 
-Origin = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+$")]
+Origin = Annotated[
+    str, Form(r"^https?://[^\s/]+$", "an origin: scheme and host, no path, such as https://app.example.com")
+]
 
 
 class StreamSettings(Section):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from contracts.settings.section import Lane, Port, Seconds, Section
+from contracts.settings.section import GroupName, Lane, Port, Seconds, Section
 from contracts.settings.watchdog import WatchdogSettings
 
 # Measured: with a drain longer than the rebalance timeout two workers kick each other out for ever; 0.6 holds
@@ -15,9 +15,9 @@ DRAIN_SHARE_OF_REBALANCE = 0.6
 class WorkerSettings(Section):
     """Limits and group membership of one worker process."""
 
-    app_id: str = Field(default="penstock", pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    app_id: GroupName = "penstock"
     """Consumer group, and the name under which results say who made them."""
-    instance_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    instance_id: GroupName | None = None
     """Static membership: stable and unique per process (a pod name); a restart is then no rebalance. A second live
     worker with the same id is refused."""
     lanes: tuple[Lane, ...] = Field(default=("interactive", "standard", "bulk"), min_length=1)

@@ -2,7 +2,7 @@
 # Asks, and waits for the answer; when the gateway says 202, fetches the result from where it says.
 # usage: invoke.sh TYPE [GATEWAY_URL] [FILE]     needs curl, and PENSTOCK_API_KEY
 set -eu
-type=$1
+type=${1:?usage: invoke.sh TYPE [GATEWAY_URL] [FILE]}
 url=${2:-http://127.0.0.1:8080}
 file=${3:-$(dirname "$0")/question.json}
 : "${PENSTOCK_API_KEY:?set it to the key that the gateway has}"

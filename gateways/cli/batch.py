@@ -52,7 +52,7 @@ def batch() -> None:
 
     \b
     Examples:
-      penstock batch submit tickets.jsonl --route ticket-summary --wait
+      penstock batch submit tickets.jsonl --source support --route ticket-summary --wait
       penstock batch status
       penstock batch results JOB -o out.jsonl
       penstock batch serve
@@ -147,9 +147,21 @@ def _check_route(settings: Settings, source: str, kind: str, wanted: str | None)
         message = f"no route takes events of source {source!r} and type {kind!r}"
         raise click.UsageError(message)
     if wanted is not None and taken.name != wanted:
-        message = f"route {taken.name} takes events of source {source!r} and type {kind!r}, not {wanted}"
+        message = (
+            f"route {taken.name} takes events of source {source!r} and type {kind!r}, not {wanted}; "
+            f"{_takes(settings, wanted)}"
+        )
         raise click.UsageError(message)
     click.echo(f"route {taken.name}, model {taken.model}, deadline {taken.deadline_s:g} s for each line", err=True)
+
+
+def _takes(settings: Settings, name: str) -> str:
+    """Say what a route takes, or which routes there are."""
+    route = next((route for route in settings.routes if route.name == name), None)
+    if route is None:
+        return f"there is no route {name!r}, but: {', '.join(route.name for route in settings.routes)}"
+    match = route.match
+    return f"{name} takes --source {' or '.join(match.source)} with --type {' or '.join(match.type)}"
 
 
 def _matches(route: RouteSettings, source: str, kind: str) -> bool:

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from contracts.batch_jobs import BatchJob
@@ -14,7 +13,7 @@ from contracts.codec import decode_json
 from contracts.payloads import InferenceResult, OutcomeMarker
 from gateways.batch.jobs import Jobs
 from gateways.batch.outcomes import Outcomes
-from gateways.cli.wording import printable
+from gateways.cli.wording import printable, show_table
 
 
 def listing(jobs: Jobs, *, in_json: bool) -> None:
@@ -34,7 +33,7 @@ def listing(jobs: Jobs, *, in_json: bool) -> None:
         table.add_row(job.id, job.state, str(job.lines or ""), job.started_at, printable(job.object.uri))
     for request in waiting:
         table.add_row(request.id, "requested", "", request.requested_at, printable(request.object.uri))
-    Console().print(table)
+    show_table(table)
 
 
 def asked_for(jobs: Jobs, job_id: str) -> None:

@@ -16,15 +16,18 @@ from contracts.errors import ConfigError
 from contracts.settings import RouteSettings, Settings, environment, parse
 from contracts.settings.callback_url import read_url
 from contracts.settings.egress import CallbackDoor, CallbackSection
+from contracts.settings.environ import near_misses
 from contracts.settings.load import DEFAULT_FILE
 from contracts.settings.marks import Document
 from contracts.settings.secrets import references
 from contracts.topics import Topics
 from gateways.egress.addresses import AddressPolicy
+from gateways.ingress.fields import compile_field, compile_id
 from gateways.ingress.secrets import SecretStore
 from gateways.ingress.sources import build_sources
 
 VARIABLES = frozenset({"event", "data", "text"})
+_FIELDS = {"type": compile_field, "id": compile_id, "key": compile_field, "subject": compile_field}
 
 
 def document(file: Path | None) -> Document:
@@ -36,8 +39,12 @@ def document(file: Path | None) -> Document:
 def problems(settings: Settings, source: Document, *, secrets: bool = False) -> list[str]:
     """Return one line per problem: where, which setting, what is wrong."""
     found = [line for index, route in enumerate(settings.routes) for line in _of_route(index, route, source)]
+    found += _of_fields(settings, source)
     found += _internal_callbacks(settings, source)
-    return found + (list(_unresolved(settings, source)) if secrets else [])
+    # A source is made as a whole, and complains of its templates once more.
+    known = {line.partition(": ")[2] for line in found}
+    more = _unresolved(settings, source) if secrets else ()
+    return found + [line for line in more if line.partition(": ")[2] not in known]
 
 
 def counts(settings: Settings) -> str:
@@ -48,6 +55,11 @@ def counts(settings: Settings) -> str:
 
 def warnings(settings: Settings) -> Iterator[str]:
     """Yield what is allowed and probably not meant."""
+    sections = {name: getattr(type(getattr(settings, name)), "model_fields", ()) for name in Settings.model_fields}
+    secrets = {secret.name for _, secret in references(settings)}
+    for variable, meant in near_misses(sections, environment()):
+        if variable not in secrets:
+            yield f"environment {variable} is not read here; the setting is {meant}"
     for name, source in settings.sources.items():
         claimed = source.ce_source or name
         if not any(fnmatchcase(claimed, pattern) for route in settings.routes for pattern in route.match.source):
@@ -63,6 +75,18 @@ def warnings(settings: Settings) -> Iterator[str]:
         if isinstance(door, CallbackSection) and door.allow_networks:
             networks = ", ".join(str(network) for network in door.allow_networks)
             yield f"egress.{name}.allow_networks: {networks} may be dialled although internal; for own receivers only"
+
+
+def _of_fields(settings: Settings, source: Document) -> Iterator[str]:
+    """Yield templates of fields that would be refused at every start."""
+    for section in ("sources", "ingress"):
+        for name, one in getattr(settings, section).items():
+            for field, make in _FIELDS.items():
+                try:
+                    if (template := getattr(one, field)) is not None:
+                        make(template, f"{section}.{name}.{field}")
+                except ConfigError as error:
+                    yield f"{source.name}:{source.line_of((section, name, field))}: {error}"
 
 
 def _internal_callbacks(settings: Settings, source: Document) -> Iterator[str]:

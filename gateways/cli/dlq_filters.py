@@ -1,8 +1,9 @@
 """Which dead letters are meant: the options that all `penstock dlq` commands share."""
 
+import difflib
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
@@ -10,6 +11,7 @@ from typing import Any, get_args
 import click
 
 from contracts.envelope import parse_time
+from contracts.errors import PenstockError
 from contracts.payloads import Disposition
 from gateways.cli.dlq_letters import Letter
 
@@ -114,6 +116,21 @@ _OPTIONS = (
 )
 
 
+def _warn_of_unknown(reasons: tuple[str, ...]) -> None:
+    """Say that a reason is not one of ours; letters of other versions may have it all the same."""
+    known = {kind.reason for kind in _kinds(PenstockError)}
+    for reason in set(reasons) - known:
+        close = difflib.get_close_matches(reason, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "`penstock dlq stats` shows those there are"
+        click.echo(f"no reason of this version is called {reason!r}; {hint}", err=True)
+
+
+def _kinds(kind: type[PenstockError]) -> Iterator[type[PenstockError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from _kinds(narrower)
+
+
 def filtered(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options to a command; it gets them as one argument `chosen`."""
 
@@ -122,6 +139,7 @@ def filtered(command: Callable[..., Any]) -> Callable[..., Any]:
         if options["offset"] is not None and options["partition"] is None:
             message = "--offset needs --partition: offsets count per partition"
             raise click.UsageError(message)
+        _warn_of_unknown(options["reason"])
         wanted = {name: options.pop(name) for name in Filter.__dataclass_fields__}
         return command(chosen=Filter(**wanted), **options)
 

@@ -7,16 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from contracts.codec import DEAD_LETTER, REDRIVE, format_time
 from contracts.payloads import DeadLetter, Resolution
 from gateways.cli.dlq_letters import Letter
-from gateways.cli.wording import printable
+from gateways.cli.wording import printable, show_table
 
-_WIDTH_WITHOUT_TERMINAL = 200
 _RIGHT = frozenset({"attempts", "redrives", "cost $"})
 
 
@@ -39,10 +37,7 @@ def table(rows: Iterable[tuple[Letter, str]], *, with_state: bool) -> None:
         shown.add_column(name, justify="right" if name in _RIGHT else "left", overflow="fold")
     for letter, state in rows:
         shown.add_row(*(Text(printable(cell)) for cell in (*_cells(letter), *((state,) if with_state else ()))))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH_WITHOUT_TERMINAL)
-    console.print(shown)
+    show_table(shown)
 
 
 def _cells(letter: Letter) -> tuple[str, ...]:

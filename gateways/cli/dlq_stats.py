@@ -4,13 +4,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gateways.cli.dlq_letters import Letter
 from gateways.cli.dlq_show import instant, money
-from gateways.cli.wording import printable
+from gateways.cli.wording import printable, show_table
 
 # Routes and reasons come from the records: a foreign writer must not fill the memory.
 _MAX_ROWS = 1000
@@ -51,7 +50,6 @@ class Counts:
         for (reason, route), group in sorted(self._groups.items(), key=lambda item: -item[1].count):
             cells = (reason, route, str(group.count), money(group.cost_usd), group.first, group.last)
             table.add_row(*(Text(printable(cell)) for cell in cells))
-        console = Console()
         if self._groups:
-            (console if console.is_terminal else Console(width=160)).print(table)
+            show_table(table)
         click.echo(f"{sum(group.count for group in self._groups.values())} dead letters")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from contracts.settings import Settings, load
+from contracts.settings import Settings, load, require_secrets
 
 _FLUSH_TIMEOUT_S = 10.0
 
@@ -32,6 +32,7 @@ def egress(names: tuple[str, ...], config: Path | None) -> None:
     from contracts import logs
 
     settings = load(config)
+    require_secrets(settings, [("egress", name) for name in names or settings.egress], config)
     logs.configure(settings.logging)
     uvloop.run(_run(settings, names))
 

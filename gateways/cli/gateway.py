@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from contracts.settings import Settings, config_file, load
+from contracts.settings import Settings, config_file, load, require_secrets
 
 if TYPE_CHECKING:
     from gateways.member import Member
@@ -35,6 +35,7 @@ def gateway(config: Path | None, port_file: Path | None, processes: int | None, 
       penstock gateway --processes 4
     """  # noqa: D301 - click's \b
     settings = load(config)
+    require_secrets(settings, (("sources",), ("gateway",)), config)
     if member is not None:
         _run_member(settings, config, member)
     elif (processes or settings.gateway.processes) > 1:
@@ -61,9 +62,15 @@ def _run_member(settings: Settings, config: Path | None, text: str) -> None:
 
 def _run(settings: Settings, config: Path | None, port_file: Path | None, member: "Member | None" = None) -> None:
     from gateways.app import run_gateway
-    from gateways.reloading import ConfigFile
+    from gateways.reloading import RELOADED, ConfigFile
 
     def own(settings: Settings) -> Settings:
         return settings if member is None else member.settings(settings)
 
-    run_gateway(own(settings), port_file, ConfigFile(config_file(config), lambda: own(load(config))), member)
+    def again() -> Settings:
+        newer = load(config)
+        # What a reload reads; the other secrets were read at the start, and may be gone.
+        require_secrets(newer, RELOADED, config)
+        return own(newer)
+
+    run_gateway(own(settings), port_file, ConfigFile(config_file(config), again), member)

@@ -54,13 +54,18 @@ class GuardedProcess:
         """Its exit code; None while it runs."""
         return self._process.poll()
 
-    def stop(self, grace_s: float) -> None:
-        """Ask it to end, wait at most `grace_s`, then kill it with everything it started; safe to call twice."""
+    def stop(self, grace_s: float) -> bool:
+        """Ask it to end, wait at most `grace_s`, then kill it with everything it started; safe to call twice.
+
+        Returns:
+            False when it had to be killed.
+        """
         try:
             if self.exit_code is None:
                 self._process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(max(grace_s, 0.0))
+            return self.exit_code is not None
         finally:
             self.kill()
 

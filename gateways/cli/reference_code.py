@@ -9,6 +9,7 @@ from contracts.errors import PenstockError
 from contracts.settings import KafkaSettings
 from contracts.topics import Topics
 from gateways.cli.reference_tables import code, table
+from gateways.cli.wording import lasting
 
 _DAY_MS = 86_400_000
 
@@ -17,7 +18,7 @@ def topics() -> str:
     """Return the page about topics."""
     prefix = KafkaSettings().topic_prefix
     rows = [
-        (code(topic.name), topic.kind, _retention(topic.retention_ms / _DAY_MS), topic.purpose)
+        (code(topic.name), topic.kind, lasting(topic.retention_ms / _DAY_MS), topic.purpose)
         for topic in Topics(prefix).table(has_doors=True)
     ]
     settings = ", ".join(f"`{name}={value}`" for name, value in Topics().table()[0].config().items())
@@ -90,7 +91,3 @@ def endpoints() -> str:
         answers = [(status, answer["description"]) for status, answer in sorted(operation["responses"].items())]
         parts.append(table(("answer", "meaning"), answers))
     return "\n".join(parts)
-
-
-def _retention(days: float) -> str:
-    return f"{days:g} days" if days >= 1 else f"{24 * days:g} hours"

@@ -35,7 +35,7 @@ def claimed(file: Path = STATE_FILE) -> Iterator[IO[str]]:
         # 0600: the file carries secrets, if only those of a playground.
         state = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8")
     except OSError as error:
-        message = f"{file}: cannot be written: {error.strerror}"
+        message = f"{file}: cannot be written: {error.strerror}; it needs a folder in which it may write"
         raise click.ClickException(message) from error
     with state:
         try:

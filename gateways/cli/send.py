@@ -103,7 +103,11 @@ def send(
     click.echo(f"sending {count} signed {name} events to {target}, seed {seed}")
     with _Report(count, ids_file) as report:
         courier = Courier(target, source, key, sampler(name, source), plan, report.add)
-        was_interrupted = asyncio.run(_run(courier))
+        try:
+            was_interrupted = asyncio.run(_run(courier))
+        except ConfigError as error:
+            message = f"source {name}: {error}"
+            raise ConfigError(message) from error
     return _conclude(report, courier, target, was_interrupted=was_interrupted)
 
 
@@ -284,6 +288,7 @@ def _remark(status: int, is_forged: bool) -> str:
         return "forged signature, as expected" if Answer(status, 0, is_forged).is_expected else "FORGED, must be 401"
     remarks = {
         401: "signature refused: does the gateway have the same secret?",
+        429: "over a limit: of the source, or of an address with many wrong signatures",
         404: "the gateway does not know this source",
         413: "too large for the gateway",
         503: "gateway busy or Kafka away; real senders try again",

@@ -128,7 +128,8 @@ class Stack:
         """End all, the last started first; a second Ctrl-C kills what is left."""
         try:
             for name in reversed(list(self._running)):
-                self._running[name][1].stop(self._grace_s)
+                if not self._running[name][1].stop(self._grace_s):
+                    click.echo(f"{name} did not end within {self._grace_s:g} s and was killed", err=True)
                 del self._running[name]
         finally:
             for _, process in self._running.values():

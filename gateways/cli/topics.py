@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from contracts.settings import Settings, load
+from gateways.cli.wording import lasting, show_table
 from producers.admin import TopicAdmin
 from producers.mock_cluster import LIMITS
 from producers.topic_plan import Found, Wanted, drifts, wanted_topics
@@ -14,7 +14,6 @@ from producers.topic_plan import Found, Wanted, drifts, wanted_topics
 _UNLIMITED = "-1"
 _REACH_LIMIT_S = 5.0
 _DAY_MS = 86_400_000
-_WIDTH_WITHOUT_TERMINAL = 160
 _PAY_ONCE_NOTE = (
     "A result topic is also the journal that keeps an answer from being paid for twice:\n"
     "let it keep its records longer than the oldest event may wait in an event topic."
@@ -40,8 +39,16 @@ def topics(ctx: click.Context, config: Path | None) -> None:
     ctx.obj = config
     if ctx.invoked_subcommand is None:
         settings = load(config)
-        wanted, found = _look(settings)
-        _show(settings, wanted, found)
+        _show(settings, *_look(settings))
+
+
+@topics.command("list")
+@_config_option
+@click.pass_obj
+def list_(outer_config: Path | None, config: Path | None) -> None:
+    """List the topics, as `penstock topics` does."""
+    settings = load(config or outer_config)
+    _show(settings, *_look(settings))
 
 
 @topics.command("create")
@@ -106,10 +113,7 @@ def _show(settings: Settings, wanted: tuple[Wanted, ...], found: dict[str, Found
         if settings.kafka.embedded and name not in found:
             texts = ["appears on first use"]
         table.add_row(name, want.topic.purpose, *_as_found(found.get(name)), "; ".join(texts))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH_WITHOUT_TERMINAL)
-    console.print(table)
+    show_table(table)
     click.echo(_PAY_ONCE_NOTE)
     if settings.kafka.embedded:
         click.echo("embedded broker: " + "; ".join(LIMITS))
@@ -127,8 +131,7 @@ def _retention(text: str) -> str:
         return "unlimited"
     if not text.isdigit():
         return text
-    days = int(text) / _DAY_MS
-    return f"{days:g} days" if days >= 1 else f"{24 * days:g} hours"
+    return lasting(int(text) / _DAY_MS)
 
 
 def _shape(want: Wanted) -> str:

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
-from contracts.settings import Settings, environment, load
+from contracts.settings import KafkaSettings, Settings, environment, load
 from contracts.settings.environ import overrides
 from gateways.cli import programs, running, throwaway
 from gateways.cli.stack import Stack
@@ -22,8 +24,22 @@ _GRACE_S = 10.0
 _CHECK_INTERVAL_S = 0.3
 
 
+def _servers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse an address here: the programs would name a variable that nobody has set."""
+    try:
+        return value if value is None else ",".join(KafkaSettings(bootstrap_servers=value).bootstrap_servers)
+    except ValidationError as error:
+        message = f"{value!r}: expected HOST:PORT, or several of them separated by commas"
+        raise click.BadParameter(message) from error
+
+
 @click.command()
-@click.option("--kafka", metavar="HOST:PORT", help="Use this Kafka and make missing topics; else an embedded broker.")
+@click.option(
+    "--kafka",
+    metavar="HOST:PORT",
+    callback=_servers,
+    help="Use this Kafka and make missing topics; else an embedded broker.",
+)
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the gateway, 0 = any. [default: the configured]")
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]")
 def up(kafka: str | None, port: int | None, config: Path | None) -> None:
@@ -45,7 +61,7 @@ def up(kafka: str | None, port: int | None, config: Path | None) -> None:
         _check_free(settings.gateway.host, port)
         FOLDER.mkdir(parents=True, exist_ok=True)
         made_up = throwaway.environment_of(settings, environment(), renew=False)
-        with Stack(FOLDER, {**environment(), **made_up}, _GRACE_S) as stack, contextlib.suppress(KeyboardInterrupt):
+        with Stack(FOLDER, {**environment(), **made_up}, _GRACE_S) as stack, _ended_by_hand():
             connection = _connect(stack, kafka, file, settings)
             stack.lend(connection)
             stack.start(programs.gateway(file, port))
@@ -60,6 +76,15 @@ def up(kafka: str | None, port: int | None, config: Path | None) -> None:
             click.echo(_welcome(file, url, health_port, connection["PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"], settings))
             _watch(stack)
     click.echo("stopped")
+
+
+@contextlib.contextmanager
+def _ended_by_hand() -> Iterator[None]:
+    """Take Ctrl-C as the wish to end, and say what that may take."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\nstopping: each program has {_GRACE_S:g} s to finish what it has in work; Ctrl-C again kills it")
 
 
 def settings_of_environment() -> dict[str, str]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from contracts.errors import LogUnavailable
@@ -22,11 +21,10 @@ from contracts.stuck import PartitionState, StuckReport
 from gateways.cli import why_stuck_group
 from gateways.cli.why_stuck_group import GroupReport
 from gateways.cli.why_stuck_words import Finding, of_partition, of_worker
-from gateways.cli.wording import printable
+from gateways.cli.wording import printable, show_table
 
 _LIMIT_S = 5.0
 _MAX_BYTES = 16 * 2**20
-_WIDTH_WITHOUT_TERMINAL = 160
 NOT_STUCK, STUCK, CANNOT_TELL = 0, 1, 2
 
 
@@ -135,10 +133,13 @@ def _show(reports: dict[str, StuckReport], silent: dict[str, str], older_than_s:
             click.echo(f"  intake is paused: {', '.join(report.paused)}")
         for finding in of_worker(report, older_than_s):
             click.echo(_line(finding))
-        busy = [one for one in report.partitions if one.lag != 0 or one.unfinished]
+        busy = [one for one in report.partitions if one.lag or one.unfinished]
+        unknown = [one for one in report.partitions if one.lag is None and not one.unfinished]
         if busy:
-            _print(_table(busy))
-        _show_idle(len(report.partitions) - len(busy))
+            show_table(_table(busy))
+        _show_idle(len(report.partitions) - len(busy) - len(unknown))
+        if unknown:
+            click.echo(f"  {_partitions(len(unknown))} with nothing in work; the lag is not known (yet)")
         for one in report.partitions:
             finding = of_partition(report, one, older_than_s)
             if finding.is_stuck or one.oldest is not None:
@@ -152,7 +153,11 @@ def _line(finding: Finding, place: str = "") -> str:
 
 def _show_idle(count: int) -> None:
     if count:
-        click.echo(f"  {count} partition{'' if count == 1 else 's'} with nothing to do")
+        click.echo(f"  {_partitions(count)} with nothing to do")
+
+
+def _partitions(count: int) -> str:
+    return f"{count} partition{'' if count == 1 else 's'}"
 
 
 def _table(partitions: Sequence[PartitionState]) -> Table:
@@ -195,12 +200,5 @@ def _show_group(group: GroupReport | None, problem: str) -> None:
         numbers = (_number(one.committed), str(one.end), str(one.lag))
         table.add_row(f"{one.topic}/{one.partition}", *numbers, record, one.next_type or "-", age)
     if behind:
-        _print(table)
+        show_table(table)
     _show_idle(len(group.partitions) - len(behind))
-
-
-def _print(table: Table) -> None:
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(width=_WIDTH_WITHOUT_TERMINAL, markup=False, highlight=False)
-    console.print(table)

@@ -74,6 +74,10 @@ def look(settings: Settings) -> GroupReport:
     except KafkaException as error:
         message = f"Kafka does not say how the group is: {error.args[0].str()}"
         raise LogUnavailable(message) from error
+    except TimeoutError as error:
+        servers = ",".join(settings.kafka.bootstrap_servers)
+        message = f"no Kafka broker answers at {servers} within {_LIMIT_S:g} s"
+        raise LogUnavailable(message) from error
 
 
 def _look(settings: Settings, config: dict[str, Any]) -> GroupReport:

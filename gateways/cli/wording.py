@@ -1,8 +1,9 @@
 """Puts records into words: one readable line per result, dead letter or event."""
 
 import json
+import textwrap
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contracts.codec import dead_letter, decode_event, decode_json, resolution
 from contracts.envelope import EVENT_ID, EVENT_SOURCE, EVENT_TYPE
@@ -10,9 +11,49 @@ from contracts.errors import Undecodable
 from contracts.payloads import DUPLICATE_TYPE, RESULT_TYPE, DuplicateMarker, InferenceResult, OutcomeMarker
 from gateways.cli.reading import Read
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_WIDEST = 10_000
 _MAX_VALUE_CHARS = 60
 # C0 (but for the line feed) and C1: text from outside must not move the cursor or rename the terminal.
 _CONTROL = dict.fromkeys((*range(10), *range(11, 32), *range(127, 160)), "\ufffd")
+
+
+def show_table(table: "Table") -> None:
+    """Print a table; on a terminal too narrow for it, a paragraph for each row.
+
+    Folded cells can be neither read nor copied. In a pipe a table is as wide as it must be.
+    """
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    width = console.measure(table, options=console.options.update(width=_WIDEST)).maximum
+    if not console.is_terminal:
+        Console(markup=False, highlight=False, width=width).print(table)
+    elif width <= console.width:
+        console.print(table)
+    else:
+        names = [str(column.header) for column in table.columns]
+        for row in zip(*(column.cells for column in table.columns), strict=True):
+            first, *others = map(str, row)
+            parts = [first, *(f"{name} {cell}" for name, cell in zip(names[1:], others, strict=True) if cell)]
+            console.print(
+                textwrap.fill(
+                    ", ".join(parts),
+                    max(console.width, 20),
+                    subsequent_indent="    ",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                ),
+                soft_wrap=True,
+            )
+
+
+def lasting(days: float) -> str:
+    """Return a retention in days or hours, to a tenth: some topics keep records seconds longer than their days."""
+    number, unit = (round(days, 1), "day") if days >= 1 else (round(24 * days, 1), "hour")
+    return f"{number:g} {unit}{'' if number == 1 else 's'}"
 
 
 def headline(output: Any) -> str:

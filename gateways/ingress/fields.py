@@ -92,6 +92,23 @@ def compile_field(template: str, where: str) -> Field:
     return Field(template, tuple(part for part in parts if part != ""), _headers(pieces[1::2]))
 
 
+def compile_id(template: str, where: str) -> Field:
+    """Compile the template of an event's id, which must differ from event to event.
+
+    Raises:
+        ConfigError: as `compile_field`; or it reads nothing of the request, so that every event but the first would be
+            taken for a repetition.
+    """
+    field = compile_field(template, where)
+    if all(isinstance(part, str) for part in field.parts):
+        message = (
+            f"{where}: {template!r} is the same for every event; an id is read from header:NAME, json:/pointer or "
+            "form:NAME"
+        )
+        raise ConfigError(message)
+    return field
+
+
 def _headers(references: Iterable[str]) -> frozenset[bytes]:
     found = (reference.partition(":") for reference in references)
     return frozenset(name.lower().encode() for kind, _, name in found if kind == "header")

@@ -9,7 +9,7 @@ from contracts.settings.ingress import IngressDoor
 from contracts.topics import LANES, Topics
 from gateways.ingress.base import Message
 from gateways.ingress.envelopes.base import Item
-from gateways.ingress.fields import Field, Request, compile_field
+from gateways.ingress.fields import Field, Request, compile_field, compile_id
 from gateways.ingress.text import bounded_key, is_clean, single_header
 from gateways.ingress.tracing import is_trace_parent, new_trace_parent
 
@@ -32,7 +32,7 @@ class Mapping:
         self._lane = door.lane
         self.source = door.ce_source or name
         self._type = _optional(door.type, f"{where}.type")
-        self._id = _optional(door.id, f"{where}.id")
+        self._id = None if door.id is None else compile_id(door.id, f"{where}.id")
         self._key = _optional(door.key, f"{where}.key")
         self._subject = _optional(door.subject, f"{where}.subject")
 

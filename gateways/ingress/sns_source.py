@@ -16,7 +16,7 @@ from contracts.errors import BadSignature, ConfigError, InvalidPayload, Undecoda
 from contracts.logs import logger
 from contracts.settings import SourceSettings
 from contracts.topics import Topics
-from gateways.ingress.fields import Field, Request, compile_field
+from gateways.ingress.fields import Field, Request, compile_field, compile_id
 from gateways.ingress.keys import Key
 from gateways.ingress.recognising import Recogniser
 from gateways.ingress.secrets import Secrets
@@ -78,9 +78,8 @@ class SnsSource:
         self._ce_source = source.ce_source or name
         self.topic = topics.events(source.lane)
         self._type = compile_field(source.type, f"{where}.type")
-        self._id, self._key, self._subject = (
-            _optional(getattr(source, role), f"{where}.{role}") for role in ("id", "key", "subject")
-        )
+        self._id = None if source.id is None else compile_id(source.id, f"{where}.id")
+        self._key, self._subject = (_optional(getattr(source, role), f"{where}.{role}") for role in ("key", "subject"))
 
     async def accept(
         self,

@@ -5,6 +5,7 @@ The one place that tells Amazon SNS from senders that sign by themselves.
 
 from collections.abc import Iterator, Mapping
 
+from contracts.errors import ConfigError
 from contracts.settings import SourceSettings
 from contracts.topics import Topics
 from gateways.ingress.secrets import Secrets
@@ -53,13 +54,19 @@ def build_sources(
         secrets: how references are read; without AWS Secrets Manager when None.
 
     Raises:
-        ConfigError: a secret or template of a source cannot be used.
+        ConfigError: a secret or template of a source cannot be used; one line for each such source.
     """
-    return {
-        name: (
-            SnsSource(name, source, topics, secrets=secrets)
-            if source.scheme == "sns"
-            else WebhookSource(name, source, topics, secrets)
-        )
-        for name, source in sources.items()
-    }
+    built: dict[str, Source] = {}
+    problems = []
+    for name, source in sources.items():
+        try:
+            built[name] = (
+                SnsSource(name, source, topics, secrets=secrets)
+                if source.scheme == "sns"
+                else WebhookSource(name, source, topics, secrets)
+            )
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return built

@@ -14,7 +14,7 @@ from contracts.repetition import Identity
 from contracts.settings import SourceSettings
 from contracts.topics import Topics
 from gateways.ingress.explaining import Explainer
-from gateways.ingress.fields import Field, Request, compile_field
+from gateways.ingress.fields import Field, Request, compile_field, compile_id
 from gateways.ingress.handshakes.table import Handshakes
 from gateways.ingress.header_lines import values_of
 from gateways.ingress.keys import resolve_keys
@@ -86,7 +86,7 @@ class WebhookSource:
         self.topic = topics.events(source.lane)
         self._scheme_header = (SCHEME_HEADER, source.scheme.encode())
         self._type = compile_field(source.type, f"{where}.type")
-        self._id = _optional(source.id, f"{where}.id")
+        self._id = None if source.id is None else compile_id(source.id, f"{where}.id")
         self._default_id = _optional(scheme.default_id, where)
         self._key = _optional(source.key, f"{where}.key")
         self._subject = _optional(source.subject, f"{where}.subject")

@@ -5,6 +5,7 @@ Blocking: nothing; at most `concurrency` requests are open, and a late answer ne
 
 import asyncio
 import contextlib
+import os
 import random
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import aiohttp
 from yarl import URL
 
 from contracts.codec import decode_any_json
-from contracts.errors import Undecodable
+from contracts.errors import ConfigError, Undecodable
 from contracts.settings import SourceSettings
 from producers.samples.base import Sample
 from producers.samples.signing import forge, query_of, sign
@@ -117,15 +118,24 @@ class Courier:
         self._stop.set()
 
     async def run(self) -> None:
-        """Send until the plan is done, `stop`, or the first connection fails."""
+        """Send until the plan is done, `stop`, or the first connection fails.
+
+        Raises:
+            ConfigError: the secret cannot sign.
+        """
         timeout = aiohttp.ClientTimeout(total=self._plan.timeout_s)
         connector = aiohttp.TCPConnector(limit=self._plan.concurrency)
         async with aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False) as session:
             started_s = time.monotonic()
             lines = min(self._plan.concurrency, self._plan.count)
-            async with asyncio.TaskGroup() as group:
-                for _ in range(lines):
-                    group.create_task(self._work(session, started_s))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(lines):
+                        group.create_task(self._work(session, started_s))
+            except ExceptionGroup as failures:
+                # All of them meet the same one.
+                mistake = next((one for one in failures.exceptions if isinstance(one, ConfigError)), failures)
+                raise mistake from None
 
     async def _work(self, session: aiohttp.ClientSession, started_s: float) -> None:
         while self._taken < self._plan.count:
@@ -174,6 +184,10 @@ class Courier:
                 return Answer(response.status, latency_s, is_forged, event_id, status_url)
         except TimeoutError:
             error = f"no answer within {self._plan.timeout_s:g} s"
+        except aiohttp.ClientConnectorError as failure:
+            # Its own text tells of TLS where there is none.
+            number = failure.errno or 0
+            error = os.strerror(number) if number > 0 else str(failure.os_error)
         except aiohttp.ClientError as failure:
             error = str(failure) or type(failure).__name__
         return Answer(NO_ANSWER, time.monotonic() - started_s, is_forged, error=error)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,9 +38,19 @@ def command(folder: Path, mark: str, *args: str, **environ: str) -> ChildProcess
     return ChildProcess("gateways.cli", *args, cwd=folder, env=environ)
 
 
+def state_of_worker(said: str) -> str:
+    """Return what the worker that `up` has named says of itself."""
+    found = re.search(r"^worker +(http://\S+)", said, re.MULTILINE)
+    assert found, said
+    with urllib.request.urlopen(f"{found[1]}/stuck", timeout=5) as answer:  # noqa: S310 - matched above
+        state: str = json.load(answer)["state"]
+    return state
+
+
 def test_send_and_tail_in_other_terminals_need_no_copying(folder: Path, mark: str) -> None:
     with command(folder, mark, "up", "--port", "0") as up:
         up.wait_for("Ctrl-C ends everything", 60)
+        assert state_of_worker(up.output) == "working"
         with command(folder, mark, "send", "--source", "support", "--count", "5") as send:
             assert send.wait(30) == 0, send.output
         with command(folder, mark, "tail", "results", "--from-beginning", "--count", "5") as tail:
@@ -48,6 +59,7 @@ def test_send_and_tail_in_other_terminals_need_no_copying(folder: Path, mark: st
         up.signal(signal.SIGINT)
 
         assert up.wait(30) == 0, up.output
+        assert "\nstopping: each program has 10 s to finish what it has in work; Ctrl-C again kills it\n" in up.output
         assert up.output.endswith("stopped\n")
 
 

@@ -150,10 +150,12 @@ async def test_a_secret_that_protects_nothing_is_refused_and_the_old_one_stays(l
     assert "refused" in await lab.settle()
     assert await lab.post(OLD) == 202
     assert _sample("config_reload_refused") == 1
+    assert (await lab.gateway.call("GET", "/readyz")).json() == {"status": "ready", "warnings": ["config_refused"]}
     assert _sample("config_reloads_total", outcome="refused") == before + 1
     lab.secret.write_bytes(NEW)
     assert "applied" in await lab.settle()
     assert _sample("config_reload_refused") == 0
+    assert (await lab.gateway.call("GET", "/readyz")).json() == {"status": "ready"}
 
 
 async def test_a_secret_that_is_not_base64_is_refused_and_the_log_does_not_repeat_it(

@@ -1,7 +1,10 @@
 """The worker process up to the point where it needs Kafka."""
 
 import asyncio
+import signal
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -53,6 +56,55 @@ async def test_a_worker_is_not_ready_before_it_has_joined() -> None:
     worker = Worker(make_settings())
 
     assert (worker._problems(), worker._unready()) == ([], ["not in the consumer group yet"])
+
+
+@dataclass
+class Seat:
+    """What readiness asks the membership and the engine."""
+
+    is_member: bool = True
+    is_open: bool = False
+
+
+async def test_a_worker_is_ready_when_it_has_read_what_is_answered_and_stays_so_at_a_rebalance() -> None:
+    worker, seat = Worker(make_settings()), Seat()
+    worker._membership = cast("Any", seat)
+    worker._engine = cast("Any", seat)
+
+    assert worker._unready() == ["reads what is answered already: the tail of the result topics"]
+    seat.is_open = True
+    assert worker._unready() == []
+    seat.is_open = False
+    assert worker._unready() == []
+
+
+async def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker(make_settings())
+    exits: list[int] = []
+    logged: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(worker, "_exit_now", exits.append)
+    monkeypatch.setattr(worker._log, "info", lambda event, **fields: logged.append((event, fields)), raising=False)
+    clock = iter([100.0, 100.001, 100.5])
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: next(clock))
+
+    worker._signalled(signal.SIGTERM)
+    worker._signalled(signal.SIGTERM)
+    assert (worker._ended.done(), exits) == (True, [])
+    worker._signalled(signal.SIGTERM)
+    monkeypatch.undo()
+
+    assert exits == [1]
+    assert logged[0] == ("worker.stopping", {"detail": "SIGTERM", "held": 0, "drain_timeout_s": 50.0})
+
+
+async def test_a_worker_that_waits_for_kafka_names_its_address() -> None:
+    worker = Worker(make_settings())
+
+    [said] = await worker._blockers()
+
+    assert said.endswith("(at localhost:9092)")
 
 
 async def test_a_crash_is_a_problem_and_the_first_one_counts() -> None:

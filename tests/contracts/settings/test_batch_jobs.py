@@ -40,7 +40,7 @@ def test_results_beside_the_inputs_are_fine(key: str, output: str) -> None:
     ("envelope", "said"),
     [
         ("body", "penstock.yaml:6: ingress.objects.envelope: found 'body', allowed: s3 or eventbridge"),
-        ("s3", "penstock.yaml:7: ingress.objects.batch_jobs: found True, allowed: false, or sections under"),
+        ("s3", "penstock.yaml:7: ingress.objects.batch_jobs: found true, allowed: false, or sections under"),
     ],
 )
 def test_a_door_that_cannot_announce_jobs_is_refused_with_file_and_line(envelope: str, said: str) -> None:

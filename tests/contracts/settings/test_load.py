@@ -14,8 +14,8 @@ from tests.support import ROOT
 
 SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0"
 SECTION = "must be a section: indented lines of `key: value`"
-INTEGER = "Input should be a valid integer, unable to parse string as an integer"
-LANE = "String should match pattern '^(interactive|standard|bulk)$'"
+INTEGER = "must be a whole number"
+LANE = "must be interactive, standard or bulk"
 LIVELOCK = "drain_timeout_s (80) must be at most 0.6 of rebalance_timeout_s (90): a longer drain can livelock the group"
 FEBRUARY = "not a valid timestamp: day is out of range for month"
 OS_SYSTEM = "'tag:yaml.org,2002:python/object/apply:os.system'"
@@ -34,7 +34,7 @@ def complaint(text: str, environ: Mapping[str, str] | None = None) -> str:
     ("text", "said"),
     [
         ("", "penstock.yaml:1: version: is required"),
-        ("version: 2", "penstock.yaml:1: version: Input should be 1; found 2"),
+        ("version: 2", "penstock.yaml:1: version: must be 1; found 2"),
         ("version: 1\nkafak: {}", "penstock.yaml:2: kafak: unknown key; did you mean 'kafka'?"),
         (
             "version: 1\nkafka:\n  bootstrap_server: x",
@@ -57,7 +57,7 @@ def complaint(text: str, environ: Mapping[str, str] | None = None) -> str:
         ("version: 1\nroutes: {a: b}", "penstock.yaml:2: routes: must be a list"),
         ("- a\n- b", "penstock.yaml:1: expected a mapping of sections, found ['a', 'b']"),
         ("just text", "penstock.yaml:1: expected a mapping of sections, found 'just text'"),
-        ("version: 1\n7: x", "penstock.yaml:1: [7]: Keys should be strings; found 7"),
+        ("version: 1\n7: x", "penstock.yaml:1: [7]: a key must be text; found 7"),
         (
             "version: 1\nproviders:\n  p: {kind: nope}",
             "penstock.yaml:3: providers.p.kind: found 'nope', allowed: 'embedded', 'bedrock', 'openai', 'fake'",
@@ -80,7 +80,7 @@ def complaint(text: str, environ: Mapping[str, str] | None = None) -> str:
             f"penstock.yaml:2: worker.lanes[0]: {LANE}; found 'fast'",
         ),
         ("version: 1\nworker: {commit_interval_s: .nan}",
-         "penstock.yaml:2: worker.commit_interval_s: Input should be a finite number; found nan"),
+         "penstock.yaml:2: worker.commit_interval_s: must be a finite number; found nan"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_located_and_explained(text: str, said: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import ConfigError
-from contracts.settings import SecretRef, build
+from contracts.settings import SecretRef, build, load, require_secrets
 from contracts.settings.marks import Document
 from contracts.settings.secrets import references
 
@@ -123,3 +123,66 @@ def test_a_secret_of_aws_may_stand_where_the_gateway_looks_for_it() -> None:
 def test_a_secret_of_aws_elsewhere_is_refused_and_its_place_named(section: str, body: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=rf"{section}\..*aws-sm: is for sources and the keys"):
         _settings(**{section: body})
+
+
+MISSING = """\
+version: 1
+sources:
+  shop:
+    scheme: github
+    type: t
+    secrets:
+      - {id: current, value: env:PENSTOCK_TEST_A}
+      - {id: next, value: file:/no/such/file}
+gateway:
+  ticket_secret: env:PENSTOCK_TEST_B
+kafka:
+  sasl_password: env:PENSTOCK_TEST_C
+"""
+
+
+def missing(tmp_path: Path, *sections: tuple[str, ...], text: str = MISSING, **environ: str) -> list[str]:
+    """Return what is said of the secrets below some sections, without the file's name."""
+    file = tmp_path / "p.yaml"
+    file.write_text(text, encoding="utf-8")
+    settings = load(file, environ)
+    try:
+        require_secrets(settings, sections, file, environ)
+    except ConfigError as error:
+        return [line.removeprefix(str(file)) for line in str(error).splitlines()]
+    return []
+
+
+def test_all_secrets_that_are_missing_are_told_at_once_with_line_and_key(tmp_path: Path) -> None:
+    assert missing(tmp_path, ("sources",), ("gateway",)) == [
+        ":7: sources.shop.secrets[0].value: secret env:PENSTOCK_TEST_A is not set or empty",
+        ":8: sources.shop.secrets[1].value: secret file:/no/such/file cannot be read: No such file or directory",
+        ":10: gateway.ticket_secret: secret env:PENSTOCK_TEST_B is not set or empty",
+    ]
+
+
+def test_only_what_a_program_reads_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_TEST_B", "set")
+
+    assert missing(tmp_path, ("gateway",)) == []
+
+
+def test_the_password_of_kafka_is_needed_where_sasl_is_chosen(tmp_path: Path) -> None:
+    text = MISSING + "  security_protocol: SASL_SSL\n"
+
+    assert missing(tmp_path, text=text) == [":12: kafka.sasl_password: secret env:PENSTOCK_TEST_C is not set or empty"]
+
+
+def test_a_reference_from_the_environment_names_its_variable(tmp_path: Path) -> None:
+    [said] = missing(tmp_path, ("gateway",), PENSTOCK_GATEWAY__TICKET_SECRET="env:PENSTOCK_TEST_D")
+
+    assert said == (
+        "environment PENSTOCK_GATEWAY__TICKET_SECRET: gateway.ticket_secret: "
+        "secret env:PENSTOCK_TEST_D is not set or empty"
+    )
+
+
+def test_secrets_manager_is_not_asked(tmp_path: Path) -> None:
+    text = MISSING.replace("env:PENSTOCK_TEST_A", "aws-sm:a").replace("file:/no/such/file", "aws-sm:b")
+
+    assert missing(tmp_path, ("sources",), text=text) == []

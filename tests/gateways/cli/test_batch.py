@@ -28,6 +28,8 @@ def submit(folder: Path, *args: str) -> int:
     [
         (("--type", "org.other"), "no route takes events of source 'batch' and type 'org.other'"),
         (("--type", "com.example.t", "--route", "rest"), "route tickets takes events"),
+        (("--type", "com.example.t", "--route", "rest"), "; rest takes --source other with --type *"),
+        (("--type", "com.example.t", "--route", "rset"), "; there is no route 'rset', but: tickets, rest"),
         (("--type", "com.example.t", "-o", "x"), "--output goes with --wait"),
         (("--type", "com.example.t", "--record-id", "id"), "expected a JSON pointer"),
         (("--type", "com.example.t", "--job", "no/slash"), "letters, digits"),

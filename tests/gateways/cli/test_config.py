@@ -99,6 +99,34 @@ def test_secrets_are_read_only_when_asked_for(
     assert check(file, "--secrets") == 0
 
 
+def test_templates_of_fields_are_checked_with_and_without_the_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_SECRET_GITHUB", "0123456789abcdef")
+    file = tmp_path / "penstock.yaml"
+    file.write_text(
+        "version: 1\nsources:\n  github:\n    scheme: github\n    type: '{action}'\n    id: delivery\n"
+        "    secrets: [{id: a, value: env:PENSTOCK_SECRET_GITHUB}]\n"
+        "  other:\n    scheme: github\n    type: t\n    secrets: [{id: a, value: env:PENSTOCK_TEST_NONE}]\n"
+        "ingress:\n  queue: {kind: sqs, queue_url: 'http://127.0.0.1/q', key: 'json:a'}\n",
+        encoding="utf-8",
+    )
+    kinds = "header:NAME, json:/pointer or form:NAME"
+    wrong = [
+        f"{file}:5: sources.github.type: 'action' is neither header:NAME nor json:/pointer nor form:NAME",
+        f"{file}:6: sources.github.id: 'delivery' is the same for every event; an id is read from {kinds}",
+        f"{file}:13: ingress.queue.key: 'json:a' is neither header:NAME nor json:/pointer nor form:NAME",
+    ]
+
+    assert check(file) == 2
+    assert [line for line in capsys.readouterr().err.splitlines() if "warning" not in line] == wrong
+    assert check(file, "--secrets") == 2
+    assert [line for line in capsys.readouterr().err.splitlines() if "warning" not in line] == [
+        *wrong,
+        f"{file}:11: sources.other.secrets[0].value: secret env:PENSTOCK_TEST_NONE is not set or empty",
+    ]
+
+
 def test_a_secret_that_protects_nothing_is_found_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +142,27 @@ def test_a_source_that_no_route_takes_is_a_warning(tmp_path: Path, capsys: pytes
 
     assert check(file) == 0
     assert "warning: sources.github: no route takes events of 'github'" in capsys.readouterr().err
+
+
+def test_a_variable_that_wants_an_underscore_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
+
+    assert check(write(tmp_path)) == 0
+    assert capsys.readouterr().err == (
+        "warning: environment PENSTOCK_KAFKA_BOOTSTRAP_SERVERS is not read here; "
+        "the setting is PENSTOCK_KAFKA__BOOTSTRAP_SERVERS\n"
+    )
+
+
+def test_a_variable_that_holds_a_secret_is_no_setting_gone_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_GATEWAY_TICKET_SECRET", "x")
+
+    assert check(write(tmp_path, SMALL + "gateway: {ticket_secret: env:PENSTOCK_GATEWAY_TICKET_SECRET}\n")) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_template_in_a_system_prompt_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

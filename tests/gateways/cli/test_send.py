@@ -259,3 +259,18 @@ def test_microsoft_graphs_notifications_are_yours_to_write(call: Callable[..., R
     config.write_text(config.read_text("ascii").replace("scheme: github", "scheme: microsoft-graph"), "ascii")
 
     assert '{"value": [{"clientState": "<the secret>"' in str(call("--source", "github", "--count", "1").exception)
+
+
+def test_a_secret_that_cannot_sign_is_told_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_SECRET_SHOP", "short")
+    config = tmp_path / "penstock.yaml"
+    config.write_text(
+        "version: 1\nsources:\n  shop:\n    scheme: standard-webhooks\n    type: t\n"
+        "    secrets: [{id: a, value: env:PENSTOCK_SECRET_SHOP}]\n",
+        encoding="utf-8",
+    )
+
+    assert run(["send", "--source", "shop", "--count", "1", "--config", str(config)]) == 2
+    assert capsys.readouterr().err == "source shop: the secret is not base64 behind 'whsec_'\n"

@@ -96,15 +96,23 @@ def test_programs_end_in_the_reverse_of_their_start(stack: Stack, monkeypatch: p
         process = stack._running[name][1]
         stop = process.stop
 
-        def noted(grace_s: float, name: str = name, stop: Callable[[float], None] = stop) -> None:
+        def noted(grace_s: float, name: str = name, stop: Callable[[float], bool] = stop) -> bool:
             ended.append(name)
-            stop(grace_s)
+            return stop(grace_s)
 
         monkeypatch.setattr(process, "stop", noted)
 
     stack.stop()
 
     assert ended == ["worker", "gateway", "broker"]
+
+
+def test_a_program_that_has_to_be_killed_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Stack(tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)}, 0.2) as stack:
+        stack.start(program("worker", "stubborn"))
+        stack.wait_ready("worker", 20)
+
+    assert capsys.readouterr().err == "worker did not end within 0.2 s and was killed\n"
 
 
 def test_an_interrupt_while_stopping_still_ends_all(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

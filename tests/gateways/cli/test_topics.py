@@ -119,6 +119,8 @@ def test_the_list_shows_partitions_retention_and_the_note_on_paying_once(
     assert topic_names[3] in output
     assert "7 days" in output
     assert "paid for twice" in output
+    assert run(["topics", "list", "--config", config]) == 0
+    assert capsys.readouterr().out == output
 
 
 @pytest.mark.kafka

@@ -26,6 +26,14 @@ def test_a_port_that_is_taken_names_the_option(
     assert f"port {port} of 127.0.0.1: Address already in use; choose another one with --port" in said
 
 
+@pytest.mark.parametrize("address", ["localhost", "", "a:1,b"])
+def test_an_address_of_kafka_that_is_none_names_the_option(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["up", "--kafka", address, "--config", str(write(tmp_path))]) == 2
+    assert f"'--kafka': {address!r}: expected HOST:PORT" in capsys.readouterr().err
+
+
 def test_a_second_up_is_refused_before_it_starts_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

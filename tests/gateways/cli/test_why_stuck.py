@@ -53,6 +53,18 @@ def worker() -> Iterator[str]:
     server.server_close()
 
 
+def test_a_kafka_that_is_not_there_is_told_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(why_stuck_group, "_LIMIT_S", 0.3)
+    monkeypatch.setenv("PENSTOCK_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+
+    code = run(["why-stuck", "--config", str(write(tmp_path)), "--worker", "http://127.0.0.1:1"])
+
+    assert code == CANNOT_TELL
+    assert "Kafka: no Kafka broker answers at 127.0.0.1:1 within 0.3 s" in capsys.readouterr().out
+
+
 @pytest.fixture
 def no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
     def look(_settings: Settings) -> GroupReport:
@@ -227,3 +239,16 @@ def test_text_from_outside_cannot_control_the_terminal() -> None:
     event = replace(EVENT, event_id="\x1b[2Je")
 
     assert "\x1b" not in of_partition(REPORT, replace(PARTITION, oldest=event), 30).text
+
+
+def test_idle_partitions_whose_lag_is_not_known_yet_fill_no_table(
+    worker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    idle = replace(PARTITION, oldest=None, unfinished=0, lag=None)
+    _Page.body = msgspec.json.encode(replace(REPORT, partitions=(idle, replace(idle, partition=4, lag=0))))
+
+    assert run(["why-stuck", "--config", str(write(tmp_path)), "--worker", worker]) == NOT_STUCK
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  1 partition with nothing to do",
+        "  1 partition with nothing in work; the lag is not known (yet)",
+    ]

@@ -3,10 +3,13 @@
 import json
 
 import pytest
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from contracts.codec import encode_event
 from gateways.cli.reading import Read
-from gateways.cli.wording import as_json, headline, line
+from gateways.cli.wording import as_json, headline, lasting, line, show_table
 from tests.gateways.cli.records import AT_MS, duplicate, event, letter, marker, result
 
 
@@ -77,3 +80,53 @@ def test_json_lines_carry_headers_and_the_parsed_value() -> None:
     assert document["key"] == "k"
     assert document["value"] == "{"
     assert document["headers"]["ce_id"] == "e-1"
+
+
+def tabled(capsys: pytest.CaptureFixture[str]) -> str:
+    table = Table()
+    for name in ("letter", "buried at", "event id"):
+        table.add_column(name, overflow="fold")
+    table.add_row("1/41", "2026-11-28T11:24:33.824Z", Text("9a86ed23-d203-4b26-a2bc-171a62cb0022"))
+    table.add_row("1/42", "", "[bold]e-2")
+    show_table(table)
+    return capsys.readouterr().out
+
+
+def test_in_a_pipe_a_table_is_as_wide_as_it_must_be(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+
+    said = tabled(capsys)
+
+    assert len(said.splitlines()) == 6
+    assert "1/41   \u2502 2026-11-28T11:24:33.824Z \u2502 9a86ed23-d203-4b26-a2bc-171a62cb0022" in said
+
+
+def test_on_a_terminal_a_table_that_fits_is_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Console, "is_terminal", property(lambda _console: True))
+    monkeypatch.setenv("COLUMNS", "100")
+
+    assert "\u2502 1/42   \u2502" in tabled(capsys)
+
+
+def test_on_a_narrow_terminal_a_row_is_a_paragraph_and_no_value_is_broken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Console, "is_terminal", property(lambda _console: True))
+    monkeypatch.setenv("COLUMNS", "50")
+
+    assert tabled(capsys).splitlines() == [
+        "1/41, buried at 2026-11-28T11:24:33.824Z, event id",
+        "    9a86ed23-d203-4b26-a2bc-171a62cb0022",
+        "1/42, event id [bold]e-2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("days", "text"), [(7, "7 days"), (7.00006, "7 days"), (7.21, "7.2 days"), (1, "1 day"), (1 / 24, "1 hour")]
+)
+def test_a_retention_is_told_in_round_numbers(days: float, text: str) -> None:
+    assert lasting(days) == text

@@ -316,7 +316,7 @@ def test_a_private_key_that_is_none_is_a_mistake_of_the_configuration(
         ({"private_key": "env:SF_KEY", "username": "u"}, "exactly one of"),
         ({"consumer_secret": None}, "exactly one of"),
         ({"consumer_secret": None, "private_key": "env:SF_KEY"}, "belong together"),
-        ({"url": "http://acme.my.salesforce.com"}, "should match pattern"),
+        ({"url": "http://acme.my.salesforce.com"}, "must be https:// and a host"),
     ],
 )
 def test_a_login_is_one_flow_over_https(org: OrgLab, login: dict[str, Any], message: str) -> None:

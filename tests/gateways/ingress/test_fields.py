@@ -3,7 +3,7 @@
 import pytest
 
 from contracts.errors import ConfigError
-from gateways.ingress.fields import Request, compile_field
+from gateways.ingress.fields import Request, compile_field, compile_id
 
 HEADERS = [(b"x-event", b"push"), (b"x-two", b"a"), (b"x-two", b"b"), (b"x-binary", b"\xff")]
 BODY = b'{"s":"text","i":7,"f":1.5,"t":true,"n":null,"e":"","o":{"a/b":[10,20]},"big":123456789012345678901234567890}'
@@ -72,3 +72,16 @@ def test_a_field_of_a_form_is_decoded() -> None:
 )
 def test_a_field_that_is_missing_empty_repeated_or_not_text_is_none(body: bytes) -> None:
     assert _form(body) is None
+
+
+@pytest.mark.parametrize("template", ["delivery", "json/id", "a b", "event-1"])
+def test_an_id_that_is_the_same_for_every_event_is_refused(template: str) -> None:
+    with pytest.raises(ConfigError, match="is the same for every event"):
+        compile_id(template, "sources.a.id")
+
+
+@pytest.mark.parametrize("template", ["json:/s", "crm-{json:/i}", "header:x-event"])
+def test_an_id_that_is_read_from_the_request_is_compiled(template: str) -> None:
+    request = Request(HEADERS, BODY)
+
+    assert compile_id(template, "here").expand(request) == compile_field(template, "here").expand(request) != template

@@ -1,0 +1,29 @@
+"""The command of the worker, up to its start."""
+
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import ConfigError
+from streams.__main__ import worker
+
+PROVIDER = "{{kind: openai, base_url: 'http://127.0.0.1:1/v1', api_key: env:PENSTOCK_TEST_{name}}}"
+
+
+def test_all_secrets_of_the_providers_in_use_that_are_missing_are_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    providers = "".join(f"  {name.lower()}: {PROVIDER.format(name=name)}\n" for name in ("ONE", "TWO", "UNUSED"))
+    file.write_text(
+        f"version: 1\nproviders:\n{providers}"
+        "models: {m: {provider: one, model: x}, n: {provider: two, model: x}}\n"
+        "routes: [{name: a, prompt: {user: x}, model: m}, {name: b, prompt: {user: x}, model: n}]\n",
+        encoding="utf-8",
+    )
+
+    with pytest.raises(ConfigError) as caught:
+        worker.main(["--config", str(file)], standalone_mode=False)
+
+    assert str(caught.value).splitlines() == [
+        f"{file}:3: providers.one.api_key: secret env:PENSTOCK_TEST_ONE is not set or empty",
+        f"{file}:4: providers.two.api_key: secret env:PENSTOCK_TEST_TWO is not set or empty",
+    ]
