@@ -12,6 +12,7 @@ import msgspec
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
+    KafkaError,
     KafkaException,
     TopicPartition,
 )
@@ -26,6 +27,7 @@ from gateways.cli.wording import attribute, printable
 from producers.group_lag import committed
 
 _LIMIT_S = 10.0
+_NO_BROKER = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - so named
 
 
 class GroupPartition(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,12 +73,12 @@ def look(settings: Settings) -> GroupReport:
     config: dict[str, Any] = {**librdkafka_config(settings.kafka), "log_level": 0}
     try:
         return _look(settings, config)
-    except KafkaException as error:
-        message = f"Kafka does not say how the group is: {error.args[0].str()}"
-        raise LogUnavailable(message) from error
-    except TimeoutError as error:
+    except (KafkaException, TimeoutError) as error:
         servers = ",".join(settings.kafka.bootstrap_servers)
         message = f"no Kafka broker answers at {servers} within {_LIMIT_S:g} s"
+        # Which of them it is depends on who notices first: librdkafka or who waits for it.
+        if isinstance(error, KafkaException) and error.args[0].code() not in _NO_BROKER:
+            message = f"Kafka does not say how the group is: {error.args[0].str()}"
         raise LogUnavailable(message) from error
 
 

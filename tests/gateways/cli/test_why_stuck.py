@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from msgspec.structs import replace
 
 from contracts.errors import LogUnavailable
@@ -63,6 +64,31 @@ def test_a_kafka_that_is_not_there_is_told_and_no_traceback(
 
     assert code == CANNOT_TELL
     assert "Kafka: no Kafka broker answers at 127.0.0.1:1 within 0.3 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (KafkaException(KafkaError(KafkaError._TIMED_OUT)), "no Kafka broker answers at 127.0.0.1:1 within 10 s"),
+        (KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)), "Kafka does not say how the group is: "),
+    ],
+)
+def test_what_kafka_answers_is_told_apart_from_silence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    raised: KafkaException,
+    words: str,
+) -> None:
+    def look(*_: object) -> GroupReport:
+        raise raised
+
+    monkeypatch.setattr(why_stuck_group, "_look", look)
+    monkeypatch.setenv("PENSTOCK_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+
+    run(["why-stuck", "--config", str(write(tmp_path)), "--worker", "http://127.0.0.1:1"])
+
+    assert words in capsys.readouterr().out
 
 
 @pytest.fixture
