@@ -33,17 +33,19 @@ class Environment:
         return str(FOLDER / self.name / "bin" / name)
 
     def install(self) -> None:
-        """Make the environment, unless it is there with these requirements.
+        """Make the environment, unless it is there with these requirements and this interpreter.
 
         Raises:
             NotInstallableError: no such interpreter, or a requirement that cannot be had.
         """
         stamp = FOLDER / self.name / "requirements.txt"
-        wanted = "\n".join(self.requirements)
+        python = interpreter(self.python)
+        # Its own file too: sides that run on interpreters of different builds cannot be compared.
+        wanted = "\n".join((f"# {Path(python).resolve()}", *self.requirements))
         if stamp.exists() and stamp.read_text("utf-8") == wanted:
             return
         FOLDER.mkdir(parents=True, exist_ok=True)
-        _run((interpreter(self.python), "-m", "venv", "--clear", str(stamp.parent)))
+        _run((python, "-m", "venv", "--clear", str(stamp.parent)))
         _run((self.program("pip"), "install", "-q", "--disable-pip-version-check", *self.requirements))
         stamp.write_text(wanted, encoding="utf-8")
 
