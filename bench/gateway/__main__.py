@@ -30,7 +30,7 @@ PROPERTIES = {"quota.window.num": "2", "quota.window.size.seconds": "1"}
     "--side",
     "chosen",
     multiple=True,
-    type=click.Choice(["penstock", "fastapi", "uvicorn", "granian"]),
+    type=click.Choice(["penstock", "fastapi", "uvicorn", "granian", "least"]),
     help="Only this one of the sides of `requests`; repeatable.",
 )
 @click.option("--small", is_flag=True, help="Bodies of 1 KB only.")

@@ -1,4 +1,4 @@
-"""Who is measured: Penstock's gateway, and three controls in an environment of their own; each as a running server."""
+"""Who is measured: Penstock's gateway, and controls in an environment of their own; each as a running server."""
 
 import base64
 import contextlib
@@ -29,8 +29,9 @@ _CONTROLS = Environment(
     "gateway",
     "python3.11",
     (
-        "fastapi==0.163.2", "uvicorn==0.54.0", "httptools==0.9.0", "uvloop==0.23.0", "granian==2.8.7",
+        "fastapi==0.163.2", "uvicorn==0.54.0", "httptools==0.9.0", "uvloop==0.23.0", f"granian=={version('granian')}",
         "aiokafka==0.14.0", "cramjam==2.14.0", f"confluent-kafka=={version('confluent-kafka')}",
+        f"msgspec=={version('msgspec')}",
     ),
 )  # fmt: skip
 LEFT_OUT = "Redpanda Connect: it comes as a binary from outside the package registries"
@@ -77,7 +78,8 @@ def sides(tree: Path | None = None) -> tuple[Side, ...]:
     Raises:
         NotInstallableError: it cannot be made on this machine.
     """
-    return (penstock(tree), _on_uvicorn("fastapi", "usual"), *servers()[:2])
+    least = _on_granian("least", "asgi", "least:app")
+    return (penstock(tree), _on_uvicorn("fastapi", "usual"), *servers()[:2], least)
 
 
 def servers() -> tuple[Side, ...]:

@@ -87,7 +87,8 @@ def _leg(seed: int, name: str, seconds: float, rate: float) -> Iterator[Leg]:
         click.echo(f"{name}: on {broker.description}")
         lab = Lab(broker.bootstrap, f"chaos-{name}", run_folder(seed, name), replicas=3 if is_cluster else 1)
         brokers = broker.brokers if isinstance(broker, JvmCluster) else [broker]
-        with Leg(name, lab, plan, brokers, click.echo, rate=rate, with_gateway=not is_cluster) as leg:
+        data = [broker.data for broker in brokers]
+        with Leg(name, lab, plan, brokers, click.echo, rate=rate, with_gateway=not is_cluster, data=data) as leg:
             yield leg
     finally:
         broker.close()

@@ -14,6 +14,7 @@ from typing import Protocol, Self
 from confluent_kafka import KafkaException
 
 from contracts.errors import LogUnavailable
+from tests.chaos.batches import with_writers
 from tests.chaos.fleet import Fleet, disturb
 from tests.chaos.lab import SLOTS, Lab, Model, read_port
 from tests.chaos.ledger import Balance, Ledger, LogEvent, Reset, Sample
@@ -92,6 +93,7 @@ class Leg:
         with_gateway: send some events as webhooks.
         workers: at the start; the mock cluster bears one.
         injected: further kinds of actions, each with what it does; it returns what was done.
+        data: folders of the brokers' logs, to find out who wrote what names nobody.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Leg:
         with_gateway: bool = False,
         workers: int = 2,
         injected: Mapping[str, Callable[[], str]] | None = None,
+        data: Sequence[Path] = (),
     ) -> None:
         self.name = name
         self.lab = lab
@@ -118,6 +121,7 @@ class Leg:
         self._with_gateway = with_gateway
         self._workers = workers
         self._injected = injected or {}
+        self._data = data
         self._gateway: ChildProcess | None = None
         self._address: str | None = None
         self._reader: Reader | None = None
@@ -255,7 +259,7 @@ class Leg:
         self._keep_events()
         ledger = Ledger(
             self._events,
-            self.reader.outcomes,
+            with_writers(self.reader.outcomes, self._data),
             self.source.accepted,
             self._resets,
             self._samples,

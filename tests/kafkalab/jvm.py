@@ -94,6 +94,11 @@ class JvmBroker:
         """Process id of the JVM; None when it does not run."""
         return self._process.pid if self._process else None
 
+    @property
+    def data(self) -> Path:
+        """Folder of its logs: one folder per partition, with the segments."""
+        return self._folder / "data"
+
     def start(self) -> None:
         """Start the JVM and wait until it answers."""
         if self._process is None:
@@ -103,7 +108,7 @@ class JvmBroker:
         """Start the JVM and do not wait: a cluster answers only once most of its brokers run."""
         if self._process is not None:
             return self._process
-        if not (self._folder / "data" / "meta.properties").exists():
+        if not (self.data / "meta.properties").exists():
             self._format()
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -166,7 +171,7 @@ class JvmBroker:
             "listeners": f"CLIENT://{self.bootstrap},CONTROLLER://{controller}",
             "advertised.listeners": f"CLIENT://{self.bootstrap}",
             "controller.quorum.voters": f"1@{controller}",
-            "log.dirs": str(self._folder / "data"),
+            "log.dirs": str(self.data),
             **overrides,
         }
         text = "".join(f"{key}={value}\n" for key, value in values.items())

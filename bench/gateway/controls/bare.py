@@ -23,6 +23,7 @@ _SECRET = base64.b64decode(os.environ["BENCH_SECRET"])
 _TOPIC = os.environ["BENCH_TOPIC"]
 _ANSWER = b'{"status":"accepted"}'
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(_ANSWER)).encode())]
+Headers = list[tuple[str, bytes]]
 _HEAD = b"HTTP/1.1 %d X\r\n" + b"".join(b"%b: %b\r\n" % header for header in _HEADERS) + b"\r\n"
 
 
@@ -33,8 +34,8 @@ class Log:
         self._client: Producer | None = None
         self._waiting = 0
 
-    async def put(self, key: bytes, value: bytes) -> None:
-        """Return when the record is confirmed."""
+    async def put(self, key: bytes, value: bytes, headers: Headers | None = None) -> tuple[int, int]:
+        """Return partition and offset when the record is confirmed."""
         if self._client is None:
             self._client = Producer(
                 {
@@ -47,18 +48,18 @@ class Log:
             )
         future = asyncio.get_running_loop().create_future()
 
-        def report(error: Any, _message: Any) -> None:
+        def report(error: Any, message: Any) -> None:
             self._waiting -= 1
             if error is None:
-                future.set_result(None)
+                future.set_result((message.partition(), message.offset()))
             else:
                 future.set_exception(RuntimeError(error.str()))
 
-        self._client.produce(_TOPIC, value, key, on_delivery=report)
+        self._client.produce(_TOPIC, value, key, headers=headers, on_delivery=report)
         self._waiting += 1
         if self._waiting == 1:
             self._tick()
-        await future
+        return await future
 
     def _tick(self) -> None:
         if self._client is not None:
