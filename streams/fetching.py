@@ -9,8 +9,8 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
     _coordinator._push_error_to_user wrapped: a refused join waits for a reader who does not read before it has joined
     _coordinator._heartbeat_task, ._commit_refresh_task  their errors are no refused join
     _coordinator._coordination_task  watched: nobody else does while nothing is read
-    fetcher.MemoryRecords, .PartitionRecords  replaced: a header name that is not UTF-8 would end the worker for ever
-    fetcher.FetchResult              replaced: a fetch is unpacked in pieces, not at once, for the memory's sake
+    fetcher.MemoryRecords, .PartitionRecords, .FetchResult  replaced by those of streams/unpacking.py: a header name
+                                     that is not UTF-8 would end the worker for ever; a fetch is unpacked in pieces
     fetcher._get_actions_per_node    wrapped: empty partitions are asked without a long wait while others have records
     fetcher._fetch_task, ._pending_tasks  ended before aiokafka ends them, and raises what it has cancelled
     fetcher._fetch_waiters, ._notify a fetch that waits looks again when a partition has room once more
@@ -22,29 +22,22 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
 """
 
 import asyncio
-import struct
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from aiokafka.consumer import fetcher
 from aiokafka.errors import KafkaError
-from aiokafka.record.default_records import _DefaultRecordBatchPy
-from aiokafka.record.legacy_records import LegacyRecordBatch
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types.tuples import ConsumerMessage
 
 from contracts.logs import logger
 from streams.engine.item import TP
+from streams.unpacking import KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
 
 # How often positions are noted under load; each empty fetch notes them as well.
 _NOTE_INTERVAL_S = 0.5
 _JOIN_PAUSE_S = 1.0
-# A fetch counts compressed bytes: 128 KB can hold 20,000 small records, and aiokafka makes objects of all of them.
-_PIECE_RECORDS = 100
-_BATCH_HEAD = struct.Struct(">qi")
-_MAGIC_OFFSET = 16
-_MAGIC_WITH_HEADERS = 2
 # Faust's way of a message to its agent costs some 60 us, that of a bundle of 32 the same; more would wait for less.
 BUNDLE_RECORDS = 32
 # At 1,024 calls of 200 ms this is an eighth of what the buffer holds; 20 empty answers a second cost next to nothing.
@@ -308,93 +301,6 @@ def _mend_fetcher() -> None:
     fetcher.MemoryRecords = KeptRecords
     fetcher.PartitionRecords = TolerantPartitionRecords
     fetcher.FetchResult = PiecewiseFetchResult
-
-
-_MemoryRecords = fetcher.MemoryRecords
-_PartitionRecords = fetcher.PartitionRecords
-_FetchResult = fetcher.FetchResult
-
-
-class PiecewiseFetchResult(_FetchResult):  # type: ignore[misc,valid-type] # aiokafka has no types here
-    """Hands out some records of each partition at a time, so that the others have their turn."""
-
-    def getall(self, max_records: int | None = None) -> list[Any]:
-        """Return the next records of the partition, at most as many as told and as one piece has."""
-        found: list[Any] = super().getall(min(_PIECE_RECORDS, max_records or _PIECE_RECORDS))
-        return found
-
-
-class KeptRecords:
-    """aiokafka's fast parser, and the bytes, for the slow one."""
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
-        inner = _MemoryRecords(raw)
-        self.has_next = inner.has_next
-        self.next_batch = inner.next_batch
-        self.size_in_bytes = inner.size_in_bytes
-
-
-class TolerantPartitionRecords(_PartitionRecords):  # type: ignore[misc,valid-type] # aiokafka has no types here
-    """Goes on with the slow parser where the fast one meets a header name that is not UTF-8."""
-
-    _records: Any
-
-    def _unpack_records(self) -> Iterator[Any]:
-        try:
-            yield from super()._unpack_records()
-        except UnicodeDecodeError:
-            # From the batch with that record on: the state of aborted transactions is that of this batch.
-            self._records = _SlowRecords(self._records.raw, self.next_fetch_offset)
-            yield from super()._unpack_records()
-
-
-class _SlowRecords:
-    """The batches that hold or follow an offset."""
-
-    def __init__(self, raw: bytes, offset: int) -> None:
-        self._raw = raw
-        self._offset = offset
-        self._batches = self._parsed()
-        self._next: Any = next(self._batches, None)
-
-    def _parsed(self) -> Iterator[Any]:
-        start, size = 0, len(self._raw)
-        while start + _BATCH_HEAD.size <= size:
-            end = start + _BATCH_HEAD.size + _BATCH_HEAD.unpack_from(self._raw, start)[1]
-            if end > size:
-                return
-            raw, start = self._raw[start:end], end
-            magic = raw[_MAGIC_OFFSET]
-            batch = _SlowBatch(raw) if magic >= _MAGIC_WITH_HEADERS else LegacyRecordBatch(raw, magic)
-            if batch.next_offset > self._offset:
-                yield batch
-
-    def has_next(self) -> bool:
-        return self._next is not None
-
-    def next_batch(self) -> Any:
-        batch, self._next = self._next, next(self._batches, None)
-        return batch
-
-
-class _SlowBatch(_DefaultRecordBatchPy):  # type: ignore[misc] # final for its authors
-    _buffer: bytearray
-
-    def _maybe_uncompress(self) -> None:
-        super()._maybe_uncompress()
-        self._buffer = _Lenient(self._buffer)
-
-
-class _Lenient(bytearray):
-    """Bytes whose text keeps what is not UTF-8 as lone surrogates."""
-
-    def __getitem__(self, index: Any) -> Any:
-        found = super().__getitem__(index)
-        return _Lenient(found) if isinstance(index, slice) else found
-
-    def decode(self, encoding: str = "utf-8", _errors: str = "strict") -> str:
-        return super().decode(encoding, "surrogateescape")
 
 
 __all__ = ["BUNDLE_RECORDS", "Bundle", "BundlingConsumer", "EngineThread", "JoinGuard", "guard_joins", "keep_joining"]

@@ -15,19 +15,17 @@ from faust import types as faust_types
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 
-from streams import fetching
+from streams import fetching, unpacking
 from streams.engine.item import TP
 from streams.fetching import (
     BUNDLE_RECORDS,
     BundlingConsumer,
     EngineThread,
-    KeptRecords,
-    PiecewiseFetchResult,
-    TolerantPartitionRecords,
     guard_joins,
     hurry,
     keep_joining,
 )
+from streams.unpacking import KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
 from tests.support import eventually_async
 
 AT = TopicPartition("events", 0)
@@ -315,9 +313,9 @@ def test_a_half_batch_at_the_end_is_left_for_the_next_fetch() -> None:
 
 
 def test_the_parsers_are_in_place_once_a_consumer_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetcher, "MemoryRecords", fetching._MemoryRecords)
-    monkeypatch.setattr(fetcher, "PartitionRecords", fetching._PartitionRecords)
-    monkeypatch.setattr(fetcher, "FetchResult", fetching._FetchResult)
+    monkeypatch.setattr(fetcher, "MemoryRecords", unpacking._MemoryRecords)
+    monkeypatch.setattr(fetcher, "PartitionRecords", unpacking._PartitionRecords)
+    monkeypatch.setattr(fetcher, "FetchResult", unpacking._FetchResult)
     fetching._mend_fetcher()
 
     assert (fetcher.MemoryRecords, fetcher.PartitionRecords) == (KeptRecords, TolerantPartitionRecords)
