@@ -23,7 +23,7 @@ _SECRET = base64.b64decode(os.environ["BENCH_SECRET"])
 _TOPIC = os.environ["BENCH_TOPIC"]
 _ANSWER = b'{"status":"accepted"}'
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(_ANSWER)).encode())]
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, str | bytes | None]]
 _HEAD = b"HTTP/1.1 %d X\r\n" + b"".join(b"%b: %b\r\n" % header for header in _HEADERS) + b"\r\n"
 
 
@@ -46,7 +46,7 @@ class Log:
                     "compression.type": "lz4",
                 }
             )
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
 
         def report(error: Any, message: Any) -> None:
             self._waiting -= 1

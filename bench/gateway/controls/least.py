@@ -8,9 +8,9 @@ What it does beyond the bare control, and nothing in more than one way:
 - one count, one duration;
 - one line of JSON per request, 256 of them written at once.
 
-What it leaves out, although Penstock promises it: every refusal and its reason, bounds of any kind, deadlines, more than
-one source, key or scheme, limits per source and address, deduplication behind the answer, reload, and what happens when
-Kafka does not confirm.
+What it leaves out, although Penstock promises it: every refusal and its reason, bounds of any kind, deadlines, more
+than one source, key or scheme, limits per source and address, deduplication behind the answer, reload, and what happens
+when Kafka does not confirm.
 """
 
 import base64
@@ -19,7 +19,7 @@ import os
 import secrets
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -37,7 +37,7 @@ _encode = msgspec.json.encode
 _log = Log()
 _under_way: set[str] = set()
 _counts: Counter[str] = Counter()
-_duration_s = 0.0
+_durations_s: defaultdict[str, float] = defaultdict(float)
 _lines: list[bytes] = []
 
 
@@ -110,10 +110,9 @@ def _ticket(event_id: str, partition: int, offset: int) -> str:
 
 
 def _account(event_id: str, partition: int, offset: int, body_bytes: int, began: float, now: datetime) -> None:
-    global _duration_s
     took_s = time.perf_counter() - began
     _counts["accepted"] += 1
-    _duration_s += took_s
+    _durations_s["accepted"] += took_s
     line = {
         "component": "gateway",
         "source": "bench",
