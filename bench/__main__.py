@@ -13,15 +13,17 @@ from bench.peers.environments import NotInstallableError
 from bench.peers.table import LEFT_OUT, PEERS, peer
 from bench.restarts import restart
 from bench.scenarios import run_scenarios
-from bench.sides import CONTROL, Side, penstock
+from bench.sides import CONTROL, LEAST, Side, penstock
 from bench.steadiness import engine
 from bench.troubles import faults, kill, stragglers
 from tests.kafkalab.jvm import JvmBroker
 
 Scenario = Callable[[str, Sequence[Side], int, Sequence[int]], list[Figure]]
 SCENARIOS: dict[str, Scenario] = {
-    "engine": lambda bootstrap, sides, runs, in_flight: engine(bootstrap, sides, in_flight or (64, 256, 1024), runs),
-    "peers": lambda bootstrap, sides, runs, in_flight: engine(bootstrap, sides, in_flight or (256,), runs),
+    "engine": lambda bootstrap, sides, runs, in_flight: engine(
+        bootstrap, (*sides, LEAST), in_flight or (64, 256, 1024), runs
+    ),
+    "peers": lambda bootstrap, sides, runs, in_flight: engine(bootstrap, (*sides, LEAST), in_flight or (256,), runs),
     "stragglers": lambda bootstrap, sides, runs, _: stragglers(bootstrap, sides, runs),
     "faults": lambda bootstrap, sides, runs, _: faults(bootstrap, sides, runs),
     "kill": lambda bootstrap, sides, runs, in_flight: kill(bootstrap, sides, runs, (in_flight or (64,))[0]),

@@ -12,7 +12,9 @@ from bench.peers.table import PEERS
 OURS = "penstock"
 # Of bench/gateway/sides.py: by the server, or by what is usual.
 GATEWAYS = ("fastapi", "uvicorn", "granian", "granian-rsgi", "llhttp")
-SIDES = (OURS, "control", *(folder for folder, _, _ in PEERS), *GATEWAYS)
+# The least that is promised, straight on: bench/least.py, bench/gateway/controls/least.py.
+LEAST = "least"
+SIDES = (OURS, LEAST, "control", *(folder for folder, _, _ in PEERS), *GATEWAYS)
 
 
 @dataclass

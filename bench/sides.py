@@ -107,3 +107,11 @@ CONTROL = Side(
     (sys.executable, "-m", "bench.control"),
     f"aiokafka {version('aiokafka')}, aiohttp {version('aiohttp')}, uvloop {version('uvloop')}",
 )
+
+# No peer: it keeps order, and nothing else of what an event is promised.
+LEAST = Side(
+    "least",
+    True,
+    (sys.executable, "-m", "bench.least"),
+    f"aiokafka {version('aiokafka')}, confluent-kafka {version('confluent-kafka')}, uvloop {version('uvloop')}",
+)

@@ -8,11 +8,12 @@ import click
 
 from bench.figures import Figure
 from bench.runs import Job, Run, RunFailedError, run
-from bench.sides import Side
+from bench.sides import LEAST, Side
 
 # (goal of rate / (in flight / latency), keys) by calls in flight
 GOALS = {64: (0.97, 500), 256: (0.97, 500), 1024: (0.95, 5000)}
 CPU_GOAL_US = 120
+_CPU_GOAL_AT = 256
 _SECONDS = 9
 
 
@@ -106,7 +107,8 @@ def speed(found: Found, in_flight: int) -> list[Figure]:
     """Return efficiency, CPU, memory and disorder per side; goals are ours alone."""
     figures: list[Figure] = []
     goal = GOALS.get(in_flight, (0.97, 500))[0]
-    best = max((median_efficiency(runs) for side, runs in found.measured()[1:] if side.ordered), default=0.0)
+    peers = [runs for side, runs in found.measured()[1:] if side.ordered and side.name != LEAST.name]
+    best = max(map(median_efficiency, peers), default=0.0)
     for side, mine in found.measured():
         label = f"{side.name}, N={in_flight}"
         efficiency = median_efficiency(mine)
@@ -114,7 +116,7 @@ def speed(found: Found, in_flight: int) -> list[Figure]:
         rss_mb = statistics.median(one.steady.rss_mb for one in mine)
         holds = efficiency >= goal and efficiency > best if side.is_ours else None
         text = f">= {goal}, above ordered peers" if side.is_ours else ""
-        has_cpu_goal = side.is_ours and in_flight == 256  # noqa: PLR2004 - where the goal is set
+        has_cpu_goal = side.is_ours and in_flight == _CPU_GOAL_AT
         cpu_goal = (f"<= {CPU_GOAL_US}", cpu_us <= CPU_GOAL_US) if has_cpu_goal else ("", None)
         figures += [
             Figure(f"rate / (N / latency), {label}", round(efficiency, 3), "ratio", text, holds),
@@ -126,6 +128,21 @@ def speed(found: Found, in_flight: int) -> list[Figure]:
                 Figure(f"out of key order, {label}", total(mine, "disorder"), "events"),
                 Figure(f"lost, {label}", sum(one.lost for one in mine), "events"),
             ]
+    return [*figures, *_over_the_least(found, in_flight)]
+
+
+def _over_the_least(found: Found, in_flight: int) -> list[Figure]:
+    """Return our CPU per event over what anybody needs at the least, and the goal over that: below 1 it is none."""
+    cpu_us = {
+        side.name: statistics.median(one.steady.cpu_us for one in mine) for side, mine in found.measured() if mine
+    }
+    least, ours = cpu_us.get(LEAST.name), cpu_us[found.sides[0].name]
+    if least is None:
+        return []
+    figures = [Figure(f"CPU per event over that of the least, N={in_flight}", round(ours / least, 2), "ratio")]
+    if in_flight == _CPU_GOAL_AT:
+        title = f"goal of CPU per event over that of the least, N={in_flight}"
+        figures.append(Figure(title, round(CPU_GOAL_US / least, 2), "ratio"))
     return figures
 
 

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from bench.outcomes import Outcomes
+from bench.processes import Sample
 from bench.restarts import first_after
 from bench.runs import Job, Run, RunFailedError
-from bench.sides import Side
-from bench.steadiness import in_turn
+from bench.sides import LEAST, Side
+from bench.steadiness import Found, in_turn, speed
 
 OURS, PEER = Side("penstock", True, (), ""), Side("faust", False, (), "")
 RUN = Run(Job(1, 1), Outcomes(1), [], {}, 0.0)
@@ -52,3 +53,22 @@ def test_a_failure_of_ours_is_the_end() -> None:
 def test_the_first_result_after_a_start_is_found_in_any_order() -> None:
     assert first_after([5.0, 1.0, 3.5], 3.0) == 0.5
     assert first_after([1.0], 3.0) == float("inf")
+
+
+def test_the_least_is_no_peer_that_has_to_be_beaten_and_judges_the_goal_of_cpu() -> None:
+    possible = 256 / Job(256, 1).plan.latency_s
+
+    def run_of(share: float, cpu_us: float) -> Run:
+        count = 1000
+        end_s = count / (share * possible)
+        outcomes = Outcomes(1, stamps=[number * end_s / count for number in range(count)])
+        samples = [Sample(0.0, 0.0, 0), Sample(end_s, count * cpu_us / 1e6, 0)]
+        return Run(Job(256, count), outcomes, samples, {}, end_s)
+
+    sides = (OURS, PEER, LEAST)
+    runs = {"penstock": [run_of(0.98, 300)], "faust": [run_of(0.5, 500)], "least": [run_of(0.99, 150)]}
+    figures = {figure.name: figure for figure in speed(Found(sides, runs), 256)}
+
+    assert figures["rate / (N / latency), penstock, N=256"].holds
+    assert figures["CPU per event over that of the least, N=256"].value == 2.0
+    assert figures["goal of CPU per event over that of the least, N=256"].value == 0.8
