@@ -118,10 +118,11 @@ class Membership:
         marks = {tp: decode_mark(metadata) for tp, (_, metadata) in self._committed.items()}
         positions: dict[TP, tuple[int, dict[str, int] | None]] = {}
         self._floors = {}
+        # No commit: nothing is answered yet.
+        beginnings = await self.shell.beginnings(tps - self._committed.keys())
         for tp in tps:
             commit, mark = commits[tp], marks.get(tp)
-            # No commit: nothing is answered yet.
-            offset = commit[0] if commit else await self.shell.beginning(tp)
+            offset = commit[0] if commit else beginnings[tp]
             positions[tp] = (offset, mark.starts if mark else None)
             self._floors[tp] = mark.floor if mark else offset if commit else 0
         self._replays = await self._find_replays(marks)

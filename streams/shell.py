@@ -138,17 +138,18 @@ class Shell:
             commits[tp] = (commit.offset, commit.metadata or "") if commit and commit.offset >= 0 else None
         return commits
 
-    async def beginning(self, tp: TP) -> int:
-        """Return the lowest offset of a partition: where a group without a commit starts.
+    async def beginnings(self, tps: frozenset[TP]) -> dict[TP, int]:
+        """Return the lowest offset of each partition: where a group without a commit starts.
 
-        Not the consumer's position: that runs ahead by what Faust has fetched meanwhile.
+        Not the consumer's position: that runs ahead by what Faust has fetched meanwhile. All partitions are one
+        question: a broker answers it when the fetch before it ends, and with nothing to fetch that takes 1.5 s.
 
         Raises:
-            LogUnavailable: the partition's leader did not answer.
+            LogUnavailable: a partition's leader did not answer.
         """
-        wanted = TopicPartition(*tp)
-        found = await self._ask(self._aiokafka.beginning_offsets, [wanted])
-        return int(found[wanted])
+        wanted = [TopicPartition(*tp) for tp in tps]
+        found = await self._ask(self._aiokafka.beginning_offsets, wanted) if wanted else {}
+        return {TP(tp.topic, tp.partition): int(start) for tp, start in found.items()}
 
     async def _ask(self, question: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Run a coroutine on the consumer's thread."""

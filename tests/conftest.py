@@ -3,8 +3,9 @@
 import json
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -54,9 +55,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if uses_kafka and not any(item.get_closest_marker(name) for name in GROUP_FOLDERS):
             msg = f"{item.nodeid} uses real Kafka: mark it with pytest.mark.kafka"
             raise pytest.UsageError(msg)
+        if _shares_with_its_module(item):
+            # Under `--dist loadgroup` they run in one process: each process would start the same programs for itself.
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(HERE).as_posix()))
     # Of several test processes, which all collect the same, one writes.
     if config.option.where_file and getattr(config, "workerinput", {"workerid": "gw0"})["workerid"] == "gw0":
         _write_places(config.option.where_file, items)
+
+
+def _shares_with_its_module(item: pytest.Item) -> bool:
+    fixtures: dict[str, Sequence[Any]] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    return any(fixture.scope == "module" for found in fixtures.values() for fixture in found[-1:])
 
 
 def _write_places(path: Path, items: list[pytest.Item]) -> None:

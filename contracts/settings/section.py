@@ -1,5 +1,9 @@
 """What every section of the configuration has in common."""
 
+import ast
+import inspect
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,10 +49,32 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 
 
+def _describe(schema: dict[str, Any], section: type["Section"]) -> None:
+    """Put the docstrings under the fields into a JSON Schema as their descriptions."""
+    # A section's own words win over those of what it extends, and these over the general ones of a type.
+    for parent in reversed(section.__mro__):
+        if issubclass(parent, Section):
+            for name, text in _docstrings(parent):
+                if name in schema["properties"]:
+                    schema["properties"][name]["description"] = text
+
+
+def _docstrings(section: type["Section"]) -> Iterator[tuple[str, str]]:
+    """Yield each field that has a docstring under it, and the docstring."""
+    (body,) = ast.parse(inspect.getsource(section)).body
+    statements = body.body if isinstance(body, ast.ClassDef) else []
+    for field, below in itertools.pairwise(statements):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, inspect.cleandoc(text)
+
+
 class Section(BaseModel):
     """A frozen, typed section; unknown keys are refused, docstrings under fields are their documentation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    # Not pydantic's `use_attribute_docstrings`: it reads the source of each class when the class is made, which was
+    # half the time that every program of ours needed to import its settings. Only the JSON Schema wants the texts.
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_describe, allow_inf_nan=False)
 
 
 def _existing_file(path: Path, info: ValidationInfo) -> Path:

@@ -5,10 +5,12 @@ followed, proxies of the environment not used, answers bounded in size and time.
 """
 
 from collections.abc import Awaitable, Callable
-
-import aiohttp
+from typing import TYPE_CHECKING
 
 from contracts.errors import InvalidPayload, Retryable
+
+if TYPE_CHECKING:
+    from aiohttp import StreamReader
 
 MAX_ANSWER_BYTES = 64 * 1024
 _RETRY_AFTER_S = 5.0
@@ -26,6 +28,10 @@ async def fetch(url: str, timeout_s: float) -> bytes:
         InvalidPayload: SNS answers that there is no such thing: the message that named it is wrong.
         Retryable: no answer in time, another status than 200, or too large an answer.
     """
+    # Only here: every gateway loads this file, few have a source of SNS, and aiohttp reads the system's certificates
+    # when it is imported, a fifth of the time a gateway takes to start.
+    import aiohttp
+
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s), trust_env=False) as session,
@@ -43,7 +49,7 @@ async def fetch(url: str, timeout_s: float) -> bytes:
         raise Retryable(message, retry_after_s=_RETRY_AFTER_S) from error
 
 
-async def _bounded(content: aiohttp.StreamReader) -> bytes:
+async def _bounded(content: "StreamReader") -> bytes:
     body = bytearray()
     async for chunk in content.iter_any():
         body += chunk

@@ -1,6 +1,8 @@
 """Import rules hold: the contracts in pyproject.toml, checked by import-linter."""
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,25 @@ def test_packages_with_generic_names_load_from_this_project(package: str) -> Non
 
     assert origin is not None
     assert Path(origin).parent.parent == ROOT
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("program", "absent"),
+    [
+        ("gateways.cli.main", {"aiohttp", "boto3", "confluent_kafka", "pydantic", "rich"}),
+        # What one kind of source needs, the others start without: Amazon SNS's certificates come by aiohttp.
+        ("gateways.app", {"aiohttp", "boto3", "faust", "jinja2"}),
+        # aiohttp is Faust's.
+        ("streams.worker", {"boto3", "cryptography", "granian"}),
+        ("gateways.cli.egress", {"aiohttp", "boto3", "confluent_kafka"}),
+    ],
+)
+def test_a_program_starts_without_what_it_may_never_need(program: str, absent: set[str]) -> None:
+    code = f"import sys, {program}; print(*sys.modules)"
+    run = subprocess.run((sys.executable, "-c", code), cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert absent & set(run.stdout.split()) == set()
 
 
 @pytest.mark.parametrize(

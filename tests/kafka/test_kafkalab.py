@@ -6,6 +6,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from tests.kafkalab.fixtures import KafkaLab
+from tests.kafkalab.jvm import SHORT_LIVED
 from tests.support import ChildProcess, eventually, free_port
 
 
@@ -43,7 +44,9 @@ def test_topics_of_two_tests_have_different_names(kafka: KafkaLab) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_foreground_broker_stops_cleanly_on_a_signal(number: signal.Signals) -> None:
-    with ChildProcess("tests.kafkalab", "--port", "0") as lab:
+    # The signal is what matters here, not how fast that broker would become.
+    flags = {"JAVA_TOOL_OPTIONS": " ".join(SHORT_LIVED)}
+    with ChildProcess("tests.kafkalab", "--port", "0", env=flags) as lab:
         lab.wait_for(r"listening on 127\.0\.0\.1:\d+", within_s=40)
         lab.signal(number)
 

@@ -64,9 +64,9 @@ def _container() -> Broker:
 
 
 def _jars() -> Broker:
-    from tests.kafkalab.jvm import JvmBroker
+    from tests.kafkalab.jvm import SHORT_LIVED, JvmBroker
 
-    return JvmBroker()
+    return JvmBroker(flags=SHORT_LIVED)
 
 
 def _started(make: Callable[[], Broker]) -> Broker:

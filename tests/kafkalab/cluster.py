@@ -11,13 +11,13 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tests.kafkalab.broker import KafkaUnavailableError
-from tests.kafkalab.jvm import JvmBroker, new_cluster_id
+from tests.kafkalab.jvm import SHORT_LIVED, JvmBroker, new_cluster_id
 from tests.kafkalab.version import kafka_version
 from tests.support import free_port
 
 START_LIMIT_S = 90.0
 # Small and quick to start: chaos needs brokers that come and go, not throughput.
-JAVA_FLAGS = ("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+JAVA_FLAGS = ("-Xms64m", "-Xmx256m", *SHORT_LIVED)
 # Replicas 3, of which 2 must have a record before it is acknowledged: one broker may go at any time.
 SAFE = {
     "default.replication.factor": "3",

@@ -84,4 +84,4 @@ async def test_a_group_without_a_commit_starts_at_the_beginning_and_not_where_fe
 
     client.position = fetched_to  # type: ignore[method-assign]
 
-    assert await shell.beginning(TP0) == 12
+    assert await shell.beginnings(frozenset({TP0})) == {TP0: 12}

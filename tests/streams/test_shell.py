@@ -315,7 +315,7 @@ async def test_a_question_that_the_broker_does_not_answer_is_our_error() -> None
     client.error = RequestTimedOutError()
 
     with pytest.raises(LogUnavailable, match="the consumer group's state cannot be read"):
-        await shell.beginning(TP0)
+        await shell.beginnings(frozenset({TP0}))
 
 
 async def test_a_partition_that_is_not_ours_any_more_has_no_watermark() -> None:

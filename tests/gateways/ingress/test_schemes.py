@@ -164,12 +164,13 @@ class TestSquare(SignatureSuite):
         return headers
 
     def library_accepts(self, body: bytes, headers: Headers) -> bool:
-        return verify_signature(
+        accepted: bool = verify_signature(
             request_body=body.decode(),
             signature_header=headers["x-square-hmacsha256-signature"],
             signature_key=self.secret,
             notification_url=f"{URL}?shop=1",
         )
+        return accepted
 
     def test_text_cannot_move_between_the_url_and_the_body(self) -> None:
         headers = self.sign("23", self.secret, datetime.now(UTC))

@@ -43,9 +43,10 @@ def _twilio(case: Case, headers: Headers, body: bytes) -> bool:
 def _square(case: Case, headers: Headers, body: bytes) -> bool:
     del case
     signature = headers["x-square-hmacsha256-signature"]
-    return verify_signature(
+    accepted: bool = verify_signature(
         request_body=body.decode(), signature_header=signature, signature_key=PLAIN, notification_url=URL
     )
+    return accepted
 
 
 def _discord(case: Case, headers: Headers, body: bytes) -> bool:
