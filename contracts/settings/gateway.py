@@ -13,6 +13,9 @@ from contracts.settings.section import Form, Lane, Port, Seconds, Section
 from contracts.settings.sources import SourceSecret
 from contracts.settings.streams import StreamSettings
 
+# What an orderly end takes beyond its limit: flushing, closing clients.
+_CLOSING_S = 10.0
+
 
 class CallerCallbacks(Section):
     """Callbacks to URLs that the caller names, in an event's attribute `callbackurl`."""
@@ -108,6 +111,11 @@ class GatewaySettings(Section):
     """Connections at a time; fewer when the process may not open so many files. Further ones wait to be taken."""
     idempotency: IdempotencyTable = IdempotencyTable()
     """Recognising repetitions, before the log."""
+
+    @property
+    def stop_limit_s(self) -> float:
+        """Return how long a stop takes at most; a supervisor of several processes kills who takes longer."""
+        return self.shutdown_timeout_s + _CLOSING_S
 
     @model_validator(mode="after")
     def _largest_body_fits(self) -> "GatewaySettings":

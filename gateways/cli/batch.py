@@ -3,10 +3,10 @@
 Reads: batch-jobs, events, result topics. Writes: batch-jobs, events. Blocking: until what was asked for is done.
 """
 
+import contextlib
 import hashlib
-import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +17,7 @@ import click
 from contracts.batch_jobs import JOB_ID, BatchJob, BatchObject
 from contracts.envelope import format_time
 from contracts.settings import RouteSettings, Settings, load
+from contracts.signals import StopSignals
 from contracts.topics import Topics
 from gateways.batch.jobs import read_jobs
 from gateways.batch.lines import fingerprint
@@ -268,22 +269,12 @@ def _interrupted(job: BatchJob) -> int:
     return _INTERRUPTED
 
 
-class _stoppable:  # noqa: N801 - used as a function
+@contextlib.contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C and SIGTERM end the work after the step under way; a second one ends it at once."""
-
-    def __enter__(self) -> Callable[[], bool]:
-        stop = threading.Event()
-
-        def ask(number: int, _frame: Any) -> None:
-            stop.set()
-            signal.signal(number, signal.SIG_DFL)
-
-        self._before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return stop.is_set
-
-    def __exit__(self, *exc_info: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    stop = threading.Event()
+    with StopSignals(lambda _: stop.set()).taken():
+        yield stop.is_set
 
 
 @batch.command()
@@ -300,6 +291,5 @@ def serve(config: Path | None) -> None:
     settings = load(config)
     configure(settings.logging)
     service = Service(settings)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: service.stop())
-    service.serve()
+    with StopSignals(lambda _: service.stop()).taken():
+        service.serve()

@@ -1,12 +1,12 @@
 """The command line of the hand-over: `python -m streams hand-over`."""
 
-import signal
 from pathlib import Path
 
 import click
 
 from contracts import logs
 from contracts.settings import load
+from contracts.signals import StopSignals
 from streams.handover.service import Service
 
 
@@ -20,6 +20,5 @@ def hand_over(config: Path | None) -> None:
     settings = load(config)
     logs.configure(settings.logging)
     service = Service(settings)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: service.stop())
-    service.run()
+    with StopSignals(lambda _: service.stop()).taken():
+        service.run()

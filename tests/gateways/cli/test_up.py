@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gateways.cli import running
+from contracts.settings import load
+from gateways.cli import programs, running
 from gateways.cli.main import run
 from tests.gateways.cli.settings import write
 
@@ -54,3 +55,18 @@ def test_a_wrong_configuration_is_told_before_anything_starts(
 
     assert run(["up", "--config", str(tmp_path / "penstock.yaml")]) == 2
     assert f"{tmp_path}/penstock.yaml:1: version" in capsys.readouterr().err
+
+
+def test_each_program_may_take_as_long_as_its_own_settings_say(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    settings = load(file, {"PENSTOCK_WORKER__DRAIN_TIMEOUT_S": "40", "PENSTOCK_GATEWAY__SHUTDOWN_TIMEOUT_S": "20"})
+
+    assert programs.worker(file, tmp_path, settings).stop_limit_s > settings.worker.stop_limit_s == 55
+    assert programs.gateway(file, 0, settings).stop_limit_s > settings.gateway.stop_limit_s == 30
+
+
+def test_a_worker_that_does_not_say_what_it_has_in_work_is_waited_for_all_the_same() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+    assert programs.in_work(port) == ""
