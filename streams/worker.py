@@ -70,9 +70,8 @@ class Worker:
         self._delta_producer = delta_producer(settings.kafka, settings.producer, settings.worker.app_id)
         self._providers: dict[str, Provider] = {}
         self._ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-        self._health = HealthServer(
-            settings.worker.health_host, settings.worker.health_port, self._problems, self._unready, self._report
-        )
+        where = (settings.worker.health_host, settings.worker.health_port)
+        self._health = HealthServer("worker", *where, self._problems, self._unready, self._warnings, self._report)
         self._pulse = Pulse(asyncio.get_running_loop(), settings.worker.watchdog.loop_lag_s)
         self._liveness: Liveness | None = None
         self._cancel_reader: CancelReader | None = None
@@ -276,6 +275,9 @@ class Worker:
         # for every other worker's share of it.
         self._has_worked = self._has_worked or (self._engine is not None and self._engine.is_open)
         return [] if self._has_worked else ["reads what is answered already: the tail of the result topics"]
+
+    def _warnings(self) -> list[str]:
+        return self._liveness.warnings if self._liveness is not None else []
 
     def _report(self) -> StuckReport:
         if self._liveness is not None:

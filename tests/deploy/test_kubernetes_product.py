@@ -27,7 +27,6 @@ from streams.fmstub.call import Backend
 from streams.fmstub.control import check_knobs
 from streams.fmstub.server import Server
 from streams.health import HealthServer
-from streams.worker import _STOP_GRACE_S
 from tests.deploy.kubernetes_files import (
     BASE,
     COMPONENTS,
@@ -249,7 +248,7 @@ async def _served(component: str) -> AsyncIterator[Callable[[str], Awaitable[int
         return
     page: HealthServer | HealthPage | DoorHealth
     if component == "worker":
-        page = server = HealthServer("127.0.0.1", 0, list, list, _report)
+        page = server = HealthServer("worker", "127.0.0.1", 0, list, list, list, _report)
         await server.start()
         address = server.address
     else:
@@ -325,7 +324,7 @@ def test_a_stopped_gateway_gets_the_pause_and_the_time_its_requests_may_take() -
 def test_a_stopped_worker_gets_the_time_its_drain_may_take() -> None:
     found = settings(BASE, _environ("worker")).worker
 
-    assert _grace_s("worker") >= found.drain_timeout_s + _STOP_GRACE_S + MARGIN_S
+    assert _grace_s("worker") >= found.stop_limit_s + MARGIN_S
 
 
 def test_stopped_doors_out_get_the_time_their_deliveries_may_take() -> None:
