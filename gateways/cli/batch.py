@@ -3,6 +3,7 @@
 Reads: batch-jobs, events, result topics. Writes: batch-jobs, events. Blocking: until what was asked for is done.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import threading
@@ -282,7 +283,8 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
 def serve(config: Path | None) -> None:
     """Work on S3 objects that were announced.
 
-    Until SIGTERM; a restart goes on where the log says.
+    Until SIGTERM or Ctrl-C, which end after the step under way; a second one ends at once. A restart goes on where the
+    log says.
 
     A door (SQS, EventBridge) puts the announcement on the jobs topic; `batch_jobs.inputs` says which objects are meant.
     """
@@ -290,6 +292,21 @@ def serve(config: Path | None) -> None:
 
     settings = load(config)
     configure(settings.logging)
-    service = Service(settings)
-    with StopSignals(lambda _: service.stop()).taken():
-        service.serve()
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    from contracts.metrics import BUILD_INFO
+    from gateways.egress.page import HealthPage
+    from gateways.openapi import package_version
+
+    service, process = Service(settings), settings.batch_process
+    BUILD_INFO.labels(package_version(), "batch").set(1)
+    StopSignals(lambda _: service.stop()).follow(asyncio.get_running_loop().add_signal_handler)
+    # A process that answers lives: the end of the service is the end of the process.
+    page = HealthPage("batch_process", process.health_host, process.health_port, list, service.unready)
+    try:
+        click.echo(f"health on {await page.start()}")
+        await asyncio.to_thread(service.serve)
+    finally:
+        await page.aclose()

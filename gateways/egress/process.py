@@ -85,7 +85,7 @@ class Process:
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         page = settings.egress_process
-        self._page = HealthPage(page.health_host, page.health_port, self.problems, self.unready)
+        self._page = HealthPage("egress_process", page.health_host, page.health_port, self.problems, self.unready)
 
     async def run(self) -> None:
         """Deliver until SIGTERM or SIGINT, then finish what is under way; a second signal ends at once.
