@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 
 from contracts.settings.idempotency import IdempotencyTable
 from contracts.settings.overload import CallerLimit, OverloadSettings
-from contracts.settings.reload import ReloadSettings
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Form, Lane, Port, Seconds, Section
 from contracts.settings.sources import SourceSecret
@@ -51,6 +50,15 @@ class ResultsViewSettings(Section):
     their ticket only, by reading the topic from its time on."""
     max_bytes: int = Field(default=2 * 2**30, ge=16 * 2**20)
     """Largest size of the file; the oldest entries go first, and those older than gateway.results_retention_s."""
+
+
+class ReloadSettings(Section):
+    """Reload without a restart: `sources`, `gateway.api_keys` and their secrets. SIGHUP asks for one at any time."""
+
+    watch: bool = True
+    """Look at the configuration file, and at the files that these secrets refer to, by itself."""
+    interval_s: float = Field(default=5.0, ge=0.05, le=3600)
+    """How often; a change counts when two looks in a row have found it, so that a file is not read half-written."""
 
 
 class GatewaySettings(Section):
