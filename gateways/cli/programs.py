@@ -3,6 +3,7 @@
 import http.client
 import urllib.request
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -18,6 +19,7 @@ BROKER = "broker"
 STUB = "fm-stub"
 GATEWAY = "gateway"
 WORKER = "worker"
+_T = TypeVar("_T")
 _ASK_LIMIT_S = 1.0
 # On top of a program's own bound, by which it ends itself: the exit of its process.
 _EXIT_S = 3.0
@@ -70,13 +72,30 @@ def worker(config: Path, folder: Path, settings: Settings) -> Program:
 
 def in_work(port: int) -> str:
     """Return what keeps a worker from ending, in words; empty when nothing does, or it does not say."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/stuck", timeout=_ASK_LIMIT_S) as answer:
-            report = msgspec.json.decode(answer.read(), type=StuckReport)
-    except (OSError, ValueError, http.client.HTTPException):
+    report = _ask(port, "/stuck", StuckReport)
+    if report is None:
         return ""
     counts = {words: report.events.get(state, 0) for state, words in _HOLDS_UP.items()}
     return ", ".join(f"{count} event{'' if count == 1 else 's'} {words}" for words, count in counts.items() if count)
+
+
+def warnings(port: int) -> dict[str, str]:
+    """Return what a worker warns of while it is ready: slug -> words; empty when it does not say."""
+    page = _ask(port, "/readyz", _Ready)
+    found = (warning.partition(": ") for warning in page.warnings) if page else ()
+    return {slug: words for slug, _, words in found}
+
+
+class _Ready(msgspec.Struct):
+    warnings: tuple[str, ...] = ()
+
+
+def _ask(port: int, path: str, kind: type[_T]) -> _T | None:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=_ASK_LIMIT_S) as answer:
+            return msgspec.json.decode(answer.read(), type=kind)
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
 
 
 def embedded_kafka(port: int) -> dict[str, str]:

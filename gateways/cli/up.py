@@ -21,6 +21,7 @@ from gateways.cli.stack import Stack
 
 FOLDER = Path("build/up")
 _CHECK_INTERVAL_S = 0.3
+_WARNINGS_INTERVAL_S = 3.0
 
 
 def _servers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -74,7 +75,7 @@ def up(kafka: str | None, port: int | None, config: Path | None) -> None:
             lent["PENSTOCK_WORKER__HEALTH_PORT"] = str(health_port)
             running.publish(state, lent, url)
             click.echo(_welcome(file, url, health_port, connection["PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"], settings))
-            _watch(stack)
+            _watch(stack, health_port)
     click.echo("stopped")
 
 
@@ -142,7 +143,16 @@ In other terminals, in this folder:
 Ctrl-C ends everything."""
 
 
-def _watch(stack: Stack) -> None:
+def _watch(stack: Stack, health_port: int) -> None:
+    told: dict[str, str] = {}
+    ask_at_s = 0.0
     while True:
         stack.check()
+        if time.monotonic() >= ask_at_s:
+            found = programs.warnings(health_port)
+            for slug in found.keys() - told.keys():
+                click.echo(f"the worker warns, {slug}: {found[slug]}", err=True)
+            for slug in told.keys() - found.keys():
+                click.echo(f"the worker warns no longer: {slug}", err=True)
+            told, ask_at_s = found, time.monotonic() + _WARNINGS_INTERVAL_S
         time.sleep(_CHECK_INTERVAL_S)
