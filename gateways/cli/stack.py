@@ -82,6 +82,7 @@ class Stack:
 
     def __enter__(self) -> Self:
         """Let SIGTERM and Ctrl-C end us in order, and a second one at once."""
+        # Also where a shell has started us in the background, with SIGINT ignored.
         self._signals = StopSignals(_interrupt, _interrupt).taken()
         self._signals.__enter__()
         return self
