@@ -172,6 +172,8 @@ def test_a_worker_whose_kafka_is_gone_stays_alive_and_says_so(kafka: KafkaLab, t
     )
     lab.create_topics()
     with lab.running() as worker:
+        # One that has no place in the group yet is not ready without Kafka, with or without a warning.
+        eventually(lambda: get(worker, "/readyz")[0] == 200, within_s=60)
         kafka.broker.pause()
         try:
             report = eventually(lambda: _without_kafka(worker), within_s=60)
