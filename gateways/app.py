@@ -5,11 +5,8 @@ Writes: events.*. Blocking: `run_gateway` for the life of the process.
 
 import asyncio
 import gc
-import os
 import signal
-import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -18,6 +15,7 @@ from contracts import logs, tallies
 from contracts.logs import logger
 from contracts.metrics import BUILD_INFO, GATEWAY_PROCESSES, GATEWAY_RESTARTS, LOOP_LAG
 from contracts.settings import Settings
+from contracts.signals import StopSignals, end_at_once
 from gateways.api import Api
 from gateways.listening import announce, listen
 from gateways.member import Member
@@ -148,17 +146,16 @@ class Ending:
         self._phase_s = parts.settings.shutdown_timeout_s / 2
         self._closing: asyncio.Future[None] | None = None
         self._watching: asyncio.Future[None] | None = None
+        self._signals = StopSignals(self._begin, self._cut_short)
         self.closes_door = asyncio.Event()
 
     def follow_signals(self) -> None:
         """Let the first SIGTERM or SIGINT begin the end, and the second cut it short."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        self._signals.follow(asyncio.get_running_loop().add_signal_handler)
 
     def follow(self, member: Member) -> None:
         """Serve as one of several: end with the supervisor, and when only a restart helps."""
-        member.follow_supervisor(partial(self._on_signal, signal.SIGTERM))
+        member.follow_supervisor(lambda: self._signals(signal.SIGTERM))
         if member.starts:
             GATEWAY_RESTARTS.inc()
         self._watching = asyncio.ensure_future(self._end_when_broken())
@@ -169,7 +166,7 @@ class Ending:
         while not (reasons := self._parts.health.broken()):  # noqa: ASYNC110 - health is asked, it does not tell
             await asyncio.sleep(_LOOP_CHECK_S)
         _log.error("gateway.process_broken", error=", ".join(reasons))
-        self._on_signal(signal.SIGTERM)
+        self._signals(signal.SIGTERM)
 
     async def wait_for(self, serving: asyncio.Future[None]) -> None:
         """Return when everything is answered, or after the limit.
@@ -187,12 +184,12 @@ class Ending:
             _log.warning("gateway.requests_abandoned", in_progress=len(self._api.in_progress))
             serving.cancel()
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        if self._parts.health.is_shutting_down:
-            _log.warning("gateway.ended_at_once")
-            self._api.log.flush()
-            sys.stderr.flush()
-            os._exit(128 + number)
+    def _cut_short(self, number: signal.Signals) -> None:
+        _log.warning("gateway.ended_at_once")
+        self._api.log.flush()
+        end_at_once(number)
+
+    def _begin(self, _number: signal.Signals) -> None:
         _log.info("gateway.stopping", in_progress=len(self._api.in_progress))
         self._parts.health.is_shutting_down = True
         # Watchers come back to another instance, and go on where they were.

@@ -1,13 +1,15 @@
 """What the endpoints work with: built once from the settings, handed to every handler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.codec import Position
 from contracts.envelope import ReplyAddress
-from contracts.settings import GatewaySettings, Settings
+from contracts.errors import ConfigError
+from contracts.settings import GatewaySettings, Settings, Unusable
 from contracts.settings.egress import CallerCallbackDoor
+from contracts.settings.marks import Path, Problem
 from contracts.topics import LANES, Topics
 from gateways.egress.forecast import Forecast
 from gateways.egress.live import Live
@@ -25,8 +27,8 @@ from gateways.ingress.callers import Callers
 from gateways.ingress.claims import Claims
 from gateways.ingress.limits import Limits
 from gateways.ingress.peers import Peers
-from gateways.ingress.secrets import SecretStore
-from gateways.ingress.sources import Sources, build_sources
+from gateways.ingress.secrets import Secrets, SecretStore
+from gateways.ingress.sources import Source, Sources, build_sources
 from producers.base import Producer
 from producers.group_lag import GroupLag
 
@@ -143,15 +145,15 @@ def build_parts(
     live = Live(config, topics.deltas, settings.gateway.streams, results.outcome_of)
     listeners.append(live.note_outcome)
     secrets = SecretStore(settings.secrets_manager)
-    reading = secrets.reading()
+    sources, callers = build_senders(settings, topics, secrets.reading())
     # As many bytes again as the producer may hold: bodies that still arrive.
     admission = Admission(settings.producer.max_buffer_bytes)
     overload = settings.gateway.overload
     return Parts(
         settings.gateway,
         topics,
-        Sources(build_sources(settings.sources, topics, reading)),
-        Callers(settings.gateway.api_keys, caller_door(settings), reading),
+        Sources(sources),
+        callers,
         secrets,
         Tickets(settings.gateway.ticket_secret),
         producer,
@@ -167,6 +169,36 @@ def build_parts(
         replies,
         Health(producer, admission, results_alive=lambda: results.is_alive),
     )
+
+
+def build_senders(settings: Settings, topics: Topics, reading: Secrets) -> tuple[dict[str, Source], Callers]:
+    """Return sources and API callers.
+
+    Raises:
+        ConfigError: a secret or template cannot be used; all that cannot be are told at once.
+    """
+    problems: tuple[Problem, ...] = ()
+    sources: dict[str, Source] = {}
+    try:
+        sources = build_sources(settings.sources, topics, reading)
+    except ConfigError as error:
+        problems = Unusable.of(error, ("sources",))
+    try:
+        callers = Callers(settings.gateway.api_keys, caller_door(settings), reading)
+    except ConfigError as error:
+        raise Unusable([*problems, *Unusable.of(error, ("gateway", "api_keys"))]) from error
+    if problems:
+        raise Unusable(problems)
+    return sources, callers
+
+
+def sender_problems(settings: Settings, reading: Secrets, told: Collection[Path]) -> list[Problem]:
+    """Return what of sources and API callers cannot be used, but for the places that were told of already."""
+    try:
+        build_senders(settings, Topics(settings.kafka.topic_prefix), reading)
+    except Unusable as error:
+        return [(place, text) for place, text in error.problems if not any(one[: len(place)] == place for one in told)]
+    return []
 
 
 def _backlog(settings: Settings, topics: Topics) -> Backlog:

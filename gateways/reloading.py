@@ -22,9 +22,9 @@ from contracts.settings import Settings
 from contracts.settings.secrets import references
 from gateways.ingress.callers import Callers
 from gateways.ingress.secrets import SecretStore, Value
-from gateways.ingress.sources import Source, Sources, build_sources
+from gateways.ingress.sources import Source, Sources
 from gateways.metrics_page import drop_series
-from gateways.parts import Parts, caller_door
+from gateways.parts import Parts, build_senders, caller_door
 
 # A configuration has some 10 KB, a secret less than one.
 _MAX_FILE_BYTES = 4 * 2**20
@@ -151,8 +151,7 @@ class Reloader:
         # Also of a configuration that is refused: mending one of its files is a reason to look again.
         self._files = _files_of(settings)
         reading = self._store.reading()
-        sources = build_sources(settings.sources, self._topics, reading)
-        callers = Callers(settings.gateway.api_keys, caller_door(settings), reading)
+        sources, callers = build_senders(settings, self._topics, reading)
         if self._sources and not sources:
             message = "sources: none is left; stop the gateway if that is meant"
             raise ConfigError(message)

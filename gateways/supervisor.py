@@ -24,6 +24,7 @@ from contracts import logs
 from contracts.errors import ConfigError
 from contracts.logs import logger
 from contracts.settings import Settings, environment
+from contracts.signals import StopSignals
 from gateways.listening import announce, listen
 from gateways.member import Member
 from gateways.metrics_page import FOLDER_VARIABLE, PIDS
@@ -32,8 +33,6 @@ _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
 # Who has lived so long did not die of its start.
 _STEADY_S = 60.0
-# What an orderly end takes beyond its limit: flushing, closing clients.
-_GRACE_S = 10.0
 _CONFIG_EXIT = 2
 _TICKETS_VARIABLE = "PENSTOCK_TICKETS_OF_THIS_RUN"
 
@@ -98,7 +97,6 @@ class Supervisor:
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._serves = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._signals: list[signal.Signals] = []
         self._code = 0
 
     async def run(self, processes: int, port_file: Path | None) -> int:
@@ -108,8 +106,7 @@ class Supervisor:
             ConfigError: the port file cannot be written.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        StopSignals(self._begin, self._cut_short).follow(loop.add_signal_handler)
         loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
         keeping = [asyncio.ensure_future(self._keep(index)) for index in range(processes)]
         try:
@@ -193,12 +190,12 @@ class Supervisor:
         text = "\n".join(str(process.pid) for process in self._running.values())
         (self._metrics / PIDS).write_text(text, encoding="ascii")
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        self._signals.append(number)
-        if len(self._signals) > 1:
-            self._code = 128 + number
-        else:
-            _log.info("gateway.stopping", processes=len(self._running))
+    def _begin(self, number: signal.Signals) -> None:
+        _log.info("gateway.stopping", processes=len(self._running))
+        self._end(number)
+
+    def _cut_short(self, number: signal.Signals) -> None:
+        self._code = 128 + number
         self._end(number)
 
     def _end(self, number: signal.Signals) -> None:
@@ -212,7 +209,7 @@ class Supervisor:
 
     async def _reap(self, keeping: Sequence["asyncio.Future[None]"]) -> None:
         """Wait as long as an orderly end may take; who is not through then is killed."""
-        _, late = await asyncio.wait(keeping, timeout=self._settings.gateway.shutdown_timeout_s + _GRACE_S)
+        _, late = await asyncio.wait(keeping, timeout=self._settings.gateway.stop_limit_s)
         if late:
             self._code = 1
             _log.error("gateway.processes_killed", processes=len(self._running))

@@ -5,15 +5,14 @@ Blocking: `serve` until told to end; `EmbeddedBroker.start` until the address is
 
 import os
 import select
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Self
 
 from contracts.errors import LogUnavailable
+from contracts.signals import StopSignals
 from producers.mock_cluster import LIMITS, MockCluster
 
 _POLL_INTERVAL_S = 0.25
@@ -64,21 +63,16 @@ def _write_whole(path: Path, text: str) -> None:
 class _Stop:
     """Turns SIGINT and SIGTERM into a wake-up of `wait`; the former handlers come back at the end."""
 
-    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
     def __enter__(self) -> Self:
         self._reader, self._writer = os.pipe()
-        self._former = {number: signal.signal(number, self._wake) for number in self._SIGNALS}
+        self._taken = StopSignals(lambda _: os.write(self._writer, b".")).taken()
+        self._taken.__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
+        self._taken.__exit__(None, None, None)
         os.close(self._reader)
         os.close(self._writer)
-
-    def _wake(self, _number: int, _frame: FrameType | None) -> None:
-        os.write(self._writer, b".")
 
     def wait(self, timeout_s: float) -> bool:
         """Return True once a signal has come."""

@@ -1,6 +1,6 @@
-"""The worker's own health page: /healthz, /readyz, /stuck, /metrics; Faust's always says OK."""
+"""Health pages: /healthz, /readyz, /metrics, and /stuck of a worker; Faust's own always says OK."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from aiohttp import web
@@ -12,27 +12,33 @@ from contracts.stuck import StuckReport
 
 
 class HealthServer:
-    """Serves the four pages.
+    """Serves the pages.
 
     Args:
+        section: of the settings, which names the address.
         host, port: where to listen; port 0 = any free one.
         problems: what is wrong with the process's life; empty = alive.
         unready: why it cannot work now; empty = ready.
-        report: everything that explains a standstill.
+        warnings: what somebody should look into although it is ready.
+        report: everything that explains a standstill; no /stuck when None.
     """
 
     def __init__(
         self,
+        section: str,
         host: str,
         port: int,
         problems: Callable[[], list[str]],
         unready: Callable[[], list[str]],
-        report: Callable[[], StuckReport],
+        warnings: Callable[[], list[str]] = list,
+        report: Callable[[], StuckReport] | None = None,
     ) -> None:
+        self._section = section
         self._host = host
         self._port = port
         self._problems = problems
         self._unready = unready
+        self._warnings = warnings
         self._report = report
         self._runner: web.AppRunner | None = None
         self.address = ""
@@ -47,7 +53,8 @@ class HealthServer:
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/stuck", self._stuck)
+        if self._report is not None:
+            app.router.add_get("/stuck", _stuck(self._report))
         app.router.add_get("/metrics", _metrics)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
@@ -56,7 +63,7 @@ class HealthServer:
             await site.start()
         except OSError as error:
             message = (
-                f"worker.health_port: cannot listen on {self._host}:{self._port}: {error.strerror}; "
+                f"{self._section}.health_port: cannot listen on {self._host}:{self._port}: {error.strerror}; "
                 "choose another, or 0 for any free one"
             )
             raise ConfigError(message) from error
@@ -67,10 +74,7 @@ class HealthServer:
         return _answer(self._problems())
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        return _answer(self._problems() + self._unready())
-
-    async def _stuck(self, _request: web.Request) -> web.Response:
-        return web.Response(body=msgspec.json.encode(self._report()), content_type="application/json")
+        return _answer(self._problems() + self._unready(), self._warnings())
 
     async def aclose(self) -> None:
         """Stop listening."""
@@ -78,9 +82,17 @@ class HealthServer:
             await self._runner.cleanup()
 
 
-def _answer(problems: list[str]) -> web.Response:
+def _answer(problems: list[str], warnings: Sequence[str] = ()) -> web.Response:
     status = "ok" if not problems else "failing"
-    return web.json_response({"status": status, "problems": problems}, status=503 if problems else 200)
+    document = {"status": status, "problems": problems} | ({"warnings": warnings} if warnings else {})
+    return web.json_response(document, status=503 if problems else 200)
+
+
+def _stuck(report: Callable[[], StuckReport]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(report()), content_type="application/json")
+
+    return answer
 
 
 async def _metrics(_request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
@@ -150,7 +150,7 @@ class Liveness:
             is_wanted=self._is_wanted,
             may_work=engine.tenure.may_work,
             is_loading=not engine.is_open and not handing,
-            kafka_answers=now_s - self._answered_at_s < KAFKA_SILENCE_S,
+            kafka_silent_s=now_s - self._answered_at_s,
             moves=engine.moves,
             waiting=len(held) + self._unread(),
             excuse="partitions are being given up" if handing else self._excuse(counts),
@@ -233,6 +233,18 @@ class Liveness:
                 engine, self._membership.committed, self._reach, asyncio.get_running_loop().time()
             ),
         )
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what somebody should look into although the worker keeps its place: a slug, and since when.
+
+        The silence of Kafka is no reason to be not ready. A worker gets no traffic, so nobody would be spared by it;
+        all workers would turn not ready at once, and an update would stop at workers that can do nothing about it.
+        """
+        if not any(one.check == "kafka" for one in self.problems):
+            return []
+        since = datetime.now(UTC) - timedelta(seconds=self._clock() - self._answered_at_s)
+        return [f"kafka_unreachable: no broker has answered since {since:%Y-%m-%dT%H:%M:%SZ}"]
 
     def _state(self) -> str:
         if not self._is_wanted:

@@ -29,7 +29,7 @@ class Snapshot:
         is_wanted: it should be in the group: started, and not stopping.
         may_work: it has a place in the group and a valid lease.
         is_loading: the books of its partitions are not open yet.
-        kafka_answers: a broker answered within the last moments.
+        kafka_silent_s: since a broker last answered.
         moves: events started and ended so far.
         waiting: records that are not read yet, and events that have not ended.
         excuse: why nothing needs to move; empty when something should.
@@ -43,7 +43,7 @@ class Snapshot:
     is_wanted: bool = True
     may_work: bool = True
     is_loading: bool = False
-    kafka_answers: bool = True
+    kafka_silent_s: float = 0.0
     moves: int = 0
     waiting: int = 0
     excuse: str = ""
@@ -53,9 +53,18 @@ class Snapshot:
     consumer_age_s: float = 0.0
     loop_lag_s: float = 0.0
 
+    @property
+    def kafka_answers(self) -> bool:
+        """Tell whether a broker has answered within the last moments."""
+        return self.kafka_silent_s < KAFKA_SILENCE_S
+
 
 def _no_token(_seen: Snapshot) -> Hashable:
     return None
+
+
+def _not_measured(_seen: Snapshot) -> float:
+    return 0.0
 
 
 class Rule(NamedTuple):
@@ -66,6 +75,7 @@ class Rule(NamedTuple):
         condition: what is wrong, in words; empty when nothing is.
         token: a change of it starts the time anew.
         restart_helps: /healthz fails.
+        measured_s: how long the condition has held already, where it measures its own time.
     """
 
     check: str
@@ -74,6 +84,7 @@ class Rule(NamedTuple):
     token: Callable[[Snapshot], Hashable] = _no_token
     restart_helps: bool = True
     needs_kafka: bool = False
+    measured_s: Callable[[Snapshot], float] = _not_measured
 
     def lasts_s(self, worker: WorkerSettings) -> float:
         """Return how long the condition must hold."""
@@ -145,7 +156,7 @@ RULES: tuple[Rule, ...] = (
         lambda seen: seen.committed,
         needs_kafka=True,
     ),
-    Rule("kafka", lambda _: 0.0, _kafka, restart_helps=False),
+    Rule("kafka", lambda _: 0.0, _kafka, restart_helps=False, measured_s=lambda seen: seen.kafka_silent_s),
 )
 CHECKS = tuple(rule.check for rule in RULES)
 
@@ -176,7 +187,7 @@ class Watchdog:
         before = self._since.get(rule.check)
         if before is None or before[0] != token:
             before = self._since[rule.check] = (token, now)
-        for_s = now - before[1]
+        for_s = max(now - before[1], rule.measured_s(seen))
         if for_s < rule.lasts_s(self._worker):
             return None
         return Problem(check=rule.check, detail=detail, for_s=round(for_s, 1), restart_helps=rule.restart_helps)

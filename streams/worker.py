@@ -19,6 +19,7 @@ from contracts.codec import Position
 from contracts.errors import ConfigError, LogUnavailable, PenstockError
 from contracts.metrics import BUILD_INFO, FM_CONCURRENCY_LIMIT
 from contracts.settings import Settings, WorkerSettings
+from contracts.signals import StopSignals
 from contracts.stuck import StuckReport
 from contracts.topics import RETRY_LANE, Topics
 from producers.admin import TopicAdmin
@@ -47,11 +48,7 @@ from streams.tail import TailReader
 
 _KAFKA_RETRY_S = 2.0
 _PROBE_TIMEOUT_S = 5.0
-# After the drain: leaving the group, closing clients. Longer than that is a hang, and the supervisor should not wait.
-_STOP_GRACE_S = 15.0
-# `timeout` and some supervisors send a signal to the process and to its group: that is one wish, and calls in flight
-# that end by it would be paid for again.
-_ONE_SIGNAL_S = 0.05
+_FLUSH_LIMIT_S = 15.0
 # An event has some 60 tracked objects while its call is in flight. At Python's first threshold of 700 each of them is
 # looked at again and again before it ends, a quarter of a worker's CPU (measured, 256 in flight); nearly all of them
 # end by reference count. What is left in cycles waits for the collection: some MB at most.
@@ -73,23 +70,21 @@ class Worker:
         self._delta_producer = delta_producer(settings.kafka, settings.producer, settings.worker.app_id)
         self._providers: dict[str, Provider] = {}
         self._ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-        self._health = HealthServer(
-            settings.worker.health_host, settings.worker.health_port, self._problems, self._unready, self._report
-        )
+        where = (settings.worker.health_host, settings.worker.health_port)
+        self._health = HealthServer("worker", *where, self._problems, self._unready, self._warnings, self._report)
         self._pulse = Pulse(asyncio.get_running_loop(), settings.worker.watchdog.loop_lag_s)
         self._liveness: Liveness | None = None
         self._cancel_reader: CancelReader | None = None
         self._settler: Settler | None = None
         self._waits_for: list[str] = []
         self._has_worked = False
-        self._signalled_at_s = 0.0
         self._engine: Engine | None = None
         self._membership: Membership | None = None
         self._app: faust.App | None = None
 
     async def run(self, port_file: Path | None = None) -> int:
         """Run until a signal or a crash; return the exit status."""
-        self._watch_signals()
+        StopSignals(self._signalled, self._killed).follow(asyncio.get_running_loop().add_signal_handler)
         self._pulse.start()
         await self._health.start()
         if port_file is not None:
@@ -213,25 +208,15 @@ class Worker:
         if not self._ended.done():
             self._ended.set_result(error)
 
-    def _watch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._signalled, number)
-
-    def _signalled(self, number: int) -> None:
-        now_s = asyncio.get_running_loop().time()
-        if self._ended.done() and now_s - self._signalled_at_s < _ONE_SIGNAL_S:
-            return
-        self._signalled_at_s = now_s
-        if self._ended.done():
-            self._log.warning(
-                "worker.killed", detail="second signal: ending at once, in-flight events will be redelivered"
-            )
-            self._exit_now(1)
+    def _signalled(self, number: signal.Signals) -> None:
         held = len(self._engine.held) if self._engine is not None else 0
         limit_s = self._settings.worker.drain_timeout_s
-        self._log.info("worker.stopping", detail=signal.Signals(number).name, held=held, drain_timeout_s=limit_s)
+        self._log.info("worker.stopping", detail=number.name, held=held, drain_timeout_s=limit_s)
         self._end(None)
+
+    def _killed(self, _number: signal.Signals) -> None:
+        self._log.warning("worker.killed", detail="second signal: ending at once, in-flight events will be redelivered")
+        self._exit_now(1)
 
     def _crash(self, error: BaseException) -> int:
         """Say why and end hard: nothing may be committed on the way out."""
@@ -243,7 +228,7 @@ class Worker:
 
     async def _stop(self) -> None:
         """Drain, commit, leave the group, close; end hard if that takes too long."""
-        bound_s = self._settings.worker.drain_timeout_s + _STOP_GRACE_S
+        bound_s = self._settings.worker.stop_limit_s
         asyncio.get_running_loop().call_later(bound_s, self._overdue, bound_s)
         if self._liveness is not None:
             self._liveness.stop()
@@ -251,7 +236,7 @@ class Worker:
             await self._app.stop()
         if self._cancel_reader is not None:
             self._cancel_reader.close()
-        await self._producer.aclose(_STOP_GRACE_S)
+        await self._producer.aclose(_FLUSH_LIMIT_S)
         await self._delta_producer.aclose(1.0)
         for provider in self._providers.values():
             await provider.aclose()
@@ -290,6 +275,9 @@ class Worker:
         # for every other worker's share of it.
         self._has_worked = self._has_worked or (self._engine is not None and self._engine.is_open)
         return [] if self._has_worked else ["reads what is answered already: the tail of the result topics"]
+
+    def _warnings(self) -> list[str]:
+        return self._liveness.warnings if self._liveness is not None else []
 
     def _report(self) -> StuckReport:
         if self._liveness is not None:

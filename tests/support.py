@@ -243,6 +243,19 @@ class ChildProcess:
             msg = f"{' '.join(self.args)} still runs after {within_s:g} s:\n{self.output}"
             raise NotReachedError(msg) from error
 
+    def insist(self, number: signal.Signals, within_s: float = 8.0) -> int:
+        """Send a signal until the process has ended, and return the exit code.
+
+        One that comes at the same moment as the signal before it is the same wish, and does nothing.
+        """
+
+        def has_ended() -> bool:
+            self.process.send_signal(number)
+            return self.process.poll() is not None
+
+        eventually(has_ended, within_s)
+        return self.process.wait()
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process alone, for example SIGSTOP or SIGKILL."""
         self.process.send_signal(number)

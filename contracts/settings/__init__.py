@@ -4,9 +4,9 @@ from contracts.settings.batch_jobs import BatchInput, BatchJobSettings
 from contracts.settings.environ import environment
 from contracts.settings.gateway import ApiKey, GatewaySettings, ResultsViewSettings
 from contracts.settings.kafka import KafkaSettings, ProducerSettings
-from contracts.settings.load import build, config_file, load, require_secrets
+from contracts.settings.load import build, config_file, load, located, require_secrets
 from contracts.settings.logging import LogSettings
-from contracts.settings.marks import parse
+from contracts.settings.marks import Unusable, parse
 from contracts.settings.models import (
     BedrockProvider,
     EmbeddedProvider,
@@ -55,12 +55,14 @@ __all__ = [
     "SignatureTemplate",
     "SourceSecret",
     "SourceSettings",
+    "Unusable",
     "WatchdogSettings",
     "WorkerSettings",
     "build",
     "config_file",
     "environment",
     "load",
+    "located",
     "parse",
     "require_secrets",
 ]

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from contracts.settings.batch_jobs import S3Prefix
-from contracts.settings.section import Form, HttpUrl, Seconds, Section
+from contracts.settings.section import Form, HttpUrl, Port, Seconds, Section
 
 
 class BatchApi(Section):
@@ -51,3 +51,12 @@ class BatchApi(Section):
     when it is free of order and its deadline is far enough; never when absent."""
     price_share: float = Field(default=0.5, gt=0, le=1)
     """What a token costs there, as a share of the model's price."""
+
+
+class HandOverProcess(Section):
+    """The process that `penstock hand-over` is."""
+
+    health_host: str = "127.0.0.1"
+    """Address of /healthz, /readyz and /metrics; 0.0.0.0 in a container."""
+    health_port: Port = 8085
+    """Port of the same; 0 = any free one, printed at start."""

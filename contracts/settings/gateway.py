@@ -7,11 +7,13 @@ from pydantic import Field, model_validator
 
 from contracts.settings.idempotency import IdempotencyTable
 from contracts.settings.overload import CallerLimit, OverloadSettings
-from contracts.settings.reload import ReloadSettings
 from contracts.settings.secrets import Name, SecretRef
 from contracts.settings.section import Form, Lane, Port, Seconds, Section
 from contracts.settings.sources import SourceSecret
 from contracts.settings.streams import StreamSettings
+
+# What an orderly end takes beyond its limit: flushing, closing clients.
+_CLOSING_S = 10.0
 
 
 class CallerCallbacks(Section):
@@ -48,6 +50,15 @@ class ResultsViewSettings(Section):
     their ticket only, by reading the topic from its time on."""
     max_bytes: int = Field(default=2 * 2**30, ge=16 * 2**20)
     """Largest size of the file; the oldest entries go first, and those older than gateway.results_retention_s."""
+
+
+class ReloadSettings(Section):
+    """Reload without a restart: `sources`, `gateway.api_keys` and their secrets. SIGHUP asks for one at any time."""
+
+    watch: bool = True
+    """Look at the configuration file, and at the files that these secrets refer to, by itself."""
+    interval_s: float = Field(default=5.0, ge=0.05, le=3600)
+    """How often; a change counts when two looks in a row have found it, so that a file is not read half-written."""
 
 
 class GatewaySettings(Section):
@@ -108,6 +119,11 @@ class GatewaySettings(Section):
     """Connections at a time; fewer when the process may not open so many files. Further ones wait to be taken."""
     idempotency: IdempotencyTable = IdempotencyTable()
     """Recognising repetitions, before the log."""
+
+    @property
+    def stop_limit_s(self) -> float:
+        """Return how long a stop takes at most; a supervisor of several processes kills who takes longer."""
+        return self.shutdown_timeout_s + _CLOSING_S
 
     @model_validator(mode="after")
     def _largest_body_fits(self) -> "GatewaySettings":

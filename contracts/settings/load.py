@@ -5,7 +5,7 @@ Blocking: reads one file, and the files it names are checked for existence.
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path as FilePath
 from typing import Any
@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from contracts.errors import ConfigError
 from contracts.settings.egress import DOOR_KINDS
 from contracts.settings.environ import environment, overrides
-from contracts.settings.marks import Document, Path, parse, parse_value
+from contracts.settings.marks import Document, Path, Problem, Unusable, parse, parse_value
 from contracts.settings.root import Settings
 from contracts.settings.secrets import references
 
@@ -114,18 +114,31 @@ def require_secrets(
     Raises:
         ConfigError: one line for each that is not set, empty, or in a file that cannot be read; with file, line, key.
     """
+    problems = missing_secrets(settings, sections)
+    if problems:
+        raise located(Unusable(problems), path, environ)
+
+
+def missing_secrets(settings: Settings, sections: Collection[Path]) -> list[Problem]:
+    """Return the secrets for which `require_secrets` would refuse to start."""
     wanted = [*sections, ("kafka",)] if settings.kafka.security_protocol.startswith("SASL_") else sections
-    problems: list[tuple[Path, str]] = []
+    problems = []
     for place, secret in references(settings):
         if secret.kind != "aws-sm" and any(place[: len(section)] == section for section in wanted):
             try:
                 secret.resolve()
             except ConfigError as error:
-                problems.append((place, str(error)))
-    if problems:
-        environ = environment() if environ is None else environ
-        document = _document(config_file(path, environ), path)
-        raise _error(document, _apply_overrides(document, environ), problems)
+                problems.append((place, f"{_dotted(place)}: {error}"))
+    return problems
+
+
+def located(
+    error: Unusable, path: FilePath | str | None = None, environ: Mapping[str, str] | None = None
+) -> ConfigError:
+    """Return the error with file and line, or the variable, before each of its problems; arguments as for `load`."""
+    environ = environment() if environ is None else environ
+    document = _document(config_file(path, environ), path)
+    return _in_order(document, _apply_overrides(document, environ), error.problems)
 
 
 def _document(file: FilePath, named: FilePath | str | None) -> Document:
@@ -221,11 +234,16 @@ def _place(data: dict[str, Any], names: tuple[str, ...]) -> tuple[Path, Any]:
 
 
 def _error(document: Document, origins: dict[Path, str], problems: list[tuple[Path, str]]) -> ConfigError:
+    return _in_order(document, origins, [(path, f"{_dotted(path)}: {text}") for path, text in problems])
+
+
+def _in_order(document: Document, origins: dict[Path, str], problems: Iterable[tuple[Path, str]]) -> ConfigError:
+    """Return the error of problems whose texts begin with the setting."""
     lines = []
     for path, text in problems:
         variable = _variable_of(path, document, origins)
         where = f"environment {variable}" if variable else f"{document.name}:{document.line_of(path)}"
-        lines.append((0 if variable else document.line_of(path), f"{where}: {_dotted(path)}: {text}"))
+        lines.append((0 if variable else document.line_of(path), f"{where}: {text}"))
     return ConfigError("\n".join(text for _, text in sorted(dict.fromkeys(lines))))
 
 

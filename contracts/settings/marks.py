@@ -1,6 +1,6 @@
 """YAML with line numbers: plain data, and where in the file each part of it stands."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,25 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from contracts.errors import ConfigError
 
 Path = tuple[str | int, ...]
+# Where, and a text that begins with the setting.
+Problem = tuple[Path, str]
+
+
+class Unusable(ConfigError):
+    """Raise for settings that load and still cannot be used, such as a secret that is too short; all of them at once.
+
+    Args:
+        problems: place in the configuration, and a text that begins with the setting; `located` adds file and line.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(text for _, text in problems))
+        self.problems = tuple(problems)
+
+    @staticmethod
+    def of(error: ConfigError, place: Path) -> tuple[Problem, ...]:
+        """Return the problems of an error, which are at a place unless it knows better."""
+        return error.problems if isinstance(error, Unusable) else ((place, str(error)),)
 
 
 @dataclass

@@ -6,7 +6,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from contracts.settings import batches
-from contracts.settings.batch_jobs import BatchJobSettings
+from contracts.settings.batch_api import HandOverProcess
+from contracts.settings.batch_jobs import BatchJobSettings, BatchProcess
 from contracts.settings.egress import CallerCallbackDoor, DoorSettings, EgressProcess
 from contracts.settings.gateway import GatewaySettings
 from contracts.settings.ingress import IngressDoor, IngressProcess, LambdaDoor
@@ -56,6 +57,10 @@ class Settings(Section):
     """The process that runs the doors out, `penstock egress`."""
     batch_jobs: BatchJobSettings = BatchJobSettings()
     """Batch jobs: JSON lines in, one line of result for each out."""
+    batch_process: BatchProcess = BatchProcess()
+    """The process that works on announced objects, `penstock batch serve`."""
+    hand_over_process: HandOverProcess = HandOverProcess()
+    """The process that hands events over to a provider's batch API, `penstock hand-over`."""
     secrets_manager: SecretsManagerSettings = SecretsManagerSettings()
     """Secrets that lie in AWS Secrets Manager."""
     logging: LogSettings = LogSettings()

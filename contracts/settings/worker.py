@@ -10,6 +10,8 @@ from contracts.settings.watchdog import WatchdogSettings
 # Measured: with a drain longer than the rebalance timeout two workers kick each other out for ever; 0.6 holds
 # (docs/faust.md).
 DRAIN_SHARE_OF_REBALANCE = 0.6
+# After the drain: leaving the group, closing clients. Longer than that is a hang, and nobody should wait.
+_CLOSING_S = 15.0
 
 
 class WorkerSettings(Section):
@@ -65,6 +67,11 @@ class WorkerSettings(Section):
             )
             raise ValueError(message)
         return self
+
+    @property
+    def stop_limit_s(self) -> float:
+        """Return how long a stop takes at most; after that the worker ends hard by itself."""
+        return self.drain_timeout_s + _CLOSING_S
 
     @property
     def ready_keys_limit(self) -> int:

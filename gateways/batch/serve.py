@@ -46,6 +46,7 @@ class Service:
         self._inputs = {section.name: section for section in settings.batch_jobs.inputs}
         self._objects = Objects(settings.batch_jobs)
         self._stop = threading.Event()
+        self._has_read = False
         self._active: dict[str, Future[None]] = {}
         # Given up here: somebody else works on them, or their section is not in this configuration.
         self._left: set[str] = set()
@@ -53,6 +54,12 @@ class Service:
     def stop(self) -> None:
         """End soon; what is under way is taken up by the next start."""
         self._stop.set()
+
+    def unready(self) -> list[str]:
+        """Return why no job is begun now."""
+        if self._stop.is_set():
+            return ["shutting_down"]
+        return [] if self._has_read else ["reads the jobs topic: what was asked for and is not done yet"]
 
     def serve(self) -> None:
         """Work until `stop`.
@@ -76,6 +83,7 @@ class Service:
             # Before the end nobody knows which requests have been answered since.
             while not (self._stop.is_set() or reader.at_end):
                 jobs.note(reader.poll(_POLL_S))
+            self._has_read = True
             _log.info("batch.serving", waiting=len(jobs.waiting), inputs=sorted(self._inputs))
             while not self._stop.is_set():
                 self._reap()

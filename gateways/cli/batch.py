@@ -3,10 +3,11 @@
 Reads: batch-jobs, events, result topics. Writes: batch-jobs, events. Blocking: until what was asked for is done.
 """
 
+import asyncio
+import contextlib
 import hashlib
-import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +18,7 @@ import click
 from contracts.batch_jobs import JOB_ID, BatchJob, BatchObject
 from contracts.envelope import format_time
 from contracts.settings import RouteSettings, Settings, load
+from contracts.signals import StopSignals
 from contracts.topics import Topics
 from gateways.batch.jobs import read_jobs
 from gateways.batch.lines import fingerprint
@@ -268,22 +270,12 @@ def _interrupted(job: BatchJob) -> int:
     return _INTERRUPTED
 
 
-class _stoppable:  # noqa: N801 - used as a function
+@contextlib.contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C and SIGTERM end the work after the step under way; a second one ends it at once."""
-
-    def __enter__(self) -> Callable[[], bool]:
-        stop = threading.Event()
-
-        def ask(number: int, _frame: Any) -> None:
-            stop.set()
-            signal.signal(number, signal.SIG_DFL)
-
-        self._before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return stop.is_set
-
-    def __exit__(self, *exc_info: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    stop = threading.Event()
+    with StopSignals(lambda _: stop.set()).taken():
+        yield stop.is_set
 
 
 @batch.command()
@@ -291,7 +283,8 @@ class _stoppable:  # noqa: N801 - used as a function
 def serve(config: Path | None) -> None:
     """Work on S3 objects that were announced.
 
-    Until SIGTERM; a restart goes on where the log says.
+    Until SIGTERM or Ctrl-C, which end after the step under way; a second one ends at once. A restart goes on where the
+    log says.
 
     A door (SQS, EventBridge) puts the announcement on the jobs topic; `batch_jobs.inputs` says which objects are meant.
     """
@@ -299,7 +292,21 @@ def serve(config: Path | None) -> None:
 
     settings = load(config)
     configure(settings.logging)
-    service = Service(settings)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: service.stop())
-    service.serve()
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    from contracts.metrics import BUILD_INFO
+    from gateways.egress.page import HealthPage
+    from gateways.openapi import package_version
+
+    service, process = Service(settings), settings.batch_process
+    BUILD_INFO.labels(package_version(), "batch").set(1)
+    StopSignals(lambda _: service.stop()).follow(asyncio.get_running_loop().add_signal_handler)
+    # A process that answers lives: the end of the service is the end of the process.
+    page = HealthPage("batch_process", process.health_host, process.health_port, list, service.unready)
+    try:
+        click.echo(f"health on {await page.start()}")
+        await asyncio.to_thread(service.serve)
+    finally:
+        await page.aclose()

@@ -20,11 +20,10 @@ from contracts.settings.environ import near_misses
 from contracts.settings.load import DEFAULT_FILE
 from contracts.settings.marks import Document
 from contracts.settings.secrets import references
-from contracts.topics import Topics
 from gateways.egress.addresses import AddressPolicy
 from gateways.ingress.fields import compile_field, compile_id
 from gateways.ingress.secrets import SecretStore
-from gateways.ingress.sources import build_sources
+from gateways.parts import sender_problems
 
 VARIABLES = frozenset({"event", "data", "text"})
 _FIELDS = {"type": compile_field, "id": compile_id, "key": compile_field, "subject": compile_field}
@@ -158,13 +157,8 @@ def _unresolved(settings: Settings, source: Document) -> Iterator[str]:
         try:
             reading.values(secret)
         except ConfigError as error:
-            missing.add(path[:2])
+            missing.add(path)
             dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
             yield f"{source.name}:{source.line_of(path)}: {dotted}: {error}"
-    topics = Topics(settings.kafka.topic_prefix)
-    for name, section in settings.sources.items():
-        if ("sources", name) not in missing:
-            try:
-                build_sources({name: section}, topics, reading)
-            except ConfigError as error:
-                yield f"{source.name}:{source.line_of(('sources', name))}: {error}"
+    for place, text in sender_problems(settings, reading, missing):
+        yield f"{source.name}:{source.line_of(place)}: {text}"

@@ -26,7 +26,8 @@ from gateways.cli.stack import Stack
 from gateways.cli.tail import topics_of
 
 _OUTCOMES_LIMIT_S = 20.0
-_GRACE_S = 3.0
+# Nothing in it is paid for, so nobody has to wait for what is in work.
+_STOP_LIMIT_S = 3.0
 _POLL_S = 0.2
 MODEL = "embedded/extract-v1"
 PROVIDER = "demo"
@@ -57,7 +58,7 @@ def demo(ctx: click.Context, config: Path | None, seed: int, logs: Path | None) 
         environ = _quiet_environment()
         plain = load(file, environ)
         environ |= throwaway.environment_of(plain, {}, renew=True)
-        with Stack(folder, environ, _GRACE_S) as stack:
+        with Stack(folder, environ, _STOP_LIMIT_S) as stack:
             holds = _run(out, stack, file, environ, seed)
         if not holds:
             message = f"the demo did not show what it should; logs: {folder}"
@@ -121,8 +122,8 @@ def _start(out: Console, stack: Stack, file: Path, environ: dict[str, str]) -> t
     # Before anything is sent the sources have to be there.
     story(settings, 0)
     stack.lend(tied)
-    stack.start(programs.gateway(file, 0))
-    stack.start(programs.worker(file, stack.folder))
+    stack.start(programs.gateway(file, 0, settings))
+    stack.start(programs.worker(file, stack.folder, settings))
     ports |= {name: _ready(out, stack, name) for name in (programs.GATEWAY, programs.WORKER)}
     return settings, ports
 

@@ -4,15 +4,14 @@ Reads: dead-letters. Writes: event topics, dead-letters. Blocking: until done.
 """
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import FrameType
 
 import click
 
 from contracts.errors import PenstockError
+from contracts.signals import StopSignals
 from gateways.cli.dlq_letters import Letter
 from gateways.cli.dlq_progress import Told
 from gateways.cli.dlq_write import Refusal, Unit, Writer
@@ -32,23 +31,20 @@ class Stop:
     def __init__(self) -> None:
         self.is_set = False
 
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        """Take a signal; the second one does not wait."""
-        if self.is_set:
-            raise KeyboardInterrupt
-        self.is_set = True
-
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
     """Give a stop that listens to the signals."""
     stop = Stop()
-    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+
+    def begin(_number: object) -> None:
+        stop.is_set = True
+
+    def cut_short(_number: object) -> None:
+        raise KeyboardInterrupt
+
+    with StopSignals(begin, cut_short).taken():
         yield stop
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 @dataclass

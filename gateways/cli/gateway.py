@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from contracts.settings import Settings, config_file, load, require_secrets
+from contracts.settings import Settings, Unusable, config_file, load, located, require_secrets
+from contracts.settings.load import missing_secrets
 
 if TYPE_CHECKING:
     from gateways.member import Member
@@ -35,7 +36,7 @@ def gateway(config: Path | None, port_file: Path | None, processes: int | None, 
       penstock gateway --processes 4
     """  # noqa: D301 - click's \b
     settings = load(config)
-    require_secrets(settings, (("sources",), ("gateway",)), config)
+    _require_secrets(settings, config)
     if member is not None:
         _run_member(settings, config, member)
     elif (processes or settings.gateway.processes) > 1:
@@ -44,6 +45,18 @@ def gateway(config: Path | None, port_file: Path | None, processes: int | None, 
         sys.exit(supervise(settings, processes or settings.gateway.processes, _command(config), port_file))
     else:
         _run(settings, config, port_file)
+
+
+def _require_secrets(settings: Settings, config: Path | None) -> None:
+    """Refuse to start without secrets, and tell of those that are there and cannot be used at the same time."""
+    missing = missing_secrets(settings, (("sources",), ("gateway",)))
+    if missing:
+        from gateways.ingress.secrets import SecretStore
+        from gateways.parts import sender_problems
+
+        reading = SecretStore(settings.secrets_manager).reading()
+        unusable = sender_problems(settings, reading, [place for place, _ in missing])
+        raise located(Unusable([*missing, *unusable]), config)
 
 
 def _command(config: Path | None) -> tuple[str, ...]:
@@ -73,4 +86,7 @@ def _run(settings: Settings, config: Path | None, port_file: Path | None, member
         require_secrets(newer, RELOADED, config)
         return own(newer)
 
-    run_gateway(own(settings), port_file, ConfigFile(config_file(config), again), member)
+    try:
+        run_gateway(own(settings), port_file, ConfigFile(config_file(config), again), member)
+    except Unusable as error:
+        raise located(error, config) from error

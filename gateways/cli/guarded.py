@@ -5,7 +5,7 @@ only we hold; when that end closes, for whatever reason, the shell kills the gro
 does, so there is no moment at which the child could be left behind. (prctl's parent-death signal would need Linux, and
 code between fork and exec.)
 
-Blocking: `stop` as long as it is told.
+Blocking: `kill` until the program has ended, a moment.
 """
 
 import contextlib
@@ -54,23 +54,13 @@ class GuardedProcess:
         """Its exit code; None while it runs."""
         return self._process.poll()
 
-    def stop(self, grace_s: float) -> bool:
-        """Ask it to end, wait at most `grace_s`, then kill it with everything it started; safe to call twice.
-
-        Returns:
-            False when it had to be killed.
-        """
-        try:
-            if self.exit_code is None:
-                self._process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(max(grace_s, 0.0))
-            return self.exit_code is not None
-        finally:
-            self.kill()
+    def ask_to_end(self) -> None:
+        """Ask it to end; once, because a second time would mean at once. Returns at once."""
+        if self.exit_code is None:
+            self._process.terminate()
 
     def kill(self) -> None:
-        """Kill the whole group now."""
+        """Kill what is left of the whole group now; safe to call twice."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from contracts.errors import ConfigError
 from contracts.settings import SecretRef, Settings, SourceSettings, load
+from contracts.signals import StopSignals
 from gateways.ingress.secrets import Secrets, SecretStore
 from producers.samples.courier import NO_ANSWER, Answer, Courier, Plan
 from producers.samples.signing import needs_private_key
@@ -172,14 +173,13 @@ async def _run(courier: Courier) -> bool:
     sending = loop.create_task(courier.run())
     was_interrupted = False
 
-    def interrupt() -> None:
+    def interrupt(_number: signal.Signals) -> None:
         nonlocal was_interrupted
-        if was_interrupted:
-            sending.cancel()
         was_interrupted = True
         courier.stop()
 
-    loop.add_signal_handler(signal.SIGINT, interrupt)
+    signals = StopSignals(interrupt, lambda _: sending.cancel())
+    signals.follow(loop.add_signal_handler, (signal.SIGINT,))
     try:
         with contextlib.suppress(asyncio.CancelledError):
             await sending

@@ -1,4 +1,4 @@
-"""Starts our programs in their own processes, waits until they are ready, watches them, stops them in reverse order.
+"""Starts our programs in their own processes, waits until they are ready, watches them, ends them in order.
 
 Used by `demo` and `up`. Blocking: `wait_ready` and `stop`, both bounded.
 """
@@ -8,19 +8,28 @@ import http.client
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Self
+from typing import NoReturn, Self
 
 import click
 
+from contracts.signals import StopSignals
 from gateways.cli.guarded import GuardedProcess, wait_until
 
 READY_LIMIT_S = 30.0
 _PROBE_TIMEOUT_S = 2.0
 TERMINATED = 143
+# An end that takes longer than this is explained, and again from time to time.
+_SILENT_S = 1.0
+_SAY_AGAIN_S = 10.0
+# Without the program that the others need, such as the broker, nothing that they wait for can come.
+_BEREFT_S = 3.0
+
+
+def _nothing(_port: int) -> str:
+    return ""
 
 
 @dataclass(frozen=True)
@@ -32,12 +41,18 @@ class Program:
         args: `python -m` arguments; `--port-file PATH` is added.
         ready_path: URL path that answers 200 once it is ready; empty when the port file alone says so.
         environ: variables in addition to the stack's.
+        stop_limit_s: how long its orderly end may take.
+        is_needed: others cannot finish without it: it ends after them.
+        in_work: asked with its port what it still has in work, for people; empty when it does not say.
     """
 
     name: str
     args: tuple[str, ...]
     ready_path: str = "/readyz"
     environ: Mapping[str, str] = field(default_factory=dict)
+    stop_limit_s: float = 10.0
+    is_needed: bool = False
+    in_work: Callable[[int], str] = _nothing
 
 
 class ProgramFailed(click.ClickException):
@@ -56,22 +71,20 @@ class Stack:
     Args:
         folder: for logs and port files; it exists.
         environ: environment of every program.
-        grace_s: how long each may take to end.
+        limit_s: how long any of them may take to end, however long it may by itself; no limit when None.
     """
 
-    def __init__(self, folder: Path, environ: Mapping[str, str], grace_s: float) -> None:
+    def __init__(self, folder: Path, environ: Mapping[str, str], limit_s: float | None = None) -> None:
         self.folder = folder
         self._environ = dict(environ)
-        self._grace_s = grace_s
+        self._limit_s = limit_s
         self._running: dict[str, tuple[Program, GuardedProcess]] = {}
 
     def __enter__(self) -> Self:
-        """Let SIGTERM and Ctrl-C end us in order."""
-        self._former = {
-            signal.SIGTERM: signal.signal(signal.SIGTERM, _exit_in_order),
-            # Shells start background programs with SIGINT ignored, and Python leaves it so.
-            signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-        }
+        """Let SIGTERM and Ctrl-C end us in order, and a second one at once."""
+        # Also where a shell has started us in the background, with SIGINT ignored.
+        self._signals = StopSignals(_interrupt, _interrupt).taken()
+        self._signals.__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -79,8 +92,7 @@ class Stack:
         try:
             self.stop()
         finally:
-            for number, handler in self._former.items():
-                signal.signal(number, handler)
+            self._signals.__exit__(None, None, None)
 
     def lend(self, variables: Mapping[str, str]) -> None:
         """Add variables for programs that are started from now on."""
@@ -125,16 +137,53 @@ class Stack:
                 raise ProgramFailed(name, f"ended with exit code {process.exit_code}", process)
 
     def stop(self) -> None:
-        """End all, the last started first; a second Ctrl-C kills what is left."""
+        """End all: those that others need last, each within its limit; another Ctrl-C kills what is left."""
+        names = list(reversed(self._running))
         try:
-            for name in reversed(list(self._running)):
-                if not self._running[name][1].stop(self._grace_s):
-                    click.echo(f"{name} did not end within {self._grace_s:g} s and was killed", err=True)
-                del self._running[name]
+            self._end([name for name in names if not self._running[name][0].is_needed])
+            self._end([name for name in names if self._running[name][0].is_needed])
         finally:
             for _, process in self._running.values():
                 process.kill()
             self._running.clear()
+
+    def _end(self, names: Iterable[str]) -> None:
+        """Ask some to end, all at the same time, and wait for them."""
+        limits_s = {name: self._stop_limit_s(self._running[name][0]) for name in names}
+        for name in limits_s:
+            self._running[name][1].ask_to_end()
+        begun_s = time.monotonic()
+        say_at_s = _SILENT_S
+        while limits_s:
+            passed_s = time.monotonic() - begun_s
+            for name in [name for name, limit_s in limits_s.items() if self._is_over(name, passed_s, limit_s)]:
+                self._running[name][1].kill()
+                del limits_s[name]
+            if limits_s and passed_s >= say_at_s:
+                left_s = max(limits_s.values()) - passed_s
+                shown = ", ".join(map(self._described, limits_s))
+                click.echo(f"waiting for {shown}, {left_s:.0f} s at most; Ctrl-C ends everything at once", err=True)
+                say_at_s = passed_s + _SAY_AGAIN_S
+            wait_until(0.0)
+
+    def _stop_limit_s(self, program: Program) -> float:
+        is_bereft = any(other.is_needed and process.exit_code is not None for other, process in self._running.values())
+        limits_s = (program.stop_limit_s, self._limit_s, _BEREFT_S if is_bereft else None)
+        return min(limit_s for limit_s in limits_s if limit_s is not None)
+
+    def _is_over(self, name: str, passed_s: float, limit_s: float) -> bool:
+        """Tell whether a program has ended, or has to be ended."""
+        if self._running[name][1].exit_code is not None:
+            return True
+        if passed_s < limit_s:
+            return False
+        click.echo(f"{name} did not end within {limit_s:g} s and was killed", err=True)
+        return True
+
+    def _described(self, name: str) -> str:
+        port = self._port(name)
+        in_work = self._running[name][0].in_work(port) if port else ""
+        return f"{name} ({in_work})" if in_work else name
 
     def _port_file(self, name: str) -> Path:
         return self.folder / f"{name}.port"
@@ -145,7 +194,9 @@ class Stack:
         return 0
 
 
-def _exit_in_order(_number: int, _frame: FrameType | None) -> None:
+def _interrupt(number: signal.Signals) -> NoReturn:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise SystemExit(TERMINATED)
 
 

@@ -20,8 +20,8 @@ from gateways.cli import programs, running, throwaway
 from gateways.cli.stack import Stack
 
 FOLDER = Path("build/up")
-_GRACE_S = 10.0
 _CHECK_INTERVAL_S = 0.3
+_WARNINGS_INTERVAL_S = 3.0
 
 
 def _servers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -47,6 +47,7 @@ def up(kafka: str | None, port: int | None, config: Path | None) -> None:
 
     Secrets that the configuration takes from the environment and that are not set are made up for this run. `penstock
     send`, `tail`, `verify` and the other commands for people find them by themselves in the same folder.
+    Ctrl-C and SIGTERM finish what is in work, such as model calls; a second one ends everything at once.
 
     \b
     Examples:
@@ -61,11 +62,11 @@ def up(kafka: str | None, port: int | None, config: Path | None) -> None:
         _check_free(settings.gateway.host, port)
         FOLDER.mkdir(parents=True, exist_ok=True)
         made_up = throwaway.environment_of(settings, environment(), renew=False)
-        with Stack(FOLDER, {**environment(), **made_up}, _GRACE_S) as stack, _ended_by_hand():
+        with Stack(FOLDER, {**environment(), **made_up}) as stack, _ended_by_hand():
             connection = _connect(stack, kafka, file, settings)
             stack.lend(connection)
-            stack.start(programs.gateway(file, port))
-            stack.start(programs.worker(file, FOLDER))
+            stack.start(programs.gateway(file, port, settings))
+            stack.start(programs.worker(file, FOLDER, settings))
             url = f"http://127.0.0.1:{stack.wait_ready(programs.GATEWAY)}"
             health_port = stack.wait_ready(programs.WORKER)
             # Own secrets of this terminal's user stay out of the file.
@@ -74,17 +75,17 @@ def up(kafka: str | None, port: int | None, config: Path | None) -> None:
             lent["PENSTOCK_WORKER__HEALTH_PORT"] = str(health_port)
             running.publish(state, lent, url)
             click.echo(_welcome(file, url, health_port, connection["PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"], settings))
-            _watch(stack)
+            _watch(stack, health_port)
     click.echo("stopped")
 
 
 @contextlib.contextmanager
 def _ended_by_hand() -> Iterator[None]:
-    """Take Ctrl-C as the wish to end, and say what that may take."""
+    """Take Ctrl-C as the wish to end; what is in work is finished first."""
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"\nstopping: each program has {_GRACE_S:g} s to finish what it has in work; Ctrl-C again kills it")
+        click.echo("\nstopping: what is in work is finished first; Ctrl-C again ends everything at once")
 
 
 def settings_of_environment() -> dict[str, str]:
@@ -142,7 +143,16 @@ In other terminals, in this folder:
 Ctrl-C ends everything."""
 
 
-def _watch(stack: Stack) -> None:
+def _watch(stack: Stack, health_port: int) -> None:
+    told: dict[str, str] = {}
+    ask_at_s = 0.0
     while True:
         stack.check()
+        if time.monotonic() >= ask_at_s:
+            found = programs.warnings(health_port)
+            for slug in found.keys() - told.keys():
+                click.echo(f"the worker warns, {slug}: {found[slug]}", err=True)
+            for slug in told.keys() - found.keys():
+                click.echo(f"the worker warns no longer: {slug}", err=True)
+            told, ask_at_s = found, time.monotonic() + _WARNINGS_INTERVAL_S
         time.sleep(_CHECK_INTERVAL_S)

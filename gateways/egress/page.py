@@ -1,4 +1,4 @@
-"""The doors' own health page: /healthz, /readyz, /metrics."""
+"""A health page: /healthz, /readyz, /metrics. The doors out have it, and `penstock batch serve`."""
 
 from collections.abc import Callable
 
@@ -13,15 +13,17 @@ class HealthPage:
     """Serves the three pages.
 
     Args:
+        section: of the settings, which names the address.
         host: where to listen.
         port: the same; 0 = any free one.
         problems: what only a restart can mend; empty = alive.
-        unready: why nothing is delivered now; empty = ready.
+        unready: why nothing is done now; empty = ready.
     """
 
     def __init__(
-        self, host: str, port: int, problems: Callable[[], list[str]], unready: Callable[[], list[str]]
+        self, section: str, host: str, port: int, problems: Callable[[], list[str]], unready: Callable[[], list[str]]
     ) -> None:
+        self._section = section
         self._host = host
         self._port = port
         self._problems = problems
@@ -44,7 +46,7 @@ class HealthPage:
             await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as error:
             message = (
-                f"egress_process.health_port: cannot listen on {self._host}:{self._port}: {error.strerror}; "
+                f"{self._section}.health_port: cannot listen on {self._host}:{self._port}: {error.strerror}; "
                 "choose another, or 0 for any free one"
             )
             raise ConfigError(message) from error

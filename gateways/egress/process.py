@@ -4,9 +4,7 @@ Reads: result topics, deliveries.<tier>, endpoints. Writes: deliveries.<tier>, u
 """
 
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import Sequence
 
 from contracts.errors import ConfigError
@@ -14,6 +12,7 @@ from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
 from contracts.settings import Settings
 from contracts.settings.egress import CallbackDoor
+from contracts.signals import StopSignals, end_at_once
 from contracts.topics import Topics
 from gateways.egress.base import Door
 from gateways.egress.board import KafkaBoard
@@ -86,7 +85,7 @@ class Process:
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         page = settings.egress_process
-        self._page = HealthPage(page.health_host, page.health_port, self.problems, self.unready)
+        self._page = HealthPage("egress_process", page.health_host, page.health_port, self.problems, self.unready)
 
     async def run(self) -> None:
         """Deliver until SIGTERM or SIGINT, then finish what is under way; a second signal ends at once.
@@ -95,8 +94,7 @@ class Process:
             ConfigError: a door or the health page cannot start.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        StopSignals(self._begin, _cut_short).follow(loop.add_signal_handler)
         try:
             await self._start_board()
             for door in self._doors.values():
@@ -130,10 +128,11 @@ class Process:
         stopping = ["shutting_down"] if self._stop.is_set() else []
         return stopping + [f"log_unavailable:{one.name}" for one in self._runners if not one.is_reachable]
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        if self._stop.is_set():
-            _log.warning("egress.ended_at_once")
-            sys.stderr.flush()
-            os._exit(128 + number)
+    def _begin(self, _number: signal.Signals) -> None:
         _log.info("egress.stopping")
         self._stop.set()
+
+
+def _cut_short(number: signal.Signals) -> None:
+    _log.warning("egress.ended_at_once")
+    end_at_once(number)

@@ -10,9 +10,10 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from contracts.errors import ConfigError, Forbidden, InvalidPayload, Unauthenticated
-from contracts.settings import ApiKey
+from contracts.settings import ApiKey, Unusable
 from contracts.settings.callback_url import UrlRefused, UrlRule
 from contracts.settings.egress import CallerCallbackDoor
+from contracts.settings.marks import Problem
 from contracts.settings.overload import CallerLimit
 from gateways.ingress.secrets import Secrets, Value
 
@@ -79,21 +80,26 @@ class Callers:
         secrets: how references are read; without AWS Secrets Manager when None.
 
     Raises:
-        ConfigError: a key is missing, too short, not printable ASCII, equal to another, or allows no lane.
+        ConfigError: keys are missing, too short, not printable ASCII, equal to another, or allow no lane; one line for
+            each.
     """
 
     def __init__(
         self, keys: Sequence[ApiKey], door: CallerCallbackDoor | None = None, secrets: Secrets | None = None
     ) -> None:
         secrets = secrets or Secrets()
-        self._keys = [
-            (secret, value.not_after, Caller(key.id, key.sources, key.lanes, _rule(key, door), key.limit))
-            for index, key in enumerate(keys)
-            for secret, value in _resolve(index, key, secrets)
-        ]
+        self._keys: list[tuple[bytes, datetime | None, Caller]] = []
+        problems: list[Problem] = []
+        for index, key in enumerate(keys):
+            caller = Caller(key.id, key.sources, key.lanes, _rule(key, door), key.limit)
+            try:
+                self._keys += [(secret, value.not_after, caller) for secret, value in _resolve(index, key, secrets)]
+            except ConfigError as error:
+                problems.append((("gateway", "api_keys", index, "key"), str(error)))
         if len({secret for secret, _, _ in self._keys}) != len(self._keys):
-            message = "gateway.api_keys: two keys have one value"
-            raise ConfigError(message)
+            problems.append((("gateway", "api_keys"), "gateway.api_keys: two keys have one value"))
+        if problems:
+            raise Unusable(problems)
 
     def __bool__(self) -> bool:
         return bool(self._keys)

@@ -109,6 +109,17 @@ def compile_id(template: str, where: str) -> Field:
     return field
 
 
+def compile_optional(
+    template: str | None, where: str, compile_one: Callable[[str, str], Field] = compile_field
+) -> Field | None:
+    """Compile a template, where there is one.
+
+    Raises:
+        ConfigError: as the function that compiles it.
+    """
+    return None if template is None else compile_one(template, where)
+
+
 def _headers(references: Iterable[str]) -> frozenset[bytes]:
     found = (reference.partition(":") for reference in references)
     return frozenset(name.lower().encode() for kind, _, name in found if kind == "header")

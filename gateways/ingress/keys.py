@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from contracts.errors import ConfigError
 from contracts.logs import logger
-from contracts.settings import SourceSecret, SourceSettings
+from contracts.settings import SourceSecret, SourceSettings, Unusable
 from gateways.ingress.schemes import KeyForm, Scheme
 from gateways.ingress.secrets import Secrets, Value
 from gateways.ingress.text import decode_base64
@@ -57,15 +57,24 @@ def resolve_keys(name: str, source: SourceSettings, scheme: Scheme, secrets: Sec
         secrets: how references are read; without AWS Secrets Manager when None.
 
     Raises:
-        ConfigError: a secret is missing, not decodable, or of a length the scheme does not allow; names source and id.
+        ConfigError: secrets are missing, not decodable, or of a length the scheme does not allow; names source and id,
+            one line for each.
     """
     secrets = secrets or Secrets()
-    keys = tuple(key for secret in source.secrets for key in _resolve(name, secret, scheme, secrets))
+    keys: list[Key] = []
+    problems = []
+    for index, secret in enumerate(source.secrets):
+        try:
+            keys += _resolve(name, secret, scheme, secrets)
+        except ConfigError as error:
+            problems.append((("sources", name, "secrets", index, "value"), str(error)))
+    if problems:
+        raise Unusable(problems)
     if not keys:
         # The settings refuse it already; there is no way around it.
         message = f"sources.{name}: has no secret, so nothing would be verified"
         raise ConfigError(message)
-    return keys
+    return tuple(keys)
 
 
 def _resolve(name: str, secret: SourceSecret, scheme: Scheme, secrets: Secrets) -> Iterator[Key]:

@@ -9,7 +9,7 @@ from contracts.settings.ingress import IngressDoor
 from contracts.topics import LANES, Topics
 from gateways.ingress.base import Message
 from gateways.ingress.envelopes.base import Item
-from gateways.ingress.fields import Field, Request, compile_field, compile_id
+from gateways.ingress.fields import Field, Request, compile_id, compile_optional
 from gateways.ingress.text import bounded_key, is_clean, single_header
 from gateways.ingress.tracing import is_trace_parent, new_trace_parent
 
@@ -31,10 +31,10 @@ class Mapping:
         self._topics = topics
         self._lane = door.lane
         self.source = door.ce_source or name
-        self._type = _optional(door.type, f"{where}.type")
-        self._id = None if door.id is None else compile_id(door.id, f"{where}.id")
-        self._key = _optional(door.key, f"{where}.key")
-        self._subject = _optional(door.subject, f"{where}.subject")
+        self._type = compile_optional(door.type, f"{where}.type")
+        self._id = compile_optional(door.id, f"{where}.id", compile_id)
+        self._key = compile_optional(door.key, f"{where}.key")
+        self._subject = compile_optional(door.subject, f"{where}.subject")
 
     @property
     def topic(self) -> str:
@@ -86,10 +86,6 @@ class Mapping:
     def _partition_key(self, request: Request, item: Item, event_id: str) -> str:
         text = self._key.expand(request) if self._key else item.key
         return bounded_key(text) if text else event_id
-
-
-def _optional(template: str | None, where: str) -> Field | None:
-    return None if template is None else compile_field(template, where)
 
 
 def _required(field: Field | None, request: Request, default: str, name: str) -> str:

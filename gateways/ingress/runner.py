@@ -4,9 +4,7 @@ Writes: events.*, dead-letters. Blocking: `run_doors` for the life of the proces
 """
 
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import Sequence
 
 import uvloop
@@ -16,6 +14,7 @@ from contracts.errors import ConfigError
 from contracts.logs import logger
 from contracts.metrics import BUILD_INFO
 from contracts.settings import Settings
+from contracts.signals import StopSignals, end_at_once
 from contracts.topics import Topics
 from gateways.ingress.base import Door
 from gateways.ingress.door_health import DoorHealth
@@ -104,16 +103,15 @@ class Ending:
 
     def follow_signals(self) -> None:
         """Listen for SIGTERM and SIGINT."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        StopSignals(self._begin, _cut_short).follow(asyncio.get_running_loop().add_signal_handler)
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        if self._is_ending:
-            _log.warning("ingress.ended_at_once")
-            sys.stderr.flush()
-            os._exit(128 + number)
+    def _begin(self, _number: signal.Signals) -> None:
         self._is_ending = True
         _log.info("ingress.stopping", limit_s=self._limit_s)
         for door in self._doors:
             door.stop(self._limit_s)
+
+
+def _cut_short(number: signal.Signals) -> None:
+    _log.warning("ingress.ended_at_once")
+    end_at_once(number)

@@ -16,7 +16,7 @@ from contracts.errors import BadSignature, ConfigError, InvalidPayload, Undecoda
 from contracts.logs import logger
 from contracts.settings import SourceSettings
 from contracts.topics import Topics
-from gateways.ingress.fields import Field, Request, compile_field, compile_id
+from gateways.ingress.fields import Field, Request, compile_field, compile_id, compile_optional
 from gateways.ingress.keys import Key
 from gateways.ingress.recognising import Recogniser
 from gateways.ingress.secrets import Secrets
@@ -78,8 +78,9 @@ class SnsSource:
         self._ce_source = source.ce_source or name
         self.topic = topics.events(source.lane)
         self._type = compile_field(source.type, f"{where}.type")
-        self._id = None if source.id is None else compile_id(source.id, f"{where}.id")
-        self._key, self._subject = (_optional(getattr(source, role), f"{where}.{role}") for role in ("key", "subject"))
+        self._id = compile_optional(source.id, f"{where}.id", compile_id)
+        self._key = compile_optional(source.key, f"{where}.key")
+        self._subject = compile_optional(source.subject, f"{where}.subject")
 
     async def accept(
         self,
@@ -166,10 +167,6 @@ class SnsSource:
         record = Record(self.topic, event.key, data, encode_event(event) + evidence)
         identity = self._recogniser.identity(event.id, data, self._recogniser.by(is_vouched=True))
         return Accepted(event, record, message.topic_arn, data, is_id_signed=True, identity=identity)
-
-
-def _optional(template: str | None, where: str) -> Field | None:
-    return None if template is None else compile_field(template, where)
 
 
 def _required(field: Field | None, request: Request, default: str, name: str) -> str:

@@ -6,7 +6,8 @@ The one place that tells Amazon SNS from senders that sign by themselves.
 from collections.abc import Iterator, Mapping
 
 from contracts.errors import ConfigError
-from contracts.settings import SourceSettings
+from contracts.settings import SourceSettings, Unusable
+from contracts.settings.marks import Problem
 from contracts.topics import Topics
 from gateways.ingress.secrets import Secrets
 from gateways.ingress.sns_source import SnsSource
@@ -54,10 +55,10 @@ def build_sources(
         secrets: how references are read; without AWS Secrets Manager when None.
 
     Raises:
-        ConfigError: a secret or template of a source cannot be used; one line for each such source.
+        ConfigError: a secret or template of a source cannot be used; one line for each problem.
     """
     built: dict[str, Source] = {}
-    problems = []
+    problems: list[Problem] = []
     for name, source in sources.items():
         try:
             built[name] = (
@@ -66,7 +67,7 @@ def build_sources(
                 else WebhookSource(name, source, topics, secrets)
             )
         except ConfigError as error:
-            problems.append(str(error))
+            problems += Unusable.of(error, ("sources", name))
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise Unusable(problems)
     return built

@@ -14,7 +14,7 @@ from contracts.repetition import Identity
 from contracts.settings import SourceSettings
 from contracts.topics import Topics
 from gateways.ingress.explaining import Explainer
-from gateways.ingress.fields import Field, Request, compile_field, compile_id
+from gateways.ingress.fields import Field, Request, compile_field, compile_id, compile_optional
 from gateways.ingress.handshakes.table import Handshakes
 from gateways.ingress.header_lines import values_of
 from gateways.ingress.keys import resolve_keys
@@ -86,10 +86,10 @@ class WebhookSource:
         self.topic = topics.events(source.lane)
         self._scheme_header = (SCHEME_HEADER, source.scheme.encode())
         self._type = compile_field(source.type, f"{where}.type")
-        self._id = None if source.id is None else compile_id(source.id, f"{where}.id")
-        self._default_id = _optional(scheme.default_id, where)
-        self._key = _optional(source.key, f"{where}.key")
-        self._subject = _optional(source.subject, f"{where}.subject")
+        self._id = compile_optional(source.id, f"{where}.id", compile_id)
+        self._default_id = compile_optional(scheme.default_id, where)
+        self._key = compile_optional(source.key, f"{where}.key")
+        self._subject = compile_optional(source.subject, f"{where}.subject")
         self._recogniser = Recogniser(name, source, secrets)
 
     def accept(
@@ -218,10 +218,6 @@ class WebhookSource:
     def _subject_of(self, field: Field, request: Request) -> str:
         text = field.expand(request)
         return text if text and is_clean(text) else ""
-
-
-def _optional(template: str | None, where: str) -> Field | None:
-    return None if template is None else compile_field(template, where)
 
 
 def _required(field: Field, request: Request, name: str) -> str:

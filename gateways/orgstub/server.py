@@ -5,7 +5,6 @@ Blocking: `serve` runs until SIGTERM or SIGINT.
 
 import asyncio
 import json
-import signal
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 from pydantic import ValidationError
 
+from contracts.signals import StopSignals
 from gateways.orgstub import api
 from gateways.orgstub.callout import Callouts
 from gateways.orgstub.knobs import Knobs
@@ -176,8 +176,7 @@ async def serve(org: Org, host: str, port: int, tls: ssl.SSLContext, callouts: C
         OSError: the address cannot be had.
     """
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    StopSignals(lambda _: stop.set()).follow(asyncio.get_running_loop().add_signal_handler)
     runner = web.AppRunner(create_app(org), access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     try:

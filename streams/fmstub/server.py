@@ -4,11 +4,11 @@ Blocking: `serve` runs until SIGTERM or SIGINT.
 """
 
 import asyncio
-import signal
 from pathlib import Path
 
 from aiohttp import web
 
+from contracts.signals import StopSignals
 from streams.fmstub import bedrock, control, jobs, openai
 from streams.fmstub.call import Backend
 from streams.fmstub.jobs_run import JobObjects
@@ -100,9 +100,7 @@ async def serve(
         OSError: the address cannot be had, or the port file cannot be written.
     """
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    StopSignals(lambda _: stop.set()).follow(asyncio.get_running_loop().add_signal_handler)
     server = Server(backend, host, port, objects=objects)
     bound = await server.start()
     try:

@@ -1,25 +1,41 @@
 """The command line of the hand-over: `python -m streams hand-over`."""
 
-import signal
+import asyncio
+from importlib.metadata import version
 from pathlib import Path
 
 import click
 
 from contracts import logs
-from contracts.settings import load
+from contracts.metrics import BUILD_INFO
+from contracts.settings import Settings, load
+from contracts.signals import StopSignals
 from streams.handover.service import Service
+from streams.health import HealthServer
 
 
 @click.command("hand-over")
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]")
 def hand_over(config: Path | None) -> None:
-    """Hand patient events over to the provider's batch API, and bring the answers back, until SIGTERM.
+    """Hand patient events over to the provider's batch API, and bring the answers back.
 
+    Until SIGTERM or Ctrl-C, which end after the step under way; a second one ends at once.
     Reads the hand-over topic; providers say under `batch_api` how jobs are made. Run one: a second takes over.
     """
     settings = load(config)
     logs.configure(settings.logging)
-    service = Service(settings)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: service.stop())
-    service.run()
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    service, process = Service(settings), settings.hand_over_process
+    BUILD_INFO.labels(version("penstock"), "hand-over").set(1)
+    StopSignals(lambda _: service.stop()).follow(asyncio.get_running_loop().add_signal_handler)
+    # A process that answers lives: the end of the service is the end of the process.
+    page = HealthServer("hand_over_process", process.health_host, process.health_port, list, service.unready)
+    await page.start()
+    try:
+        click.echo(f"health on {page.address}")
+        await asyncio.to_thread(service.run)
+    finally:
+        await page.aclose()

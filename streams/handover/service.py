@@ -46,11 +46,18 @@ class Service:
         self._desk = Desk(settings, self._topics, self._ways, self._producer, outcomes)
         self._max_open = min(way.batch.max_open_jobs for way in self._ways.by_route.values())
         self._stop = threading.Event()
+        self._is_serving = False
         self._open: list[Delivery] = []
 
     def stop(self) -> None:
         """End soon; what is under way is taken up by the next start."""
         self._stop.set()
+
+    def unready(self) -> list[str]:
+        """Return why nothing is handed over now."""
+        if self._stop.is_set():
+            return ["shutting_down"]
+        return [] if self._is_serving else ["reads what was handed over before"]
 
     def run(self) -> None:
         """Work until `stop`.
@@ -79,6 +86,7 @@ class Service:
             reader.begin({self._topics.handovers: self._starts(reader, history)})
             gathering = Gathering(self._ways, _made(work / "0"))
             number = 0
+            self._is_serving = True
             while not self._stop.is_set():
                 if len(self._open) < self._max_open:
                     for record in reader.poll(_POLL_S):

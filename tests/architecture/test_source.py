@@ -20,6 +20,7 @@ CONTRACTS_FILES = {
     "stuck.py",
     "payloads.py",
     "repetition.py",
+    "signals.py",
     "tallies.py",
     "topics.py",
 }
@@ -66,6 +67,22 @@ def test_code_is_ascii() -> None:
     ]
 
     assert found == []
+
+
+def test_signals_that_end_a_program_are_taken_by_one_rule() -> None:
+    takers = {relative(path) for path in python_files(PRODUCT_PACKAGES) if _takes_signals(parsed(path))}
+
+    assert takers == {"contracts/signals.py"}
+
+
+def _takes_signals(tree: ast.Module) -> bool:
+    """Tell whether handlers are set; that of SIGHUP asks for no end."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    return any(
+        (call.func.attr == "signal" and _is_name(call.func.value, "signal"))  # type: ignore[attr-defined]
+        or (call.func.attr == "add_signal_handler" and ast.unparse(call.args[0]) != "signal.SIGHUP")  # type: ignore[attr-defined]
+        for call in calls
+    )
 
 
 def test_the_environment_is_read_in_contracts_settings_only() -> None:

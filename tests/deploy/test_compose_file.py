@@ -43,9 +43,8 @@ def test_the_two_workers_have_names_of_their_own_in_the_consumer_group() -> None
 
 def test_a_stopped_worker_gets_the_time_its_drain_may_take() -> None:
     grace_s = int(services()["worker-1"]["stop_grace_period"].removesuffix("s"))
-    from streams.worker import _STOP_GRACE_S
 
-    assert grace_s >= _settings_of("worker-1").worker.drain_timeout_s + _STOP_GRACE_S + MARGIN_S
+    assert grace_s >= _settings_of("worker-1").worker.stop_limit_s + MARGIN_S
 
 
 def test_a_stopped_gateway_gets_the_time_its_requests_may_take() -> None:

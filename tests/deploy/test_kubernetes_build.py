@@ -60,7 +60,9 @@ def test_all_components_go_together(everything: list[dict[str, Any]]) -> None:
     workloads = _workloads(everything)
 
     assert [problem for one in everything if one["kind"] not in GENERATED for problem in problems(one)] == []
-    assert workloads.keys() == {f"penstock-{name}" for name in ("gateway", "worker", "egress", "ingress", "topics")}
+    assert workloads.keys() == {
+        f"penstock-{name}" for name in ("gateway", "worker", "egress", "ingress", "batch", "hand-over", "topics")
+    }
     assert "replicas" not in workloads["penstock-worker"].manifest["spec"]
 
 

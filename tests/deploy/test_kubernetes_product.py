@@ -14,7 +14,6 @@ from contracts.settings import Settings, load
 from contracts.settings.egress import DoorSection
 from contracts.settings.environ import overrides
 from contracts.settings.secrets import references
-from contracts.stuck import StuckReport
 from contracts.topics import LANES, Topics
 from gateways.app import _FLUSH_TIMEOUT_S
 from gateways.cli.egress import _FLUSH_TIMEOUT_S as _EGRESS_FLUSH_TIMEOUT_S
@@ -27,7 +26,6 @@ from streams.fmstub.call import Backend
 from streams.fmstub.control import check_knobs
 from streams.fmstub.server import Server
 from streams.health import HealthServer
-from streams.worker import _STOP_GRACE_S
 from tests.deploy.kubernetes_files import (
     BASE,
     COMPONENTS,
@@ -62,8 +60,8 @@ def _parsed(args: list[str]) -> list[str]:
     Raises:
         click.UsageError: as the program would say it.
     """
-    # `worker` and `fm-stub` become a program of streams/, arguments untouched.
-    command: click.Command = streams if args[0] in {"worker", "fm-stub"} else cli
+    # These become a program of streams/, arguments untouched.
+    command: click.Command = streams if args[0] in {"worker", "fm-stub", "hand-over"} else cli
     context, rest, names = click.Context(command), args, []
     while isinstance(command, click.Group):
         name, found, rest = command.resolve_command(context, rest)
@@ -79,7 +77,8 @@ def _parsed(args: list[str]) -> list[str]:
 def test_a_container_runs_a_command_that_there_is(name: str) -> None:
     args = workloads()[name].container["args"]
 
-    assert _parsed(args) == (["topics", "create"] if name == "penstock-topics" else args[:1])
+    wanted = {"penstock-topics": ["topics", "create"], "penstock-batch": ["batch", "serve"]}
+    assert _parsed(args) == wanted.get(name, args[:1])
 
 
 def test_a_command_line_that_is_wrong_is_found() -> None:
@@ -220,6 +219,8 @@ def test_a_program_that_is_probed_listens_on_every_address_at_the_port_of_its_co
         "worker": (found.worker.health_host, found.worker.health_port),
         "egress": (found.egress_process.health_host, found.egress_process.health_port),
         "ingress": (found.ingress_process.health_host, found.ingress_process.health_port),
+        "batch": (found.batch_process.health_host, found.batch_process.health_port),
+        "hand-over": (found.hand_over_process.health_host, found.hand_over_process.health_port),
     }[component]
     ports = [port["containerPort"] for port in ours()[component].container.get("ports", ())]
 
@@ -229,10 +230,6 @@ def test_a_program_that_is_probed_listens_on_every_address_at_the_port_of_its_co
 
 def _probes(workload: Workload) -> dict[str, Any]:
     return {name: probe for name, probe in workload.container.items() if name.endswith("Probe")}
-
-
-def _report() -> StuckReport:
-    return StuckReport(app_id="penstock", instance_id=POD_NAME, state="starting", max_in_flight=1)
 
 
 @asynccontextmanager
@@ -248,13 +245,15 @@ async def _served(component: str) -> AsyncIterator[Callable[[str], Awaitable[int
         yield ask
         return
     page: HealthServer | HealthPage | DoorHealth
-    if component == "worker":
-        page = server = HealthServer("127.0.0.1", 0, list, list, _report)
+    if component in {"worker", "hand-over"}:
+        page = server = HealthServer(component, "127.0.0.1", 0, list, list)
         await server.start()
         address = server.address
     else:
         page = doors = (
-            HealthPage("127.0.0.1", 0, list, list) if component == "egress" else DoorHealth("127.0.0.1", 0, list)
+            DoorHealth("127.0.0.1", 0, list)
+            if component == "ingress"
+            else HealthPage(component, "127.0.0.1", 0, list, list)
         )
         address = await doors.start()
 
@@ -325,7 +324,7 @@ def test_a_stopped_gateway_gets_the_pause_and_the_time_its_requests_may_take() -
 def test_a_stopped_worker_gets_the_time_its_drain_may_take() -> None:
     found = settings(BASE, _environ("worker")).worker
 
-    assert _grace_s("worker") >= found.drain_timeout_s + _STOP_GRACE_S + MARGIN_S
+    assert _grace_s("worker") >= found.stop_limit_s + MARGIN_S
 
 
 def test_stopped_doors_out_get_the_time_their_deliveries_may_take() -> None:
@@ -340,6 +339,16 @@ def test_stopped_doors_in_get_the_time_their_messages_may_take() -> None:
 
     # The 10 s are those of docs/operations.md, "Stopping".
     assert _grace_s("ingress") >= found.drain_timeout_s + 10 + MARGIN_S
+
+
+@pytest.mark.parametrize("component", ["batch", "hand-over"])
+def test_of_what_takes_over_from_another_there_is_one_and_it_has_a_disk_for_its_files(component: str) -> None:
+    spec = ours()[component].manifest["spec"]
+    (tmp,) = [volume for volume in ours()[component].pod["volumes"] if "emptyDir" in volume]
+
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert settings(BASE, _environ(component)).batch_jobs.work_dir is None
+    assert tmp["emptyDir"]["sizeLimit"].endswith("Gi")
 
 
 def test_a_gateway_is_replaced_before_it_goes_and_a_worker_when_its_neighbour_is_ready() -> None:

@@ -1,5 +1,6 @@
 """`penstock up` on its embedded broker, with the other commands in a second terminal."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateways.cli.programs import in_work
 from tests.gateways.cli.marked import VARIABLE, new_mark, pids_with
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ROOT, ChildProcess, eventually
@@ -59,8 +61,54 @@ def test_send_and_tail_in_other_terminals_need_no_copying(folder: Path, mark: st
         up.signal(signal.SIGINT)
 
         assert up.wait(30) == 0, up.output
-        assert "\nstopping: each program has 10 s to finish what it has in work; Ctrl-C again kills it\n" in up.output
+        assert "\nstopping: what is in work is finished first; Ctrl-C again ends everything at once\n" in up.output
         assert up.output.endswith("stopped\n")
+
+
+def slow_model(**step: object) -> dict[str, str]:
+    """Return variables by which every model call meets one step of the scripted provider."""
+    return {"PENSTOCK_PROVIDERS__LOCAL__KIND": "fake", "PENSTOCK_PROVIDERS__LOCAL__SCRIPT": json.dumps([step])}
+
+
+@contextlib.contextmanager
+def with_a_call_in_flight(folder: Path, mark: str, model: dict[str, str]) -> Iterator[ChildProcess]:
+    with command(folder, mark, "up", "--port", "0", **model) as up:
+        up.wait_for("Ctrl-C ends everything", 60)
+        with command(folder, mark, "send", "--source", "github", "--count", "1") as send:
+            assert send.wait(30) == 0, send.output
+        eventually(lambda: "1 event in a model call" in in_work(health_port(up.output)), 20)
+        yield up
+
+
+def health_port(said: str) -> int:
+    found = re.search(r"^worker +http://127.0.0.1:([0-9]+)", said, re.MULTILINE)
+    assert found, said
+    return int(found[1])
+
+
+def test_ctrl_c_lets_a_paid_call_in_flight_end_and_says_what_it_waits_for(folder: Path, mark: str) -> None:
+    with with_a_call_in_flight(folder, mark, slow_model(latency_s=14)) as up:
+        up.signal(signal.SIGINT)
+        up.wait_for(r"waiting for worker \(1 event in a model call\), 6[0-9] s at most; Ctrl-C ends", 10)
+
+        assert up.wait(60) == 0
+        assert "was killed" not in up.output
+    # Whatever the answer is worth: its outcome was written, and the worker ended by itself.
+    log = (folder / "build/up/worker.log").read_text()
+    assert "event.finished" in log
+    assert log.index("event.finished") > log.index("worker.stopping")
+    assert "worker.stopped" in log
+
+
+def test_ctrl_c_twice_at_once_waits_and_a_later_one_ends_at_once(folder: Path, mark: str) -> None:
+    with with_a_call_in_flight(folder, mark, slow_model(hang=True)) as up:
+        # Of two numbers, because the kernel may deliver two of one number as one.
+        up.signal(signal.SIGINT)
+        up.signal(signal.SIGTERM)
+        up.wait_for("waiting for worker", 10)
+
+        assert up.insist(signal.SIGINT, within_s=8) != 0
+        assert "worker.stopped" not in (folder / "build/up/worker.log").read_text()
 
 
 def test_on_a_real_kafka_it_makes_the_topics_first(folder: Path, mark: str, kafka: KafkaLab) -> None:

@@ -57,9 +57,12 @@ def ask(port: int, path: str) -> tuple[int, bytes]:
         connection.close()
 
 
-def test_a_request_in_progress_at_sigterm_gets_its_202(tmp_path: Path) -> None:
+# Two at once, as `timeout` sends them; of two numbers, because the kernel may deliver two of one number as one.
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGINT)])
+def test_a_request_in_progress_at_sigterm_gets_its_202(numbers: tuple[signal.Signals, ...], tmp_path: Path) -> None:
     with running(tmp_path, "--hold") as (child, port), held_back(port) as waiting, ExitStack() as stack:
-        child.signal(signal.SIGTERM)
+        for number in numbers:
+            child.signal(number)
         eventually(lambda: ask(port, "/readyz")[0] == 503)
         body = ask(port, "/readyz")[1]
         child.signal(signal.SIGUSR1)
@@ -97,9 +100,8 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with running(tmp_path, "--hold") as (child, port), held_back(port):
         child.signal(signal.SIGTERM)
         child.wait_for("gateway.stopping")
-        child.signal(signal.SIGTERM)
 
-        assert child.wait(8) == 128 + signal.SIGTERM
+        assert child.insist(signal.SIGTERM) == 128 + signal.SIGTERM
 
 
 @pytest.mark.usefixtures("secret_environment")

@@ -341,7 +341,7 @@ async def test_a_bug_while_reloading_leaves_what_runs(lab: Lab, monkeypatch: pyt
         message = "a bug"
         raise ZeroDivisionError(message)
 
-    monkeypatch.setattr("gateways.reloading.build_sources", broken)
+    monkeypatch.setattr("gateways.reloading.build_senders", broken)
 
     assert await lab.ask() == "refused"
     assert await lab.post(OLD) == 202

@@ -33,7 +33,8 @@ class BatchLab:
     def start(self, *args: str, **env: str) -> ChildProcess:
         """Return the program, not started yet."""
         options = ("--config", str(self.lab.config))
-        return ChildProcess("gateways.cli", "batch", *args, *options, cwd=self._folder, env=env)
+        environ = {"PENSTOCK_BATCH_PROCESS__HEALTH_PORT": "0", **env}
+        return ChildProcess("gateways.cli", "batch", *args, *options, cwd=self._folder, env=environ)
 
     def __call__(self, *args: str, code: int = 0, within_s: float = 90) -> str:
         """Run it and return its output."""

@@ -47,7 +47,8 @@ class Site:
 
     def hand_over(self) -> ChildProcess:
         """Return the process, not started yet."""
-        return ChildProcess("streams", "hand-over", "--config", str(self.batch.lab.config))
+        env = {"PENSTOCK_HAND_OVER_PROCESS__HEALTH_PORT": "0"}
+        return ChildProcess("streams", "hand-over", "--config", str(self.batch.lab.config), env=env)
 
     def knobs(self, **knobs: Any) -> None:
         """Set the model server's knobs."""

@@ -172,15 +172,22 @@ def test_a_worker_whose_kafka_is_gone_stays_alive_and_says_so(kafka: KafkaLab, t
     )
     lab.create_topics()
     with lab.running() as worker:
+        # One that has no place in the group yet is not ready without Kafka, with or without a warning.
+        eventually(lambda: get(worker, "/readyz")[0] == 200, within_s=60)
         kafka.broker.pause()
         try:
             report = eventually(lambda: _without_kafka(worker), within_s=60)
 
             assert report["lease"] == "stale"
             assert get(worker, "/healthz")[0] == 200
+            eventually(lambda: "warnings" in get(worker, "/readyz")[1], within_s=5)
+            status, ready = get(worker, "/readyz")
+            assert status == 200
+            assert ready["warnings"][0].startswith("kafka_unreachable: no broker has answered since 20")
         finally:
             kafka.broker.resume()
         eventually(lambda: get(worker, "/stuck")[1]["kafka_answers"], within_s=30)
+        eventually(lambda: "warnings" not in get(worker, "/readyz")[1], within_s=5)
 
 
 def _without_kafka(worker: ChildProcess) -> Any:

@@ -30,8 +30,8 @@ async def asked(server: HealthServer, path: str) -> tuple[int, str]:
         await server.aclose()
 
 
-def make(problems: list[str], unready: list[str]) -> HealthServer:
-    return HealthServer("127.0.0.1", 0, lambda: problems, lambda: unready, report)
+def make(problems: list[str], unready: list[str], warnings: list[str] | None = None) -> HealthServer:
+    return HealthServer("worker", "127.0.0.1", 0, lambda: problems, lambda: unready, lambda: warnings or [], report)
 
 
 def report() -> StuckReport:
@@ -56,6 +56,18 @@ async def test_what_keeps_it_from_work_is_said(problems: list[str], unready: lis
     assert (status, json.loads(body)["problems"]) == (503, problems + unready)
 
 
+async def test_a_warning_stands_beside_readiness_and_takes_none() -> None:
+    status, body = await asked(make([], [], ["kafka_unreachable: no broker"]), "/readyz")
+
+    assert (status, json.loads(body)["warnings"]) == (200, ["kafka_unreachable: no broker"])
+
+
+async def test_a_program_without_a_report_has_no_page_for_it() -> None:
+    server = HealthServer("hand_over", "127.0.0.1", 0, list, list)
+
+    assert (await asked(server, "/stuck"))[0] == 404
+
+
 async def test_a_crashed_worker_is_not_alive() -> None:
     assert (await asked(make(["crashed"], []), "/healthz"))[0] == 503
 
@@ -77,7 +89,7 @@ async def test_a_taken_port_is_refused_with_what_to_do() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        server = HealthServer("127.0.0.1", taken.getsockname()[1], list, list, report)
+        server = HealthServer("worker", "127.0.0.1", taken.getsockname()[1], list, list)
         with pytest.raises(ConfigError, match=r"worker\.health_port: cannot listen on .*choose another, or 0"):
             await server.start()
         await server.aclose()

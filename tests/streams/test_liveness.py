@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
@@ -207,6 +208,23 @@ async def test_brokers_that_are_silent_are_told_and_fail_no_probe(lab: Lab) -> N
     assert [problem.restart_helps for problem in lab.liveness.problems] == [False]
 
 
+async def test_silent_brokers_are_a_warning_with_its_time_until_one_answers(lab: Lab) -> None:
+    lab.kafka_answers = False
+    lab.pass_time(24)
+    assert lab.liveness.warnings == []
+
+    lab.pass_time(16)
+    [warning] = lab.liveness.warnings
+    said, _, since = warning.partition(" since ")
+    assert said == "kafka_unreachable: no broker has answered"
+    ago_s = (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()
+    assert 40 <= ago_s < 60
+
+    lab.kafka_answers = True
+    lab.pass_time(1)
+    assert lab.liveness.warnings == []
+
+
 async def test_a_late_loop_is_the_loop(lab: Lab) -> None:
     lab.lag_s = 6.0
 
@@ -245,7 +263,7 @@ async def test_the_health_page_fails_by_name_and_the_metric_says_so(
     worker._liveness = lab.liveness
     act(lab)
     lab.pass_time(130)
-    server = HealthServer("127.0.0.1", 0, worker._problems, list, worker._report)
+    server = HealthServer("worker", "127.0.0.1", 0, worker._problems, list)
     await server.start()
     try:
         status, body = await asyncio.to_thread(_get, f"{server.address}/healthz")

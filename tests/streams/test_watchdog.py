@@ -86,9 +86,15 @@ def test_what_measures_its_own_time_is_a_fault_at_once(watched: Watched, seen: S
 
 
 def test_silence_of_the_brokers_is_told_and_no_restart_helps_whatever_stands_still(watched: Watched) -> None:
-    seen = Snapshot(kafka_answers=False, may_work=False, is_loading=True, waiting=5, uncommitted=5)
+    seen = Snapshot(kafka_silent_s=25, may_work=False, is_loading=True, waiting=5, uncommitted=5)
 
     assert watched.look(seen, 10_000) == {"kafka": False}
+
+
+def test_the_silence_of_the_brokers_counts_from_their_last_answer() -> None:
+    [problem] = Watchdog(WORKER, FakeClock()).look(Snapshot(kafka_silent_s=41.0))
+
+    assert problem.for_s == 41
 
 
 @pytest.mark.parametrize(
@@ -110,7 +116,7 @@ def test_a_limit_shorter_than_the_knowledge_of_the_brokers_silence_waits_for_it(
     clock.advance(29)
 
     assert watchdog.look(Snapshot(may_work=False)) == ()
-    assert [one.check for one in watchdog.look(Snapshot(may_work=False, kafka_answers=False))] == ["kafka"]
+    assert [one.check for one in watchdog.look(Snapshot(may_work=False, kafka_silent_s=25))] == ["kafka"]
 
 
 def test_one_event_that_starts_or_ends_is_progress(watched: Watched) -> None:
@@ -139,7 +145,7 @@ def test_a_worker_that_stops_is_not_expected_in_its_group(watched: Watched) -> N
 
 def test_every_check_can_fail() -> None:
     seen = [case[0] for case in CASES] + [
-        replace(SOUND, loop_lag_s=9), replace(SOUND, consumer_age_s=99), replace(SOUND, kafka_answers=False),
+        replace(SOUND, loop_lag_s=9), replace(SOUND, consumer_age_s=99), replace(SOUND, kafka_silent_s=25),
     ]  # fmt: skip
 
     assert {check for one in seen for check in Watched().look(one, 1000)} == set(CHECKS)

@@ -78,22 +78,16 @@ async def test_a_worker_is_ready_when_it_has_read_what_is_answered_and_stays_so_
     assert worker._unready() == []
 
 
-async def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_the_first_signal_begins_the_end_and_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Worker(make_settings())
     exits: list[int] = []
     logged: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(worker, "_exit_now", exits.append)
     monkeypatch.setattr(worker._log, "info", lambda event, **fields: logged.append((event, fields)), raising=False)
-    clock = iter([100.0, 100.001, 100.5])
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: next(clock))
 
     worker._signalled(signal.SIGTERM)
-    worker._signalled(signal.SIGTERM)
     assert (worker._ended.done(), exits) == (True, [])
-    worker._signalled(signal.SIGTERM)
-    monkeypatch.undo()
+    worker._killed(signal.SIGTERM)
 
     assert exits == [1]
     assert logged[0] == ("worker.stopping", {"detail": "SIGTERM", "held": 0, "drain_timeout_s": 50.0})

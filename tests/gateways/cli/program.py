@@ -23,6 +23,11 @@ class _Ready(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def _end_slowly(*_args: object) -> None:
+    time.sleep(1.8)
+    sys.exit(0)
+
+
 def main() -> None:
     """Behave as told."""
     parser = argparse.ArgumentParser()
@@ -33,6 +38,8 @@ def main() -> None:
         sys.exit("the disk is on fire")
     if options.mode == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if options.mode == "slow":
+        signal.signal(signal.SIGTERM, _end_slowly)
     if options.mode == "parent":
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
     if options.mode == "unready":

@@ -134,7 +134,7 @@ def test_a_secret_that_protects_nothing_is_found_too(
     file = write(tmp_path)
 
     assert check(file, "--secrets") == 2
-    assert capsys.readouterr().err == (f"{file}:3: sources.github: secret 'current': has 5 bytes, needs 16 to 4096\n")
+    assert capsys.readouterr().err == (f"{file}:5: sources.github: secret 'current': has 5 bytes, needs 16 to 4096\n")
 
 
 def test_a_source_that_no_route_takes_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,17 +32,20 @@ def test_stop_ends_the_program_and_what_it_started(tmp_path: Path, mark: str) ->
     # The program, its child and the guard.
     eventually(lambda: len(pids_with(mark)) == 3, 10)
 
-    process.stop(grace_s=5)
+    process.ask_to_end()
+    assert eventually(lambda: process.exit_code, 10) == -signal.SIGTERM
+    process.kill()
 
     eventually(lambda: not pids_with(mark), 5)
 
 
-def test_a_program_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path, mark: str) -> None:
+def test_a_program_that_ignores_sigterm_is_killed(tmp_path: Path, mark: str) -> None:
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(300)"
     process = GuardedProcess((sys.executable, "-c", code), environ(mark), tmp_path / "log")
     eventually(lambda: "up" in process.last_lines(), 10)
 
-    process.stop(grace_s=0.2)
+    process.ask_to_end()
+    process.kill()
 
     assert process.exit_code == -signal.SIGKILL
     eventually(lambda: not pids_with(mark), 5)
@@ -67,7 +70,7 @@ def test_the_program_keeps_its_own_exit_code(tmp_path: Path, mark: str) -> None:
     process = GuardedProcess((sys.executable, "-c", "raise SystemExit(7)"), environ(mark), tmp_path / "log")
 
     assert eventually(lambda: process.exit_code, 10) == 7
-    process.stop(grace_s=1)
+    process.kill()
     eventually(lambda: not pids_with(mark), 5)
 
 
@@ -75,7 +78,7 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_program(tmp_path: Path, mark:
     process = GuardedProcess(SLEEPER, environ(mark), tmp_path / "log")
 
     assert os.getsid(process.pid) != os.getsid(0)
-    process.stop(grace_s=5)
+    process.kill()
 
 
 def test_standard_input_of_the_program_is_empty(tmp_path: Path, mark: str) -> None:
@@ -84,13 +87,15 @@ def test_standard_input_of_the_program_is_empty(tmp_path: Path, mark: str) -> No
     eventually(lambda: process.exit_code is not None, 10)
 
     assert process.last_lines() == "''"
-    process.stop(grace_s=1)
+    process.kill()
 
 
 def test_stopping_twice_is_allowed(tmp_path: Path, mark: str) -> None:
     process = GuardedProcess(SLEEPER, environ(mark), tmp_path / "log")
 
-    process.stop(grace_s=5)
-    process.stop(grace_s=5)
+    process.ask_to_end()
+    process.ask_to_end()
+    process.kill()
+    process.kill()
 
     assert process.exit_code is not None

@@ -1,8 +1,10 @@
-"""Tests of gateways/cli/stack.py: start, readiness, watching, order of the end."""
+"""Tests of gateways/cli/stack.py: start, readiness, watching, order and limits of the end."""
 
 import os
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +16,13 @@ pytestmark = pytest.mark.process
 MODULE = "tests.gateways.cli.program"
 
 
-def program(name: str, mode: str = "serve", ready_path: str = "/readyz") -> Program:
-    return Program(name, (MODULE, "--mode", mode), ready_path)
+def program(name: str, mode: str = "serve", ready_path: str = "/readyz", **more: Any) -> Program:
+    return Program(name, (MODULE, "--mode", mode), ready_path, **more)
 
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
-    with Stack(tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)}, grace_s=5) as running:
+    with Stack(tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)}, 5) as running:
         yield running
 
 
@@ -89,42 +91,89 @@ def test_an_old_port_file_is_not_taken_for_the_new_one(stack: Stack, tmp_path: P
         stack.wait_ready("one", 0.3)
 
 
-def test_programs_end_in_the_reverse_of_their_start(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[str] = []
+def test_what_others_need_is_asked_to_end_when_they_have_ended(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, list[str]]] = []
     for name in ("broker", "gateway", "worker"):
-        stack.start(program(name, "silent"))
-        process = stack._running[name][1]
-        stop = process.stop
+        stack.start(program(name, "silent", is_needed=name == "broker"))
+    processes = {name: process for name, (_, process) in stack._running.items()}
+    for name, process in processes.items():
 
-        def noted(grace_s: float, name: str = name, stop: Callable[[float], bool] = stop) -> bool:
-            ended.append(name)
-            return stop(grace_s)
+        def noted(name: str = name, end: Any = process.ask_to_end) -> None:
+            asked.append((name, [other for other, one in processes.items() if one.exit_code is None]))
+            end()
 
-        monkeypatch.setattr(process, "stop", noted)
+        monkeypatch.setattr(process, "ask_to_end", noted)
 
     stack.stop()
 
-    assert ended == ["worker", "gateway", "broker"]
+    assert [name for name, _ in asked] == ["worker", "gateway", "broker"]
+    assert asked[-1] == ("broker", ["broker"])
+
+
+def test_a_program_may_take_the_time_that_it_needs_by_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Stack(tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)}) as stack:
+        # Longer than until the end is explained; a limit for all of them would have killed it.
+        stack.start(program("worker", "slow", stop_limit_s=30, in_work=lambda port: f"2 calls at {port > 0}"))
+        stack.start(program("gateway"))
+        for name in ("worker", "gateway"):
+            stack.wait_ready(name, 20)
+        worker = stack._running["worker"][1]
+
+    assert worker.exit_code == 0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("waiting for worker (2 calls at True), ")
+    assert said[0].endswith(" s at most; Ctrl-C ends everything at once")
 
 
 def test_a_program_that_has_to_be_killed_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Stack(tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)}, 0.2) as stack:
-        stack.start(program("worker", "stubborn"))
+    with Stack(tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)}) as stack:
+        stack.start(program("worker", "stubborn", stop_limit_s=0.2))
         stack.wait_ready("worker", 20)
 
     assert capsys.readouterr().err == "worker did not end within 0.2 s and was killed\n"
 
 
-def test_an_interrupt_while_stopping_still_ends_all(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack.start(program("broker", "stubborn"))
-    stack.start(program("worker", "stubborn"))
-    processes = [process for _, process in stack._running.values()]
+def test_without_what_all_need_nobody_is_waited_for_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Stack(tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)}) as stack:
+        stack.start(program("broker", is_needed=True))
+        stack.start(program("worker", "stubborn", stop_limit_s=600))
+        for name in ("broker", "worker"):
+            stack.wait_ready(name, 20)
+        broker = stack._running["broker"][1]
+        os.kill(broker.pid, signal.SIGKILL)
+        eventually(lambda: broker.exit_code is not None, 5)
 
-    def interrupted(_grace_s: float) -> None:
-        raise KeyboardInterrupt
+    assert "worker did not end within 3 s and was killed" in capsys.readouterr().err
 
-    monkeypatch.setattr(processes[-1], "stop", interrupted)
+
+def end_by_signals(stack: Stack, monkeypatch: pytest.MonkeyPatch, heard: list[str]) -> None:
+    """Have a second signal come while programs are asked to end, and a third one while they are waited for."""
+
+    def third(_port: int) -> str:
+        heard.append("third")
+        signal.raise_signal(signal.SIGINT)
+        return ""
+
+    def second() -> None:
+        heard.append("second")
+        signal.raise_signal(signal.SIGINT)
+
+    with stack:
+        stack.start(program("worker", "stubborn", stop_limit_s=600, in_work=third))
+        stack.wait_ready("worker", 20)
+        monkeypatch.setattr(stack._running["worker"][1], "ask_to_end", second)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_two_signals_at_once_are_one_and_a_later_one_kills_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, heard = Stack(tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)}), list[str]()
+
     with pytest.raises(KeyboardInterrupt):
-        stack.stop()
-
-    assert all(process.exit_code is not None for process in processes)
+        end_by_signals(stack, monkeypatch, heard)
+    assert heard == ["second", "third"]
+    assert not stack._running

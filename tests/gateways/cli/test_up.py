@@ -1,12 +1,17 @@
 """Tests of `penstock up` that need no Kafka; tests/e2e runs the whole."""
 
+import asyncio
 import socket
 from pathlib import Path
 
 import pytest
 
-from gateways.cli import running
+from contracts.settings import load
+from gateways.cli import programs, running
 from gateways.cli.main import run
+from gateways.cli.stack import Stack
+from gateways.cli.up import _watch
+from streams.health import HealthServer
 from tests.gateways.cli.settings import write
 
 
@@ -54,3 +59,47 @@ def test_a_wrong_configuration_is_told_before_anything_starts(
 
     assert run(["up", "--config", str(tmp_path / "penstock.yaml")]) == 2
     assert f"{tmp_path}/penstock.yaml:1: version" in capsys.readouterr().err
+
+
+def test_each_program_may_take_as_long_as_its_own_settings_say(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    settings = load(file, {"PENSTOCK_WORKER__DRAIN_TIMEOUT_S": "40", "PENSTOCK_GATEWAY__SHUTDOWN_TIMEOUT_S": "20"})
+
+    assert programs.worker(file, tmp_path, settings).stop_limit_s > settings.worker.stop_limit_s == 55
+    assert programs.gateway(file, 0, settings).stop_limit_s > settings.gateway.stop_limit_s == 30
+
+
+def test_a_worker_that_does_not_say_what_it_has_in_work_is_waited_for_all_the_same() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+    assert programs.in_work(port) == ""
+
+
+def test_what_the_worker_warns_of_is_told_once_and_when_it_is_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    since = "no broker has answered since 2026-11-28T14:03:0"
+    answers = iter([{}, {"kafka_unreachable": f"{since}7Z"}, {"kafka_unreachable": f"{since}8Z"}, {}])
+    monkeypatch.setattr("gateways.cli.up._WARNINGS_INTERVAL_S", 0.0)
+    monkeypatch.setattr("gateways.cli.up._CHECK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(programs, "warnings", lambda _port: next(answers))
+
+    with pytest.raises(StopIteration):
+        _watch(Stack(Path(), {}), 1)
+    assert capsys.readouterr().err.splitlines() == [
+        f"the worker warns, kafka_unreachable: {since}7Z",
+        "the worker warns no longer: kafka_unreachable",
+    ]
+
+
+async def test_warnings_are_read_off_the_page_of_the_worker() -> None:
+    server = HealthServer("worker", "127.0.0.1", 0, list, list, lambda: ["kafka_unreachable: no broker: away"])
+    await server.start()
+    try:
+        found = await asyncio.to_thread(programs.warnings, server.port)
+    finally:
+        await server.aclose()
+
+    assert found == {"kafka_unreachable": "no broker: away"}
+    assert await asyncio.to_thread(programs.warnings, server.port) == {}

@@ -72,7 +72,7 @@ def test_a_wrong_section_names_file_line_and_key(line: str, text: str) -> None:
 
 async def test_the_page_says_what_is_wrong() -> None:
     unready = ["log_unavailable:orders"]
-    page = HealthPage("127.0.0.1", 0, list, lambda: unready)
+    page = HealthPage("egress_process", "127.0.0.1", 0, list, lambda: unready)
     address = await page.start()
     try:
         async with aiohttp.ClientSession() as session:
@@ -85,7 +85,7 @@ async def test_the_page_says_what_is_wrong() -> None:
             assert await answers["/readyz"].json() == {"status": "failing", "problems": unready}
             assert "penstock_deliveries_total" in await answers["/metrics"].text()
             with pytest.raises(ConfigError, match=r"egress_process.health_port: cannot listen"):
-                await HealthPage("127.0.0.1", int(address.rpartition(":")[2]), list, list).start()
+                await HealthPage("egress_process", "127.0.0.1", int(address.rpartition(":")[2]), list, list).start()
     finally:
         await page.aclose()
 
