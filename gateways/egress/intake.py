@@ -21,7 +21,7 @@ from contracts.logs import logger
 from contracts.metrics import EGRESS_LAG
 from contracts.settings.egress import EgressProcess
 from gateways.egress.ledger import Ledger
-from gateways.egress.reading import headers_of, translated_errors
+from gateways.egress.reading import QUEUE_LIMITS, headers_of, translated_errors
 from gateways.egress.selecting import Raw
 
 Place = tuple[str, int]
@@ -44,6 +44,7 @@ def group_config(config: dict[str, Any], group: str, process: EgressProcess) -> 
     static = {"group.instance.id": process.instance_id} if process.instance_id else {}
     return (
         config
+        | QUEUE_LIMITS
         | static
         | {
             "client.id": group,
@@ -58,8 +59,6 @@ def group_config(config: dict[str, Any], group: str, process: EgressProcess) -> 
             "partition.assignment.strategy": "range",
             "max.poll.interval.ms": _MAX_POLL_INTERVAL_S * 1000,
             "session.timeout.ms": int(process.session_timeout_s * 1000),
-            # Bounds what the client buffers in front of us.
-            "queued.max.messages.kbytes": 4 * 1024,
             "fetch.wait.max.ms": 100,
             "log.connection.close": False,
             "log_level": 2,
