@@ -177,7 +177,7 @@ class LogReader:
             error = message.error()
             place, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
             if error is None:
-                pairs = _pairs(message)
+                pairs = headers_of(message)
                 headers = {name: raw for name, raw in pairs if raw is not None}
                 key, value, stamp_ms = _bytes(message.key()), _bytes(message.value()), message.timestamp()[1]
                 found.append(Found(*place, offset, key, value, headers, tuple(pairs), stamp_ms))
@@ -218,7 +218,8 @@ class LogReader:
         return LogUnavailable(f"Kafka at {servers} does not answer: {error.args[0].str()}")
 
 
-def _pairs(message: object) -> list[tuple[str, bytes | None]]:
+def headers_of(message: object) -> list[tuple[str, bytes | None]]:
+    """Return a record's headers in order, repeated ones included; none where one of their names is not UTF-8."""
     try:
         headers = message.headers() or []  # type: ignore[attr-defined]
     except SystemError:
