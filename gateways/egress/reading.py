@@ -6,6 +6,7 @@ Blocking: every function here asks a broker, never longer than the timeout it is
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import methodcaller
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -24,6 +25,9 @@ QUEUE_LIMITS: dict[str, Any] = {
     # A full queue is empty again sooner than the client would look by itself, after a second.
     "fetch.queue.backoff.ms": 20,
 }
+# Not `message.headers()`: of a name that is not UTF-8 confluent-kafka 2.16 returns half a list and sets an exception.
+# Called from C that is a SystemError; the interpreter's own fast call does not look, and the process dies (SIGSEGV).
+_headers = methodcaller("headers")
 # No offsets are committed under this name: partitions are assigned by hand.
 _GROUP = "penstock-gateway-reader"
 
@@ -68,9 +72,9 @@ def translated_errors() -> Iterator[None]:
 def headers_of(message: KafkaMessage) -> list[tuple[str, bytes | None]]:
     """Return a record's headers in order, repeated ones included; none where one of their names is not UTF-8."""
     try:
-        headers = message.headers() or []
+        headers = _headers(message) or []
     except SystemError:
-        # So fails confluent-kafka 2.16. Nobody of ours writes such names: the record is passed over, not met for ever.
+        # Nobody of ours writes such names: the record is passed over, not met for ever.
         return []
     pairs = headers.items() if isinstance(headers, dict) else headers
     return [(name, raw.encode() if isinstance(raw, str) else raw) for name, raw in pairs]
