@@ -22,7 +22,7 @@ PARTITIONS = 12
 RECORDS = 240_000
 # Reports in which something is held: 2 s.
 FULL_FOR = 10
-MOST_BYTES = 14 * 2**20
+MOST_BYTES = 16 * 2**20
 
 
 def value(number: int) -> bytes:
