@@ -5,6 +5,7 @@ Blocking: requests up to 10 s, polls up to their timeout; gives up after 30 s of
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from operator import methodcaller
 from typing import Any, NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -25,6 +26,10 @@ _MOVING = frozenset(
     {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
 )
 _EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 - so named
+
+# Not `message.headers()`: of a name that is not UTF-8 confluent-kafka 2.16 returns half a list and sets an exception.
+# Called from C that is a SystemError; the interpreter's own fast call does not look, and the process dies (SIGSEGV).
+_headers = methodcaller("headers")
 
 Place = tuple[str, int]
 
@@ -177,7 +182,7 @@ class LogReader:
             error = message.error()
             place, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
             if error is None:
-                pairs = _pairs(message)
+                pairs = headers_of(message)
                 headers = {name: raw for name, raw in pairs if raw is not None}
                 key, value, stamp_ms = _bytes(message.key()), _bytes(message.value()), message.timestamp()[1]
                 found.append(Found(*place, offset, key, value, headers, tuple(pairs), stamp_ms))
@@ -218,11 +223,12 @@ class LogReader:
         return LogUnavailable(f"Kafka at {servers} does not answer: {error.args[0].str()}")
 
 
-def _pairs(message: object) -> list[tuple[str, bytes | None]]:
+def headers_of(message: object) -> list[tuple[str, bytes | None]]:
+    """Return a record's headers in order, repeated ones included; none where one of their names is not UTF-8."""
     try:
-        headers = message.headers() or []  # type: ignore[attr-defined]
+        headers = _headers(message) or []
     except SystemError:
-        # confluent-kafka 2.16 on a header name that is not UTF-8; the record is none of ours.
+        # The record is none of ours.
         return []
     pairs = headers.items() if isinstance(headers, dict) else headers
     return [(name, _bytes(raw)) for name, raw in pairs]

@@ -4,12 +4,12 @@ Reads: events.*. Blocking: runs in a thread; the figures are in docs/adr/0021.
 """
 
 from collections.abc import Mapping
-from typing import cast
 
 import confluent_kafka
 
 from contracts.repetition import DEDUP, identity_of
 from contracts.settings import KafkaSettings
+from producers.log_reader import headers_of
 from streams.engine.item import TP
 from streams.engine.repeats import Repeats
 from streams.tail import ask, read_ranges
@@ -77,7 +77,7 @@ class Recall:
 
 
 def _note(message: confluent_kafka.Message, windows: Mapping[TP, Repeats], ends: Mapping[TP, int]) -> None:
-    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    headers = headers_of(message)
     tp, offset = TP(message.topic() or "", message.partition() or 0), message.offset() or 0
     if not headers or headers[-1][0] != DEDUP or offset >= ends[tp]:
         return

@@ -7,6 +7,7 @@ a kill at any moment the same jobs are taken up where the log says they are. Blo
 import contextlib
 import fcntl
 import shutil
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -116,8 +117,8 @@ class Service:
         run = JobRun(self._settings, self._objects, self._stop.is_set)
         while not self._stop.is_set():
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
             try:
+                folder.mkdir(parents=True)
                 self._once(run, request, section, folder)
             except TakenOver as error:
                 self._left.add(request.id)
@@ -126,8 +127,10 @@ class Service:
             except Rejected as error:
                 self._give_up(run, request, error)
                 return
-            except PenstockError as error:
-                _log.warning("batch.job_rests", job=request.id, reason=error.reason, error=str(error))
+            except (PenstockError, OSError, sqlite3.OperationalError) as error:
+                # Of the disk: it is full, or cannot be written for a while.
+                reason = error.reason if isinstance(error, PenstockError) else "disk"
+                _log.warning("batch.job_rests", job=request.id, reason=reason, error=str(error))
                 self._stop.wait(self._settings.batch_jobs.retry_pause_s)
             else:
                 return

@@ -5,6 +5,7 @@ Reads: any of our topics. Blocking: `start` up to 5 s a topic, `poll` up to its 
 
 import time
 from collections.abc import Iterable
+from operator import methodcaller
 from typing import NamedTuple, Self
 
 from confluent_kafka import (
@@ -24,6 +25,8 @@ from contracts.kafka_config import librdkafka_config
 from contracts.settings import KafkaSettings
 
 METADATA_LIMIT_S = 5.0
+# Not `message.headers()`: see gateways/egress/reading.py.
+_headers = methodcaller("headers")
 
 
 class Read(NamedTuple):
@@ -147,9 +150,9 @@ def as_read(message: Message) -> Read:
     """Return a consumed message as our record."""
     kind, timestamp_ms = message.timestamp()
     try:
-        headers = message.headers() or []
+        headers = _headers(message) or []
     except SystemError:
-        # confluent-kafka 2.16 on a header name that is not UTF-8; the record is none of ours, and is shown as such.
+        # The record is none of ours, and is shown as such.
         headers = [("(headers that cannot be read)", None)]
     return Read(
         topic=message.topic() or "",

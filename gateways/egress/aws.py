@@ -31,19 +31,19 @@ _MAX_TEXT_CHARS = 300
 _MIN_READ_TIMEOUT_S = 1.0
 CALL_ERRORS = (ClientError, BotoCoreError)
 
-# Source: botocore's service models and retry rules, `data/_retry.json` (1.44, checked 2026-11).
+# Source: models and retry rules of botocore (1.44, `data/_retry.json`), query error codes of SQS; checked 2026-11.
 _THROTTLED = frozenset({
-    "BandwidthLimitExceeded", "EC2ThrottledException", "KMSThrottled", "KmsThrottled", "LimitExceededException",
-    "OverLimit", "PriorRequestNotComplete", "ProvisionedThroughputExceededException", "RequestLimitExceeded",
-    "RequestThrottled", "RequestThrottledException", "SlowDown", "Throttled", "ThrottledException", "Throttling",
-    "ThrottlingException", "TooManyEntriesException", "TooManyRequestsException", "TransactionInProgressException",
+    "BandwidthLimitExceeded", "EC2ThrottledException", "LimitExceededException", "OverLimit", "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException", "RequestLimitExceeded", "RequestThrottled", "RequestThrottledException",
+    "SlowDown", "Throttled", "ThrottledException", "Throttling", "ThrottlingException", "TooManyEntriesException",
+    "TooManyRequestsException", "TransactionInProgressException",
 })  # fmt: skip
 _DENIED = frozenset({
     "AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException", "ExpiredToken",
     "ExpiredTokenException", "ForbiddenException", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId",
-    "InvalidSecurity", "InvalidSignatureException", "KMSAccessDenied", "KmsAccessDenied", "KMSDisabled", "KmsDisabled",
-    "MissingAuthenticationToken", "NotAuthorized", "OptInRequired", "RequestExpired", "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
+    "InvalidSecurity", "InvalidSignatureException", "MissingAuthenticationToken", "NotAuthorized",
+    "NotAuthorizedForDetailTypeException", "NotAuthorizedForSourceException", "OptInRequired", "RequestExpired",
+    "SignatureDoesNotMatch", "UnrecognizedClientException",
 })  # fmt: skip
 _MISSING = frozenset({
     "AWS.SimpleQueueService.NonExistentQueue", "AWS.SimpleQueueService.QueueDeletedRecently", "NoSuchBucket",
@@ -167,11 +167,13 @@ def code_verdict(code: str, message: str, status: int = 0, after_s: float | None
         after_s: Retry-After.
     """
     text = f"{code}: {message}"[:_MAX_TEXT_CHARS]
-    if code in _THROTTLED or status == 429:  # noqa: PLR2004 - Too Many Requests
+    # Of the key that encrypts a queue or topic; SNS says KMSThrottling, SQS KmsThrottled or KMS.ThrottlingException.
+    is_about_key = code.upper().startswith("KMS")
+    if code in _THROTTLED or status == 429 or (is_about_key and "Throttl" in code):  # noqa: PLR2004 - Too Many Requests
         return Later("throttled", text, after_s)
     if status >= 500 or status == 408 or (not 400 <= status < 500 and "Internal" in code):  # noqa: PLR2004 - HTTP
         return Later("unavailable", text, after_s)
-    if code in _DENIED or status in {401, 403}:
+    if is_about_key or code in _DENIED or status in {401, 403}:
         return Later("access_denied", text, scope="operator")
     if code in _MISSING or status == 404:  # noqa: PLR2004 - Not Found
         return Later("destination_missing", text, scope="operator")

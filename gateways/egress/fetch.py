@@ -10,10 +10,12 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
+from contracts.errors import LogUnavailable
 from gateways.egress.index import Place
-from gateways.egress.reading import translated_errors
+from gateways.egress.reading import partitions_of, translated_errors
 
 _POLL_S = 0.25
+_CALL_TIMEOUT_S = 2.0
 
 
 class Fetcher:
@@ -32,10 +34,10 @@ class Fetcher:
         self._idle: LifoQueue[Consumer] = LifoQueue()
 
     def fetch(self, place: Place, timeout_s: float) -> KafkaMessage | None:
-        """Return the record; None when there is none any more, or not in time.
+        """Return the record; None when there is none any more.
 
         Raises:
-            LogUnavailable: Kafka cannot be read.
+            LogUnavailable: Kafka cannot be read, or did not answer in time.
         """
         try:
             consumer = self._idle.get_nowait()
@@ -45,7 +47,7 @@ class Fetcher:
         try:
             with translated_errors():
                 consumer.assign([TopicPartition(*place)])
-                found = _read(consumer, place.offset, time.monotonic() + timeout_s)
+                found = _read(consumer, place, time.monotonic() + timeout_s)
                 consumer.unassign()
         except BaseException:
             consumer.close()
@@ -62,17 +64,21 @@ class Fetcher:
                 return
 
 
-def _read(consumer: Consumer, offset: int, give_up_s: float) -> KafkaMessage | None:
+def _read(consumer: Consumer, place: Place, give_up_s: float) -> KafkaMessage | None:
     while time.monotonic() < give_up_s:
         message = consumer.poll(_POLL_S)
         if message is None:
             continue
         error = message.error()
         if error is None:
-            return message if message.offset() == offset else None
+            return message if message.offset() == place.offset else None
         if error.code() in _NOT_THERE:
             return None
-    return None
+    # The client says nothing of brokers that are away, and for long nothing of a topic that was deleted.
+    if place.partition not in partitions_of(consumer, place.topic, _CALL_TIMEOUT_S):
+        return None
+    text = f"{place.topic} [{place.partition}] at {place.offset}: no answer in time"
+    raise LogUnavailable(text, retry_after_s=2.0)
 
 
 _NOT_THERE = frozenset(

@@ -6,6 +6,7 @@ also while everything is paused, so the group never holds it to be dead because 
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -21,7 +22,7 @@ from contracts.logs import logger
 from contracts.metrics import EGRESS_LAG
 from contracts.settings.egress import EgressProcess
 from gateways.egress.ledger import Ledger
-from gateways.egress.reading import headers_of, translated_errors
+from gateways.egress.reading import QUEUE_LIMITS, headers_of, translated_errors
 from gateways.egress.selecting import Raw
 
 Place = tuple[str, int]
@@ -33,6 +34,10 @@ _POLL_S = 0.2
 _COMMIT_EVERY_S = 1.0
 _LAG_EVERY_S = 5.0
 _CALL_TIMEOUT_S = 10.0
+_LOOK_TIMEOUT_S = 0.5
+_FATAL = KafkaError._FATAL  # noqa: SLF001 - the client's public constants
+_ALL_BROKERS_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
+_REFUSALS = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
 # The drain must end before the group gives up on us.
 _MAX_POLL_INTERVAL_S = 300
 
@@ -44,6 +49,7 @@ def group_config(config: dict[str, Any], group: str, process: EgressProcess) -> 
     static = {"group.instance.id": process.instance_id} if process.instance_id else {}
     return (
         config
+        | QUEUE_LIMITS
         | static
         | {
             "client.id": group,
@@ -58,8 +64,6 @@ def group_config(config: dict[str, Any], group: str, process: EgressProcess) -> 
             "partition.assignment.strategy": "range",
             "max.poll.interval.ms": _MAX_POLL_INTERVAL_S * 1000,
             "session.timeout.ms": int(process.session_timeout_s * 1000),
-            # Bounds what the client buffers in front of us.
-            "queued.max.messages.kbytes": 4 * 1024,
             "fetch.wait.max.ms": 100,
             "log.connection.close": False,
             "log_level": 2,
@@ -134,7 +138,9 @@ class Intake:
         self._paused: set[Place] = set()
         self._commit_at_s = 0.0
         self._lag_at_s = 0.0
-        self.is_reachable = False
+        self._is_answered = False
+        # Errors since the last record: the client says the same again and again.
+        self._noted: set[int] = set()
 
     async def open(self) -> None:
         """Join the group.
@@ -152,7 +158,7 @@ class Intake:
             is_full: take nothing more for now.
 
         Raises:
-            LogUnavailable: Kafka refuses us.
+            LogUnavailable: Kafka refuses us, and this client will get no further.
         """
         messages = await self._in_thread(self._turn, is_full)
         rewinds: dict[Place, int] = {}
@@ -169,6 +175,11 @@ class Intake:
             self._thread.shutdown(wait=False)
 
     @property
+    def is_reachable(self) -> bool:
+        """Tell whether the brokers answer, and let us read."""
+        return self._is_answered and not self._noted & _REFUSALS
+
+    @property
     def ledgers(self) -> Iterable[Ledger]:
         """Return the ledgers of the partitions that are ours."""
         return self._ledgers.values()
@@ -181,7 +192,7 @@ class Intake:
     def _open(self) -> None:
         wanted = [*self._topics, *self._waits_s]
         with translated_errors():
-            consumer = Consumer(self._config | {"on_commit": self._on_commit})
+            consumer = Consumer(self._config | {"on_commit": self._on_commit, "error_cb": self._on_error})
             try:
                 _need(wanted, consumer.list_topics(timeout=_CALL_TIMEOUT_S).topics)
                 consumer.subscribe(wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
@@ -189,7 +200,7 @@ class Intake:
                 consumer.close()
                 raise
         self._consumer = consumer
-        self.is_reachable = True
+        self._is_answered = True
 
     def _turn(self, is_full: bool) -> list[KafkaMessage]:
         consumer = self._consumer
@@ -201,6 +212,7 @@ class Intake:
                 self._commit_at_s = self._clock() + _COMMIT_EVERY_S
                 self._commit(consumer, self._ledgers.values(), is_last=False)
                 self._measure_lag(consumer)
+                self._look_for_brokers(consumer)
             # `consume` alone would wait for a full batch; this returns with the first record and what is behind it.
             first = consumer.poll(_POLL_S)
             return [] if first is None else [first, *consumer.consume(_POLL_RECORDS - 1, 0)]
@@ -257,6 +269,19 @@ class Intake:
             if ledger is not None:
                 ledger.committed(-1)
 
+    def _look_for_brokers(self, consumer: Consumer) -> None:
+        """Ask whether brokers that were away are back: where nothing is to be read, no record says so."""
+        if not self._is_answered:
+            with contextlib.suppress(KafkaException):
+                consumer.list_topics(self._topics[0], timeout=_LOOK_TIMEOUT_S)
+                self._is_answered = True
+
+    def _on_error(self, error: KafkaError) -> None:
+        # What concerns no partition comes here alone, and not with the records.
+        if error.code() == _ALL_BROKERS_DOWN and self._is_answered:
+            self._is_answered = False
+            _log.warning("egress.log_unavailable", door=self._door, error=error.str())
+
     def _measure_lag(self, consumer: Consumer) -> None:
         if abs(self._clock() - self._lag_at_s) < _LAG_EVERY_S:
             return
@@ -307,9 +332,10 @@ class Intake:
     def _take(self, message: KafkaMessage, rewinds: dict[Place, int]) -> None:
         error = message.error()
         if error is not None:
-            self.is_reachable = error.code() != KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - the client's public constant
+            self._note(error)
             return
-        self.is_reachable = True
+        self._is_answered = True
+        self._noted.clear()
         topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
         place = (topic, partition)
         ledger = self._ledgers.get(place)
@@ -327,3 +353,14 @@ class Intake:
             rewinds[place] = offset
         else:
             self._receiver.take_waiting(ledger, raw)
+
+    def _note(self, error: KafkaError) -> None:
+        code = error.code()
+        if error.fatal() or code == _FATAL:
+            # Somebody else uses this instance id, for one: the client will never get anything again.
+            self._is_answered = False
+            message = f"the consumer of {self._door} is broken: {error.str()}"
+            raise LogUnavailable(message)
+        if code not in self._noted:
+            self._noted.add(code)
+            _log.warning("egress.log_error", door=self._door, error=error.str())

@@ -187,7 +187,10 @@ class Live:
         is_resuming = seen.epoch != 0
         while not self.is_ending:
             wake.clear()
-            await self._complete(entry, ticket)
+            if not await self._complete(entry, ticket, heard_at_s + self._settings.heartbeat_s):
+                heard_at_s = loop.time()
+                yield []
+                continue
             batch = _some(news(entry.feed, ticket.id, seen))
             if batch:
                 if is_resuming:
@@ -231,12 +234,23 @@ class Live:
         self._entries.move_to_end(wanted)
         return entry
 
-    async def _complete(self, entry: Entry, ticket: Ticket) -> None:
-        """Return when the feed has everything from the event on; watchers of one event share the look-up."""
-        while entry.held is not None:
+    async def _complete(self, entry: Entry, ticket: Ticket, until_s: float) -> bool:
+        """Tell whether the feed has everything from the event on; wait for that until a loop time, or the end.
+
+        Watchers of one event share the look-up.
+        """
+        loop = asyncio.get_running_loop()
+        while entry.held is not None and not self.is_ending and loop.time() < until_s:
             if entry.catching_up is None:
                 entry.catching_up = asyncio.ensure_future(self._catch_up(entry, ticket))
-            await asyncio.shield(entry.catching_up)
+            looking, ending = entry.catching_up, asyncio.ensure_future(self.ending(until_s - loop.time()))
+            try:
+                await asyncio.wait({looking, ending}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                ending.cancel()
+            if looking.done():
+                looking.result()
+        return entry.held is None
 
     async def _catch_up(self, entry: Entry, ticket: Ticket) -> None:
         try:

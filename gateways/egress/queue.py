@@ -244,11 +244,13 @@ class Queue:
         return 1 if self._clock() >= lane.breaker.retry_at_s else 0
 
     def _from_lane(self, lane: Lane, *, is_full: bool) -> list[Entry]:
-        if lane.breaker.is_open:
+        is_trial = lane.breaker.is_open
+        if self._shape.order == "partition":
+            # Also the one that tries is whole: that is how it went out before, and it may have arrived.
+            return self._run_of(lane, is_full=is_full or is_trial)
+        if is_trial:
             # One item tries for all.
             return self._take_from(lane, lane.ready.popleft(), 1)
-        if self._shape.order == "partition":
-            return self._run_of(lane, is_full=is_full)
         may_wait = len(lane.ready) < self._shape.max_batch and not is_full
         if may_wait and self._lingered_at_s(lane.ready[0]) > self._clock():
             return []

@@ -38,7 +38,7 @@ def structured(item: Item) -> bytes:
     event: dict[str, Any] = {**attributes(item), "datacontenttype": "application/json"}
     try:
         event["data"] = msgspec.json.decode(item.outcome.value, type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         event["data_base64"] = base64.b64encode(item.outcome.value).decode()
     return msgspec.json.encode(event)
 

@@ -75,6 +75,7 @@ class DoorRunner:
         self._is_full = False
         self._timer: asyncio.TimerHandle | None = None
         self._is_stopping = False
+        self._fault: BaseException | None = None
         self.intake: Intake | None = None
 
     @property
@@ -106,7 +107,7 @@ class DoorRunner:
         around = self._around
         group = f"{around.app_id}.egress.{self.name}"
         waits_s = {around.topics.deliveries(tier): tier_s for tier, tier_s in DELIVERY_TIERS.items()}
-        self._is_stopping = False
+        self._is_stopping, self._fault = False, None
         self.intake = Intake(
             self.name,
             group_config(around.consumer, group, around.process),
@@ -119,6 +120,9 @@ class DoorRunner:
             await self.intake.open()
             while not stop.is_set():
                 await self.intake.poll(is_full=self._is_full)
+                if self._fault is not None:
+                    # What it left comes again with a new session; in this one it would hold up its partition.
+                    raise self._fault
                 self._pump()
                 self._measure()
         finally:
@@ -208,9 +212,10 @@ class DoorRunner:
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task)
-        if not task.cancelled() and task.exception() is not None:
-            # Its items stay unfinished, and come again with the next start.
-            _log.error("egress.delivery_failed", door=self.name, exc_info=task.exception())
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self._fault = fault
+            if self._is_stopping:
+                _log.error("egress.delivery_failed", door=self.name, exc_info=fault)
         self._pump()
 
     async def _deliver(self, lane: Lane, batch: list[Entry]) -> None:

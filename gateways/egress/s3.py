@@ -31,6 +31,8 @@ class S3(PlainDoor):
         self._settings = settings
         self._aws = Aws(name, "s3", settings, session, {"addressing_style": "path"} if settings.path_style else None)
         self._encoder: Encoder = encoder_for(name, settings)
+        # By topic and partition: first and last offset of the object that was there already, while its records come.
+        self._found: dict[tuple[str, int], tuple[int, int]] = {}
         self.shape = Shape(
             settings.max_object_records, settings.max_object_bytes, settings.max_object_age_s, order="partition"
         )
@@ -53,6 +55,11 @@ class S3(PlainDoor):
 
     async def deliver(self, items: Sequence[Item]) -> Sequence[Verdict]:
         """Write a run of one partition as one object."""
+        place = items[0].position
+        first, last = self._found.pop((place.topic, place.partition), (0, -1))
+        if first < place.offset <= last:
+            # The run before ended inside of an object that was there: this one begins inside of it.
+            return self._beyond(items, first, last)
         try:
             await self._put(items)
         except ClientError as error:
@@ -97,6 +104,13 @@ class S3(PlainDoor):
         except (KeyError, ValueError):
             message = f"{self._key(items[0])} is there and not one of ours"
             return [Later("foreign_object", message, scope="operator")] * len(items)
+        return self._beyond(items, items[0].position.offset, last)
+
+    def _beyond(self, items: Sequence[Item], first: int, last: int) -> Sequence[Verdict]:
+        """Count what is in an object already as delivered, and let the rest begin one of its own."""
+        place = items[-1].position
+        if place.offset < last:
+            self._found[place.topic, place.partition] = first, last
         rest = Later("object_exists", f"the object ends at offset {last}", scope="item")
         return [DELIVERED if item.position.offset <= last else rest for item in items]
 

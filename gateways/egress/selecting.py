@@ -93,7 +93,8 @@ class Selector:
         if outcome_type == RESULT_TYPE:
             try:
                 return _head.decode(value).provenance.route
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
+                # What is nested too deep for us may still be what its receiver wants.
                 return ""
         for route in self._routes:
             if _any(source, route.match.source) and _any(event_type, route.match.type):

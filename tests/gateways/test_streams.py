@@ -13,6 +13,7 @@ from contracts.codec import Position
 from contracts.deltas import read_cancel
 from contracts.metrics import REGISTRY
 from contracts.settings import Settings
+from gateways import listening
 from gateways.listening import listen
 from gateways.server import Server, serve
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, Gateway
@@ -217,6 +218,30 @@ async def test_a_client_that_does_not_read_is_let_go_and_can_come_back(door: Doo
         await read(response, shown)
 
     assert (len(shown.text), shown.gaps, shown.repeats) == (pieces * 60_000, 0, 0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the connections of listeners made from now on go soon."""
+    monkeypatch.setattr(listening, "UNREAD_LIMIT_S", 1.0)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux can tell a socket to give up")
+async def test_a_client_that_never_reads_loses_its_connection(door: Door) -> None:
+    accepted, before = await door.accepted(), ended("slow")
+    _, writer = await narrow_connection(door)
+    writer.write(f"GET {accepted['stream_url']} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    for number in range(1, 201):
+        door.lab.say("e1", "x" * 60_000, first=number)
+    await eventually_async(lambda: ended("slow") == before + 1)
+
+    def is_reset() -> bool:
+        # Who gave a connection up says so to the next byte.
+        writer.write(b"x")
+        return writer.transport.is_closing()
+
+    assert await eventually_async(is_reset, within_s=20)
 
 
 async def narrow_connection(door: Door) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -15,11 +15,13 @@ from contracts.settings import KafkaSettings, ProducerSettings
 from contracts.settings.egress import DoorSection, EgressProcess
 from contracts.topics import DELIVERY_TIERS, Topics
 from gateways.egress.base import DELIVERED, Item, PlainDoor, Shape, Verdict
+from gateways.egress.intake import group_config
 from gateways.egress.reading import headers_of
 from gateways.egress.runner import DoorRunner, Surroundings
 from producers.producer import KafkaProducer
 from tests.kafkalab.fixtures import KafkaLab
 from tests.suites.egress import result_item
+from tests.support import eventually
 
 PARTITIONS = 2
 
@@ -123,7 +125,9 @@ class EgressLab:
         )
         return [item.outcome.event_id for item in items]
 
-    def run(self, door: Told, name: str = "door", **settings: Any) -> asyncio.Task[None]:
+    def run(
+        self, door: Told, name: str = "door", process: EgressProcess | None = None, **settings: Any
+    ) -> asyncio.Task[None]:
         """Start a runner."""
         around = Surroundings(
             consumer=librdkafka_config(self.kafka),
@@ -132,7 +136,7 @@ class EgressLab:
             result_topics=(self.topics.results,),
             routes=(),
             produce=self.produce,
-            process=EgressProcess(drain_timeout_s=5),
+            process=process or EgressProcess(drain_timeout_s=5),
             clock=self.clock,
         )
         runner = DoorRunner(name, door, DoorSection.model_validate(settings), around)
@@ -146,6 +150,19 @@ class EgressLab:
         for task in tasks or tuple(self._stops):
             self._stops.pop(task).set()
             await task
+
+    def join_and_vanish(self, instance_id: str, name: str = "door") -> None:
+        """Join a door's group under the instance id of somebody else, as a copied configuration does, and end."""
+        group = f"{self.lab.prefix}.egress.{name}"
+        twin = Consumer(
+            group_config(librdkafka_config(self.kafka), group, EgressProcess(instance_id=instance_id))
+            | {"session.timeout.ms": 6000}
+        )
+        try:
+            twin.subscribe([self.topics.results, *map(self.topics.deliveries, DELIVERY_TIERS)])
+            eventually(lambda: twin.poll(0.1) or twin.assignment(), 30)
+        finally:
+            twin.close()
 
     def committed(self, name: str = "door") -> dict[int, int]:
         """Return the committed offsets of the result topic."""

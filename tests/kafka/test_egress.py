@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from contracts.codec import Record
+from contracts.settings.egress import EgressProcess
 from contracts.topics import DELIVERY_TIERS
 from gateways.cli.main import run
 from gateways.egress.base import DELIVERED, Item, Later, Refused, Shape, Verdict
@@ -234,6 +236,37 @@ async def test_it_goes_on_when_the_broker_comes_back(lab: EgressLab, kafka: Kafk
     lab.clock.advance(DELIVERY_TIERS["5s"])
 
     await eventually_async(lambda: set(door.delivered) == set(ids), 2 * LIMIT_S)
+
+
+async def test_a_twin_of_the_same_instance_id_does_not_silence_a_door_for_good(lab: EgressLab) -> None:
+    door = Told()
+    ids = await lab.outcomes(2)
+    lab.run(door, process=EgressProcess(instance_id="one", session_timeout_s=6))
+    await eventually_async(lambda: set(door.delivered) == set(ids), LIMIT_S)
+
+    await asyncio.to_thread(lab.join_and_vanish, "one")
+    ids += await lab.outcomes(2, first=2)
+
+    await eventually_async(lambda: set(door.delivered) == set(ids), 2 * LIMIT_S)
+
+
+async def test_what_a_fault_of_ours_left_unfinished_comes_again_by_itself(
+    lab: EgressLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [TypeError("a fault of the code")]
+    produce = lab.produce
+
+    async def faulty(record: Record) -> object:
+        if faults:
+            raise faults.pop()
+        return await produce(record)
+
+    monkeypatch.setattr(lab, "produce", faulty)
+    door = Told(answer=lambda _: Refused("no"))
+    await lab.outcomes(2)
+    lab.run(door)
+
+    await eventually_async(lambda: len(lab.read(lab.topics.undelivered)) >= 2, LIMIT_S)
 
 
 async def test_what_is_redriven_is_tried_again_under_the_same_id(

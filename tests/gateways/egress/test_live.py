@@ -1,6 +1,7 @@
 """How what is read live and what is looked up on the log become one stream, and what bounds it."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -249,3 +250,43 @@ async def test_a_result_waits_a_moment_for_the_deltas_that_are_still_under_way(m
     log.arrive(2, encode_json(Delta(event_id="e1", epoch=5, sequence=2, text="b", is_final=True, ending="succeeded")))
 
     assert await watching == ["delta a", "delta b", "result"]
+
+
+async def test_while_a_look_up_takes_long_there_are_signs_of_life(make: Callable[..., Log]) -> None:
+    log = make(heartbeat_s=0.05)
+    goes_on = threading.Event()
+
+    def look_up(_place: Place, feed: Feed) -> CaughtUp:
+        assert goes_on.wait(10)
+        take(feed, value(1, "a"))
+        return CaughtUp(1, is_complete=True)
+
+    log.look_up = look_up
+    try:
+        with log.live.watching("s", "e1", "sse") as entry:
+            frames = log.live.frames(entry, TICKET, Seen())
+            async with asyncio.timeout(5):
+                assert [await anext(frames), await anext(frames)] == [[], []]
+                goes_on.set()
+                batches = (batch async for batch in frames if batch)
+                assert [_brief(frame) for frame in await anext(batches)] == ["delta a"]
+            await frames.aclose()  # type: ignore[attr-defined]
+    finally:
+        goes_on.set()
+
+    assert log.looked == [None]
+
+
+async def test_who_waits_for_a_log_that_is_away_is_let_go_at_the_end(make: Callable[..., Log]) -> None:
+    log = make()
+
+    def look_up(_place: Place, _feed: Feed) -> CaughtUp:
+        message = "away"
+        raise LogUnavailable(message)
+
+    log.look_up = look_up
+    watching = asyncio.ensure_future(log.all())
+    await eventually_async(lambda: log.looked)
+    log.live.end()
+    async with asyncio.timeout(0.8 * module._RETRY_S):
+        assert await watching == []

@@ -187,6 +187,22 @@ def test_an_open_breaker_lets_one_item_try_after_its_wait() -> None:
     assert lab.numbers() == [1, 2]
 
 
+def test_behind_an_open_breaker_a_run_of_a_partition_tries_as_a_whole() -> None:
+    # Its object may be there already, and is named after the first record: a shorter run would leave the others out.
+    lab = Lab(Shape(max_batch=10, linger_s=60.0, order="partition"), breaker={"failures": 1, "base_s": 4.0})
+    entries = [lab.add(number, "p0") for number in range(3)]
+    lab.clock.advance(60.0)
+    failed = lab.next()
+    assert failed is not None
+    failed[0].breaker.failed()
+    lab.queue.done(*failed, dict.fromkeys(entries, 0.0))
+    lab.add(3, "p0")
+
+    assert lab.next() is None
+    lab.clock.advance(4.0)
+    assert lab.numbers() == [0, 1, 2, 3]
+
+
 def test_what_waits_for_a_destination_that_is_down_is_taken_out_but_for_one() -> None:
     lab = Lab(Shape(many_destinations=True), breaker={"failures": 1})
     lab.fail("down")

@@ -107,6 +107,27 @@ async def test_a_shorter_run_does_not_cut_what_is_there(lab: S3Lab) -> None:
     assert len(await lab.received()) == 5
 
 
+async def test_who_took_a_part_of_an_object_does_not_write_the_rest_of_it_again(lab: S3Lab) -> None:
+    items = [lab.item(number) for number in range(8)]
+    await lab.door.deliver(items[:5])
+    other = S3("archive", lab.door._settings, session())  # type: ignore[attr-defined]
+    await other.start()
+    try:
+        verdicts = [await other.deliver(items[:2]), await other.deliver(items[2:4]), await other.deliver(items[4:])]
+        last = await other.deliver(items[5:])
+    finally:
+        await other.aclose()
+
+    assert [[type(one) for one in run] for run in verdicts] == [
+        [Delivered] * 2,
+        [Delivered] * 2,
+        [Delivered] + [Later] * 3,
+    ]
+    assert list(last) == [Delivered()] * 3
+    ids = [one.id for one in await lab.received()]
+    assert sorted(ids) == sorted(item.outcome.result_id for item in items)
+
+
 async def test_a_foreign_object_of_that_name_is_never_touched(lab: S3Lab) -> None:
     name = f"{FOLDER}/00000-00000000000000000001.jsonl.gz"
     lab.buckets.put_object(Bucket=lab.name, Key=name, Body=b"mine")

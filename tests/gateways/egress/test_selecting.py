@@ -1,7 +1,9 @@
 """Which records are a door's items."""
 
+import base64
 from typing import Any
 
+import msgspec
 import pytest
 
 from contracts.codec import Position, delivery_headers, encode_json, outcome_headers
@@ -10,6 +12,7 @@ from contracts.payloads import EXPIRED_TYPE, DeliveryNote, OutcomeMarker
 from contracts.settings import Match, Prompt, RouteSettings
 from contracts.settings.egress import DoorSection
 from gateways.egress.base import Item
+from gateways.egress.rendering import structured
 from gateways.egress.selecting import Raw, Selector
 from tests.suites.egress import result_item
 
@@ -107,3 +110,13 @@ def test_a_waiting_record_keeps_its_place_and_counts_its_attempts() -> None:
     other = Selector("other", DoorSection(), ())
     assert not other.is_ours(waiting)
     assert other.from_waiting(waiting) is None
+
+
+def test_a_value_nested_too_deep_to_be_read_is_delivered_all_the_same() -> None:
+    deep = b'{"output":' + b"[" * 5000 + b"]" * 5000 + b"}"
+
+    item = selector().from_results(raw(result_item(1))._replace(value=deep))
+
+    assert item is not None
+    assert (item.route, item.outcome.value) == ("", deep)
+    assert msgspec.json.decode(structured(item))["data_base64"] == base64.b64encode(deep).decode()

@@ -1,0 +1,37 @@
+"""What an error code of AWS means: what is about a key, a permission or a quota must not empty a topic of its items."""
+
+import pytest
+
+from gateways.egress.aws import code_verdict
+from gateways.egress.base import Later, Refused
+
+# SNS, SQS by its model, and SQS as it answers: boto3 puts the code of the former protocol in place of the model's.
+THROTTLED_KEYS = ["KMSThrottling", "KmsThrottled", "KMS.ThrottlingException"]
+UNUSABLE_KEYS = [
+    "KMSDisabled", "KMSInvalidState", "KMSNotFound", "KMSOptInRequired", "KMSAccessDenied",
+    "KmsDisabled", "KmsInvalidState", "KmsNotFound", "KmsOptInRequired", "KmsAccessDenied", "KmsInvalidKeyUsage",
+    "KMS.DisabledException", "KMS.InvalidStateException", "KMS.NotFoundException", "KMS.OptInRequired",
+    "KMS.AccessDeniedException", "KMS.InvalidKeyUsageException",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", THROTTLED_KEYS)
+@pytest.mark.parametrize("status", [0, 400])
+def test_a_key_that_is_asked_too_often_is_a_throttle(code: str, status: int) -> None:
+    assert code_verdict(code, "no", status) == Later("throttled", f"{code}: no")
+
+
+@pytest.mark.parametrize("code", UNUSABLE_KEYS)
+@pytest.mark.parametrize("status", [0, 400, 403])
+def test_a_key_that_cannot_be_used_is_for_the_operator(code: str, status: int) -> None:
+    assert code_verdict(code, "no", status) == Later("access_denied", f"{code}: no", scope="operator")
+
+
+@pytest.mark.parametrize("code", ["NotAuthorizedForSourceException", "NotAuthorizedForDetailTypeException"])
+def test_a_bus_that_does_not_take_our_events_is_for_the_operator(code: str) -> None:
+    assert code_verdict(code, "no", 400) == Later("access_denied", f"{code}: no", scope="operator")
+
+
+@pytest.mark.parametrize("code", ["InvalidMessageContents", "MalformedDetail", "InvalidParameterValue"])
+def test_what_is_about_the_item_is_refused(code: str) -> None:
+    assert code_verdict(code, "no", 400) == Refused("invalid_request", f"{code}: no")

@@ -1,0 +1,93 @@
+"""What a door's consumer makes of the client's errors; its records are for the tests on real Kafka."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import KafkaError
+from structlog.testing import capture_logs
+
+from contracts.errors import LogUnavailable
+from contracts.settings.egress import EgressProcess
+from gateways.egress.intake import Intake, Receiver, group_config
+from gateways.egress.ledger import Ledger
+from producers.mock_cluster import MockCluster
+from tests.support import eventually_async
+
+
+@pytest.fixture
+def intake() -> Intake:
+    """A consumer's side that has joined its group."""
+    made = Intake("door", {}, ["results"], {}, cast("Receiver", None))
+    made._is_answered = True
+    return made
+
+
+def meet(intake: Intake, error: KafkaError | None) -> None:
+    """Let the client hand over an error, or a record of a partition that is not ours."""
+    message: Any = SimpleNamespace(
+        error=lambda: error, topic=lambda: "results", partition=lambda: 0, offset=lambda: 0, timestamp=lambda: (1, 0)
+    )
+    intake._take(message, {})
+
+
+def test_a_client_that_will_get_nothing_any_more_is_given_up(intake: Intake) -> None:
+    # What librdkafka says of a static member whose id another one has taken.
+    error = KafkaError(KafkaError._FATAL, "Fatal error: Static consumer fenced", True)
+
+    with pytest.raises(LogUnavailable, match="door is broken: Fatal error: Static consumer fenced"):
+        meet(intake, error)
+    assert not intake.is_reachable
+
+
+@pytest.mark.parametrize("code", [KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED])
+def test_a_door_that_may_not_read_says_so_once_and_is_not_ready(intake: Intake, code: int) -> None:
+    with capture_logs() as lines:
+        meet(intake, KafkaError(code, "no"))
+        meet(intake, KafkaError(code, "no"))
+    is_reachable = intake.is_reachable
+    meet(intake, None)
+
+    assert [(line["event"], line["error"]) for line in lines] == [("egress.log_error", "no")]
+    assert (is_reachable, intake.is_reachable) == (False, True)
+
+
+def test_one_broker_of_several_that_is_away_is_said_and_no_more(intake: Intake) -> None:
+    with capture_logs() as lines:
+        meet(intake, KafkaError(KafkaError._TRANSPORT, "one is away"))
+
+    assert len(lines) == 1
+    assert intake.is_reachable
+
+
+class Nobody:
+    """A receiver that takes nothing."""
+
+    async def let_go(self, ledgers: set[Ledger]) -> None:
+        """Have nothing to forget."""
+
+
+@pytest.mark.embedded
+async def test_a_door_with_nothing_to_read_is_ready_again_when_the_brokers_are_back() -> None:
+    with MockCluster() as cluster:
+        cluster.create_topic("results")
+        config = group_config({"bootstrap.servers": cluster.bootstrap}, "group", EgressProcess())
+        intake = Intake("door", config, ["results"], {}, cast("Receiver", Nobody()))
+        await intake.open()
+
+        async def is_reachable() -> bool:
+            await intake.poll(is_full=False)
+            return intake.is_reachable
+
+        async def is_away() -> bool:
+            return not await is_reachable()
+
+        try:
+            assert await is_reachable()
+            cluster.set_down()
+            assert await eventually_async(is_away, 20.0)
+            cluster.set_up()
+            assert await eventually_async(is_reachable, 20.0)
+        finally:
+            cluster.set_up()
+            await intake.aclose()
