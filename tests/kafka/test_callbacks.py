@@ -6,6 +6,7 @@ Blocking: about a minute together, bounded by the timeout below.
 import asyncio
 import base64
 import itertools
+import operator
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -86,14 +87,14 @@ class CallbackLab:
             yield child
 
     def undelivered(self) -> list[DeliveryNote]:
-        """Return everything on the undelivered topic."""
-        notes = []
+        """Return everything on the undelivered topic, in the order of time: its partitions have none among them."""
+        notes: list[tuple[int, DeliveryNote]] = []
         with TopicReader(self.kafka, [f"{self.prefix}.undelivered.v1"], from_beginning=True) as reader:
             while not reader.at_end:
                 record = reader.poll(0.1)
                 if record is not None:
-                    notes.append(delivery_note(record.headers)[0])
-        return notes
+                    notes.append((record.timestamp_ms, delivery_note(record.headers)[0]))
+        return [note for _, note in sorted(notes, key=operator.itemgetter(0))]
 
 
 @pytest.fixture
