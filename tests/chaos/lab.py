@@ -136,7 +136,9 @@ class Lab:
 
         def changed() -> bool:
             request = ConsumerGroupTopicPartitions(self.prefix, partitions)
-            return _done(self.admin.alter_consumer_group_offsets([request])[self.prefix])
+            answer = self.admin.alter_consumer_group_offsets([request])[self.prefix]
+            # A static member that has ended is in the group until its session is over: a refusal of each partition.
+            return _done(answer) and all(found.error is None for found in answer.result().topic_partitions)
 
         eventually(changed, ADMIN_LIMIT_S)
 
