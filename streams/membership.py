@@ -126,9 +126,11 @@ class Membership:
             positions[tp] = (offset, mark.starts if mark else None)
             self._floors[tp] = mark.floor if mark else offset if commit else 0
         self._replays = await self._find_replays(marks)
-        tails, repeats = await asyncio.gather(
-            asyncio.to_thread(self._tail.read, positions), self._remembered(positions)
-        )
+        tails, repeats = await self._books(positions)
+        if ahead := {tp for tp, mark in marks.items() if mark is not None and positions[tp][0] > tails[tp].log[1]}:
+            for tp in ahead:
+                positions[tp] = await self._start_anew(tp, positions[tp][0], tails[tp])
+            tails, repeats = await self._books(positions)
         await self._claim({tp: offset for tp, (offset, marks) in positions.items() if marks is None}, tails)
         return {
             tp: Ledger(
@@ -137,13 +139,36 @@ class Membership:
             for tp, tail in tails.items()
         }
 
+    async def _books(
+        self, positions: Mapping[TP, tuple[int, dict[str, int] | None]]
+    ) -> tuple[dict[TP, Tail], dict[TP, Repeats]]:
+        """Return what is answered already, and what may be repeated; read side by side, since both take a second."""
+        return await asyncio.gather(asyncio.to_thread(self._tail.read, positions), self._remembered(positions))
+
+    async def _start_anew(self, tp: TP, committed: int, tail: Tail) -> tuple[int, dict[str, int]]:
+        """Begin a partition again whose log ends before our own commit: that commit was made on another log.
+
+        The topic was recreated, and a commit of the former one came late; or the broker lost its end. Faust would drop
+        every record below the commit. All answers are looked through, so that what is the same event is not paid again.
+
+        Returns:
+            Where reading goes on, and from where on the result topics are scanned.
+        """
+        begin, end = tail.log
+        detail = f"the log ends at {end}: it is not the one of the commit, and is read from its beginning"
+        self._log.warning("commit.ahead", topic=tp.topic, partition=tp.partition, offset=committed, detail=detail)
+        await self.shell.seek(tp, begin)
+        self._floors[tp] = begin
+        self._replays.pop(tp, None)
+        return begin, dict.fromkeys(tail.ends, 0)
+
     async def _find_replays(self, marks: Mapping[TP, Mark | None]) -> dict[TP, int]:
         """Return up to where partitions are done again: what was there at the reset, also after a crash meanwhile."""
         going_on = {tp: mark.replay_until for tp, mark in marks.items() if mark is not None}
         return going_on | await self.shell.ends(frozenset(marks) - going_on.keys())
 
     async def _remembered(self, positions: Mapping[TP, tuple[int, object]]) -> dict[TP, Repeats]:
-        """Return what earlier events may be repeated; read beside the tail, since both take a second."""
+        """Return what earlier events may be repeated."""
         if self._recall is None:
             return {}
         spans = {tp: (self._floors[tp], offset) for tp, (offset, _) in positions.items()}

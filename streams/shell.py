@@ -21,6 +21,7 @@ from importlib.metadata import version
 from typing import Any, Protocol, cast
 
 import faust
+import faust.types
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
@@ -150,6 +151,18 @@ class Shell:
         wanted = [TopicPartition(*tp) for tp in tps]
         found = await self._ask(self._aiokafka.beginning_offsets, wanted) if wanted else {}
         return {TP(tp.topic, tp.partition): int(start) for tp, start in found.items()}
+
+    async def seek(self, tp: TP, offset: int) -> None:
+        """Read a partition on from an offset, whatever was read of it before.
+
+        Raises:
+            LogUnavailable: the partition is not ours any more.
+        """
+        try:
+            await self._app.consumer.seek(faust.types.TP(*tp), offset)
+        except KafkaError as error:
+            message = f"{tp.topic}/{tp.partition} cannot be read from {offset}: {error!r}"
+            raise LogUnavailable(message) from error
 
     async def _ask(self, question: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Run a coroutine on the consumer's thread."""

@@ -31,11 +31,13 @@ class Tail:
     Attributes:
         answered: (offset, timestamp_ms) of events -> where their terminal record lies.
         starts, ends: per result topic, the scanned range of the matching partition.
+        log: where the source partition begins and ends.
     """
 
     answered: dict[tuple[int, int], ResultRef] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
+    log: tuple[int, int] = (0, 2**63 - 1)
 
 
 def ask(
@@ -150,6 +152,8 @@ class TailReader:
         tails = {tp: Tail() for tp in wanted}
         assignments: dict[TP, int] = {}
         for tp, (_, marks) in wanted.items():
+            source = confluent_kafka.TopicPartition(*tp)
+            tails[tp].log = consumer.get_watermark_offsets(source, timeout=_REQUEST_TIMEOUT_S)
             for topic in self._result_topics:
                 partition = confluent_kafka.TopicPartition(topic, tp.partition)
                 low, high = consumer.get_watermark_offsets(partition, timeout=_REQUEST_TIMEOUT_S)

@@ -53,6 +53,9 @@ class FakeShell:
         self.questions.append(tps)
         return dict.fromkeys(tps, 3)
 
+    async def seek(self, tp: TP, offset: int) -> None:
+        self.log.append(("seek", tp, offset))
+
     async def commit(self, offsets: Mapping[TP, tuple[int, str]]) -> bool:
         if self.refusals:
             self.refusals -= 1
@@ -77,13 +80,14 @@ class FakeTail:
     def __init__(self, log: list[object]) -> None:
         self.log = log
         self.answered: dict[tuple[int, int], ResultRef] = {}
+        self.source = (0, 1000)
         self.now: dict[TP, dict[str, int]] = {}
         self.gate: threading.Event | None = None
         self.fault: Exception | None = None
 
     def read(self, wanted: Mapping[TP, tuple[int, dict[str, int] | None]]) -> dict[TP, Tail]:
         self.log.append(("tail", dict(wanted)))
-        return {tp: Tail(dict(self.answered), {RESULTS: 20}, {RESULTS: 30}) for tp in wanted}
+        return {tp: Tail(dict(self.answered), {RESULTS: 20}, {RESULTS: 30}, self.source) for tp in wanted}
 
     def ends(self, tps: Iterable[TP]) -> dict[TP, dict[str, int]]:
         self.log.append(("ends", tuple(tps)))
@@ -169,6 +173,27 @@ async def test_a_partition_without_a_commit_is_claimed_before_the_first_call(ben
     assert bench.log == [
         ("tail", {TP0: (3, None)}), ("commit", {TP0: (3, "penstock1 results=30")}), ("work", 3),
     ]  # fmt: skip
+
+
+async def test_a_commit_of_another_log_is_not_believed_and_what_is_answered_stays_answered(bench: Bench) -> None:
+    """A commit that comes late, behind the end of a topic made anew: Faust would drop every record below it."""
+    bench.shell.offsets[TP0] = (172, "penstock1 !replay=90 !floor=31 results=25")
+    bench.tail.source = (0, 3)
+    bench.tail.answered = {(1, 1000): ResultRef(RESULTS, 7)}
+    bench.assign()
+    for offset in range(3):
+        await bench.submit(offset)
+    await bench.idle()
+    await bench.membership.commit()
+
+    assert bench.log == [
+        ("tail", {TP0: (172, {RESULTS: 25})}),
+        ("seek", TP0, 0),
+        ("tail", {TP0: (0, {RESULTS: 0})}),
+        ("work", 0),
+        ("work", 2),
+        ("commit", {TP0: (3, "penstock1 results=33")}),
+    ]
 
 
 async def test_where_partitions_begin_is_one_question_however_many_they_are(bench: Bench) -> None:
