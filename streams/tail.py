@@ -18,6 +18,13 @@ from producers.log_reader import headers_of
 from streams.engine.item import TP, ResultRef
 
 _REQUEST_TIMEOUT_S = 10.0
+_NOT_THERE = frozenset(
+    {
+        confluent_kafka.KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - the client's public constants
+        confluent_kafka.KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+        confluent_kafka.KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
 _IDLE_TIMEOUT_S = 20.0
 _BATCH = 500
 
@@ -102,6 +109,19 @@ def read_ranges(
             raise LogUnavailable(message_text)
 
 
+def _bounds(consumer: confluent_kafka.Consumer, tp: TP) -> tuple[int, int] | None:
+    """Return where a source partition begins and ends; None when its topic is not there (any more)."""
+    try:
+        bounds: tuple[int, int] = consumer.get_watermark_offsets(
+            confluent_kafka.TopicPartition(*tp), timeout=_REQUEST_TIMEOUT_S
+        )
+    except confluent_kafka.KafkaException as error:
+        if error.args[0].code() in _NOT_THERE:
+            return None
+        raise
+    return bounds
+
+
 class TailReader:
     """Scans result partitions with a consumer of its own, outside any group.
 
@@ -152,8 +172,7 @@ class TailReader:
         tails = {tp: Tail() for tp in wanted}
         assignments: dict[TP, int] = {}
         for tp, (_, marks) in wanted.items():
-            source = confluent_kafka.TopicPartition(*tp)
-            tails[tp].log = consumer.get_watermark_offsets(source, timeout=_REQUEST_TIMEOUT_S)
+            tails[tp].log = _bounds(consumer, tp) or tails[tp].log
             for topic in self._result_topics:
                 partition = confluent_kafka.TopicPartition(topic, tp.partition)
                 low, high = consumer.get_watermark_offsets(partition, timeout=_REQUEST_TIMEOUT_S)
