@@ -1,14 +1,20 @@
-"""Translates the one `kafka` section for the two client libraries: librdkafka, and Faust with aiokafka.
+"""Translates the one `kafka` section for librdkafka and for Faust with aiokafka, and reads headers without harm.
 
 Blocking: reads the certificate files and secrets that the section names. A test holds the two translations together.
 Source: librdkafka CONFIGURATION.md (2.16), faust 0.15.3 `faust/auth.py` (checked 2026-11).
 """
 
 import ssl
+from operator import methodcaller
 from typing import Any
 
+from contracts.codec import RecordHeaders
 from contracts.errors import ConfigError
 from contracts.settings import KafkaSettings
+
+# Not `message.headers()`: of a name that is not UTF-8 confluent-kafka 2.16 returns half a list and sets an exception.
+# Called from C that is a SystemError; the interpreter's own fast call does not look, and the process dies (SIGSEGV).
+_headers = methodcaller("headers")
 
 
 def librdkafka_config(kafka: KafkaSettings) -> dict[str, str]:
@@ -49,6 +55,22 @@ def faust_config(kafka: KafkaSettings) -> dict[str, Any]:
         "sasl_username": username,
         "sasl_password": password,
     }
+
+
+def headers_of(message: object, unreadable: RecordHeaders = ()) -> list[tuple[str, bytes | None]]:
+    """Return the headers of confluent-kafka's message in order, repeated ones included.
+
+    Args:
+        message: a record, not an error.
+        unreadable: returned where one of the names is not UTF-8; by default nothing, since nobody of ours writes such
+            names: the record is passed over, not met for ever.
+    """
+    try:
+        headers = _headers(message) or []
+    except SystemError:
+        return list(unreadable)
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return [(name, raw.encode() if isinstance(raw, str) else raw) for name, raw in pairs]
 
 
 def _is_sasl(kafka: KafkaSettings) -> bool:

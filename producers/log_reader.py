@@ -5,13 +5,12 @@ Blocking: requests up to 10 s, polls up to their timeout; gives up after 30 s of
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from operator import methodcaller
 from typing import Any, NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import librdkafka_config
+from contracts.kafka_config import headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
 
 _BATCH = 500
@@ -26,10 +25,6 @@ _MOVING = frozenset(
     {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
 )
 _EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 - so named
-
-# Not `message.headers()`: of a name that is not UTF-8 confluent-kafka 2.16 returns half a list and sets an exception.
-# Called from C that is a SystemError; the interpreter's own fast call does not look, and the process dies (SIGSEGV).
-_headers = methodcaller("headers")
 
 Place = tuple[str, int]
 
@@ -221,17 +216,6 @@ class LogReader:
     def _unreachable(self, error: KafkaException) -> LogUnavailable:
         servers = ",".join(self._kafka.bootstrap_servers)
         return LogUnavailable(f"Kafka at {servers} does not answer: {error.args[0].str()}")
-
-
-def headers_of(message: object) -> list[tuple[str, bytes | None]]:
-    """Return a record's headers in order, repeated ones included; none where one of their names is not UTF-8."""
-    try:
-        headers = _headers(message) or []
-    except SystemError:
-        # The record is none of ours.
-        return []
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return [(name, _bytes(raw)) for name, raw in pairs]
 
 
 def _bytes(raw: str | bytes | None) -> bytes | None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import confluent_kafka
 
+from contracts.kafka_config import headers_of
 from contracts.repetition import DEDUP, identity_of
 from contracts.settings import KafkaSettings
-from producers.log_reader import headers_of
 from streams.engine.item import TP
 from streams.engine.repeats import Repeats
 from streams.tail import ask, read_ranges

@@ -12,9 +12,8 @@ import confluent_kafka
 
 from contracts.codec import source_position
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import librdkafka_config
+from contracts.kafka_config import headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
-from producers.log_reader import headers_of
 from streams.engine.item import TP, ResultRef
 
 _REQUEST_TIMEOUT_S = 10.0

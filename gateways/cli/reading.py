@@ -5,7 +5,6 @@ Reads: any of our topics. Blocking: `start` up to 5 s a topic, `poll` up to its 
 
 import time
 from collections.abc import Iterable
-from operator import methodcaller
 from typing import NamedTuple, Self
 
 from confluent_kafka import (
@@ -21,12 +20,10 @@ from confluent_kafka import (
 from confluent_kafka.admin import ClusterMetadata
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import librdkafka_config
+from contracts.kafka_config import headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
 
 METADATA_LIMIT_S = 5.0
-# Not `message.headers()`: see gateways/egress/reading.py.
-_headers = methodcaller("headers")
 
 
 class Read(NamedTuple):
@@ -149,11 +146,6 @@ class TopicReader:
 def as_read(message: Message) -> Read:
     """Return a consumed message as our record."""
     kind, timestamp_ms = message.timestamp()
-    try:
-        headers = _headers(message) or []
-    except SystemError:
-        # The record is none of ours, and is shown as such.
-        headers = [("(headers that cannot be read)", None)]
     return Read(
         topic=message.topic() or "",
         partition=message.partition() or 0,
@@ -161,7 +153,8 @@ def as_read(message: Message) -> Read:
         timestamp_ms=0 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms,
         key=_bytes(message.key()),
         value=_bytes(message.value()),
-        headers=[(name, _bytes(raw)) for name, raw in (headers.items() if isinstance(headers, dict) else headers)],
+        # Such a record is none of ours, and is shown as such.
+        headers=headers_of(message, unreadable=[("(headers that cannot be read)", None)]),
     )
 
 

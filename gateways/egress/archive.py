@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from contracts.errors import Busy
+from contracts.kafka_config import headers_of
 from contracts.settings import ResultsViewSettings
 from gateways.egress.fetch import Fetcher
 from gateways.egress.index import ResultIndex
 from gateways.egress.indexing import Indexing
 from gateways.egress.outcomes import Accepted, Outcome, read_outcome
-from gateways.egress.reading import headers_of
 
 # Each holds a consumer: some 2 MB and three threads of the client.
 THREADS = 4

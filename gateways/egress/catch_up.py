@@ -11,8 +11,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from contracts.deltas import delta_id, read_delta
 from contracts.errors import Undecodable
+from contracts.kafka_config import headers_of
 from gateways.egress.feed import Feed
-from gateways.egress.reading import headers_of, partitions_of, translated_errors, watermarks
+from gateways.egress.reading import partitions_of, translated_errors, watermarks
 
 _CALL_TIMEOUT_S = 2.0
 _POLL_S = 0.2

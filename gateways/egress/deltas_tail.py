@@ -13,9 +13,10 @@ from confluent_kafka import Message as KafkaMessage
 
 from contracts.deltas import delta_id
 from contracts.errors import LogUnavailable
+from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from contracts.metrics import DELTAS_FOLLOWED
-from gateways.egress.reading import headers_of, partitions_of, watermarks
+from gateways.egress.reading import partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
 _REFRESH_S = 5.0

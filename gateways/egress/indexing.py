@@ -14,10 +14,11 @@ from confluent_kafka import Message as KafkaMessage
 
 from contracts.codec import Position, source_position
 from contracts.errors import LogUnavailable
+from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from gateways.egress.index import Noted, Place, ResultIndex, Written
 from gateways.egress.outcomes import Accepted, read_accepted, read_outcome
-from gateways.egress.reading import headers_of, partitions_of, watermarks
+from gateways.egress.reading import partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
 _REFRESH_S = 5.0

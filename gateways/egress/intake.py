@@ -18,11 +18,12 @@ from confluent_kafka import Message as KafkaMessage
 
 from contracts.codec import Position
 from contracts.errors import LogUnavailable
+from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from contracts.metrics import EGRESS_LAG
 from contracts.settings.egress import EgressProcess
 from gateways.egress.ledger import Ledger
-from gateways.egress.reading import QUEUE_LIMITS, headers_of, translated_errors
+from gateways.egress.reading import QUEUE_LIMITS, translated_errors
 from gateways.egress.selecting import Raw
 
 Place = tuple[str, int]

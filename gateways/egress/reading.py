@@ -6,11 +6,9 @@ Blocking: every function here asks a broker, never longer than the timeout it is
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import methodcaller
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka import Message as KafkaMessage
 
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import librdkafka_config
@@ -25,9 +23,6 @@ QUEUE_LIMITS: dict[str, Any] = {
     # A full queue is empty again sooner than the client would look by itself, after a second.
     "fetch.queue.backoff.ms": 20,
 }
-# Not `message.headers()`: of a name that is not UTF-8 confluent-kafka 2.16 returns half a list and sets an exception.
-# Called from C that is a SystemError; the interpreter's own fast call does not look, and the process dies (SIGSEGV).
-_headers = methodcaller("headers")
 # No offsets are committed under this name: partitions are assigned by hand.
 _GROUP = "penstock-gateway-reader"
 
@@ -67,17 +62,6 @@ def translated_errors() -> Iterator[None]:
     except KafkaException as error:
         message = f"Kafka cannot be read: {error.args[0] if error.args else error}"
         raise LogUnavailable(message, retry_after_s=2.0) from error
-
-
-def headers_of(message: KafkaMessage) -> list[tuple[str, bytes | None]]:
-    """Return a record's headers in order, repeated ones included; none where one of their names is not UTF-8."""
-    try:
-        headers = _headers(message) or []
-    except SystemError:
-        # Nobody of ours writes such names: the record is passed over, not met for ever.
-        return []
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return [(name, raw.encode() if isinstance(raw, str) else raw) for name, raw in pairs]
 
 
 def partitions_of(consumer: Consumer, topic: str, timeout_s: float) -> tuple[int, ...]:

@@ -13,9 +13,10 @@ from confluent_kafka import Message as KafkaMessage
 
 from contracts.envelope import REPLY_TO, ReplyAddress
 from contracts.errors import LogUnavailable
+from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from gateways.egress.outcomes import Outcome, read_outcome
-from gateways.egress.reading import headers_of, partitions_of, watermarks
+from gateways.egress.reading import partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
 _RETRY_S = 1.0

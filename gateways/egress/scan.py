@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from contracts.codec import Position
+from contracts.kafka_config import headers_of
 from gateways.egress.outcomes import Outcome, Repetition, read_outcome, read_repetition
-from gateways.egress.reading import headers_of, offset_since, partitions_of, translated_errors, watermarks
+from gateways.egress.reading import offset_since, partitions_of, translated_errors, watermarks
 
 _CALL_TIMEOUT_S = 2.0
 _POLL_S = 0.2

@@ -13,9 +13,10 @@ from confluent_kafka import Message as KafkaMessage
 
 from contracts.codec import Position, source_position
 from contracts.errors import LogUnavailable
+from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, read_accepted, read_outcome, read_repetition
-from gateways.egress.reading import headers_of, offset_since, partitions_of, watermarks
+from gateways.egress.reading import offset_since, partitions_of, watermarks
 
 # Decision: most results are asked for within minutes; older ones are found by the ticket's position.
 WINDOW_S = 600.0

@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from faust.auth import SASLCredentials
 
 from contracts.errors import ConfigError
-from contracts.kafka_config import faust_config, librdkafka_config
+from contracts.kafka_config import faust_config, headers_of, librdkafka_config
 from contracts.settings import KafkaSettings, SecretRef
 
 SASL = {
@@ -116,3 +116,37 @@ def test_a_password_that_is_not_set_is_named_and_a_file_that_is_no_certificate_t
         librdkafka_config(settings(security_protocol="SASL_SSL", **SASL))
     with pytest.raises(ConfigError, match="certificates cannot be used"):
         faust_config(settings(security_protocol="SSL", ssl_ca_file=wrong))
+
+
+class _Message:
+    """Stands for confluent-kafka's; a fault is what its method raises."""
+
+    def __init__(self, headers: Any) -> None:
+        self._headers = headers
+
+    def headers(self) -> Any:
+        if isinstance(self._headers, Exception):
+            raise self._headers
+        return self._headers
+
+
+UNREADABLE = SystemError("<method 'headers' of 'cimpl.Message' objects> returned a result with an exception set")
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ([("a", b"1"), ("a", b"2"), ("b", None)], [("a", b"1"), ("a", b"2"), ("b", None)]),
+        ([("a", "\u00e9")], [("a", b"\xc3\xa9")]),
+        ({"a": b"1"}, [("a", b"1")]),
+        (None, []),
+        ([], []),
+    ],
+)
+def test_headers_are_read_in_order_and_as_bytes(headers: object, found: object) -> None:
+    assert headers_of(_Message(headers)) == found
+
+
+def test_a_record_with_a_header_name_that_is_not_utf_8_is_none_of_ours_and_stops_nobody() -> None:
+    assert headers_of(_Message(UNREADABLE)) == []
+    assert headers_of(_Message(UNREADABLE), unreadable=[("so", None)]) == [("so", None)]

@@ -9,14 +9,13 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 
 from contracts.codec import Record, RecordHeaders, delivery_note
-from contracts.kafka_config import librdkafka_config
+from contracts.kafka_config import headers_of, librdkafka_config
 from contracts.payloads import DeliveryNote
 from contracts.settings import KafkaSettings, ProducerSettings
 from contracts.settings.egress import DoorSection, EgressProcess
 from contracts.topics import DELIVERY_TIERS, Topics
 from gateways.egress.base import DELIVERED, Item, PlainDoor, Shape, Verdict
 from gateways.egress.intake import group_config
-from gateways.egress.reading import headers_of
 from gateways.egress.runner import DoorRunner, Surroundings
 from producers.producer import KafkaProducer
 from tests.kafkalab.fixtures import KafkaLab

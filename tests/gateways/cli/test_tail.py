@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings, build, parse
 from gateways.cli.main import run
-from gateways.cli.reading import TopicReader
+from gateways.cli.reading import TopicReader, as_read
 from gateways.cli.tail import topics_of
 from producers.embedded import EmbeddedBroker
 from tests.gateways.cli.records import result
@@ -118,3 +118,17 @@ def test_a_topic_that_does_not_exist_is_named(embedded_broker: EmbeddedBroker, m
 
     with pytest.raises(LogUnavailable, match="topic x does not exist; `penstock topics create` makes it"):
         reader.start()
+
+
+def test_a_record_whose_headers_cannot_be_read_is_shown_as_such() -> None:
+    class Odd:
+        def headers(self) -> list[tuple[str, bytes]]:
+            message = "<method 'headers' of 'cimpl.Message' objects> returned a result with an exception set"
+            raise SystemError(message)
+
+    told = {"topic": "t", "partition": 0, "offset": 3, "key": None, "value": b"v", "timestamp": (1, 1000)}
+    odd = Odd()
+    for name, value in told.items():
+        setattr(odd, name, lambda value=value: value)
+
+    assert as_read(odd).headers == [("(headers that cannot be read)", None)]  # type: ignore[arg-type]

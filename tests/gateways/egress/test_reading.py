@@ -10,10 +10,11 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from contracts.errors import LogUnavailable
+from contracts.kafka_config import headers_of
 from contracts.settings import KafkaSettings
 from gateways.egress.fetch import Fetcher
 from gateways.egress.index import Place
-from gateways.egress.reading import headers_of, partitions_of, reader_config
+from gateways.egress.reading import partitions_of, reader_config
 from producers.mock_cluster import MockCluster
 from tests.streams.test_recall import EVENTS, BrokenName, send
 
@@ -36,15 +37,6 @@ def test_a_topic_that_is_not_there_yet_has_no_partitions() -> None:
 def test_a_topic_that_may_not_be_read_is_not_taken_for_an_empty_one() -> None:
     with pytest.raises(LogUnavailable, match="t: Broker: Topic authorization failed"):
         partitions_of(Told(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)), "t", 1.0)  # type: ignore[arg-type]
-
-
-def test_a_record_with_a_header_name_that_is_not_utf_8_is_none_of_ours_and_stops_nobody() -> None:
-    class Odd:
-        def headers(self) -> Any:
-            message = "<method 'headers' of 'cimpl.Message' objects> returned a result with an exception set"
-            raise SystemError(message)
-
-    assert headers_of(Odd()) == []  # type: ignore[arg-type]
 
 
 def test_a_record_that_does_not_come_in_time_is_not_taken_for_gone() -> None:
