@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from contracts.errors import ConfigError, LogUnavailable, PenstockError
@@ -17,6 +17,7 @@ from producers.kafka_client import error_of
 from producers.topic_plan import Found, Wanted
 
 _POLL_INTERVAL_S = 0.2
+_HALF_BITS = 64
 # Slack for the answer of a request whose limit the broker counts itself.
 _ANSWER_SLACK_S = 5.0
 _CONFIGURATION_CODES = frozenset(
@@ -85,6 +86,26 @@ class TopicAdmin:
             )
             for name, topic in present.items()
         }
+
+    def ids(self, names: Iterable[str]) -> dict[str, int]:
+        """Return Kafka's ids of topics, each as a number: one that is made anew under its name has another.
+
+        Without topics that are not there or may not be described, and without all of them on a broker before Kafka 2.8,
+        which has no ids, and where no broker answers.
+        """
+        wanted = sorted(names)
+        if not wanted:
+            return {}
+        futures = self._client.describe_topics(TopicCollection(wanted), request_timeout=self._timeout_s)
+        found: dict[str, int] = {}
+        for name, future in futures.items():
+            try:
+                uuid = future.result(self._timeout_s + _ANSWER_SLACK_S).topic_id
+            except (KafkaException, TimeoutError):
+                continue
+            high, low = uuid.get_most_significant_bits(), uuid.get_least_significant_bits()
+            found[name] = (high % 2**_HALF_BITS << _HALF_BITS) + low % 2**_HALF_BITS
+        return {name: number for name, number in found.items() if number}
 
     def create(self, wanted: Iterable[Wanted]) -> None:
         """Make topics; one that somebody else makes meanwhile is no error. Returns once every partition has a leader.

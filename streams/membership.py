@@ -55,6 +55,9 @@ class Membership:
         self._committed: dict[TP, tuple[int, str]] = {}
         self._replays: dict[TP, int] = {}
         self._floors: dict[TP, int] = {}
+        # By topic, the id that its log had at the assignment; by partition, the one that our commits belong to.
+        self._ids: dict[str, int] = {}
+        self._logs: dict[TP, int] = {}
         self._recall = recall
         self._log = logger("worker")
         self.tps: frozenset[TP] = frozenset()
@@ -91,6 +94,7 @@ class Membership:
         """Load the books in the background: no heartbeat is sent while this callback runs."""
         self.tps = tps
         self.is_member = True
+        self._ids = {}
         self._log.info("partitions.assigned", generation=generation, partitions=_by_topic(tps))
         self._loading = asyncio.ensure_future(self._load(self._engine.tenure, tps))
         self._loading.add_done_callback(self._loaded)
@@ -103,41 +107,55 @@ class Membership:
     async def _load(self, tenure: Tenure, tps: frozenset[TP]) -> None:
         while not tenure.is_over:
             try:
-                self._engine.begin(tenure, await self._ledgers(tps))
+                ledgers, restarts = await self._ledgers(tps)
             except LogUnavailable as error:
                 # Without the books an event might be paid for twice: better wait.
                 self._log.warning("journal.unreadable", error=str(error), wait_s=_RETRY_S)
                 await asyncio.sleep(_RETRY_S)
             else:
+                if not tenure.is_over:
+                    self.shell.let_read(restarts)
+                    self._engine.begin(tenure, ledgers)
                 return
 
-    async def _ledgers(self, tps: frozenset[TP]) -> dict[TP, Ledger]:
+    async def _ledgers(self, tps: frozenset[TP]) -> tuple[dict[TP, Ledger], dict[TP, int]]:
+        """Return the books, and from where partitions are read that are not read from their commit."""
+        asked = asyncio.ensure_future(asyncio.to_thread(self._tail.ids, {tp.topic for tp in tps}))
         commits = await self.shell.committed(tps)
         self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
         # A commit without our mark is an operator's reset: a replay is wanted, and what lies before it was left out.
         marks = {tp: decode_mark(metadata) for tp, (_, metadata) in self._committed.items()}
         positions: dict[TP, tuple[int, dict[str, int] | None]] = {}
         self._floors = {}
-        # No commit: nothing is answered yet.
-        beginnings = await self.shell.beginnings(tps - self._committed.keys())
         for tp in tps:
             commit, mark = commits[tp], marks.get(tp)
-            offset = commit[0] if commit else beginnings[tp]
+            offset = commit[0] if commit else 0
             positions[tp] = (offset, mark.starts if mark else None)
             self._floors[tp] = mark.floor if mark else offset if commit else 0
         self._replays = await self._find_replays(marks)
         tails, repeats = await self._books(positions)
-        if ahead := {tp for tp, mark in marks.items() if mark is not None and positions[tp][0] > tails[tp].log[1]}:
-            for tp in ahead:
-                positions[tp] = await self._start_anew(tp, positions[tp][0], tails[tp])
+        # Nothing was committed: nothing is answered yet, and the log is read from where it begins.
+        positions |= {tp: (tails[tp].log[0], None) for tp in tps - self._committed.keys()}
+        # The first answer stays: what is asked for later may be the id of another log than the one that is read.
+        self._ids = await asked | self._ids
+        self._logs = {tp: self._ids.get(tp.topic, mark.log if (mark := marks.get(tp)) else 0) for tp in tps}
+        anew = {tp for tp, mark in marks.items() if mark is not None and self._is_foreign(tp, mark, tails[tp])}
+        if anew:
+            positions |= {tp: self._start_anew(tp, tails[tp]) for tp in anew}
             tails, repeats = await self._books(positions)
-        await self._claim({tp: offset for tp, (offset, marks) in positions.items() if marks is None}, tails)
-        return {
+        claimed = {tp: offset for tp, (offset, starts) in positions.items() if starts is None or tp in anew}
+        await self._claim(claimed, tails)
+        for tp in anew:
+            # Those of a longer former log would hold the mark back until this one is as long.
+            tail = tails[tp]
+            tail.answered = {place: ref for place, ref in tail.answered.items() if place[0] < tail.log[1]}
+        ledgers = {
             tp: Ledger(
                 positions[tp][0], tail.ends, tail.answered, tail.starts, self._replays.get(tp, 0), repeats.get(tp)
             )
             for tp, tail in tails.items()
         }
+        return ledgers, {tp: positions[tp][0] for tp in anew}
 
     async def _books(
         self, positions: Mapping[TP, tuple[int, dict[str, int] | None]]
@@ -145,19 +163,33 @@ class Membership:
         """Return what is answered already, and what may be repeated; read side by side, since both take a second."""
         return await asyncio.gather(asyncio.to_thread(self._tail.read, positions), self._remembered(positions))
 
-    async def _start_anew(self, tp: TP, committed: int, tail: Tail) -> tuple[int, dict[str, int]]:
-        """Begin a partition again whose log ends before our own commit: that commit was made on another log.
+    def _is_foreign(self, tp: TP, mark: Mark, tail: Tail) -> bool:
+        """Tell whether our own commit was made on another log than the one that is there now.
 
-        The topic was recreated, and a commit of the former one came late; or the broker lost its end. Faust would drop
-        every record below the commit. All answers are looked through, so that what is the same event is not paid again.
+        The topic was recreated, and a commit of the former one came late, or the worker has not noticed; or the broker
+        lost its end.
+        """
+        place = {"topic": tp.topic, "partition": tp.partition, "offset": self._committed[tp][0]}
+        if mark.log not in {0, self._logs[tp]}:
+            detail = "the topic was made anew: the commit is of the former one, and the log is read from its beginning"
+            self._log.warning("commit.foreign", **place, detail=detail)
+            return True
+        if self._committed[tp][0] > tail.log[1]:
+            detail = f"the log ends at {tail.log[1]}: it is not the one of the commit, and is read from its beginning"
+            self._log.warning("commit.ahead", **place, detail=detail)
+            return True
+        return False
+
+    def _start_anew(self, tp: TP, tail: Tail) -> tuple[int, dict[str, int]]:
+        """Begin a partition again whose commit was made on another log: the events below it would be lost.
+
+        All answers are looked through: events of this log may have been answered before anybody noticed, and what is
+        the same event is not paid again.
 
         Returns:
             Where reading goes on, and from where on the result topics are scanned.
         """
-        begin, end = tail.log
-        detail = f"the log ends at {end}: it is not the one of the commit, and is read from its beginning"
-        self._log.warning("commit.ahead", topic=tp.topic, partition=tp.partition, offset=committed, detail=detail)
-        await self.shell.seek(tp, begin)
+        begin = tail.log[0]
         self._floors[tp] = begin
         self._replays.pop(tp, None)
         return begin, dict.fromkeys(tail.ends, 0)
@@ -176,11 +208,12 @@ class Membership:
 
     def _encode(self, tp: TP, offset: int, mark: dict[str, int]) -> str:
         replay_until = self._replays.get(tp, 0)
-        return encode_mark(mark, replay_until if offset < replay_until else 0, self._floors.get(tp, 0))
+        is_going_on = offset < replay_until
+        return encode_mark(mark, replay_until if is_going_on else 0, self._floors.get(tp, 0), self._logs.get(tp, 0))
 
     async def _claim(self, offsets: dict[TP, int], tails: dict[TP, Tail]) -> None:
         """Commit (position, mark) before the first call, so that a crash right after it finds what it answered."""
-        claims = {tp: (offset, self._encode(tp, offset, tails[tp].ends)) for tp, offset in offsets.items()}
+        claims = {tp: (offset, self._encode(tp, offset, tails[tp].starts)) for tp, offset in offsets.items()}
         if claims and not await self.shell.commit(claims):
             message = "the claim of the partitions could not be committed"
             raise LogUnavailable(message)
@@ -214,6 +247,24 @@ class Membership:
         while True:
             await asyncio.sleep(_FOLLOW_INTERVAL_S)
             await self.follow()
+            await self.look_for_new_logs()
+
+    async def look_for_new_logs(self) -> None:
+        """Join the group anew when a topic was recreated under us: the assignment finds that our commits are foreign.
+
+        The consumer goes by the name: where the new log is long enough, it has read on at the offset of the former one.
+        """
+        tenure = self._engine.tenure
+        known = {tp.topic: log for tp, log in self._logs.items() if log}
+        if not known or not self._engine.is_open or not tenure.may_work:
+            return
+        found = await asyncio.to_thread(self._tail.ids, known)
+        topics = sorted(topic for topic, number in found.items() if number != known[topic])
+        if topics and tenure is self._engine.tenure and tenure.may_work:
+            self._log.warning(
+                "topic.recreated", topics=topics, detail="joins the group anew to read it from its beginning"
+            )
+            self.shell.rejoin()
 
     async def follow(self) -> None:
         """Let the marks of idle partitions follow what other workers write to the same result partitions."""

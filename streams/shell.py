@@ -9,12 +9,16 @@ What Faust must not be left to do, and why, is in docs/faust.md.
     _coordinator.generation             -1 once the group has expelled us
     _coordinator._do_heartbeat          wrapped, to know when the last good heartbeat was sent
     _coordinator.fetch_committed_offsets  offsets with metadata (confluent-kafka 2.16 corrupts it)
+    _coordinator.request_rejoin         has the assignment begin anew
+    Consumer._wait_next_records         overridden: nothing is read before it is known from where
+    Consumer.seek_wait, app.rebalancing used there: Faust itself seeks to the commits while it is rebalancing
     Consumer.wait_empty                 overridden: Faust asks here to finish what has started
     Consumer.verify_event_path          overridden: it would complain that Faust itself commits nothing
     Consumer._new_consumer_thread       overridden: the thread of streams/fetching.py, which knows further names
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
@@ -37,6 +41,7 @@ TESTED_VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiok
 
 # Work stops this share of the session after the last good heartbeat: the group may have a new owner after all of it.
 LEASE_SHARE_OF_SESSION = 0.9
+_RESTART_POLL_S = 0.05
 
 
 class Listener(Protocol):
@@ -139,30 +144,18 @@ class Shell:
             commits[tp] = (commit.offset, commit.metadata or "") if commit and commit.offset >= 0 else None
         return commits
 
-    async def beginnings(self, tps: frozenset[TP]) -> dict[TP, int]:
-        """Return the lowest offset of each partition: where a group without a commit starts.
+    def let_read(self, restarts: Mapping[TP, int]) -> None:
+        """Have records of this assignment handed out.
 
-        Not the consumer's position: that runs ahead by what Faust has fetched meanwhile. All partitions are one
-        question: a broker answers it when the fetch before it ends, and with nothing to fetch that takes 1.5 s.
-
-        Raises:
-            LogUnavailable: a partition's leader did not answer.
+        Args:
+            restarts: from where partitions are read that are not read from their commit.
         """
-        wanted = [TopicPartition(*tp) for tp in tps]
-        found = await self._ask(self._aiokafka.beginning_offsets, wanted) if wanted else {}
-        return {TP(tp.topic, tp.partition): int(start) for tp, start in found.items()}
+        cast("_EngineConsumer", self._app.consumer).let_read(restarts)
 
-    async def seek(self, tp: TP, offset: int) -> None:
-        """Read a partition on from an offset, whatever was read of it before.
-
-        Raises:
-            LogUnavailable: the partition is not ours any more.
-        """
-        try:
-            await self._app.consumer.seek(faust.types.TP(*tp), offset)
-        except KafkaError as error:
-            message = f"{tp.topic}/{tp.partition} cannot be read from {offset}: {error!r}"
-            raise LogUnavailable(message) from error
+    def rejoin(self) -> None:
+        """Have the group assign partitions anew; everything is handed over before."""
+        coordinator = self._aiokafka._coordinator  # noqa: SLF001
+        self._thread.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
 
     async def _ask(self, question: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Run a coroutine on the consumer's thread."""
@@ -270,6 +263,40 @@ class _EngineConsumer(BundlingConsumer):
     shell: Shell
     listener: Listener
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+        self._restarts: Mapping[TP, int] = {}
+
+    def let_read(self, restarts: Mapping[TP, int]) -> None:
+        self._restarts = restarts
+        self._may_read.set()
+
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's signature
+        if not self.flow_active:
+            # Faust would wait for this after us, and read at once.
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
+        if not self._may_read.is_set():
+            # A record that is handed out before a partition is read again from its beginning would come twice, and
+            # Faust would drop the ones below it. aiokafka fetches meanwhile.
+            await self.wait(self._may_read.wait(), timeout=timeout)
+            return {}, self._get_active_partitions()
+        if self._restarts:
+            await self._restart()
+            return {}, self._get_active_partitions()
+        return await super()._wait_next_records(timeout)
+
+    async def _restart(self) -> None:
+        if self.app.rebalancing:
+            # Faust has not gone to the commits yet.
+            await self.sleep(_RESTART_POLL_S)
+            return
+        restarts, self._restarts = self._restarts, {}
+        # The next assignment, if these are not ours any more, begins with the commits that were made of them.
+        with contextlib.suppress(IllegalStateError):
+            await self.seek_wait({faust.types.TP(*tp): offset for tp, offset in restarts.items()})
+
     def _new_consumer_thread(self) -> EngineThread:
         return self.shell.new_thread(self)
 
@@ -289,6 +316,10 @@ class _EngineConsumer(BundlingConsumer):
             return
         # Before Faust resumes the flow, so that the first record finds its tenure.
         self.listener.coming(generation_id)
+        self._may_read.clear()
+        self._restarts = {}
+        # What was read of the former assignment may be of another log.
+        cast("EngineThread", self._thread).read_to = {}
         await super().on_partitions_assigned(assigned, generation_id)
         self.shell.watch_heartbeats()
         self.listener.assigned(frozenset(TP(tp.topic, tp.partition) for tp in assigned), generation_id)

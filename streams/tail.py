@@ -13,10 +13,14 @@ import confluent_kafka
 from contracts.codec import source_position
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import headers_of, librdkafka_config
+from contracts.logs import logger
 from contracts.settings import KafkaSettings
+from producers.admin import TopicAdmin
 from streams.engine.item import TP, ResultRef
 
 _REQUEST_TIMEOUT_S = 10.0
+# The books wait for it, and can do without.
+_IDS_TIMEOUT_S = 3.0
 _NOT_THERE = frozenset(
     {
         confluent_kafka.KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - the client's public constants
@@ -134,6 +138,20 @@ class TailReader:
         self._kafka = kafka
         self._app_id = app_id
         self._result_topics = result_topics
+        self._is_told = False
+
+    def ids(self, topics: Iterable[str]) -> dict[str, int]:
+        """Return which log each topic is: its id, another one when it is made anew; without those that are not known.
+
+        The embedded broker has none.
+        """
+        wanted = frozenset(topics)
+        found = {} if self._kafka.embedded else TopicAdmin(self._kafka, _IDS_TIMEOUT_S).ids(wanted)
+        if not (self._is_told or self._kafka.embedded) and (unknown := sorted(wanted - found.keys())):
+            self._is_told = True
+            detail = "when such a topic is made anew, a commit of the former one may be taken for one of the new"
+            logger("worker").info("topics.unidentified", topics=unknown, detail=detail)
+        return found
 
     def read(self, wanted: Mapping[TP, tuple[int, dict[str, int] | None]]) -> dict[TP, Tail]:
         """Scan for several source partitions at once.

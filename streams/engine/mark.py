@@ -2,8 +2,8 @@
 
 Form: `penstock1 <topic>=<offset> ...`, at most 4,096 bytes (the broker's default offset.metadata.max.bytes).
 A commit without a mark was made by an operator's tool: nothing is skipped then, because a replay is wanted. While it
-goes on, `!replay=<end>` stands there as well, and ever after `!floor=<offset>`, from where on no event was left out:
-names that no topic can have.
+goes on, `!replay=<end>` stands there as well, and ever after `!floor=<offset>`, from where on no event was left out;
+`!log=<id>` is of the topic that the offset belongs to: names that no topic can have.
 """
 
 from collections.abc import Iterable
@@ -12,10 +12,12 @@ from typing import NamedTuple
 PREFIX = "penstock1"
 MAX_METADATA_BYTES = 4096
 _LARGEST_OFFSET = 2**63 - 1
-
+_LARGEST_ID = 2**128 - 1
 
 _REPLAY = "!replay"
 _FLOOR = "!floor"
+# A number, as all the others are: a worker that does not know this name reads the rest of the mark all the same.
+_LOG = "!log"
 
 
 class Mark(NamedTuple):
@@ -25,23 +27,27 @@ class Mark(NamedTuple):
         starts: where the tail of each result topic starts.
         replay_until: up to where an operator's replay goes; 0 when none is going on.
         floor: from where on no event was left out; an operator who sets offsets forward leaves some out.
+        log: Kafka's id of the topic as a number, which a topic that is made anew does not have; 0 = not known.
     """
 
     starts: dict[str, int]
     replay_until: int = 0
     floor: int = 0
+    log: int = 0
 
 
-def encode_mark(marks: dict[str, int], replay_until: int = 0, floor: int = 0) -> str:
+def encode_mark(marks: dict[str, int], replay_until: int = 0, floor: int = 0, log: int = 0) -> str:
     """Return commit metadata; the plain prefix when it would not fit, which makes the next scan start at the end."""
-    notes = [f"{name}={offset}" for name, offset in ((_REPLAY, replay_until), (_FLOOR, floor)) if offset]
+    found = ((_REPLAY, replay_until), (_FLOOR, floor), (_LOG, log))
+    notes = [f"{name}={number}" for name, number in found if number]
     text = " ".join([PREFIX, *notes, *(f"{topic}={offset}" for topic, offset in sorted(marks.items()))])
     return text if len(text.encode()) <= MAX_METADATA_BYTES else PREFIX
 
 
 def mark_fits(topics: Iterable[str]) -> bool:
     """Tell whether a mark of these result topics fits whatever the offsets are."""
-    return encode_mark(dict.fromkeys(topics, _LARGEST_OFFSET), _LARGEST_OFFSET, _LARGEST_OFFSET) != PREFIX
+    starts = dict.fromkeys(topics, _LARGEST_OFFSET)
+    return encode_mark(starts, _LARGEST_OFFSET, _LARGEST_OFFSET, _LARGEST_ID) != PREFIX
 
 
 def decode_mark(metadata: str) -> Mark | None:
@@ -54,6 +60,6 @@ def decode_mark(metadata: str) -> Mark | None:
         name, _, offset = part.rpartition("=")
         if name and offset.isascii() and offset.isdecimal():
             found[name] = int(offset)
-        elif name not in {_REPLAY, _FLOOR}:
+        elif name not in {_REPLAY, _FLOOR, _LOG}:
             return None
-    return Mark(replay_until=found.pop(_REPLAY, 0), floor=found.pop(_FLOOR, 0), starts=found)
+    return Mark(replay_until=found.pop(_REPLAY, 0), floor=found.pop(_FLOOR, 0), log=found.pop(_LOG, 0), starts=found)

@@ -1,6 +1,5 @@
 """The worker on real Kafka: one outcome per event, whatever happens to workers, brokers and topics."""
 
-import asyncio
 import json
 import signal
 import time
@@ -9,8 +8,6 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.structs import OffsetAndMetadata
 from confluent_kafka import Message
 
 from contracts.codec import dead_letter
@@ -244,81 +241,6 @@ def test_a_restart_without_a_reset_does_nothing_again(
         tally = results.wait_for(101)
 
     assert tally.by_id.total() == 101
-
-
-def test_a_source_topic_that_is_recreated_while_no_worker_runs_loses_nothing(kafka: KafkaLab, tmp_path: Path) -> None:
-    lab = WorkerLab(kafka, tmp_path)
-    lab.create_topics()
-    lab.send(0, 200)
-    with Outcomes(kafka, lab.topics.results) as results:
-        with lab.running():
-            results.wait_for(200)
-        _recreate(kafka, lab.events)
-        lab.send(200, 200)
-        with lab.running():
-            tally = results.wait_for(400)
-
-    assert (tally.lost(400), tally.duplicates) == ([], [])
-
-
-def test_a_source_topic_that_is_recreated_under_a_running_worker_loses_nothing(kafka: KafkaLab, tmp_path: Path) -> None:
-    lab = WorkerLab(kafka, tmp_path)
-    lab.create_topics()
-    lab.send(0, 200)
-    with Outcomes(kafka, lab.topics.results) as results, lab.running():
-        results.wait_for(200)
-        _recreate(kafka, lab.events)
-        lab.send(200, 300)
-        tally = results.wait_for(500, within_s=90)
-        eventually(lambda: sum(lab.committed().values()) == 300, within_s=20)
-
-    assert (tally.lost(500), tally.duplicates) == ([], [])
-
-
-def test_a_late_commit_of_the_former_topic_loses_nothing_of_the_recreated_one(kafka: KafkaLab, tmp_path: Path) -> None:
-    """The broker forgets the offsets of a topic that is deleted, but a worker may commit them once more behind that."""
-    lab = WorkerLab(kafka, tmp_path)
-    lab.create_topics()
-    lab.send(0, 200)
-    with Outcomes(kafka, lab.topics.results) as results:
-        with lab.running():
-            results.wait_for(200)
-        _recreate(kafka, lab.events)
-        asyncio.run(_commit_late(lab, 10_000))
-        lab.send(200, 200)
-        with lab.running():
-            tally = results.wait_for(400)
-
-    assert (tally.lost(400), tally.duplicates) == ([], [])
-
-
-async def _commit_late(lab: WorkerLab, offset: int) -> None:
-    consumer = AIOKafkaConsumer(bootstrap_servers=lab.kafka.bootstrap, group_id=lab.prefix, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        tps = [TopicPartition(lab.events, number) for number in range(PARTITIONS)]
-        consumer.assign(tps)
-        mark = OffsetAndMetadata(offset, f"penstock1 {lab.topics.results}=0")
-        await consumer.commit(dict.fromkeys(tps, mark))
-    finally:
-        await consumer.stop()
-
-
-def _recreate(kafka: KafkaLab, topic: str) -> None:
-    from confluent_kafka import KafkaException
-
-    admin = kafka.admin()
-    admin.delete_topics([topic], operation_timeout=15)[topic].result(15)
-
-    def recreated() -> bool:
-        try:
-            kafka.create_named(topic, partitions=PARTITIONS)
-        except KafkaException:
-            return False
-        kafka._created.remove(topic)
-        return True
-
-    eventually(recreated, within_s=20)
 
 
 def test_a_broker_restart_is_survived(

@@ -10,6 +10,7 @@ from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings
 from streams.engine.item import TP, ResultRef
 from streams.tail import Tail, TailReader
+from tests.kafka.worker_lab import recreate
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import eventually, free_port
 
@@ -158,3 +159,26 @@ def test_brokers_that_do_not_answer_are_our_error(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(LogUnavailable, match="result topics cannot be read"):
         TailReader(settings, "app", frozenset({"results"})).read({STANDARD: (0, {})})
+
+
+def test_a_topic_that_is_made_anew_is_another_log(kafka: KafkaLab) -> None:
+    topic, other = kafka.create("events", "other", partitions=1)
+    found = reader(kafka)
+    before = found.ids([topic, other, kafka.name("none")])
+    recreate(kafka, topic, partitions=1)
+    after = found.ids([topic, other])
+
+    assert before.keys() == after.keys() == {topic, other}
+    assert before[other] == after[other]
+    assert before[topic] != after[topic]
+
+
+def test_ids_that_nobody_answers_are_not_known_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("streams.tail._IDS_TIMEOUT_S", 0.2)
+    settings = KafkaSettings(bootstrap_servers=(f"127.0.0.1:{free_port()}",))
+    found = TailReader(settings, "app", frozenset())
+
+    assert (found.ids(["events"]), found.ids(["events"])) == ({}, {})
+    assert sum("topics.unidentified" in line for line in "".join(capsys.readouterr()).splitlines()) == 1

@@ -168,6 +168,24 @@ def _worked(act: Any) -> bool:
     return False
 
 
+def recreate(kafka: KafkaLab, topic: str, partitions: int = PARTITIONS) -> None:
+    """Delete a topic of the test and make it anew, empty, under the same name."""
+    from confluent_kafka import KafkaException
+
+    admin = kafka.admin()
+    admin.delete_topics([topic], operation_timeout=15)[topic].result(15)
+
+    def recreated() -> bool:
+        try:
+            kafka.create_named(topic, partitions=partitions)
+        except KafkaException:
+            return False
+        kafka._created.remove(topic)
+        return True
+
+    eventually(recreated, within_s=20)
+
+
 def wait_for_partitions(process: ChildProcess, times: int = 1, within_s: float = 40.0) -> None:
     """Return when a worker has been given partitions so many times."""
     process.wait_for(rf"(?:partitions\.assigned[\s\S]*?){{{times}}}", within_s)

@@ -12,7 +12,6 @@ from contracts.settings import Retry as Policy
 from streams import shell as shell_module
 from streams.outcome import Expire, Retry, decide
 from tests.streams.test_membership import Bench
-from tests.streams.test_shell import TP0, make_shell
 
 POLICY = Policy(max_attempts=9, base_s=8, max_s=60)
 
@@ -73,15 +72,3 @@ async def test_a_rebalance_while_the_worker_stops_hands_over_first(
     await consumer.on_partitions_revoked(set())
 
     assert order == (["hand over", "faust"] if is_stopping else ["faust"])
-
-
-async def test_a_group_without_a_commit_starts_at_the_beginning_and_not_where_fetching_has_got_to() -> None:
-    """A claim at the fetch position commits past records that nobody has worked on."""
-    shell, _, client = make_shell()
-
-    async def fetched_to(tp: object) -> int:  # noqa: ARG001 - the name is the method's
-        return 99
-
-    client.position = fetched_to  # type: ignore[method-assign]
-
-    assert await shell.beginnings(frozenset({TP0})) == {TP0: 12}

@@ -39,7 +39,7 @@ class FakeShell:
         self.is_member = True
         self.faults: list[Exception] = []
         self.positions: dict[TP, tuple[int | None, int]] = {}
-        self.questions: list[frozenset[TP]] = []
+        self.rejoins = 0
 
     def is_valid(self, _generation: int) -> bool:
         return self.is_member
@@ -49,12 +49,12 @@ class FakeShell:
             raise self.faults.pop(0)
         return {tp: self.offsets.get(tp) for tp in tps}
 
-    async def beginnings(self, tps: frozenset[TP]) -> dict[TP, int]:
-        self.questions.append(tps)
-        return dict.fromkeys(tps, 3)
+    def let_read(self, restarts: Mapping[TP, int]) -> None:
+        if restarts:
+            self.log.append(("restart", dict(restarts)))
 
-    async def seek(self, tp: TP, offset: int) -> None:
-        self.log.append(("seek", tp, offset))
+    def rejoin(self) -> None:
+        self.rejoins += 1
 
     async def commit(self, offsets: Mapping[TP, tuple[int, str]]) -> bool:
         if self.refusals:
@@ -80,14 +80,23 @@ class FakeTail:
     def __init__(self, log: list[object]) -> None:
         self.log = log
         self.answered: dict[tuple[int, int], ResultRef] = {}
-        self.source = (0, 1000)
+        self.source = (3, 1000)
+        self.known: dict[str, int] = {}
+        self.asked: list[frozenset[str]] = []
         self.now: dict[TP, dict[str, int]] = {}
         self.gate: threading.Event | None = None
         self.fault: Exception | None = None
 
     def read(self, wanted: Mapping[TP, tuple[int, dict[str, int] | None]]) -> dict[TP, Tail]:
         self.log.append(("tail", dict(wanted)))
-        return {tp: Tail(dict(self.answered), {RESULTS: 20}, {RESULTS: 30}, self.source) for tp in wanted}
+        return {
+            tp: Tail(dict(self.answered), {RESULTS: 30 if starts is None else 20}, {RESULTS: 30}, self.source)
+            for tp, (_, starts) in wanted.items()
+        }
+
+    def ids(self, topics: Iterable[str]) -> dict[str, int]:
+        self.asked.append(frozenset(topics))
+        return dict(self.known)
 
     def ends(self, tps: Iterable[TP]) -> dict[TP, dict[str, int]]:
         self.log.append(("ends", tuple(tps)))
@@ -171,7 +180,7 @@ async def test_a_partition_without_a_commit_is_claimed_before_the_first_call(ben
     await bench.idle()
 
     assert bench.log == [
-        ("tail", {TP0: (3, None)}), ("commit", {TP0: (3, "penstock1 results=30")}), ("work", 3),
+        ("tail", {TP0: (0, None)}), ("commit", {TP0: (3, "penstock1 results=30")}), ("work", 3),
     ]  # fmt: skip
 
 
@@ -188,23 +197,157 @@ async def test_a_commit_of_another_log_is_not_believed_and_what_is_answered_stay
 
     assert bench.log == [
         ("tail", {TP0: (172, {RESULTS: 25})}),
-        ("seek", TP0, 0),
         ("tail", {TP0: (0, {RESULTS: 0})}),
+        ("commit", {TP0: (0, "penstock1 results=20")}),
+        ("restart", {TP0: 0}),
         ("work", 0),
         ("work", 2),
         ("commit", {TP0: (3, "penstock1 results=33")}),
     ]
 
 
-async def test_where_partitions_begin_is_one_question_however_many_they_are(bench: Bench) -> None:
-    """Each question waits for the fetch before it, up to 1.5 s: asked one by one, 16 partitions took a worker 14 s."""
-    tps = frozenset(TP("events", number) for number in range(16))
-    bench.shell.offsets[TP0] = (5, "penstock1 results=17")
+async def test_a_commit_of_a_former_topic_is_not_believed_however_long_the_new_log_is(bench: Bench) -> None:
+    """The log has grown beyond the commit: only its id tells that it is another one."""
+    bench.shell.offsets[TP0] = (172, "penstock1 !replay=190 !floor=31 !log=7 results=25")
+    bench.tail.source = (0, 1000)
+    bench.tail.known = {"events": 8}
+    bench.tail.answered = {(1, 1000): ResultRef(RESULTS, 7), (1000, 1000): ResultRef(RESULTS, 8)}
+    bench.assign()
+    for offset in range(3):
+        await bench.submit(offset)
+    await bench.idle()
+    await bench.membership.commit()
+
+    assert bench.log == [
+        ("tail", {TP0: (172, {RESULTS: 25})}),
+        ("tail", {TP0: (0, {RESULTS: 0})}),
+        ("commit", {TP0: (0, "penstock1 !log=8 results=20")}),
+        ("restart", {TP0: 0}),
+        ("work", 0),
+        ("work", 2),
+        ("commit", {TP0: (3, "penstock1 !log=8 results=33")}),
+    ]
+    assert bench.replayed == []
+
+
+async def test_the_restart_is_committed_before_anything_is_read(bench: Bench) -> None:
+    """Faust goes to the commits by itself, and the next owner does."""
+    bench.shell.offsets[TP0] = (172, "penstock1 !log=7 results=25")
+    bench.tail.known = {"events": 8}
+    bench.shell.refusals = 1
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+
+    kinds = [entry[0] for entry in bench.log]  # type: ignore[index]
+    assert kinds == ["tail", "tail", "tail", "tail", "commit", "restart", "work"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "known", "written"),
+    [
+        ("penstock1 results=17", {"events": 8}, 8),
+        ("penstock1 !log=8 results=17", {"events": 8}, 8),
+        ("penstock1 !log=8 results=17", {}, 8),
+        ("penstock1 results=17", {}, 0),
+        ("", {"events": 8}, 8),
+    ],
+)
+async def test_a_commit_of_this_log_or_of_an_unknown_one_is_believed(
+    bench: Bench, metadata: str, known: dict[str, int], written: int
+) -> None:
+    bench.shell.offsets[TP0] = (5, metadata)
+    bench.tail.known = known
+    bench.assign()
+    await bench.submit(5)
+    await bench.idle()
+    await bench.membership.commit()
+    mark = decode_mark(bench.shell.offsets[TP0][1])
+
+    assert mark is not None
+    assert (bench.shell.offsets[TP0][0], mark.log) == (6, written)
+
+
+async def test_a_commit_carries_the_id_that_the_log_had_at_the_assignment(bench: Bench) -> None:
+    """What was read belongs to that one, whatever the topic is by now."""
+    bench.tail.known = {"events": 7}
+    bench.shell.faults = [LogUnavailable("away")]
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
+    bench.tail.known = {"events": 8}
+    await bench.submit(3)
+    await bench.idle()
+    await bench.membership.hand_over()
+
+    assert bench.shell.offsets[TP0] == (4, "penstock1 !log=7 results=34")
+
+
+async def test_each_assignment_asks_which_log_a_topic_is(bench: Bench) -> None:
+    bench.tail.known = {"events": 7}
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+    await bench.membership.hand_over()
+    bench.tail.known = {"events": 8}
+    bench.assign(2)
+    await eventually_async(lambda: bench.engine.is_open)
+
+    assert bench.log[-1] == ("restart", {TP0: 3})
+    assert bench.shell.offsets[TP0] == (3, "penstock1 !floor=3 !log=8 results=20")
+
+
+async def test_the_first_id_that_is_heard_of_stays_while_the_books_are_waited_for(bench: Bench) -> None:
+    bench.tail.known = {"events": 7}
+    bench.shell.refusals = 1_000_000
+    bench.assign()
+    await eventually_async(lambda: len(bench.tail.asked) > 1)
+    bench.tail.known = {"events": 8}
+    asked = len(bench.tail.asked)
+    await eventually_async(lambda: len(bench.tail.asked) > asked + 1)
+    bench.shell.refusals = 0
+    await eventually_async(lambda: bench.engine.is_open)
+
+    assert bench.shell.offsets[TP0] == (3, "penstock1 !log=7 results=30")
+
+
+async def test_the_ids_of_all_topics_are_one_question(bench: Bench) -> None:
+    tps = frozenset(TP(topic, number) for number in range(16) for topic in ("events", "retries"))
     bench.membership.coming(1)
     bench.membership.assigned(tps, 1)
     await eventually_async(lambda: bench.engine.is_open)
 
-    assert bench.shell.questions == [tps - {TP0}]
+    assert bench.tail.asked == [frozenset({"events", "retries"})]
+
+
+@pytest.mark.parametrize(("now", "rejoins"), [({"events": 8}, 1), ({"events": 7}, 0), ({}, 0)])
+async def test_a_topic_that_is_made_anew_under_us_is_assigned_anew(
+    bench: Bench, now: dict[str, int], rejoins: int
+) -> None:
+    bench.tail.known = {"events": 7}
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
+    bench.tail.known = now
+    await bench.membership.look_for_new_logs()
+
+    assert bench.shell.rejoins == rejoins
+
+
+async def test_a_topic_whose_id_was_not_heard_of_at_the_assignment_is_compared_with_the_mark(bench: Bench) -> None:
+    bench.shell.offsets[TP0] = (5, "penstock1 !log=7 results=17")
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
+    bench.tail.known = {"events": 8}
+    await bench.membership.look_for_new_logs()
+
+    assert bench.shell.rejoins == 1
+
+
+async def test_where_ids_are_not_known_nobody_looks_for_new_ones(bench: Bench) -> None:
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
+    await bench.membership.look_for_new_logs()
+
+    assert (len(bench.tail.asked), bench.shell.rejoins) == (1, 0)
 
 
 async def test_a_claim_that_is_refused_is_tried_again_and_nothing_is_called_before(bench: Bench) -> None:

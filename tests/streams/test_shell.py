@@ -13,6 +13,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, RequestTimedOutError
 from aiokafka.structs import OffsetAndMetadata
 from faust.app.base import App
+from faust.tables.recovery import Recovery
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 from mode.threads import ServiceThread
@@ -88,6 +89,36 @@ def test_coordinator_fetch_committed_offsets() -> None:
     assert list(inspect.signature(GroupCoordinator.fetch_committed_offsets).parameters) == ["self", "partitions"]
 
 
+def test_coordinator_request_rejoin() -> None:
+    assert "self._rejoin_needed_fut.set_result(None)" in source_of(GroupCoordinator.request_rejoin)
+    assert "self._rejoin_needed_fut.done()" in source_of(GroupCoordinator.need_rejoin)
+
+
+def test_consumer_wait_next_records_is_where_records_are_asked_for() -> None:
+    assert list(inspect.signature(faust_consumer.Consumer._wait_next_records).parameters) == ["self", "timeout"]
+    assert "await self._wait_next_records(timeout)" in source_of(faust_consumer.Consumer.getmany)
+    # Nothing is waited for between our look at the flow and its own.
+    first = source_of(faust_consumer.Consumer._wait_next_records).split(":", 2)[2].split("await")[0]
+    assert "if not self.flow_active" in first
+
+
+def test_consumer_seek_wait_forgets_what_was_read() -> None:
+    source = source_of(driver.AIOKafkaConsumerThread._seek_wait)
+
+    assert "consumer.seek(tp, offset)" in source
+    assert "self.consumer._read_offset[tp] = offset" in source
+    assert "del self.consumer._read_offset[tp]" in source
+
+
+def test_faust_goes_to_the_commits_before_it_says_that_the_rebalance_is_over() -> None:
+    source = source_of(Recovery._resume_streams)
+
+    assert 0 < source.index("consumer.perform_seek()") < source.index("consumer.resume_flow()")
+    assert source.index("consumer.perform_seek()") < source.index("app.on_rebalance_end()")
+    assert "self.rebalancing = True" in source_of(App.on_rebalance_start)
+    assert "self.rebalancing = False" in source_of(App.on_rebalance_end)
+
+
 def test_consumer_wait_empty_is_asked_at_rebalance_and_at_stop() -> None:
     assert inspect.iscoroutinefunction(faust_consumer.Consumer.wait_empty)
     assert "await consumer.wait_empty()" in source_of(App._consumer_wait_empty)
@@ -150,11 +181,6 @@ class Client:
         if self.error:
             raise self.error
         self.committed.append(offsets)
-
-    async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
-        if self.error:
-            raise self.error
-        return dict.fromkeys(tps, 12)
 
     async def end_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
         if self.error:
@@ -315,7 +341,7 @@ async def test_a_question_that_the_broker_does_not_answer_is_our_error() -> None
     client.error = RequestTimedOutError()
 
     with pytest.raises(LogUnavailable, match="the consumer group's state cannot be read"):
-        await shell.beginnings(frozenset({TP0}))
+        await shell.ends(frozenset({TP0}))
 
 
 async def test_a_partition_that_is_not_ours_any_more_has_no_watermark() -> None:
@@ -334,6 +360,16 @@ async def test_giving_up_partitions_is_led_to_the_listener_and_forgets_what_faus
     await asyncio.wait_for(consumer.wait_empty(), 1)
 
     assert (listener.told, consumer._unacked_messages) == (["hand over"], set())  # type: ignore[attr-defined]
+
+
+async def test_the_group_is_joined_anew_on_the_consumers_thread(thread_loop: asyncio.AbstractEventLoop) -> None:
+    shell, client = with_thread_loop(thread_loop)
+    asked: list[int] = []
+    client._coordinator.request_rejoin = lambda: asked.append(threading.get_ident())  # type: ignore[attr-defined]
+    shell.rejoin()
+    await eventually_async(lambda: asked)
+
+    assert asked != [threading.get_ident()]
 
 
 @pytest.fixture
