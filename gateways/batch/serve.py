@@ -1,7 +1,8 @@
 """The process behind `penstock batch serve`: works on every job that was asked for on the jobs topic, until it is over.
 
 Reads: batch-jobs, events, result topics. Writes: batch-jobs, events, S3 objects. It keeps nothing that it needs: after
-a kill at any moment the same jobs are taken up where the log says they are. Blocking: until stopped.
+a kill at any moment the same jobs are taken up where the log says they are. It waits while Kafka is away.
+Blocking: until stopped.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from gateways.batch.objects import Objects, below, split
 from gateways.batch.outcomes import Outcomes
 from gateways.batch.run import JobRun
 from gateways.batch.submitting import wanted_job
+from producers.admin import Patience
 from producers.fenced import TakenOver
 from producers.log_reader import LogReader
 
@@ -47,6 +49,7 @@ class Service:
         self._inputs = {section.name: section for section in settings.batch_jobs.inputs}
         self._objects = Objects(settings.batch_jobs)
         self._stop = threading.Event()
+        self._patience = Patience(settings.kafka, "batch", self._stop)
         self._has_read = False
         self._active: dict[str, Future[None]] = {}
         # Given up here: somebody else works on them, or their section is not in this configuration.
@@ -60,25 +63,27 @@ class Service:
         """Return why no job is begun now."""
         if self._stop.is_set():
             return ["shutting_down"]
+        if self._patience.waits_for:
+            return self._patience.reasons
         return [] if self._has_read else ["reads the jobs topic: what was asked for and is not done yet"]
 
     def serve(self) -> None:
-        """Work until `stop`.
+        """Work until `stop`; wait while Kafka is away.
 
         Raises:
             ConfigError: the work folder cannot be used, or another process uses it.
-            LogUnavailable: the jobs topic cannot be read.
         """
         settings = self._settings.batch_jobs
         with _work_folder(settings.work_dir) as work, ThreadPoolExecutor(settings.max_jobs, "batch-job") as pool:
             try:
-                self._follow(pool, work)
+                self._patience.run(lambda: self._follow(pool, work))
             finally:
                 self._stop.set()
         self._objects.close()
 
     def _follow(self, pool: ThreadPoolExecutor, work: Path) -> None:
         jobs = Jobs()
+        self._has_read = False
         with LogReader(self._settings.kafka) as reader:
             reader.begin({Topics(self._settings.kafka.topic_prefix).batch_jobs: ()})
             # Before the end nobody knows which requests have been answered since.

@@ -1,10 +1,12 @@
 """The process behind `penstock hand-over`: gathers patient events, hands them over, and brings the answers back.
 
 Reads: handovers, batch-jobs, results, retries. Writes: batch-jobs, results, retries. What is handed over is on the log
-before the job is begun, so that a crash neither pays twice nor loses anything. Blocking: until stopped.
+before the job is begun, so that a crash neither pays twice nor loses anything; so it also begins anew by itself when
+Kafka was away. Blocking: until stopped.
 See: docs/adr/0012.
 """
 
+import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from contracts.errors import Undecodable
 from contracts.logs import logger
 from contracts.settings import Settings
 from contracts.topics import Topics
+from producers.admin import Patience
 from producers.fenced import FencedProducer
 from producers.log_reader import LogReader
 from streams.handover.choosing import Ways
@@ -41,45 +44,60 @@ class Service:
         self._settings = settings
         self._topics = Topics(settings.kafka.topic_prefix)
         self._ways = Ways(settings)
-        self._producer = FencedProducer(settings.kafka, settings.producer, f"{self._topics.prefix}.hand-over")
-        outcomes = Outcomes(self._topics, settings.worker.app_id, settings.producer.max_record_bytes)
-        self._desk = Desk(settings, self._topics, self._ways, self._producer, outcomes)
+        self._outcomes = Outcomes(self._topics, settings.worker.app_id, settings.producer.max_record_bytes)
         self._max_open = min(way.batch.max_open_jobs for way in self._ways.by_route.values())
         self._stop = threading.Event()
+        self._patience = Patience(settings.kafka, "hand-over", self._stop)
         self._is_serving = False
         self._open: list[Delivery] = []
+        self._folder: Path | None = None
 
     def stop(self) -> None:
         """End soon; what is under way is taken up by the next start."""
         self._stop.set()
 
+    def abandon(self) -> None:
+        """Remove the working files of a process that ends at once; what is needed is on Kafka and S3."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
     def unready(self) -> list[str]:
         """Return why nothing is handed over now."""
         if self._stop.is_set():
             return ["shutting_down"]
+        if self._patience.waits_for:
+            return self._patience.reasons
         return [] if self._is_serving else ["reads what was handed over before"]
 
     def run(self) -> None:
-        """Work until `stop`.
+        """Work until `stop`; wait while Kafka is away.
 
         Raises:
             TakenOver: another process has taken over.
-            LogUnavailable: Kafka does not do what is needed, or what was written is not known: begin anew.
         """
-        with tempfile.TemporaryDirectory(prefix="penstock-hand-over-", dir=self._settings.batch_jobs.work_dir) as work:
-            try:
-                self._work(Path(work))
-            finally:
-                self._producer.close()
-                self._ways.close()
+        try:
+            self._patience.run(self._session)
+        finally:
+            self._ways.close()
 
-    def _work(self, work: Path) -> None:
-        self._producer.take_over()
+    def _session(self) -> None:
+        """Work until `stop`, or until Kafka does not do what is needed, or what was written is not known."""
+        settings = self._settings
+        producer = FencedProducer(settings.kafka, settings.producer, f"{self._topics.prefix}.hand-over")
+        desk = Desk(settings, self._topics, self._ways, producer, self._outcomes)
+        with tempfile.TemporaryDirectory(prefix="penstock-hand-over-", dir=settings.batch_jobs.work_dir) as work:
+            self._folder = Path(work)
+            try:
+                producer.take_over(self._stop.is_set)
+                self._work(desk, self._folder)
+            finally:
+                self._is_serving = False
+                producer.close()
+
+    def _work(self, desk: Desk, work: Path) -> None:
         history = self._history()
         self._open = [
-            Delivery(self._desk, state, _made(work / state.id))
-            for state in history.values()
-            if state.state != "finished"
+            Delivery(desk, state, _made(work / state.id)) for state in history.values() if state.state != "finished"
         ]
         _log.info("handover.serving", under_way=len(self._open), models=sorted(self._ways.by_alias))
         with LogReader(self._settings.kafka) as reader:
@@ -93,24 +111,24 @@ class Service:
                         gathering.take(record)
                         if gathering.is_due:
                             number += 1
-                            self._hand_over(gathering, reader, work)
+                            self._hand_over(desk, gathering, reader, work)
                             gathering = Gathering(self._ways, _made(work / str(number)))
                     if gathering.is_due:
                         number += 1
-                        self._hand_over(gathering, reader, work)
+                        self._hand_over(desk, gathering, reader, work)
                         gathering = Gathering(self._ways, _made(work / str(number)))
                 else:
                     self._stop.wait(_POLL_S)
                 self._step()
 
-    def _hand_over(self, gathering: Gathering, reader: LogReader, work: Path) -> None:
+    def _hand_over(self, desk: Desk, gathering: Gathering, reader: LogReader, work: Path) -> None:
         """Put on the log what is handed over; from then on it is this hand-over's, whatever happens."""
         files = gathering.close()
         results = self._topics.result_topics(route.output_topic for route in self._settings.routes)
         ends = {topic: reader.ends(topic) for topic in sorted(results | {self._topics.retries})}
         state = gathering.hand_over(list(files), ends)
-        self._producer.write([job_record(self._topics, state)])
-        self._open.append(Delivery(self._desk, state, _made(work / state.id), files))
+        desk.producer.write([job_record(self._topics, state)])
+        self._open.append(Delivery(desk, state, _made(work / state.id), files))
 
     def _step(self) -> None:
         for delivery in self._open:

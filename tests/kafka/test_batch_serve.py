@@ -118,6 +118,21 @@ def test_an_object_is_answered_line_by_line_though_everything_is_killed(batch: B
     assert json.loads(read(s3, request, "manifest.json"))["counts"]["succeeded"] == LINES
 
 
+def test_it_waits_for_kafka_at_its_start(batch: BatchLab, s3: Any) -> None:
+    broker = batch.lab.kafka.broker
+    if not broker.is_ours:
+        pytest.skip("the broker is not ours to restart")
+    request = announce(batch, s3, "waits.jsonl", '{"recordId": "x", "text": "a ticket"}\n')
+    broker.stop()
+    with batch.start("serve") as serving:
+        serving.wait_for("kafka.waiting", 30)
+        broker.start()
+        with batch.lab.worker():
+            serving.wait_for("batch.job_finished", 60)
+
+    assert is_there(s3, request)
+
+
 def test_an_object_that_was_replaced_meanwhile_fails_its_job_and_no_other(batch: BatchLab, s3: Any) -> None:
     gone = announce(batch, s3, "gone.jsonl", '{"recordId": "x"}\n', etag="0" * 32)
     kept = announce(batch, s3, "kept.jsonl", '{"recordId": "y"}\n')

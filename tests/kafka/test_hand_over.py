@@ -145,6 +145,34 @@ def test_killed_before_and_after_its_answers_it_pays_and_answers_once(
     assert site.stats()["by_operation"] == {"batch-job": 1, "batch": LINES}
 
 
+def test_it_waits_for_kafka_at_its_start_and_begins_anew_after_an_outage(
+    kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
+) -> None:
+    if not kafka.broker.is_ours:
+        pytest.skip("the broker is not ours to restart")
+    site = Site(kafka, tmp_path, stub, s3)
+    site.knobs(batch_state_s=2)
+    kafka.broker.stop()
+    with site.hand_over() as handing:
+        handing.wait_for("kafka.waiting", 30)
+        kafka.broker.start()
+        handing.wait_for("handover.serving", 60)
+        with submit(site, tickets(tmp_path)) as waiting, site.batch.lab.worker():
+            handing.wait_for("handover.running", 60)
+            kafka.broker.stop()
+            eventually(lambda: site.stats()["by_operation"].get("batch"), within_s=30)
+            # The answers are there and cannot be written; whether they were is not known, and it looks.
+            eventually(lambda: handing.output.count("kafka.waiting") > 1, within_s=60)
+            kafka.broker.start()
+            assert waiting.wait(90) == 0, waiting.output + handing.output
+        handing.signal(signal.SIGTERM)
+        assert handing.wait(20) == 0, handing.output
+    manifest = json.loads((tmp_path / "out.manifest.json").read_text("utf-8"))
+
+    assert (manifest["counts"]["succeeded"], manifest["repeated_outcomes"]) == (LINES, 0)
+    assert site.stats()["by_operation"] == {"batch-job": 1, "batch": LINES}
+
+
 def test_what_a_batch_does_not_answer_the_workers_do(kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any) -> None:
     site = Site(kafka, tmp_path, stub, s3)
     site.knobs(batch_share=0.5)
