@@ -72,7 +72,7 @@ def hand_one_over(settings: Settings) -> None:
     event = Event(id="e1", source="batch", type="t", data=b'{"text": "one"}', extensions={"delivery": "batch"})
     producer = Producer({"bootstrap.servers": ",".join(settings.kafka.bootstrap_servers), "log_level": 0})
     topic = Topics(settings.kafka.topic_prefix).handovers
-    producer.produce(topic, event.data, headers=encode_event(event))
+    producer.produce(topic, event.data, headers=[*encode_event(event)])
     assert producer.flush(10) == 0
 
 
