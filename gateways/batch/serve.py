@@ -22,6 +22,7 @@ from contracts.batch_jobs import BatchJob, BatchRequest
 from contracts.envelope import format_time, parse_time
 from contracts.errors import ConfigError, LogUnavailable, PenstockError, Rejected
 from contracts.logs import logger
+from contracts.metrics import BATCH_JOBS, BATCH_JOBS_OPEN, BATCH_LAST, BATCH_OLDEST, BATCH_RESTS
 from contracts.settings import BatchInput, Settings
 from contracts.topics import Topics
 from gateways.batch.jobs import Jobs
@@ -96,6 +97,7 @@ class Service:
                 for request in jobs.waiting:
                     self._begin(pool, work, request)
                 jobs.note(reader.poll(_POLL_S))
+                _measure(jobs.waiting)
 
     def _reap(self) -> None:
         for job_id in [name for name, future in self._active.items() if future.done()]:
@@ -135,6 +137,7 @@ class Service:
             except (PenstockError, OSError, sqlite3.OperationalError) as error:
                 # Of the disk: it is full, or cannot be written for a while.
                 reason = error.reason if isinstance(error, PenstockError) else "disk"
+                BATCH_RESTS.labels(reason).inc()
                 _log.warning("batch.job_rests", job=request.id, reason=reason, error=str(error))
                 self._stop.wait(self._settings.batch_jobs.retry_pause_s)
             else:
@@ -154,6 +157,8 @@ class Service:
                 return
             _, key = split(request.object.uri)
             manifest = run.write(job, path, outcomes, folder, below(section.output, key, job.id))
+        BATCH_JOBS.labels("finished").inc()
+        BATCH_LAST.set_to_current_time()
         _log.info("batch.job_finished", job=job.id, **manifest["counts"], cost_usd=manifest["cost_usd"])
 
     def _give_up(self, run: JobRun, request: BatchRequest, error: Rejected) -> None:
@@ -167,12 +172,20 @@ class Service:
             started_at=now,
             ended_at=now,
         )
+        BATCH_JOBS.labels("failed").inc()
         try:
             run.note(job)
         except LogUnavailable as failure:
             # The next start meets the same end.
             self._left.add(request.id)
             _log.warning("batch.job_rests", job=request.id, reason=failure.reason, error=str(failure))
+
+
+def _measure(waiting: list[BatchRequest]) -> None:
+    now = datetime.now(UTC)
+    ages_s = [(now - (parse_time(request.requested_at) or now)).total_seconds() for request in waiting]
+    BATCH_JOBS_OPEN.set(len(waiting))
+    BATCH_OLDEST.set(max([0.0, *ages_s]))
 
 
 def _wanted(request: BatchRequest, section: BatchInput) -> BatchJob:

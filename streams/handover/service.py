@@ -6,16 +6,21 @@ Kafka was away. Blocking: until stopped.
 See: docs/adr/0012.
 """
 
+import contextlib
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from contracts.batch_jobs import HandOver, job_record, kind_of
 from contracts.codec import decode_json
-from contracts.errors import Undecodable
+from contracts.envelope import parse_time
+from contracts.errors import LogUnavailable, Undecodable
 from contracts.logs import logger
+from contracts.metrics import HANDOVER_OLDEST, HANDOVER_WAITING, HANDOVERS_OPEN
 from contracts.settings import Settings
 from contracts.topics import Topics
 from producers.admin import Patience
@@ -27,6 +32,8 @@ from streams.handover.gathering import Gathering
 from streams.handover.settling import Outcomes
 
 _POLL_S = 0.5
+# The ends of the topic are asked for no more often.
+_MEASURE_EVERY_S = 5.0
 _log = logger("hand-over")
 
 
@@ -51,6 +58,10 @@ class Service:
         self._is_serving = False
         self._open: list[Delivery] = []
         self._folder: Path | None = None
+        # By partition of the hand-over topic, the end of what was handed over.
+        self._behind: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+        self._measure_at_s = 0.0
 
     def stop(self) -> None:
         """End soon; what is under way is taken up by the next start."""
@@ -101,13 +112,20 @@ class Service:
         ]
         _log.info("handover.serving", under_way=len(self._open), models=sorted(self._ways.by_alias))
         with LogReader(self._settings.kafka) as reader:
-            reader.begin({self._topics.handovers: self._starts(reader, history)})
+            starts = self._starts(reader, history)
+            self._behind = dict(enumerate(starts))
+            reader.begin({self._topics.handovers: starts})
             gathering = Gathering(self._ways, _made(work / "0"))
             number = 0
             self._is_serving = True
             while not self._stop.is_set():
                 if len(self._open) < self._max_open:
-                    for record in reader.poll(_POLL_S):
+                    found = reader.poll(_POLL_S)
+                    if not found and not gathering.ranges:
+                        # Nothing is left below the ends that were there before: only marks of transactions.
+                        self._behind |= self._ends
+                    self._ends = {}
+                    for record in found:
                         gathering.take(record)
                         if gathering.is_due:
                             number += 1
@@ -120,6 +138,7 @@ class Service:
                 else:
                     self._stop.wait(_POLL_S)
                 self._step()
+                self._measure(reader)
 
     def _hand_over(self, desk: Desk, gathering: Gathering, reader: LogReader, work: Path) -> None:
         """Put on the log what is handed over; from then on it is this hand-over's, whatever happens."""
@@ -129,12 +148,26 @@ class Service:
         state = gathering.hand_over(list(files), ends)
         desk.producer.write([job_record(self._topics, state)])
         self._open.append(Delivery(desk, state, _made(work / state.id), files))
+        self._behind |= {int(number): end for number, (_, end) in state.ranges.items()}
 
     def _step(self) -> None:
         for delivery in self._open:
             if not self._stop.is_set():
                 delivery.step()
         self._open = [delivery for delivery in self._open if not delivery.is_over]
+
+    def _measure(self, reader: LogReader) -> None:
+        now = datetime.now(UTC)
+        ages_s = [(now - (parse_time(one.state.gathered_at) or now)).total_seconds() for one in self._open]
+        HANDOVERS_OPEN.set(len(self._open))
+        HANDOVER_OLDEST.set(max([0.0, *ages_s]))
+        if time.monotonic() >= self._measure_at_s:
+            self._measure_at_s = time.monotonic() + _MEASURE_EVERY_S
+            # A figure is no reason to begin anew.
+            with contextlib.suppress(LogUnavailable):
+                self._ends = dict(enumerate(reader.ends(self._topics.handovers)))
+                waiting = [end - self._behind.get(number, 0) for number, end in self._ends.items()]
+                HANDOVER_WAITING.set(sum(max(0, count) for count in waiting))
 
     def _history(self) -> dict[str, HandOver]:
         found: dict[str, HandOver] = {}

@@ -99,6 +99,18 @@ def submit(site: Site, source: Path) -> ChildProcess:
     return site.batch.start("submit", str(source), "--job", "big", "--hand-over", "--wait", "-o", "out.jsonl")
 
 
+def metrics(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:  # noqa: S310 - our own page
+        page: str = answer.read().decode()
+        return page
+
+
+def is_empty(url: str) -> bool:
+    page = metrics(url)
+    samples = ("waiting_records", "open", "oldest_age_seconds")
+    return all(f"\npenstock_handover_{name} 0.0" in page for name in samples)
+
+
 def test_a_job_is_answered_by_one_batch_and_its_refused_lines_by_the_workers(
     kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
 ) -> None:
@@ -107,10 +119,17 @@ def test_a_job_is_answered_by_one_batch_and_its_refused_lines_by_the_workers(
     with submit(site, tickets(tmp_path)) as waiting, site.hand_over() as handing, site.batch.lab.worker():
         assert waiting.wait(90) == 0, waiting.output + handing.output
         handing.wait_for("handover.finished")
+        url = handing.wait_for(r"^health on (http://\S+)$")[1]
+        # It looks at the end of its topic now and then, and counts what became of all in one go.
+        eventually(lambda: is_empty(url), 30)
+        page = metrics(url)
     output = read_lines(tmp_path / "out.jsonl")
     manifest = json.loads((tmp_path / "out.manifest.json").read_text("utf-8"))
     stats = site.stats()
 
+    assert f'penstock_handover_records_total{{outcome="succeeded"}} {LINES - 2}.0' in page
+    assert 'penstock_handover_records_total{outcome="refused"} 2.0' in page
+    assert "penstock_handover_last_finished_timestamp_seconds 0.0" not in page
     assert [line["recordId"] for line in output] == [f"r{n}" for n in range(LINES)]
     assert {line["status"] for line in output} == {"succeeded"}
     assert Counter(line["attempts"] for line in output) == {1: LINES - 2, 2: 2}
