@@ -358,3 +358,19 @@ CALLBACK_DURATION = _histogram(
     ("door",),
     _FAST,
 )
+
+BATCH_JOBS_OPEN = _gauge("batch_jobs_open", "Batch jobs of S3 objects that were asked for and are not over.")
+BATCH_OLDEST = _gauge(
+    "batch_oldest_job_age_seconds", "Time since the oldest of these was asked for; 0 = there is none."
+)
+BATCH_JOBS = _counter("batch_jobs_total", "Batch jobs that ended here: finished, or failed for good.", ("outcome",))
+BATCH_RESTS = _counter("batch_job_rests_total", "Times a failure that passes put a batch job off.", ("reason",))
+BATCH_LAST = _gauge("batch_last_finished_timestamp_seconds", "When a batch job last finished here.")
+HANDOVERS_OPEN = _gauge("handover_open", "Hand-overs to a batch API that are under way.")
+HANDOVER_OLDEST = _gauge(
+    "handover_oldest_age_seconds", "Time since the oldest of these was gathered; 0 = there is none."
+)
+HANDOVER_WAITING = _gauge("handover_waiting_records", "Offsets of the hand-over topic that are in no hand-over yet.")
+HANDOVER_RECORDS = _counter("handover_records_total", "Records of finished hand-overs, by outcome.", ("outcome",))
+HANDOVER_RESTS = _counter("handover_rests_total", "Times a failure that passes put a hand-over off.", ("reason",))
+HANDOVER_LAST = _gauge("handover_last_finished_timestamp_seconds", "When a hand-over last finished here.")

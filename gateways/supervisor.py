@@ -96,6 +96,7 @@ class Supervisor:
         self._life = os.pipe()
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._serves = asyncio.Event()
+        self._was_tried = asyncio.Event()
         self._stopping = asyncio.Event()
         self._code = 0
 
@@ -132,6 +133,9 @@ class Supervisor:
 
     async def _keep(self, index: int) -> None:
         """Keep one process, until all are to end."""
+        if index > 0:
+            # The first one tells what is wrong with the configuration or a secret; all at once would all tell it.
+            await self._until_any(self._was_tried, ())
         backoff, starts = Backoff(), 0
         while not self._stopping.is_set():
             began_s = time.monotonic()
@@ -146,6 +150,7 @@ class Supervisor:
                 self._code = code
                 self._end(signal.SIGTERM)
             else:
+                self._was_tried.set()
                 wait_s = backoff.wait_s(time.monotonic() - began_s)
                 _log.error("gateway.process_ended", process=index, status=code, wait_s=wait_s)
                 with contextlib.suppress(TimeoutError):
@@ -184,6 +189,7 @@ class Supervisor:
     def _on_ready(self, ready: int) -> None:
         if os.read(ready, 1):
             self._serves.set()
+            self._was_tried.set()
         asyncio.get_running_loop().remove_reader(ready)
 
     def _note_pids(self) -> None:

@@ -1,10 +1,11 @@
-"""Looks at topics and makes missing ones.
+"""Looks at topics and makes missing ones; lets a program without an event loop wait for the brokers.
 
 Blocking: every method, up to the limit given to the constructor per request; for command lines, not for event loops.
 """
 
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -12,6 +13,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from contracts.errors import ConfigError, LogUnavailable, PenstockError
 from contracts.kafka_config import librdkafka_config
+from contracts.logs import logger
 from contracts.settings import KafkaSettings
 from producers.kafka_client import error_of
 from producers.topic_plan import Found, Wanted
@@ -20,6 +22,9 @@ _POLL_INTERVAL_S = 0.2
 _HALF_BITS = 64
 # Slack for the answer of a request whose limit the broker counts itself.
 _ANSWER_SLACK_S = 5.0
+# Between two looks at brokers that are away, as a worker does it; and how long a signal may wait for one look to end.
+_AGAIN_S = 2.0
+_LOOK_S = 0.5
 _CONFIGURATION_CODES = frozenset(
     {
         KafkaError.INVALID_REPLICATION_FACTOR,
@@ -157,6 +162,54 @@ class TopicAdmin:
 
     def _unreachable(self, error: KafkaException) -> LogUnavailable:
         return LogUnavailable(f"no Kafka broker answers at {self._servers}: {error_of(error).str()}")
+
+
+class Patience:
+    """Does what needs Kafka, and begins it anew while Kafka is away.
+
+    Args:
+        kafka: which.
+        program: its name in the log lines.
+        stop: ends the waiting; the work itself looks at it too.
+    """
+
+    def __init__(self, kafka: KafkaSettings, program: str, stop: threading.Event) -> None:
+        self._kafka = kafka
+        self._log = logger(program)
+        self._stop = stop
+        self._admin: TopicAdmin | None = None
+        self.waits_for = ""
+
+    @property
+    def reasons(self) -> list[str]:
+        """Return what is waited for, as a reason not to be ready; empty when the work goes on."""
+        return [f"{LogUnavailable.reason}: {self.waits_for}"] if self.waits_for else []
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Return when the work returns, or when told to stop; whatever else it raises ends this too."""
+        while not self._stop.is_set():
+            try:
+                self._look()
+                self.waits_for = ""
+                work()
+            except LogUnavailable as error:
+                self._rest(str(error))
+            else:
+                return
+
+    def _look(self) -> None:
+        """Ask for a broker before anything that would wait longer for one than a signal can."""
+        if self._admin is None:
+            self._admin = TopicAdmin(self._kafka, _LOOK_S)
+        self._admin.wait(_LOOK_S)
+
+    def _rest(self, reason: str) -> None:
+        if not self._stop.is_set():
+            # The same again is no news: brokers may be away for hours.
+            if reason != self.waits_for:
+                self._log.warning("kafka.waiting", problems=[reason], wait_s=_AGAIN_S)
+            self.waits_for = reason
+            self._stop.wait(_AGAIN_S)
 
 
 def _translate(name: str, exception: KafkaException) -> PenstockError:

@@ -9,7 +9,8 @@ Blocking: every call, up to 30 s. See: docs/adr/0014.
 
 import contextlib
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -20,6 +21,8 @@ from contracts.settings import KafkaSettings, ProducerSettings
 from producers.kafka_client import error_of, producer_config, translate_error
 
 _LIMIT_S = 30.0
+# A signal does not wait longer for a taking over that hangs.
+_STEP_S = 1.0
 # What lies behind an open transaction is hidden from committed readers, the workers, for at most so long.
 _OPEN_LIMIT_S = 15.0
 _FENCED = frozenset(
@@ -55,22 +58,30 @@ class FencedProducer:
         silent.setLevel(logging.CRITICAL + 1)
         self._client = Producer(config, logger=silent)
 
-    def take_over(self) -> None:
+    def take_over(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
         """Return when nothing of an earlier holder can reach the log any more.
 
+        Args:
+            is_stopped: gives up early when it says so.
+
         Raises:
-            LogUnavailable: the brokers do not answer, or do not allow it.
+            LogUnavailable: the brokers do not answer, or do not allow it; or it was given up.
         """
-        if not self._is_fenced:
+        end_s = time.monotonic() + _LIMIT_S
+        while self._is_fenced:
+            try:
+                self._client.init_transactions(_STEP_S)
+            except KafkaException as exception:
+                # After a time-out the same call goes on with what it has begun.
+                error = error_of(exception)
+                if error.retriable() and time.monotonic() < end_s and not is_stopped():
+                    continue
+                message = (
+                    f"Kafka gives no transaction under {self._name}: {error.str()}\n"
+                    "Does this user have Write on that transactional id?"
+                )
+                raise LogUnavailable(message) from exception
             return
-        try:
-            self._client.init_transactions(_LIMIT_S)
-        except KafkaException as exception:
-            message = (
-                f"Kafka gives no transaction under {self._name}: {error_of(exception).str()}\n"
-                "Does this user have Write on that transactional id?"
-            )
-            raise LogUnavailable(message) from exception
 
     def write(self, records: Sequence[Record]) -> None:
         """Return when all records are confirmed.

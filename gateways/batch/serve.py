@@ -1,7 +1,8 @@
 """The process behind `penstock batch serve`: works on every job that was asked for on the jobs topic, until it is over.
 
 Reads: batch-jobs, events, result topics. Writes: batch-jobs, events, S3 objects. It keeps nothing that it needs: after
-a kill at any moment the same jobs are taken up where the log says they are. Blocking: until stopped.
+a kill at any moment the same jobs are taken up where the log says they are. It waits while Kafka is away.
+Blocking: until stopped.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from contracts.batch_jobs import BatchJob, BatchRequest
 from contracts.envelope import format_time, parse_time
 from contracts.errors import ConfigError, LogUnavailable, PenstockError, Rejected
 from contracts.logs import logger
+from contracts.metrics import BATCH_JOBS, BATCH_JOBS_OPEN, BATCH_LAST, BATCH_OLDEST, BATCH_RESTS
 from contracts.settings import BatchInput, Settings
 from contracts.topics import Topics
 from gateways.batch.jobs import Jobs
@@ -28,6 +30,7 @@ from gateways.batch.objects import Objects, below, split
 from gateways.batch.outcomes import Outcomes
 from gateways.batch.run import JobRun
 from gateways.batch.submitting import wanted_job
+from producers.admin import Patience
 from producers.fenced import TakenOver
 from producers.log_reader import LogReader
 
@@ -47,6 +50,7 @@ class Service:
         self._inputs = {section.name: section for section in settings.batch_jobs.inputs}
         self._objects = Objects(settings.batch_jobs)
         self._stop = threading.Event()
+        self._patience = Patience(settings.kafka, "batch", self._stop)
         self._has_read = False
         self._active: dict[str, Future[None]] = {}
         # Given up here: somebody else works on them, or their section is not in this configuration.
@@ -60,25 +64,27 @@ class Service:
         """Return why no job is begun now."""
         if self._stop.is_set():
             return ["shutting_down"]
+        if self._patience.waits_for:
+            return self._patience.reasons
         return [] if self._has_read else ["reads the jobs topic: what was asked for and is not done yet"]
 
     def serve(self) -> None:
-        """Work until `stop`.
+        """Work until `stop`; wait while Kafka is away.
 
         Raises:
             ConfigError: the work folder cannot be used, or another process uses it.
-            LogUnavailable: the jobs topic cannot be read.
         """
         settings = self._settings.batch_jobs
         with _work_folder(settings.work_dir) as work, ThreadPoolExecutor(settings.max_jobs, "batch-job") as pool:
             try:
-                self._follow(pool, work)
+                self._patience.run(lambda: self._follow(pool, work))
             finally:
                 self._stop.set()
         self._objects.close()
 
     def _follow(self, pool: ThreadPoolExecutor, work: Path) -> None:
         jobs = Jobs()
+        self._has_read = False
         with LogReader(self._settings.kafka) as reader:
             reader.begin({Topics(self._settings.kafka.topic_prefix).batch_jobs: ()})
             # Before the end nobody knows which requests have been answered since.
@@ -91,6 +97,7 @@ class Service:
                 for request in jobs.waiting:
                     self._begin(pool, work, request)
                 jobs.note(reader.poll(_POLL_S))
+                _measure(jobs.waiting)
 
     def _reap(self) -> None:
         for job_id in [name for name, future in self._active.items() if future.done()]:
@@ -130,6 +137,7 @@ class Service:
             except (PenstockError, OSError, sqlite3.OperationalError) as error:
                 # Of the disk: it is full, or cannot be written for a while.
                 reason = error.reason if isinstance(error, PenstockError) else "disk"
+                BATCH_RESTS.labels(reason).inc()
                 _log.warning("batch.job_rests", job=request.id, reason=reason, error=str(error))
                 self._stop.wait(self._settings.batch_jobs.retry_pause_s)
             else:
@@ -149,6 +157,8 @@ class Service:
                 return
             _, key = split(request.object.uri)
             manifest = run.write(job, path, outcomes, folder, below(section.output, key, job.id))
+        BATCH_JOBS.labels("finished").inc()
+        BATCH_LAST.set_to_current_time()
         _log.info("batch.job_finished", job=job.id, **manifest["counts"], cost_usd=manifest["cost_usd"])
 
     def _give_up(self, run: JobRun, request: BatchRequest, error: Rejected) -> None:
@@ -162,12 +172,20 @@ class Service:
             started_at=now,
             ended_at=now,
         )
+        BATCH_JOBS.labels("failed").inc()
         try:
             run.note(job)
         except LogUnavailable as failure:
             # The next start meets the same end.
             self._left.add(request.id)
             _log.warning("batch.job_rests", job=request.id, reason=failure.reason, error=str(failure))
+
+
+def _measure(waiting: list[BatchRequest]) -> None:
+    now = datetime.now(UTC)
+    ages_s = [(now - (parse_time(request.requested_at) or now)).total_seconds() for request in waiting]
+    BATCH_JOBS_OPEN.set(len(waiting))
+    BATCH_OLDEST.set(max([0.0, *ages_s]))
 
 
 def _wanted(request: BatchRequest, section: BatchInput) -> BatchJob:

@@ -57,7 +57,14 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Delivered:
-    """The destination has confirmed the item."""
+    """The destination has confirmed the item.
+
+    Attributes:
+        through: offset up to which everything of the item's partition is confirmed with it, which is not handed to the
+            door again, nor after a restart; -1 = nothing else. For doors with order `partition`.
+    """
+
+    through: int = -1
 
 
 @dataclass(frozen=True)

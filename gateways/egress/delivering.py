@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contracts.logs import logger
 from contracts.metrics import DELIVERIES, DELIVERY_AGE, DELIVERY_DURATION
 from contracts.settings.egress import DoorSection
-from gateways.egress.base import Delivered, Door, Later, Refused, Verdict
+from gateways.egress.base import DELIVERED, Delivered, Door, Later, Refused, Verdict
 from gateways.egress.breaker import Breaker
 from gateways.egress.queue import Entry
 from gateways.egress.schedule import held_wait_s, patience_s, untried_wait_s, wait_s
@@ -45,8 +45,12 @@ class Delivery:
         now_s = time.time()
         for entry in batch:
             entry.first_at_s = entry.first_at_s or now_s
-        verdicts = await self._ask(batch)
-        _judge(breaker, verdicts)
+        open_ones = [entry for entry in batch if not entry.is_confirmed]
+        asked = await self._ask(open_ones) if open_ones else ()
+        if asked:
+            _judge(breaker, asked)
+        answers = dict(zip(open_ones, asked, strict=True))
+        verdicts = [answers.get(entry, DELIVERED) for entry in batch]
         again: dict[Entry, float] = {}
         settling = []
         for entry, verdict in zip(batch, verdicts, strict=True):
@@ -55,7 +59,9 @@ class Delivery:
                 again[entry] = rest_s
                 if verdict.scope != "operator":
                     entry.item = entry.item._replace(attempt=entry.item.attempt + 1)
-            elif not isinstance(verdict, Delivered):
+            elif isinstance(verdict, Delivered):
+                entry.confirm(verdict.through)
+            else:
                 settling.append(self._settle(entry, verdict))
         if settling:
             await asyncio.gather(*settling)

@@ -23,7 +23,7 @@ from contracts.logs import logger
 from contracts.metrics import EGRESS_LAG
 from contracts.settings.egress import EgressProcess
 from gateways.egress.ledger import Ledger
-from gateways.egress.reading import QUEUE_LIMITS, translated_errors
+from gateways.egress.reading import QUEUE_LIMITS, TopicWatch, starts_of, translated_errors
 from gateways.egress.selecting import Raw
 
 Place = tuple[str, int]
@@ -114,6 +114,7 @@ class Intake:
         waits_s: delay topic -> how long its records wait.
         receiver: takes the records.
         clock: Unix seconds.
+        watch: of all its topics; None where the brokers know no ids of topics (the embedded one).
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Intake:
         waits_s: dict[str, float],
         receiver: Receiver,
         clock: Callable[[], float] = time.time,
+        watch: TopicWatch | None = None,
     ) -> None:
         self._door = door
         self._config = config
@@ -131,6 +133,7 @@ class Intake:
         self._waits_s = waits_s
         self._receiver = receiver
         self._clock = clock
+        self._watch = watch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"egress-{door}")
         self._consumer: Consumer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -159,7 +162,7 @@ class Intake:
             is_full: take nothing more for now.
 
         Raises:
-            LogUnavailable: Kafka refuses us, and this client will get no further.
+            LogUnavailable: Kafka refuses us, and this client will get no further; or a topic was made anew.
         """
         messages = await self._in_thread(self._turn, is_full)
         rewinds: dict[Place, int] = {}
@@ -196,6 +199,8 @@ class Intake:
             consumer = Consumer(self._config | {"on_commit": self._on_commit, "error_cb": self._on_error})
             try:
                 _need(wanted, consumer.list_topics(timeout=_CALL_TIMEOUT_S).topics)
+                if self._watch is not None:
+                    self._watch.start()
                 consumer.subscribe(wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
             except BaseException:
                 consumer.close()
@@ -214,6 +219,7 @@ class Intake:
                 self._commit(consumer, self._ledgers.values(), is_last=False)
                 self._measure_lag(consumer)
                 self._look_for_brokers(consumer)
+                self._look_at_topics()
             # `consume` alone would wait for a full batch; this returns with the first record and what is behind it.
             first = consumer.poll(_POLL_S)
             return [] if first is None else [first, *consumer.consume(_POLL_RECORDS - 1, 0)]
@@ -248,7 +254,7 @@ class Intake:
         offers = [(ledger, offset) for ledger in ledgers if (offset := ledger.to_commit()) is not None]
         if not offers:
             return
-        offsets = [TopicPartition(ledger.topic, ledger.partition, offset) for ledger, offset in offers]
+        offsets = [TopicPartition(one.topic, one.partition, offset, one.log_id) for one, offset in offers]
         try:
             if is_last:
                 consumer.commit(offsets=offsets, asynchronous=False)
@@ -277,6 +283,18 @@ class Intake:
                 consumer.list_topics(self._topics[0], timeout=_LOOK_TIMEOUT_S)
                 self._is_answered = True
 
+    def _look_at_topics(self) -> None:
+        if self._watch is None:
+            return
+        anew, may_read = self._watch.look()
+        if anew:
+            # A new session reads them from their beginning, and believes no commit of the former logs.
+            message = f"made anew, and read from the beginning: {', '.join(sorted(anew))}"
+            raise LogUnavailable(message)
+        if may_read:
+            # Where nothing comes, no record says that it may be read again.
+            self._noted.discard(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
     def _on_error(self, error: KafkaError) -> None:
         # What concerns no partition comes here alone, and not with the records.
         if error.code() == _ALL_BROKERS_DOWN and self._is_answered:
@@ -295,12 +313,17 @@ class Intake:
                 lag += max(0, found[1] - (ledger.next_offset if done is None else done))
         EGRESS_LAG.labels(self._door).set(lag)
 
-    def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        ids = {} if self._watch is None else self._watch.ids
+        self._noted.discard(KafkaError.GROUP_AUTHORIZATION_FAILED)
         for one in partitions:
             place = (one.topic, one.partition)
-            self._ledgers[place] = Ledger(*place)
+            self._ledgers[place] = Ledger(*place, ids.get(one.topic, ""))
             self._paused.discard(place)
             self._due_at_s.pop(place, None)
+        if ids and (placed := starts_of(consumer, partitions, ids, _CALL_TIMEOUT_S)):
+            _log.warning("egress.commits_of_former_log", door=self._door)
+            consumer.assign(placed)
         _log.info("egress.partitions_assigned", door=self._door, count=len(partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -362,6 +385,8 @@ class Intake:
             self._is_answered = False
             message = f"the consumer of {self._door} is broken: {error.str()}"
             raise LogUnavailable(message)
+        if code in _REFUSALS and self._watch is not None:
+            self._watch.forget()
         if code not in self._noted:
             self._noted.add(code)
             _log.warning("egress.log_error", door=self._door, error=error.str())

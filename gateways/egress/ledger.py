@@ -4,15 +4,23 @@
 class Ledger:
     """Offsets taken from one partition.
 
+    Args:
+        topic, partition: which.
+        log_id: Kafka's id of the topic, another one when it was deleted and made anew; empty when not known. It goes
+            with every commit.
+
     Attributes:
         next_offset: behind the last record looked at; None before the first.
+        through: everything up to this offset is confirmed by the destination, whatever was read of it; -1 = nothing.
         is_given_up: the partition belongs to somebody else now, and nothing of it may be committed any more.
     """
 
-    def __init__(self, topic: str, partition: int) -> None:
+    def __init__(self, topic: str, partition: int, log_id: str = "") -> None:
         self.topic = topic
         self.partition = partition
+        self.log_id = log_id
         self.next_offset: int | None = None
+        self.through = -1
         self.is_given_up = False
         self._committed: int | None = None
         # In the order of the log: a dictionary keeps it, and finishing any of them costs the same.
@@ -51,9 +59,9 @@ class Ledger:
     def to_commit(self) -> int | None:
         """Return the offset to commit, the lowest unfinished one; None when it is committed already."""
         offset = next(iter(self._unfinished), self.next_offset)
-        if offset == self._committed:
-            return None
-        return offset
+        if offset is not None:
+            offset = max(offset, self.through + 1)
+        return None if offset == self._committed else offset
 
     def committed(self, offset: int) -> None:
         """Note that the broker has an offset."""

@@ -56,6 +56,8 @@ class Entry:
 
     Attributes:
         held: arrivals behind the look-up that is to be made; None = the feed takes them at once.
+        held_bytes: of these.
+        is_cut: there was no room for them, so that the feed will tell nothing more.
         outcomes: how often an outcome was announced.
         watchers: how many hold a place.
         idle_since_s: loop time at which the last one left.
@@ -64,6 +66,8 @@ class Entry:
     def __init__(self, max_chars: int, *, is_complete: bool) -> None:
         self.feed = Feed(max_chars)
         self.held: list[Arrival] | None = None if is_complete else []
+        self.held_bytes = 0
+        self.is_cut = False
         self.catching_up: asyncio.Future[None] | None = None
         self.outcomes = 0
         self.watchers = 0
@@ -90,6 +94,7 @@ class Live:
         self._executor = ThreadPoolExecutor(MAX_CATCH_UPS, thread_name_prefix="deltas-catch-up")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watchers = 0
+        # Of feeds the text, of what waits for a look-up the records.
         self._size_chars = 0
         self._begun = 0
         self._ended = asyncio.Event()
@@ -266,7 +271,11 @@ class Live:
             if begun != self._begun:
                 # The tail began behind the end that this look-up reached: once more.
                 return
-            held, entry.held = entry.held or [], None
+            if self._entries.get(place.result_id) is not entry:
+                return  # Forgotten meanwhile, and counted no more.
+            if entry.is_cut:
+                fresh.stop()
+            held, entry.held, entry.is_cut = self._let_go(entry), None, False
             self._change(entry, lambda feed: feed.adopt(fresh))
             for arrival in held:
                 if arrival.offset >= (place.from_offset or 0):
@@ -304,11 +313,29 @@ class Live:
             if entry is None:
                 continue
             if entry.held is not None:
-                entry.held.append(arrival)
+                self._hold(entry, arrival)
                 continue
             self._change(entry, functools.partial(take, value=arrival.value))
             entry.feed.wake()
         self._keep_within_bounds()
+
+    def _hold(self, entry: Entry, arrival: Arrival) -> None:
+        if entry.held is not None and not entry.is_cut:
+            entry.held.append(arrival)
+            entry.held_bytes += len(arrival.value or b"")
+            self._size_chars += len(arrival.value or b"")
+
+    def _let_go(self, entry: Entry) -> list[Arrival]:
+        """Return what an entry holds, which holds nothing then."""
+        held, entry.held = entry.held or [], None if entry.held is None else []
+        self._size_chars -= entry.held_bytes
+        entry.held_bytes = 0
+        return held
+
+    def _stop(self, entry: Entry) -> None:
+        """Give up the text of an event; its result will tell."""
+        self._change(entry, Feed.stop)
+        entry.is_cut = bool(self._let_go(entry)) or entry.is_cut
 
     def _change(self, entry: Entry, change: Callable[[Feed], None]) -> None:
         """Change a feed, and count what it holds."""
@@ -338,7 +365,7 @@ class Live:
         for entry in reversed(self._entries.values()):
             if self._size_chars <= self._settings.max_buffered_bytes:
                 return
-            self._change(entry, Feed.stop)
+            self._stop(entry)
             entry.feed.wake()
 
     def _forget_idle(self, *, everything: bool = False) -> None:
@@ -348,7 +375,7 @@ class Live:
         for number, name in enumerate(idle):
             entry = self._entries[name]
             if everything or number < excess or entry.idle_since_s < before_s:
-                self._change(entry, Feed.stop)
+                self._stop(entry)
                 del self._entries[name]
 
 

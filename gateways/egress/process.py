@@ -78,6 +78,7 @@ class Process:
             routes=settings.routes,
             produce=produce,
             process=settings.egress_process,
+            has_topic_ids=not settings.kafka.embedded,
         )
         self._doors = doors
         self._board = board

@@ -33,6 +33,21 @@ class Entry:
         self.destination = ""
         self.unit_id: UnitId = ()
 
+    @property
+    def is_confirmed(self) -> bool:
+        """Tell whether the destination has confirmed it together with others of its partition."""
+        return self._is_own and self.offset <= self.ledger.through
+
+    def confirm(self, through: int) -> None:
+        """Note that the destination has confirmed everything of its partition up to an offset."""
+        if self._is_own:
+            self.ledger.through = max(self.ledger.through, through)
+
+    @property
+    def _is_own(self) -> bool:
+        # What comes over a delay topic has been given up in its own partition.
+        return self.ledger.topic == self.item.position.topic
+
 
 class _Unit:
     __slots__ = ("bytes", "entries", "id", "is_resting", "is_split", "rests_until_s")

@@ -1,14 +1,26 @@
-"""What the gateway's readers of result topics have in common: client settings, start offsets, translated errors.
+"""What the gateway's readers of result topics have in common: client settings, start offsets, what a topic is.
 
 Blocking: every function here asks a broker, never longer than the timeout it is given.
 """
 
+import contextlib
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_STORED,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+    Uuid,
+)
+from confluent_kafka.admin import AclOperation, AdminClient, TopicDescription
 
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import librdkafka_config
@@ -23,6 +35,11 @@ QUEUE_LIMITS: dict[str, Any] = {
     # A full queue is empty again sooner than the client would look by itself, after a second.
     "fetch.queue.backoff.ms": 20,
 }
+_LOOK_EVERY_S = 5.0
+_ANSWER_LIMIT_S = 10.0
+_SLACK_S = 5.0
+# What brokers before 2.8 say.
+_NO_ID = str(Uuid(0, 0))
 # No offsets are committed under this name: partitions are assigned by hand.
 _GROUP = "penstock-gateway-reader"
 
@@ -50,7 +67,7 @@ def reader_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
     return librdkafka_config(kafka) | QUEUE_LIMITS | own
 
 
-@contextmanager
+@contextlib.contextmanager
 def translated_errors() -> Iterator[None]:
     """Turn the client's errors into ours.
 
@@ -104,3 +121,98 @@ def offset_since(consumer: Consumer, topic: str, partition: int, since_ms: int, 
     except KafkaException:
         return None
     return found.offset if found.error is None and found.offset >= 0 else None
+
+
+def starts_of(
+    consumer: Consumer, partitions: Sequence[TopicPartition], ids: Mapping[str, str], timeout_s: float
+) -> list[TopicPartition]:
+    """Return where assigned partitions are to be read from, when the commits do not say it; none when they do.
+
+    A commit carries the id of the topic it was made on. One of a former log, which may come late, is not believed.
+
+    Args:
+        consumer: of the group.
+        partitions: that were assigned to it.
+        ids: of the topics.
+        timeout_s: for the question.
+    """
+    commits = consumer.committed(list(partitions), timeout=timeout_s)
+    anew = {
+        (one.topic, one.partition)
+        for one in commits
+        if one.offset >= 0 and one.metadata and one.metadata != ids.get(one.topic, one.metadata)
+    }
+    places = [(one.topic, one.partition) for one in partitions] if anew else []
+    return [TopicPartition(*place, OFFSET_BEGINNING if place in anew else OFFSET_STORED) for place in places]
+
+
+class TopicWatch:
+    """Which log each topic's name stands for, and whether we may read it, as the brokers say; used in one thread.
+
+    Kafka gives a topic that is deleted and made anew another id. A consumer that goes by the name alone waits for an
+    offset of the former log, and passes over everything below it.
+
+    Args:
+        config: of the connection.
+        topics: which.
+        clock: monotonic seconds.
+
+    Attributes:
+        ids: by topic, as `start` found them; none where the broker does not tell.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], topics: Sequence[str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._client = AdminClient({**config, "client.id": "penstock-egress-topics", "log_level": 0})
+        self._topics = TopicCollection(list(topics))
+        self._clock = clock
+        self._asked: dict[str, Future[TopicDescription]] = {}
+        self._ask_at_s = float("-inf")
+        self.ids: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Ask for the ids.
+
+        Raises:
+            LogUnavailable: no broker answers.
+        """
+        self._ask()
+        for answer in self._asked.values():
+            with contextlib.suppress(KafkaException):
+                answer.exception(_ANSWER_LIMIT_S + _SLACK_S)
+        found = self._answers()
+        if not found:
+            message = "Kafka does not say which topics there are"
+            raise LogUnavailable(message, retry_after_s=2.0)
+        self.ids = {name: str(one.topic_id) for name, one in found.items() if str(one.topic_id) != _NO_ID}
+
+    def look(self) -> tuple[set[str], bool]:
+        """Return which topics were made anew since the start, and whether all are there and may be read.
+
+        It does not wait: what has come of the last question is told, once; every few seconds another one is asked.
+        """
+        if not self._asked:
+            if self._clock() >= self._ask_at_s:
+                self._ask()
+            return set(), False
+        if not all(answer.done() for answer in self._asked.values()):
+            return set(), False
+        found = self._answers()
+        anew = {name for name, one in found.items() if self.ids.get(name, _NO_ID) not in {_NO_ID, str(one.topic_id)}}
+        may_read = [AclOperation.READ in (one.authorized_operations or ()) for one in found.values()]
+        return anew, len(found) == len(self._topics.topic_names) and all(may_read)
+
+    def forget(self) -> None:
+        """Take no answer to a question that was asked before now."""
+        self._asked = {}
+
+    def _ask(self) -> None:
+        self._ask_at_s = self._clock() + _LOOK_EVERY_S
+        self._asked = self._client.describe_topics(
+            self._topics, include_authorized_operations=True, request_timeout=_ANSWER_LIMIT_S
+        )
+
+    def _answers(self) -> dict[str, TopicDescription]:
+        asked, self._asked = self._asked, {}
+        return {name: answer.result() for name, answer in asked.items() if answer.exception() is None}

@@ -20,6 +20,7 @@ from gateways.egress.delivering import Delivery
 from gateways.egress.intake import Intake, group_config
 from gateways.egress.ledger import Ledger
 from gateways.egress.queue import Entry, Lane, Queue, UnitId
+from gateways.egress.reading import TopicWatch
 from gateways.egress.selecting import Raw, Selector
 from gateways.egress.settling import Produce, Settler
 
@@ -38,6 +39,7 @@ class Surroundings:
         app_id: first part of the groups' names.
         result_topics: every topic with terminal records.
         produce: returns when the broker has confirmed a record.
+        has_topic_ids: whether the brokers know ids of topics; the embedded one does not.
         clock: Unix seconds; records of delay topics are due by it.
     """
 
@@ -49,6 +51,7 @@ class Surroundings:
     produce: Produce
     process: EgressProcess
     clock: Callable[[], float] = time.time
+    has_topic_ids: bool = True
 
 
 class DoorRunner:
@@ -115,6 +118,7 @@ class DoorRunner:
             waits_s,
             receiver=self,
             clock=around.clock,
+            watch=TopicWatch(around.consumer, (*around.result_topics, *waits_s)) if around.has_topic_ids else None,
         )
         try:
             await self.intake.open()

@@ -1,6 +1,7 @@
 """The command line of the hand-over: `python -m streams hand-over`."""
 
 import asyncio
+import signal
 from importlib.metadata import version
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import click
 from contracts import logs
 from contracts.metrics import BUILD_INFO
 from contracts.settings import Settings, load
-from contracts.signals import StopSignals
+from contracts.signals import StopSignals, end_at_once
 from streams.handover.service import Service
 from streams.health import HealthServer
 
@@ -20,6 +21,7 @@ def hand_over(config: Path | None) -> None:
     """Hand patient events over to the provider's batch API, and bring the answers back.
 
     Until SIGTERM or Ctrl-C, which end after the step under way; a second one ends at once.
+    While Kafka is away it waits.
     Reads the hand-over topic; providers say under `batch_api` how jobs are made. Run one: a second takes over.
     """
     settings = load(config)
@@ -30,7 +32,12 @@ def hand_over(config: Path | None) -> None:
 async def _run(settings: Settings) -> None:
     service, process = Service(settings), settings.hand_over_process
     BUILD_INFO.labels(version("penstock"), "hand-over").set(1)
-    StopSignals(lambda _: service.stop()).follow(asyncio.get_running_loop().add_signal_handler)
+
+    def cut_short(number: signal.Signals) -> None:
+        service.abandon()
+        end_at_once(number)
+
+    StopSignals(lambda _: service.stop(), cut_short).follow(asyncio.get_running_loop().add_signal_handler)
     # A process that answers lives: the end of the service is the end of the process.
     page = HealthServer("hand_over_process", process.health_host, process.health_port, list, service.unready)
     await page.start()

@@ -18,6 +18,7 @@ from contracts.codec import Record, source_position
 from contracts.envelope import format_time
 from contracts.errors import InvalidRequest, LogUnavailable, ModelNotFound, PenstockError
 from contracts.logs import logger
+from contracts.metrics import HANDOVER_LAST, HANDOVER_RECORDS, HANDOVER_RESTS
 from contracts.settings import Settings
 from contracts.topics import Topics
 from producers.fenced import FencedProducer, TakenOver
@@ -91,6 +92,7 @@ class Delivery:
         except (TakenOver, LogUnavailable):
             raise
         except PenstockError as error:
+            HANDOVER_RESTS.labels(error.reason).inc()
             _log.warning("handover.rests", hand_over=self.state.id, reason=error.reason, error=str(error))
         is_news = before != (self.state.state, self._statuses())
         self._pause_s = self._first_pause_s if is_news else min(2 * self._pause_s, _BACKOFF * self._first_pause_s)
@@ -189,6 +191,9 @@ class Delivery:
                 self.state, state="finished", ended_at=ended_at, counts=dict(counts), cost_usd=round(sum(costs), 6)
             )
         )
+        for outcome, count in counts.items():
+            HANDOVER_RECORDS.labels(outcome).inc(count)
+        HANDOVER_LAST.set_to_current_time()
         statuses = [f"{part.status} {part.message}".strip() for part in self.state.parts.values()]
         _log.info("handover.finished", hand_over=self.state.id, statuses=statuses, cost_usd=sum(costs), **counts)
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,21 +1,29 @@
 """The process behind `penstock hand-over`: gathers patient events, hands them over, and brings the answers back.
 
 Reads: handovers, batch-jobs, results, retries. Writes: batch-jobs, results, retries. What is handed over is on the log
-before the job is begun, so that a crash neither pays twice nor loses anything. Blocking: until stopped.
+before the job is begun, so that a crash neither pays twice nor loses anything; so it also begins anew by itself when
+Kafka was away. Blocking: until stopped.
 See: docs/adr/0012.
 """
 
+import contextlib
+import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from contracts.batch_jobs import HandOver, job_record, kind_of
 from contracts.codec import decode_json
-from contracts.errors import Undecodable
+from contracts.envelope import parse_time
+from contracts.errors import LogUnavailable, Undecodable
 from contracts.logs import logger
+from contracts.metrics import HANDOVER_OLDEST, HANDOVER_WAITING, HANDOVERS_OPEN
 from contracts.settings import Settings
 from contracts.topics import Topics
+from producers.admin import Patience
 from producers.fenced import FencedProducer
 from producers.log_reader import LogReader
 from streams.handover.choosing import Ways
@@ -24,6 +32,8 @@ from streams.handover.gathering import Gathering
 from streams.handover.settling import Outcomes
 
 _POLL_S = 0.5
+# The ends of the topic are asked for no more often.
+_MEASURE_EVERY_S = 5.0
 _log = logger("hand-over")
 
 
@@ -41,82 +51,123 @@ class Service:
         self._settings = settings
         self._topics = Topics(settings.kafka.topic_prefix)
         self._ways = Ways(settings)
-        self._producer = FencedProducer(settings.kafka, settings.producer, f"{self._topics.prefix}.hand-over")
-        outcomes = Outcomes(self._topics, settings.worker.app_id, settings.producer.max_record_bytes)
-        self._desk = Desk(settings, self._topics, self._ways, self._producer, outcomes)
+        self._outcomes = Outcomes(self._topics, settings.worker.app_id, settings.producer.max_record_bytes)
         self._max_open = min(way.batch.max_open_jobs for way in self._ways.by_route.values())
         self._stop = threading.Event()
+        self._patience = Patience(settings.kafka, "hand-over", self._stop)
         self._is_serving = False
         self._open: list[Delivery] = []
+        self._folder: Path | None = None
+        # By partition of the hand-over topic, the end of what was handed over.
+        self._behind: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+        self._measure_at_s = 0.0
 
     def stop(self) -> None:
         """End soon; what is under way is taken up by the next start."""
         self._stop.set()
 
+    def abandon(self) -> None:
+        """Remove the working files of a process that ends at once; what is needed is on Kafka and S3."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
     def unready(self) -> list[str]:
         """Return why nothing is handed over now."""
         if self._stop.is_set():
             return ["shutting_down"]
+        if self._patience.waits_for:
+            return self._patience.reasons
         return [] if self._is_serving else ["reads what was handed over before"]
 
     def run(self) -> None:
-        """Work until `stop`.
+        """Work until `stop`; wait while Kafka is away.
 
         Raises:
             TakenOver: another process has taken over.
-            LogUnavailable: Kafka does not do what is needed, or what was written is not known: begin anew.
         """
-        with tempfile.TemporaryDirectory(prefix="penstock-hand-over-", dir=self._settings.batch_jobs.work_dir) as work:
-            try:
-                self._work(Path(work))
-            finally:
-                self._producer.close()
-                self._ways.close()
+        try:
+            self._patience.run(self._session)
+        finally:
+            self._ways.close()
 
-    def _work(self, work: Path) -> None:
-        self._producer.take_over()
+    def _session(self) -> None:
+        """Work until `stop`, or until Kafka does not do what is needed, or what was written is not known."""
+        settings = self._settings
+        producer = FencedProducer(settings.kafka, settings.producer, f"{self._topics.prefix}.hand-over")
+        desk = Desk(settings, self._topics, self._ways, producer, self._outcomes)
+        with tempfile.TemporaryDirectory(prefix="penstock-hand-over-", dir=settings.batch_jobs.work_dir) as work:
+            self._folder = Path(work)
+            try:
+                producer.take_over(self._stop.is_set)
+                self._work(desk, self._folder)
+            finally:
+                self._is_serving = False
+                producer.close()
+
+    def _work(self, desk: Desk, work: Path) -> None:
         history = self._history()
         self._open = [
-            Delivery(self._desk, state, _made(work / state.id))
-            for state in history.values()
-            if state.state != "finished"
+            Delivery(desk, state, _made(work / state.id)) for state in history.values() if state.state != "finished"
         ]
         _log.info("handover.serving", under_way=len(self._open), models=sorted(self._ways.by_alias))
         with LogReader(self._settings.kafka) as reader:
-            reader.begin({self._topics.handovers: self._starts(reader, history)})
+            starts = self._starts(reader, history)
+            self._behind = dict(enumerate(starts))
+            reader.begin({self._topics.handovers: starts})
             gathering = Gathering(self._ways, _made(work / "0"))
             number = 0
             self._is_serving = True
             while not self._stop.is_set():
                 if len(self._open) < self._max_open:
-                    for record in reader.poll(_POLL_S):
+                    found = reader.poll(_POLL_S)
+                    if not found and not gathering.ranges:
+                        # Nothing is left below the ends that were there before: only marks of transactions.
+                        self._behind |= self._ends
+                    self._ends = {}
+                    for record in found:
                         gathering.take(record)
                         if gathering.is_due:
                             number += 1
-                            self._hand_over(gathering, reader, work)
+                            self._hand_over(desk, gathering, reader, work)
                             gathering = Gathering(self._ways, _made(work / str(number)))
                     if gathering.is_due:
                         number += 1
-                        self._hand_over(gathering, reader, work)
+                        self._hand_over(desk, gathering, reader, work)
                         gathering = Gathering(self._ways, _made(work / str(number)))
                 else:
                     self._stop.wait(_POLL_S)
                 self._step()
+                self._measure(reader)
 
-    def _hand_over(self, gathering: Gathering, reader: LogReader, work: Path) -> None:
+    def _hand_over(self, desk: Desk, gathering: Gathering, reader: LogReader, work: Path) -> None:
         """Put on the log what is handed over; from then on it is this hand-over's, whatever happens."""
         files = gathering.close()
         results = self._topics.result_topics(route.output_topic for route in self._settings.routes)
         ends = {topic: reader.ends(topic) for topic in sorted(results | {self._topics.retries})}
         state = gathering.hand_over(list(files), ends)
-        self._producer.write([job_record(self._topics, state)])
-        self._open.append(Delivery(self._desk, state, _made(work / state.id), files))
+        desk.producer.write([job_record(self._topics, state)])
+        self._open.append(Delivery(desk, state, _made(work / state.id), files))
+        self._behind |= {int(number): end for number, (_, end) in state.ranges.items()}
 
     def _step(self) -> None:
         for delivery in self._open:
             if not self._stop.is_set():
                 delivery.step()
         self._open = [delivery for delivery in self._open if not delivery.is_over]
+
+    def _measure(self, reader: LogReader) -> None:
+        now = datetime.now(UTC)
+        ages_s = [(now - (parse_time(one.state.gathered_at) or now)).total_seconds() for one in self._open]
+        HANDOVERS_OPEN.set(len(self._open))
+        HANDOVER_OLDEST.set(max([0.0, *ages_s]))
+        if time.monotonic() >= self._measure_at_s:
+            self._measure_at_s = time.monotonic() + _MEASURE_EVERY_S
+            # A figure is no reason to begin anew.
+            with contextlib.suppress(LogUnavailable):
+                self._ends = dict(enumerate(reader.ends(self._topics.handovers)))
+                waiting = [end - self._behind.get(number, 0) for number, end in self._ends.items()]
+                HANDOVER_WAITING.set(sum(max(0, count) for count in waiting))
 
     def _history(self) -> dict[str, HandOver]:
         found: dict[str, HandOver] = {}

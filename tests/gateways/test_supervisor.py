@@ -168,6 +168,19 @@ def test_a_wrong_configuration_ends_all_of_it_with_2(tmp_path: Path) -> None:
         assert "listening" not in child.output
 
 
+@pytest.mark.process
+def test_a_secret_that_cannot_be_used_is_told_once(tmp_path: Path) -> None:
+    config = tmp_path / "penstock.yaml"
+    config.write_text(yaml.safe_dump(configuration("127.0.0.1:1", {"processes": 3}, {})), encoding="utf-8")
+
+    with ChildProcess(
+        "gateways.cli", "gateway", "--config", str(config), env={**ENVIRONMENT, "PENSTOCK_SECRET_GITHUB": "short"}
+    ) as child:
+        assert child.wait(50) == 2
+
+    assert child.output.count("sources.github: ") == 1, child.output
+
+
 _DIES_THEN_FINDS_A_WRONG_CONFIGURATION = """
 import os, signal, sys
 *_, ready, starts = map(int, sys.argv[-1].split(":"))

@@ -13,13 +13,14 @@ from typing import Any
 
 from contracts.codec import Record
 from contracts.settings import load
-from gateways.egress.base import Item, Later, Verdict
+from gateways.egress.base import Delivered, Item, Later, Verdict
 from gateways.egress.process import Process, chosen_doors
 from producers.producer import KafkaProducer
 
 # Enough to have committed something before.
 _AFTER_ITEMS = 30
 _COMMIT_S = 1.6
+_WITHOUT_FAULTS = frozenset({"after-put", "after-adopt"})
 
 
 def _fails(item: Item) -> bool:
@@ -39,6 +40,7 @@ class Doomed:
         self._door = door
         self._step = step
         self._items = 0
+        self._end: asyncio.Task[None] | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Be the door in everything else."""
@@ -46,16 +48,21 @@ class Doomed:
 
     async def deliver(self, items: Sequence[Item]) -> Sequence[Verdict]:
         """Deliver, and end where told."""
+        if self._end is not None:
+            await self._end
         self._items += len(items)
         is_time = self._items > _AFTER_ITEMS
         if is_time and self._step == "before-deliver":
             await _end()
-        failing = [item for item in items if self._step != "after-put" and _fails(item)]
+        failing = [item for item in items if self._step not in _WITHOUT_FAULTS and _fails(item)]
         rest = [item for item in items if item not in failing]
         answers = await self._door.deliver(rest) if rest else []
         verdicts = {item.position: verdict for item, verdict in zip(rest, answers, strict=True)}
         if is_time and self._step in {"after-deliver", "after-put"}:
             await _end()
+        if self._step == "after-adopt" and any(isinstance(one, Delivered) and one.through >= 0 for one in answers):
+            # It is committed, and nothing else is tried until the end.
+            self._end = asyncio.create_task(_end())
         return [verdicts.get(item.position, Later("made_to_fail", scope="item")) for item in items]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import NewTopic
 
 from contracts.codec import Record, RecordHeaders, delivery_note
 from contracts.kafka_config import headers_of, librdkafka_config
@@ -99,7 +100,7 @@ class EgressLab:
         self.clock = ShiftedClock()
         names = [self.topics.results, self.topics.undelivered, *map(self.topics.deliveries, DELIVERY_TIERS)]
         kafka.create_named(*names, partitions=PARTITIONS)
-        self.producer = KafkaProducer(self.kafka, ProducerSettings(), client_id="test", delivery_timeout_s=30)
+        self.producer = self._make_producer()
         self._stops: dict[asyncio.Task[None], asyncio.Event] = {}
         self.failing: list[str] = []
 
@@ -127,7 +128,7 @@ class EgressLab:
     def run(
         self, door: Told, name: str = "door", process: EgressProcess | None = None, **settings: Any
     ) -> asyncio.Task[None]:
-        """Start a runner."""
+        """Start a runner; `runner` is the last one."""
         around = Surroundings(
             consumer=librdkafka_config(self.kafka),
             app_id=self.lab.prefix,
@@ -138,7 +139,7 @@ class EgressLab:
             process=process or EgressProcess(drain_timeout_s=5),
             clock=self.clock,
         )
-        runner = DoorRunner(name, door, DoorSection.model_validate(settings), around)
+        runner = self.runner = DoorRunner(name, door, DoorSection.model_validate(settings), around)
         stop = asyncio.Event()
         task = asyncio.get_running_loop().create_task(runner.run(stop))
         self._stops[task] = stop
@@ -163,16 +164,54 @@ class EgressLab:
         finally:
             twin.close()
 
-    def committed(self, name: str = "door") -> dict[int, int]:
-        """Return the committed offsets of the result topic."""
+    async def make_anew(self, topic: str) -> None:
+        """Delete a topic and create it again under its name: another log, which begins at offset 0."""
+        await asyncio.to_thread(self._make_anew, topic)
+        # The former client knows of no partitions for a while.
+        await self.producer.aclose()
+        self.producer = self._make_producer()
+        await self.producer.start()
+
+    def _make_producer(self) -> KafkaProducer:
+        return KafkaProducer(self.kafka, ProducerSettings(), client_id="test", delivery_timeout_s=30)
+
+    def _make_anew(self, topic: str) -> None:
+        admin = self.lab.admin()
+        admin.delete_topics([topic], operation_timeout=15)[topic].result(15)
+
+        def is_made() -> bool:
+            # Brokers forget a deleted topic one by one.
+            try:
+                admin.create_topics([NewTopic(topic, PARTITIONS, 1)], operation_timeout=15)[topic].result(15)
+            except KafkaException:
+                return False
+            return True
+
+        eventually(is_made, 30)
+
+    def commit_again(self, commits: Sequence[TopicPartition], name: str = "door") -> None:
+        """Commit for a door without members, as a late commit of a former member."""
+        group = f"{self.lab.prefix}.egress.{name}"
+        consumer = Consumer({"bootstrap.servers": self.lab.bootstrap, "group.id": group, "log_level": 0})
+        try:
+            consumer.commit(offsets=list(commits), asynchronous=False)
+        finally:
+            consumer.close()
+
+    def commits(self, name: str = "door") -> list[TopicPartition]:
+        """Return the commits of the result topic."""
         consumer = Consumer(
             {"bootstrap.servers": self.lab.bootstrap, "group.id": f"{self.lab.prefix}.egress.{name}", "log_level": 0}
         )
         try:
             wanted = [TopicPartition(self.topics.results, partition) for partition in range(PARTITIONS)]
-            return {one.partition: one.offset for one in consumer.committed(wanted, timeout=10)}
+            return list(consumer.committed(wanted, timeout=10))
         finally:
             consumer.close()
+
+    def committed(self, name: str = "door") -> dict[int, int]:
+        """Return the committed offsets of the result topic."""
+        return {one.partition: one.offset for one in self.commits(name)}
 
     def read(self, topic: str) -> list[tuple[DeliveryNote, RecordHeaders, bytes | None]]:
         """Return the records of a delay topic or the undelivered topic."""

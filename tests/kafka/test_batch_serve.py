@@ -86,6 +86,12 @@ def read(s3: Any, request: BatchRequest, name: str) -> str:
     return text
 
 
+def metrics(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:  # noqa: S310 - our own page
+        page: str = answer.read().decode()
+        return page
+
+
 def is_there(s3: Any, request: BatchRequest) -> bool:
     try:
         return bool(read(s3, request, "manifest.json"))
@@ -118,15 +124,37 @@ def test_an_object_is_answered_line_by_line_though_everything_is_killed(batch: B
     assert json.loads(read(s3, request, "manifest.json"))["counts"]["succeeded"] == LINES
 
 
+def test_it_waits_for_kafka_at_its_start(batch: BatchLab, s3: Any) -> None:
+    broker = batch.lab.kafka.broker
+    if not broker.is_ours:
+        pytest.skip("the broker is not ours to restart")
+    request = announce(batch, s3, "waits.jsonl", '{"recordId": "x", "text": "a ticket"}\n')
+    broker.stop()
+    with batch.start("serve") as serving:
+        serving.wait_for("kafka.waiting", 30)
+        broker.start()
+        with batch.lab.worker():
+            serving.wait_for("batch.job_finished", 60)
+
+    assert is_there(s3, request)
+
+
 def test_an_object_that_was_replaced_meanwhile_fails_its_job_and_no_other(batch: BatchLab, s3: Any) -> None:
     gone = announce(batch, s3, "gone.jsonl", '{"recordId": "x"}\n', etag="0" * 32)
     kept = announce(batch, s3, "kept.jsonl", '{"recordId": "y"}\n')
 
     with batch.lab.worker(), batch.start("serve") as serving:
+        url = serving.wait_for(r"^health on (http://\S+)$")[1]
         serving.wait_for("batch.job_failed")
         serving.wait_for("batch.job_finished", 60)
+        eventually(lambda: "penstock_batch_jobs_open 0.0" in metrics(url))
+        page = metrics(url)
     assert is_there(s3, kept)
     listing = batch("status", "--json")
 
     states = {line["id"]: line["state"] for line in map(json.loads, listing.splitlines())}
+    assert 'penstock_batch_jobs_total{outcome="failed"} 1.0' in page
+    assert 'penstock_batch_jobs_total{outcome="finished"} 1.0' in page
+    assert "penstock_batch_oldest_job_age_seconds 0.0" in page
+    assert "penstock_batch_last_finished_timestamp_seconds 0.0" not in page
     assert states == {gone.id: "failed", kept.id: "finished"}

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
 from contracts.codec import Record
 from contracts.settings.egress import EgressProcess
@@ -13,7 +14,9 @@ from contracts.topics import DELIVERY_TIERS
 from gateways.cli.main import run
 from gateways.egress.base import DELIVERED, Item, Later, Refused, Shape, Verdict
 from tests.kafka.egress_lab import EgressLab, Told
+from tests.kafkalab.broker import KafkaUnavailableError
 from tests.kafkalab.fixtures import KafkaLab
+from tests.kafkalab.jvm import SHORT_LIVED, JvmBroker
 from tests.support import eventually_async
 
 pytestmark = pytest.mark.timeout(120)
@@ -248,6 +251,88 @@ async def test_a_twin_of_the_same_instance_id_does_not_silence_a_door_for_good(l
     ids += await lab.outcomes(2, first=2)
 
     await eventually_async(lambda: set(door.delivered) == set(ids), 2 * LIMIT_S)
+
+
+async def test_a_topic_that_is_made_anew_under_a_running_door_is_read_from_its_beginning(lab: EgressLab) -> None:
+    door = Told()
+    ids = await lab.outcomes(20)
+    lab.run(door)
+    await eventually_async(lambda: set(door.delivered) == set(ids), LIMIT_S)
+
+    await lab.make_anew(lab.topics.results)
+    fewer = await lab.outcomes(6, first=100)
+
+    await eventually_async(lambda: set(door.delivered) >= set(fewer), 2 * LIMIT_S)
+    assert sorted(door.delivered) == sorted(ids + fewer), "none twice"
+    await lab.stop()
+    assert lab.committed() == {0: 3, 1: 3}
+
+
+async def test_a_commit_of_the_former_log_of_a_topic_is_not_believed(lab: EgressLab) -> None:
+    ids = await lab.outcomes(10)
+    former = Told()
+    lab.run(former)
+    await eventually_async(lambda: set(former.delivered) == set(ids), LIMIT_S)
+    await lab.stop()
+    commits = await asyncio.to_thread(lab.commits)
+    await lab.make_anew(lab.topics.results)
+    # The new log is longer than the former one when the door comes to it.
+    more = await lab.outcomes(30, first=100)
+    await asyncio.to_thread(lab.commit_again, commits)
+
+    door = Told()
+    lab.run(door)
+
+    await eventually_async(lambda: len(door.delivered) >= 30, 2 * LIMIT_S)
+    assert sorted(door.delivered) == sorted(more)
+
+
+@pytest.fixture
+def guarded() -> Iterator[KafkaLab]:
+    """Give a broker that asks for permissions where a topic has any, for whoever comes."""
+    authorizer = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+    }
+    try:
+        broker = JvmBroker(properties=authorizer, flags=SHORT_LIVED)
+    except KafkaUnavailableError as error:
+        pytest.skip(f"no broker with permissions: {error}")
+    try:
+        broker.start()
+        yield KafkaLab(broker)
+    finally:
+        broker.close()
+
+
+async def test_a_quiet_door_is_ready_again_when_it_may_read_again(guarded: KafkaLab) -> None:
+    lab = EgressLab(guarded)
+
+    def allow(*operations: AclOperation) -> None:
+        everybody = ("User:ANONYMOUS", "*")
+        rules = [
+            AclBinding(
+                ResourceType.TOPIC, lab.topics.results, ResourcePatternType.LITERAL, *everybody, operation,
+                AclPermissionType.ALLOW,
+            )
+            for operation in operations
+        ]  # fmt: skip
+        for made in guarded.admin().create_acls(rules).values():
+            made.result(15)
+
+    await asyncio.to_thread(allow, AclOperation.DESCRIBE, AclOperation.WRITE)
+    await lab.producer.start()
+    try:
+        lab.run(Told())
+        await eventually_async(lambda: lab.runner.intake and lab.runner.intake._noted, LIMIT_S)
+        assert not lab.runner.is_reachable
+
+        await asyncio.to_thread(allow, AclOperation.READ)
+
+        await eventually_async(lambda: lab.runner.is_reachable, LIMIT_S)
+    finally:
+        await lab.stop()
+        await lab.producer.aclose()
 
 
 async def test_what_a_fault_of_ours_left_unfinished_comes_again_by_itself(

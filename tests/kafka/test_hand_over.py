@@ -99,6 +99,18 @@ def submit(site: Site, source: Path) -> ChildProcess:
     return site.batch.start("submit", str(source), "--job", "big", "--hand-over", "--wait", "-o", "out.jsonl")
 
 
+def metrics(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:  # noqa: S310 - our own page
+        page: str = answer.read().decode()
+        return page
+
+
+def is_empty(url: str) -> bool:
+    page = metrics(url)
+    samples = ("waiting_records", "open", "oldest_age_seconds")
+    return all(f"\npenstock_handover_{name} 0.0" in page for name in samples)
+
+
 def test_a_job_is_answered_by_one_batch_and_its_refused_lines_by_the_workers(
     kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
 ) -> None:
@@ -107,10 +119,17 @@ def test_a_job_is_answered_by_one_batch_and_its_refused_lines_by_the_workers(
     with submit(site, tickets(tmp_path)) as waiting, site.hand_over() as handing, site.batch.lab.worker():
         assert waiting.wait(90) == 0, waiting.output + handing.output
         handing.wait_for("handover.finished")
+        url = handing.wait_for(r"^health on (http://\S+)$")[1]
+        # It looks at the end of its topic now and then, and counts what became of all in one go.
+        eventually(lambda: is_empty(url), 30)
+        page = metrics(url)
     output = read_lines(tmp_path / "out.jsonl")
     manifest = json.loads((tmp_path / "out.manifest.json").read_text("utf-8"))
     stats = site.stats()
 
+    assert f'penstock_handover_records_total{{outcome="succeeded"}} {LINES - 2}.0' in page
+    assert 'penstock_handover_records_total{outcome="refused"} 2.0' in page
+    assert "penstock_handover_last_finished_timestamp_seconds 0.0" not in page
     assert [line["recordId"] for line in output] == [f"r{n}" for n in range(LINES)]
     assert {line["status"] for line in output} == {"succeeded"}
     assert Counter(line["attempts"] for line in output) == {1: LINES - 2, 2: 2}
@@ -142,6 +161,34 @@ def test_killed_before_and_after_its_answers_it_pays_and_answers_once(
 
     assert len(read_lines(tmp_path / "out.jsonl")) == LINES
     assert tally.duplicates == []
+    assert site.stats()["by_operation"] == {"batch-job": 1, "batch": LINES}
+
+
+def test_it_waits_for_kafka_at_its_start_and_begins_anew_after_an_outage(
+    kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
+) -> None:
+    if not kafka.broker.is_ours:
+        pytest.skip("the broker is not ours to restart")
+    site = Site(kafka, tmp_path, stub, s3)
+    site.knobs(batch_state_s=2)
+    kafka.broker.stop()
+    with site.hand_over() as handing:
+        handing.wait_for("kafka.waiting", 30)
+        kafka.broker.start()
+        handing.wait_for("handover.serving", 60)
+        with submit(site, tickets(tmp_path)) as waiting, site.batch.lab.worker():
+            handing.wait_for("handover.running", 60)
+            kafka.broker.stop()
+            eventually(lambda: site.stats()["by_operation"].get("batch"), within_s=30)
+            # The answers are there and cannot be written; whether they were is not known, and it looks.
+            eventually(lambda: handing.output.count("kafka.waiting") > 1, within_s=60)
+            kafka.broker.start()
+            assert waiting.wait(90) == 0, waiting.output + handing.output
+        handing.signal(signal.SIGTERM)
+        assert handing.wait(20) == 0, handing.output
+    manifest = json.loads((tmp_path / "out.manifest.json").read_text("utf-8"))
+
+    assert (manifest["counts"]["succeeded"], manifest["repeated_outcomes"]) == (LINES, 0)
     assert site.stats()["by_operation"] == {"batch-job": 1, "batch": LINES}
 
 

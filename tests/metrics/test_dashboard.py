@@ -86,4 +86,5 @@ def test_each_row_of_the_dashboard_is_there() -> None:
         "Engine",
         "Doors out",
         "Overload",
+        "Batch jobs and hand-over",
     ]

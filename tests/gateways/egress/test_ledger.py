@@ -18,3 +18,14 @@ def test_the_lowest_unfinished_offset_is_committed_and_only_when_it_moved() -> N
     assert ledger.to_commit() == 8
     ledger.finish(8)
     assert (ledger.to_commit(), ledger.span, ledger.oldest_ms) == (10, 0, None)
+
+
+def test_what_is_confirmed_up_to_an_offset_is_committed_before_it_is_read() -> None:
+    ledger = Ledger("results", 0)
+    ledger.take(5, 1005)
+    ledger.through = 9
+    ledger.finish(5)
+
+    assert ledger.to_commit() == 10
+    ledger.take(12, 1012)
+    assert ledger.to_commit() == 12

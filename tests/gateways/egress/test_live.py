@@ -231,6 +231,56 @@ async def test_text_is_held_within_its_bound(make: Callable[..., Log]) -> None:
     assert (log.live._size_chars, len(log.live._entries)) == (0, 0)
 
 
+async def test_what_waits_for_a_look_up_is_held_within_the_bound_too(make: Callable[..., Log]) -> None:
+    log = make(max_buffered_bytes=2**20)
+    goes_on = threading.Event()
+
+    def look_up(_place: Place, feed: Feed) -> CaughtUp:
+        assert goes_on.wait(10)
+        take(feed, value(1, "1"))
+        return CaughtUp(1, is_complete=True)
+
+    log.look_up = look_up
+    watching = asyncio.ensure_future(log.all())
+    await eventually_async(lambda: log.looked)
+    sizes = []
+    for number in range(2, 20):
+        log.arrive(number, value(number, "x" * 100_000))
+        sizes.append((log.live._size_chars, sum(len(one.value or b"") for one in log.live._entries[ID].held or ())))
+    log.finish()
+    goes_on.set()
+
+    # What there was no room for is missing: the result alone tells.
+    assert await watching == ["result"]
+    assert sizes[0][0] > 100_000
+    assert all(counted == held <= 2**20 for counted, held in sizes)
+    log.live._forget_idle(everything=True)
+    assert log.live._size_chars == 0
+
+
+async def test_a_look_up_for_an_event_that_was_forgotten_meanwhile_counts_nothing(make: Callable[..., Log]) -> None:
+    log = make()
+    goes_on = threading.Event()
+
+    def look_up(_place: Place, feed: Feed) -> CaughtUp:
+        assert goes_on.wait(10)
+        take(feed, value(1, "1"))
+        return CaughtUp(1, is_complete=True)
+
+    log.look_up = look_up
+    watching = asyncio.ensure_future(log.all())
+    await eventually_async(lambda: log.looked)
+    looking = log.live._entries[ID].catching_up
+    watching.cancel()
+    await asyncio.wait([watching])
+    log.live._forget_idle(everything=True)
+    goes_on.set()
+    assert looking is not None
+    await looking
+
+    assert log.live._size_chars == 0
+
+
 async def test_places_are_bounded_and_given_back(make: Callable[..., Log]) -> None:
     log = make(max_watchers=1)
     with log.live.watching("s", "e1", "sse"), pytest.raises(Busy), log.live.watching("s", "e2", "sse"):
