@@ -7,6 +7,7 @@ Source: CloudEvents Kafka Protocol Binding 1.0.2 (checked 2026-11).
 """
 
 import functools
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -49,11 +50,13 @@ DELIVERY_NOTE = "penstock-delivery"
 
 # A position, and the note.
 _RETRY_HEADERS = 6
-_CONTEXT = ("id", "source", "type", "time", "subject", "dataschema")
+_FIRST = operator.itemgetter(0)
 _JSON = b"application/json"
 _VERSION = ("ce_specversion", b"1.0")
 # What an outcome has in common with its event.
 _PASSED_ON = (OWNER, DELIVERY, CONNECTION_ID, CALLBACK_URL, TRACE_PARENT)
+_CE_EVENT_ID, _CE_EVENT_SOURCE, _CE_EVENT_TYPE = f"ce_{EVENT_ID}", f"ce_{EVENT_SOURCE}", f"ce_{EVENT_TYPE}"
+_PASSED_ON_NAMES = frozenset(_PASSED_ON)
 _encoder = msgspec.json.Encoder()
 
 
@@ -111,43 +114,53 @@ def decode_event(key: bytes | None, value: bytes | None, headers: Iterable[tuple
         message = "null value: a tombstone is not an event"
         raise Undecodable(message)
     attributes = _attributes(headers)
-    if attributes.pop("specversion", None) != "1.0":
+    take = attributes.pop
+    if take("specversion", None) != "1.0":
         message = "ce_specversion is missing or not 1.0: not a CloudEvents binary-mode record"
         raise Undecodable(message)
-    context = {name: attributes.pop(name, "") for name in _CONTEXT}
-    for name in ("id", "source", "type"):
-        if not context[name]:
-            message = f"ce_{name} is missing or empty"
-            raise Undecodable(message)
-    content_type = attributes.pop("datacontenttype", "")
+    # Written out: a loop over the names costs more than all the rest.
+    event_id, source, kind = take("id", ""), take("source", ""), take("type", "")
+    if not (event_id and source and kind):
+        missing = "id" if not event_id else "source" if not source else "type"
+        message = f"ce_{missing} is missing or empty"
+        raise Undecodable(message)
+    time, subject, schema = take("time", ""), take("subject", ""), take("dataschema", "")
+    content_type = take("datacontenttype", "")
     if key is not None:
         try:
             attributes[PARTITION_KEY] = key.decode()
         except UnicodeDecodeError as error:
             message = "key is not UTF-8"
             raise Undecodable(message) from error
-    return Event(data=value, datacontenttype=content_type, extensions=attributes, **context)
+    return Event(
+        id=event_id, source=source, type=kind, data=value, time=time, subject=subject, datacontenttype=content_type,
+        dataschema=schema, extensions=attributes,
+    )  # fmt: skip
 
 
 def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    header = ""
+    pairs = tuple(headers)
+    names = _names(tuple(map(_FIRST, pairs)))
     try:
-        for header, raw in headers:
-            name = _attribute(header)
-            if name is None:
-                continue
-            if name in found:
-                message = f"header {header} stands there twice"
-                raise Undecodable(message)
-            found[name] = raw.decode() if raw else ""
+        return {name: raw.decode() if raw else "" for name, (_, raw) in zip(names, pairs, strict=True) if name}
     except UnicodeDecodeError as error:
-        message = f"{header} is not UTF-8"
+        bad = (header for name, (header, raw) in zip(names, pairs, strict=True) if name and raw == error.object)
+        message = f"{next(bad)} is not UTF-8"
         raise Undecodable(message) from error
-    return found
 
 
+# A sender's events have the same headers, in the same order.
 @functools.lru_cache(maxsize=1024)
+def _names(headers: tuple[str, ...]) -> tuple[str | None, ...]:
+    """Return the attribute that each header carries; None for one that is not CloudEvents'."""
+    names = tuple(map(_attribute, headers))
+    for place, name in enumerate(names):
+        if name is not None and name in names[:place]:
+            message = f"header {headers[place]} stands there twice"
+            raise Undecodable(message)
+    return names
+
+
 def _attribute(header: str) -> str | None:
     """Return the attribute that a header carries; None for a header that is not CloudEvents'."""
     if header == "content-type":
@@ -220,16 +233,18 @@ def outcome_headers(event: Event, outcome_type: str, completed_at: str, app_id: 
         headers.append(("ce_subject", event.subject.encode()))
     headers += [
         ("content-type", _JSON),
-        (f"ce_{EVENT_ID}", event.id.encode()),
-        (f"ce_{EVENT_SOURCE}", event.source.encode()),
-        (f"ce_{EVENT_TYPE}", event.type.encode()),
+        (_CE_EVENT_ID, event.id.encode()),
+        (_CE_EVENT_SOURCE, event.source.encode()),
+        (_CE_EVENT_TYPE, event.type.encode()),
     ]
-    for name in _PASSED_ON:
-        text = event.extensions.get(name)
-        if text is not None:
-            headers.append((f"ce_{name}", text.encode()))
-            if name == TRACE_PARENT:
-                headers.append((TRACE_PARENT, text.encode()))
+    extensions = event.extensions
+    if not _PASSED_ON_NAMES.isdisjoint(extensions):
+        for name in _PASSED_ON:
+            text = extensions.get(name)
+            if text is not None:
+                headers.append((f"ce_{name}", text.encode()))
+                if name == TRACE_PARENT:
+                    headers.append((TRACE_PARENT, text.encode()))
     return headers + position_headers(app_id, position)
 
 
@@ -311,6 +326,9 @@ def redrive_headers(letter: RecordHeaders, redrive: Redrive) -> list[tuple[str, 
 
 def redrive_of(headers: RecordHeaders) -> Redrive | None:
     """Return which dead letter an event's record was made from; None when from none, or when that is not readable."""
+    # Asked of every event, and true of next to none.
+    if REDRIVE not in map(_FIRST, headers):
+        return None
     for name, raw in headers:
         if name == REDRIVE and raw is not None:
             try:
@@ -366,34 +384,9 @@ def delivery_note(headers: RecordHeaders) -> tuple[DeliveryNote, RecordHeaders]:
 
 
 __all__ = [
-    "DEAD_LETTER",
-    "DELIVERY_NOTE",
-    "REDRIVE",
-    "RESOLUTION",
-    "RETRY",
-    "Headers",
-    "Position",
-    "Record",
-    "RecordHeaders",
-    "dead_letter",
-    "dead_letter_headers",
-    "decode_any_json",
-    "decode_event",
-    "decode_json",
-    "delivery_headers",
-    "delivery_note",
-    "encodable",
-    "encode_event",
-    "encode_json",
-    "format_time",
-    "outcome_headers",
-    "parked_event",
-    "parse_time",
-    "position_headers",
-    "redrive_headers",
-    "redrive_of",
-    "resolution",
-    "resolution_headers",
-    "retry_headers",
-    "source_position",
-]
+    "DEAD_LETTER", "DELIVERY_NOTE", "REDRIVE", "RESOLUTION", "RETRY", "Headers", "Position", "Record",
+    "RecordHeaders", "dead_letter", "dead_letter_headers", "decode_any_json", "decode_event", "decode_json",
+    "delivery_headers", "delivery_note", "encodable", "encode_event", "encode_json", "format_time",
+    "outcome_headers", "parked_event", "parse_time", "position_headers", "redrive_headers", "redrive_of",
+    "resolution", "resolution_headers", "retry_headers", "source_position",
+]  # fmt: skip

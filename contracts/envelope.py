@@ -4,6 +4,7 @@ Source: CloudEvents 1.0.2, https://github.com/cloudevents/spec (checked 2026-11)
 `expirytime` and `traceparent` are its documented ones.
 """
 
+import functools
 import hashlib
 import re
 import uuid
@@ -112,6 +113,17 @@ def format_time(instant: datetime) -> str:
     """Write an aware instant as RFC 3339 in UTC with milliseconds."""
     utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
     return utc.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def format_unix_ms(unix_ms: int) -> str:
+    """Write Unix milliseconds as `format_time` writes an instant, at a fraction of its price."""
+    second, ms = divmod(unix_ms, 1000)
+    return f"{_format_second(second)}.{ms:03d}Z"
+
+
+@functools.lru_cache(maxsize=16)
+def _format_second(second: int) -> str:
+    return datetime.fromtimestamp(second, tz=UTC).isoformat()[:-6]
 
 
 def result_id(source: str, event_id: str) -> str:

@@ -3,8 +3,9 @@
 A counter's and a histogram's update take some twenty calls. Whoever reads the registry gets everything noted so far.
 """
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import deque
+from itertools import repeat
 
 from prometheus_client import Counter, Histogram
 
@@ -41,7 +42,7 @@ class Tally(dict[tuple[str, ...], deque[float]]):
         """Count what was noted."""
         for values, noted in list(self.items()):
             if noted:
-                amounts = [noted.popleft() for _ in range(len(noted))]
+                amounts = list(map(deque.popleft, repeat(noted, len(noted))))
                 counter, histogram = self._children(values)
                 if counter is not None:
                     counter.inc(sum(amounts) if self._adds else len(amounts))
@@ -65,13 +66,17 @@ def flush() -> None:
 def _observe(histogram: Histogram, amounts: list[float]) -> None:
     """As `observe` of every amount, with one update per bucket."""
     bounds, buckets = histogram._upper_bounds, histogram._buckets  # noqa: SLF001 - a test holds it against `observe`
-    counts: dict[int, int] = {}
-    for amount in amounts:
-        index = bisect_left(bounds, amount)
-        counts[index] = counts.get(index, 0) + 1
     histogram._sum.inc(sum(amounts))  # noqa: SLF001
-    for index, count in counts.items():
-        buckets[index].inc(count)
+    amounts.sort()
+    before = 0
+    # Where the bounds lie among the amounts, since there are fewer of them. One that is no number sorts anywhere.
+    for bound, bucket in zip(bounds, buckets, strict=True):
+        upto = bisect_right(amounts, bound, lo=before)
+        if upto > before:
+            bucket.inc(upto - before)
+        if upto == len(amounts):
+            return
+        before = upto
 
 
 REGISTRY.before_reading.append(flush)

@@ -1,11 +1,14 @@
 """The protocol of everything that puts records on topics; the Kafka producer and its in-memory twin share one suite."""
 
+import asyncio
 from typing import Protocol, runtime_checkable
 
 from contracts.codec import Position, Record
 
 # Where a confirmed record lies; the timestamp is the one the log keeps, milliseconds since 1970.
 Delivered = Position
+# Gets where a record lies, or what `produce` raises.
+Ack = asyncio.Future[Delivered]
 
 
 @runtime_checkable
@@ -30,6 +33,14 @@ class Producer(Protocol):
             TooLarge: the record is above the limit; nothing was buffered.
             LogUnavailable: not confirmed in time or refused; it may or may not be on the log. At once, and nothing was
                 buffered, while nothing is confirmed, where the producer was told to notice that.
+        """
+        ...
+
+    def post(self, record: Record, ack: Ack) -> None:
+        """Do as `produce`, without a coroutine: for who has many at once, and who waits for the future by itself.
+
+        Raises:
+            Busy, TooLarge, LogUnavailable: nothing was buffered, and the future is as it was.
         """
         ...
 

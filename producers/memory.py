@@ -1,5 +1,6 @@
 """The producer's in-memory twin: same contract, same suite, faults on demand; for tests and for trying things out."""
 
+import asyncio
 import itertools
 import time
 import zlib
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from contracts.codec import Record
 from contracts.errors import LogUnavailable, PenstockError
 from contracts.settings import ProducerSettings
-from producers.base import Delivered
+from producers.base import Ack, Delivered
 from producers.window import CLOSED, Waiting, Window
 
 
@@ -74,10 +75,22 @@ class MemoryProducer:
             LogUnavailable: not open, set unreachable, no such partition, asked for by `fail_next`, or nothing is
                 confirmed at present.
         """
+        ack: Ack = asyncio.get_running_loop().create_future()
+        self.post(record, ack)
+        return await ack
+
+    def post(self, record: Record, ack: Ack) -> None:
+        """Append the record; the future gets where it lies, or an error.
+
+        Raises:
+            Busy: the byte limit is reached.
+            TooLarge: the record is above the limit.
+            LogUnavailable: not open, or nothing is confirmed at present.
+        """
         if not self._is_open:
             message = "the producer is not open"
             raise LogUnavailable(message)
-        waiting = self._window.admit(record)
+        waiting = self._window.admit(record, ack)
         if self._failures:
             waiting.fail(self._failures.pop(0))
         elif self._unreachable:
@@ -88,7 +101,6 @@ class MemoryProducer:
             self._held.append(waiting)
         else:
             self._store(waiting)
-        return await waiting.future
 
     @property
     def records(self) -> list[Record]:

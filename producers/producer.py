@@ -21,7 +21,7 @@ from contracts.errors import Busy, LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import PRODUCER_BUFFER_BYTES, PRODUCER_BUFFER_LIMIT, PRODUCER_REBUILDS
 from contracts.settings import KafkaSettings, ProducerSettings
-from producers.base import Delivered
+from producers.base import Ack, Delivered
 from producers.kafka_client import ClientLog, error_of, producer_config, translate_error
 from producers.window import CLOSED, Waiting, Window
 
@@ -107,10 +107,22 @@ class KafkaProducer:
             TooLarge: the record is above the limit of this client or of its topic.
             LogUnavailable: not confirmed in time, refused, the client is not open, or nothing is confirmed at present.
         """
+        ack: Ack = asyncio.get_running_loop().create_future()
+        self.post(record, ack)
+        return await ack
+
+    def post(self, record: Record, ack: Ack) -> None:
+        """Hand a record to the client; the future gets where it lies, or an error.
+
+        Raises:
+            Busy: the byte limit is reached; nothing was buffered.
+            TooLarge: the record is above the limit of this client; nothing was buffered.
+            LogUnavailable: the client is not open, or nothing is confirmed at present.
+        """
         client = self._client if self._is_open else None
         if client is None:
             client = self._usable_client()
-        waiting = self._window.admit(record)
+        waiting = self._window.admit(record, ack)
         try:
             client.produce(
                 record.topic,
@@ -131,7 +143,6 @@ class KafkaProducer:
             raise
         if len(self._window.waiting) == 1:
             self._schedule(_TICK_S)
-        return await waiting.future
 
     @property
     def buffered_bytes(self) -> int:

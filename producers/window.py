@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from itertools import chain
 
-from contracts.codec import Record
+from contracts.codec import Record, RecordHeaders
 from contracts.errors import Busy, PenstockError, TooLarge
 from contracts.metrics import PRODUCE_DURATION, PRODUCED
 from contracts.settings import ProducerSettings
 from contracts.tallies import Tally
-from producers.base import Delivered
+from producers.base import Ack, Delivered
 from producers.stalls import Flow, Stalls
 
 _RECORD_BYTES = 64
@@ -24,13 +24,18 @@ CLOSED = "the producer closed before the record was confirmed; it may be on the 
 
 def record_bytes(record: Record) -> int:
     """Return what a record counts for: key, value, headers and 64."""
-    # No generator, and no loop of ours: this runs once per record.
-    size_bytes = _RECORD_BYTES + len(record.key or b"") + len(record.value or b"")
+    return size_bytes_of(record.key, record.value, record.headers)
+
+
+def size_bytes_of(key: bytes | None, value: bytes | None, headers: RecordHeaders) -> int:
+    """Return what a record of these parts counts for."""
+    # No generator, and no loop of ours: this runs twice per event.
+    size_bytes = _RECORD_BYTES + len(key or b"") + len(value or b"")
     try:
-        return size_bytes + sum(map(len, chain.from_iterable(record.headers)))  # type: ignore[arg-type]
+        return size_bytes + sum(map(len, chain.from_iterable(headers)))  # type: ignore[arg-type]
     except TypeError:
         # Foreign records may have headers without a value.
-        return size_bytes + sum(len(name) + len(value or b"") for name, value in record.headers)
+        return size_bytes + sum(len(name) + len(raw or b"") for name, raw in headers)
 
 
 class Waiting:
@@ -38,14 +43,16 @@ class Waiting:
 
     __slots__ = ("_started_s", "_window", "flow", "future", "record", "size_bytes", "timestamp_ms")
 
-    def __init__(self, window: "Window", record: Record, size_bytes: int, flow: Flow, now_s: float) -> None:
+    def __init__(
+        self, window: "Window", record: Record, future: Ack, size_bytes: int, flow: Flow, now_s: float
+    ) -> None:
         self._window = window
         self.flow = flow
         self.record = record
         self.size_bytes = size_bytes
         self.timestamp_ms = time.time_ns() // 1_000_000 if record.timestamp_ms is None else record.timestamp_ms
         self._started_s = now_s
-        self.future: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
+        self.future = future
 
     def confirm(self, partition: int, offset: int, timestamp_ms: int) -> None:
         """End the wait with a position."""
@@ -105,15 +112,15 @@ class Window:
         """Tell whether the readiness mark is passed."""
         return self.buffered_bytes >= _READY_SHARE * self._limit_bytes
 
-    def admit(self, record: Record) -> Waiting:
-        """Take a record in.
+    def admit(self, record: Record, future: Ack) -> Waiting:
+        """Take a record in; the future gets where it lies, or an error.
 
         Raises:
             TooLarge: it can never be taken.
             Busy: it cannot be taken now.
             LogUnavailable: it would wait for nothing.
         """
-        size_bytes = record_bytes(record)
+        size_bytes = size_bytes_of(record.key, record.value, record.headers)
         if size_bytes > self._record_limit_bytes:
             message = f"record of {size_bytes} bytes for topic {record.topic}, the limit is {self._record_limit_bytes}"
             raise TooLarge(message)
@@ -127,7 +134,7 @@ class Window:
             flow.waiting += 1
         else:
             flow = self.stalls.enter(record.topic, now_s)
-        waiting = Waiting(self, record, size_bytes, flow, now_s)
+        waiting = Waiting(self, record, future, size_bytes, flow, now_s)
         self.waiting[waiting] = None
         self.buffered_bytes += size_bytes
         return waiting

@@ -10,6 +10,7 @@ Reads: nothing. Writes: retries, through the settler. streams/outcome.py decides
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -205,7 +206,7 @@ class Failures:
         decision = decide(
             error,
             failures=failures,
-            age_s=(datetime.now(UTC) - job.accepted_at).total_seconds(),
+            age_s=time.time() - job.accepted_s,
             left_s=left_s(job),
             policy=guard.route.retry,
             gate_reason=guard.gate.reason,
@@ -312,7 +313,7 @@ class Failures:
 
 def left_s(job: Job) -> float:
     """Return the seconds to an event's deadline."""
-    return (job.deadline_at - datetime.now(UTC)).total_seconds()
+    return job.deadline_s - time.time()
 
 
 def enter_state(item: Item, state: State, reason: str = "") -> None:

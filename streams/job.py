@@ -1,13 +1,15 @@
 """One event on its way through the pipeline: from the record to what the outcome needs to know."""
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Union
+
+import msgspec
 
 from contracts.codec import Position, RecordHeaders, decode_event
 from contracts.envelope import Event
 from contracts.errors import NoRoute, PenstockError, Undecodable
-from contracts.payloads import FailureNote, Usage
+from contracts.payloads import FailureNote, Message, Usage
 from contracts.settings import RouteSettings
 from streams.steps.route import Router
 
@@ -15,20 +17,20 @@ if TYPE_CHECKING:
     from streams.deltas import Preview
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct, eq=False):
     """The record, the event in it, and what has been tried.
 
     Attributes:
         event: decoded; a stand-in named after the record's position when it cannot be decoded.
         route: None when the event cannot be decoded or no route matches.
         fault: what is wrong with the event already; None for an event worth a call.
-        deadline_at: when it expires.
+        accepted_s, deadline_s: when it was accepted and when it expires, Unix seconds.
         cost_usd: spent so far; None once a call without a known price was made.
         failed: failures so far by class of the retry policy.
         origin: where the event's own record lies, when this one is of the retry topic.
         not_before: when the next attempt may be made; None = now.
         is_foreign: parked by another application, which will take it up itself.
+        prompt: rendered ahead of the first attempt; empty when it has not been, or has been used.
         preview: deltas of the newest attempt; None for an event that is not streamed.
     """
 
@@ -36,19 +38,30 @@ class Job:
     value: bytes | None
     headers: RecordHeaders
     event: Event
-    accepted_at: datetime
-    deadline_at: datetime
+    accepted_s: float
+    deadline_s: float
     route: RouteSettings | None = None
     fault: PenstockError | None = None
     attempts: int = 0
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = Usage()
     cost_usd: float | None = 0.0
-    failures: list[FailureNote] = field(default_factory=list)
-    failed: dict[str, int] = field(default_factory=dict)
+    failures: list[FailureNote] = []
+    failed: dict[str, int] = {}
     origin: Position | None = None
     not_before: datetime | None = None
     is_foreign: bool = False
-    preview: "Preview | None" = None
+    prompt: tuple[Message, ...] = ()
+    preview: Union["Preview", None] = None
+
+    @property
+    def accepted_at(self) -> datetime:
+        """Return when it was accepted, aware UTC."""
+        return datetime.fromtimestamp(self.accepted_s, tz=UTC)
+
+    @property
+    def deadline_at(self) -> datetime:
+        """Return when it expires, aware UTC."""
+        return datetime.fromtimestamp(self.deadline_s, tz=UTC)
 
     @property
     def route_name(self) -> str:
@@ -58,7 +71,7 @@ class Job:
 
 def make_job(position: Position, key: bytes | None, value: bytes | None, headers: RecordHeaders, router: Router) -> Job:
     """Decode a record and find its route; what is wrong with it is kept in the job, for its dead letter."""
-    accepted_at = _accepted_at(position.timestamp_ms)
+    accepted_s = _accepted_s(position.timestamp_ms)
     route: RouteSettings | None = None
     fault: PenstockError | None = None
     try:
@@ -70,10 +83,10 @@ def make_job(position: Position, key: bytes | None, value: bytes | None, headers
             route = router.route(event)
         except NoRoute as error:
             fault = error
-    deadline_at = accepted_at + timedelta(seconds=route.deadline_s if route else 0)
-    if event.expires_at is not None:
-        deadline_at = min(deadline_at, event.expires_at)
-    return Job(key, value, headers, event, accepted_at, deadline_at, route, fault)
+    deadline_s = accepted_s + (route.deadline_s if route else 0)
+    if (expires_at := event.expires_at) is not None:
+        deadline_s = min(deadline_s, expires_at.timestamp())
+    return Job(key, value, headers, event, accepted_s, deadline_s, route, fault)
 
 
 def restart_deadline(job: Job) -> None:
@@ -81,19 +94,14 @@ def restart_deadline(job: Job) -> None:
 
     The sender's own `expirytime` still holds: after it nobody wants the outcome.
     """
-    deadline_at = datetime.now(UTC) + timedelta(seconds=job.route.deadline_s if job.route else 0)
-    job.deadline_at = deadline_at if job.event.expires_at is None else min(deadline_at, job.event.expires_at)
+    deadline_s = time.time() + (job.route.deadline_s if job.route else 0)
+    expires_at = job.event.expires_at
+    job.deadline_s = deadline_s if expires_at is None else min(deadline_s, expires_at.timestamp())
 
 
-def _accepted_at(timestamp_ms: int) -> datetime:
+def _accepted_s(timestamp_ms: int) -> float:
     """Return when a record was accepted: its timestamp, or now where that is missing, senseless or to come."""
-    now = datetime.now(UTC)
-    if timestamp_ms < 0:
-        return now
-    try:
-        return min(now, datetime.fromtimestamp(timestamp_ms / 1000, tz=UTC))
-    except (ValueError, OverflowError, OSError):
-        return now
+    return min(time.time(), timestamp_ms / 1000) if timestamp_ms >= 0 else time.time()
 
 
 def _stand_in(position: Position, value: bytes | None, headers: RecordHeaders) -> Event:

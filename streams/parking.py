@@ -3,6 +3,7 @@
 Reads: nothing. Writes: nothing; the settler produces what `parked_record` returns. See docs/adr/0011.
 """
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -39,7 +40,7 @@ def parked_records(
         offset=origin.offset,
         timestamp_ms=origin.timestamp_ms,
         not_before_ms=_ms(not_before),
-        deadline_ms=_ms(job.deadline_at),
+        deadline_ms=round(job.deadline_s * 1000),
         reason=reason,
         attempts=job.attempts,
         failed=job.failed,
@@ -66,12 +67,12 @@ def take_up(
         owner, note, original = parked_event(headers)
     except Undecodable as error:
         name = f"{position.topic}/{position.partition}/{position.offset}"
-        now = datetime.now(UTC)
+        now_s = time.time()
         stand_in = Event(id=name, source="unknown", type="unknown", data=value or b"")
-        return Job(key, value, headers, stand_in, now, now, None, error)
+        return Job(key, value, headers, stand_in, now_s, now_s, None, error)
     origin = Position(note.topic, note.partition, note.offset, note.timestamp_ms)
     job = make_job(origin, key, value, original, router)
-    job.deadline_at = datetime.fromtimestamp(note.deadline_ms / 1000, tz=UTC)
+    job.deadline_s = note.deadline_ms / 1000
     job.origin = origin
     job.not_before = datetime.fromtimestamp(note.not_before_ms / 1000, tz=UTC)
     job.attempts, job.failed, job.failures = note.attempts, dict(note.failed), list(note.failures)

@@ -4,12 +4,14 @@ Reads: nothing. Writes: through streams/settle.py. The engine calls it per item;
 """
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from contracts.codec import Position, RecordHeaders
+from contracts.envelope import OWNER
 from contracts.errors import Cancelled, ConfigurationFault, OutputInvalid, PenstockError, Retryable, Throttled
 from contracts.logs import logger
 from contracts.metrics import CONTRACT_FAILURES, FM_COST, FM_QUEUE_WAIT, FM_UNPRICED
@@ -18,6 +20,7 @@ from contracts.repetition import identity_of
 from contracts.settings import ModelSettings, RouteSettings, Settings
 from contracts.tallies import Tally
 from contracts.topics import RETRY_LANE
+from producers.window import size_bytes_of
 from streams.batching.caller import Caller, create_caller, usage_before
 from streams.cancels import Cancels
 from streams.deltas import Deltas
@@ -37,12 +40,11 @@ from streams.steps.invoke import add_usage, cost_usd, invoke_streamed
 from streams.steps.order import order_of
 from streams.steps.prompt import PromptTemplate
 from streams.steps.route import Router
-from streams.steps.validate import OutputContract
+from streams.steps.validate import OutputContract, repair_turn
 
 # A common rule of thumb for English text; only bounds of unknown costs are made with it.
 _CHARS_PER_TOKEN = 4
-_waits = Tally(None, FM_QUEUE_WAIT)
-_unpriced = Tally(FM_UNPRICED)
+_waits, _unpriced = Tally(None, FM_QUEUE_WAIT), Tally(FM_UNPRICED)
 _costs = Tally(FM_COST, adds=True)
 A = TypeVar("A")
 T = TypeVar("T")
@@ -125,13 +127,10 @@ class Pipeline:
         self, position: Position, key: bytes | None, value: bytes | None, headers: RecordHeaders, lane: str
     ) -> Item:
         """Decode a record, find its route, and make the engine's item of it."""
-        if lane == RETRY_LANE:
-            job = take_up(position, key, value, headers, self._app_id, self._router)
-        else:
-            job = make_job(position, key, value, headers, self._router)
-        size_bytes = len(job.value or b"") + len(key or b"")
-        for name, raw in headers:
-            size_bytes += len(name) + len(raw or b"")
+        is_retry, router = lane == RETRY_LANE, self._router
+        record = position, key, value, headers
+        job = take_up(*record, self._app_id, router) if is_retry else make_job(*record, router)
+        size_bytes = size_bytes_of(key, job.value, headers)
         # Undecodable events and those without a route are free of order.
         order = self._orders[job.route.name] if job.route else None
         return Item(
@@ -140,16 +139,25 @@ class Pipeline:
             lane,
             size_bytes,
             job,
-            tenant=job.event.owner or job.event.source,
-            deadline=job.deadline_at.timestamp(),
+            tenant=job.event.extensions.get(OWNER) or job.event.source,
+            deadline=job.deadline_s,
             identity=identity_of(headers, job.event.id) if job.fault is None else None,
         )
+
+    def prepare(self, items: Sequence[Item]) -> None:
+        """Render the prompts of items that start next, one after the other: see streams/staged.py."""
+        for item in items:
+            job: Job = item.work
+            if job.fault is None and job.route is not None:
+                # What fails here fails again where it is dealt with.
+                with contextlib.suppress(Exception):
+                    job.prompt = self._plans[job.route.name].template.render(job.event)
 
     @staticmethod
     def replay(item: Item) -> None:
         """Have an event that an operator wants done again expire by the time of this try, not of the first."""
         restart_deadline(item.work)
-        item.deadline = item.work.deadline_at.timestamp()
+        item.deadline = item.work.deadline_s
 
     async def __call__(self, item: Item, slot: Slot, tenure: Tenure) -> ResultRef | None:
         """Work on an item; see streams.engine.engine.Work."""
@@ -229,7 +237,7 @@ class Pipeline:
         plan = self._plans[job.route.name]
         guard = plan.guard
         _waits[job.route_name,].append(max(0.0, asyncio.get_running_loop().time() - item.taken_at))
-        messages: tuple[Message, ...] = ()
+        messages, job.prompt = job.prompt, ()
         has_repaired = False
         while True:
             passes = await self._failures.enter(guard, job, item, slot, tenure)
@@ -270,7 +278,7 @@ class Pipeline:
         self._failures.note(job, error)
         # A vector cannot be talked about.
         if not has_repaired and plan.model.task != "embedding":
-            return Message("assistant", error.answer), _repair(error)
+            return Message("assistant", error.answer), repair_turn(error)
         self._failures.bury(plan.guard, Bury(error.reason, "poison"), error, passes)
         return ()
 
@@ -371,7 +379,7 @@ class Pipeline:
     @staticmethod
     def _book(plan: Plan, job: Job, usage: Usage) -> None:
         """Add to what the event has cost."""
-        job.usage = add_usage(job.usage, usage)
+        job.usage = usage if job.attempts == 1 else add_usage(job.usage, usage)
         cost = cost_usd(usage, plan.model)
         job.cost_usd = None if cost is None or job.cost_usd is None else job.cost_usd + cost
 
@@ -390,9 +398,3 @@ def _still_ours(tenure: Tenure) -> None:
     """Let an event go whose call outlived its tenure: whoever gets it next decides what comes after the call."""
     if tenure.is_over:
         raise TenureLostError
-
-
-def _repair(error: OutputInvalid) -> Message:
-    return Message(
-        "user", f"Your answer does not satisfy the required JSON Schema: {error}. Answer again, with the JSON only."
-    )

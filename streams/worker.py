@@ -130,6 +130,7 @@ class Worker:
             pipeline.calls.keep,
             pipeline.calls.drop,
             pipeline.replay,
+            pipeline.prepare,
         )
         self._engine = engine
         FM_CONCURRENCY_LIMIT.labels("all").set(settings.worker.max_in_flight)

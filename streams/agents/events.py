@@ -13,6 +13,7 @@ from faust.types import StreamT
 
 from contracts.codec import Position
 from streams.engine.engine import Engine
+from streams.engine.item import Item
 from streams.fetching import Bundle
 from streams.pipeline import Pipeline
 
@@ -21,15 +22,18 @@ def register(app: faust.App, topic: str, lane: str, engine: Engine, pipeline: Pi
     """Add the agent of one lane's topic to the app."""
     channel = app.topic(topic, key_serializer="raw", value_serializer="raw", acks=True)
 
+    def _item(record: Any) -> Item:
+        # Some old clients write none.
+        stamp_ms = -1 if record.timestamp is None else record.timestamp
+        position = Position(topic, record.partition, record.offset, stamp_ms)
+        return pipeline.item(position, record.key, record.value, record.headers, lane)
+
     async def take(stream: StreamT[Any]) -> None:
         async for event in cast("Stream[Any]", stream).noack().events():
             bundle = cast("Bundle", event.message)
             try:
-                for record in bundle.records:
-                    # Some old clients write none.
-                    stamp_ms = -1 if record.timestamp is None else record.timestamp
-                    position = Position(topic, record.partition, record.offset, stamp_ms)
-                    item = pipeline.item(position, record.key, record.value, record.headers, lane)
+                # First all are decoded, then all are taken: each step finds the caches full of its own code.
+                for item in [_item(record) for record in bundle.records]:
                     await engine.submit(item, bundle.generation)
             except Exception as error:  # noqa: BLE001 - the edge: a record that left here unseen would be committed past
                 engine.crash(error)

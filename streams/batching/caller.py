@@ -15,10 +15,9 @@ from contracts.errors import ConfigurationFault, PenstockError, ProviderTimeout,
 from contracts.metrics import FM_BATCH_EVENTS, FM_BATCH_SPLITS, FM_TOKENS_SAVED
 from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings import RouteSettings
-from streams.batching.shares import share_out
 from streams.engine.batcher import Batcher, Limits, Unmatched
 from streams.providers.base import Provider, Several
-from streams.steps.invoke import add_usage, invoke, invoke_many
+from streams.steps.invoke import add_usage, invoke, invoke_many, share_out
 from streams.steps.pack import Packer, spared_share, unpack
 
 Caller = Callable[[InferenceRequest], Awaitable[InferenceAnswer]]

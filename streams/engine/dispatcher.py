@@ -7,7 +7,7 @@ until its outcome is confirmed. So a slow broker ack never keeps a slot, and a s
 import asyncio
 import functools
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from streams.engine.fairness import FairQueue
@@ -81,6 +81,7 @@ class Dispatcher:
         on_crash: told what `run` raised.
         on_start: told that an item has started, so that there is room for another.
         tenant_weights: shares of tenants within a lane; 1 for those not named.
+        prepare: told the items that start next; does for all of them what does not wait, and must not raise.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Dispatcher:
         on_crash: Callable[[BaseException], None],
         on_start: Callable[[], None] = lambda: None,
         tenant_weights: Mapping[str, float] | None = None,
+        prepare: Callable[[Sequence[Item]], None] = lambda _items: None,
     ) -> None:
         self._run = run
         self._on_start = on_start
@@ -100,12 +102,15 @@ class Dispatcher:
         self.settling = 0
         self._on_crash = on_crash
         self._ready = {lane: FairQueue(tenant_weights) for lane in lanes}
+        self._queues = tuple(self._ready.values())
         self._turns: dict[str, int] = dict.fromkeys(self._ready, 0)
         self._chains: dict[Hashable, deque[Item]] = {}
         self._resuming: deque[asyncio.Future[None]] = deque()
         self._tasks: dict[Item, asyncio.Task[None]] = {}
         self._slots: dict[Item, Slot] = {}
+        self._prepare = prepare
         self._is_open = True
+        self._is_due = False
 
     def add(self, item: Item) -> None:
         """Queue an item: ready at once, or behind the one of its chain."""
@@ -156,7 +161,19 @@ class Dispatcher:
         return paying
 
     def fill(self) -> None:
-        """Hand out free slots."""
+        """Have free slots handed out in the loop's next turn: together, which costs less than one by one."""
+        if self._is_due:
+            return
+        try:
+            asyncio.get_running_loop().call_soon(self._hand_out)
+        except RuntimeError:
+            # A task is thrown away with its loop: nothing starts any more.
+            return
+        self._is_due = True
+
+    def _hand_out(self) -> None:
+        self._is_due = False
+        starting: list[Item] = []
         while self._free > 0 and self.settling < self._max_settling:
             if self._resuming:
                 waiter = self._resuming.popleft()
@@ -168,19 +185,24 @@ class Dispatcher:
             if item is None:
                 break
             self._free -= 1
+            starting.append(item)
+        if starting:
+            self._prepare(starting)
+        for item in starting:
             self._start(item)
 
     def _next(self) -> Item | None:
         """Pick by smooth weighted round-robin among lanes that have something ready."""
-        # A loop, since a comprehension is a call more.
-        lanes = []
-        for lane, queue in self._ready.items():
+        alone = None
+        for queue in self._queues:
             if queue.count:
-                lanes.append(lane)
-        if not lanes:
-            return None
-        if len(lanes) == 1:
-            return self._ready[lanes[0]].pop()
+                if alone is not None:
+                    return self._next_of_several()
+                alone = queue
+        return None if alone is None else alone.pop()
+
+    def _next_of_several(self) -> Item:
+        lanes = [lane for lane, queue in self._ready.items() if queue.count]
         total = 0
         for lane in lanes:
             weight = LANE_WEIGHTS.get(lane, 1)

@@ -5,7 +5,7 @@ partitions are given up. See docs/architecture.md.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -65,6 +65,7 @@ class Engine:
         keep_answer: told the position of each item that was given up after it had started: its answer may be paid for.
         drop_answer: told the position of an event whose outcome turned out to be on the log already.
         replayed: told each item that an operator wants done again, before anything else is done with it.
+        prepare: told the items that start next, together; does what does not wait, and must not raise.
 
     Attributes:
         moves: items that have started or ended so far; the watchdog wants it to grow.
@@ -79,6 +80,7 @@ class Engine:
         keep_answer: Callable[[Position], None] = lambda _position: None,
         drop_answer: Callable[[Position], None] = lambda _position: None,
         replayed: Callable[[Item], None] = lambda _item: None,
+        prepare: Callable[[Sequence[Item]], None] = lambda _items: None,
     ) -> None:
         self.moves = 0
         self._work = work
@@ -88,7 +90,7 @@ class Engine:
         self._drop_answer = drop_answer
         self._replayed = replayed
         self._dispatcher = Dispatcher(
-            self._run, limits.in_flight, lanes, on_crash, self._started, limits.tenant_weights
+            self._run, limits.in_flight, lanes, on_crash, self._started, limits.tenant_weights, prepare
         )
         self._ledgers: dict[TP, Ledger] = {}
         self._tenure = Tenure(-1)
@@ -171,14 +173,14 @@ class Engine:
 
     def _limit_reached(self, item: Item) -> str | None:
         limits = self._limits
-        ledger = self._ledgers.get(item.tp)
-        ready = self._dispatcher.ready(item.lane)
+        ledger, lane = self._ledgers.get(item.tp), item.lane
+        ready = self._dispatcher.ready(lane)
         # Each tenant with something ready brings its own lookahead: the others' events lie behind its backlog.
-        if ready >= limits.ready_keys and ready >= limits.ready_keys * self._dispatcher.ready_tenants(item.lane):
+        if ready >= limits.ready_keys and ready >= limits.ready_keys * self._dispatcher.ready_tenants(lane):
             return "ready_keys"
-        if not self._events.admits(item.lane, 1):
+        if not self._events.admits(lane, 1):
             return "held_events"
-        if not self._bytes.admits(item.lane, item.size_bytes):
+        if not self._bytes.admits(lane, item.size_bytes):
             return "held_bytes"
         if ledger is not None and ledger.is_ahead(limits.uncommitted):
             return "uncommitted"
@@ -250,8 +252,8 @@ class Engine:
         if item in self._held:
             self.moves += 1
             del self._held[item]
-            self._events.give(item.lane, 1)
-            self._bytes.give(item.lane, item.size_bytes)
+            self._events.take(item.lane, -1)
+            self._bytes.take(item.lane, -item.size_bytes)
         self._room.set()
 
     def gauge(self) -> None:

@@ -61,15 +61,16 @@ class FairQueue:
         Raises:
             IndexError: there is none.
         """
-        start, _, tenant = heapq.heappop(self._starts)
+        start, _, tenant = self._starts[0]
         waiting = self._items[tenant]
         item = heapq.heappop(waiting)[2]
         self.count -= 1
         self._virtual = start
         finish = start + 1.0 / self._weights.get(tenant, 1.0)
         if waiting:
-            heapq.heappush(self._starts, (finish, next(self._serial), tenant))
+            heapq.heapreplace(self._starts, (finish, next(self._serial), tenant))
         else:
+            heapq.heappop(self._starts)
             del self._items[tenant]
             self._remember(tenant, finish)
         return item

@@ -1,9 +1,11 @@
 """What the engine moves: one taken event record and how far it has come."""
 
+import functools
 from collections.abc import Hashable
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
+
+import msgspec
 
 from contracts.codec import Position
 from contracts.repetition import Identity
@@ -15,6 +17,11 @@ class TP(NamedTuple):
 
     topic: str
     partition: int
+
+
+_NOWHERE = TP("", -1)
+# A worker has few partitions and many events.
+_tp = functools.lru_cache(maxsize=4096)(TP)
 
 
 class ResultRef(NamedTuple):
@@ -33,8 +40,7 @@ class State(StrEnum):
     SETTLING = "settling"
 
 
-@dataclass(slots=True, eq=False)
-class Item:
+class Item(msgspec.Struct, eq=False):
     """One event record in the engine.
 
     Attributes:
@@ -71,7 +77,8 @@ class Item:
     deadline: float = 0.0
     identity: Identity | None = None
     first: First | None = None
-    tp: TP = field(init=False)
+    tp: TP = _NOWHERE
 
     def __post_init__(self) -> None:
-        self.tp = TP(self.position.topic, self.position.partition)
+        """Name the partition."""
+        self.tp = _tp(self.position.topic, self.position.partition)

@@ -32,21 +32,19 @@ class SharedLimit:
     def admits(self, lane: str, amount: int) -> bool:
         """Tell whether a lane may hold so much more; a lane that holds nothing may always have one."""
         before = self._held[lane]
+        if before > self._reserved:
+            return lane != _CONFINED and self._used + amount <= self._common
         if before == 0:
             return True
-        more = amount if before > self._reserved else max(0, before + amount - self._reserved)
+        more = max(0, before + amount - self._reserved)
         return self._used + more <= self._common if lane != _CONFINED else more <= 0
 
     def take(self, lane: str, amount: int) -> None:
-        """Count in; `give` with the same amount counts out."""
-        before = self._held[lane]
+        """Count in, or out where the amount is negative."""
+        reserved, before = self._reserved, self._held[lane]
         after = self._held[lane] = before + amount
         self.held += amount
-        if after > self._reserved:
-            self._used += after - self._reserved
-        if before > self._reserved:
-            self._used -= before - self._reserved
-
-    def give(self, lane: str, amount: int) -> None:
-        """Count out."""
-        self.take(lane, -amount)
+        if before > reserved:
+            self._used += amount if after > reserved else reserved - before
+        elif after > reserved:
+            self._used += after - reserved

@@ -18,19 +18,25 @@ class SlidingCounts:
         self._step_s = window_s / _STEPS
         self._clock = clock
         self._steps: deque[list[float]] = deque()
+        self._step: list[float] = []
+        self._step_ends = float("-inf")
         self._first = self._second = 0
 
     def add(self, first: int = 0, second: int = 0) -> None:
         """Count something now."""
         now = self._clock()
-        if not self._steps or now - self._steps[-1][0] >= self._step_s:
+        if now >= self._step_ends:
             # Only a new step can make an old one due; what is added in between changes nothing.
             self._forget()
-            self._steps.append([now, 0, 0])
-        self._steps[-1][1] += first
-        self._steps[-1][2] += second
-        self._first += first
-        self._second += second
+            self._step = [now, 0, 0]
+            self._step_ends = now + self._step_s
+            self._steps.append(self._step)
+        if first:
+            self._step[1] += first
+            self._first += first
+        if second:
+            self._step[2] += second
+            self._second += second
 
     def sums(self) -> tuple[int, int]:
         """Return both counts."""
@@ -40,10 +46,13 @@ class SlidingCounts:
     def clear(self) -> None:
         """Forget everything."""
         self._steps.clear()
+        self._step_ends = float("-inf")
         self._first = self._second = 0
 
     def _forget(self) -> None:
         while self._steps and self._clock() - self._steps[0][0] >= self._step_s * _STEPS:
-            _, first, second = self._steps.popleft()
+            _, first, second = forgotten = self._steps.popleft()
+            if forgotten is self._step:
+                self._step_ends = float("-inf")
             self._first -= int(first)
             self._second -= int(second)

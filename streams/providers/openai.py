@@ -4,8 +4,9 @@ Blocking: nothing. Proxies of the environment are not used and redirects are not
 configuration says, nowhere else.
 """
 
+import re
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -23,7 +24,7 @@ from streams.providers import openai_batch
 from streams.providers.base import Several
 from streams.providers.openai_errors import from_status, from_stream, parse
 from streams.providers.sse import EventSplitter
-from streams.providers.transport.base import Limits, Reply, TimedOut, Transport, TransportError
+from streams.providers.transport.base import Limits, Reply, Response, TimedOut, Transport, TransportError
 from streams.providers.transport.choice import create_transport
 
 # An answer of 64k tokens is about 256 kB of text; escaped and framed it stays far below.
@@ -31,6 +32,9 @@ _MAX_ANSWER_BYTES = 16 * 2**20
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_EVENT_BYTES = 2**20
 _MAX_REQUEST_ID_CHARS = 512
+# Of a header's characters those that need no escape, and no more than its limit.
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_.~:/@=+,-]{1,512}")
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
@@ -80,7 +84,8 @@ class OpenAI:
         """Return the chat completion, completion or vector."""
         if request.task != "chat":
             return openai_batch.single(await self._post(request, openai_batch.body_of([request])), request)
-        return _answer(await self._post(request, self._body(request)), request)
+        response = await self._send(request, self._body(request))
+        return _plain(response.body, request) or _answer(_parse(response.body), request)
 
     async def invoke_many(self, requests: Sequence[InferenceRequest], timeout_s: float) -> Several:
         """Return the completions or vectors of a list."""
@@ -109,6 +114,10 @@ class OpenAI:
 
     async def _post(self, request: InferenceRequest, body: dict[str, Any]) -> Any:
         """Post, check the status, and return the parsed answer."""
+        return _parse((await self._send(request, body)).body)
+
+    async def _send(self, request: InferenceRequest, body: dict[str, Any]) -> Response:
+        """Post and check the status."""
         path, headers = openai_batch.PATHS[request.task], _headers(request)
         try:
             response = await self._running().post(path, msgspec.json.encode(body), headers, request.timeout_s)
@@ -116,7 +125,7 @@ class OpenAI:
             raise self._translate_error(error, request) from error
         if response.status != 200:  # noqa: PLR2004 - the one success of this API
             raise from_status(response.status, response.headers, response.body, request.model)
-        return _parse(response.body)
+        return response
 
     def _running(self) -> Transport:
         if self._transport is None:
@@ -131,11 +140,11 @@ class OpenAI:
         return ProviderUnavailable(f"{self._host}: {error}", possibly_billed=error.possibly_billed)
 
     def _body(self, request: InferenceRequest) -> dict[str, Any]:
-        system = [{"role": "system", "content": request.system}] if request.system else []
-        turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+        system = ({"role": "system", "content": request.system},) if request.system else ()
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": system + turns,
+            # A turn is written as its fields are named.
+            "messages": (*system, *request.messages),
             self._max_tokens_name: request.max_tokens,
         }
         if request.temperature is not None:
@@ -149,7 +158,59 @@ class OpenAI:
 
 
 def _headers(request: InferenceRequest) -> dict[str, str]:
-    return {"X-Client-Request-Id": quote(request.event_id, safe=":/@=+,")[:_MAX_REQUEST_ID_CHARS]}
+    event_id = request.event_id
+    if not _PLAIN_ID.fullmatch(event_id):
+        event_id = quote(event_id, safe=":/@=+,")[:_MAX_REQUEST_ID_CHARS]
+    return {"X-Client-Request-Id": event_id}
+
+
+class _Said(msgspec.Struct):
+    content: str
+    refusal: None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Said
+    finish_reason: Literal["stop", "length"]
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: _Count | None = None
+
+
+class _Tokens(msgspec.Struct):
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
+    prompt_tokens_details: _Details | None = None
+
+
+class _Completion(msgspec.Struct):
+    choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
+    model: str = ""
+    id: str = ""
+    usage: _Tokens | None = None
+
+
+_NO_TOKENS = _Tokens()
+_completions = msgspec.json.Decoder(_Completion)
+
+
+def _plain(body: bytes, request: InferenceRequest) -> InferenceAnswer | None:
+    """Return the answer as nearly all of them look, read in one step; None for any other, which `_answer` reads."""
+    try:
+        found = _completions.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    choice, tokens = found.choices[0], found.usage or _NO_TOKENS
+    cached = (tokens.prompt_tokens_details.cached_tokens or 0) if tokens.prompt_tokens_details else 0
+    return InferenceAnswer(
+        text=choice.message.content,
+        model=found.model or request.model,
+        finish_reason=choice.finish_reason,
+        # OpenAI counts cached tokens as prompt tokens too; ours are disjoint, as Bedrock's are.
+        usage=Usage(max(0, tokens.prompt_tokens - cached), tokens.completion_tokens, cached),
+        response_id=found.id,
+    )
 
 
 def _parse(body: bytes) -> Any:

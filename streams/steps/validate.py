@@ -8,7 +8,7 @@ import jsonschema_rs
 
 from contracts.codec import decode_any_json
 from contracts.errors import ConfigError, OutputInvalid, Undecodable
-from contracts.payloads import Task
+from contracts.payloads import Message, Task
 from contracts.settings import RouteSettings
 
 # Models like to wrap JSON in a Markdown fence, whatever they were told.
@@ -56,6 +56,13 @@ class OutputContract:
             message = f"/{pointer}: {violation.message}"
             raise OutputInvalid(message, answer)
         return output
+
+
+def repair_turn(error: OutputInvalid) -> Message:
+    """Return the turn that asks for another answer."""
+    return Message(
+        "user", f"Your answer does not satisfy the required JSON Schema: {error}. Answer again, with the JSON only."
+    )
 
 
 def _load(path: Path | None, route: str) -> dict[str, Any] | None:

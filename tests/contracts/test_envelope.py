@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.envelope import Event, digest_id, format_time, parse_time, result_id
+from contracts.envelope import Event, digest_id, format_time, format_unix_ms, parse_time, result_id
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,10 @@ def test_two_sources_with_one_event_id_have_two_results() -> None:
 @pytest.mark.parametrize(("micros", "text"), [(0, "000"), (999, "000"), (1_000, "001"), (999_999, "999")])
 def test_an_instant_is_written_with_three_digits_of_a_second(micros: int, text: str) -> None:
     assert format_time(datetime(2026, 1, 2, 3, 4, 5, micros, tzinfo=UTC)) == f"2026-01-02T03:04:05.{text}Z"
+
+
+@given(st.integers(0, 4_000_000_000_000))
+def test_unix_milliseconds_are_written_as_an_instant_is(unix_ms: int) -> None:
+    instant = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=unix_ms)
+
+    assert format_unix_ms(unix_ms) == format_time(instant)

@@ -94,3 +94,14 @@ async def test_who_captures_lines_between_two_of_them_sees_them() -> None:
     log.write("request.accepted", "info", FIELDS)
 
     assert len(lines) == 1
+
+
+async def test_lines_keep_their_order_when_the_processors_are_exchanged(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogSettings(format="json"))
+    log = _log()
+    log.write("request.accepted", "info", {"status": 1})
+    with capture_logs() as captured:
+        log.write("request.accepted", "info", {"status": 2})
+
+    assert [line["status"] for line in _lines(capsys)] == [1]
+    assert [line["status"] for line in captured] == [2]

@@ -1,5 +1,6 @@
 """When records are refused because none is confirmed, and above all when they are not."""
 
+import asyncio
 import contextlib
 
 import pytest
@@ -24,7 +25,7 @@ class Lab:
         self.window = Window(ProducerSettings(), AFTER_S, self.clock)
 
     def admit(self, topic: str = "a") -> Waiting:
-        return self.window.admit(Record(topic, b"k", b"v", []))
+        return self.window.admit(Record(topic, b"k", b"v", []), asyncio.get_running_loop().create_future())
 
     def confirm(self, waiting: Waiting) -> None:
         waiting.confirm(0, 0, 0)
@@ -180,7 +181,7 @@ async def test_by_default_nothing_is_ever_refused() -> None:
     window, clock = Window(ProducerSettings()), FakeClock()
     window.clock = clock
     for _ in range(100):
-        window.admit(Record("a", b"k", b"v", []))
+        window.admit(Record("a", b"k", b"v", []), asyncio.get_running_loop().create_future())
         clock.advance(100)
         window.stalls.look()
 

@@ -1,7 +1,10 @@
 """Writing the one outcome under a tenure."""
 
+import asyncio
 import json
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,6 +16,7 @@ from contracts.payloads import FailureNote, InferenceAnswer, InferenceResult, Pr
 from contracts.settings import LogSettings, ProducerSettings, RouteSettings
 from contracts.topics import Topics
 from producers.memory import MemoryProducer
+from streams.engine.item import ResultRef
 from streams.engine.tenure import Tenure, TenureLostError
 from streams.job import make_job
 from streams.outcome import Bury, Expire
@@ -87,6 +91,47 @@ async def test_a_partition_given_up_between_dead_letter_and_marker_gets_no_marke
     with pytest.raises(TenureLostError):
         await bench.bury()
     assert bench.topics() == [TOPICS.dead_letters]
+
+
+async def test_what_comes_together_is_written_in_order_and_one_that_fails_fails_alone() -> None:
+    bench = Bench()
+    bench.producer = MemoryProducer(ProducerSettings(max_record_bytes=4096))
+    bench.settler = Settler(bench.producer, TOPICS, "app")
+    await bench.producer.start()
+
+    def result(output: object) -> Coroutine[Any, Any, object]:
+        answer = InferenceAnswer(text="", model="m")
+        return bench.settler.result(bench.job, AT, bench.tenure, answer, output, PROVENANCE)
+
+    ends = await asyncio.gather(*map(result, ("one", object(), "x" * 5000, "two")), return_exceptions=True)
+
+    assert [type(end) for end in ends] == [ResultRef, TypeError, ResultRef, ResultRef]
+    outputs = [decode_json(record.value or b"", InferenceResult).output for record in bench.producer.records[:2]]
+    assert outputs == ["one", "two"]
+    assert bench.topics()[2:] == [TOPICS.dead_letters, TOPICS.results]
+
+
+async def test_a_result_that_was_cut_off_before_it_was_written_is_not_written() -> None:
+    bench = Bench()
+    await bench.producer.start()
+    writing = asyncio.ensure_future(bench.result())
+    other = asyncio.ensure_future(bench.result("other"))
+    await asyncio.sleep(0)
+    assert len(bench.settler._results) == 2
+    writing.cancel()
+    await other
+
+    assert writing.cancelled()
+    assert [decode_json(one.value or b"", InferenceResult).output for one in bench.producer.records] == ["other"]
+
+
+async def test_a_lease_that_ends_before_the_result_is_written_is_waited_for() -> None:
+    bench = Bench()
+    answers = iter([True, False, False])
+    bench.tenure = Tenure(1, lambda: next(answers, True))
+
+    assert await bench.result() == (TOPICS.results, 0)
+    assert (bench.topics(), list(answers)) == ([TOPICS.results], [])
 
 
 @pytest.mark.parametrize("ending", [Bench.result, Bench.bury, Bench.expire])

@@ -74,6 +74,20 @@ class VirtualDatetime(datetime):
         return cls.fromtimestamp(instant.timestamp(), tz)
 
 
+class VirtualTime:
+    """Stands for the `time` module where a module asks it for the date."""
+
+    @staticmethod
+    def time() -> float:
+        """Return virtual Unix seconds."""
+        return now_at().timestamp()
+
+    @staticmethod
+    def time_ns() -> int:
+        """Return virtual Unix nanoseconds, in whole microseconds."""
+        return round(now_at().timestamp() * 1_000_000) * 1000
+
+
 def now_at() -> datetime:
     """Return the virtual instant."""
     return _START_AT + timedelta(seconds=asyncio.get_running_loop().time() - _START_S)
@@ -104,11 +118,13 @@ def virtual_dates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the modules that compare instants with deadlines follow the loop's clock; imported by a folder's conftest."""
     for module in ("streams.failures", "streams.parking", "streams.settle", "streams.job"):
         monkeypatch.setattr(f"{module}.datetime", VirtualDatetime)
+        monkeypatch.setattr(f"{module}.time", VirtualTime)
 
 
 __all__ = [
     "VirtualClockLoop",
     "VirtualDatetime",
+    "VirtualTime",
     "elapsed_s",
     "now_at",
     "pytest_asyncio_loop_factories",

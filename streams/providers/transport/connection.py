@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_is_paused", "_is_streamed", "_is_unwritten", "_owner", "_parser", "_poll", "_stream",
+        "_is_paused", "_is_streamed", "_is_unwritten", "_owner", "_parser", "_poll", "_request", "_stream",
         "_transport", "_waiter", "deadline_at", "idle_until", "is_counted", "is_lost",
         "is_reused",
     )  # fmt: skip
@@ -110,6 +110,7 @@ class Connection(asyncio.Protocol):
         self._is_streamed = self._is_unwritten = self._is_paused = self.is_lost = self.is_counted = False
         self.deadline_at = self.idle_until = 0.0
         self.is_reused = False
+        self._request: bytes | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
@@ -129,13 +130,22 @@ class Connection(asyncio.Protocol):
         return not (self.is_lost or transport is None or transport.is_closing() or self._poll.poll(0))
 
     def begin(self, request: bytes, deadline_at: float, waiter: Waiter, *, is_streamed: bool) -> None:
-        """Write a request; the waiter gets the answer, or its head when it is streamed."""
+        """Take a request, for `send`; the waiter gets the answer, or its head when it is streamed."""
         self.deadline_at = deadline_at
         self._waiter, self._stream, self._is_streamed = waiter, None, is_streamed
-        if self.is_lost or self._transport is None:
+        self._request, self._is_unwritten = request, True
+
+    def send(self) -> None:
+        """Write the request, unless the call has ended meanwhile."""
+        request, transport = self._request, self._transport
+        if request is None or self._waiter is None:
+            return
+        self._request = None
+        if transport is None or self.is_lost or (self.is_reused and not self.is_usable()):
             self._fail(BrokenOff("the connection was gone before the request", possibly_billed=False))
-        else:
-            self._transport.write(request)
+            return
+        self._is_unwritten = False
+        transport.write(request)
 
     def give_place(self) -> bool:
         """Close; return whether the place among the owner's connections passes to the caller."""

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.payloads import Usage
-from streams.batching.shares import share_out, split_exactly
+from streams.steps.invoke import share_out, split_exactly
 
 TOKENS = st.integers(0, 10**7)
 SIZES = st.lists(st.integers(0, 10**6), min_size=1, max_size=64)

@@ -1,7 +1,7 @@
 """The dispatcher: order within chains, slots, lanes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -33,8 +33,11 @@ class Bench:
             self.dispatcher.add(item)
 
     async def idle(self) -> None:
+        await settled(5)
         while self.dispatcher.running:
             await asyncio.wait(list(self.dispatcher.running.values()))
+            # What a free slot or an ended chain lets start, starts in the loop's next turn.
+            await settled(5)
 
 
 async def a_second(_item: Item, _slot: Slot) -> None:
@@ -171,6 +174,7 @@ async def test_lanes_share_slots_by_their_weights() -> None:
     bench = Bench(a_second)
     blocker = make_item(-1)
     bench.add(blocker)
+    await asyncio.sleep(0)
     for base, lane in enumerate(LANES):
         bench.add(*(make_item(1000 * (base + 1) + n, lane=lane) for n in range(40)))
     await asyncio.sleep(26.5)
@@ -191,6 +195,7 @@ async def test_a_lane_alone_takes_every_slot() -> None:
 async def test_ready_counts_chains_not_items() -> None:
     bench = Bench(a_second)
     bench.add(make_item(0, "running"), *(make_item(n, "k") for n in range(1, 6)), make_item(9, "other"))
+    await settled()
 
     assert bench.dispatcher.ready("standard") == 2
 
@@ -245,6 +250,7 @@ async def test_a_fault_is_told_and_frees_slot_and_chain() -> None:
     bench = Bench(work)
     failing = make_item(0, "a")
     bench.add(failing, make_item(1, "a"))
+    await asyncio.sleep(0)
     task = bench.dispatcher.running[failing]
     await settled()
 
@@ -258,6 +264,7 @@ async def test_an_item_that_is_cut_before_its_first_step_gives_back_slot_and_cha
     bench = Bench(a_second)
     first = make_item(0, "a")
     bench.add(first, make_item(1, "a"))
+    bench.dispatcher._hand_out()
     bench.dispatcher.running[first].cancel()
     await bench.idle()
 
@@ -318,3 +325,21 @@ async def test_within_a_lane_tenants_share_the_slots() -> None:
     await asyncio.sleep(7.5)
 
     assert {20, 21, 22} <= set(bench.started)
+
+
+async def test_what_starts_together_is_prepared_together() -> None:
+    prepared: list[list[int]] = []
+
+    async def work(_item: Item, _slot: Slot) -> None:
+        assert prepared
+
+    def prepare(items: Sequence[Item]) -> None:
+        prepared.append([item.work for item in items])
+
+    crashes: list[BaseException] = []
+    dispatcher = Dispatcher(work, 2, LANES, crashes.append, prepare=prepare)
+    for number in range(3):
+        dispatcher.add(make_item(number))
+    await settled()
+
+    assert (prepared, crashes) == ([[0, 1], [2]], [])

@@ -67,8 +67,11 @@ class Bench:
         return asyncio.ensure_future(self.submit(*items, generation=generation))
 
     async def idle(self) -> None:
+        await settled(5)
         while running := self.engine._dispatcher.running:
             await asyncio.wait(list(running.values()), return_when=asyncio.FIRST_COMPLETED)
+            # What a free slot or an ended chain lets start, starts in the loop's next turn.
+            await settled(5)
 
 
 def commit_point(bench: Bench) -> int:

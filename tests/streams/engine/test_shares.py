@@ -30,7 +30,7 @@ def test_what_is_given_back_can_be_taken_by_another_lane() -> None:
 
     assert not limit.admits("standard", 1)
 
-    limit.give("bulk", 20)
+    limit.take("bulk", -20)
 
     assert limit.admits("standard", 20)
 

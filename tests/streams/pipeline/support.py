@@ -25,7 +25,7 @@ from streams.pipeline import Pipeline
 from streams.providers.base import Provider
 from streams.providers.fake import Fake
 from streams.settle import Settler
-from tests.streams.virtual_clock import now_at
+from tests.streams.virtual_clock import now_at, settled
 
 TOPICS = Topics("t")
 EVENTS = TOPICS.events("standard")
@@ -112,6 +112,8 @@ class Bench:
             self.crashes.append,
             self.pipeline.calls.keep,
             self.pipeline.calls.drop,
+            self.pipeline.replay,
+            self.pipeline.prepare,
         )
         self.tenure = Tenure(1)
         self._offsets = itertools.count()
@@ -149,8 +151,11 @@ class Bench:
     async def idle(self, within_s: float = 7200) -> None:
         """Return when every event has ended."""
         async with asyncio.timeout(within_s):
+            await settled(5)
             while (running := self.engine._dispatcher.running) and not self.crashes:
                 await asyncio.wait(list(running.values()), return_when=asyncio.FIRST_COMPLETED)
+                # What a free slot or an ended chain lets start, starts in the loop's next turn.
+                await settled(5)
 
     async def run(self, *events: Event) -> "Bench":
         """Start, deliver, wait for the ends."""

@@ -4,7 +4,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contracts.errors import (
     AccessDenied,
@@ -16,9 +19,9 @@ from contracts.errors import (
     QuotaExhausted,
     Throttled,
 )
-from contracts.payloads import Usage
+from contracts.payloads import InferenceRequest, Usage
 from contracts.settings.models import OpenAIProvider
-from streams.providers.openai import OpenAI
+from streams.providers.openai import OpenAI, _answer, _plain
 from tests.streams.providers.canned import Canned
 from tests.streams.providers.labs import StubLab, openai, started_stub
 from tests.suites.provider import SCHEMA, ProviderSuite, ask, collect
@@ -206,3 +209,51 @@ def test_openai_itself_gets_the_newer_name_of_the_limit(lab: StubLab) -> None:
     provider = OpenAI(OpenAIProvider(kind="openai", base_url="https://api.openai.com/v1"))
 
     assert provider._body(ask(lab))["max_completion_tokens"] == 512
+
+
+_COUNTS = st.sampled_from([0, 7, 100, -1, True, None, "7", 2.5])
+_BODIES = st.fixed_dictionaries(
+    {
+        "choices": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "message": st.fixed_dictionaries(
+                        {"content": st.sampled_from(["", "yes", None, [{"text": "yes"}]])},
+                        optional={"refusal": st.sampled_from([None, "", "no"]), "role": st.just("assistant")},
+                    )
+                },
+                optional={"finish_reason": st.sampled_from(["stop", "length", "tool_calls", "content_filter", None])},
+            ),
+            max_size=2,
+        )
+    },
+    optional={
+        "model": st.sampled_from(["served", "", None, 3]),
+        "id": st.sampled_from(["a1", None]),
+        "usage": st.none()
+        | st.fixed_dictionaries(
+            {},
+            optional={
+                "prompt_tokens": _COUNTS,
+                "completion_tokens": _COUNTS,
+                "prompt_tokens_details": st.none() | st.fixed_dictionaries({}, optional={"cached_tokens": _COUNTS}),
+            },
+        ),
+    },
+)
+
+
+@given(_BODIES)
+def test_an_answer_read_in_one_step_is_the_one_that_is_read_with_care(body: dict[str, Any]) -> None:
+    request = InferenceRequest(event_id="e", model="asked", messages=())
+    plain = _plain(msgspec.json.encode(body), request)
+
+    if plain is not None:
+        assert plain == _answer(body, request)
+
+
+def test_the_usual_answer_is_read_in_one_step() -> None:
+    body = completion({"role": "assistant", "content": "yes"})
+    request = InferenceRequest(event_id="e", model="asked", messages=())
+
+    assert _plain(msgspec.json.encode(body), request) == _answer(body, request)
