@@ -314,7 +314,7 @@ class Intake:
         EGRESS_LAG.labels(self._door).set(lag)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        ids = {} if self._watch is None else self._watch.ids
+        ids = self._ids()
         self._noted.discard(KafkaError.GROUP_AUTHORIZATION_FAILED)
         for one in partitions:
             place = (one.topic, one.partition)
@@ -325,6 +325,14 @@ class Intake:
             _log.warning("egress.commits_of_former_log", door=self._door)
             consumer.assign(placed)
         _log.info("egress.partitions_assigned", door=self._door, count=len(partitions))
+
+    def _ids(self) -> dict[str, str]:
+        """Return the ids that the topics have now: others in the group may have committed under them already."""
+        if self._watch is None:
+            return {}
+        with contextlib.suppress(LogUnavailable):
+            self._watch.start()
+        return self._watch.ids
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         ledgers = self._let_go(partitions)

@@ -5,9 +5,10 @@ Blocking: every function here asks a broker, never longer than the timeout it is
 
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent import futures
 from typing import Any
 
 from confluent_kafka import (
@@ -40,6 +41,9 @@ _ANSWER_LIMIT_S = 10.0
 _SLACK_S = 5.0
 # What brokers before 2.8 say.
 _NO_ID = str(Uuid(0, 0))
+# Of metadata as confluent-kafka returns them. 2.16 writes a zero byte behind them and stops at the first one in
+# reading: what it wrote it reads right, what others wrote may come with something behind it.
+_ID = re.compile("[A-Za-z0-9_-]{22}")
 # No offsets are committed under this name: partitions are assigned by hand.
 _GROUP = "penstock-gateway-reader"
 
@@ -128,7 +132,8 @@ def starts_of(
 ) -> list[TopicPartition]:
     """Return where assigned partitions are to be read from, when the commits do not say it; none when they do.
 
-    A commit carries the id of the topic it was made on. One of a former log, which may come late, is not believed.
+    A commit carries the id of the topic it was made on. One of a former log, which may come late, is not believed; what
+    else is written there is an operator's tool's.
 
     Args:
         consumer: of the group.
@@ -140,7 +145,7 @@ def starts_of(
     anew = {
         (one.topic, one.partition)
         for one in commits
-        if one.offset >= 0 and one.metadata and one.metadata != ids.get(one.topic, one.metadata)
+        if one.offset >= 0 and _ID.fullmatch(one.metadata or "") and one.metadata != ids.get(one.topic, one.metadata)
     }
     places = [(one.topic, one.partition) for one in partitions] if anew else []
     return [TopicPartition(*place, OFFSET_BEGINNING if place in anew else OFFSET_STORED) for place in places]
@@ -158,7 +163,7 @@ class TopicWatch:
         clock: monotonic seconds.
 
     Attributes:
-        ids: by topic, as `start` found them; none where the broker does not tell.
+        ids: by topic, as `start` last found them; none where the broker does not tell.
     """
 
     def __init__(
@@ -167,25 +172,23 @@ class TopicWatch:
         self._client = AdminClient({**config, "client.id": "penstock-egress-topics", "log_level": 0})
         self._topics = TopicCollection(list(topics))
         self._clock = clock
-        self._asked: dict[str, Future[TopicDescription]] = {}
+        self._asked: dict[str, futures.Future[TopicDescription]] = {}
         self._ask_at_s = float("-inf")
         self.ids: dict[str, str] = {}
 
     def start(self) -> None:
-        """Ask for the ids.
+        """Ask for the ids; of a topic that is not told of, an earlier one stays.
 
         Raises:
             LogUnavailable: no broker answers.
         """
         self._ask()
-        for answer in self._asked.values():
-            with contextlib.suppress(KafkaException):
-                answer.exception(_ANSWER_LIMIT_S + _SLACK_S)
+        futures.wait(self._asked.values(), _ANSWER_LIMIT_S + _SLACK_S)
         found = self._answers()
         if not found:
             message = "Kafka does not say which topics there are"
             raise LogUnavailable(message, retry_after_s=2.0)
-        self.ids = {name: str(one.topic_id) for name, one in found.items() if str(one.topic_id) != _NO_ID}
+        self.ids |= {name: str(one.topic_id) for name, one in found.items() if str(one.topic_id) != _NO_ID}
 
     def look(self) -> tuple[set[str], bool]:
         """Return which topics were made anew since the start, and whether all are there and may be read.
@@ -215,4 +218,4 @@ class TopicWatch:
 
     def _answers(self) -> dict[str, TopicDescription]:
         asked, self._asked = self._asked, {}
-        return {name: answer.result() for name, answer in asked.items() if answer.exception() is None}
+        return {name: answer.result() for name, answer in asked.items() if answer.done() and answer.exception() is None}

@@ -4,13 +4,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition, Uuid
 from structlog.testing import capture_logs
 
 from contracts.errors import LogUnavailable
 from contracts.settings.egress import EgressProcess
 from gateways.egress.intake import Intake, Receiver, group_config
 from gateways.egress.ledger import Ledger
+from gateways.egress.reading import TopicWatch
 from producers.mock_cluster import MockCluster
 from tests.support import eventually_async
 
@@ -58,6 +59,49 @@ def test_one_broker_of_several_that_is_away_is_said_and_no_more(intake: Intake) 
 
     assert len(lines) == 1
     assert intake.is_reachable
+
+
+FORMER, NOW = str(Uuid(1, 2)), str(Uuid(3, 4))
+
+
+class Watch:
+    """What the brokers say of the topic: made anew since the door began."""
+
+    def __init__(self, ids: dict[str, str] | None) -> None:
+        self.ids = {"results": FORMER}
+        self._ids = ids
+
+    def start(self) -> None:
+        """Hear of the ids, or of nothing."""
+        if self._ids is None:
+            message = "away"
+            raise LogUnavailable(message)
+        self.ids = self._ids
+
+
+@pytest.mark.parametrize(
+    ("told", "commits_of", "starts"),
+    [
+        ({"results": NOW}, NOW, []),
+        ({"results": NOW}, FORMER, [OFFSET_BEGINNING]),
+        (None, FORMER, []),
+    ],
+)
+def test_commits_are_compared_with_the_ids_of_the_moment_of_the_assignment(
+    told: dict[str, str] | None, commits_of: str, starts: list[int]
+) -> None:
+    """Another process of the door may have noticed first, and have committed what it delivered of the new log."""
+    intake = Intake("door", {}, ["results"], {}, cast("Receiver", None), watch=cast("TopicWatch", Watch(told)))
+    assigned: list[int] = []
+    consumer: Any = SimpleNamespace(
+        committed=lambda _places, timeout: [TopicPartition("results", 0, 7, commits_of)],  # noqa: ARG005
+        assign=lambda places: assigned.extend(one.offset for one in places),
+    )
+
+    intake._on_assign(consumer, [TopicPartition("results", 0)])
+
+    assert assigned == starts
+    assert [ledger.log_id for ledger in intake.ledgers] == [FORMER if told is None else NOW]
 
 
 class Nobody:

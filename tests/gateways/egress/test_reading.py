@@ -1,22 +1,27 @@
 """Readers of a log that does not let them: what cannot be read is said, and is not called absent."""
 
 import asyncio
+from concurrent.futures import Future
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka.producer import message_accumulator
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_STORED, Consumer, KafkaError, TopicPartition, Uuid
+from confluent_kafka.admin import AclOperation
 
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import headers_of
 from contracts.settings import KafkaSettings
+from gateways.egress import reading
 from gateways.egress.fetch import Fetcher
 from gateways.egress.index import Place
-from gateways.egress.reading import partitions_of, reader_config
+from gateways.egress.reading import TopicWatch, partitions_of, reader_config, starts_of
 from producers.mock_cluster import MockCluster
 from tests.streams.test_recall import EVENTS, BrokenName, send
+
+FORMER, NOW = str(Uuid(1, 2)), str(Uuid(3, 4))
 
 
 class Told:
@@ -37,6 +42,45 @@ def test_a_topic_that_is_not_there_yet_has_no_partitions() -> None:
 def test_a_topic_that_may_not_be_read_is_not_taken_for_an_empty_one() -> None:
     with pytest.raises(LogUnavailable, match="t: Broker: Topic authorization failed"):
         partitions_of(Told(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)), "t", 1.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "is_believed"),
+    [(NOW, True), (FORMER, False), (None, True), ("", True), ("reset by an operator", True), (FORMER + "\x7fx", True)],
+)
+def test_only_an_id_tells_that_a_commit_is_of_a_former_log(metadata: str | None, is_believed: bool) -> None:
+    """What else is there was written by an operator's tool, and its offset is wanted."""
+    commit = TopicPartition("t", 0, 7) if metadata is None else TopicPartition("t", 0, 7, metadata)
+    commits = [commit, TopicPartition("t", 1, 7, NOW)]
+    consumer = cast("Consumer", SimpleNamespace(committed=lambda _places, timeout: commits))  # noqa: ARG005
+
+    found = starts_of(consumer, [TopicPartition("t", 0), TopicPartition("t", 1)], {"t": NOW}, 1.0)
+
+    assert [one.offset for one in found] == ([] if is_believed else [OFFSET_BEGINNING, OFFSET_STORED])
+
+
+def described(uuid: Uuid | None) -> "Future[Any]":
+    """Return an answer to the question for a topic; None = there is none yet."""
+    answer: Future[Any] = Future()
+    if uuid is not None:
+        answer.set_result(SimpleNamespace(topic_id=uuid, authorized_operations=[AclOperation.READ]))
+    return answer
+
+
+def test_of_a_topic_that_is_not_told_of_the_earlier_id_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_ANSWER_LIMIT_S", 0.0)
+    monkeypatch.setattr(reading, "_SLACK_S", 0.0)
+    answers = [
+        {"a": described(Uuid(1, 2)), "b": described(Uuid(1, 2))},
+        {"a": described(Uuid(3, 4)), "b": described(None)},
+    ]
+    watch = TopicWatch({"bootstrap.servers": "127.0.0.1:1"}, ["a", "b"])
+    monkeypatch.setattr(watch, "_ask", lambda: setattr(watch, "_asked", answers.pop(0)))
+
+    watch.start()
+    assert watch.ids == {"a": FORMER, "b": FORMER}
+    watch.start()
+    assert watch.ids == {"a": NOW, "b": FORMER}
 
 
 def test_a_record_that_does_not_come_in_time_is_not_taken_for_gone() -> None:
