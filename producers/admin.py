@@ -25,6 +25,8 @@ _ANSWER_SLACK_S = 5.0
 # Between two looks at brokers that are away, as a worker does it; and how long a signal may wait for one look to end.
 _AGAIN_S = 2.0
 _LOOK_S = 0.5
+# No attempt that Kafka lets fail lasts longer; work that did was going on, and its end is news.
+_ATTEMPT_S = 60.0
 _CONFIGURATION_CODES = frozenset(
     {
         KafkaError.INVALID_REPLICATION_FACTOR,
@@ -178,6 +180,7 @@ class Patience:
         self._log = logger(program)
         self._stop = stop
         self._admin: TopicAdmin | None = None
+        self._told = ""
         self.waits_for = ""
 
     @property
@@ -191,11 +194,19 @@ class Patience:
             try:
                 self._look()
                 self.waits_for = ""
-                work()
+                self._work(work)
             except LogUnavailable as error:
                 self._rest(str(error))
             else:
                 return
+
+    def _work(self, work: Callable[[], None]) -> None:
+        began_s = time.monotonic()
+        try:
+            work()
+        finally:
+            if time.monotonic() - began_s > _ATTEMPT_S:
+                self._told = ""
 
     def _look(self) -> None:
         """Ask for a broker before anything that would wait longer for one than a signal can."""
@@ -206,9 +217,9 @@ class Patience:
     def _rest(self, reason: str) -> None:
         if not self._stop.is_set():
             # The same again is no news: brokers may be away for hours.
-            if reason != self.waits_for:
+            if reason != self._told:
                 self._log.warning("kafka.waiting", problems=[reason], wait_s=_AGAIN_S)
-            self.waits_for = reason
+            self.waits_for = self._told = reason
             self._stop.wait(_AGAIN_S)
 
 
