@@ -255,11 +255,12 @@ class Membership:
         The consumer goes by the name: where the new log is long enough, it has read on at the offset of the former one.
         """
         tenure = self._engine.tenure
-        known = {tp.topic: log for tp, log in self._logs.items() if log}
+        # Where ids were not known at the assignment, partitions of one topic may have commits of different logs.
+        known = {(tp.topic, log) for tp, log in self._logs.items() if log}
         if not known or not self._engine.is_open or not tenure.may_work:
             return
-        found = await asyncio.to_thread(self._tail.ids, known)
-        topics = sorted(topic for topic, number in found.items() if number != known[topic])
+        found = await asyncio.to_thread(self._tail.ids, {topic for topic, _ in known})
+        topics = sorted({topic for topic, log in known if found.get(topic, log) != log})
         if topics and tenure is self._engine.tenure and tenure.may_work:
             self._log.warning(
                 "topic.recreated", topics=topics, detail="joins the group anew to read it from its beginning"

@@ -115,6 +115,31 @@ def test_a_topic_that_is_recreated_behind_a_workers_back_and_longer_than_before_
     assert (tally.lost(800), tally.duplicates) == ([], [])
 
 
+def test_a_topic_that_is_recreated_behind_two_workers_backs_loses_nothing(kafka: KafkaLab, tmp_path: Path) -> None:
+    """The one that does not lead the group gets its partitions again in the same generation."""
+    lab = WorkerLab(kafka, tmp_path, worker={"session_timeout_s": 60, "rebalance_timeout_s": 60})
+    lab.create_topics()
+    lab.send(0, 200)
+    first, second = (
+        ChildProcess("tests.kafka.watchful_worker", "worker", "--config", str(lab.config), grace_s=15) for _ in range(2)
+    )
+    with Outcomes(kafka, lab.topics.results) as results, first, second:
+        for worker in (first, second):
+            wait_for_partitions(worker)
+        results.wait_for(200)
+        eventually(lambda: sum(lab.committed().values()) == 200, within_s=20)
+        for worker in (first, second):
+            worker.signal(signal.SIGSTOP)
+        recreate(kafka, lab.events)
+        lab.send(200, 600)
+        for worker in (first, second):
+            worker.signal(signal.SIGCONT)
+        tally = results.wait_for(800, within_s=60)
+        eventually(lambda: sum(lab.committed().values()) == 600, within_s=20)
+
+    assert (tally.lost(800), tally.duplicates) == ([], [])
+
+
 def _everywhere(lab: WorkerLab, commit: OffsetAndMetadata) -> Commits:
     return dict.fromkeys((TopicPartition(lab.events, number) for number in range(PARTITIONS)), commit)
 

@@ -342,6 +342,21 @@ async def test_a_topic_whose_id_was_not_heard_of_at_the_assignment_is_compared_w
     assert bench.shell.rejoins == 1
 
 
+@pytest.mark.parametrize("logs", [(7, 8), (8, 7)])
+async def test_commits_of_different_logs_of_one_topic_are_each_compared(bench: Bench, logs: tuple[int, int]) -> None:
+    """No id was heard of at the assignment, and only one partition has a commit of the topic that was made anew."""
+    tps = (TP0, TP("events", 1))
+    for tp, log in zip(tps, logs, strict=True):
+        bench.shell.offsets[tp] = (5, f"penstock1 !log={log} results=17")
+    bench.membership.coming(1)
+    bench.membership.assigned(frozenset(tps), 1)
+    await eventually_async(lambda: bench.engine.is_open)
+    bench.tail.known = {"events": 8}
+    await bench.membership.look_for_new_logs()
+
+    assert bench.shell.rejoins == 1
+
+
 async def test_where_ids_are_not_known_nobody_looks_for_new_ones(bench: Bench) -> None:
     bench.assign()
     await eventually_async(lambda: bench.engine.is_open)
