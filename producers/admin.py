@@ -22,9 +22,10 @@ _POLL_INTERVAL_S = 0.2
 _HALF_BITS = 64
 # Slack for the answer of a request whose limit the broker counts itself.
 _ANSWER_SLACK_S = 5.0
-# Between two looks at brokers that are away, as a worker does it; and how long a signal may wait for one look to end.
+# Between two looks at brokers that are away, as a worker does it; and how long a signal may wait for one look to end:
+# longer each time, up to what a worker waits, since a large cluster far away may never answer in less.
 _AGAIN_S = 2.0
-_LOOK_S = 0.5
+_LOOK_S, _LOOK_LIMIT_S = 0.5, 5.0
 # No attempt that Kafka lets fail lasts longer; work that did was going on, and its end is news.
 _ATTEMPT_S = 60.0
 _CONFIGURATION_CODES = frozenset(
@@ -180,6 +181,7 @@ class Patience:
         self._log = logger(program)
         self._stop = stop
         self._admin: TopicAdmin | None = None
+        self._look_s = _LOOK_S
         self._told = ""
         self.waits_for = ""
 
@@ -211,8 +213,12 @@ class Patience:
     def _look(self) -> None:
         """Ask for a broker before anything that would wait longer for one than a signal can."""
         if self._admin is None:
-            self._admin = TopicAdmin(self._kafka, _LOOK_S)
-        self._admin.wait(_LOOK_S)
+            self._admin = TopicAdmin(self._kafka, _LOOK_LIMIT_S)
+        try:
+            self._admin.wait(self._look_s)
+        except LogUnavailable:
+            self._look_s = min(2 * self._look_s, _LOOK_LIMIT_S)
+            raise
 
     def _rest(self, reason: str) -> None:
         if not self._stop.is_set():

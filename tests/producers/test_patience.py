@@ -12,17 +12,43 @@ from producers import admin
 from producers.admin import Patience
 
 
-def failing(reasons: list[str], stop: threading.Event, seen: Callable[[], None] = lambda: None) -> Callable[[], None]:
+def failing(*reasons: str) -> Callable[[], None]:
     """Return work that fails for each of the reasons in turn, and ends."""
     left = list(reasons)
 
     def work() -> None:
-        seen()
         if left:
             raise LogUnavailable(left.pop(0))
-        stop.set()
 
     return work
+
+
+class SlowCluster:
+    """Brokers that need a while to say which topics there are."""
+
+    def __init__(self, _kafka: KafkaSettings, _timeout_s: float) -> None:
+        pass
+
+    def wait(self, limit_s: float) -> None:
+        """Answer in 3 s."""
+        if limit_s < 3:
+            message = "no Kafka broker answers"
+            raise LogUnavailable(message)
+
+
+def test_a_cluster_that_answers_slowly_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(admin, "TopicAdmin", SlowCluster)
+    stop = threading.Event()
+    # Otherwise it would wait for ever.
+    timer = threading.Timer(5.0, stop.set)
+    timer.start()
+    done: list[bool] = []
+
+    Patience(KafkaSettings(), "batch", stop).run(lambda: done.append(True))
+    timer.cancel()
+
+    assert done == [True]
 
 
 @pytest.fixture
@@ -35,7 +61,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
 def test_the_same_reason_is_told_once_also_where_a_broker_answers_in_between(patience: Patience) -> None:
     reasons = ["topic a does not exist"] * 3 + ["topic b does not exist"] * 2
     with capture_logs() as lines:
-        patience.run(failing(reasons, threading.Event()))
+        patience.run(failing(*reasons))
 
     assert [line["problems"] for line in lines] == [["topic a does not exist"], ["topic b does not exist"]]
     assert patience.reasons == []
@@ -46,6 +72,6 @@ def test_the_same_reason_is_told_again_after_work_that_went_on(
 ) -> None:
     monkeypatch.setattr(admin, "_ATTEMPT_S", -1.0)
     with capture_logs() as lines:
-        patience.run(failing(["away", "away"], threading.Event()))
+        patience.run(failing("away", "away"))
 
     assert [line["problems"] for line in lines] == [["away"], ["away"]]
