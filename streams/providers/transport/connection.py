@@ -160,6 +160,10 @@ class Connection(asyncio.Protocol):
             # Nobody asked: whatever it is, it would be taken for the answer to the next question.
             self.abort()
             return
+        if self._request is not None:
+            # Nor was this question asked yet.
+            self._fail(BrokenOff("the server sent something before the request", possibly_billed=False))
+            return
         parser = self._parser
         try:
             is_whole = parser.feed(data)
@@ -206,6 +210,11 @@ class Connection(asyncio.Protocol):
             stream.finish(asyncio.CancelledError())
         elif waiter is not None:
             waiter.cancel()
+
+    def abandon(self, waiter: Waiter) -> None:
+        """Close, since the caller of this call has gone; not when its answer is whole: it may serve somebody else."""
+        if self._waiter is waiter:
+            self.abort()
 
     def abort(self) -> None:
         """Close at once; a call in flight is forgotten, its caller has gone."""

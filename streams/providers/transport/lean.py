@@ -114,7 +114,7 @@ class Lean:
             try:
                 return await waiter
             except asyncio.CancelledError:
-                connection.abort()
+                connection.abandon(waiter)
                 raise
             except BrokenOff as error:
                 if error.possibly_billed or not connection.is_reused:

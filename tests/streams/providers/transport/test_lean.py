@@ -8,7 +8,7 @@ import pytest
 from streams.providers.transport.base import BrokenOff, Limits, Response, TimedOut
 from streams.providers.transport.connection import Connection, Stream
 from streams.providers.transport.lean import Lean
-from tests.suites.transport import TransportSuite
+from tests.suites.transport import OK, TransportSuite, always, serving
 
 
 class TestLean(TransportSuite):
@@ -55,3 +55,46 @@ async def test_a_call_that_ended_before_its_request_was_written_sends_nothing() 
             await waiter
         assert not caught.value.possibly_billed
         assert await loop.sock_recv(theirs, 100) == b""
+
+
+async def test_what_the_server_says_before_the_question_is_no_answer_to_it() -> None:
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        _, connection = await loop.create_connection(lambda: Connection(_Owner(), Limits()), sock=ours)
+        connection.is_reused = True
+        waiter: asyncio.Future[Response | Stream] = loop.create_future()
+        connection.begin(b"POST / HTTP/1.1\r\n\r\n", loop.time() + 1, waiter, is_streamed=False)
+        # As the loop does it when the bytes came in the turn in which the call began.
+        connection.data_received(OK)
+        connection.send()
+
+        with pytest.raises(BrokenOff) as caught:
+            await waiter
+    assert not caught.value.possibly_billed
+    assert connection.is_lost
+
+
+async def test_a_call_that_is_cut_with_its_answer_there_leaves_the_connection_to_the_next_one() -> None:
+    class Busy(Lean):
+        """Cuts the first call off when its answer has come, and at once makes another one."""
+
+        def freed(self, connection: Connection) -> None:
+            super().freed(connection)
+            if not taken:
+                first.cancel()
+                second.send(None)
+                taken.append(connection)
+
+    taken: list[Connection] = []
+    async with serving(always(OK)) as server:
+        transport = Busy(f"http://127.0.0.1:{server.port}", {}, 1)
+        await transport.start()
+        second = transport.post("/x", b"{}", {}, 5.0)
+        first = asyncio.ensure_future(transport.post("/x", b"{}", {}, 5.0))
+        await asyncio.wait([first], timeout=5.0)
+
+        assert first.cancelled()
+        assert not taken[0].is_lost, "the second call would wait for an answer that never comes"
+        await transport.aclose()
+        second.close()
