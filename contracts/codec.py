@@ -50,6 +50,8 @@ DELIVERY_NOTE = "penstock-delivery"
 
 # A position, and the note.
 _RETRY_HEADERS = 6
+# Of header names that are remembered together.
+_MAX_KEPT_NAMES, _MAX_KEPT_CHARS = 64, 4096
 _FIRST = operator.itemgetter(0)
 _JSON = b"application/json"
 _VERSION = ("ce_specversion", b"1.0")
@@ -140,7 +142,10 @@ def decode_event(key: bytes | None, value: bytes | None, headers: Iterable[tuple
 
 def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
     pairs = tuple(headers)
-    names = _names(tuple(map(_FIRST, pairs)))
+    header_names = tuple(map(_FIRST, pairs))
+    # What is kept has to be small: whoever may produce chooses the names.
+    is_small = len(pairs) <= _MAX_KEPT_NAMES and sum(map(len, header_names)) <= _MAX_KEPT_CHARS
+    names = (_names if is_small else _names.__wrapped__)(header_names)
     try:
         return {name: raw.decode() if raw else "" for name, (_, raw) in zip(names, pairs, strict=True) if name}
     except UnicodeDecodeError as error:
@@ -154,10 +159,13 @@ def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
 def _names(headers: tuple[str, ...]) -> tuple[str | None, ...]:
     """Return the attribute that each header carries; None for one that is not CloudEvents'."""
     names = tuple(map(_attribute, headers))
-    for place, name in enumerate(names):
-        if name is not None and name in names[:place]:
-            message = f"header {headers[place]} stands there twice"
+    seen: set[str] = set()
+    for header, name in zip(headers, names, strict=True):
+        if name in seen:
+            message = f"header {header} stands there twice"
             raise Undecodable(message)
+        if name is not None:
+            seen.add(name)
     return names
 
 

@@ -1,5 +1,6 @@
 """The codec: parity with the CloudEvents SDK, and strictness where the SDK mends what should be refused."""
 
+import time
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from contracts.codec import (
     DEAD_LETTER,
     Headers,
     Position,
+    _names,
     dead_letter,
     dead_letter_headers,
     decode_any_json,
@@ -189,6 +191,20 @@ def test_headers_of_others_are_left_alone() -> None:
     event = decode_event(None, b"", [*CE, ("x-trace", b"\xff"), ("x-trace", b"again")])
 
     assert event.extensions == {}
+
+
+def test_a_record_with_very_many_headers_costs_little_and_is_not_remembered() -> None:
+    """Anybody who may produce chooses them: a record of the usual limit has room for 100,000."""
+    hostile = [*CE, *((f"ce_{number}", b"") for number in range(30_000))]
+    remembered, began_s = _names.cache_info().currsize, time.process_time()
+    event = decode_event(None, b"", hostile)
+
+    assert len(event.extensions) == 30_000
+    assert time.process_time() - began_s < 2.0, "it goes with the square of their number"
+    decode_event(None, b"", [*CE, ("x" * 5000, b"")])
+    assert _names.cache_info().currsize == remembered
+    with pytest.raises(Undecodable, match="ce_7 stands there twice"):
+        decode_event(None, b"", [*hostile, ("ce_7", b"")])
 
 
 def test_a_position_survives_its_headers() -> None:
