@@ -123,8 +123,8 @@ class Settler:
         others' code (docs/adr/0028).
         """
         results, self._results = self._results, []
-        now_ms = time.time_ns() // 1_000_000
-        now_s, now = now_ms / 1000, format_unix_ms(now_ms)
+        now_ns = time.time_ns()
+        now_s, now = now_ns / 1e9, format_unix_ms(now_ns // 1_000_000)
         for step in (lambda one: one.encode(now_s, now), lambda one: self._address(one, now), self._post):
             results = [result for result in results if result.goes_on(step)]
 

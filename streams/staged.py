@@ -45,7 +45,8 @@ class Result:
         try:
             step(self)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this event's; the others go on
-            self.ack.set_exception(error)
+            if not self.ack.done():
+                self.ack.set_exception(error)
             return False
         return True
 

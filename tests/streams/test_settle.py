@@ -10,11 +10,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts import logs
-from contracts.codec import Headers, Position, dead_letter, decode_json, parse_time, redrive_headers, redrive_of
+from contracts.codec import Headers, Position, Record, dead_letter, decode_json, parse_time, redrive_headers, redrive_of
 from contracts.errors import InvalidRequest, LogUnavailable
 from contracts.payloads import FailureNote, InferenceAnswer, InferenceResult, Provenance, Redrive
 from contracts.settings import LogSettings, ProducerSettings, RouteSettings
 from contracts.topics import Topics
+from producers.base import Ack
 from producers.memory import MemoryProducer
 from streams.engine.item import ResultRef
 from streams.engine.tenure import Tenure, TenureLostError
@@ -123,6 +124,37 @@ async def test_a_result_that_was_cut_off_before_it_was_written_is_not_written() 
 
     assert writing.cancelled()
     assert [decode_json(one.value or b"", InferenceResult).output for one in bench.producer.records] == ["other"]
+
+
+async def test_a_result_whose_producer_breaks_after_it_has_answered_does_not_hold_up_the_others() -> None:
+    class Breaking(MemoryProducer):
+        def post(self, record: Record, ack: Ack) -> None:
+            if not self.records and not ack.done() and not broken:
+                broken.append(record)
+                ack.set_exception(LogUnavailable("refused"))
+                message = "and the client cannot be made anew"
+                raise RuntimeError(message)
+            super().post(record, ack)
+
+    broken: list[Record] = []
+    bench = Bench()
+    bench.producer = Breaking()
+    bench.settler = Settler(bench.producer, TOPICS, "app")
+    async with asyncio.timeout(5):
+        ends = await asyncio.gather(bench.result(), bench.result(), return_exceptions=True)
+
+    assert [type(end) for end in ends] == [LogUnavailable, ResultRef]
+
+
+async def test_no_result_took_less_than_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its instant is cut to the millisecond, its duration must not be."""
+    bench = Bench()
+    bench.job.accepted_s = 1_700_000_000.0017
+    monkeypatch.setattr("streams.settle.time.time_ns", lambda: 1_700_000_000_001_900_000)
+    await bench.result()
+    result = decode_json(bench.producer.records[0].value or b"", InferenceResult)
+
+    assert (result.duration_s, result.completed_at) == (0.0, "2023-11-14T22:13:20.001Z")
 
 
 async def test_a_lease_that_ends_before_the_result_is_written_is_waited_for() -> None:
