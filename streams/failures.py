@@ -151,6 +151,7 @@ class Failures:
         wait_s = (not_before - datetime.now(UTC)).total_seconds()
         job.not_before = None
         if wait_s > 0 and not self._is_paid(item.position):
+            job.prompt = ()
             await self._sleep(item, slot, "parked", min(wait_s, max(0.0, left_s(job))))
 
     @staticmethod
@@ -182,6 +183,8 @@ class Failures:
         """Wait at both gates, the route's first: its probe must not keep the model's from other routes."""
         limit_s = Failures._limit_s(guard, job, asyncio.get_running_loop().time() - since_s)
         slot.release()
+        # Many may wait here, and for long: prompts are not among the bytes that are held to a limit.
+        job.prompt = ()
         enter_state(item, State.RESTING, guard.reason or "")
         item.until = 0.0
         end_s = asyncio.get_running_loop().time() + limit_s

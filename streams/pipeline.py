@@ -237,8 +237,7 @@ class Pipeline:
         plan = self._plans[job.route.name]
         guard = plan.guard
         _waits[job.route_name,].append(max(0.0, asyncio.get_running_loop().time() - item.taken_at))
-        messages, job.prompt = job.prompt, ()
-        has_repaired = False
+        messages, has_repaired = tuple[Message, ...](), False
         while True:
             passes = await self._failures.enter(guard, job, item, slot, tenure)
             try:
@@ -264,8 +263,9 @@ class Pipeline:
 
     def _render(self, plan: Plan, job: Job, passes: Passes) -> tuple[Message, ...]:
         """Return the prompt; nothing when it cannot be rendered and the route's breaker keeps the event back."""
+        prompt, job.prompt = job.prompt, ()
         try:
-            return self._pure(job, plan.template.render, job.event)
+            return prompt or self._pure(job, plan.template.render, job.event)
         except PenstockError as error:
             self._failures.bury(plan.guard, Bury(error.reason, disposition(error)), error, passes)
             return ()

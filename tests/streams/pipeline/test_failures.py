@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from weakref import WeakSet
 
 import pytest
 
@@ -9,9 +10,10 @@ from contracts.codec import dead_letter, format_time
 from contracts.envelope import Event
 from contracts.errors import Busy, LogUnavailable
 from contracts.metrics import REGISTRY
-from contracts.payloads import EXPIRED_TYPE
+from contracts.payloads import EXPIRED_TYPE, Message
 from streams.engine.gate import OUTAGE_FAILURES
 from streams.engine.item import State
+from streams.steps.prompt import PromptTemplate
 from tests.streams.pipeline.support import Bench, event, headers_of, ids_of, make_settings
 from tests.streams.virtual_clock import now_at, settled
 
@@ -158,6 +160,32 @@ async def test_while_a_model_is_closed_only_probes_call_it() -> None:
 
     await bench.engine.drain(1)
     await bench.engine.close()
+
+
+async def test_who_waits_behind_a_closed_gate_holds_no_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be many, for long, and a prompt may be larger than its event."""
+
+    class Seen(Message, frozen=True, weakref=True):
+        pass
+
+    def render(_template: PromptTemplate, event: Event) -> tuple[Message, ...]:
+        message = Seen("user", event.id)
+        rendered.add(message)
+        return (message,)
+
+    rendered: WeakSet[Seen] = WeakSet()
+    monkeypatch.setattr(PromptTemplate, "render", render)
+    settings = make_settings({"deadline_s": 3600})
+    bench = await Bench([{"times": 16, "error": "access_denied"}], settings).start()
+    await bench.send(*keyed(100))
+    await settled()
+
+    assert len(bench.engine.held) == 100
+    assert len(rendered) <= 16, "only those that were called before it closed"
+
+    await bench.idle()
+
+    assert len(bench.terminals) == 100
 
 
 async def test_an_outage_closes_the_gate_after_eight_failures_and_dead_letters_nothing_behind_it() -> None:
