@@ -64,16 +64,17 @@ class LineLog:
         """Write what waits; also at the end of the process."""
         lines, self._lines = self._lines, []
         if lines:
-            component, more = self._component, self._more
-            written = [
-                _encoder.encode(
-                    {"component": component, **fields, "event": event, "level": level, "timestamp": self._time(micros)}
-                    | more
-                )
-                for event, level, fields, micros in lines
-            ]
+            written = [self._encoded(*line) for line in lines]
             sys.stderr.write(b"\n".join([*written, b""]).decode())
             sys.stderr.flush()
+
+    def _encoded(self, event: str, level: str, fields: dict[str, Any], micros: int) -> bytes:
+        end = {"event": event, "level": level, "timestamp": self._time(micros)} | self._more
+        try:
+            return _encoder.encode({"component": self._component, **fields, **end})
+        except (ValueError, TypeError, OverflowError):
+            # A lone surrogate, say: it must not cost the lines of the others.
+            return _encoder.encode({"component": self._component, "detail": ascii(fields), **end})
 
     def _look(self) -> None:
         """Find out whether structlog would write lines as JSON now, and what it would add."""

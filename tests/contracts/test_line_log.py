@@ -105,3 +105,15 @@ async def test_lines_keep_their_order_when_the_processors_are_exchanged(capsys: 
 
     assert [line["status"] for line in _lines(capsys)] == [1]
     assert [line["status"] for line in captured] == [2]
+
+
+async def test_a_line_that_cannot_be_encoded_costs_no_other_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogSettings(format="json"))
+    log = _log()
+    for path in ("/a", "/\udc80", "/c"):
+        log.write("request.refused", "warning", {"path": path})
+    log.flush()
+
+    lines = _lines(capsys)
+    assert [line.get("path") for line in lines] == ["/a", None, "/c"]
+    assert (lines[1]["event"], lines[1]["detail"]) == ("request.refused", "{'path': '/\\udc80'}")
