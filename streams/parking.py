@@ -65,6 +65,7 @@ def take_up(
     """Return the job of a record on the retry topic; what no worker wrote is kept as a fault, for its dead letter."""
     try:
         owner, note, original = parked_event(headers)
+        not_before, _deadline = (_instant(ms) for ms in (note.not_before_ms, note.deadline_ms))
     except Undecodable as error:
         name = f"{position.topic}/{position.partition}/{position.offset}"
         now_s = time.time()
@@ -74,11 +75,19 @@ def take_up(
     job = make_job(origin, key, value, original, router)
     job.deadline_s = note.deadline_ms / 1000
     job.origin = origin
-    job.not_before = datetime.fromtimestamp(note.not_before_ms / 1000, tz=UTC)
+    job.not_before = not_before
     job.attempts, job.failed, job.failures = note.attempts, dict(note.failed), list(note.failures)
     job.usage, job.cost_usd = note.usage, note.cost_usd
     job.is_foreign = owner != app_id
     return job
+
+
+def _instant(unix_ms: int) -> datetime:
+    try:
+        return datetime.fromtimestamp(unix_ms / 1000, tz=UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        message = f"{unix_ms} ms is no instant"
+        raise Undecodable(message) from error
 
 
 def _ms(instant: datetime) -> int:

@@ -3,9 +3,10 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
-from contracts.codec import Record, dead_letter, decode_json, parked_event, source_position
+from contracts.codec import Record, dead_letter, decode_json, encode_json, parked_event, source_position
 from contracts.metrics import REGISTRY
 from contracts.payloads import InferenceResult, OutcomeMarker
 from contracts.settings import ProducerSettings
@@ -195,6 +196,15 @@ async def test_what_another_application_parked_is_left_to_it() -> None:
 
 async def test_a_record_that_no_worker_wrote_is_buried() -> None:
     bench = await taken_up(Record(TOPICS.retries, b"k", b"v", HEADERS, PARTITION))
+
+    assert (dead_letter(bench.letters[0].headers).reason, bench.fake.calls, bench.crashes) == ("undecodable", {}, [])
+
+
+@pytest.mark.parametrize("changed", [{"deadline_ms": -(10**17)}, {"not_before_ms": 10**18}])
+async def test_a_parked_event_with_an_instant_out_of_this_world_is_buried(changed: dict[str, int]) -> None:
+    (record,) = (await parked()).parked
+    note = msgspec.structs.replace(parked_event(record.headers)[1], **changed)
+    bench = await taken_up(record._replace(headers=[*record.headers[:-1], ("penstock-retry", encode_json(note))]))
 
     assert (dead_letter(bench.letters[0].headers).reason, bench.fake.calls, bench.crashes) == ("undecodable", {}, [])
 
