@@ -38,7 +38,7 @@ QUEUE_LIMITS: dict[str, Any] = {
 }
 _LOOK_EVERY_S = 5.0
 _ANSWER_LIMIT_S = 10.0
-_SLACK_S = 5.0
+_START_LIMIT_S = 3.0
 # What brokers before 2.8 say.
 _NO_ID = str(Uuid(0, 0))
 # Of metadata as confluent-kafka returns them. 2.16 writes a zero byte behind them and stops at the first one in
@@ -174,6 +174,7 @@ class TopicWatch:
         self._clock = clock
         self._asked: dict[str, futures.Future[TopicDescription]] = {}
         self._ask_at_s = float("-inf")
+        self._is_told = True
         self.ids: dict[str, str] = {}
 
     def start(self) -> None:
@@ -183,12 +184,20 @@ class TopicWatch:
             LogUnavailable: no broker answers.
         """
         self._ask()
-        futures.wait(self._asked.values(), _ANSWER_LIMIT_S + _SLACK_S)
+        futures.wait(self._asked.values(), _START_LIMIT_S if self._is_told else 0.0)
         found = self._answers()
+        self._is_told = bool(found)
         if not found:
-            message = "Kafka does not say which topics there are"
-            raise LogUnavailable(message, retry_after_s=2.0)
+            self._find_broker()
         self.ids |= {name: str(one.topic_id) for name, one in found.items() if str(one.topic_id) != _NO_ID}
+
+    def _find_broker(self) -> None:
+        """Return when a broker answers: the embedded one does, and describes no topics."""
+        try:
+            self._client.list_topics(timeout=_ANSWER_LIMIT_S)
+        except KafkaException as error:
+            message = f"Kafka does not answer: {error.args[0].str()}"
+            raise LogUnavailable(message, retry_after_s=2.0) from error
 
     def look(self) -> tuple[set[str], bool]:
         """Return which topics were made anew since the start, and whether all are there and may be read.

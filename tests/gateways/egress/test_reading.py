@@ -68,8 +68,7 @@ def described(uuid: Uuid | None) -> "Future[Any]":
 
 
 def test_of_a_topic_that_is_not_told_of_the_earlier_id_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_ANSWER_LIMIT_S", 0.0)
-    monkeypatch.setattr(reading, "_SLACK_S", 0.0)
+    monkeypatch.setattr(reading, "_START_LIMIT_S", 0.0)
     answers = [
         {"a": described(Uuid(1, 2)), "b": described(Uuid(1, 2))},
         {"a": described(Uuid(3, 4)), "b": described(None)},
@@ -81,6 +80,27 @@ def test_of_a_topic_that_is_not_told_of_the_earlier_id_stays(monkeypatch: pytest
     assert watch.ids == {"a": FORMER, "b": FORMER}
     watch.start()
     assert watch.ids == {"a": NOW, "b": FORMER}
+
+
+def test_without_a_broker_nothing_is_said_of_the_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_START_LIMIT_S", 0.1)
+    monkeypatch.setattr(reading, "_ANSWER_LIMIT_S", 0.1)
+
+    with pytest.raises(LogUnavailable):
+        TopicWatch({"bootstrap.servers": "127.0.0.1:1"}, ["a"]).start()
+
+
+@pytest.mark.embedded
+def test_a_broker_that_describes_no_topics_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_START_LIMIT_S", 0.2)
+    with MockCluster() as cluster:
+        watch = TopicWatch({"bootstrap.servers": cluster.bootstrap}, ["a"])
+        watch.start()
+        # Longer than any test may take: it is not waited for again.
+        monkeypatch.setattr(reading, "_START_LIMIT_S", 1000.0)
+        watch.start()
+
+    assert watch.ids == {}
 
 
 def test_a_record_that_does_not_come_in_time_is_not_taken_for_gone() -> None:
