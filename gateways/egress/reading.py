@@ -43,7 +43,7 @@ _START_LIMIT_S = 3.0
 _NO_ID = str(Uuid(0, 0))
 # Of metadata as confluent-kafka returns them. 2.16 writes a zero byte behind them and stops at the first one in
 # reading: what it wrote it reads right, what others wrote may come with something behind it.
-_ID = re.compile("[A-Za-z0-9_-]{22}")
+_ID = re.compile("[A-Za-z0-9+/_-]{22}")
 # No offsets are committed under this name: partitions are assigned by hand.
 _GROUP = "penstock-gateway-reader"
 

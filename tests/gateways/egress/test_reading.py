@@ -46,7 +46,17 @@ def test_a_topic_that_may_not_be_read_is_not_taken_for_an_empty_one() -> None:
 
 @pytest.mark.parametrize(
     ("metadata", "is_believed"),
-    [(NOW, True), (FORMER, False), (None, True), ("", True), ("reset by an operator", True), (FORMER + "\x7fx", True)],
+    [
+        (NOW, True),
+        (FORMER, False),
+        # Base64 has these, too.
+        ("M3n8fkGeSaSSYX+8s6MkHQ", False),
+        ("C17pi2/XT3yIFnk5QSThZA", False),
+        (None, True),
+        ("", True),
+        ("reset by an operator", True),
+        (FORMER + "\x7fx", True),
+    ],
 )
 def test_only_an_id_tells_that_a_commit_is_of_a_former_log(metadata: str | None, is_believed: bool) -> None:
     """What else is there was written by an operator's tool, and its offset is wanted."""
