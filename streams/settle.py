@@ -119,8 +119,8 @@ class Settler:
     def _write(self) -> None:
         """Write the results that have come together, step by step for all of them.
 
-        One after the other they would cost half as much again: each step would find the processor's caches full of the
-        others' code (docs/adr/0028).
+        One after the other they would cost more than twice as much: each step would find the processor's caches full of
+        the others' code (docs/adr/0028).
         """
         results, self._results = self._results, []
         now_ns = time.time_ns()

@@ -1,8 +1,8 @@
 """A result on its way to the log, in steps taken for all results that came together; part of streams/settle.py.
 
 An event touches so much code that each step of it finds the processor's caches and branch history full of the others'.
-The same step for one event after the other costs a fraction of that: measured, the CPU from answer to record falls to
-a third (docs/adr/0028).
+The same step for one event after the other costs a fraction of that: measured without a broker, the CPU from answer to
+record falls from 84 us to 37 (docs/adr/0028).
 """
 
 from collections.abc import Callable
