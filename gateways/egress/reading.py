@@ -151,6 +151,10 @@ def starts_of(
     return [TopicPartition(*place, OFFSET_BEGINNING if place in anew else OFFSET_STORED) for place in places]
 
 
+def _ids_in(found: Mapping[str, TopicDescription]) -> dict[str, str]:
+    return {name: str(one.topic_id) for name, one in found.items() if str(one.topic_id) != _NO_ID}
+
+
 class TopicWatch:
     """Which log each topic's name stands for, and whether we may read it, as the brokers say; used in one thread.
 
@@ -163,7 +167,7 @@ class TopicWatch:
         clock: monotonic seconds.
 
     Attributes:
-        ids: by topic, as `start` last found them; none where the broker does not tell.
+        ids: by topic, as `start` last found them, or `look` after it; none where the broker does not tell.
     """
 
     def __init__(
@@ -189,7 +193,7 @@ class TopicWatch:
         self._is_told = bool(found)
         if not found:
             self._find_broker()
-        self.ids |= {name: str(one.topic_id) for name, one in found.items() if str(one.topic_id) != _NO_ID}
+        self.ids |= _ids_in(found)
 
     def _find_broker(self) -> None:
         """Return when a broker answers: the embedded one does, and describes no topics."""
@@ -211,7 +215,10 @@ class TopicWatch:
         if not all(answer.done() for answer in self._asked.values()):
             return set(), False
         found = self._answers()
-        anew = {name for name, one in found.items() if self.ids.get(name, _NO_ID) not in {_NO_ID, str(one.topic_id)}}
+        # A slow cluster, not one that never tells: the next start waits for its answer, and until then these ids serve.
+        self._is_told = self._is_told or bool(found)
+        self.ids = _ids_in(found) | self.ids
+        anew = {name for name, one in _ids_in(found).items() if self.ids[name] != one}
         may_read = [AclOperation.READ in (one.authorized_operations or ()) for one in found.values()]
         return anew, len(found) == len(self._topics.topic_names) and all(may_read)
 

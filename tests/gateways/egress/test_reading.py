@@ -1,7 +1,7 @@
 """Readers of a log that does not let them: what cannot be read is said, and is not called absent."""
 
 import asyncio
-from concurrent.futures import Future
+from concurrent import futures
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -69,9 +69,9 @@ def test_only_an_id_tells_that_a_commit_is_of_a_former_log(metadata: str | None,
     assert [one.offset for one in found] == ([] if is_believed else [OFFSET_BEGINNING, OFFSET_STORED])
 
 
-def described(uuid: Uuid | None) -> "Future[Any]":
+def described(uuid: Uuid | None) -> "futures.Future[Any]":
     """Return an answer to the question for a topic; None = there is none yet."""
-    answer: Future[Any] = Future()
+    answer: futures.Future[Any] = futures.Future()
     if uuid is not None:
         answer.set_result(SimpleNamespace(topic_id=uuid, authorized_operations=[AclOperation.READ]))
     return answer
@@ -90,6 +90,30 @@ def test_of_a_topic_that_is_not_told_of_the_earlier_id_stays(monkeypatch: pytest
     assert watch.ids == {"a": FORMER, "b": FORMER}
     watch.start()
     assert watch.ids == {"a": NOW, "b": FORMER}
+
+
+def test_a_start_that_got_no_answer_does_not_keep_the_next_one_from_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow cluster tells later; a door without ids would go by the topic's name until it is started anew."""
+    limits_s: list[float] = []
+    now_s = [0.0]
+    answers = [{"a": described(uuid)} for uuid in (None, Uuid(1, 2), Uuid(3, 4), Uuid(3, 4))]
+    watch = TopicWatch({"bootstrap.servers": "127.0.0.1:1"}, ["a"], clock=lambda: now_s[0])
+    monkeypatch.setattr(watch, "_ask", lambda: setattr(watch, "_asked", answers.pop(0)))
+    monkeypatch.setattr(watch, "_find_broker", lambda: None)
+    monkeypatch.setattr(futures, "wait", lambda _asked, limit_s: limits_s.append(limit_s))
+
+    watch.start()
+    watch.forget()
+    watch.look()
+    assert watch.look() == (set(), True)
+    assert watch.ids == {"a": FORMER}
+    now_s[0] += 60
+    watch.look()
+    assert watch.look() == ({"a"}, True)
+    watch.start()
+
+    assert limits_s[1] == limits_s[0] > 0
+    assert watch.ids == {"a": NOW}
 
 
 def test_without_a_broker_nothing_is_said_of_the_topics(monkeypatch: pytest.MonkeyPatch) -> None:
