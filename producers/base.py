@@ -9,6 +9,8 @@ from contracts.codec import Position, Record
 Delivered = Position
 # Gets where a record lies, or what `produce` raises.
 Ack = asyncio.Future[Delivered]
+# Topic and partition of a record; None = the client chooses by its key.
+Place = tuple[str, int | None]
 
 
 @runtime_checkable
@@ -57,6 +59,10 @@ class Producer(Protocol):
     @property
     def is_stalled(self) -> bool:
         """Tell whether nothing is confirmed any more, so that records fail at once."""
+        ...
+
+    def silent(self, after_s: float) -> frozenset[Place]:
+        """Return where a record has waited for so long while none of its topic was confirmed: topic and partition."""
         ...
 
     async def probe(self, timeout_s: float) -> None:

@@ -48,9 +48,10 @@ class GroupLag:
             LogUnavailable: Kafka does not say.
         """
         try:
-            found = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
-            numbers = sorted(found.partitions or ())
-            commits = committed(self._consumer, topic, numbers, self._timeout_s)
+            partitions = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic].partitions
+            numbers = sorted(partitions or ())
+            found = committed(self._consumer, topic, numbers, self._timeout_s)
+            commits = {part.partition: part.offset for part in found}
             return sum(self._lag(topic, n, commits.get(n, 0)) for n in numbers) if commits else None
         except KafkaException as error:
             message = f"the lag of group {self._group_id} cannot be read: {error_of(error).str()}"
@@ -66,15 +67,15 @@ class GroupLag:
         return max(0, end - max(first, offset))
 
 
-def committed(consumer: Consumer, topic: str, numbers: Sequence[int], timeout_s: float) -> dict[int, int]:
-    """Return the offsets that the consumer's group has committed, by partition; without those it never committed.
+def committed(consumer: Consumer, topic: str, numbers: Sequence[int], timeout_s: float) -> list[TopicPartition]:
+    """Return what the consumer's group has committed, with its metadata; without partitions it never committed.
 
     Raises:
         LogUnavailable: the commits cannot be read.
         KafkaException: Kafka does not answer.
     """
     if not numbers:
-        return {}
+        return []
     for _ in range(_TRIES):
         try:
             found = consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=timeout_s)
@@ -84,6 +85,6 @@ def committed(consumer: Consumer, topic: str, numbers: Sequence[int], timeout_s:
         for part in found:
             if part.error is not None:
                 raise KafkaException(part.error)
-        return {part.partition: part.offset for part in found if part.offset >= 0}
+        return [part for part in found if part.offset >= 0]
     message = f"the commits of {topic} cannot be read"
     raise LogUnavailable(message)

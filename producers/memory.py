@@ -11,7 +11,7 @@ from typing import NamedTuple
 from contracts.codec import Record
 from contracts.errors import LogUnavailable, PenstockError
 from contracts.settings import ProducerSettings
-from producers.base import Ack, Delivered
+from producers.base import Ack, Delivered, Place
 from producers.window import CLOSED, Waiting, Window
 
 
@@ -121,6 +121,10 @@ class MemoryProducer:
     def is_stalled(self) -> bool:
         """Tell whether nothing is confirmed any more."""
         return self._window.stalls.is_stalled
+
+    def silent(self, after_s: float) -> frozenset[Place]:
+        """Return where a record has waited for so long while none of its topic was confirmed: topic and partition."""
+        return self._window.silent(after_s)
 
     def tick(self) -> None:
         """Notice the time, as a real client does by itself."""

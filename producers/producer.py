@@ -21,7 +21,7 @@ from contracts.errors import Busy, LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import PRODUCER_BUFFER_BYTES, PRODUCER_BUFFER_LIMIT, PRODUCER_REBUILDS
 from contracts.settings import KafkaSettings, ProducerSettings
-from producers.base import Ack, Delivered
+from producers.base import Ack, Delivered, Place
 from producers.kafka_client import ClientLog, error_of, producer_config, translate_error
 from producers.window import CLOSED, Waiting, Window
 
@@ -158,6 +158,10 @@ class KafkaProducer:
     def is_stalled(self) -> bool:
         """Tell whether nothing is confirmed any more."""
         return self._window.stalls.is_stalled
+
+    def silent(self, after_s: float) -> frozenset[Place]:
+        """Return where a record has waited for so long while none of its topic was confirmed: topic and partition."""
+        return self._window.silent(after_s)
 
     async def probe(self, timeout_s: float) -> None:
         """Ask the brokers for metadata.

@@ -4,20 +4,21 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, takewhile
 
 from contracts.codec import Record, RecordHeaders
 from contracts.errors import Busy, PenstockError, TooLarge
 from contracts.metrics import PRODUCE_DURATION, PRODUCED
 from contracts.settings import ProducerSettings
 from contracts.tallies import Tally
-from producers.base import Ack, Delivered
+from producers.base import Ack, Delivered, Place
 from producers.stalls import Flow, Stalls
 
 _RECORD_BYTES = 64
 # Above it readiness flips, so that a load balancer turns away before senders are refused.
 _READY_SHARE = 0.8
 _BUSY_RETRY_S = 1.0
+_NOWHERE: frozenset[Place] = frozenset()
 produced = Tally(PRODUCED, PRODUCE_DURATION)
 CLOSED = "the producer closed before the record was confirmed; it may be on the log"
 
@@ -41,7 +42,7 @@ def size_bytes_of(key: bytes | None, value: bytes | None, headers: RecordHeaders
 class Waiting:
     """One record on its way; ended exactly once, by `confirm` or `fail`, later calls change nothing."""
 
-    __slots__ = ("_started_s", "_window", "flow", "future", "record", "size_bytes", "timestamp_ms")
+    __slots__ = ("_window", "flow", "future", "record", "size_bytes", "started_s", "timestamp_ms")
 
     def __init__(
         self, window: "Window", record: Record, future: Ack, size_bytes: int, flow: Flow, now_s: float
@@ -51,14 +52,14 @@ class Waiting:
         self.record = record
         self.size_bytes = size_bytes
         self.timestamp_ms = time.time_ns() // 1_000_000 if record.timestamp_ms is None else record.timestamp_ms
-        self._started_s = now_s
+        self.started_s = now_s
         self.future = future
 
     def confirm(self, partition: int, offset: int, timestamp_ms: int) -> None:
         """End the wait with a position."""
         if self._window.remove(self):
             window, now_s = self._window, self._window.clock()
-            produced[self.record.topic, "ok"].append(now_s - self._started_s)
+            produced[self.record.topic, "ok"].append(now_s - self.started_s)
             window.stalls.confirmed(self.flow, now_s)
         if not self.future.done():
             self.future.set_result(Delivered(self.record.topic, partition, offset, timestamp_ms))
@@ -67,7 +68,7 @@ class Waiting:
         """End the wait with an error."""
         if self._window.remove(self):
             window, now_s = self._window, self._window.clock()
-            produced[self.record.topic, error.reason].append(now_s - self._started_s)
+            produced[self.record.topic, error.reason].append(now_s - self.started_s)
             if isinstance(error, TooLarge):
                 # That too is an answer of the broker's.
                 window.stalls.confirmed(self.flow, now_s)
@@ -149,6 +150,18 @@ class Window:
         if self._emptied is not None and not self.waiting:
             self._emptied.set()
         return True
+
+    def silent(self, after_s: float) -> frozenset[Place]:
+        """Return where a record has waited for so long while none of its topic was confirmed: topic and partition.
+
+        A topic that confirms anything is not silent, however slow it is, and a partition where nothing waits is not.
+        """
+        topics = {name for name, flow in self._flows.items() if flow.waiting and flow.silent_s >= after_s}
+        if not topics:
+            return _NOWHERE
+        since_s = self.clock() - after_s
+        old = takewhile(lambda waiting: waiting.started_s <= since_s, self.waiting)
+        return frozenset((one.record.topic, one.record.partition) for one in old if one.record.topic in topics)
 
     async def drained(self, timeout_s: float) -> None:
         """Return when nothing waits any more, or after the timeout."""

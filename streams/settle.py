@@ -42,7 +42,7 @@ from contracts.payloads import (
 )
 from contracts.tallies import Tally
 from contracts.topics import Topics
-from producers.base import Delivered, Producer
+from producers.base import Delivered, Place, Producer
 from streams.engine.item import ResultRef
 from streams.engine.repeats import First
 from streams.engine.tenure import Tenure
@@ -57,6 +57,10 @@ _MAX_ANSWER_CHARS = 16_000
 _MAX_BRIEF_CHARS = 200
 _finished = Tally(EVENTS_FINISHED, EVENT_AGE)
 _ENDS = 2
+# What the client has, it sends whenever a broker is there again, also when the partitions are somebody else's by then.
+# So where no acks come it gets nothing more: what waits here is asked for its right to work before it is written.
+_SILENT_AFTER_S = 0.1
+_LOOK_AGAIN_S = 0.02
 
 
 class Settler:
@@ -123,10 +127,23 @@ class Settler:
         the others' code (docs/adr/0028).
         """
         results, self._results = self._results, []
+        if silent := self._producer.silent(_SILENT_AFTER_S):
+            results = self._held_back(results, silent)
         now_ns = time.time_ns()
         now_s, now = now_ns / 1e9, format_unix_ms(now_ns // 1_000_000)
         for step in (lambda one: one.encode(now_s, now), lambda one: self._address(one, now), self._post):
             results = [result for result in results if result.goes_on(step)]
+
+    def _held_back(self, results: list[Result], silent: frozenset[Place]) -> list[Result]:
+        """Keep the results of silent partitions for later, and return the others."""
+        written: list[Result] = []
+        for result in results:
+            is_silent = (self._topic(result.job), result.position.partition) in silent
+            if not result.ack.done():
+                (self._results if is_silent else written).append(result)
+        if self._results:
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._write)
+        return written
 
     def _address(self, result: Result, now: str) -> None:
         job, position = result.job, result.position
@@ -325,6 +342,9 @@ class Settler:
         while True:
             if not tenure.may_work:
                 await tenure.permission()
+            if (record.topic, record.partition) in self._producer.silent(_SILENT_AFTER_S):
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                continue
             try:
                 return await self._producer.produce(record)
             except Busy as busy:

@@ -105,7 +105,7 @@ def _look(settings: Settings, config: dict[str, Any]) -> GroupReport:
 
 def _partitions(consumer: Consumer, topic: str) -> Iterator[GroupPartition]:
     numbers = sorted(consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic].partitions or ())
-    commits = committed(consumer, topic, numbers, _LIMIT_S)
+    commits = {one.partition: one.offset for one in committed(consumer, topic, numbers, _LIMIT_S)}
     for number in numbers:
         first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_LIMIT_S)
         point = commits.get(number)

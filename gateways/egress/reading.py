@@ -142,17 +142,24 @@ def starts_of(
         timeout_s: for the question.
     """
     commits = consumer.committed(list(partitions), timeout=timeout_s)
-    anew = {
-        (one.topic, one.partition)
-        for one in commits
-        if one.offset >= 0 and _ID.fullmatch(one.metadata or "") and one.metadata != ids.get(one.topic, one.metadata)
-    }
+    former = {(one.topic, one.partition): _id_in(one) for one in commits if one.offset >= 0}
+    anew = {place for place, one in former.items() if one and one != ids.get(place[0], one)}
     places = [(one.topic, one.partition) for one in partitions] if anew else []
     return [TopicPartition(*place, OFFSET_BEGINNING if place in anew else OFFSET_STORED) for place in places]
 
 
 def _ids_in(found: Mapping[str, TopicDescription]) -> dict[str, str]:
     return {name: str(one.topic_id) for name, one in found.items() if str(one.topic_id) != _NO_ID}
+
+
+def _id_in(commit: TopicPartition) -> str:
+    """Return the id that a commit carries; empty when it carries something else, or nothing."""
+    try:
+        metadata = commit.metadata or ""
+    except UnicodeDecodeError:
+        # confluent-kafka 2.16 reads on behind what others wrote.
+        return ""
+    return metadata if _ID.fullmatch(metadata) else ""
 
 
 class TopicWatch:

@@ -46,6 +46,7 @@ class Fleet:
         floor: calls that were in flight when a worker was killed or frozen, as its metrics said just before.
         bound: the most that may have been: slots, for every one of these; twice as many for one that ended by itself.
         crashes: workers that ended by themselves.
+        silence_ms: since when a broker was out the last time, and until when at most, Unix milliseconds.
     """
 
     lab: Lab
@@ -57,6 +58,7 @@ class Fleet:
     crashes: list[str] = field(default_factory=list)
     floor: float = 0.0
     bound: int = 0
+    silence_ms: tuple[int, int] = (0, 0)
     _restarts: list[tuple[float, int]] = field(default_factory=list)
     _number: int = 0
 
@@ -92,7 +94,9 @@ class Fleet:
         """SIGSTOP, SIGCONT after so long."""
         self._count(worker)
         worker.process.signal(signal.SIGSTOP)
-        self.freezes.append(Freeze(worker.name, int(time.time() * 1000)))
+        now_ms = int(time.time() * 1000)
+        since_ms, until_ms = self.silence_ms
+        self.freezes.append(Freeze(worker.name, now_ms, since_ms if now_ms <= until_ms else 0))
         worker.thaw_at_s = time.monotonic() + seconds
 
     def _count(self, worker: Worker) -> None:

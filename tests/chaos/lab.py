@@ -10,7 +10,9 @@ import yaml
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from contracts.settings import KafkaSettings
 from contracts.topics import Topics
+from producers.admin import TopicAdmin
 from tests.kafkalab.commits import Commits
 from tests.support import ChildProcess, eventually
 
@@ -46,6 +48,7 @@ class Lab:
         self._embedded = embedded
         self.admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
         self._commits = Commits(bootstrap, prefix)
+        self._ids: dict[str, int] = {}
 
     def configure(self, model_url: str) -> None:
         """Write the configuration."""
@@ -104,6 +107,7 @@ class Lab:
 
         eventually(created, ADMIN_LIMIT_S)
         eventually(lambda: self._have_leaders(wanted), ADMIN_LIMIT_S)
+        self._ids = TopicAdmin(KafkaSettings(bootstrap_servers=(self.bootstrap,)), ADMIN_LIMIT_S).ids(self.sources)
 
     def _have_leaders(self, names: Sequence[str]) -> bool:
         found = self.admin.list_topics(timeout=5).topics
@@ -128,7 +132,7 @@ class Lab:
 
     def committed(self) -> dict[tuple[str, int], int]:
         """Return what the group has committed."""
-        return self._commits.read((*self.sources, self.topics.retries), range(self.partitions))
+        return self._commits.read((*self.sources, self.topics.retries), range(self.partitions), self._ids)
 
     def reset(self, starts: dict[tuple[str, int], int]) -> None:
         """Set the group back, as an operator's tool does; waits until nobody is in it."""

@@ -79,10 +79,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Freeze:
-    """A worker that was stopped, in Unix milliseconds."""
+    """A worker that was stopped, in Unix milliseconds.
+
+    Attributes:
+        silent_since_ms: since when a broker had not confirmed anything at that moment; 0 = they all did.
+    """
 
     writer: str
     at_ms: int
+    silent_since_ms: int = 0
 
 
 @dataclass
@@ -117,7 +122,7 @@ class Ledger:
         samples: looks at the group.
         freezes: with the window in which a record may have been in the frozen producer.
         window_ms: linger and ack: how long before a freeze a record may have been given to the producer and still be
-            in it.
+            in it; before the brokers fell silent, where they had.
         until_ms: stalls count up to then; 0 = all.
     """
 
@@ -190,7 +195,8 @@ class Ledger:
     def _was_buffered(self, outcome: Outcome) -> bool:
         """Tell whether it was given to a producer just before its process was frozen."""
         return any(
-            outcome.writer == freeze.writer and 0 <= freeze.at_ms - outcome.timestamp_ms <= self._window_ms
+            outcome.writer == freeze.writer
+            and (freeze.silent_since_ms or freeze.at_ms) - self._window_ms <= outcome.timestamp_ms <= freeze.at_ms
             for freeze in self._freezes
         )
 

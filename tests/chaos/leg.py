@@ -29,6 +29,8 @@ DRAIN_LIMIT_S = 150.0
 SOME = 20
 SAMPLE_EVERY_S = 3.0
 PAUSE_S = 0.05
+# A broker that was launched or let go on, until it confirms records.
+BACK_WITHIN_S = 5.0
 FAULTS = {
     "faults_5": {"unavailable": 0.02, "throttling": 0.02, "timeout": 0.01},
     "faults_20": {"unavailable": 0.08, "throttling": 0.08, "timeout": 0.04},
@@ -358,6 +360,10 @@ class Leg:
             return f"{action.kind}: another broker is still out"
         number = min(int(action.victim * len(self._brokers)), len(self._brokers) - 1)
         broker = self._brokers[number]
+        now_ms = int(time.time() * 1000)
+        since_ms, until_ms = self.fleet.silence_ms
+        back_ms = now_ms + int(1000 * (action.lasts_s + BACK_WITHIN_S))
+        self.fleet.silence_ms = (since_ms if now_ms <= until_ms else now_ms), back_ms
         if action.kind == "broker_freeze":
             broker.pause()
             self._later(action.lasts_s, _Mend(broker.resume))

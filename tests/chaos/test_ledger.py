@@ -47,6 +47,13 @@ def test_a_repeat_counts_as_buffered_only_just_before_a_freeze_of_its_writer() -
     assert (len(other.duplicates), len(early.duplicates)) == (1, 1)
 
 
+def test_what_was_given_to_a_producer_while_no_broker_confirmed_is_still_in_it_at_a_freeze() -> None:
+    found = [outcome(A, 0, stamp=2900, writer="w1"), outcome(A, 1, stamp=9000, writer="w2")]
+    proved = Ledger([A], found, [], freezes=[Freeze("w1", 8000, 3000)], window_ms=500).close()
+    early = Ledger([A], found, [], freezes=[Freeze("w1", 8000, 3500)], window_ms=500).close()
+    assert (len(proved.buffered_repeats), len(early.buffered_repeats)) == (1, 0)
+
+
 def test_a_later_event_of_a_key_before_an_earlier_one_is_disorder() -> None:
     assert len(Ledger([A, B], [outcome(B, 0), outcome(A, 1)], []).close().disorder) == 1
 

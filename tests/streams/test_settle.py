@@ -17,12 +17,14 @@ from contracts.settings import LogSettings, ProducerSettings, RouteSettings
 from contracts.topics import Topics
 from producers.base import Ack
 from producers.memory import MemoryProducer
+from streams import settle
 from streams.engine.item import ResultRef
 from streams.engine.tenure import Tenure, TenureLostError
 from streams.job import make_job
 from streams.outcome import Bury, Expire
 from streams.settle import Settler
 from streams.steps.route import Router
+from tests.support import FakeClock
 
 CE: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"e1"), ("ce_source", b"s"), ("ce_type", b"t")]
 ROUTE = RouteSettings.model_validate({"name": "r", "prompt": {"user": "x"}, "model": "m"})
@@ -255,3 +257,65 @@ async def test_the_line_of_a_result_has_the_fields_that_structlog_is_given(capsy
     assert {name: line[name] for name in names} == {name: theirs[name] for name in names}
     assert {*line} == names | {"level", "timestamp", "age_s"}
     assert (line["event"], line["component"], line["outcome"]) == ("event.finished", "worker", "result")
+
+
+class Silence:
+    """A settler whose log confirms nothing any more: one result of partition 1 waits for its ack."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.bench = Bench()
+        self.bench.producer = MemoryProducer(clock=self.clock)
+        self.bench.settler = Settler(self.bench.producer, TOPICS, "app")
+
+    async def begin(self) -> "asyncio.Task[object]":
+        await self.bench.producer.start()
+        self.bench.producer.hold_acks()
+        first = asyncio.ensure_future(self.bench.result())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self.clock.advance(1.0)
+        self.bench.producer.tick()
+        return first
+
+    def result_of(self, partition: int) -> Coroutine[Any, Any, object]:
+        answer = InferenceAnswer(text="", model="m")
+        at = AT._replace(partition=partition)
+        return self.bench.settler.result(self.bench.job, at, self.bench.tenure, answer, f"in {partition}", PROVENANCE)
+
+    @property
+    def handed_over(self) -> int:
+        return len(self.bench.producer._window)
+
+
+@pytest.mark.parametrize("ending", [Bench.result, Bench.bury, Bench.expire])
+async def test_a_silent_log_gets_nothing_more_until_it_confirms_again(ending: object) -> None:
+    silence = Silence()
+    first = await silence.begin()
+    # Of another topic or partition; these are tried.
+    tried = 1 + (ending is Bench.bury)
+    second = asyncio.ensure_future(ending(silence.bench))  # type: ignore[operator]
+    other = asyncio.ensure_future(silence.result_of(2))
+    await asyncio.sleep(3 * settle._LOOK_AGAIN_S)
+    assert silence.handed_over == 1 + tried
+    silence.bench.producer.release_acks()
+
+    async with asyncio.timeout(5):
+        assert all(isinstance(end, ResultRef) for end in await asyncio.gather(first, second, other))
+
+
+@pytest.mark.parametrize("ending", [Bench.result, Bench.expire])
+async def test_what_a_silent_log_did_not_get_is_not_written_once_the_partition_is_given_up(ending: object) -> None:
+    """Else it would be sent when the brokers are there again, whoever has the partition by then."""
+    silence = Silence()
+    first = await silence.begin()
+    second = asyncio.ensure_future(ending(silence.bench))  # type: ignore[operator]
+    await asyncio.sleep(2 * settle._LOOK_AGAIN_S)
+    silence.bench.tenure.end()
+    silence.bench.producer.release_acks()
+
+    async with asyncio.timeout(5):
+        with pytest.raises(TenureLostError):
+            await second
+        await first
+    assert len(silence.bench.producer.records) == 1

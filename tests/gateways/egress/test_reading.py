@@ -69,6 +69,21 @@ def test_only_an_id_tells_that_a_commit_is_of_a_former_log(metadata: str | None,
     assert [one.offset for one in found] == ([] if is_believed else [OFFSET_BEGINNING, OFFSET_STORED])
 
 
+def test_a_commit_whose_metadata_cannot_be_read_is_believed() -> None:
+    """Of what other tools wrote, confluent-kafka 2.16 returns what lies behind it in memory, too."""
+
+    class Garbled:
+        topic, partition, offset = "t", 0, 7
+
+        @property
+        def metadata(self) -> str:
+            return b"reset\xad".decode()
+
+    consumer = cast("Consumer", SimpleNamespace(committed=lambda _places, timeout: [Garbled()]))  # noqa: ARG005
+
+    assert starts_of(consumer, [TopicPartition("t", 0)], {"t": NOW}, 1.0) == []
+
+
 def described(uuid: Uuid | None) -> "futures.Future[Any]":
     """Return an answer to the question for a topic; None = there is none yet."""
     answer: futures.Future[Any] = futures.Future()
