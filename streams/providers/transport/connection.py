@@ -16,6 +16,10 @@ _MAX_UNREAD_BYTES = 256 * 1024
 class Owner(Protocol):
     """Who is told when a connection is free again, or gone."""
 
+    def answered(self, waiter: "Waiter", answer: Response) -> None:
+        """Give a call its whole answer, at once or a little later."""
+        ...
+
     def freed(self, connection: "Connection") -> None:
         """Take back a connection that may serve another call."""
         ...
@@ -264,7 +268,7 @@ class Connection(asyncio.Protocol):
         elif not waiter.done():
             pieces = parser.pieces
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            waiter.set_result(Response(parser.status, parser.headers, body))
+            self._owner.answered(waiter, Response(parser.status, parser.headers, body))
         self._free()
 
     def _free(self) -> None:

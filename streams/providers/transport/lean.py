@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from streams.providers.transport.base import BrokenOff, ConnectFailed, Limits, Response, TimedOut
-from streams.providers.transport.connection import Connection, Stream
+from streams.providers.transport.connection import Connection, Stream, Waiter
 from streams.providers.transport.request import Address, Heads, trust
 
 # Deadlines nearer together than this are looked at together.
@@ -22,6 +22,10 @@ _GRAIN_S = 0.01
 # Below the shortest keep-alive that common model servers have (uvicorn, Node: 5 s): a connection that the server closes
 # while we write to it is a call that may have been billed.
 _IDLE_S = 4.0
+# Answers to many calls come at every moment. Those of 2 ms are given together: with 256 calls in flight an eighth of a
+# worker's CPU less, against a millisecond of the fastest model's hundreds (ADR 0028).
+_MANY = 128
+_GATHER_S = 0.002
 
 
 class Lean:
@@ -58,6 +62,7 @@ class Lean:
         self._busy: set[Connection] = set()
         self._idle: deque[Connection] = deque()
         self._unsent: list[Connection] = []
+        self._answers: list[tuple[Waiter, Response]] = []
         # Futures in the order of arrival; each gets a connection, or None: leave to open one.
         self._queue: dict[asyncio.Future[Connection | None], float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -76,6 +81,7 @@ class Lean:
     async def aclose(self) -> None:
         """Cancel the calls in flight and close every connection."""
         self._loop = None
+        self._hand_out()
         for connection in [*self._busy, *self._idle]:
             connection.cancel()
         for waiting in list(self._queue):
@@ -149,6 +155,21 @@ class Lean:
         unsent, self._unsent = self._unsent, []
         for connection in unsent:
             connection.send()
+
+    def answered(self, waiter: Waiter, answer: Response) -> None:
+        """Give a call its answer; of many calls in flight, together with those that come just behind it."""
+        if len(self._busy) < _MANY or self._loop is None:
+            waiter.set_result(answer)
+            return
+        if not self._answers:
+            self._loop.call_later(_GATHER_S, self._hand_out)
+        self._answers.append((waiter, answer))
+
+    def _hand_out(self) -> None:
+        answers, self._answers = self._answers, []
+        for waiter, answer in answers:
+            if not waiter.done():
+                waiter.set_result(answer)
 
     def freed(self, connection: Connection) -> None:
         """Hand a connection to who waits longest, or keep it."""

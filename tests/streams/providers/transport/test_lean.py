@@ -5,10 +5,12 @@ import socket
 
 import pytest
 
-from streams.providers.transport.base import BrokenOff, Limits, Response, TimedOut
-from streams.providers.transport.connection import Connection, Stream
+from streams.providers.transport import lean
+from streams.providers.transport.base import BrokenOff, Headers, Limits, Response, TimedOut
+from streams.providers.transport.connection import Connection, Stream, Waiter
 from streams.providers.transport.lean import Lean
-from tests.suites.transport import OK, TransportSuite, always, serving
+from tests.suites.transport import OK, TransportSuite, Wire, always, serving
+from tests.support import eventually_async
 
 
 class TestLean(TransportSuite):
@@ -18,6 +20,10 @@ class TestLean(TransportSuite):
 
 
 class _Owner:
+    def answered(self, waiter: Waiter, answer: Response) -> None:
+        """Give the answer at once."""
+        waiter.set_result(answer)
+
     def freed(self, connection: Connection) -> None:
         """Keep it."""
 
@@ -98,3 +104,49 @@ async def test_a_call_that_is_cut_with_its_answer_there_leaves_the_connection_to
         assert not taken[0].is_lost, "the second call would wait for an answer that never comes"
         await transport.aclose()
         second.close()
+
+
+async def test_answers_to_many_calls_in_flight_are_given_together_and_to_few_at_once() -> None:
+    answers = asyncio.Semaphore(0)
+
+    async def answer(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            await answers.acquire()
+            await wire.send(OK)
+
+    async with serving(answer) as server:
+        client = Lean(f"http://127.0.0.1:{server.port}", {}, 2 * lean._MANY)
+        await client.start()
+        try:
+            for number, is_many in ((lean._MANY - 1, False), (lean._MANY, True)):
+                calls = [asyncio.ensure_future(client.post("/", b"", {}, 20)) for _ in range(number)]
+                gathered = 0
+                await eventually_async(lambda: len(client._busy) == number)  # noqa: B023 - awaited here
+                answers.release()
+                async with asyncio.timeout(10):
+                    while not any(call.done() for call in calls):
+                        gathered = max(gathered, len(client._answers))
+                        await asyncio.sleep(0)
+                assert (gathered > 0) is is_many
+                for _ in calls[1:]:
+                    answers.release()
+                async with asyncio.timeout(10):
+                    assert {call.status for call in await asyncio.gather(*calls)} == {200}
+        finally:
+            await client.aclose()
+
+
+async def test_an_answer_that_has_come_is_given_when_the_client_closes() -> None:
+    client = Lean("http://127.0.0.1:1", {}, 100)
+    await client.start()
+    client._busy = set(range(lean._MANY))  # type: ignore[arg-type]
+    waiters: list[Waiter] = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    for waiter in waiters:
+        client.answered(waiter, Response(200, Headers({}), b""))
+    waiters[1].cancel()
+    assert not waiters[0].done()
+    client._busy = set()
+    await client.aclose()
+
+    assert [waiter.cancelled() for waiter in waiters] == [False, True, False]
