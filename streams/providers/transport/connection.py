@@ -124,6 +124,11 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=1, low=0)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
+    @property
+    def has_sent(self) -> bool:
+        """Whether any of the last request may have left."""
+        return self._request is None
+
     def is_usable(self) -> bool:
         """Return whether an idle connection is open with nothing in it, as far as this machine knows.
 
@@ -144,11 +149,10 @@ class Connection(asyncio.Protocol):
         request, transport = self._request, self._transport
         if request is None or self._waiter is None:
             return
-        self._request = None
         if transport is None or self.is_lost or (self.is_reused and not self.is_usable()):
             self._fail(BrokenOff("the connection was gone before the request", possibly_billed=False))
             return
-        self._is_unwritten = False
+        self._request, self._is_unwritten = None, False
         transport.write(request)
 
     def give_place(self) -> bool:

@@ -115,6 +115,7 @@ class Lean:
         request = self._heads.render(path, headers, len(body)) + body
         deadline_at = loop.time() + timeout_s
         connection = self._take_idle() or await self._acquire(deadline_at)
+        has_retried = False
         while True:
             waiter = self._ask(connection, request, deadline_at, is_streamed=is_streamed)
             try:
@@ -125,8 +126,12 @@ class Lean:
             except BrokenOff as error:
                 if error.possibly_billed or not connection.is_reused:
                     raise
-            # The server had gone before it had the request: one more try, on a connection of its own.
-            connection = await self._acquire(deadline_at, is_fresh=True)
+            # The server had gone before it had the request. The last try is on a connection of its own, which fails for
+            # good. One that is idle and alive is tried before, once, if nothing was sent: what was cut off half sent
+            # may be the reason for it.
+            is_last = has_retried or connection.has_sent
+            connection = (None if is_last else self._take_live()) or await self._acquire(deadline_at, is_fresh=is_last)
+            has_retried = True
 
     def _ask(
         self, connection: Connection, request: bytes, deadline_at: float, *, is_streamed: bool
@@ -216,6 +221,14 @@ class Lean:
             connection = self._idle.pop()
             if not connection.is_lost:
                 return connection
+        return None
+
+    def _take_live(self) -> Connection | None:
+        """Return an idle connection that was looked at, and close those that have gone; each of them once."""
+        while (connection := self._take_idle()) is not None:
+            if connection.is_usable():
+                return connection
+            connection.abort()
         return None
 
     async def _acquire(self, deadline_at: float, *, is_fresh: bool = False) -> Connection:

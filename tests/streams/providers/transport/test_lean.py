@@ -1,7 +1,10 @@
 """The own client keeps the protocol."""
 
 import asyncio
+import contextlib
+import os
 import socket
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -9,7 +12,7 @@ from streams.providers.transport import lean
 from streams.providers.transport.base import BrokenOff, Headers, Limits, Response, TimedOut
 from streams.providers.transport.connection import Connection, Stream, Waiter
 from streams.providers.transport.lean import Lean
-from tests.suites.transport import OK, TransportSuite, Wire, always, serving
+from tests.suites.transport import OK, Handler, Server, TransportSuite, Wire, always, serving
 from tests.support import eventually_async
 
 
@@ -150,3 +153,95 @@ async def test_an_answer_that_has_come_is_given_when_the_client_closes() -> None
     await client.aclose()
 
     assert [waiter.cancelled() for waiter in waiters] == [False, True, False]
+
+
+class _Pool:
+    """Connections that are idle, the one used last at the end, and the server's side of them."""
+
+    def __init__(self, server: Server, transport: Lean, wires: list[Wire]) -> None:
+        self.server, self.transport, self._wires = server, transport, wires
+
+    def end(self, *numbers: int) -> None:
+        """End connections as the server does; the kernel knows, the loop does not yet."""
+        for number in numbers:
+            fileno = self._wires[number].writer.get_extra_info("socket").fileno()
+            # uvloop's own object has no shutdown().
+            with socket.socket(fileno=os.dup(fileno)) as end:
+                end.shutdown(socket.SHUT_RDWR)
+
+    async def post(self, body: bytes = b"{}") -> Response:
+        return await self.transport.post("/x", body, {}, 10.0)
+
+
+@contextlib.asynccontextmanager
+async def _idle(number: int, kind: type[Lean] = Lean, cut: Handler | None = None) -> AsyncIterator[_Pool]:
+    """Give a pool of idle connections; `cut` serves the second call of the last of them, which is the first used."""
+    wires: list[Wire] = []
+    turns = [asyncio.Event() for _ in range(number)]
+
+    async def handle(wire: Wire) -> None:
+        wires.append(wire)
+        await wire.request()
+        if wire.number <= number:
+            await turns[wire.number - 1].wait()
+        await wire.send(OK)
+        await (cut if cut is not None and wire.number == number else always(OK))(wire)
+
+    async with serving(handle) as server:
+        transport = kind(f"http://127.0.0.1:{server.port}", {}, number)
+        await transport.start()
+        pool = _Pool(server, transport, wires)
+        calls = [asyncio.ensure_future(pool.post()) for _ in range(number)]
+        # The connections come in any order: they are freed in the order in which they were accepted.
+        for number_freed, turn in enumerate(turns, 1):
+            turn.set()
+            while sum(call.done() for call in calls) < number_freed:
+                await asyncio.wait([call for call in calls if not call.done()], return_when=asyncio.FIRST_COMPLETED)
+        yield pool
+        await transport.aclose()
+
+
+async def test_connections_that_died_together_do_not_cost_a_call_a_handshake_while_another_one_lives() -> None:
+    async with _idle(4) as pool:
+        pool.end(1, 2, 3)
+        answers = [await pool.post(), await pool.post()]
+
+        assert [answer.body for answer in answers] == [b"ok", b"ok"]
+        assert pool.server.connections == 4
+
+
+async def test_a_call_looks_at_dead_connections_once_and_takes_a_fresh_one() -> None:
+    async with _idle(4) as pool:
+        pool.end(0, 1, 2, 3)
+
+        assert (await pool.post()).body == b"ok"
+        assert pool.server.connections == 5
+
+
+async def test_the_second_idle_connection_that_dies_under_a_call_is_the_last_one() -> None:
+    class Unlucky(Lean):
+        """Loses what it has just looked at, before it is written to."""
+
+        def _take_live(self) -> Connection | None:
+            looked.append(connection := super()._take_live())
+            pool.end(2)
+            return connection
+
+    looked: list[Connection | None] = []
+    async with _idle(4, Unlucky) as pool:
+        pool.end(3)
+
+        assert (await pool.post()).body == b"ok"
+        assert (len(looked), pool.server.connections) == (1, 5)
+
+
+async def test_a_request_that_was_cut_off_half_sent_goes_to_a_fresh_connection() -> None:
+    async def half_read(wire: Wire) -> None:
+        await wire.reader.readuntil(b"\r\n\r\n")
+        wire.writer.transport.abort()
+
+    async with _idle(2, cut=half_read) as pool:
+        # More than the buffers of both ends hold.
+        await pool.post(b"x" * 30_000_000)
+
+        assert pool.server.connections == 3
