@@ -14,11 +14,12 @@ import uvloop
 from contracts import logs, tallies
 from contracts.logs import logger
 from contracts.metrics import BUILD_INFO, GATEWAY_PROCESSES, GATEWAY_RESTARTS, LOOP_LAG
-from contracts.settings import Settings
+from contracts.settings import Settings, environment
 from contracts.signals import StopSignals, end_at_once
 from gateways.api import Api
 from gateways.listening import announce, listen
-from gateways.member import Member
+from gateways.member import Member, Refusals
+from gateways.metrics_page import FOLDER_VARIABLE
 from gateways.openapi import package_version
 from gateways.parts import Parts, build_parts
 from gateways.reloading import ConfigFile, Reloader
@@ -70,6 +71,14 @@ def _producer(settings: Settings) -> Producer:
     )
 
 
+def _refusals(settings: Settings, member: Member | None) -> Refusals | None:
+    if member is None:
+        return None
+    # Each of the processes looks at the files, and asks Secrets Manager, at its own times.
+    apart_s = settings.gateway.reload.interval_s + settings.secrets_manager.refresh_interval_s
+    return Refusals(member.number, Path(environment()[FOLDER_VARIABLE]), 2 * apart_s)
+
+
 async def run(
     settings: Settings,
     producer: Producer,
@@ -88,7 +97,7 @@ async def run(
     api = Api(parts)
     ending = Ending(parts, api)
     watching = asyncio.ensure_future(_watch(parts))
-    reloader = Reloader(settings, parts, config)
+    reloader = Reloader(settings, parts, config, _refusals(settings, member))
     reloading = asyncio.ensure_future(reloader.run())
     # As early as can be: until then the signal would end the process.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.ask)

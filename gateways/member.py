@@ -5,10 +5,14 @@ See: docs/adr/0023-several-processes.md.
 
 import asyncio
 import contextlib
+import fcntl
+import hashlib
 import os
 import socket
-from collections.abc import Callable
-from typing import NamedTuple, Self
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple, Self
 
 from contracts.errors import ConfigError
 from contracts.settings import Settings
@@ -92,3 +96,57 @@ def share_metrics(number: int) -> None:
     from prometheus_client import values
 
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+
+
+class Refusals:
+    """Refused changes, for the log: each process refuses a change by itself, and one of them says why.
+
+    The one that has said it says it again when it meets it again; the others keep quiet. Not for ever, as it may have
+    died; with its start, which fails of the same, it would say so too.
+
+    Args:
+        number: which of the processes this is.
+        folder: shared by all of them.
+        quiet_s: how long the others keep quiet.
+        clock: monotonic seconds, the same for all processes.
+    """
+
+    def __init__(
+        self, number: int, folder: Path, quiet_s: float, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._number = str(number)
+        self._file = folder / "refused"
+        self._quiet_s = quiet_s
+        self._clock = clock
+
+    def is_ours_to_say(self, reason: str) -> bool:
+        """Tell whether this process is the one that logs the reason. Blocking: some microseconds."""
+        # A reason may have lines; and it is nothing to leave in a file.
+        digest = hashlib.sha256(reason.encode()).hexdigest()
+        now_s = self._clock()
+        # Said twice is better than not at all: a full disk makes everybody say it.
+        with contextlib.suppress(OSError), self._locked() as file:
+            match file.read().split():
+                case [said, number, at_s] if said == digest and number != self._number:
+                    if now_s - float(at_s) < self._quiet_s:
+                        return False
+            _overwrite(file, f"{digest} {self._number} {now_s}")
+        return True
+
+    def forget(self) -> None:
+        """Take back what this process has said: its configuration is good, and the next refusal is a new one."""
+        with contextlib.suppress(OSError), self._locked() as file:
+            if file.read().split()[1:2] == [self._number]:
+                _overwrite(file, "")
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[IO[str]]:
+        with self._file.open("a+", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            yield file
+
+
+def _overwrite(file: IO[str], text: str) -> None:
+    file.truncate(0)
+    file.write(text)

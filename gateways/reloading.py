@@ -23,6 +23,7 @@ from contracts.settings.secrets import references
 from gateways.ingress.callers import Callers
 from gateways.ingress.secrets import SecretStore, Value
 from gateways.ingress.sources import Source, Sources
+from gateways.member import Refusals
 from gateways.metrics_page import drop_series
 from gateways.parts import Parts, build_senders, caller_door
 
@@ -61,6 +62,7 @@ class Reloader:
         settings: with which the process started.
         parts: of the gateway; `sources` and `callers` are changed.
         config: None = the settings stay, only secrets are read again.
+        refusals: of all processes of this gateway; None = there is one.
         clock: monotonic seconds.
         now: aware UTC.
     """
@@ -70,6 +72,7 @@ class Reloader:
         settings: Settings,
         parts: Parts,
         config: ConfigFile | None = None,
+        refusals: Refusals | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -81,6 +84,7 @@ class Reloader:
         self._store: SecretStore = parts.secrets
         self._health = parts.health
         self._config = config
+        self._refusals = refusals
         self._clock = clock
         self._now = now
         self._asked = asyncio.Event()
@@ -136,6 +140,8 @@ class Reloader:
         self._report_pending(made.settings)
         self._store.keep(made.seen.keys())
         metrics.CONFIG_REFUSED.set(0)
+        if self._refusals is not None:
+            self._refusals.forget()
         self._health.is_config_refused = False
         metrics.CONFIG_RELOADED_AT.set(self._now().timestamp())
         is_same = _reloadable(made.settings) == _reloadable(self._running) and made.seen == self._seen
@@ -178,7 +184,9 @@ class Reloader:
         metrics.CONFIG_RELOADS.labels("refused").inc()
         metrics.CONFIG_REFUSED.set(1)
         self._health.is_config_refused = True
-        _log.error("config.reload_refused", error=reason, consequence="sources, API keys and secrets stay as they were")
+        if self._refusals is None or self._refusals.is_ours_to_say(reason):
+            consequence = "sources, API keys and secrets stay as they were"
+            _log.error("config.reload_refused", error=reason, consequence=consequence)
         return "refused"
 
     def _report_pending(self, settings: Settings) -> None:

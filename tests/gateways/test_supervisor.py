@@ -15,13 +15,13 @@ from contracts.errors import ConfigError
 from contracts.settings import Settings
 from gateways import supervisor
 from gateways.listening import listen
-from gateways.member import Member
+from gateways.member import Member, Refusals
 from gateways.supervisor import Backoff, Supervisor
 from tests.gateways.driver import CONFIGURATION
 from tests.hostile.lab import CLOSED, Lab, configuration, running
 from tests.hostile.senders import API_KEY, ENVIRONMENT, GITHUB, request
 from tests.hostile.table import signed
-from tests.support import ChildProcess, eventually, eventually_async
+from tests.support import ChildProcess, FakeClock, eventually, eventually_async
 
 PROCESSES = 2
 
@@ -191,6 +191,51 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 open(sys.argv[1], "w").close()
 signal.sigwait({signal.SIGTERM})
 """
+
+
+@pytest.mark.embedded
+async def test_a_change_that_all_processes_refuse_is_told_once(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"a secret that is long enough")
+    source = {"scheme": "github", "secrets": [{"id": "current", "value": f"file:{secret}"}], "type": "t"}
+    with running(tmp_path, "--processes", str(PROCESSES), more={"sources": {"github": source}}) as lab:
+        await all_serve(lab)
+        for refused, bad in enumerate((b"short", b""), 1):
+            secret.write_bytes(bad)
+            lab.child.signal(signal.SIGHUP)
+
+            async def have_refused(times: int = refused * PROCESSES) -> bool:
+                return await sample(lab, 'penstock_config_reloads_total{outcome="refused"}') >= times
+
+            await eventually_async(have_refused, 20)
+            assert await sample(lab, "penstock_config_reload_refused") >= 1
+
+    # Of the whole life of the processes: no line is still on its way.
+    assert lab.child.output.count('"config.reload_refused"') == 2
+
+
+def test_a_refusal_is_said_by_one_process_and_by_another_one_when_that_one_is_silent(tmp_path: Path) -> None:
+    clock = FakeClock()
+    first, second = (Refusals(number, tmp_path, 60, clock=clock) for number in range(2))
+
+    assert [first.is_ours_to_say("a"), second.is_ours_to_say("a"), first.is_ours_to_say("a")] == [True, False, True]
+    assert [second.is_ours_to_say("b"), first.is_ours_to_say("b")] == [True, False]
+    clock.advance(61)
+    assert [first.is_ours_to_say("b"), second.is_ours_to_say("b")] == [True, False]
+
+
+def test_a_refusal_is_said_anew_when_the_configuration_was_good_in_between(tmp_path: Path) -> None:
+    first, second = (Refusals(number, tmp_path, 60) for number in range(2))
+    assert first.is_ours_to_say("a")
+    second.forget()
+    assert not second.is_ours_to_say("a")
+    first.forget()
+
+    assert second.is_ours_to_say("a")
+
+
+def test_a_refusal_that_cannot_be_shared_is_said_by_everybody(tmp_path: Path) -> None:
+    assert all(Refusals(number, tmp_path / "gone", 60).is_ours_to_say("a") for number in range(2))
 
 
 @pytest.mark.process
