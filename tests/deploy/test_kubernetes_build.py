@@ -1,6 +1,7 @@
 """What kustomize makes of the folders, where kubectl or kustomize is installed; nothing is sent to a cluster."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -64,6 +65,37 @@ def test_all_components_go_together(everything: list[dict[str, Any]]) -> None:
         f"penstock-{name}" for name in ("gateway", "worker", "egress", "ingress", "batch", "hand-over", "topics")
     }
     assert "replicas" not in workloads["penstock-worker"].manifest["spec"]
+
+
+def _production(tmp_path: Path, *, has_replicas: bool) -> list[dict[str, Any]]:
+    """Return what the overlay to copy makes with every component that it offers."""
+    shutil.copytree(FOLDER.parent, tmp_path / "deploy")
+    overlay = tmp_path.resolve() / "deploy/kubernetes/overlays/production"
+    text = (overlay / "kustomization.yaml").read_text("utf-8")
+    document = yaml.safe_load(re.sub(r"^  # - (?=\.\./\.\./components/)", "  - ", text, flags=re.MULTILINE))
+    if not has_replicas:
+        del document["replicas"]
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(document), "utf-8")
+    return _built(overlay)
+
+
+def test_the_overlay_to_copy_reaches_the_objects_of_every_component_that_it_offers(tmp_path: Path) -> None:
+    built = _production(tmp_path, has_replicas=False)
+    workloads = _workloads(built)
+
+    assert [problem for one in built if one["kind"] not in GENERATED for problem in problems(one)] == []
+    assert {one["metadata"].get("namespace") for one in built if one["kind"] != "Namespace"} == {"penstock"}
+    assert {workload.container["image"] for workload in workloads.values()} == {"registry.example.com/penstock:0.1.0"}
+    assert {workload.environment["PENSTOCK_KAFKA__SASL_USERNAME"] for workload in workloads.values()} == {SECRET}
+    assert "replicas" not in workloads["penstock-worker"].manifest["spec"]
+
+
+def test_a_number_of_workers_in_the_overlay_goes_before_the_autoscaler_as_its_comment_says(tmp_path: Path) -> None:
+    worker = _workloads(_production(tmp_path, has_replicas=True))["penstock-worker"]
+    text = (FOLDER / "overlays/production/kustomization.yaml").read_text("utf-8")
+
+    assert worker.manifest["spec"]["replicas"] == 3
+    assert re.search(r"^# Not together with the component keda.*\nreplicas:$", text, re.MULTILINE)
 
 
 def test_every_program_gets_the_settings_of_kafka(everything: list[dict[str, Any]], tmp_path: Path) -> None:
