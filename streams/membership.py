@@ -95,6 +95,9 @@ class Membership:
         self.tps = tps
         self.is_member = True
         self._ids = {}
+        if self._loading is not None:
+            # Who had no partitions had nothing to hand over. What is still being loaded for it would end in our books.
+            self._loading.cancel()
         self._log.info("partitions.assigned", generation=generation, partitions=_by_topic(tps))
         self._loading = asyncio.ensure_future(self._load(self._engine.tenure, tps))
         self._loading.add_done_callback(self._loaded)

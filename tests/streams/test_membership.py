@@ -621,3 +621,30 @@ async def test_a_worker_without_partitions_is_a_member_that_is_ready(bench: Benc
     await bench.membership.commit()
 
     assert (bench.membership.is_member, bench.membership.tps) == (True, frozenset())
+
+
+async def test_books_of_no_partitions_that_come_late_leave_those_of_the_next_assignment_alone(bench: Bench) -> None:
+    gate, read = threading.Event(), bench.recall.read
+
+    def slow_without_partitions(wanted: Mapping[TP, tuple[int, int]]) -> dict[TP, Repeats]:
+        if not wanted:
+            gate.wait(5)
+            late.append(None)
+        return read(wanted)
+
+    late: list[None] = []
+    bench.recall.read = slow_without_partitions  # type: ignore[method-assign]
+    bench.tail.known = {TP0.topic: 7}
+    bench.membership.coming(1)
+    # A standby: nothing is revoked from it when it gets its first partition, so nothing is handed over.
+    bench.membership.assigned(frozenset(), 1)
+    await eventually_async(lambda: bench.log and bench.log[-1] == ("tail", {}))
+    bench.assign(2)
+    await bench.submit(0, 2)
+    gate.set()
+    await eventually_async(lambda: late and not bench.engine.held)
+    # What waited for the thread goes on in the turns behind it.
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if "_load" in repr(task)), return_exceptions=True)
+    await bench.membership.commit()
+
+    assert bench.shell.offsets[TP0][1].split()[:2] == ["penstock1", "!log=7"]
