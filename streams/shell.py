@@ -41,7 +41,7 @@ TESTED_VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiok
 
 # Work stops this share of the session after the last good heartbeat: the group may have a new owner after all of it.
 LEASE_SHARE_OF_SESSION = 0.9
-_RESTART_POLL_S = 0.05
+_REBALANCE_POLL_S = 0.05
 
 
 class Listener(Protocol):
@@ -282,16 +282,17 @@ class _EngineConsumer(BundlingConsumer):
             # Faust would drop the ones below it. aiokafka fetches meanwhile.
             await self.wait(self._may_read.wait(), timeout=timeout)
             return {}, self._get_active_partitions()
+        if self.app.rebalancing:
+            # Faust has not gone to the commits yet. It stops no flow where nothing was revoked: a worker that had no
+            # partitions would read before that, and once more behind it.
+            await self.sleep(_REBALANCE_POLL_S)
+            return {}, self._get_active_partitions()
         if self._restarts:
             await self._restart()
             return {}, self._get_active_partitions()
         return await super()._wait_next_records(timeout)
 
     async def _restart(self) -> None:
-        if self.app.rebalancing:
-            # Faust has not gone to the commits yet.
-            await self.sleep(_RESTART_POLL_S)
-            return
         restarts, self._restarts = self._restarts, {}
         # The next assignment, if these are not ours any more, begins with the commits that were made of them.
         with contextlib.suppress(IllegalStateError):

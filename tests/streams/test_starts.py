@@ -116,6 +116,22 @@ async def test_faust_has_gone_to_the_commits_before_we_go_elsewhere(monkeypatch:
     assert reading.order == [("seek", {TP0: 0})]
 
 
+async def test_a_worker_that_had_no_partitions_does_not_read_before_faust_has_gone_to_the_commits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing was revoked from it, so its flow was not stopped; and what is read before would be read again."""
+    reading = Reading(monkeypatch)
+    await reading.assign()
+    reading.app.rebalancing = True
+    reading.shell.let_read({})
+
+    assert (await reading.next(), reading.order) == ({}, [])
+
+    reading.app.rebalancing = False
+
+    assert await reading.next() == "records"
+
+
 async def test_partitions_that_are_not_ours_any_more_are_not_gone_to_and_end_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
