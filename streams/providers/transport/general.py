@@ -6,7 +6,7 @@ See: ADR 0010.
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +27,8 @@ from streams.providers.transport.base import (
 from streams.providers.transport.request import check, trust
 
 _LONG_BYTES = 2**19
+# What aiohttp raises of a call.
+_ERRORS = (TimeoutError, aiohttp.ClientError, OSError, ValueError)
 
 
 class General:
@@ -125,8 +127,8 @@ class General:
                 proxy=self._proxy,
                 trace_request_ctx=sent,
             ) as response:
-                yield Streamed(response, self._limits)
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+                yield Streamed(response, self._limits, lambda error: self._translate_error(error, sent))
+        except _ERRORS as error:
             raise self._translate_error(error, sent) from error
         finally:
             if call is not None:
@@ -150,11 +152,14 @@ class General:
 class Streamed:
     """The body of an answer as it comes."""
 
-    def __init__(self, response: aiohttp.ClientResponse, limits: Limits) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, limits: Limits, translate: Callable[[Exception], TransportError]
+    ) -> None:
         self.status = response.status
         self.headers = Headers((name.lower(), value) for name, value in response.headers.items())
         self._response = response
         self._limits = limits
+        self._translate = translate
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the body as it comes."""
@@ -164,7 +169,7 @@ class Streamed:
             raise Unusable(message)
         is_success = 200 <= self.status < 300  # noqa: PLR2004 - the class of the status
         left = self._limits.body_bytes if is_success else self._limits.refusal_bytes
-        async for piece in self._response.content.iter_any():
+        async for piece in self._read():
             if len(piece) > left and is_success:
                 message = f"the server's answer is longer than {self._limits.body_bytes} bytes"
                 raise Unusable(message)
@@ -172,6 +177,13 @@ class Streamed:
             left -= len(piece)
             if left < 0:
                 return
+
+    async def _read(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._response.content.iter_any():
+                yield piece
+        except _ERRORS as error:
+            raise self._translate(error) from error
 
 
 class _Sent:

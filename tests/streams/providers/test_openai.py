@@ -1,5 +1,6 @@
 """The OpenAI provider against the stub, and against canned answers of all kinds of servers."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -25,7 +26,8 @@ from streams.providers.openai import OpenAI, _answer, _plain
 from tests.streams.providers.canned import Canned
 from tests.streams.providers.labs import StubLab, openai, started_stub
 from tests.suites.provider import SCHEMA, ProviderSuite, ask, collect
-from tests.support import free_port
+from tests.suites.transport import Wire, serving
+from tests.support import eventually_async, free_port
 
 
 @pytest.fixture
@@ -257,3 +259,62 @@ def test_the_usual_answer_is_read_in_one_step() -> None:
     request = InferenceRequest(event_id="e", model="asked", messages=())
 
     assert _plain(msgspec.json.encode(body), request) == _answer(body, request)
+
+
+async def texts(provider: OpenAI, request: InferenceRequest) -> list[str]:
+    return [piece.text async for piece in provider.stream(request)]
+
+
+def chunked(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+STREAMED = chunked(b'data: {"choices":[{"delta":{"content":"ok"},"finish_reason":"stop"}]}\n\n')
+DONE = chunked(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("transport", ["lean", "aiohttp"])
+async def test_a_stream_whose_end_comes_behind_its_last_event_leaves_the_connection_to_the_next_call(
+    lab: StubLab, transport: str
+) -> None:
+    async def handle(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            await wire.send(STREAM_HEAD + STREAMED + DONE)
+            # What servers do: the last event is one write, the end of the body another one.
+            await asyncio.sleep(0.01)
+            await wire.send(b"0\r\n\r\n")
+
+    async with serving(handle) as server, provider_for(server.port, transport=transport) as provider:
+        for _ in range(3):
+            assert await texts(provider, ask(lab)) == ["ok", ""]
+
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("transport", ["lean", "aiohttp"])
+async def test_a_stream_that_is_left_open_behind_its_last_event_is_whole_and_not_waited_for(
+    lab: StubLab, transport: str
+) -> None:
+    async def handle(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(STREAM_HEAD + STREAMED + DONE)
+        await wire.reader.read()
+
+    async with serving(handle) as server, provider_for(server.port, transport=transport) as provider:
+        async with asyncio.timeout(10):
+            assert await texts(provider, ask(lab, timeout_s=60)) == ["ok", ""]
+        await eventually_async(lambda: server.gone == 1)
+
+
+@pytest.mark.parametrize("transport", ["lean", "aiohttp"])
+async def test_a_stream_that_breaks_off_behind_its_last_event_is_whole(lab: StubLab, transport: str) -> None:
+    async def handle(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(STREAM_HEAD + STREAMED + DONE)
+        await asyncio.sleep(0.01)
+        wire.writer.transport.abort()
+
+    async with serving(handle) as server, provider_for(server.port, transport=transport) as provider:
+        assert await texts(provider, ask(lab)) == ["ok", ""]
