@@ -125,6 +125,8 @@ class HandOver(msgspec.Struct, frozen=True, kw_only=True):
         parts: by model alias; none when there were too few for a job.
         state: `gathered`, `running` once every job is created and the rest was sent to the workers, `finished`.
         counts: what became of the records, once it is finished.
+        log: Kafka's id of the hand-over topic, hexadecimal: ranges are of this log, and of none that is made anew
+            under its name; empty = not known.
     """
 
     id: str
@@ -136,6 +138,7 @@ class HandOver(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str = ""
     counts: dict[str, int] = {}
     cost_usd: float = 0.0
+    log: str = ""
     version: Literal[1] = 1
 
 

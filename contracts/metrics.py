@@ -370,7 +370,10 @@ HANDOVERS_OPEN = _gauge("handover_open", "Hand-overs to a batch API that are und
 HANDOVER_OLDEST = _gauge(
     "handover_oldest_age_seconds", "Time since the oldest of these was gathered; 0 = there is none."
 )
-HANDOVER_WAITING = _gauge("handover_waiting_records", "Offsets of the hand-over topic that are in no hand-over yet.")
+HANDOVER_WAITING = _gauge(
+    "handover_waiting_records",
+    "Offsets of the hand-over topic that are in no hand-over yet; marks of transactions until read past.",
+)
 HANDOVER_RECORDS = _counter("handover_records_total", "Records of finished hand-overs, by outcome.", ("outcome",))
 HANDOVER_RESTS = _counter("handover_rests_total", "Times a failure that passes put a hand-over off.", ("reason",))
 HANDOVER_LAST = _gauge("handover_last_finished_timestamp_seconds", "When a hand-over last finished here.")

@@ -15,15 +15,15 @@ from contracts.errors import ConfigError, LogUnavailable, PenstockError
 from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
 from contracts.settings import KafkaSettings
-from producers.kafka_client import error_of
+from producers.kafka_client import error_of, unless_stopped
 from producers.topic_plan import Found, Wanted
 
 _POLL_INTERVAL_S = 0.2
 _HALF_BITS = 64
 # Slack for the answer of a request whose limit the broker counts itself.
 _ANSWER_SLACK_S = 5.0
-# Between two looks at brokers that are away, as a worker does it; and how long a signal may wait for one look to end:
-# longer each time, up to what a worker waits, since a large cluster far away may never answer in less.
+# Between two looks at brokers that are away, as a worker does it; and how long one look lasts: longer each time, up to
+# what a worker waits, since a large cluster far away may never answer in less. A stop waits for none.
 _AGAIN_S = 2.0
 _LOOK_S, _LOOK_LIMIT_S = 0.5, 5.0
 # No attempt that Kafka lets fail lasts longer; work that did was going on, and its end is news.
@@ -214,8 +214,9 @@ class Patience:
         """Ask for a broker before anything that would wait longer for one than a signal can."""
         if self._admin is None:
             self._admin = TopicAdmin(self._kafka, _LOOK_LIMIT_S)
+        admin, look_s = self._admin, self._look_s
         try:
-            self._admin.wait(self._look_s)
+            unless_stopped(lambda: admin.wait(look_s), self._stop.is_set)
         except LogUnavailable:
             self._look_s = min(2 * self._look_s, _LOOK_LIMIT_S)
             raise

@@ -4,7 +4,7 @@ A killed writer's last records may still be on their way when its successor look
 `take_over` nothing of an earlier holder can arrive any more, and what it had not committed has not happened. Workers
 and consumers of results read what is committed, and so must the successor.
 
-Blocking: every call, up to 30 s. See: docs/adr/0014.
+Blocking: every call, up to 30 s, and some 2 s after a stop. See: docs/adr/0014.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from contracts.codec import Record
 from contracts.errors import LogUnavailable, PenstockError
 from contracts.settings import KafkaSettings, ProducerSettings
-from producers.kafka_client import error_of, producer_config, translate_error
+from producers.kafka_client import IsStopped, Stopped, error_of, producer_config, translate_error
 
 _LIMIT_S = 30.0
-# A signal does not wait longer for a taking over that hangs.
+# A stop does not wait longer for brokers that do not answer.
 _STEP_S = 1.0
 # What lies behind an open transaction is hidden from committed readers, the workers, for at most so long.
 _OPEN_LIMIT_S = 15.0
@@ -45,10 +45,14 @@ class FencedProducer:
         kafka: where.
         producer: limits and batching.
         name: of the work; the next process that takes it over ends this one.
+        is_stopped: gives up what brokers do not answer soon when it says so.
     """
 
-    def __init__(self, kafka: KafkaSettings, producer: ProducerSettings, name: str) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, producer: ProducerSettings, name: str, is_stopped: IsStopped = lambda: False
+    ) -> None:
         self._name = name
+        self._is_stopped = is_stopped
         self._is_fenced = not kafka.embedded
         config = producer_config(kafka, producer, "penstock-batch", _OPEN_LIMIT_S)
         if self._is_fenced:
@@ -58,30 +62,49 @@ class FencedProducer:
         silent.setLevel(logging.CRITICAL + 1)
         self._client = Producer(config, logger=silent)
 
-    def take_over(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
+    def take_over(self) -> None:
         """Return when nothing of an earlier holder can reach the log any more.
 
-        Args:
-            is_stopped: gives up early when it says so.
-
         Raises:
-            LogUnavailable: the brokers do not answer, or do not allow it; or it was given up.
+            LogUnavailable: the brokers do not answer, or do not allow it.
+            Stopped: a stop came first.
         """
-        end_s = time.monotonic() + _LIMIT_S
-        while self._is_fenced:
-            try:
-                self._client.init_transactions(_STEP_S)
-            except KafkaException as exception:
-                # After a time-out the same call goes on with what it has begun.
-                error = error_of(exception)
-                if error.retriable() and time.monotonic() < end_s and not is_stopped():
-                    continue
-                message = (
-                    f"Kafka gives no transaction under {self._name}: {error.str()}\n"
-                    "Does this user have Write on that transactional id?"
-                )
-                raise LogUnavailable(message) from exception
+        if not self._is_fenced:
             return
+        try:
+            self._in_steps(self._client.init_transactions)
+        except KafkaException as exception:
+            message = (
+                f"Kafka gives no transaction under {self._name}: {error_of(exception).str()}\n"
+                "Does this user have Write on that transactional id?"
+            )
+            raise LogUnavailable(message) from exception
+
+    def _in_steps(self, request: Callable[[float], object]) -> None:
+        """Make a request of transactions that takes its time limit, seconds; for 30 s in all, or until a stop."""
+        end_s = time.monotonic() + _LIMIT_S
+        while True:
+            try:
+                request(_STEP_S)
+            except KafkaException as exception:
+                # After a time-out the same request goes on with what it has begun.
+                if not error_of(exception).retriable() or time.monotonic() >= end_s:
+                    raise
+                self._see_stop()
+            else:
+                return
+
+    def _flush(self) -> int:
+        """Return how many records are still not confirmed after 30 s; none as soon as all are."""
+        end_s = time.monotonic() + _LIMIT_S
+        while (left := self._client.flush(_STEP_S)) and time.monotonic() < end_s:
+            self._see_stop()
+        return left
+
+    def _see_stop(self) -> None:
+        if self._is_stopped():
+            message = f"stopped while Kafka did not answer {self._name}"
+            raise Stopped(message)
 
     def write(self, records: Sequence[Record]) -> None:
         """Return when all records are confirmed.
@@ -89,6 +112,7 @@ class FencedProducer:
         Raises:
             TakenOver: another process works under this name.
             LogUnavailable: not known whether they are on the log. Take over again, and look.
+            Stopped: the same, because a stop came first.
         """
         errors: list[str] = []
         try:
@@ -96,9 +120,9 @@ class FencedProducer:
                 self._client.begin_transaction()
             for record in records:
                 self._send(record, errors)
-            left = self._client.flush(_LIMIT_S)
+            left = self._flush()
             if left == 0 and not errors and self._is_fenced:
-                self._client.commit_transaction(_LIMIT_S)
+                self._in_steps(self._client.commit_transaction)
         except KafkaException as exception:
             raise self._translated(error_of(exception)) from exception
         except SystemError as exception:
@@ -139,6 +163,7 @@ class FencedProducer:
                 )
             except BufferError:
                 self._client.poll(0.1)
+                self._see_stop()
             else:
                 self._client.poll(0)
                 return

@@ -1,10 +1,12 @@
 """What our confluent-kafka clients have in common: settings, log lines, and the translation of their errors."""
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future, wait
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -23,6 +25,45 @@ _RECONNECT_MAX_MS = 1_000
 _METADATA_MAX_AGE_MS = 30_000
 # One log line of a kind in this time.
 _QUIET_S = 10.0
+# A stop that came first still gives a request this long: brokers that are there answer sooner.
+_GRACE_S = 0.5
+
+_Answer = TypeVar("_Answer")
+IsStopped = Callable[[], bool]
+
+
+class Stopped(LogUnavailable):
+    """Raise when a stop does not wait for Kafka any longer; what was asked of it may still happen."""
+
+
+def unless_stopped(request: Callable[[], _Answer], is_stopped: IsStopped | None) -> _Answer:
+    """Return what a blocking request returns, or give up waiting for it when a stop comes.
+
+    A request that was given up goes on in a thread that does not outlive the process; its client must not be closed.
+
+    Args:
+        request: does not use what the caller goes on with.
+        is_stopped: None = never.
+
+    Raises:
+        Stopped: a stop came first.
+    """
+    if is_stopped is None:
+        return request()
+    future: Future[_Answer] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(request())
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="kafka-request", daemon=True).start()
+    while not wait([future], _GRACE_S).done:
+        if is_stopped():
+            message = "stopped while Kafka did not answer"
+            raise Stopped(message)
+    return future.result()
 
 
 def producer_config(

@@ -1,17 +1,20 @@
 """Reads topics of no group: from known offsets to the end, or on and on; for batch jobs and hand-overs.
 
-Blocking: requests up to 10 s, polls up to their timeout; gives up after 30 s of silence where an end must come.
+Blocking: requests up to 10 s, polls up to their timeout; gives up after 30 s of silence where an end must come, and
+half a second after a stop.
 """
 
+import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Self, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
+from producers.kafka_client import IsStopped, Stopped, unless_stopped
 
 _BATCH = 500
 _REQUEST_S = 10.0
@@ -20,6 +23,7 @@ _SILENCE_LIMIT_S = 30.0
 _QUEUE_KBYTES = 4_096
 _FETCH_BYTES = 4 * 2**20
 _APPEARS_S = 5.0
+_WIDEN_EVERY_S = 30.0
 _PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - so named
 _MOVING = frozenset(
     {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
@@ -27,6 +31,7 @@ _MOVING = frozenset(
 _EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 - so named
 
 Place = tuple[str, int]
+_Answer = TypeVar("_Answer")
 
 
 class Found(NamedTuple):
@@ -52,12 +57,18 @@ class LogReader:
 
     Args:
         kafka: where.
+        is_stopped: gives up requests and reading to an end when it says so; None = never.
     """
 
-    def __init__(self, kafka: KafkaSettings) -> None:
+    def __init__(self, kafka: KafkaSettings, is_stopped: IsStopped | None = None) -> None:
         self._kafka = kafka
-        # Where each partition must be read to.
+        self._is_stopped = is_stopped
+        # A request that was given up still works with this client of ours.
+        self._is_left = False
+        # Where each partition must be read to, and has been.
         self._open: dict[Place, int] = {}
+        self._positions: dict[Place, int] = {}
+        self._widen_at_s = 0.0
         self._consumer = self._client(
             {
                 "enable.partition.eof": True,
@@ -88,14 +99,26 @@ class LogReader:
 
     def __exit__(self, *exc_info: object) -> None:
         self._consumer.close()
-        self._ends.close()
+        if not self._is_left:
+            self._ends.close()
 
     def spans(self, topic: str) -> list[tuple[int, int]]:
         """Return where each partition of a topic begins and ends now, in the order of their numbers.
 
         Raises:
             LogUnavailable: no broker answers, or there is no such topic.
+            Stopped: a stop came first.
         """
+        return self._asked(lambda: self._spans(topic))
+
+    def _asked(self, request: Callable[[], _Answer]) -> _Answer:
+        try:
+            return unless_stopped(request, self._is_stopped)
+        except Stopped:
+            self._is_left = True
+            raise
+
+    def _spans(self, topic: str) -> list[tuple[int, int]]:
         end_s = time.monotonic() + _APPEARS_S
         while True:
             try:
@@ -148,7 +171,21 @@ class LogReader:
     def _place(self, ranges: Mapping[str, Mapping[int, tuple[int, int]]]) -> None:
         spans = {(topic, number): span for topic, parts in ranges.items() for number, span in parts.items()}
         self._open = {place: end for place, (start, end) in spans.items() if start < end}
+        self._positions = {place: start for place, (start, _) in spans.items()}
         self._consumer.assign([TopicPartition(*place, start) for place, (start, _) in spans.items()])
+
+    def widen(self) -> None:
+        """Take up partitions that were added since, at their first record; looks every 30 s, if brokers answer."""
+        if time.monotonic() < self._widen_at_s:
+            return
+        self._widen_at_s = time.monotonic() + _WIDEN_EVERY_S
+        topics = {topic for topic, _ in self._positions}
+        with contextlib.suppress(LogUnavailable, KafkaException):
+            counts = self._asked(lambda: {topic: self._partitions(topic) for topic in topics})
+            places = ((topic, number) for topic, count in counts.items() for number in range(count))
+            if new := [place for place in places if place not in self._positions]:
+                self._positions |= dict.fromkeys(new, 0)
+                self._consumer.assign([TopicPartition(*place, at) for place, at in self._positions.items()])
 
     def read(self, topic: str, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Found]:
         """Yield the records of some partitions, from the first offset up to, not including, the second.
@@ -165,6 +202,10 @@ class LogReader:
     def at_end(self) -> bool:
         """True once every partition has been read to where it ended when the reader was placed."""
         return not self._open
+
+    def position(self, topic: str, partition: int) -> int:
+        """Return where a partition goes on: what lies before was returned, or holds no record for us; 0 = not begun."""
+        return self._positions.get((topic, partition), 0)
 
     def poll(self, timeout_s: float) -> list[Found]:
         """Return what has come; nothing at all while brokers are away.
@@ -191,6 +232,7 @@ class LogReader:
         return found
 
     def _reached(self, place: Place, offset: int) -> None:
+        self._positions[place] = offset
         if offset >= self._open.get(place, offset + 1):
             del self._open[place]
 
@@ -201,9 +243,13 @@ class LogReader:
 
         Raises:
             LogUnavailable: as `poll`, or nothing came for 30 s, longer than our transactions may last.
+            Stopped: a stop came first.
         """
         heard_s = time.monotonic()
         while not self.at_end:
+            if self._is_stopped is not None and self._is_stopped():
+                message = "stopped while reading topics to their end"
+                raise Stopped(message)
             still_open = len(self._open)
             found = self.poll(0.2)
             yield from found

@@ -10,6 +10,7 @@ from contracts.codec import decode_json
 from contracts.errors import Undecodable
 from contracts.settings import KafkaSettings
 from contracts.topics import Topics
+from producers.kafka_client import IsStopped
 from producers.log_reader import Found, LogReader
 
 
@@ -49,14 +50,15 @@ class Jobs:
         ]
 
 
-def read_jobs(kafka: KafkaSettings) -> Jobs:
+def read_jobs(kafka: KafkaSettings, is_stopped: IsStopped | None = None) -> Jobs:
     """Read the topic once.
 
     Raises:
         LogUnavailable: it cannot be read.
+        Stopped: a stop came first.
     """
     jobs = Jobs()
-    with LogReader(kafka) as reader:
+    with LogReader(kafka, is_stopped) as reader:
         topic = Topics(kafka.topic_prefix).batch_jobs
         reader.begin({topic: ()})
         jobs.note(reader.to_the_end())

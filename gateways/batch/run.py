@@ -15,6 +15,7 @@ from contracts.batch_jobs import BatchJob, job_record
 from contracts.envelope import format_time
 from contracts.settings import Settings
 from contracts.topics import Topics
+from gateways.batch.jobs import read_jobs
 from gateways.batch.joining import join
 from gateways.batch.objects import Objects
 from gateways.batch.outcomes import Outcomes
@@ -70,7 +71,7 @@ class JobRun:
             LogUnavailable: the result topics cannot be read.
         """
         needed = job.lines - job.rejected
-        with LogReader(self._settings.kafka) as reader:
+        with LogReader(self._settings.kafka, self._is_stopped) as reader:
             reader.begin(job.result_starts)
             if not wait:
                 for_end = reader.to_the_end()
@@ -79,6 +80,7 @@ class JobRun:
                 return job.state != "submitting" and outcomes.count >= needed
             while outcomes.count < needed and not self._is_stopped():
                 advance(outcomes.take(reader.poll(_POLL_S)))
+                reader.widen()
         return outcomes.count >= needed
 
     def write(
@@ -97,6 +99,21 @@ class JobRun:
             self.note(msgspec.structs.replace(job, state="finished"))
         return manifest
 
+    def fail(self, wanted: BatchJob, message: str) -> None:
+        """Note that a job cannot be done; what the log knows of it stays, so that its answers can still be fetched.
+
+        Raises:
+            LogUnavailable: it could not be noted.
+        """
+        job = read_jobs(self._settings.kafka, self._is_stopped).jobs.get(wanted.id, wanted)
+        if not job.is_over:
+            now = format_time(datetime.now(UTC))
+            self.note(
+                msgspec.structs.replace(
+                    job, state="failed", message=message, started_at=job.started_at or now, ended_at=now
+                )
+            )
+
     def note(self, job: BatchJob) -> None:
         """Write a job's state to the log.
 
@@ -113,7 +130,8 @@ class JobRun:
 
     def _producer(self, name: str) -> FencedProducer:
         prefix = self._settings.kafka.topic_prefix
-        return FencedProducer(self._settings.kafka, self._settings.producer, f"{prefix}.batch.{name}")
+        name = f"{prefix}.batch.{name}"
+        return FencedProducer(self._settings.kafka, self._settings.producer, name, self._is_stopped)
 
 
 def _some(records: Any, limit: int = 500, patience_s: float = 0.5) -> list[Any]:

@@ -16,8 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
-
 from contracts.batch_jobs import BatchJob, BatchRequest
 from contracts.envelope import format_time, parse_time
 from contracts.errors import ConfigError, LogUnavailable, PenstockError, Rejected
@@ -32,6 +30,7 @@ from gateways.batch.run import JobRun
 from gateways.batch.submitting import wanted_job
 from producers.admin import Patience
 from producers.fenced import TakenOver
+from producers.kafka_client import Stopped
 from producers.log_reader import LogReader
 
 _POLL_S = 0.5
@@ -85,7 +84,7 @@ class Service:
     def _follow(self, pool: ThreadPoolExecutor, work: Path) -> None:
         jobs = Jobs()
         self._has_read = False
-        with LogReader(self._settings.kafka) as reader:
+        with LogReader(self._settings.kafka, self._stop.is_set) as reader:
             reader.begin({Topics(self._settings.kafka.topic_prefix).batch_jobs: ()})
             # Before the end nobody knows which requests have been answered since.
             while not (self._stop.is_set() or reader.at_end):
@@ -97,6 +96,7 @@ class Service:
                 for request in jobs.waiting:
                     self._begin(pool, work, request)
                 jobs.note(reader.poll(_POLL_S))
+                reader.widen()
                 _measure(jobs.waiting)
 
     def _reap(self) -> None:
@@ -131,6 +131,8 @@ class Service:
                 self._left.add(request.id)
                 _log.warning("batch.job_taken_over", job=request.id, error=str(error))
                 return
+            except Stopped:
+                return
             except Rejected as error:
                 self._give_up(run, request, error)
                 return
@@ -164,17 +166,9 @@ class Service:
     def _give_up(self, run: JobRun, request: BatchRequest, error: Rejected) -> None:
         """Note that a job cannot be done: its input is gone, changed or too large."""
         _log.error("batch.job_failed", job=request.id, reason=error.reason, error=str(error))
-        now = format_time(datetime.now(UTC))
-        job = msgspec.structs.replace(
-            _wanted(request, self._inputs[request.input]),
-            state="failed",
-            message=str(error),
-            started_at=now,
-            ended_at=now,
-        )
         BATCH_JOBS.labels("failed").inc()
         try:
-            run.note(job)
+            run.fail(_wanted(request, self._inputs[request.input]), str(error))
         except LogUnavailable as failure:
             # The next start meets the same end.
             self._left.add(request.id)

@@ -85,7 +85,7 @@ class Submission:
         job: as it is asked for.
         path: of the input.
         producer: under the job's own name.
-        is_stopped: asked between groups of lines.
+        is_stopped: asked between groups of lines, and while Kafka does not answer.
     """
 
     def __init__(
@@ -112,9 +112,9 @@ class Submission:
         """
         sha256, size_bytes, _ = fingerprint(self._path)
         self._producer.take_over()
-        known = read_jobs(self._settings.kafka).jobs.get(self._wanted.id)
+        known = read_jobs(self._settings.kafka, self._is_stopped).jobs.get(self._wanted.id)
         if known is None:
-            with LogReader(self._settings.kafka) as reader:
+            with LogReader(self._settings.kafka, self._is_stopped) as reader:
                 job = self._placed(reader, sha256, size_bytes)
         elif known.sha256 != sha256:
             message = (
@@ -171,7 +171,7 @@ class Submission:
     def _sent(self, job: BatchJob) -> "_Numbers":
         """Return which lines are on the log already."""
         sent = _Numbers()
-        with LogReader(self._settings.kafka) as reader:
+        with LogReader(self._settings.kafka, self._is_stopped) as reader:
             spans = reader.spans(job.event_topic)
             known = zip(spans, job.event_starts, strict=False)
             if any(begins > start and end > start for (begins, end), start in known):

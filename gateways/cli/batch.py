@@ -30,6 +30,7 @@ from gateways.batch.workspace import Desk
 from gateways.cli import batch_show
 from gateways.cli.dlq_filters import Age
 from gateways.cli.dlq_progress import Told
+from producers.kafka_client import Stopped
 
 _INTERRUPTED = 130
 _ID_CHARS = 20
@@ -218,8 +219,9 @@ def results(
     if job is None:
         message = f"there is no job {job_id!r}; `penstock batch status` lists them"
         raise click.ClickException(message)
-    if job.state == "submitting":
-        message = f"job {job_id} is not submitted to its end; run its `penstock batch submit` again"
+    if not job.submitted_at:
+        what = f"it failed: {job.message}" if job.is_over else "run its `penstock batch submit` again"
+        message = f"job {job_id} is not submitted to its end; {what}"
         raise click.ClickException(message)
     with Desk(settings.batch_jobs, Path.cwd()) as desk, _stoppable() as is_stopped:
         _, path = desk.input(input_uri) if input_uri else desk.copy(job.object)
@@ -275,7 +277,11 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C and SIGTERM end the work after the step under way; a second one ends it at once."""
     stop = threading.Event()
     with StopSignals(lambda _: stop.set()).taken():
-        yield stop.is_set
+        try:
+            yield stop.is_set
+        except Stopped as error:
+            click.echo("interrupted; the same command goes on with the job", err=True)
+            raise click.exceptions.Exit(_INTERRUPTED) from error
 
 
 @batch.command()

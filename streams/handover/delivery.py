@@ -21,7 +21,9 @@ from contracts.logs import logger
 from contracts.metrics import HANDOVER_LAST, HANDOVER_RECORDS, HANDOVER_RESTS
 from contracts.settings import Settings
 from contracts.topics import Topics
+from producers.admin import TopicAdmin
 from producers.fenced import FencedProducer, TakenOver
+from producers.kafka_client import IsStopped, unless_stopped
 from producers.log_reader import Found, LogReader
 from streams.handover.answers import Answers
 from streams.handover.choosing import Way, Ways, record_id
@@ -32,7 +34,50 @@ from streams.providers.bedrock_jobs import OVER, BedrockJobs, read_output
 _GROUP = 500
 _BACKOFF = 10
 _REFUSED = "Refused"
+_IDS_TIMEOUT_S = 10.0
 _log = logger("hand-over")
+
+
+class Log:
+    """Which log the hand-over topic is: made anew under its name it has another id, and its offsets begin again.
+
+    Args:
+        settings: the whole configuration.
+        is_stopped: gives up asking when it says so.
+
+    Attributes:
+        id: hexadecimal; empty when Kafka does not say: the embedded broker, and brokers before Kafka 2.8.
+
+    Raises:
+        Stopped: a stop came first.
+    """
+
+    def __init__(self, settings: Settings, is_stopped: IsStopped) -> None:
+        self._topic = Topics(settings.kafka.topic_prefix).handovers
+        self._is_stopped = is_stopped
+        self._admin = None if settings.kafka.embedded else TopicAdmin(settings.kafka, _IDS_TIMEOUT_S)
+        self.id = self._ask()
+
+    def _ask(self) -> str:
+        if (admin := self._admin) is None:
+            return ""
+        found = unless_stopped(lambda: admin.ids([self._topic]), self._is_stopped)
+        return f"{found[self._topic]:032x}" if self._topic in found else ""
+
+    def confirm(self) -> None:
+        """Return when it is the same log still.
+
+        Raises:
+            LogUnavailable: it is another one, or Kafka does not say any more: begin anew.
+            Stopped: a stop came first.
+        """
+        if self._ask() != self.id:
+            message = f"topic {self._topic} was made anew, or its id cannot be read"
+            raise LogUnavailable(message)
+
+    def holds(self, state: HandOver) -> bool:
+        """Tell whether the ranges of a hand-over are of this log; where an id is not known, they are taken for it."""
+        return not (self.id and state.log) or state.log == self.id
 
 
 @dataclass(frozen=True)
@@ -44,6 +89,20 @@ class Desk:
     ways: Ways
     producer: FencedProducer
     outcomes: Outcomes
+    log: Log
+    is_stopped: IsStopped
+
+    def reader(self) -> LogReader:
+        """Return a reader that a stop ends."""
+        return LogReader(self.settings.kafka, self.is_stopped)
+
+
+# Partition, offset and timestamp: an answer of a former log may have the offset of a record of this one.
+_Place = tuple[int, int, int]
+
+
+def _place(record: Found) -> _Place:
+    return record.partition, record.offset, record.timestamp_ms
 
 
 class Delivery:
@@ -115,10 +174,13 @@ class Delivery:
         waiting = (
             self._desk.outcomes.retry(record, job, "batch_not_for")
             for record, job, name in self._records()
-            if name not in ids and (record.partition, record.offset) not in known
+            if name not in ids and _place(record) not in known
         )
+        # Should a write fail from here on, a part of them is on the log.
+        is_resumed, self._is_resumed = self._is_resumed, True
         sent = self._write(waiting)
         self._note(msgspec.structs.replace(self.state, parts=parts, state="running"))
+        self._is_resumed = is_resumed
         _log.info("handover.running", hand_over=self.state.id, jobs=len(parts), records=len(ids), to_workers=sent)
 
     def _created(self, alias: str, part: HandOverPart, files: Mapping[str, Path], missing: set[str]) -> HandOverPart:
@@ -199,12 +261,12 @@ class Delivery:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _answers(
-        self, answers: Answers, ids: set[str], known: set[tuple[int, int]], counts: Counter[str], costs: list[float]
+        self, answers: Answers, ids: set[str], known: set[_Place], counts: Counter[str], costs: list[float]
     ) -> Iterator[Record]:
         for record, job, name in self._records():
             if name not in ids:
                 continue
-            if (record.partition, record.offset) in known:
+            if _place(record) in known:
                 counts["answered_before"] += 1
                 continue
             way = self._desk.ways.by_route.get(job.route_name)
@@ -220,27 +282,33 @@ class Delivery:
             yield made
 
     def _records(self) -> Iterator[tuple[Found, Job, str]]:
-        """Walk over the records of this hand-over that are ours."""
+        """Walk over the records of this hand-over that are ours.
+
+        Raises:
+            LogUnavailable: they cannot be read, or the topic is not the one any more on which they lay.
+        """
+        # In a log that was made anew others lie at their offsets, and would get their answers.
+        self._desk.log.confirm()
         ranges = {int(number): (span[0], span[1]) for number, span in self.state.ranges.items()}
-        with LogReader(self._desk.settings.kafka) as reader:
+        with self._desk.reader() as reader:
             for record in reader.read(self._desk.topics.handovers, ranges):
                 job = self._desk.ways.job(record)
                 if not job.is_foreign:
                     yield record, job, record_id(record.partition, record.offset)
 
-    def _known(self) -> set[tuple[int, int]]:
+    def _known(self) -> set[_Place]:
         """Return the places of records that have an answer: an outcome, or a retry that the workers take up."""
-        with LogReader(self._desk.settings.kafka) as reader:
+        with self._desk.reader() as reader:
             reader.begin(self.state.answer_starts)
             return set(self._answered(reader.to_the_end()))
 
-    def _answered(self, records: Iterable[Found]) -> Iterator[tuple[int, int]]:
+    def _answered(self, records: Iterable[Found]) -> Iterator[_Place]:
         for record in records:
             found = source_position(record.headers.items())
             if found is not None and found[0] == self._desk.settings.worker.app_id:
                 position = found[1]
                 if position.topic == self._desk.topics.handovers:
-                    yield position.partition, position.offset
+                    yield position.partition, position.offset, position.timestamp_ms
 
     def _write(self, records: Iterator[Record]) -> int:
         """Produce records in groups; return how many."""
@@ -257,3 +325,20 @@ class Delivery:
     def _note(self, state: HandOver) -> None:
         self._desk.producer.write([job_record(self._desk.topics, state)])
         self.state = state
+
+
+def give_up(desk: Desk, state: HandOver) -> None:
+    """End a hand-over whose records are gone with their topic: without them nobody can be answered.
+
+    Raises:
+        TakenOver, LogUnavailable: it could not be noted.
+    """
+    count = sum(end - first for first, end in state.ranges.values())
+    over = msgspec.structs.replace(
+        state, state="finished", ended_at=format_time(datetime.now(UTC)), counts={"gone": count}
+    )
+    desk.producer.write([job_record(desk.topics, over)])
+    HANDOVER_RECORDS.labels("gone").inc(count)
+    # Their jobs may still cost something.
+    jobs = [part.arn for part in state.parts.values() if part.arn and part.status not in OVER]
+    _log.error("handover.gone", hand_over=state.id, records=count, jobs=jobs, reason="its topic was made anew")

@@ -91,7 +91,7 @@ class Gathering:
             if lines.count >= self._ways.by_alias[alias].batch.min_records
         }
 
-    def hand_over(self, aliases: list[str], answer_starts: dict[str, tuple[int, ...]]) -> HandOver:
+    def hand_over(self, aliases: list[str], answer_starts: dict[str, tuple[int, ...]], log: str = "") -> HandOver:
         """Return the hand-over of what was gathered, as it is first written to the log."""
         name = secrets.token_hex(8)
         parts = {}
@@ -103,4 +103,4 @@ class Gathering:
                 output_uri=f"{batch.output.rstrip('/')}/{name}/",
             )
         now = format_time(datetime.now(UTC))
-        return HandOver(id=name, ranges=self.ranges, answer_starts=answer_starts, parts=parts, gathered_at=now)
+        return HandOver(id=name, ranges=self.ranges, answer_starts=answer_starts, parts=parts, gathered_at=now, log=log)

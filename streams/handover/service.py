@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,13 +27,15 @@ from producers.admin import Patience
 from producers.fenced import FencedProducer
 from producers.log_reader import LogReader
 from streams.handover.choosing import Ways
-from streams.handover.delivery import Delivery, Desk
+from streams.handover.delivery import Delivery, Desk, Log, give_up
 from streams.handover.gathering import Gathering
 from streams.handover.settling import Outcomes
 
 _POLL_S = 0.5
 # The ends of the topic are asked for no more often.
 _MEASURE_EVERY_S = 5.0
+# Whether the topic is still the same log; asked before every hand-over as well.
+_CONFIRM_EVERY_S = 30.0
 _log = logger("hand-over")
 
 
@@ -58,10 +60,7 @@ class Service:
         self._is_serving = False
         self._open: list[Delivery] = []
         self._folder: Path | None = None
-        # By partition of the hand-over topic, the end of what was handed over.
-        self._behind: dict[int, int] = {}
-        self._ends: dict[int, int] = {}
-        self._measure_at_s = 0.0
+        self._measure_at_s = self._confirm_at_s = 0.0
 
     def stop(self) -> None:
         """End soon; what is under way is taken up by the next start."""
@@ -94,38 +93,39 @@ class Service:
     def _session(self) -> None:
         """Work until `stop`, or until Kafka does not do what is needed, or what was written is not known."""
         settings = self._settings
-        producer = FencedProducer(settings.kafka, settings.producer, f"{self._topics.prefix}.hand-over")
-        desk = Desk(settings, self._topics, self._ways, producer, self._outcomes)
+        is_stopped, name = self._stop.is_set, f"{self._topics.prefix}.hand-over"
+        producer = FencedProducer(settings.kafka, settings.producer, name, is_stopped)
         with tempfile.TemporaryDirectory(prefix="penstock-hand-over-", dir=settings.batch_jobs.work_dir) as work:
             self._folder = Path(work)
             try:
-                producer.take_over(self._stop.is_set)
-                self._work(desk, self._folder)
+                producer.take_over()
+                log = Log(settings, is_stopped)
+                self._work(
+                    Desk(settings, self._topics, self._ways, producer, self._outcomes, log, is_stopped), self._folder
+                )
             finally:
                 self._is_serving = False
                 producer.close()
 
     def _work(self, desk: Desk, work: Path) -> None:
-        history = self._history()
-        self._open = [
-            Delivery(desk, state, _made(work / state.id)) for state in history.values() if state.state != "finished"
-        ]
-        _log.info("handover.serving", under_way=len(self._open), models=sorted(self._ways.by_alias))
-        with LogReader(self._settings.kafka) as reader:
-            starts = self._starts(reader, history)
-            self._behind = dict(enumerate(starts))
+        history = self._history(desk)
+        known = [state for state in history if desk.log.holds(state)]
+        with desk.reader() as reader:
+            starts = self._starts(reader, known)
             reader.begin({self._topics.handovers: starts})
+            # What was asked for is of one log, though it was made anew between two of the questions.
+            desk.log.confirm()
+            for state in history:
+                if state.state != "finished" and not desk.log.holds(state):
+                    give_up(desk, state)
+            self._open = [Delivery(desk, state, _made(work / state.id)) for state in known if state.state != "finished"]
+            _log.info("handover.serving", under_way=len(self._open), models=sorted(self._ways.by_alias))
             gathering = Gathering(self._ways, _made(work / "0"))
             number = 0
             self._is_serving = True
             while not self._stop.is_set():
                 if len(self._open) < self._max_open:
-                    found = reader.poll(_POLL_S)
-                    if not found and not gathering.ranges:
-                        # Nothing is left below the ends that were there before: only marks of transactions.
-                        self._behind |= self._ends
-                    self._ends = {}
-                    for record in found:
+                    for record in reader.poll(_POLL_S):
                         gathering.take(record)
                         if gathering.is_due:
                             number += 1
@@ -138,17 +138,20 @@ class Service:
                 else:
                     self._stop.wait(_POLL_S)
                 self._step()
-                self._measure(reader)
+                self._measure(reader, gathering)
+                reader.widen()
+                self._confirm(desk)
 
     def _hand_over(self, desk: Desk, gathering: Gathering, reader: LogReader, work: Path) -> None:
         """Put on the log what is handed over; from then on it is this hand-over's, whatever happens."""
+        # All of it was read before this, so from the log whose id is noted.
+        desk.log.confirm()
         files = gathering.close()
         results = self._topics.result_topics(route.output_topic for route in self._settings.routes)
         ends = {topic: reader.ends(topic) for topic in sorted(results | {self._topics.retries})}
-        state = gathering.hand_over(list(files), ends)
+        state = gathering.hand_over(list(files), ends, desk.log.id)
         desk.producer.write([job_record(self._topics, state)])
         self._open.append(Delivery(desk, state, _made(work / state.id), files))
-        self._behind |= {int(number): end for number, (_, end) in state.ranges.items()}
 
     def _step(self) -> None:
         for delivery in self._open:
@@ -156,7 +159,12 @@ class Service:
                 delivery.step()
         self._open = [delivery for delivery in self._open if not delivery.is_over]
 
-    def _measure(self, reader: LogReader) -> None:
+    def _confirm(self, desk: Desk) -> None:
+        if time.monotonic() >= self._confirm_at_s:
+            self._confirm_at_s = time.monotonic() + _CONFIRM_EVERY_S
+            desk.log.confirm()
+
+    def _measure(self, reader: LogReader, gathering: Gathering) -> None:
         now = datetime.now(UTC)
         ages_s = [(now - (parse_time(one.state.gathered_at) or now)).total_seconds() for one in self._open]
         HANDOVERS_OPEN.set(len(self._open))
@@ -165,13 +173,13 @@ class Service:
             self._measure_at_s = time.monotonic() + _MEASURE_EVERY_S
             # A figure is no reason to begin anew.
             with contextlib.suppress(LogUnavailable):
-                self._ends = dict(enumerate(reader.ends(self._topics.handovers)))
-                waiting = [end - self._behind.get(number, 0) for number, end in self._ends.items()]
-                HANDOVER_WAITING.set(sum(max(0, count) for count in waiting))
+                ends = reader.ends(self._topics.handovers)
+                behind = [reader.position(self._topics.handovers, number) for number in range(len(ends))]
+                HANDOVER_WAITING.set(waiting(ends, behind, gathering.ranges))
 
-    def _history(self) -> dict[str, HandOver]:
+    def _history(self, desk: Desk) -> list[HandOver]:
         found: dict[str, HandOver] = {}
-        with LogReader(self._settings.kafka) as reader:
+        with desk.reader() as reader:
             reader.begin({self._topics.batch_jobs: ()})
             for record in reader.to_the_end():
                 if kind_of(record.key) is HandOver and record.value is not None:
@@ -180,15 +188,27 @@ class Service:
                     except Undecodable:
                         continue
                     found[state.id] = state
-        return found
+        return list(found.values())
 
-    def _starts(self, reader: LogReader, history: Mapping[str, HandOver]) -> list[int]:
+    def _starts(self, reader: LogReader, history: Sequence[HandOver]) -> list[int]:
         """Return where each partition goes on: behind what was ever handed over."""
         starts = []
         for number, (begins, _) in enumerate(reader.spans(self._topics.handovers)):
-            ends = [state.ranges[str(number)][1] for state in history.values() if str(number) in state.ranges]
+            ends = [state.ranges[str(number)][1] for state in history if str(number) in state.ranges]
             starts.append(max([begins, *ends]))
         return starts
+
+
+def waiting(ends: Sequence[int], positions: Sequence[int], gathered: Mapping[str, tuple[int, int]]) -> int:
+    """Return how many offsets are in no hand-over yet.
+
+    Args:
+        ends: of all partitions.
+        positions: up to where each was read.
+        gathered: by partition, first offset of what was read and not handed over, and the one behind the last.
+    """
+    starts = [gathered[str(number)][0] if str(number) in gathered else at for number, at in enumerate(positions)]
+    return sum(max(0, end - start) for end, start in zip(ends, starts, strict=True))
 
 
 def _made(folder: Path) -> Path:

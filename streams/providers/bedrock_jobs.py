@@ -174,14 +174,22 @@ class BedrockJobs:
 def read_output(line: bytes, model: str, arn: str) -> Ended:
     """Return what a line of a job's output says."""
     job = arn.rpartition("/")[2]
-    document = json.loads(line)
+    try:
+        return _ended(json.loads(line), model, job)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # One line of another shape must not hold up the answers of all others.
+        message = f"job {job}: its output is not what was expected: {error!r}"
+        return Ended(None, ProviderUnavailable(message, possibly_billed=True))
+
+
+def _ended(document: Any, model: str, job: str) -> Ended:
     output = document.get("modelOutput")
     if not isinstance(output, dict) or "stopReason" not in output:
         return Ended(None, _refusal(document.get("error"), job))
     found = output.get("usage") or {}
     usage = Usage(
-        found.get("inputTokens", 0),
-        found.get("outputTokens", 0),
+        found.get("inputTokens") or 0,
+        found.get("outputTokens") or 0,
         found.get("cacheReadInputTokens") or 0,
         found.get("cacheWriteInputTokens") or 0,
     )

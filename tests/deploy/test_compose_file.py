@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from contracts.settings import SecretRef, Settings, build, parse
+from contracts.settings.batch_api import HandOverProcess
+from contracts.settings.batch_jobs import BatchProcess
 from tests.deploy.stack_file import example_environment, services, stack
 from tests.support import ROOT
 
@@ -104,3 +106,14 @@ def test_prometheus_scrapes_services_of_the_stack() -> None:
 
     assert targets - {"localhost:9090"} == {"gateway:8080", "worker-1:8081", "worker-2:8081"}
     assert {target.split(":")[0] for target in targets} - {"localhost"} <= services().keys()
+
+
+def test_the_jobs_for_programs_that_the_stack_does_not_run_are_right_when_they_are_taken_in() -> None:
+    text = (ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8")
+    taken_in = re.sub(r"(?m)^  #(?: (?=- |  )|$)", "  ", text)
+    found = {job["job_name"]: job["static_configs"][0]["targets"] for job in yaml.safe_load(taken_in)["scrape_configs"]}
+    rules = (ROOT / "deploy/prometheus/rules/batch.yml").read_text("utf-8")
+
+    assert found["penstock-batch"] == [f"batch:{BatchProcess().health_port}"]
+    assert found["penstock-hand-over"] == [f"hand-over:{HandOverProcess().health_port}"]
+    assert 'job=~"penstock-batch|penstock-hand-over"' in rules

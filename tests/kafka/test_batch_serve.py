@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 
 from contracts.batch_jobs import BatchRequest, job_record, request_of
 from contracts.settings import load
-from tests.kafka.batch_lab import BatchLab
+from tests.kafka.batch_lab import BatchLab, read_lines, write_lines
 from tests.kafka.worker_lab import Outcomes, WorkerLab
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import eventually
@@ -137,6 +137,58 @@ def test_it_waits_for_kafka_at_its_start(batch: BatchLab, s3: Any) -> None:
             serving.wait_for("batch.job_finished", 60)
 
     assert is_there(s3, request)
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_it_ends_soon_though_kafka_is_silent(batch: BatchLab, s3: Any, is_begun: bool) -> None:
+    broker = batch.lab.kafka.broker
+    if not broker.is_ours:
+        pytest.skip("the broker is not ours to pause")
+    with batch.start("serve") as serving:
+        serving.wait_for("batch.serving", 60)
+        if is_begun:
+            announce(batch, s3, "a.jsonl", '{"recordId": "x", "text": "a ticket"}\n')
+            serving.wait_for("batch.job_submitted", 60)
+        broker.pause()
+        try:
+            serving.signal(signal.SIGTERM)
+            assert serving.wait(4) == 0, serving.output
+        finally:
+            broker.resume()
+
+
+def test_a_submit_is_interrupted_soon_though_kafka_is_silent(batch: BatchLab, tmp_path: Path) -> None:
+    broker = batch.lab.kafka.broker
+    if not broker.is_ours:
+        pytest.skip("the broker is not ours to pause")
+    source = write_lines(tmp_path / "in.jsonl", [{"text": "x" * 100}] * 100_000)
+    (tmp_path / "work").mkdir()
+    with batch.start("submit", str(source)) as process:
+        eventually(lambda: batch.sent() > 500, within_s=60)
+        broker.pause()
+        try:
+            process.signal(signal.SIGTERM)
+            assert process.wait(4) == 130, process.output
+        finally:
+            broker.resume()
+        assert "interrupted; the same command goes on" in process.output
+
+
+def test_a_job_that_fails_after_its_lines_went_out_keeps_its_answers(batch: BatchLab, s3: Any, tmp_path: Path) -> None:
+    line = '{"recordId": "x", "text": "a ticket"}\n'
+    request = announce(batch, s3, "a.jsonl", line)
+    with batch.start("serve") as first:
+        first.wait_for("batch.job_submitted", 60)
+        first.signal(signal.SIGKILL)
+    # Without its input nothing can be joined.
+    s3.delete_object(Bucket="in-bucket", Key="a.jsonl")
+    with batch.lab.worker(), batch.start("serve") as second:
+        second.wait_for("batch.job_failed", 60)
+        eventually(lambda: '"state": "failed"' in batch("status", request.id, "--json"), 30)
+        (tmp_path / "copy.jsonl").write_text(line, encoding="utf-8")
+        batch("results", request.id, "--input", "copy.jsonl", "-o", "out.jsonl", "--wait")
+
+    assert [line["status"] for line in read_lines(tmp_path / "out.jsonl")] == ["succeeded"]
 
 
 def test_an_object_that_was_replaced_meanwhile_fails_its_job_and_no_other(batch: BatchLab, s3: Any) -> None:

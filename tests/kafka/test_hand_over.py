@@ -13,7 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.kafka.batch_lab import BatchLab, events_of, read_lines, write_lines
-from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab
+from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab, recreate
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ChildProcess, eventually
 
@@ -190,6 +190,97 @@ def test_it_waits_for_kafka_at_its_start_and_begins_anew_after_an_outage(
 
     assert (manifest["counts"]["succeeded"], manifest["repeated_outcomes"]) == (LINES, 0)
     assert site.stats()["by_operation"] == {"batch-job": 1, "batch": LINES}
+
+
+def named(folder: Path, job: str, count: int) -> Path:
+    return write_lines(
+        folder / f"{job}.jsonl", [{"recordId": f"{job}-{n}", "text": f"{job} {n}."} for n in range(count)]
+    )
+
+
+def succeeded(site: Site, folder: Path, job: str, count: int) -> int:
+    """Submit a job and wait; return how many of its lines were answered, each with an answer of its own."""
+    source = named(folder, job, count)
+    with site.batch.start("submit", str(source), "--job", job, "--hand-over", "--wait", "-o", f"{job}-out") as waiting:
+        assert waiting.wait(90) == 0, waiting.output
+    lines = read_lines(folder / f"{job}-out")
+    return sum(f"{job} {n}." in json.dumps(line.get("output")) for n, line in enumerate(lines))
+
+
+def test_a_topic_that_is_made_anew_between_two_runs_hands_over_all_of_the_new_one(
+    kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
+) -> None:
+    site = Site(kafka, tmp_path, stub, s3)
+    site.knobs()
+    with site.batch.lab.worker():
+        with site.hand_over() as first:
+            assert succeeded(site, tmp_path, "former", LINES) == LINES
+            first.signal(signal.SIGTERM)
+            assert first.wait(20) == 0, first.output
+        recreate(kafka, site.batch.lab.topics.handovers)
+        # Longer than the former one: what lies below its offsets would be passed over.
+        with site.hand_over():
+            assert succeeded(site, tmp_path, "new", 2 * LINES) == 2 * LINES
+        # And not a second time.
+        with site.hand_over():
+            assert succeeded(site, tmp_path, "last", 20) == 20
+
+    assert site.stats()["by_operation"]["batch"] == 3 * LINES + 20
+
+
+def test_a_topic_that_is_made_anew_behind_its_back_hands_over_all_of_the_new_one(
+    kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
+) -> None:
+    site = Site(kafka, tmp_path, stub, s3)
+    site.knobs()
+    with site.batch.lab.worker(), site.hand_over() as handing:
+        assert succeeded(site, tmp_path, "former", LINES) == LINES
+        handing.signal(signal.SIGSTOP)
+        recreate(kafka, site.batch.lab.topics.handovers)
+        site.batch("submit", str(named(tmp_path, "new", 2 * LINES)), "--job", "new", "--hand-over")
+        handing.signal(signal.SIGCONT)
+        assert succeeded(site, tmp_path, "new", 2 * LINES) == 2 * LINES
+
+    assert site.stats()["by_operation"]["batch"] == 3 * LINES
+
+
+def test_answers_to_a_topic_that_is_gone_are_not_given_to_the_events_of_the_new_one(
+    kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
+) -> None:
+    site = Site(kafka, tmp_path, stub, s3)
+    site.knobs(batch_state_s=1)
+    with site.hand_over() as first:
+        site.batch("submit", str(named(tmp_path, "former", LINES)), "--job", "former", "--hand-over")
+        first.wait_for("handover.running", 60)
+        first.signal(signal.SIGKILL)
+    recreate(kafka, site.batch.lab.topics.handovers)
+    with site.batch.lab.worker(), site.hand_over() as second:
+        assert succeeded(site, tmp_path, "new", LINES) == LINES
+        second.wait_for("handover.gone")
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_it_ends_soon_though_kafka_is_silent(
+    kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any, is_busy: bool
+) -> None:
+    if not kafka.broker.is_ours:
+        pytest.skip("the broker is not ours to pause")
+    site = Site(kafka, tmp_path, stub, s3, max_wait_s=1 if is_busy else 60)
+    site.knobs(batch_state_s=0.2)
+    with site.hand_over() as handing:
+        handing.wait_for("handover.serving", 60)
+        site.batch("submit", str(tickets(tmp_path)), "--job", "big", "--hand-over")
+        if is_busy:
+            handing.wait_for("handover.running", 60)
+        kafka.broker.pause()
+        try:
+            if is_busy:
+                # The answers are there, and cannot be written.
+                eventually(lambda: site.stats()["by_operation"].get("batch"), within_s=30)
+            handing.signal(signal.SIGTERM)
+            assert handing.wait(4) == 0, handing.output
+        finally:
+            kafka.broker.resume()
 
 
 def test_what_a_batch_does_not_answer_the_workers_do(kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any) -> None:

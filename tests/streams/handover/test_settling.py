@@ -71,6 +71,7 @@ def test_an_answer_that_breaks_the_schema_goes_to_the_workers_with_what_it_has_c
         ({"error": {"errorCode": 400, "errorMessage": "bad"}}, "refused", "batch_invalid_request", 1),
         ({"error": {"errorCode": 500, "errorMessage": "oops"}}, "refused", "batch_provider_unavailable", 1),
         (output(stop="guardrail_intervened"), "refused", "batch_content_blocked", 1),
+        ({"modelOutput": {"stopReason": "end_turn", "output": None}}, "refused", "batch_provider_unavailable", 1),
     ],
 )
 def test_what_has_no_answer_goes_to_the_workers(
