@@ -21,8 +21,8 @@ _FLOOR = "!floor"
 # A number, as all the others are: a worker that does not know this name reads the rest of the mark all the same.
 _LOG = "!log"
 _JOURNAL = "!log:"
-# There may be a hundred result topics, and a name is written twice: a part of the id is enough to tell two logs apart.
-_JOURNAL_ID_BITS = 32
+# A part of the id is enough to tell two logs of one name apart, and leaves room for more topics.
+_JOURNAL_IDS = 2**32
 _NONE: Mapping[str, int] = MappingProxyType({})
 
 
@@ -47,7 +47,7 @@ class Mark(NamedTuple):
 
 def journal_id(topic_id: int) -> int:
     """Return what a mark keeps of a result topic's id: its last 32 bits, which are random."""
-    return topic_id % 2**_JOURNAL_ID_BITS
+    return topic_id % _JOURNAL_IDS
 
 
 def encode_mark(
