@@ -14,7 +14,7 @@ from contracts.settings import WorkerSettings
 from streams.engine.engine import Engine
 from streams.engine.item import TP
 from streams.engine.ledger import Ledger
-from streams.engine.mark import Mark, decode_mark, encode_mark
+from streams.engine.mark import Mark, decode_mark, encode_mark, journal_id
 from streams.engine.repeats import Repeats
 from streams.engine.tenure import Tenure
 from streams.recall import Recall
@@ -58,6 +58,8 @@ class Membership:
         # By topic, the id that its log had at the assignment; by partition, the one that our commits belong to.
         self._ids: dict[str, int] = {}
         self._logs: dict[TP, int] = {}
+        # By partition and result topic, the id (see journal_id) that the log had which our marks belong to.
+        self._journals: dict[TP, dict[str, int]] = {}
         self._recall = recall
         self._log = logger("worker")
         self.tps: frozenset[TP] = frozenset()
@@ -123,30 +125,35 @@ class Membership:
 
     async def _ledgers(self, tps: frozenset[TP]) -> tuple[dict[TP, Ledger], dict[TP, int]]:
         """Return the books, and from where partitions are read that are not read from their commit."""
-        asked = asyncio.ensure_future(asyncio.to_thread(self._tail.ids, {tp.topic for tp in tps}))
+        topics = {tp.topic for tp in tps} | self._tail.result_topics
+        asked = asyncio.ensure_future(asyncio.to_thread(self._tail.ids, topics))
         commits = await self.shell.committed(tps)
         self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
         # A commit without our mark is an operator's reset: a replay is wanted, and what lies before it was left out.
         marks = {tp: decode_mark(metadata) for tp, (_, metadata) in self._committed.items()}
+        self._replays = await self._find_replays(marks)
+        # The first answer stays: what is asked for later may be the id of another log than the one that is read. And
+        # it comes before the scan: a mark with the id of an earlier log than its offsets is not believed, which costs
+        # a scan; one with the id of a later log would be believed.
+        self._ids = await asked | self._ids
+        self._logs = {tp: self._ids.get(tp.topic, mark.log if (mark := marks.get(tp)) else 0) for tp in tps}
+        self._journals = {tp: self._journal(marks.get(tp)) for tp in tps}
+        starts = self._starts(marks)
         positions: dict[TP, tuple[int, dict[str, int] | None]] = {}
         self._floors = {}
         for tp in tps:
             commit, mark = commits[tp], marks.get(tp)
             offset = commit[0] if commit else 0
-            positions[tp] = (offset, mark.starts if mark else None)
+            positions[tp] = (offset, starts.get(tp))
             self._floors[tp] = mark.floor if mark else offset if commit else 0
-        self._replays = await self._find_replays(marks)
         tails, repeats = await self._books(positions)
         # Nothing was committed: nothing is answered yet, and the log is read from where it begins.
         positions |= {tp: (tails[tp].log[0], None) for tp in tps - self._committed.keys()}
-        # The first answer stays: what is asked for later may be the id of another log than the one that is read.
-        self._ids = await asked | self._ids
-        self._logs = {tp: self._ids.get(tp.topic, mark.log if (mark := marks.get(tp)) else 0) for tp in tps}
         anew = {tp for tp, mark in marks.items() if mark is not None and self._is_foreign(tp, mark, tails[tp])}
         if anew:
             positions |= {tp: self._start_anew(tp, tails[tp]) for tp in anew}
             tails, repeats = await self._books(positions)
-        claimed = {tp: offset for tp, (offset, starts) in positions.items() if starts is None or tp in anew}
+        claimed = {tp: offset for tp, (offset, found) in positions.items() if found is None or tp in anew}
         await self._claim(claimed, tails)
         for tp in anew:
             # Those of a longer former log would hold the mark back until this one is as long.
@@ -165,6 +172,30 @@ class Membership:
     ) -> tuple[dict[TP, Tail], dict[TP, Repeats]]:
         """Return what is answered already, and what may be repeated; read side by side, since both take a second."""
         return await asyncio.gather(asyncio.to_thread(self._tail.read, positions), self._remembered(positions))
+
+    def _journal(self, mark: Mark | None) -> dict[str, int]:
+        """Return, by result topic, which log it is; what the mark says where that is not known."""
+        former = mark.journal if mark else {}
+        found = {topic: journal_id(self._ids[topic]) for topic in self._tail.result_topics & self._ids.keys()}
+        return {topic: former[topic] for topic in self._tail.result_topics & former.keys()} | found
+
+    def _starts(self, marks: Mapping[TP, Mark | None]) -> dict[TP, dict[str, int]]:
+        """Return, per partition with a mark, from where on each result topic is scanned.
+
+        From its beginning where the mark was made on another log than the one that is there now: the topic was
+        recreated, and the answers of this one may lie below the offset of the former one.
+        """
+        starts: dict[TP, dict[str, int]] = {}
+        former: set[str] = set()
+        for tp, mark in marks.items():
+            if mark is not None:
+                others = {topic for topic, log in mark.journal.items() if self._journals[tp].get(topic, log) != log}
+                starts[tp] = mark.starts | dict.fromkeys(others, 0)
+                former |= others
+        if former:
+            detail = "the topics were made anew: marks are of the former ones, and all answers are looked through"
+            self._log.warning("mark.foreign", topics=sorted(former), detail=detail)
+        return starts
 
     def _is_foreign(self, tp: TP, mark: Mark, tail: Tail) -> bool:
         """Tell whether our own commit was made on another log than the one that is there now.
@@ -212,7 +243,8 @@ class Membership:
     def _encode(self, tp: TP, offset: int, mark: dict[str, int]) -> str:
         replay_until = self._replays.get(tp, 0)
         is_going_on = offset < replay_until
-        return encode_mark(mark, replay_until if is_going_on else 0, self._floors.get(tp, 0), self._logs.get(tp, 0))
+        until = replay_until if is_going_on else 0
+        return encode_mark(mark, until, self._floors.get(tp, 0), self._logs.get(tp, 0), self._journals.get(tp, {}))
 
     async def _claim(self, offsets: dict[TP, int], tails: dict[TP, Tail]) -> None:
         """Commit (position, mark) before the first call, so that a crash right after it finds what it answered."""
@@ -256,17 +288,20 @@ class Membership:
         """Join the group anew when a topic was recreated under us: the assignment finds that our commits are foreign.
 
         The consumer goes by the name: where the new log is long enough, it has read on at the offset of the former one.
+        Of a result topic, the books know the ends of the former log: marks stay behind them until they are loaded anew.
         """
         tenure = self._engine.tenure
         # Where ids were not known at the assignment, partitions of one topic may have commits of different logs.
         known = {(tp.topic, log) for tp, log in self._logs.items() if log}
-        if not known or not self._engine.is_open or not tenure.may_work:
+        journals = {place for journal in self._journals.values() for place in journal.items()}
+        if not known | journals or not self._engine.is_open or not tenure.may_work:
             return
-        found = await asyncio.to_thread(self._tail.ids, {topic for topic, _ in known})
-        topics = sorted({topic for topic, log in known if found.get(topic, log) != log})
+        found = await asyncio.to_thread(self._tail.ids, {topic for topic, _ in known | journals})
+        anew = {topic for topic, log in known if found.get(topic, log) != log}
+        topics = sorted(anew | {topic for topic, log in journals if journal_id(found.get(topic, log)) != log})
         if topics and tenure is self._engine.tenure and tenure.may_work:
             self._log.warning(
-                "topic.recreated", topics=topics, detail="joins the group anew to read it from its beginning"
+                "topic.recreated", topics=topics, detail="joins the group anew to read them from their beginning"
             )
             self.shell.rejoin()
 

@@ -132,12 +132,15 @@ class TailReader:
         kafka: connection.
         app_id: only terminal records of this application count.
         result_topics: all of them.
+
+    Attributes:
+        result_topics: all of them.
     """
 
     def __init__(self, kafka: KafkaSettings, app_id: str, result_topics: frozenset[str]) -> None:
         self._kafka = kafka
         self._app_id = app_id
-        self._result_topics = result_topics
+        self.result_topics = result_topics
         self._is_told = False
 
     def ids(self, topics: Iterable[str]) -> dict[str, int]:
@@ -173,7 +176,7 @@ class TailReader:
         return self._ask(lambda consumer: {tp: self._ends(consumer, tp.partition) for tp in tps})
 
     def _ends(self, consumer: confluent_kafka.Consumer, partition: int) -> dict[str, int]:
-        places = (confluent_kafka.TopicPartition(topic, partition) for topic in self._result_topics)
+        places = (confluent_kafka.TopicPartition(topic, partition) for topic in self.result_topics)
         return {place.topic: consumer.get_watermark_offsets(place, timeout=_REQUEST_TIMEOUT_S)[1] for place in places}
 
     def _ask(self, question: Callable[[confluent_kafka.Consumer], T]) -> T:
@@ -183,14 +186,14 @@ class TailReader:
     def _scan(
         self, consumer: confluent_kafka.Consumer, wanted: Mapping[TP, tuple[int, dict[str, int] | None]]
     ) -> dict[TP, Tail]:
-        for topic in self._result_topics:
+        for topic in self.result_topics:
             # Where topics appear on first use (the embedded broker), this makes it; elsewhere it was found at start.
             consumer.list_topics(topic, timeout=_REQUEST_TIMEOUT_S)
         tails = {tp: Tail() for tp in wanted}
         assignments: dict[TP, int] = {}
         for tp, (_, marks) in wanted.items():
             tails[tp].log = _bounds(consumer, tp) or tails[tp].log
-            for topic in self._result_topics:
+            for topic in self.result_topics:
                 partition = confluent_kafka.TopicPartition(topic, tp.partition)
                 low, high = consumer.get_watermark_offsets(partition, timeout=_REQUEST_TIMEOUT_S)
                 start = high if marks is None else min(max(marks.get(topic, high), low), high)

@@ -3,10 +3,12 @@
 Form: `penstock1 <topic>=<offset> ...`, at most 4,096 bytes (the broker's default offset.metadata.max.bytes).
 A commit without a mark was made by an operator's tool: nothing is skipped then, because a replay is wanted. While it
 goes on, `!replay=<end>` stands there as well, and ever after `!floor=<offset>`, from where on no event was left out;
-`!log=<id>` is of the topic that the offset belongs to: names that no topic can have.
+`!log=<id>` is of the topic that the offset belongs to, and `!log:<topic>=<id>` of a result topic that an offset of the
+mark belongs to: names that no topic can have. The latter are left out when the mark would not fit with them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 PREFIX = "penstock1"
@@ -18,6 +20,10 @@ _REPLAY = "!replay"
 _FLOOR = "!floor"
 # A number, as all the others are: a worker that does not know this name reads the rest of the mark all the same.
 _LOG = "!log"
+_JOURNAL = "!log:"
+# A part of the id is enough to tell two logs of one name apart, and leaves room for more topics.
+_JOURNAL_IDS = 2**32
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class Mark(NamedTuple):
@@ -28,24 +34,40 @@ class Mark(NamedTuple):
         replay_until: up to where an operator's replay goes; 0 when none is going on.
         floor: from where on no event was left out; an operator who sets offsets forward leaves some out.
         log: Kafka's id of the topic as a number, which a topic that is made anew does not have; 0 = not known.
+        journal: by result topic, the end of the id (see `journal_id`) that it had when `starts` was found; without
+            those that are not known.
     """
 
     starts: dict[str, int]
     replay_until: int = 0
     floor: int = 0
     log: int = 0
+    journal: Mapping[str, int] = _NONE
 
 
-def encode_mark(marks: dict[str, int], replay_until: int = 0, floor: int = 0, log: int = 0) -> str:
-    """Return commit metadata; the plain prefix when it would not fit, which makes the next scan start at the end."""
+def journal_id(topic_id: int) -> int:
+    """Return what a mark keeps of a result topic's id: its last 32 bits, which are random."""
+    return topic_id % _JOURNAL_IDS
+
+
+def encode_mark(
+    marks: dict[str, int], replay_until: int = 0, floor: int = 0, log: int = 0, journal: Mapping[str, int] = _NONE
+) -> str:
+    """Return commit metadata.
+
+    Without the result topics' ids when it would not fit with them; the plain prefix when it would not fit without them
+    either, which makes the next scan start at the end.
+    """
     found = ((_REPLAY, replay_until), (_FLOOR, floor), (_LOG, log))
     notes = [f"{name}={number}" for name, number in found if number]
-    text = " ".join([PREFIX, *notes, *(f"{topic}={offset}" for topic, offset in sorted(marks.items()))])
-    return text if len(text.encode()) <= MAX_METADATA_BYTES else PREFIX
+    starts = [f"{topic}={offset}" for topic, offset in sorted(marks.items())]
+    ids = [f"{_JOURNAL}{topic}={number}" for topic in sorted(marks) if (number := journal.get(topic))]
+    texts = (" ".join([PREFIX, *notes, *ids, *starts]), " ".join([PREFIX, *notes, *starts]))
+    return next((text for text in texts if len(text.encode()) <= MAX_METADATA_BYTES), PREFIX)
 
 
 def mark_fits(topics: Iterable[str]) -> bool:
-    """Tell whether a mark of these result topics fits whatever the offsets are."""
+    """Tell whether a mark of these result topics, without their ids, fits whatever the offsets are."""
     starts = dict.fromkeys(topics, _LARGEST_OFFSET)
     return encode_mark(starts, _LARGEST_OFFSET, _LARGEST_OFFSET, _LARGEST_ID) != PREFIX
 
@@ -60,6 +82,8 @@ def decode_mark(metadata: str) -> Mark | None:
         name, _, offset = part.rpartition("=")
         if name and offset.isascii() and offset.isdecimal():
             found[name] = int(offset)
-        elif name not in {_REPLAY, _FLOOR, _LOG}:
+        elif name not in {_REPLAY, _FLOOR, _LOG} and not name.startswith(_JOURNAL):
             return None
-    return Mark(replay_until=found.pop(_REPLAY, 0), floor=found.pop(_FLOOR, 0), log=found.pop(_LOG, 0), starts=found)
+    journal = {name.removeprefix(_JOURNAL): found.pop(name) for name in tuple(found) if name.startswith(_JOURNAL)}
+    notes = {name: found.pop(name, 0) for name in (_REPLAY, _FLOOR, _LOG)}
+    return Mark(found, notes[_REPLAY], notes[_FLOOR], notes[_LOG], journal)

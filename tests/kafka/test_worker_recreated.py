@@ -1,4 +1,4 @@
-"""Source topics that are deleted and made anew: nothing of the new one is lost, nothing is paid for twice."""
+"""Topics that are deleted and made anew: nothing of a new source is lost, nothing is paid for twice."""
 
 import asyncio
 import signal
@@ -9,6 +9,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 
+from streams.engine.mark import decode_mark
+from tests.kafka.gated_model import GatedModel
 from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab, recreate, wait_for_partitions
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ChildProcess, eventually
@@ -138,6 +140,73 @@ def test_a_topic_that_is_recreated_behind_two_workers_backs_loses_nothing(kafka:
         eventually(lambda: sum(lab.committed().values()) == 600, within_s=20)
 
     assert (tally.lost(800), tally.duplicates) == ([], [])
+
+
+def test_answers_of_a_recreated_result_topic_are_found_when_it_is_longer_than_the_mark(
+    kafka: KafkaLab, tmp_path: Path
+) -> None:
+    """The mark's offsets are of the former topic, and the answers that a killed worker left lie below them."""
+    with GatedModel(gate_from=600) as model:
+        lab = WorkerLab(
+            kafka,
+            tmp_path,
+            provider={"kind": "openai", "base_url": model.url},
+            # Nothing is committed before the kill. A stable instance id, so that nobody waits for the killed worker.
+            worker={"commit_interval_s": 3600, "instance_id": "one"},
+        )
+        lab.create_topics()
+        lab.send(0, 200)
+        with Outcomes(kafka, lab.topics.results) as former, lab.running():
+            former.wait_for(200)
+        before = sum(lab.committed().values())
+        recreate(kafka, lab.topics.results)
+        lab.send(200, 404)
+        with Outcomes(kafka, lab.topics.results) as results:
+            with lab.running() as worker:
+                results.wait_for(400)
+                eventually(lambda: model.waiting == 4, within_s=20)
+                worker.signal(signal.SIGKILL)
+                worker.wait()
+            killed_at = sum(lab.committed().values())
+            model.open()
+            with lab.running(worker__commit_interval_s="0.3") as worker:
+                eventually(lambda: sum(lab.committed().values()) == 604, within_s=60)
+                tally = results.wait_for(404)
+
+    assert (before, killed_at) == (200, 200)
+    assert (len(tally.by_id), tally.duplicates) == (404, [])
+    assert model.extra == 4
+    assert worker.output.count("mark.foreign") == 1
+
+
+def test_a_result_topic_that_is_recreated_under_a_running_worker_gets_marks_of_its_own(
+    kafka: KafkaLab, tmp_path: Path
+) -> None:
+    lab = WorkerLab(kafka, tmp_path)
+    lab.create_topics()
+    lab.send(0, 200)
+    watchful = ChildProcess("tests.kafka.watchful_worker", "worker", "--config", str(lab.config), grace_s=15)
+    with watchful as worker:
+        wait_for_partitions(worker)
+        with Outcomes(kafka, lab.topics.results) as former:
+            former.wait_for(200)
+        eventually(lambda: sum(lab.committed().values()) == 200, within_s=10)
+        eventually(lambda: sum(_starts(lab)) == 200, within_s=20)
+        recreate(kafka, lab.topics.results)
+        eventually(lambda: _starts(lab) == [0] * PARTITIONS, within_s=30)
+        lab.send(200, 200)
+        with Outcomes(kafka, lab.topics.results) as results:
+            tally = results.wait_for(200)
+        eventually(lambda: sum(_starts(lab)) == 200, within_s=20)
+
+        assert worker.output.count("topic.recreated") == 1
+    assert (tally.lost(400), tally.duplicates) == ([f"e{number}" for number in range(200)], [])
+
+
+def _starts(lab: WorkerLab) -> list[int]:
+    """Return from where on the committed marks have the result topic read, per partition."""
+    marks = [decode_mark(commit.metadata) for commit in asyncio.run(_commits(lab)).values()]
+    return [mark.starts[lab.topics.results] for mark in marks if mark is not None]
 
 
 def _everywhere(lab: WorkerLab, commit: OffsetAndMetadata) -> Commits:

@@ -79,6 +79,7 @@ class FakeTail:
 
     def __init__(self, log: list[object]) -> None:
         self.log = log
+        self.result_topics = frozenset({RESULTS})
         self.answered: dict[tuple[int, int], ResultRef] = {}
         self.source = (3, 1000)
         self.known: dict[str, int] = {}
@@ -316,7 +317,7 @@ async def test_the_ids_of_all_topics_are_one_question(bench: Bench) -> None:
     bench.membership.assigned(tps, 1)
     await eventually_async(lambda: bench.engine.is_open)
 
-    assert bench.tail.asked == [frozenset({"events", "retries"})]
+    assert bench.tail.asked == [frozenset({"events", "retries", RESULTS})]
 
 
 @pytest.mark.parametrize(("now", "rejoins"), [({"events": 8}, 1), ({"events": 7}, 0), ({}, 0)])
@@ -355,6 +356,107 @@ async def test_commits_of_different_logs_of_one_topic_are_each_compared(bench: B
     await bench.membership.look_for_new_logs()
 
     assert bench.shell.rejoins == 1
+
+
+async def test_a_mark_of_a_former_result_topic_has_all_answers_of_this_one_looked_through(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They may lie below the offset that the mark has in the former one."""
+    bench.shell.offsets[TP0] = (5, "penstock1 !log=7 !log:results=1 results=17")
+    bench.tail.known = {"events": 7, RESULTS: 2}
+    bench.tail.answered = {(5, 1000): ResultRef(RESULTS, 3)}
+    bench.assign()
+    await bench.submit(5)
+    await bench.submit(6)
+    await bench.idle()
+    await bench.membership.commit()
+
+    assert bench.log == [
+        ("tail", {TP0: (5, {RESULTS: 0})}),
+        ("work", 6),
+        ("commit", {TP0: (7, "penstock1 !log=7 !log:results=2 results=37")}),
+    ]
+    assert sum("mark.foreign" in line for line in "".join(capsys.readouterr()).splitlines()) == 1
+
+
+async def test_only_the_result_topic_that_was_made_anew_is_read_from_its_beginning(bench: Bench) -> None:
+    bench.tail.result_topics = frozenset({RESULTS, "own"})
+    bench.shell.offsets[TP0] = (5, "penstock1 !log:own=3 !log:results=1 own=9 results=17")
+    bench.tail.known = {RESULTS: 2, "own": 3}
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
+
+    assert bench.log == [("tail", {TP0: (5, {RESULTS: 0, "own": 9})})]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "known", "written"),
+    [
+        ("penstock1 results=17", {RESULTS: 2}, {RESULTS: 2}),
+        ("penstock1 !log:results=2 results=17", {RESULTS: 2}, {RESULTS: 2}),
+        ("penstock1 !log:results=2 results=17", {RESULTS: 2**32 + 2}, {RESULTS: 2}),
+        ("penstock1 !log:results=2 results=17", {}, {RESULTS: 2}),
+        ("penstock1 !log:gone=2 gone=4 results=17", {RESULTS: 2, "gone": 3}, {RESULTS: 2}),
+        ("penstock1 results=17", {}, {}),
+    ],
+)
+async def test_a_mark_of_this_result_topic_or_of_an_unknown_one_is_believed(
+    bench: Bench, metadata: str, known: dict[str, int], written: dict[str, int]
+) -> None:
+    bench.shell.offsets[TP0] = (5, metadata)
+    bench.tail.known = known
+    bench.assign()
+    await bench.submit(5)
+    await bench.idle()
+    await bench.membership.commit()
+    mark = decode_mark(bench.shell.offsets[TP0][1])
+    scanned = bench.log[0][1][TP0][1]  # type: ignore[index]
+
+    assert scanned[RESULTS] == 17
+    assert mark is not None
+    assert mark.journal == written
+
+
+async def test_the_ids_are_known_before_the_answers_are_looked_for(bench: Bench) -> None:
+    """A mark with the id of a later log than its offsets would be believed."""
+    ids, gate = bench.tail.ids, threading.Event()
+
+    def late(topics: Iterable[str]) -> dict[str, int]:
+        gate.wait(5)
+        bench.log.append(("ids",))
+        return ids(topics)
+
+    bench.tail.ids = late  # type: ignore[method-assign]
+    bench.shell.offsets[TP0] = (5, "penstock1 results=17")
+    bench.assign()
+    threading.Timer(0.05, gate.set).start()
+    await eventually_async(lambda: bench.engine.is_open)
+
+    assert [entry[0] for entry in bench.log] == ["ids", "tail"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "first", "now", "rejoins"),
+    [
+        ("penstock1 results=17", {RESULTS: 2}, {RESULTS: 3}, 1),
+        ("penstock1 results=17", {RESULTS: 2}, {RESULTS: 2}, 0),
+        ("penstock1 results=17", {RESULTS: 2}, {}, 0),
+        ("penstock1 !log:results=2 results=17", {}, {RESULTS: 3}, 1),
+        ("penstock1 !log:results=2 results=17", {}, {RESULTS: 2**32 + 2}, 0),
+        ("penstock1 results=17", {}, {RESULTS: 3}, 0),
+    ],
+)
+async def test_a_result_topic_that_is_made_anew_under_us_has_the_books_loaded_anew(
+    bench: Bench, metadata: str, first: dict[str, int], now: dict[str, int], rejoins: int
+) -> None:
+    bench.shell.offsets[TP0] = (5, metadata)
+    bench.tail.known = first
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
+    bench.tail.known = now
+    await bench.membership.look_for_new_logs()
+
+    assert bench.shell.rejoins == rejoins
 
 
 async def test_where_ids_are_not_known_nobody_looks_for_new_ones(bench: Bench) -> None:

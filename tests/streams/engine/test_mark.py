@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.mark import MAX_METADATA_BYTES, Mark, decode_mark, encode_mark
+from streams.engine.mark import MAX_METADATA_BYTES, Mark, decode_mark, encode_mark, journal_id, mark_fits
 
 TOPIC_NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,249}", fullmatch=True)
 
@@ -73,6 +73,43 @@ def test_the_id_of_the_log_has_the_form_of_an_offset_so_that_an_older_worker_rea
 
 def test_a_mark_of_an_older_worker_names_no_log() -> None:
     assert decode_mark("penstock1 !floor=3 a=1") == Mark({"a": 1}, floor=3, log=0)
+
+
+@given(
+    st.dictionaries(TOPIC_NAMES, st.tuples(st.integers(0, 2**63 - 1), st.integers(1, 2**32 - 1)), max_size=7),
+    st.integers(0, 2**128 - 1),
+)
+def test_ids_of_result_topics_survive_the_way_through_metadata_and_leave_the_rest_alone(
+    topics: dict[str, tuple[int, int]], log: int
+) -> None:
+    starts = {topic: start for topic, (start, _) in topics.items()}
+    journal = {topic: number for topic, (_, number) in topics.items()}
+
+    assert decode_mark(encode_mark(starts, 3, 4, log, journal)) == Mark(starts, 3, 4, log, journal)
+
+
+def test_the_id_of_a_result_topic_stands_under_a_name_that_no_topic_can_have() -> None:
+    """A worker that does not know it takes it for the offset of a topic that it does not ask for."""
+    metadata = encode_mark({"log": 10, "b": 2}, log=8, journal={"log": 5, "b": 0, "other": 9})
+
+    assert metadata == "penstock1 !log=8 !log:log=5 b=2 log=10"
+
+
+def test_ids_of_result_topics_are_left_out_where_there_is_no_room_for_them() -> None:
+    starts = {f"topic-{n:0200d}": n for n in range(15)}
+    metadata = encode_mark(starts, log=8, journal=dict.fromkeys(starts, 2**32 - 1))
+
+    assert mark_fits(starts)
+    assert decode_mark(metadata) == Mark(starts, log=8)
+
+
+def test_of_a_result_topics_id_the_last_32_bits_are_kept() -> None:
+    assert (journal_id(2**128 - 1), journal_id(2**64 + 5)) == (2**32 - 1, 5)
+
+
+@pytest.mark.parametrize("metadata", ["penstock1 a=1", "penstock1 !log:a=x a=1", "penstock1 !log:a= a=1"])
+def test_metadata_that_tells_of_no_result_topics_id(metadata: str) -> None:
+    assert decode_mark(metadata) == Mark({"a": 1})
 
 
 @pytest.mark.parametrize("metadata", ["", "!floor=4", "penstock1 a=1", "penstock1 !floor=x", "penstock1 !replay=4"])
