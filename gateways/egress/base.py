@@ -112,6 +112,8 @@ class Shape:
             overtaken.
         many_destinations: whether items go to different places. Each has its own breaker and its own share of the
             deliveries at a time; items of one that is down wait on the delay topics. With one place, intake pauses.
+        is_exact: repeats could not be recognised by whoever receives them. Before every delivery the runner makes sure
+            that the topic was not made anew since its records were read, which would read them once more.
     """
 
     max_batch: int = 1
@@ -119,6 +121,7 @@ class Shape:
     linger_s: float = 0.0
     order: Order = "none"
     many_destinations: bool = False
+    is_exact: bool = False
 
 
 class PlainDoor:

@@ -18,7 +18,7 @@ from contracts.codec import Record, decode_json, encode_json
 from contracts.errors import Busy, LogUnavailable, TooLarge, Undecodable
 from contracts.logs import logger
 from contracts.payloads import EndpointState
-from gateways.egress.reading import partitions_of, watermarks
+from gateways.egress.reading import LogIds, partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
 _RETRY_S = 1.0
@@ -45,7 +45,10 @@ class KafkaBoard:
         self._config = dict(config)
         self._topic = topic
         self._produce = produce
+        self._log_ids = LogIds(config, (topic,))
         self._states: dict[str, EndpointState] = {}
+        # Of the log before this one, until this one has been read.
+        self._former: frozenset[str] = frozenset()
         self._stop = threading.Event()
         self._caught_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="endpoints-board", daemon=True)
@@ -108,13 +111,27 @@ class KafkaBoard:
             starts = {one: watermarks(consumer, self._topic, one, _CALL_TIMEOUT_S)[0] for one in partitions}
             consumer.assign([TopicPartition(self._topic, one, low) for one, low in starts.items()])
             reached: set[int] = set()
-            while not self._stop.is_set():
+            while not self._stop.is_set() and not self._is_made_anew():
                 for message in consumer.consume(_POLL_RECORDS, _POLL_S):
                     self._take(message, reached)
                 if len(reached) == len(partitions):
+                    self._forget_former()
                     self._caught_up.set()
         finally:
             consumer.close()
+
+    def _is_made_anew(self) -> bool:
+        is_anew = bool(self._log_ids.made_anew())
+        if is_anew:
+            _log.warning("board.topic_made_anew", topic=self._topic)
+            self._former = frozenset(self._states)
+        return is_anew
+
+    def _forget_former(self) -> None:
+        """Forget the states that a topic had before it was made anew: every other process would not know them."""
+        for name in self._former:
+            self._states.pop(name, None)
+        self._former = frozenset()
 
     def _take(self, message: KafkaMessage, reached: set[int]) -> None:
         error = message.error()
@@ -134,3 +151,4 @@ class KafkaBoard:
             return
         if state.name == name:
             self._states[name] = state
+            self._former -= {name}

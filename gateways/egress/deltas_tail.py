@@ -16,7 +16,7 @@ from contracts.errors import LogUnavailable
 from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from contracts.metrics import DELTAS_FOLLOWED
-from gateways.egress.reading import partitions_of, watermarks
+from gateways.egress.reading import LogIds, partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
 _REFRESH_S = 5.0
@@ -43,7 +43,8 @@ class DeltasTail:
         topic: of the deltas.
         wanted: ids that are watched; read on the thread.
         on_arrivals: gets a batch, on the thread.
-        on_gap: called on the thread when it begins, or begins anew, and may have missed records.
+        on_gap: called on the thread when it begins, or begins anew, and may have missed records; also when the topic
+            was made anew.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class DeltasTail:
     ) -> None:
         self._config = config
         self._topic = topic
+        self._log_ids = LogIds(config, (topic,))
         self._wanted = wanted
         self._on_arrivals = on_arrivals
         self._on_gap = on_gap
@@ -103,6 +105,8 @@ class DeltasTail:
         consumer = Consumer(self._config)
         try:
             while not self._stop.is_set():
+                if self._log_ids.made_anew():
+                    self._let_go(consumer)
                 if time.monotonic() >= self._refresh_at_s:
                     self._refresh(consumer)
                 # One at a time wakes at the first record; a batch would wait for its time to be up.
@@ -136,6 +140,12 @@ class DeltasTail:
             self._on_gap()
         DELTAS_FOLLOWED.set(1 if self._followed else 0)
         self._refresh_at_s = time.monotonic() + (_REFRESH_S if found else _RETRY_S)
+
+    def _let_go(self, consumer: Consumer) -> None:
+        """Follow nothing any more: the topic was made anew, and its new partitions are read from their beginning."""
+        _log.warning("deltas.topic_made_anew", topic=self._topic)
+        consumer.unassign()
+        self._followed, self._refresh_at_s = frozenset(), 0.0
 
     def _start(self, consumer: Consumer, partition: int) -> int:
         low, end = watermarks(consumer, self._topic, partition, _CALL_TIMEOUT_S)

@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,6 +106,16 @@ class ResultIndex:
         """Return how far each partition has been read."""
         rows = self._writer.execute("SELECT name, partition, next FROM read_to JOIN topics ON topics.id = topic")
         return {(name, partition): offset for name, partition, offset in rows}
+
+    def log_ids(self) -> dict[str, str]:
+        """Return the id of each topic's log, as far as it was known."""
+        return dict(self._writer.execute("SELECT name, id FROM logs"))
+
+    def note_logs(self, log_ids: Mapping[str, str], anew: Iterable[str]) -> None:
+        """Note the ids of the topics' logs; forget how far those were read that were made anew."""
+        with self._transaction() as writer:
+            writer.executemany("INSERT OR REPLACE INTO logs VALUES (?, ?)", log_ids.items())
+            writer.executemany("DELETE FROM read_to WHERE topic = ?", [(self._topic(name),) for name in anew])
 
     def write(
         self,
@@ -253,6 +263,7 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER) WITHOUT R
 CREATE TABLE IF NOT EXISTS topics (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE IF NOT EXISTS read_to (topic INTEGER, partition INTEGER, next INTEGER, PRIMARY KEY (topic, partition))
   WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS logs (name TEXT PRIMARY KEY, id TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS segments (id INTEGER PRIMARY KEY, rows INTEGER, newest_ms INTEGER)
 """
 _SEGMENT = """

@@ -18,7 +18,7 @@ from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from gateways.egress.index import Noted, Place, ResultIndex, Written
 from gateways.egress.outcomes import Accepted, read_accepted, read_outcome
-from gateways.egress.reading import partitions_of, watermarks
+from gateways.egress.reading import LogIds, partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
 _REFRESH_S = 5.0
@@ -57,10 +57,12 @@ class Indexing:
         self._result_topics = frozenset(result_topics)
         self._topics = (*result_topics, *event_topics)
         self._index = index
+        self._log_ids = LogIds(config, self._topics, index.log_ids())
         self._retention_s = retention_s
         self._clock = clock
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="results-index", daemon=True)
+        self._noted_ids = dict(self._log_ids.ids)
         self._followed: set[tuple[str, int]] = set()
         self._at_end: set[tuple[str, int]] = set()
         self._clear()
@@ -105,6 +107,8 @@ class Indexing:
         refresh_s = 0.0
         try:
             while not self._stop.is_set():
+                if self._is_log_other():
+                    return
                 if time.monotonic() >= refresh_s:
                     self._refresh(consumer)
                     refresh_s = time.monotonic() + _REFRESH_S
@@ -125,12 +129,25 @@ class Indexing:
                 continue
             low, high = watermarks(consumer, topic, partition, _CALL_TIMEOUT_S)
             start = stored.get((topic, partition), low)
-            # Beyond the end: the topic was made anew, and what the index says of it is found out at the first fetch.
+            # Beyond the end: the topic was made anew. Where it is longer by now, its id says so a little later.
             start = low if start > high else max(low, start)
             starts.append(TopicPartition(topic, partition, start))
             self._followed.add((topic, partition))
         if starts:
             consumer.incremental_assign(starts)
+
+    def _is_log_other(self) -> bool:
+        """Tell whether a topic was made anew, also since the last start: it is read from its beginning then."""
+        self._log_ids.made_anew()
+        ids, noted = dict(self._log_ids.ids), self._noted_ids
+        if ids == noted:
+            return False
+        anew = sorted(topic for topic, log_id in ids.items() if noted.get(topic, log_id) != log_id)
+        self._index.note_logs(ids, anew)
+        self._noted_ids = ids
+        if anew:
+            _log.warning("results.index_topics_made_anew", topics=anew)
+        return bool(anew)
 
     def _take(self, message: KafkaMessage) -> None:
         place = (message.topic() or "", message.partition() or 0)

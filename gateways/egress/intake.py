@@ -162,7 +162,7 @@ class Intake:
             is_full: take nothing more for now.
 
         Raises:
-            LogUnavailable: Kafka refuses us, and this client will get no further; or a topic was made anew.
+            LogUnavailable: Kafka refuses us, and this client will get no further; or a topic was made anew or cut.
         """
         messages = await self._in_thread(self._turn, is_full)
         rewinds: dict[Place, int] = {}
@@ -244,11 +244,11 @@ class Intake:
         if consumer is None:
             return
         with translated_errors():
-            places = [(place, offset) for place, offset in rewinds.items() if place in self._ledgers]
-            consumer.pause([TopicPartition(*place) for place, _ in places])
-            self._paused |= {place for place, _ in places}
-            for (topic, partition), offset in places:
-                consumer.seek(TopicPartition(topic, partition, offset))
+            places = [TopicPartition(*place, offset) for place, offset in rewinds.items() if place in self._ledgers]
+            consumer.pause(places)
+            self._paused |= {(one.topic, one.partition) for one in places}
+            for one in places:
+                consumer.seek(one)
 
     def _commit(self, consumer: Consumer, ledgers: Iterable[Ledger], *, is_last: bool) -> None:
         offers = [(ledger, offset) for ledger in ledgers if (offset := ledger.to_commit()) is not None]
@@ -335,29 +335,25 @@ class Intake:
         return self._watch.ids
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        ledgers = self._let_go(partitions)
-        if self._loop is None or not ledgers:
-            return
-        asyncio.run_coroutine_threadsafe(self._receiver.let_go(ledgers), self._loop).result()
-        self._commit(consumer, ledgers, is_last=True)
+        self._commit(consumer, self._let_go(partitions), is_last=True)
 
     def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        ledgers = self._let_go(partitions)
-        if self._loop is not None:
-            asyncio.run_coroutine_threadsafe(self._receiver.let_go(ledgers), self._loop).result()
+        self._let_go(partitions)
         _log.warning("egress.partitions_lost", door=self._door, count=len(partitions))
 
     def _let_go(self, partitions: list[TopicPartition]) -> set[Ledger]:
         places = [(one.topic, one.partition) for one in partitions]
         self._paused.difference_update(places)
-        return {ledger for place in places if (ledger := self._ledgers.pop(place, None)) is not None}
+        ledgers = {ledger for place in places if (ledger := self._ledgers.pop(place, None)) is not None}
+        if self._loop is not None and ledgers:
+            asyncio.run_coroutine_threadsafe(self._receiver.let_go(ledgers), self._loop).result()
+        return ledgers
 
     def _close(self) -> None:
         consumer, self._consumer = self._consumer, None
-        if consumer is None:
-            return
-        self._commit(consumer, self._ledgers.values(), is_last=True)
-        consumer.close()
+        if consumer is not None:
+            self._commit(consumer, self._ledgers.values(), is_last=True)
+            consumer.close()
 
     # And this in the event loop.
 
@@ -371,8 +367,12 @@ class Intake:
         topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
         place = (topic, partition)
         ledger = self._ledgers.get(place)
-        if ledger is None or place in rewinds or (ledger.next_offset is not None and offset < ledger.next_offset):
+        if ledger is None or place in rewinds:
             return
+        if offset < (ledger.next_offset or 0):
+            # The client has begun from the front. A new session looks which log it is, and repeats when in doubt.
+            text = f"{topic} [{partition}] was made anew or cut: {offset} comes behind {ledger.next_offset}"
+            raise LogUnavailable(text)
         stamp_ms = message.timestamp()[1]
         raw = Raw(Position(topic, partition, offset, stamp_ms), message.key(), message.value(), headers_of(message))
         wait_s = self._waits_s.get(topic)

@@ -6,6 +6,7 @@ Blocking: every function here asks a broker, never longer than the timeout it is
 import contextlib
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -39,6 +40,7 @@ QUEUE_LIMITS: dict[str, Any] = {
 _LOOK_EVERY_S = 5.0
 _ANSWER_LIMIT_S = 10.0
 _START_LIMIT_S = 3.0
+_NOW_LIMIT_S = 5.0
 # What brokers before 2.8 say.
 _NO_ID = str(Uuid(0, 0))
 # Of metadata as confluent-kafka returns them. 2.16 writes a zero byte behind them and stops at the first one in
@@ -160,6 +162,83 @@ def _id_in(commit: TopicPartition) -> str:
         # confluent-kafka 2.16 reads on behind what others wrote.
         return ""
     return metadata if _ID.fullmatch(metadata) else ""
+
+
+class LogIds:
+    """Asks the brokers which log each topic's name stands for: one that is made anew has another id.
+
+    Readers without a group ask on their way. They would go on at their offset, and pass over what lies below it in the
+    new log.
+
+    Args:
+        config: of the connection; the client is made with the first question.
+        topics: those of `made_anew`, which belongs to one thread; `now` may be asked on any.
+        known: ids of an earlier process.
+        clock: monotonic seconds.
+
+    Attributes:
+        ids: by topic, as last heard; none where the brokers know none (the embedded one, before 2.8).
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        topics: Sequence[str],
+        known: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = {**config, "client.id": "penstock-log-ids", "log_level": 0}
+        self._topics = tuple(topics)
+        self._clock = clock
+        self._made: AdminClient | None = None
+        self._making = threading.Lock()
+        self._asked: Mapping[str, futures.Future[TopicDescription]] = {}
+        self._ask_at_s = float("-inf")
+        self.ids = dict(known or {})
+
+    def made_anew(self) -> frozenset[str]:
+        """Return the topics that have another log than was heard before, each time once; does not wait.
+
+        A question goes out every few seconds, and its answer is told by a later call.
+        """
+        if not self._asked:
+            if self._clock() >= self._ask_at_s:
+                self._ask_at_s = self._clock() + _LOOK_EVERY_S
+                self._asked = self._ask(self._topics)
+            return frozenset()
+        if not all(answer.done() for answer in self._asked.values()):
+            return frozenset()
+        asked, self._asked = self._asked, {}
+        found = _ids_in({name: one.result() for name, one in asked.items() if one.exception() is None})
+        anew = frozenset(name for name, log_id in found.items() if self.ids.get(name, log_id) != log_id)
+        self.ids |= found
+        return anew
+
+    def now(self, topics: Sequence[str]) -> dict[str, str]:
+        """Return the ids of this moment; of a topic that does not exist none. Blocking, some seconds at most.
+
+        Raises:
+            LogUnavailable: no answer.
+        """
+        with translated_errors():
+            found = {}
+            for name, answer in self._ask(topics).items():
+                try:
+                    found[name] = str(answer.result(_NOW_LIMIT_S).topic_id)
+                except futures.TimeoutError as error:
+                    message = f"{name}: no answer in time"
+                    raise LogUnavailable(message, retry_after_s=2.0) from error
+                except KafkaException as error:
+                    if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                        raise
+            return found
+
+    def _ask(self, topics: Sequence[str]) -> Mapping[str, "futures.Future[TopicDescription]"]:
+        with self._making:
+            # A client that is replaced takes its answers along; one without work is false.
+            if self._made is None:
+                self._made = AdminClient(self._config)
+        return self._made.describe_topics(TopicCollection(list(topics)), request_timeout=_NOW_LIMIT_S)
 
 
 class TopicWatch:

@@ -16,7 +16,7 @@ from contracts.errors import LogUnavailable
 from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from gateways.egress.outcomes import Outcome, read_outcome
-from gateways.egress.reading import partitions_of, watermarks
+from gateways.egress.reading import LogIds, partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
 _RETRY_S = 1.0
@@ -45,6 +45,7 @@ class Replies:
     def __init__(self, config: dict[str, Any], topic: str, on_outcome: Callable[[Outcome], None]) -> None:
         self._config = config | {"client.id": "penstock-gateway-replies"}
         self._topic = topic
+        self._log_ids = LogIds(config, (topic,))
         self._on_outcome = on_outcome
         self._instance = uuid.uuid4().hex
         self._stop = threading.Event()
@@ -86,6 +87,10 @@ class Replies:
         try:
             self._begin(consumer)
             while not self._stop.is_set():
+                if self._log_ids.made_anew():
+                    # What was sent in between is found on the result topics.
+                    text = f"{self._topic} was made anew"
+                    raise LogUnavailable(text)
                 # One at a time wakes at the first record; a batch would wait for its time to be up.
                 message = consumer.poll(_POLL_S)
                 if message is not None:

@@ -34,6 +34,7 @@ class _Miss(NamedTuple):
 
     valid_until_s: float
     next_offsets: Mapping[str, int]
+    logs: int
 
 
 class ResultsView:
@@ -172,7 +173,10 @@ class ResultsView:
         raise UnknownResult(message)
 
     async def _look_up(self, wanted: Wanted) -> Outcome | None:
-        miss = self._misses.get(wanted.result_id)
+        miss, logs = self._misses.get(wanted.result_id), self._tail.logs
+        if miss is not None and miss.logs != logs:
+            # A topic was made anew, where the outcome may lie before the place at which the last look-up ended.
+            miss = None
         if miss is not None and time.monotonic() < miss.valid_until_s:
             return None
         if self._scans >= MAX_SCANS:
@@ -190,7 +194,7 @@ class ResultsView:
         if scanned.repetition is not None:
             self._cache.note_repetition(scanned.repetition)
             return None
-        self._remember_miss(wanted.result_id, scanned)
+        self._remember_miss(wanted.result_id, scanned, logs)
         if not scanned.is_complete:
             message = "the look-up of an old result takes longer"
             raise Busy(message)
@@ -202,10 +206,10 @@ class ResultsView:
         )
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    def _remember_miss(self, wanted_id: str, scanned: Scanned) -> None:
+    def _remember_miss(self, wanted_id: str, scanned: Scanned, logs: int) -> None:
         # An unfinished scan is to be continued at once.
         valid_s = _MISS_VALID_S if scanned.is_complete else 0.0
         self._misses.pop(wanted_id, None)
-        self._misses[wanted_id] = _Miss(time.monotonic() + valid_s, scanned.next_offsets)
+        self._misses[wanted_id] = _Miss(time.monotonic() + valid_s, scanned.next_offsets, logs)
         while len(self._misses) > _MAX_MISSES:
             self._misses.popitem(last=False)

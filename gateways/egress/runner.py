@@ -20,7 +20,7 @@ from gateways.egress.delivering import Delivery
 from gateways.egress.intake import Intake, group_config
 from gateways.egress.ledger import Ledger
 from gateways.egress.queue import Entry, Lane, Queue, UnitId
-from gateways.egress.reading import TopicWatch
+from gateways.egress.reading import LogIds, TopicWatch
 from gateways.egress.selecting import Raw, Selector
 from gateways.egress.settling import Produce, Settler
 
@@ -72,6 +72,7 @@ class DoorRunner:
         self._selector = Selector(name, settings, around.routes)
         self._delivery = Delivery(name, door, settings, Settler(name, around.topics, around.produce))
         self._queue = Queue(door.shape, door.splits, settings, time.monotonic)
+        self._log_ids = LogIds(around.consumer, ()) if door.shape.is_exact and around.has_topic_ids else None
         self._tasks: dict[asyncio.Task[None], Sequence[Entry]] = {}
         self._held = 0
         self._held_bytes = 0
@@ -226,6 +227,7 @@ class DoorRunner:
         again: dict[Entry, float] = {}
         settled: set[Entry] = set()
         try:
+            await self._check_logs(batch)
             again, settled = await self._delivery.deliver(lane.breaker, batch)
         finally:
             kept = {entry: rest_s for entry, rest_s in again.items() if not entry.ledger.is_given_up}
@@ -235,6 +237,21 @@ class DoorRunner:
                     entry.ledger.finish(entry.offset)
                 if entry not in kept:
                     self._forget(entry)
+
+    async def _check_logs(self, batch: Sequence[Entry]) -> None:
+        """Make sure, for a door that must not repeat, that what was read lies on the logs that the session began with.
+
+        Raises:
+            LogUnavailable: a topic was made anew, and is to be read from its beginning; or Kafka does not answer.
+        """
+        read = {entry.ledger.topic: entry.ledger.log_id for entry in batch if entry.ledger.log_id}
+        if self._log_ids is None or not read:
+            return
+        now = await asyncio.to_thread(self._log_ids.now, tuple(read))
+        anew = sorted(topic for topic, log_id in read.items() if now.get(topic, log_id) != log_id)
+        if anew:
+            message = f"made anew, and nothing of it is delivered by this session: {', '.join(anew)}"
+            raise LogUnavailable(message)
 
     async def _strand(self, lane: Lane, entry: Entry) -> None:
         try:

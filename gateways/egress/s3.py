@@ -34,7 +34,11 @@ class S3(PlainDoor):
         self._aws = Aws(name, "s3", settings, session, {"addressing_style": "path"} if settings.path_style else None)
         self._encoder: Encoder = encoder_for(name, settings)
         self.shape = Shape(
-            settings.max_object_records, settings.max_object_bytes, settings.max_object_age_s, order="partition"
+            settings.max_object_records,
+            settings.max_object_bytes,
+            settings.max_object_age_s,
+            order="partition",
+            is_exact=True,
         )
 
     async def start(self) -> None:

@@ -5,7 +5,7 @@ Reads: result topics, events.*. Blocking: runs in a thread of its own; no call i
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -16,7 +16,7 @@ from contracts.errors import LogUnavailable
 from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, read_accepted, read_outcome, read_repetition
-from gateways.egress.reading import offset_since, partitions_of, watermarks
+from gateways.egress.reading import LogIds, offset_since, partitions_of, watermarks
 
 # Decision: most results are asked for within minutes; older ones are found by the ticket's position.
 WINDOW_S = 600.0
@@ -55,6 +55,7 @@ class Tail:
         self._config = config | {"error_cb": self._on_error}
         self._result_topics = frozenset(result_topics)
         self._topics = (*result_topics, *event_topics)
+        self._log_ids = LogIds(config, self._topics)
         self._cache = cache
         self._on_outcome = on_outcome
         self._stop = threading.Event()
@@ -66,6 +67,7 @@ class Tail:
         self._is_reachable = False
         self._has_looked = False
         self._is_warned = False
+        self._logs = 0
 
     def start(self) -> None:
         """Start the thread; returns at once also while the brokers are away."""
@@ -92,6 +94,11 @@ class Tail:
         """Tell whether the end of every partition has been reached once."""
         return self._is_reachable and self._has_looked and self._caught_up >= self._covered_from_ms.keys()
 
+    @property
+    def logs(self) -> int:
+        """Return a number that is another one once a topic was made anew, so that offsets of before say nothing."""
+        return self._logs
+
     def covers(self, partition: int, since_ms: int) -> bool:
         """Tell whether every outcome since an instant, in this partition of any result topic, has been seen."""
         since_ms -= _CLOCK_MARGIN_MS
@@ -115,6 +122,8 @@ class Tail:
         consumer = Consumer(self._config)
         try:
             while not self._stop.is_set():
+                if anew := self._log_ids.made_anew():
+                    self._let_go(consumer, anew)
                 if time.monotonic() >= self._refresh_at_s:
                     self._refresh(consumer)
                 # One at a time wakes at the first record; a batch would wait for its time to be up.
@@ -140,6 +149,16 @@ class Tail:
         self._is_reachable, self._has_looked, self._is_warned = True, True, False
         # A topic that does not exist yet may get its first record any moment.
         self._refresh_at_s = time.monotonic() + (_REFRESH_S if all(found.values()) else _RETRY_S)
+
+    def _let_go(self, consumer: Consumer, anew: Container[str]) -> None:
+        """Forget topics that were made anew: they are followed again like new ones."""
+        former = [place for place in self._covered_from_ms if place[0] in anew]
+        _log.warning("results.topics_made_anew", topics=sorted({topic for topic, _ in former}))
+        # Invariant: `covers` says nothing of a partition until its new log has been read up to the end.
+        self._has_looked, self._refresh_at_s, self._logs = False, 0.0, self._logs + 1
+        consumer.incremental_unassign([TopicPartition(*place) for place in former])
+        self._caught_up -= frozenset(former)
+        self._covered_from_ms = {place: at for place, at in self._covered_from_ms.items() if place[0] not in anew}
 
     def _add(self, consumer: Consumer, places: Sequence[Place]) -> None:
         """Follow more partitions; all are looked up before the first is fetched."""

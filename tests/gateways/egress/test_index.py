@@ -55,6 +55,23 @@ def test_an_outcome_is_found_by_its_id(index: ResultIndex) -> None:
     assert index.place_of("not-an-id-of-ours") is None
 
 
+def test_a_log_that_was_made_anew_is_read_from_its_beginning_and_the_others_are_not(
+    path: Path, index: ResultIndex
+) -> None:
+    fill(index, 0, 10)
+    index.write([], [], {(EVENTS, 0): 7, (RESULTS, 1): 3}, 0)
+    index.note_logs({RESULTS: "a", EVENTS: "b"}, [])
+    assert index.next_offsets() == {(RESULTS, 0): 10, (RESULTS, 1): 3, (EVENTS, 0): 7}
+
+    index.note_logs({RESULTS: "c", EVENTS: "b"}, [RESULTS])
+
+    index.close()
+    again = ResultIndex(path, 64 * MEGABYTE)
+    assert again.next_offsets() == {(EVENTS, 0): 7}
+    assert again.log_ids() == {RESULTS: "c", EVENTS: "b"}
+    again.close()
+
+
 def test_the_newest_outcome_of_an_event_counts(index: ResultIndex) -> None:
     """A dead letter that was put back has a second one."""
     fill(index, 0, 10)

@@ -17,7 +17,7 @@ from contracts.settings import KafkaSettings
 from gateways.egress import reading
 from gateways.egress.fetch import Fetcher
 from gateways.egress.index import Place
-from gateways.egress.reading import TopicWatch, partitions_of, reader_config, starts_of
+from gateways.egress.reading import LogIds, TopicWatch, partitions_of, reader_config, starts_of
 from producers.mock_cluster import MockCluster
 from tests.streams.test_recall import EVENTS, BrokenName, send
 
@@ -150,6 +150,53 @@ def test_a_broker_that_describes_no_topics_is_waited_for_once(monkeypatch: pytes
         watch.start()
 
     assert watch.ids == {}
+
+
+def test_a_topic_that_was_made_anew_is_told_once_and_a_later_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [
+        {"a": described(Uuid(1, 2)), "b": described(Uuid(1, 2))},
+        {
+            "a": described(Uuid(3, 4)),
+            "b": described(Uuid(1, 2)),
+            "c": described(Uuid(5, 6)),
+            "d": described(Uuid(0, 0)),
+        },
+        {"a": described(Uuid(3, 4))},
+    ]
+    now_s = [0.0]
+    ids = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ["a", "b", "c", "d"], clock=lambda: now_s[0])
+    monkeypatch.setattr(ids, "_ask", lambda _topics: answers.pop(0))
+    told = []
+    for _ in range(3):
+        told += [ids.made_anew(), ids.made_anew()]
+        now_s[0] += reading._LOOK_EVERY_S
+
+    assert told == [frozenset(), frozenset(), frozenset(), {"a"}, frozenset(), frozenset()]
+    assert ids.ids == {"a": NOW, "b": FORMER, "c": str(Uuid(5, 6))}
+
+
+def test_what_an_earlier_process_knew_is_compared_with_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ["a"], {"a": FORMER})
+    monkeypatch.setattr(ids, "_ask", lambda _topics: {"a": described(Uuid(3, 4))})
+    ids.made_anew()
+
+    assert ids.made_anew() == {"a"}
+
+
+def test_every_question_goes_to_one_client() -> None:
+    ids = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ["a"])
+    ids.made_anew()
+    client = ids._made
+    ids._ask(["b"])
+
+    assert ids._made is client
+
+
+def test_without_an_answer_no_id_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_NOW_LIMIT_S", 0.1)
+
+    with pytest.raises(LogUnavailable):
+        LogIds({"bootstrap.servers": "127.0.0.1:1"}, ()).now(["a"])
 
 
 def test_a_record_that_does_not_come_in_time_is_not_taken_for_gone() -> None:
