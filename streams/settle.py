@@ -82,6 +82,8 @@ class Settler:
         self._replies = Replies(producer, topics.replies)
         self._log = logger("worker")
         self._results: list[Result] = []
+        # Silent places that something waits for.
+        self._unheard: dict[Place, asyncio.Event] = {}
         self.lines = LineLog("worker", lambda after_s, call: asyncio.get_running_loop().call_later(after_s, call))
 
     async def result(
@@ -342,14 +344,28 @@ class Settler:
         while True:
             if not tenure.may_work:
                 await tenure.permission()
-            if (record.topic, record.partition) in self._producer.silent(_SILENT_AFTER_S):
-                await asyncio.sleep(_LOOK_AGAIN_S)
+            place = record.topic, record.partition
+            if place in self._unheard or place in self._producer.silent(_SILENT_AFTER_S):
+                await self._heard(place)
                 continue
             try:
                 return await self._producer.produce(record)
             except Busy as busy:
                 # The answer is paid for: it waits for room instead of being dropped.
                 await asyncio.sleep(busy.retry_after_s)
+
+    async def _heard(self, place: Place) -> None:
+        """Return when a silent place is silent no more."""
+        if not self._unheard:
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._listen)
+        await self._unheard.setdefault(place, asyncio.Event()).wait()
+
+    def _listen(self) -> None:
+        """Look once for all that wait: each for itself, a thousand of them would keep a processor busy."""
+        for place in self._unheard.keys() - self._producer.silent(_SILENT_AFTER_S):
+            self._unheard.pop(place).set()
+        if self._unheard:
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._listen)
 
     def _finished(self, job: Job, position: Position, outcome: str, **fields: Any) -> None:
         age_s = time.time() - job.accepted_s

@@ -15,7 +15,7 @@ from contracts.errors import InvalidRequest, LogUnavailable
 from contracts.payloads import FailureNote, InferenceAnswer, InferenceResult, Provenance, Redrive
 from contracts.settings import LogSettings, ProducerSettings, RouteSettings
 from contracts.topics import Topics
-from producers.base import Ack
+from producers.base import Ack, Place
 from producers.memory import MemoryProducer
 from streams import settle
 from streams.engine.item import ResultRef
@@ -24,7 +24,7 @@ from streams.job import make_job
 from streams.outcome import Bury, Expire
 from streams.settle import Settler
 from streams.steps.route import Router
-from tests.support import FakeClock
+from tests.support import FakeClock, eventually_async
 
 CE: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"e1"), ("ce_source", b"s"), ("ce_type", b"t")]
 ROUTE = RouteSettings.model_validate({"name": "r", "prompt": {"user": "x"}, "model": "m"})
@@ -319,3 +319,26 @@ async def test_what_a_silent_log_did_not_get_is_not_written_once_the_partition_i
             await second
         await first
     assert len(silence.bench.producer.records) == 1
+
+
+async def test_many_that_wait_for_a_silent_log_look_at_it_together() -> None:
+    """Each for itself, five hundred would keep a processor busy for as long as the brokers are away."""
+    silence = Silence()
+    looks: list[float] = []
+    silent = silence.bench.producer.silent
+
+    def look(after_s: float) -> frozenset[Place]:
+        looks.append(after_s)
+        return silent(after_s)
+
+    silence.bench.producer.silent = look  # type: ignore[method-assign]
+    first = await silence.begin()
+    others = [asyncio.ensure_future(silence.bench.expire()) for _ in range(500)]
+    await asyncio.sleep(0)
+    looks.clear()
+    await eventually_async(lambda: len(looks) >= 3)
+    assert len(looks) < 50
+    silence.bench.producer.release_acks()
+
+    async with asyncio.timeout(5):
+        assert all(isinstance(end, ResultRef) for end in await asyncio.gather(first, *others))
