@@ -88,7 +88,8 @@ class Stalls:
 
     def confirmed(self, flow: Flow, now_s: float) -> None:
         """Take notice of an ack."""
-        flow.silent_s = 0.0
+        # Counted from here, not from the last look: behind a late loop that may be long ago.
+        flow.silent_s, flow.looked_s = 0.0, now_s
         self.confirmed_at_s = now_s
         if flow.is_stalled:
             self._open(flow, "a record was confirmed")

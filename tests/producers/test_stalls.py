@@ -230,3 +230,14 @@ async def test_a_place_is_silent_where_a_record_waits_and_none_of_its_topic_is_c
     assert lab.window.silent(2 * TICK_S) == {("a", 0)}
     lab.confirm(old)
     assert lab.window.silent(2 * TICK_S) == frozenset()
+
+
+async def test_what_passed_before_an_ack_is_no_silence_however_late_the_loop_is(lab: Lab) -> None:
+    first, _second = lab.admit(), lab.admit()
+    lab.clock.advance(TICK_S)
+    lab.confirm(first)
+    lab.window.stalls.look()
+    assert lab.window.silent(TICK_S) == frozenset()
+
+    lab.run(TICK_S)
+    assert lab.window.silent(TICK_S) == {("a", None)}
