@@ -12,6 +12,7 @@ What Faust must not be left to do, and why, is in docs/faust.md.
     _coordinator.request_rejoin         has the assignment begin anew
     Consumer._wait_next_records         overridden: nothing is read before it is known from where
     Consumer.seek_wait, app.rebalancing used there: Faust itself seeks to the commits while it is rebalancing
+    Consumer.perform_seek               that seek, overridden: the end of one rebalance may hide that the next has begun
     Consumer.wait_empty                 overridden: Faust asks here to finish what has started
     Consumer.verify_event_path          overridden: it would complain that Faust itself commits nothing
     Consumer._new_consumer_thread       overridden: the thread of streams/fetching.py, which knows further names
@@ -268,6 +269,8 @@ class _EngineConsumer(BundlingConsumer):
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._restarts: Mapping[TP, int] = {}
+        self._assignments = 0
+        self._has_sought = True
 
     def let_read(self, restarts: Mapping[TP, int]) -> None:
         self._restarts = restarts
@@ -282,15 +285,24 @@ class _EngineConsumer(BundlingConsumer):
             # Faust would drop the ones below it. aiokafka fetches meanwhile.
             await self.wait(self._may_read.wait(), timeout=timeout)
             return {}, self._get_active_partitions()
-        if self.app.rebalancing:
+        if self.app.rebalancing or not self._has_sought:
             # Faust has not gone to the commits yet. It stops no flow where nothing was revoked: a worker that had no
-            # partitions would read before that, and once more behind it.
+            # partitions would read before that, and once more behind it. And what it still does for an assignment may
+            # start the flow, and say that the rebalance is over, when the next one has begun.
             await self.sleep(_REBALANCE_POLL_S)
             return {}, self._get_active_partitions()
         if self._restarts:
             await self._restart()
             return {}, self._get_active_partitions()
         return await super()._wait_next_records(timeout)
+
+    async def perform_seek(self) -> None:
+        number = self._assignments
+        try:
+            await super().perform_seek()
+        finally:
+            # Also when it was given up: nothing is gone to any more.
+            self._has_sought = self._has_sought or number == self._assignments
 
     async def _restart(self) -> None:
         restarts, self._restarts = self._restarts, {}
@@ -319,6 +331,7 @@ class _EngineConsumer(BundlingConsumer):
         self.listener.coming(generation_id)
         self._may_read.clear()
         self._restarts = {}
+        self._assignments, self._has_sought = self._assignments + 1, not assigned
         # What was read of the former assignment may be of another log.
         cast("EngineThread", self._thread).read_to = {}
         await super().on_partitions_assigned(assigned, generation_id)

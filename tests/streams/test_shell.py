@@ -115,6 +115,10 @@ def test_faust_goes_to_the_commits_before_it_says_that_the_rebalance_is_over() -
 
     assert 0 < source.index("consumer.perform_seek()") < source.index("consumer.resume_flow()")
     assert source.index("consumer.perform_seek()") < source.index("app.on_rebalance_end()")
+    # It makes that seek for whom has partitions, and for nobody else.
+    before = source.split("consumer.perform_seek()", maxsplit=1)[0]
+    assert before.rindex("if assignment:") > before.rindex("return")
+    assert inspect.iscoroutinefunction(faust_consumer.Consumer.perform_seek)
     assert "self.rebalancing = True" in source_of(App.on_rebalance_start)
     assert "self.rebalancing = False" in source_of(App.on_rebalance_end)
 

@@ -32,10 +32,16 @@ class Reading:
             if self.lost:
                 raise IllegalStateError
 
+        async def perform_seek(_self: object) -> None:
+            await self.may_seek.wait()
+
         monkeypatch.setattr(Consumer, "on_partitions_assigned", assigned)
+        monkeypatch.setattr(Consumer, "perform_seek", perform_seek)
         monkeypatch.setattr(BundlingConsumer, "_wait_next_records", read)
         monkeypatch.setattr(Consumer, "seek_wait", seek_wait)
         self.lost = False
+        self.may_seek = asyncio.Event()
+        self.may_seek.set()
         self.shell, self.app, client = make_shell()
         kind: Any = self.app.transport.Consumer
         self.consumer = consumer = kind.__new__(kind)
@@ -47,12 +53,14 @@ class Reading:
         consumer._thread = Thread(client)
         consumer._thread.read_to = {TP0: (None, 75)}
         consumer._may_read, consumer._restarts = asyncio.Event(), {}
+        consumer._assignments, consumer._has_sought = 0, True
         consumer._may_read.set()
         consumer.sleep = asyncio.sleep
         consumer.wait = _wait
 
     async def assign(self) -> None:
         await self.consumer.on_partitions_assigned({TopicPartition("events", 0)}, 7)
+        await self.consumer.perform_seek()
         self.order.clear()
 
     async def next(self) -> Any:
@@ -128,6 +136,48 @@ async def test_a_worker_that_had_no_partitions_does_not_read_before_faust_has_go
     assert (await reading.next(), reading.order) == ({}, [])
 
     reading.app.rebalancing = False
+
+    assert await reading.next() == "records"
+
+
+async def test_the_end_of_one_rebalance_does_not_have_the_next_one_read_before_faust_has_gone_to_its_commits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Faust says "over" at the end of what it does for an assignment, also when the next rebalance has begun."""
+    reading = Reading(monkeypatch)
+    reading.may_seek.clear()
+    of_the_former = asyncio.ensure_future(reading.consumer.perform_seek())
+    await asyncio.sleep(0)
+    assigning = asyncio.ensure_future(reading.assign())
+    await eventually_async(lambda: len(reading.may_seek._waiters) == 2)
+    reading.shell.let_read({})
+    of_the_former.cancel()
+    await asyncio.wait([of_the_former])
+
+    assert (await reading.next(), "read" in reading.order) == ({}, False)
+
+    reading.may_seek.set()
+    await assigning
+    assert await reading.next() == "records"
+
+
+async def test_a_seek_that_is_given_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = Reading(monkeypatch)
+    reading.may_seek.clear()
+    assigning = asyncio.ensure_future(reading.assign())
+    await eventually_async(lambda: reading.may_seek._waiters)
+    assigning.cancel()
+    await asyncio.wait([assigning])
+    reading.shell.let_read({})
+
+    assert await reading.next() == "records"
+
+
+async def test_a_worker_without_partitions_waits_for_no_seek(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust makes none, and has its own way to wait."""
+    reading = Reading(monkeypatch)
+    await reading.consumer.on_partitions_assigned(set(), 7)
+    reading.shell.let_read({})
 
     assert await reading.next() == "records"
 
