@@ -98,6 +98,7 @@ class Window:
         self.clock = clock
         self.stalls = Stalls(stall_after_s, clock)
         self._flows = self.stalls.flows
+        self._linger_s = settings.linger_s
         self._limit_bytes = settings.max_buffer_bytes
         self._record_limit_bytes = min(settings.max_record_bytes, settings.max_buffer_bytes)
         self.waiting: dict[Waiting, None] = {}
@@ -155,7 +156,9 @@ class Window:
         """Return where a record has waited for so long while none of its topic was confirmed: topic and partition.
 
         A topic that confirms anything is not silent, however slow it is, and a partition where nothing waits is not.
+        What a record may wait for company in the client is not counted.
         """
+        after_s += self._linger_s
         topics = {name for name, flow in self._flows.items() if flow.waiting and flow.silent_s >= after_s}
         if not topics:
             return _NOWHERE

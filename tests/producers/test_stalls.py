@@ -20,9 +20,9 @@ TICK_S = 0.5
 class Lab:
     """A producer's window, and a clock that ticks as a producer does."""
 
-    def __init__(self) -> None:
+    def __init__(self, linger_s: float = 0.0) -> None:
         self.clock = FakeClock()
-        self.window = Window(ProducerSettings(), AFTER_S, self.clock)
+        self.window = Window(ProducerSettings(linger_s=linger_s), AFTER_S, self.clock)
 
     def admit(self, topic: str = "a") -> Waiting:
         return self.window.admit(Record(topic, b"k", b"v", []), asyncio.get_running_loop().create_future())
@@ -237,6 +237,16 @@ async def test_what_passed_before_an_ack_is_no_silence_however_late_the_loop_is(
     lab.clock.advance(TICK_S)
     lab.confirm(first)
     lab.window.stalls.look()
+    assert lab.window.silent(TICK_S) == frozenset()
+
+    lab.run(TICK_S)
+    assert lab.window.silent(TICK_S) == {("a", None)}
+
+
+async def test_a_record_that_waits_for_company_in_the_client_makes_no_silence() -> None:
+    lab = Lab(linger_s=TICK_S)
+    lab.admit()
+    lab.run(TICK_S)
     assert lab.window.silent(TICK_S) == frozenset()
 
     lab.run(TICK_S)
