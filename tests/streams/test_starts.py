@@ -40,7 +40,7 @@ class Reading:
         monkeypatch.setattr(BundlingConsumer, "_wait_next_records", read)
         monkeypatch.setattr(Consumer, "seek_wait", seek_wait)
         self.lost = False
-        self.may_seek = asyncio.Event()
+        self.may_seek: Any = asyncio.Event()
         self.may_seek.set()
         self.shell, self.app, client = make_shell()
         kind: Any = self.app.transport.Consumer
