@@ -62,6 +62,8 @@ class TopicAdmin:
         """
         end_s = time.monotonic() + limit_s
         while True:
+            # It keeps an error for every attempt to connect, some 20 a second, until it is polled.
+            self._client.poll(0)
             try:
                 self._client.list_topics(timeout=max(0.1, min(self._timeout_s, end_s - time.monotonic())))
             except KafkaException as error:
@@ -104,6 +106,8 @@ class TopicAdmin:
         wanted = sorted(names)
         if not wanted:
             return {}
+        # As in `wait`.
+        self._client.poll(0)
         futures = self._client.describe_topics(TopicCollection(wanted), request_timeout=self._timeout_s)
         found: dict[str, int] = {}
         for name, future in futures.items():

@@ -238,6 +238,8 @@ class LogIds:
             # A client that is replaced takes its answers along; one without work is false.
             if self._made is None:
                 self._made = AdminClient(self._config)
+        # While brokers are away it keeps an error for every attempt to connect, some 20 a second, until it is polled.
+        self._made.poll(0)
         return self._made.describe_topics(TopicCollection(list(topics)), request_timeout=_NOW_LIMIT_S)
 
 
@@ -314,6 +316,8 @@ class TopicWatch:
 
     def _ask(self) -> None:
         self._ask_at_s = self._clock() + _LOOK_EVERY_S
+        # As in LogIds.
+        self._client.poll(0)
         self._asked = self._client.describe_topics(
             self._topics, include_authorized_operations=True, request_timeout=_ANSWER_LIMIT_S
         )

@@ -10,6 +10,7 @@ from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings
 from producers import admin
 from producers.admin import Patience
+from tests.support import eventually
 
 
 def failing(*reasons: str) -> Callable[[], None]:
@@ -75,3 +76,18 @@ def test_the_same_reason_is_told_again_after_work_that_went_on(
         patience.run(failing("away", "away"))
 
     assert [line["problems"] for line in lines] == [["away"], ["away"]]
+
+
+def test_what_the_client_says_of_brokers_that_are_away_does_not_gather(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps one error for every attempt to connect, and an outage may last for a day."""
+    taken: list[object] = []
+    away = {"bootstrap.servers": "127.0.0.1:1", "error_cb": taken.append}
+    monkeypatch.setattr(admin, "librdkafka_config", lambda _kafka: away)
+    asking = admin.TopicAdmin(KafkaSettings(), 0.1)
+
+    def are_taken() -> bool:
+        with pytest.raises(LogUnavailable):
+            asking.wait(0.0)
+        return bool(taken)
+
+    eventually(are_taken, 20)

@@ -20,6 +20,7 @@ from gateways.egress.index import Place
 from gateways.egress.reading import LogIds, TopicWatch, partitions_of, reader_config, starts_of
 from producers.mock_cluster import MockCluster
 from tests.streams.test_recall import EVENTS, BrokenName, send
+from tests.support import eventually
 
 FORMER, NOW = str(Uuid(1, 2)), str(Uuid(3, 4))
 
@@ -190,6 +191,24 @@ def test_every_question_goes_to_one_client() -> None:
     ids._ask(["b"])
 
     assert ids._made is client
+
+
+@pytest.mark.parametrize("asks", [LogIds, TopicWatch])
+def test_what_a_client_says_of_brokers_that_are_away_does_not_gather(
+    monkeypatch: pytest.MonkeyPatch, asks: type[LogIds | TopicWatch]
+) -> None:
+    """It keeps one error for every attempt to connect, and an outage may last for a day."""
+    monkeypatch.setattr(reading, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(reading, "_NOW_LIMIT_S", 0.1)
+    monkeypatch.setattr(reading, "_ANSWER_LIMIT_S", 0.1)
+    taken: list[KafkaError] = []
+    asking = asks({"bootstrap.servers": "127.0.0.1:1", "error_cb": taken.append}, ["a"])
+
+    def are_taken() -> bool:
+        asking.made_anew() if isinstance(asking, LogIds) else asking.look()
+        return bool(taken)
+
+    eventually(are_taken, 20)
 
 
 def test_without_an_answer_no_id_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
