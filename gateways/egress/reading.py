@@ -224,14 +224,14 @@ class LogIds:
             found = {}
             for name, answer in self._ask(topics).items():
                 try:
-                    found[name] = str(answer.result(_NOW_LIMIT_S).topic_id)
+                    found[name] = answer.result(_NOW_LIMIT_S)
                 except futures.TimeoutError as error:
                     message = f"{name}: no answer in time"
                     raise LogUnavailable(message, retry_after_s=2.0) from error
                 except KafkaException as error:
                     if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                         raise
-            return found
+            return _ids_in(found)
 
     def _ask(self, topics: Sequence[str]) -> Mapping[str, "futures.Future[TopicDescription]"]:
         with self._making:

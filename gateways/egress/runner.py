@@ -26,6 +26,8 @@ from gateways.egress.settling import Produce, Settler
 
 _RESTART_BASE_S = 1.0
 _RESTART_MAX_S = 30.0
+# Between two questions to brokers that did not answer the first one.
+_ASK_AGAIN_S = 2.0
 
 _log = logger("egress")
 
@@ -73,6 +75,7 @@ class DoorRunner:
         self._delivery = Delivery(name, door, settings, Settler(name, around.topics, around.produce))
         self._queue = Queue(door.shape, door.splits, settings, time.monotonic)
         self._log_ids = LogIds(around.consumer, ()) if door.shape.is_exact and around.has_topic_ids else None
+        self._is_warned = False
         self._tasks: dict[asyncio.Task[None], Sequence[Entry]] = {}
         self._held = 0
         self._held_bytes = 0
@@ -227,8 +230,10 @@ class DoorRunner:
         again: dict[Entry, float] = {}
         settled: set[Entry] = set()
         try:
-            await self._check_logs(batch)
-            again, settled = await self._delivery.deliver(lane.breaker, batch)
+            if await self._are_logs_known(batch):
+                again, settled = await self._delivery.deliver(lane.breaker, batch)
+            else:
+                again = dict.fromkeys(batch, _ASK_AGAIN_S)
         finally:
             kept = {entry: rest_s for entry, rest_s in again.items() if not entry.ledger.is_given_up}
             self._queue.done(lane, batch, kept)
@@ -238,20 +243,30 @@ class DoorRunner:
                 if entry not in kept:
                     self._forget(entry)
 
-    async def _check_logs(self, batch: Sequence[Entry]) -> None:
-        """Make sure, for a door that must not repeat, that what was read lies on the logs that the session began with.
+    async def _are_logs_known(self, batch: Sequence[Entry]) -> bool:
+        """Tell, for a door that must not repeat, whether what was read lies on the logs that the session began with.
+
+        Without an answer nobody knows. A new session would not know more, and would cost the group a rebalance.
 
         Raises:
-            LogUnavailable: a topic was made anew, and is to be read from its beginning; or Kafka does not answer.
+            LogUnavailable: a topic was made anew, and is to be read from its beginning.
         """
         read = {entry.ledger.topic: entry.ledger.log_id for entry in batch if entry.ledger.log_id}
         if self._log_ids is None or not read:
-            return
-        now = await asyncio.to_thread(self._log_ids.now, tuple(read))
+            return True
+        try:
+            now = await asyncio.to_thread(self._log_ids.now, tuple(read))
+        except LogUnavailable as error:
+            if not self._is_warned:
+                _log.warning("egress.log_unavailable", door=self.name, error=str(error))
+            self._is_warned = True
+            return False
+        self._is_warned = False
         anew = sorted(topic for topic, log_id in read.items() if now.get(topic, log_id) != log_id)
         if anew:
             message = f"made anew, and nothing of it is delivered by this session: {', '.join(anew)}"
             raise LogUnavailable(message)
+        return True
 
     async def _strand(self, lane: Lane, entry: Entry) -> None:
         try:

@@ -184,6 +184,14 @@ def test_what_an_earlier_process_knew_is_compared_with_the_first_answer(monkeypa
     assert ids.made_anew() == {"a"}
 
 
+def test_brokers_that_know_no_ids_say_nothing_of_this_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cluster under upgrade some do not."""
+    ids = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ())
+    monkeypatch.setattr(ids, "_ask", lambda _topics: {"a": described(Uuid(0, 0)), "b": described(Uuid(3, 4))})
+
+    assert ids.now(["a", "b"]) == {"b": NOW}
+
+
 def test_every_question_goes_to_one_client() -> None:
     ids = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ["a"])
     ids.made_anew()
