@@ -102,10 +102,13 @@ class Tail:
     def covers(self, partition: int, since_ms: int) -> bool:
         """Tell whether every outcome since an instant, in this partition of any result topic, has been seen."""
         since_ms -= _CLOCK_MARGIN_MS
-        places = [place for place in self._covered_from_ms if place[0] in self._result_topics and place[1] == partition]
+        # Once: the thread may let go of a topic meanwhile.
+        places = self._covered_from_ms.items()
+        covered = [
+            from_ms for (topic, number), from_ms in places if topic in self._result_topics and number == partition
+        ]
         return self.is_caught_up and all(
-            (covered := self._covered_from_ms[place]) is not None and (covered == 0 or covered <= since_ms)
-            for place in places
+            from_ms is not None and (from_ms == 0 or from_ms <= since_ms) for from_ms in covered
         )
 
     def _run(self) -> None:
