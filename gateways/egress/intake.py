@@ -256,10 +256,7 @@ class Intake:
             return
         offsets = [TopicPartition(one.topic, one.partition, offset, one.log_id) for one, offset in offers]
         try:
-            if is_last:
-                consumer.commit(offsets=offsets, asynchronous=False)
-            else:
-                consumer.commit(offsets=offsets)
+            consumer.commit(offsets=offsets, asynchronous=not is_last)  # type: ignore[call-overload]
         except KafkaException as error:
             # They are committed the next time, or what is behind them is delivered again.
             _log.warning("egress.commit_failed", door=self._door, error=str(error.args[0]))
@@ -287,6 +284,9 @@ class Intake:
         if self._watch is None:
             return
         anew, may_read = self._watch.look()
+        for ledger in self._ledgers.values():
+            # Of a slow cluster they come after the assignment.
+            ledger.log_id = ledger.log_id or self._watch.ids.get(ledger.topic, "")
         if anew:
             # A new session reads them from their beginning, and believes no commit of the former logs.
             message = f"made anew, and read from the beginning: {', '.join(sorted(anew))}"

@@ -104,6 +104,27 @@ def test_commits_are_compared_with_the_ids_of_the_moment_of_the_assignment(
     assert [ledger.log_id for ledger in intake.ledgers] == [FORMER if told is None else NOW]
 
 
+def test_an_id_that_is_told_after_the_assignment_goes_with_the_commits() -> None:
+    """A cluster may be slow in that moment; commits without an id are believed of any log."""
+    watch = cast("Any", Watch(None))
+    watch.ids, watch.look = {}, lambda: (set(), True)
+    intake = Intake("door", {}, ["results"], {}, cast("Receiver", None), watch=watch)
+    committed: list[str] = []
+    consumer: Any = SimpleNamespace(
+        commit=lambda offsets, asynchronous: committed.extend(one.metadata or "" for one in offsets)  # noqa: ARG005
+    )
+    intake._on_assign(consumer, [TopicPartition("results", 0)])
+    (ledger,) = intake.ledgers
+
+    for offset, ids in enumerate(({}, {"results": NOW}, {"results": FORMER})):
+        watch.ids = ids
+        intake._look_at_topics()
+        ledger.skip(offset)
+        intake._commit(consumer, intake.ledgers, is_last=True)
+
+    assert committed == ["", NOW, NOW]
+
+
 class Nobody:
     """A receiver that takes nothing."""
 
