@@ -25,7 +25,7 @@ GROUPS = {
     "browser": "browser",
 }
 # Offline tests fill every core; the others mostly wait for programs and brokers: a small machine bears two or three.
-PARALLEL = {"offline": "auto", "process": "2", "embedded": "2", "kafka": "3", "e2e": "2"}
+PARALLEL = {"offline": "auto", "process": "2", "embedded": "2", "kafka": "3", "e2e": "3"}
 # Written by whoever still builds a Docker engine in the background when the tests begin; see .ci/run.
 ENGINE_MARKER = ROOT / "build" / "ci" / "engine-is-coming"
 ENGINE_LIMIT_S = 600.0

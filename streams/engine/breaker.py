@@ -17,7 +17,8 @@ class Breaker:
     becomes one, so that a backlog of nothing but poison goes on, slowly, and the next probe takes another event.
 
     A refusal comes at once and an answer takes its time: with hundreds in flight, the few that are refused would all be
-    there before the first answer. So once something is answered, calls under way count as well as ends.
+    there before the first answer. So once something is answered, calls under way count as well as ends; and where they
+    have closed it before, the answers to what was under way open it again.
 
     Args:
         gate: of the route.
@@ -44,6 +45,11 @@ class Breaker:
             # What happened before says nothing any more.
             self._counts.clear()
         self._counts.add(first=1)
+        if self.gate.reason == REASON and self._ratio is not None:
+            good, dead = self._counts.sums()
+            # Only what has ended: to open on what is hoped for would let go of everything that waits.
+            if dead <= self._ratio * (good + dead):
+                self.gate.open()
 
     def may_bury(self, ticket: Pass) -> bool:
         """Tell whether an event may end as a dead letter now; False = it waits at the gate."""

@@ -3,7 +3,8 @@
 Closes at once on a fault (every event would fail until an operator acts), and after a run of failures without a
 success in between on an outage. Refusals come at once and answers take their time, so while hundreds of calls are under
 way, a run is an outage only when it is as long as their number. While closed, one probe at a time goes through, in the
-order of arrival; its success opens the gate. What was under way before it closed neither opens nor closes it.
+order of arrival; its success opens the gate. What was under way before it closed neither opens nor closes it, but for
+the breaker of a route, which counts it.
 """
 
 import asyncio
@@ -112,6 +113,11 @@ class Gate:
             if self._reason != reason:
                 self._reason = reason
                 self._on_change(reason)
+
+    def open(self) -> None:
+        """Open it without a probe; for who knows better why it was closed."""
+        if self._reason is not None:
+            self._open_up()
 
     def left(self, ticket: Pass) -> None:
         """Note that a call ended without a verdict; more than once, or after one, does no harm."""

@@ -88,5 +88,34 @@ async def test_calls_under_way_put_nothing_off_where_nothing_is_ever_answered() 
     assert feed(breaker, "x" * 30) == "x" * 19 + "h" * 11
 
 
+async def test_answers_to_what_was_under_way_open_a_route_that_quick_refusals_have_paused() -> None:
+    """At a start nothing is answered yet when the first refusals are there; probes would meet the refused first."""
+    breaker = make_breaker()
+    under_way = ticket(breaker)
+    breaker.calling = 256
+    feed(breaker, "x" * 25)
+    assert breaker.gate.reason == REASON
+    waiting = asyncio.ensure_future(breaker.gate.enter(10))
+
+    reasons = []
+    for _ in range(20):
+        breaker.calling -= 1
+        breaker.answered(under_way)
+        reasons.append(breaker.gate.reason)
+
+    assert reasons == [REASON] * 19 + [None]
+    assert await waiting is ticket(breaker)
+
+
+async def test_answers_to_what_was_under_way_do_not_open_a_route_whose_model_is_away() -> None:
+    breaker = make_breaker()
+    before = ticket(breaker)
+    breaker.gate.failed("unauthenticated", before, is_fault=True)
+    for _ in range(100):
+        breaker.answered(before)
+
+    assert breaker.gate.reason == "unauthenticated"
+
+
 async def test_without_a_limit_everything_is_buried() -> None:
     assert feed(make_breaker(ratio=None), "x" * 100) == "x" * 100
