@@ -1,7 +1,7 @@
 """Runs the test groups one after another, each in a pytest of its own, and ends with one line per group.
 
 A group that could not run here is named with its reason. Exits non-zero when a test failed.
-Blocking: the whole suite takes up to 15 minutes.
+Blocking: the whole suite takes some 20 minutes.
 """
 
 import json
