@@ -15,7 +15,7 @@ import click
 from tests.chaos.injected import WEIGHTS, injected_leg
 from tests.chaos.lab import Lab
 from tests.chaos.leg import Leg, NoProgressError, Verdict, run_folder
-from tests.chaos.plan import CLUSTER, STORM, make_plan
+from tests.chaos.plan import CLUSTER, STORM, Plan, make_plan
 from tests.chaos.report import report
 from tests.kafkalab.cluster import JvmCluster
 from tests.kafkalab.jvm import JvmBroker
@@ -29,22 +29,25 @@ _WEIGHTS = {"storm": STORM, "cluster": CLUSTER, "injected": WEIGHTS}
 @click.option("--minutes", default=2.0, show_default=True, type=click.FloatRange(0.2, 30), help="Of faults, per leg.")
 @click.option("--rate", default=60.0, show_default=True, type=click.FloatRange(1, 1000), help="Events a second.")
 @click.option("--leg", "legs", multiple=True, type=click.Choice(LEGS), help="Only this leg; all when absent.")
+@click.option(
+    "--apart", is_flag=True, help="Each fault is over before the next one; tells the longest stall after each."
+)
 @click.option("--plan-only", is_flag=True, help="Print the plans and end.")
-def main(seed: int | None, minutes: float, rate: float, legs: tuple[str, ...], *, plan_only: bool) -> None:
+def main(seed: int | None, minutes: float, rate: float, legs: tuple[str, ...], *, apart: bool, plan_only: bool) -> None:
     """Disturb real workers on real Kafka by plan, and check that every event ended once, in order, paid once."""
     signal.signal(signal.SIGTERM, _end)
     seed = seed if seed is not None else random.SystemRandom().randrange(10**6)
     chosen = legs or LEGS
-    options = "".join(f" --leg {leg}" for leg in legs)
+    options = "".join(f" --leg {leg}" for leg in legs) + (" --apart" if apart else "")
     command = f"python -m tests.chaos --seed {seed} --minutes {minutes:g} --rate {rate:g}{options}"
     click.echo(f"again: {command}")
-    plans = {leg: make_plan(seed, minutes * 60, _WEIGHTS[leg]) for leg in chosen}
+    plans = {leg: make_plan(seed, minutes * 60, _WEIGHTS[leg], is_apart=apart) for leg in chosen}
     for leg, plan in plans.items():
         click.echo("\n  ".join([f"plan of {leg}:", *plan.lines()]))
     if plan_only:
         return
     try:
-        verdicts = [_run(seed, leg, plans[leg].seconds, rate) for leg in chosen]
+        verdicts = [_run(plans[leg], leg, rate) for leg in chosen]
     except KeyboardInterrupt:
         click.echo("stopped; everything that was started has been ended", err=True)
         sys.exit(130)
@@ -53,18 +56,18 @@ def main(seed: int | None, minutes: float, rate: float, legs: tuple[str, ...], *
     sys.exit(status)
 
 
-def _run(seed: int, name: str, seconds: float, rate: float) -> Verdict:
-    dice = random.Random(f"{seed}/{name}/after")  # noqa: S311 - reproducible on purpose
-    folder = run_folder(seed, name)
+def _run(plan: Plan, name: str, rate: float) -> Verdict:
+    dice = random.Random(f"{plan.seed}/{name}/after")  # noqa: S311 - reproducible on purpose
+    folder = run_folder(plan.seed, name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with contextlib.ExitStack() as stack:
-        leg = stack.enter_context(_leg(seed, name, seconds, rate))
+        leg = stack.enter_context(_leg(plan, name, rate))
         start_s = time.monotonic()
         try:
-            leg.storm(int(seconds * rate) if name == "injected" else 0)
+            leg.storm(int(plan.seconds * rate) if name == "injected" else 0)
             click.echo(f"the storm of {name} is over after {time.monotonic() - start_s:.0f} s")
-            if name == "storm":
+            if name == "storm" and not plan.is_apart:
                 leg.reset(dice.uniform(0.2, 1.0))
                 leg.recreate(400)
         except NoProgressError as error:
@@ -74,18 +77,18 @@ def _run(seed: int, name: str, seconds: float, rate: float) -> Verdict:
 
 
 @contextlib.contextmanager
-def _leg(seed: int, name: str, seconds: float, rate: float) -> Iterator[Leg]:
+def _leg(plan: Plan, name: str, rate: float) -> Iterator[Leg]:
     is_cluster = name == "cluster"
-    plan = make_plan(seed, seconds, _WEIGHTS[name])
+    folder = run_folder(plan.seed, name)
     if name == "injected":
-        with injected_leg(plan, run_folder(seed, name), click.echo) as leg:
+        with injected_leg(plan, folder, click.echo) as leg:
             yield leg
         return
     broker = JvmCluster() if is_cluster else JvmBroker(0)
     try:
         broker.start()
         click.echo(f"{name}: on {broker.description}")
-        lab = Lab(broker.bootstrap, f"chaos-{name}", run_folder(seed, name), replicas=3 if is_cluster else 1)
+        lab = Lab(broker.bootstrap, f"chaos-{name}", folder, replicas=3 if is_cluster else 1)
         brokers = broker.brokers if isinstance(broker, JvmCluster) else [broker]
         data = [broker.data for broker in brokers]
         with Leg(name, lab, plan, brokers, click.echo, rate=rate, with_gateway=not is_cluster, data=data) as leg:

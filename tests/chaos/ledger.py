@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from contracts.payloads import DUPLICATE_TYPE
 
+# Shorter than this, a partition without an end is usual: its next event is at the model.
+_NOTED_MS = 1000
+
 
 class Place(NamedTuple):
     """Where a record lies; the timestamp tells a recreated topic's records from the former ones."""
@@ -90,12 +93,31 @@ class Freeze:
     silent_since_ms: int = 0
 
 
+@dataclass(frozen=True)
+class Stall:
+    """A time in which a partition had work and ended nothing, in Unix milliseconds.
+
+    Attributes:
+        where: the partition, and what ended it, for people.
+    """
+
+    from_ms: int
+    until_ms: int
+    where: str
+
+    @property
+    def length_ms(self) -> int:
+        """How long it was."""
+        return self.until_ms - self.from_ms
+
+
 @dataclass
 class Balance:
     """What the ledger says; lists name the offenders.
 
     Attributes:
         buffered_repeats: duplicates that were in the producer of a worker when it was frozen, as far as can be proved.
+        stalls: of a second or longer.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
@@ -107,8 +129,24 @@ class Balance:
     foreign: list[str] = field(default_factory=list)
     ahead: list[str] = field(default_factory=list)
     expected_calls: Counter[str] = field(default_factory=Counter)
-    stall_ms: int = 0
-    stall: str = ""
+    stalls: list[Stall] = field(default_factory=list)
+
+    @property
+    def stall_ms(self) -> int:
+        """The longest stall, 0 when none is worth noting."""
+        return max((stall.length_ms for stall in self.stalls), default=0)
+
+    def stalls_after(self, acts: Sequence[tuple[int, str]]) -> dict[str, int]:
+        """Return the longest stall after each kind of fault, 0 where none is worth noting.
+
+        Args:
+            acts: when (Unix milliseconds, in order) which kind began; a stall belongs to the last one before its end.
+        """
+        longest = {kind: 0 for _, kind in acts}
+        for stall in self.stalls:
+            for kind in [kind for at_ms, kind in acts if at_ms <= stall.until_ms][-1:]:
+                longest[kind] = max(longest[kind], stall.length_ms)
+        return longest
 
 
 class Ledger:
@@ -155,7 +193,7 @@ class Ledger:
         self._find_duplicates()
         self._find_disorder()
         self._find_early_commits()
-        self._find_stall()
+        self._find_stalls()
         return self.balance
 
     def _sort(self) -> None:
@@ -231,8 +269,8 @@ class Ledger:
                     if ended_at is None or ended_at >= sample.result_ends[place.partition]:
                         self.balance.ahead.append(f"{event.name} at {_name(place)} under commit {commit}")
 
-    def _find_stall(self) -> None:
-        """Find the longest time in which a partition had work and ended nothing."""
+    def _find_stalls(self) -> None:
+        """Find the times in which a partition had work and ended nothing."""
         by_partition: dict[int, list[Outcome]] = defaultdict(list)
         for outcome in self._outcomes:
             if not self._until_ms or outcome.timestamp_ms <= self._until_ms:
@@ -243,10 +281,11 @@ class Ledger:
             # From the end: the oldest event that still waits at each moment.
             for before, after in zip(reversed(in_time[:-1]), reversed(in_time), strict=False):
                 waiting_since = min(waiting_since, after.source.timestamp_ms)
-                gap = after.timestamp_ms - max(before.timestamp_ms, waiting_since)
-                if gap > self.balance.stall_ms and after.source in self._events:
-                    self.balance.stall_ms = gap
-                    self.balance.stall = f"partition {partition} before {_line(after)}"
+                since_ms, until_ms = max(before.timestamp_ms, waiting_since), after.timestamp_ms
+                if until_ms - since_ms >= _NOTED_MS and after.source in self._events:
+                    self.balance.stalls.append(
+                        Stall(since_ms, until_ms, f"partition {partition} before {_line(after)}")
+                    )
 
 
 def _line(outcome: Outcome) -> str:

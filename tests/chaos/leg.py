@@ -72,6 +72,7 @@ class Verdict:
 
     Attributes:
         extra: paid calls beyond one per event and wanted replay.
+        acts: when which kind of fault began, Unix milliseconds, where each was over before the next one.
         problems: what else went wrong, for people.
     """
 
@@ -82,6 +83,7 @@ class Verdict:
     extra: int
     floor: float
     bound: int
+    acts: list[tuple[int, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     crashes: list[str] = field(default_factory=list)
 
@@ -135,6 +137,7 @@ class Leg:
         self._sampled_at_s = 0.0
         self._moved_at_s = 0.0
         self._count = 0
+        self._acts: list[tuple[int, str]] = []
         self._storm_end_ms = 0
         self.problems: list[str] = []
 
@@ -280,6 +283,7 @@ class Leg:
             extra,
             self.fleet.floor,
             self.fleet.bound,
+            self._acts if self.plan.is_apart else [],
             self.problems,
             self.fleet.crashes,
         )
@@ -336,6 +340,7 @@ class Leg:
 
     def _act(self, action: Action) -> str:
         """Carry out one action and return what was done."""
+        self._acts.append((int(time.time() * 1000), action.kind))
         if action.kind in self._injected:
             return self._injected[action.kind]()
         if action.kind in FAULTS:

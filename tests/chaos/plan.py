@@ -20,7 +20,10 @@ STORM = {
 }
 # On three brokers it is the brokers' turn.
 CLUSTER = {"broker_kill": 5, "broker_freeze": 2, "broker_restart": 2, "kill": 3, "term": 1, "freeze": 1, "faults_5": 1}
-MIN_PAUSE_S, MAX_PAUSE_S = 3.0, 8.0
+PAUSE_S = 3.0, 8.0
+# Long enough for one fault to be over, and everything to be usual again, before the next: a frozen worker is away for a
+# session and half of its time, and then has to join.
+APART_S = 25.0
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,14 @@ class Plan:
 
     Attributes:
         is_static: whether workers have stable instance ids.
+        is_apart: whether each fault is over before the next one.
     """
 
     seed: int
     seconds: float
     is_static: bool
     actions: tuple[Action, ...]
+    is_apart: bool = False
 
     def lines(self) -> list[str]:
         """Return the plan for people."""
@@ -63,8 +68,8 @@ class Plan:
         return [f"{membership} membership, {len(self.actions)} faults in {self.seconds:g} s", *map(str, self.actions)]
 
 
-def make_plan(seed: int, seconds: float, weights: dict[str, int]) -> Plan:
-    """Draw a plan: every kind that fits once, in random order, then by weight."""
+def make_plan(seed: int, seconds: float, weights: dict[str, int], *, is_apart: bool = False) -> Plan:
+    """Draw a plan: every kind that fits once, in random order, then by weight; `is_apart` keeps faults from meeting."""
     # Text, because a tuple's hash would differ from process to process.
     dice = random.Random(f"{seed}/{sorted(weights)}")  # noqa: S311 - reproducible on purpose
     kinds = list(weights)
@@ -76,5 +81,5 @@ def make_plan(seed: int, seconds: float, weights: dict[str, int]) -> Plan:
         number = len(actions)
         kind = kinds[number] if number < len(kinds) else dice.choices(list(weights), list(weights.values()))[0]
         actions.append(Action(round(at_s, 1), kind, dice.random(), round(dice.uniform(4.0, 12.0), 1)))
-        at_s += dice.uniform(MIN_PAUSE_S, MAX_PAUSE_S)
-    return Plan(seed, seconds, is_static, tuple(actions))
+        at_s += APART_S if is_apart else dice.uniform(*PAUSE_S)
+    return Plan(seed, seconds, is_static, tuple(actions), is_apart)

@@ -7,6 +7,7 @@ from tests.chaos.lab import SESSION_S
 from tests.chaos.leg import Verdict
 
 MAX_SHOWN = 20
+SHOWN_STALLS = 5
 
 
 def report(seed: int, command: str, verdicts: Sequence[Verdict], say: Callable[[str], None]) -> int:
@@ -48,15 +49,24 @@ def figures_of(verdict: Verdict) -> list[Figure]:
             is_strict=True,
         ),
         Figure(f"{leg}: calls in flight at kills and freezes (their metrics, just before)", verdict.floor, "calls"),
-        Figure(
-            f"{leg}: longest stall of a partition beyond the session timeout",
-            max(0.0, balance.stall_ms / 1000 - SESSION_S),
-            "s",
-            "<= 5",
-            balance.stall_ms / 1000 <= SESSION_S + 5,
-        ),
+        stall(f"{leg}: longest stall of a partition beyond the session timeout", balance.stall_ms),
+        *after_each(verdict),
         Figure(f"{leg}: workers that ended by themselves", len(verdict.crashes), "workers"),
         none("other problems", verdict.problems),
+    ]
+
+
+def stall(name: str, length_ms: int) -> Figure:
+    """Return the figure of a stall of a partition, beyond the session timeout."""
+    return Figure(name, max(0.0, length_ms / 1000 - SESSION_S), "s", "<= 5", length_ms / 1000 <= SESSION_S + 5)
+
+
+def after_each(verdict: Verdict) -> list[Figure]:
+    """Return the longest stall after each kind of fault, where no fault has met another."""
+    found = verdict.balance.stalls_after(verdict.acts)
+    return [
+        stall(f"{verdict.name}: longest stall beyond the session timeout after {kind}", ms)
+        for kind, ms in found.items()
     ]
 
 
@@ -73,6 +83,9 @@ def offenders(verdict: Verdict) -> dict[str, list[str]]:
         "commits ahead": balance.ahead,
         "workers that ended by themselves": verdict.crashes,
         "other problems": verdict.problems,
-        "longest stall": [f"{balance.stall_ms} ms, {balance.stall}"],
+        "stalls, the longest first": [
+            f"{one.length_ms} ms from {one.from_ms}, {one.where}"
+            for one in sorted(balance.stalls, key=lambda one: -one.length_ms)[:SHOWN_STALLS]
+        ],
     }
     return {title: lines for title, lines in found.items() if lines}

@@ -94,3 +94,11 @@ def test_a_commit_over_an_unfinished_event_is_found() -> None:
 def test_a_partition_with_work_that_ends_nothing_is_a_stall() -> None:
     late = event(1, stamp=2100)
     assert Ledger([A, late], [outcome(A, 0, 2000), outcome(late, 1, 9100)], []).close().stall_ms == 7000
+
+
+def test_a_stall_counts_for_the_last_fault_before_its_end() -> None:
+    found = [outcome(A, 0, 2000), outcome(event(1, stamp=2100), 1, 9100), outcome(event(2, stamp=20_000), 2, 23_000)]
+    events = [A, event(1, stamp=2100), event(2, stamp=20_000)]
+    balance = Ledger(events, found, []).close()
+    acts = [(1500, "kill"), (12_000, "join"), (21_000, "term")]
+    assert balance.stalls_after(acts) == {"kill": 7000, "join": 0, "term": 3000}

@@ -1,5 +1,8 @@
 """The plan depends on the seed alone."""
 
+from itertools import pairwise
+
+from tests.chaos.lab import SESSION_S
 from tests.chaos.plan import CLUSTER, STORM, make_plan
 
 
@@ -16,3 +19,11 @@ def test_a_long_plan_has_every_kind_of_fault_and_keeps_to_its_time() -> None:
         plan = make_plan(1, 180, weights)
         assert {action.kind for action in plan.actions} == set(weights)
         assert all(action.at_s < plan.seconds for action in plan.actions)
+
+
+def test_faults_that_are_apart_do_not_meet() -> None:
+    actions = make_plan(1, 180, STORM, is_apart=True).actions
+    # The longest is a frozen worker: a session, half of its time, and the next one to join.
+    assert all(
+        later.at_s - early.at_s >= SESSION_S + early.lasts_s / 2 + SESSION_S for early, later in pairwise(actions)
+    )
