@@ -38,7 +38,9 @@ SCENARIOS: dict[str, Scenario] = {
 @click.option("--kafka", default=None, help="Bootstrap address; a broker is started from its jars when absent.")
 @click.option("--runs", default=1, show_default=True, type=click.IntRange(1, 20), help="Runs of each side, in turn.")
 @click.option("--in-flight", multiple=True, type=click.IntRange(1, 4096), help="Model calls at a time; repeatable.")
-@click.option("--with-peers", is_flag=True, help="Peers also in the scenarios other than `peers`.")
+@click.option(
+    "--with-peers", is_flag=True, help="Peers also in the scenarios other than `peers`; figures `<name>-peers`."
+)
 @click.option(
     "--peer",
     "chosen",
@@ -65,6 +67,8 @@ def main(
     if not names or "all" in names:
         names = tuple(SCENARIOS)
     ours = (penstock(tree), CONTROL)
+    # Fewer runs are taken of all of them, and the figures of ours with more runs are to stay.
+    suffix = "-peers" if with_peers else ""
     with_peers = with_peers or bool(chosen)
     with_them = (*ours, *_peers(chosen)) if with_peers or "peers" in names else ours
 
@@ -72,7 +76,7 @@ def main(
         sides = with_them if with_peers or name == "peers" else ours
         return runs, SCENARIOS[name](bootstrap, sides, runs, in_flight)
 
-    sys.exit(run_scenarios("python -m bench", names, measure, kafka))
+    sys.exit(run_scenarios("python -m bench", names, measure, kafka, suffix=suffix))
 
 
 def _peers(chosen: Sequence[str]) -> list[Side]:

@@ -23,6 +23,7 @@ def run_scenarios(
     kafka: str | None = None,
     properties: Mapping[str, str] | None = None,
     prefix: str = "",
+    suffix: str = "",
 ) -> int:
     """Return the exit status: not 0 when a scenario could not be measured, or one of its strict goals does not hold.
 
@@ -33,6 +34,7 @@ def run_scenarios(
         kafka: bootstrap address; a broker is started and closed here where it is None.
         properties: of that broker.
         prefix: of the names of the figures.
+        suffix: likewise.
     """
     broker = None if kafka else JvmBroker(0, properties)
     status = 0
@@ -47,8 +49,8 @@ def run_scenarios(
                 click.echo(f"not measured: {name}: {error}", err=True)
                 status = 1
                 continue
-            status |= publish(prefix + name, " ".join([program, *sys.argv[1:]]), runs, figures)
-            (FOLDER / f"{prefix}{name}.svg").write_text(bars(prefix + name, figures), encoding="utf-8")
+            status |= publish(prefix + name + suffix, " ".join([program, *sys.argv[1:]]), runs, figures)
+            (FOLDER / f"{prefix}{name}{suffix}.svg").write_text(bars(prefix + name + suffix, figures), encoding="utf-8")
     finally:
         if broker is not None:
             broker.close()
