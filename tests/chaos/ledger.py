@@ -136,16 +136,22 @@ class Balance:
         """The longest stall, 0 when none is worth noting."""
         return max((stall.length_ms for stall in self.stalls), default=0)
 
-    def stalls_after(self, acts: Sequence[tuple[int, str]]) -> dict[str, int]:
-        """Return the longest stall after each kind of fault, 0 where none is worth noting.
+    def stalls_after(
+        self, acts: Sequence[tuple[int, str]], silences: Sequence[tuple[float, float]] = ()
+    ) -> dict[str, float]:
+        """Return the longest stall after each kind of fault in milliseconds, 0 where none is worth noting.
 
         Args:
             acts: when (Unix milliseconds, in order) which kind began; a stall belongs to the last one before its end.
+            silences: (from, until) in which no broker confirmed anything; they do not count.
         """
-        longest = {kind: 0 for _, kind in acts}
+        longest = {kind: 0.0 for _, kind in acts}
         for stall in self.stalls:
+            silent_ms = sum(
+                max(0.0, min(stall.until_ms, until) - max(stall.from_ms, since)) for since, until in silences
+            )
             for kind in [kind for at_ms, kind in acts if at_ms <= stall.until_ms][-1:]:
-                longest[kind] = max(longest[kind], stall.length_ms)
+                longest[kind] = max(longest[kind], stall.length_ms - silent_ms)
         return longest
 
 

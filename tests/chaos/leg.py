@@ -73,6 +73,7 @@ class Verdict:
     Attributes:
         extra: paid calls beyond one per event and wanted replay.
         acts: when which kind of fault began, Unix milliseconds, where each was over before the next one.
+        silences: when no broker confirmed anything, likewise: (from, until).
         problems: what else went wrong, for people.
     """
 
@@ -84,6 +85,7 @@ class Verdict:
     floor: float
     bound: int
     acts: list[tuple[int, str]] = field(default_factory=list)
+    silences: list[tuple[float, float]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     crashes: list[str] = field(default_factory=list)
 
@@ -284,6 +286,7 @@ class Leg:
             self.fleet.floor,
             self.fleet.bound,
             self._acts if self.plan.is_apart else [],
+            self.source.silences(),
             self.problems,
             self.fleet.crashes,
         )
@@ -336,7 +339,7 @@ class Leg:
 
     def _resume_gateway(self) -> None:
         if self._gateway is not None:
-            self._gateway.signal(_signal("SIGCONT"))
+            self._gateway.signal(signal.SIGCONT)
 
     def _act(self, action: Action) -> str:
         """Carry out one action and return what was done."""
@@ -356,7 +359,7 @@ class Leg:
     def _freeze_gateway(self, action: Action) -> str:
         if self._gateway is None:
             return "gateway_freeze: there is none"
-        self._gateway.signal(_signal("SIGSTOP"))
+        self._gateway.signal(signal.SIGSTOP)
         self._later(action.lasts_s, self._resume_gateway)
         return f"gateway frozen for {action.lasts_s:g} s"
 
@@ -388,10 +391,6 @@ class _Mend:
 
     def __call__(self) -> None:
         self._act()
-
-
-def _signal(name: str) -> signal.Signals:
-    return signal.Signals[name]
 
 
 def run_folder(seed: int, name: str, base: Path = Path("build/chaos")) -> Path:

@@ -56,16 +56,18 @@ def figures_of(verdict: Verdict) -> list[Figure]:
     ]
 
 
-def stall(name: str, length_ms: int) -> Figure:
+def stall(name: str, length_ms: float) -> Figure:
     """Return the figure of a stall of a partition, beyond the session timeout."""
-    return Figure(name, max(0.0, length_ms / 1000 - SESSION_S), "s", "<= 5", length_ms / 1000 <= SESSION_S + 5)
+    return Figure(
+        name, round(max(0.0, length_ms / 1000 - SESSION_S), 3), "s", "<= 5", length_ms / 1000 <= SESSION_S + 5
+    )
 
 
 def after_each(verdict: Verdict) -> list[Figure]:
     """Return the longest stall after each kind of fault, where no fault has met another."""
-    found = verdict.balance.stalls_after(verdict.acts)
+    found = verdict.balance.stalls_after(verdict.acts, verdict.silences)
     return [
-        stall(f"{verdict.name}: longest stall beyond the session timeout after {kind}", ms)
+        stall(f"{verdict.name}: longest stall after {kind}, beyond silence and session timeout", ms)
         for kind, ms in found.items()
     ]
 

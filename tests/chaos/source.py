@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 from confluent_kafka import Producer
@@ -19,6 +20,7 @@ from contracts.envelope import Event
 from tests.chaos.lab import POISON, SECRET, SOURCE, Lab
 
 KEYS = 60
+_SILENCE_MS = 1000
 WEBHOOK_SHARE, URGENT_SHARE, POISON_SHARE, UNDECODABLE_SHARE = 0.1, 0.1, 0.02, 0.01
 
 
@@ -53,6 +55,7 @@ class Source:
         self.sent: list[str] = []
         self.accepted: dict[str, str] = {}
         self.errors: list[str] = []
+        self._acks_ms: list[float] = []
         self._thread: threading.Thread | None = None
 
     def start(self, seconds: float) -> None:
@@ -72,6 +75,10 @@ class Source:
         for _ in range(count):
             self._produce(self._draw())
         self._producer.flush(130)
+
+    def silences(self) -> list[tuple[float, float]]:
+        """Return when no broker confirmed anything for a second or longer, in Unix milliseconds: (from, until)."""
+        return [(early, late) for early, late in pairwise(sorted(self._acks_ms)) if late - early >= _SILENCE_MS]
 
     def _run(self, seconds: float) -> None:
         start_s = time.monotonic()
@@ -111,6 +118,8 @@ class Source:
             offset = message.offset()
             if error is None and offset is not None and offset >= 0:
                 self.accepted[event.id] = f"{message.topic()}/{message.partition()}/{offset}"
+                # Not when it is reported: this thread may have waited for the gateway.
+                self._acks_ms.append(message.timestamp()[1] + 1000 * message.latency())
             else:
                 self.errors.append(f"{event.id}: {error or 'no offset'}")
 

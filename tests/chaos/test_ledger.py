@@ -102,3 +102,10 @@ def test_a_stall_counts_for_the_last_fault_before_its_end() -> None:
     balance = Ledger(events, found, []).close()
     acts = [(1500, "kill"), (12_000, "join"), (21_000, "term")]
     assert balance.stalls_after(acts) == {"kill": 7000, "join": 0, "term": 3000}
+
+
+def test_a_time_in_which_no_broker_confirms_anything_is_no_stall_after_a_fault() -> None:
+    balance = Ledger(
+        [A, event(1, stamp=2100)], [outcome(A, 0, 2000), outcome(event(1, stamp=2100), 1, 9100)], []
+    ).close()
+    assert balance.stalls_after([(1500, "broker_kill")], [(1900, 4100), (8100, 9900)]) == {"broker_kill": 4000}
