@@ -1,8 +1,11 @@
 """Log set-up and the names of log fields; one canonical line per event per process."""
 
 import logging
+import re
 import sys
-from collections.abc import MutableMapping
+import time
+from collections import Counter
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import msgspec
@@ -21,6 +24,13 @@ FIELDS = frozenset(
     }
 )  # fmt: skip
 
+
+# While brokers are away, aiokafka writes some 40 lines a second; the same is said as seldom of librdkafka's.
+QUIET_S = 10.0
+# Of a library's line without what is put into it; shorter ones do not tell one kind from another.
+_MIN_LETTERS = 8
+_MAX_KINDS = 1000
+_FILLED_IN = re.compile(r"%\S*?[a-zA-Z]")
 
 # A logger is built at its first line and kept. Tests, whose standard error changes with every test, switch that off.
 KEEP_LOGGERS = True
@@ -55,9 +65,56 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
         structlog.processors.format_exc_info,
         renderer,
     ]
-    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=ours)
+    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=[*shared, _name_library], processors=ours)
     handler.setFormatter(formatter)
+    handler.addFilter(Repetitions())
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+class Repetitions:
+    """Writes one of a library's lines of the same kind in some seconds, with the number of those left out.
+
+    Of the same kind are those of one logger with the same text, whatever is filled into it.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._quiet_until_s: dict[tuple[object, ...], float] = {}
+        self._left_out: Counter[tuple[object, ...]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is written; as logging's filters."""
+        kind = _kind(record)
+        if self._clock() < self._quiet_until_s.get(kind, 0.0):
+            self._left_out[kind] += 1
+            return False
+        if len(self._quiet_until_s) >= _MAX_KINDS:
+            self._quiet_until_s.clear()
+            self._left_out.clear()
+        self._quiet_until_s[kind] = self._clock() + QUIET_S
+        record.similar_left_out = self._left_out.pop(kind, 0)
+        return True
+
+
+def _kind(record: logging.LogRecord) -> tuple[object, ...]:
+    text = str(record.msg)
+    letters = sum(map(str.isalpha, _FILLED_IN.sub("", text)))
+    if letters >= _MIN_LETTERS or not record.args:
+        return record.name, record.levelno, text
+    # librdkafka's binding gives the kind (`FAIL`) as the first of its arguments.
+    return record.name, record.levelno, text, str(record.args[0]) if isinstance(record.args, tuple) else ""
+
+
+def _name_library(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Name the logger of a library's line; as structlog's processors."""
+    record: logging.LogRecord = line["_record"]
+    line.setdefault("component", record.name)
+    if left_out := getattr(record, "similar_left_out", 0):
+        line["similar_left_out"] = left_out
+    return line
 
 
 class Naming:
