@@ -50,7 +50,7 @@ from streams.job import Job
 from streams.outcome import Bury, Expire
 from streams.parking import parked_records
 from streams.replies import Replies
-from streams.staged import Result, Stale
+from streams.staged import Result, Silent, Stale
 
 _MAX_TEXT_CHARS = 2000
 _MAX_ANSWER_CHARS = 16_000
@@ -119,6 +119,8 @@ class Settler:
             except Busy as busy:
                 # The answer is paid for: it waits for room instead of being dropped.
                 await asyncio.sleep(busy.retry_after_s)
+            except Silent as error:
+                await self._heard(error.place)
             except Stale:
                 continue
 
@@ -130,22 +132,16 @@ class Settler:
         """
         results, self._results = self._results, []
         if silent := self._producer.silent(_SILENT_AFTER_S):
-            results = self._held_back(results, silent)
+            results = [result for result in results if result.goes_on(lambda one: self._hold_back(one, silent))]
         now_ns = time.time_ns()
         now_s, now = now_ns / 1e9, format_unix_ms(now_ns // 1_000_000)
         for step in (lambda one: one.encode(now_s, now), lambda one: self._address(one, now), self._post):
             results = [result for result in results if result.goes_on(step)]
 
-    def _held_back(self, results: list[Result], silent: frozenset[Place]) -> list[Result]:
-        """Keep the results of silent partitions for later, and return the others."""
-        written: list[Result] = []
-        for result in results:
-            is_silent = (self._topic(result.job), result.position.partition) in silent
-            if not result.ack.done():
-                (self._results if is_silent else written).append(result)
-        if self._results:
-            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._write)
-        return written
+    def _hold_back(self, result: Result, silent: frozenset[Place]) -> None:
+        place = self._topic(result.job), result.position.partition
+        if place in silent:
+            raise Silent(place)
 
     def _address(self, result: Result, now: str) -> None:
         job, position = result.job, result.position

@@ -10,13 +10,21 @@ from typing import Any
 
 from contracts.codec import Position, Record, encode_json
 from contracts.payloads import InferenceAnswer, InferenceResult, Provenance
-from producers.base import Ack
+from producers.base import Ack, Place
 from streams.engine.tenure import Tenure
 from streams.job import Job
 
 
 class Stale(Exception):
     """Raise where the right to work was lost between two turns of the loop: it has to be asked for again."""
+
+
+class Silent(Exception):
+    """Raise where the log confirms nothing: the result waits until it does, and then asks for its right to work."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.place = place
 
 
 class Result:
