@@ -71,14 +71,6 @@ def _producer(settings: Settings) -> Producer:
     )
 
 
-def _refusals(settings: Settings, member: Member | None) -> Refusals | None:
-    if member is None:
-        return None
-    # Each of the processes looks at the files, and asks Secrets Manager, at its own times.
-    apart_s = settings.gateway.reload.interval_s + settings.secrets_manager.refresh_interval_s
-    return Refusals(member.number, Path(environment()[FOLDER_VARIABLE]), 2 * apart_s)
-
-
 async def run(
     settings: Settings,
     producer: Producer,
@@ -97,7 +89,7 @@ async def run(
     api = Api(parts)
     ending = Ending(parts, api)
     watching = asyncio.ensure_future(_watch(parts))
-    reloader = Reloader(settings, parts, config, _refusals(settings, member))
+    reloader = Reloader(settings, parts, config, Refusals(Path(environment()[FOLDER_VARIABLE])) if member else None)
     reloading = asyncio.ensure_future(reloader.run())
     # As early as can be: until then the signal would end the process.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.ask)

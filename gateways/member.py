@@ -9,10 +9,9 @@ import fcntl
 import hashlib
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from contracts.errors import ConfigError
 from contracts.settings import Settings
@@ -101,52 +100,32 @@ def share_metrics(number: int) -> None:
 class Refusals:
     """Refused changes, for the log: each process refuses a change by itself, and one of them says why.
 
-    The one that has said it says it again when it meets it again; the others keep quiet. Not for ever, as it may have
-    died; with its start, which fails of the same, it would say so too.
+    That one holds a lock on a file named after the reason until it meets another one, its configuration is good, or it
+    ends, however it does; after that, whichever of the others meets the reason says it.
 
     Args:
-        number: which of the processes this is.
         folder: shared by all of them.
-        quiet_s: how long the others keep quiet.
-        clock: monotonic seconds, the same for all processes.
     """
 
-    def __init__(
-        self, number: int, folder: Path, quiet_s: float, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._number = str(number)
-        self._file = folder / "refused"
-        self._quiet_s = quiet_s
-        self._clock = clock
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held = contextlib.ExitStack()
 
     def is_ours_to_say(self, reason: str) -> bool:
         """Tell whether this process is the one that logs the reason. Blocking: some microseconds."""
-        # A reason may have lines; and it is nothing to leave in a file.
+        self.forget()
+        # A reason may have lines; and it is nothing to leave in a folder.
         digest = hashlib.sha256(reason.encode()).hexdigest()
-        now_s = self._clock()
-        # Said twice is better than not at all: a full disk makes everybody say it.
-        with contextlib.suppress(OSError), self._locked() as file:
-            match file.read().split():
-                case [said, number, at_s] if said == digest and number != self._number:
-                    if now_s - float(at_s) < self._quiet_s:
-                        return False
-            _overwrite(file, f"{digest} {self._number} {now_s}")
+        try:
+            file = self._held.enter_context((self._folder / f"refused-{digest}").open("wb"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # Said twice is better than not at all.
+            return True
         return True
 
     def forget(self) -> None:
-        """Take back what this process has said: its configuration is good, and the next refusal is a new one."""
-        with contextlib.suppress(OSError), self._locked() as file:
-            if file.read().split()[1:2] == [self._number]:
-                _overwrite(file, "")
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[IO[str]]:
-        with self._file.open("a+", encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            yield file
-
-
-def _overwrite(file: IO[str], text: str) -> None:
-    file.truncate(0)
-    file.write(text)
+        """Let go of what this process has said: its configuration is good, and the next refusal is a new one."""
+        self._held.close()

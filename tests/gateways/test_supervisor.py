@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.gateways.driver import CONFIGURATION
 from tests.hostile.lab import CLOSED, Lab, configuration, running
 from tests.hostile.senders import API_KEY, ENVIRONMENT, GITHUB, request
 from tests.hostile.table import signed
-from tests.support import ChildProcess, FakeClock, eventually, eventually_async
+from tests.support import ChildProcess, eventually, eventually_async
 
 PROCESSES = 2
 
@@ -214,18 +215,47 @@ async def test_a_change_that_all_processes_refuse_is_told_once(tmp_path: Path) -
     assert lab.child.output.count('"config.reload_refused"') == 2
 
 
-def test_a_refusal_is_said_by_one_process_and_by_another_one_when_that_one_is_silent(tmp_path: Path) -> None:
-    clock = FakeClock()
-    first, second = (Refusals(number, tmp_path, 60, clock=clock) for number in range(2))
+@pytest.fixture
+def refusals(tmp_path: Path) -> Iterator[tuple[Refusals, Refusals]]:
+    pair = Refusals(tmp_path), Refusals(tmp_path)
+    yield pair
+    for one in pair:
+        one.forget()
+
+
+def test_a_refusal_is_said_by_one_process_and_a_new_reason_by_who_meets_it(refusals: tuple[Refusals, Refusals]) -> None:
+    first, second = refusals
 
     assert [first.is_ours_to_say("a"), second.is_ours_to_say("a"), first.is_ours_to_say("a")] == [True, False, True]
     assert [second.is_ours_to_say("b"), first.is_ours_to_say("b")] == [True, False]
-    clock.advance(61)
-    assert [first.is_ours_to_say("b"), second.is_ours_to_say("b")] == [True, False]
 
 
-def test_a_refusal_is_said_anew_when_the_configuration_was_good_in_between(tmp_path: Path) -> None:
-    first, second = (Refusals(number, tmp_path, 60) for number in range(2))
+def test_a_refusal_is_said_by_another_process_when_the_one_that_said_it_was_killed(
+    tmp_path: Path, refusals: tuple[Refusals, Refusals]
+) -> None:
+    first, second = refusals
+    command = [sys.executable, "-c", _SAYS_A, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"True\n"
+        assert not first.is_ours_to_say("a")
+        process.kill()
+
+    assert [first.is_ours_to_say("a"), second.is_ours_to_say("a")] == [True, False]
+
+
+_SAYS_A = """
+import sys
+from pathlib import Path
+from gateways.member import Refusals
+refusals = Refusals(Path(sys.argv[1]))
+print(refusals.is_ours_to_say("a"), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_refusal_is_said_anew_when_the_configuration_was_good_in_between(refusals: tuple[Refusals, Refusals]) -> None:
+    first, second = refusals
     assert first.is_ours_to_say("a")
     second.forget()
     assert not second.is_ours_to_say("a")
@@ -235,7 +265,7 @@ def test_a_refusal_is_said_anew_when_the_configuration_was_good_in_between(tmp_p
 
 
 def test_a_refusal_that_cannot_be_shared_is_said_by_everybody(tmp_path: Path) -> None:
-    assert all(Refusals(number, tmp_path / "gone", 60).is_ours_to_say("a") for number in range(2))
+    assert all(Refusals(tmp_path / "gone").is_ours_to_say("a") for _ in range(2))
 
 
 @pytest.mark.process
