@@ -2,10 +2,13 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from contracts.errors import ConfigError, PenstockError
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
+
+# Far above what any call can have.
+MAX_TOKENS = 10**9
 
 
 @runtime_checkable
@@ -78,3 +81,23 @@ def several_inputs(provider: Provider) -> SeveralInputs:
         return provider
     message = f"provider {provider.name} takes one input per call; the route's batch.kind cannot be inputs"
     raise ConfigError(message)
+
+
+def counts(usage: Any, *names: str) -> tuple[int, ...]:
+    """Return counts of tokens by their names in a provider's usage block; 0 for what is no count.
+
+    Every provider reads its block with this: the answer beside it is paid for, and stands however odd the block is.
+    """
+    found = usage if isinstance(usage, dict) else {}
+    return tuple(_count(found.get(name)) for name in names)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool):
+        return 0
+    try:
+        # A proxy may write a string, or a number with a point.
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return number if 0 <= number <= MAX_TOKENS else 0

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import boto3
+import msgspec
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
@@ -23,6 +24,7 @@ from botocore.exceptions import BotoCoreError
 from contracts.errors import ConfigError, ProviderTimeout, ProviderUnavailable
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import BedrockProvider
+from streams.providers.base import counts
 from streams.providers.bedrock_errors import CALL_ERRORS, finish, translate
 from streams.providers.threads import DaemonPool
 
@@ -31,6 +33,9 @@ _MIN_READ_TIMEOUT_S = 1
 _NOT_METADATA = re.compile(r"[^a-zA-Z0-9\s:_@$#=/+,.-]")
 _MAX_METADATA = 16
 _MAX_METADATA_CHARS = 256
+# What botocore's parser raises where a value is of another type than its service model says; it wraps none of them.
+_UNPARSED = (AttributeError, TypeError, ValueError)
+_COUNTS = ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
 
 
 class Bedrock:
@@ -124,7 +129,7 @@ class Bedrock:
             text="".join(block["text"] for block in blocks if "text" in block),
             model=request.model,
             finish_reason=reason,
-            usage=_usage(response.get("usage", {})),
+            usage=usage_of(response.get("usage")),
             response_id=response["ResponseMetadata"].get("RequestId", ""),
         )
 
@@ -150,15 +155,20 @@ class Bedrock:
         stop_reason: str | None = None
         usage: Usage | None = None
         with contextlib.closing(response["stream"]) as events:
-            for event in events:
-                if stopped.is_set():
-                    return
-                text = event.get("contentBlockDelta", {}).get("delta", {}).get("text")
-                if text:
-                    yield DeltaChunk(text=text, model=request.model, response_id=response_id)
-                stop_reason = event.get("messageStop", {}).get("stopReason", stop_reason)
-                if "metadata" in event:
-                    usage = _usage(event["metadata"].get("usage", {}))
+            try:
+                for event in events:
+                    if stopped.is_set():
+                        return
+                    text = event.get("contentBlockDelta", {}).get("delta", {}).get("text")
+                    if text:
+                        yield DeltaChunk(text=text, model=request.model, response_id=response_id)
+                    stop_reason = event.get("messageStop", {}).get("stopReason", stop_reason)
+                    if "metadata" in event:
+                        usage = usage_of(event["metadata"].get("usage"))
+            except (*CALL_ERRORS, *_UNPARSED):
+                # Behind the stop reason comes the usage alone: the answer is whole without it.
+                if stop_reason is None:
+                    raise
         if stop_reason is None:
             message = f"Bedrock's stream of {request.model} ended without a stop reason"
             raise ProviderUnavailable(message, possibly_billed=True)
@@ -208,6 +218,7 @@ class Bedrock:
         except (BotoCoreError, ValueError) as error:
             message = f"providers (bedrock): {error}"
             raise ConfigError(message) from error
+        client.meta.events.register("before-parse.bedrock-runtime.Converse", _mend_usage)
         if self._bearer_token:
             client.meta.events.register("before-send.bedrock-runtime", self._authorize)
         return client
@@ -244,10 +255,35 @@ def _metadata(request: InferenceRequest) -> dict[str, str]:
     }
 
 
-def _usage(usage: dict[str, Any]) -> Usage:
-    return Usage(
-        input_tokens=usage.get("inputTokens", 0),
-        output_tokens=usage.get("outputTokens", 0),
-        cache_read_tokens=usage.get("cacheReadInputTokens") or 0,
-        cache_write_tokens=usage.get("cacheWriteInputTokens") or 0,
-    )
+def usage_of(usage: Any) -> Usage:
+    """Return the tokens of a call as Converse reports them."""
+    return Usage(*counts(usage, *_COUNTS))
+
+
+class _UsualUsage(msgspec.Struct, rename="camel"):
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    cache_read_input_tokens: float | None = None
+    cache_write_input_tokens: float | None = None
+    total_tokens: float | None = None
+    # Its entries have input tokens too.
+    cache_details: "list[_UsualUsage] | None" = None
+
+
+class _UsualAnswer(msgspec.Struct):
+    usage: _UsualUsage | None = None
+
+
+_usual_answers = msgspec.json.Decoder(_UsualAnswer)
+
+
+def _mend_usage(response_dict: dict[str, Any], **_: Any) -> None:
+    """Take what is no count out of an answer: botocore's parser would raise, and lose what is paid for."""
+    try:
+        _usual_answers.decode(response_dict["body"])
+    except (ValueError, RecursionError):
+        with contextlib.suppress(ValueError, RecursionError):
+            answer = json.loads(response_dict["body"])
+            if isinstance(answer, dict) and "usage" in answer:
+                answer["usage"] = dict(zip(_COUNTS, counts(answer["usage"], *_COUNTS), strict=True))
+                response_dict["body"] = json.dumps(answer).encode()

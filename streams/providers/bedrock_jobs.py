@@ -19,7 +19,7 @@ from contracts.errors import AccessDenied, InvalidRequest, PenstockError, Provid
 from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.batch_api import BatchApi
 from contracts.settings.models import BedrockProvider
-from streams.providers.bedrock import converse_arguments
+from streams.providers.bedrock import converse_arguments, usage_of
 from streams.providers.bedrock_errors import finish, translate
 
 OVER = frozenset({"Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired"})
@@ -186,13 +186,7 @@ def _ended(document: Any, model: str, job: str) -> Ended:
     output = document.get("modelOutput")
     if not isinstance(output, dict) or "stopReason" not in output:
         return Ended(None, _refusal(document.get("error"), job))
-    found = output.get("usage") or {}
-    usage = Usage(
-        found.get("inputTokens") or 0,
-        found.get("outputTokens") or 0,
-        found.get("cacheReadInputTokens") or 0,
-        found.get("cacheWriteInputTokens") or 0,
-    )
+    usage = usage_of(output.get("usage"))
     try:
         reason = finish(output["stopReason"], model)
     except PenstockError as error:

@@ -23,7 +23,7 @@ from contracts.errors import (
 from contracts.payloads import DeltaChunk, FinishReason, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import OpenAIProvider
 from streams.providers import openai_batch
-from streams.providers.base import Several
+from streams.providers.base import MAX_TOKENS, Several, counts
 from streams.providers.openai_errors import from_status, from_stream, parse
 from streams.providers.sse import EventSplitter
 from streams.providers.transport.base import Limits, Reply, Response, TimedOut, Transport, TransportError
@@ -38,7 +38,7 @@ _MAX_REQUEST_ID_CHARS = 512
 _END_S = 0.1
 # Of a header's characters those that need no escape, and no more than its limit.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_.~:/@=+,-]{1,512}")
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
@@ -284,20 +284,10 @@ def _finish(reason: Any, message: dict[str, Any], request: InferenceRequest) -> 
 
 
 def _usage(usage: Any) -> Usage:
-    usage = usage if isinstance(usage, dict) else {}
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    cached = cached if isinstance(cached, int) else 0
-    return Usage(
-        # OpenAI counts cached tokens as prompt tokens too; ours are disjoint, as Bedrock's are.
-        input_tokens=max(0, _count(usage.get("prompt_tokens")) - cached),
-        output_tokens=_count(usage.get("completion_tokens")),
-        cache_read_tokens=cached,
-    )
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    asked, answered = counts(usage, "prompt_tokens", "completion_tokens")
+    (cached,) = counts(usage.get("prompt_tokens_details") if isinstance(usage, dict) else None, "cached_tokens")
+    # OpenAI counts cached tokens as prompt tokens too; ours are disjoint, as Bedrock's are.
+    return Usage(max(0, asked - cached), answered, cached)
 
 
 class _Pieces:

@@ -11,7 +11,7 @@ from typing import Any
 
 from contracts.errors import ContentBlocked, ProviderUnavailable
 from contracts.payloads import FinishReason, InferenceAnswer, InferenceRequest, Usage
-from streams.providers.base import Several
+from streams.providers.base import Several, counts
 
 PATHS = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -48,7 +48,7 @@ def several(body: Any, requests: Sequence[InferenceRequest]) -> Several:
     if not isinstance(found, list):
         message = f"the answer for {requests[0].model} is not of {PATHS[requests[0].task]}; is base_url right?"
         raise ProviderUnavailable(message, possibly_billed=True)
-    usage = _usage(body.get("usage"))
+    usage = Usage(*counts(body.get("usage"), "prompt_tokens", "completion_tokens"))
     by_index: dict[int, dict[str, Any]] = {}
     for one in found:
         index = one.get("index") if isinstance(one, dict) else None
@@ -113,12 +113,3 @@ def _answer(text: str, body: dict[str, Any], request: InferenceRequest, finish: 
         finish_reason=finish,
         response_id=str(body.get("id") or ""),
     )
-
-
-def _usage(usage: Any) -> Usage:
-    usage = usage if isinstance(usage, dict) else {}
-    return Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

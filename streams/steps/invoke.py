@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TypeGuard
 
 import msgspec
 
@@ -79,9 +80,13 @@ async def invoke_streamed(
         text=text,
         model=last.model or request.model,
         finish_reason=last.finish_reason or "stop",
-        usage=last.usage or _estimated(request, text),
+        usage=last.usage if _is_said(last.usage) else _estimated(request, text),
         response_id=last.response_id,
     )
+
+
+def _is_said(usage: Usage | None) -> TypeGuard[Usage]:
+    return usage is not None and usage != Usage()
 
 
 def _estimated(request: InferenceRequest, text: str) -> Usage:
