@@ -65,7 +65,8 @@ class BatchJobSettings(Section):
     """Folder for copies of inputs and for joins, some two to three times the largest input and its results; that of
     the system when absent."""
     retry_pause_s: Seconds = 5.0
-    """How long a job rests in `penstock batch serve` after a failure that may pass."""
+    """How long a job of `penstock batch serve` rests after a failure that may pass, and `penstock hand-over` while the
+    disk is full."""
 
     def misfits(self) -> Iterator[tuple[tuple[str | int, ...], Any, str]]:
         """Yield what does not fit: path below the section, what was found, what is allowed."""

@@ -9,6 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+# Of a full disk, or one that cannot be written for a while: what uses it can be done again from the log and S3.
+DISK_ERRORS = (OSError, sqlite3.OperationalError)
+
 
 class Answers:
     """Lines of output by record id; a context manager.

@@ -25,7 +25,7 @@ from producers.admin import TopicAdmin
 from producers.fenced import FencedProducer, TakenOver
 from producers.kafka_client import IsStopped, unless_stopped
 from producers.log_reader import Found, LogReader
-from streams.handover.answers import Answers
+from streams.handover.answers import DISK_ERRORS, Answers
 from streams.handover.choosing import Way, Ways, record_id
 from streams.handover.settling import Outcomes
 from streams.job import Job
@@ -150,9 +150,8 @@ class Delivery:
             self._look()
         except (TakenOver, LogUnavailable):
             raise
-        except PenstockError as error:
-            HANDOVER_RESTS.labels(error.reason).inc()
-            _log.warning("handover.rests", hand_over=self.state.id, reason=error.reason, error=str(error))
+        except (PenstockError, *DISK_ERRORS) as error:
+            note_rest(error, hand_over=self.state.id)
         is_news = before != (self.state.state, self._statuses())
         self._pause_s = self._first_pause_s if is_news else min(2 * self._pause_s, _BACKOFF * self._first_pause_s)
         self._look_at_s = time.monotonic() + self._pause_s
@@ -325,6 +324,13 @@ class Delivery:
     def _note(self, state: HandOver) -> None:
         self._desk.producer.write([job_record(self._desk.topics, state)])
         self.state = state
+
+
+def note_rest(error: Exception, **fields: str) -> None:
+    """Say that something is put off by a failure that may pass: one of ours, or of the disk."""
+    reason = error.reason if isinstance(error, PenstockError) else "disk"
+    HANDOVER_RESTS.labels(reason).inc()
+    _log.warning("handover.rests", **fields, reason=reason, error=str(error))
 
 
 def give_up(desk: Desk, state: HandOver) -> None:

@@ -3,6 +3,7 @@
 Blocking: writes files.
 """
 
+import contextlib
 import secrets
 import time
 from datetime import UTC, datetime
@@ -90,6 +91,13 @@ class Gathering:
             for alias, lines in self._lines.items()
             if lines.count >= self._ways.by_alias[alias].batch.min_records
         }
+
+    def abandon(self) -> None:
+        """Close the files, whose records are on the log."""
+        for lines in self._lines.values():
+            # On a full disk what is left in a buffer cannot be written here either.
+            with contextlib.suppress(OSError):
+                lines.close()
 
     def hand_over(self, aliases: list[str], answer_starts: dict[str, tuple[int, ...]], log: str = "") -> HandOver:
         """Return the hand-over of what was gathered, as it is first written to the log."""

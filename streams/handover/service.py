@@ -2,11 +2,12 @@
 
 Reads: handovers, batch-jobs, results, retries. Writes: batch-jobs, results, retries. What is handed over is on the log
 before the job is begun, so that a crash neither pays twice nor loses anything; so it also begins anew by itself when
-Kafka was away. Blocking: until stopped.
+Kafka was away, or when the disk was full. Blocking: until stopped.
 See: docs/adr/0012.
 """
 
 import contextlib
+import errno
 import shutil
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from pathlib import Path
 from contracts.batch_jobs import HandOver, job_record, kind_of
 from contracts.codec import decode_json
 from contracts.envelope import parse_time
-from contracts.errors import LogUnavailable, Undecodable
+from contracts.errors import ConfigError, LogUnavailable, Undecodable
 from contracts.logs import logger
 from contracts.metrics import HANDOVER_OLDEST, HANDOVER_WAITING, HANDOVERS_OPEN
 from contracts.settings import Settings
@@ -26,8 +27,9 @@ from contracts.topics import Topics
 from producers.admin import Patience
 from producers.fenced import FencedProducer
 from producers.log_reader import LogReader
+from streams.handover.answers import DISK_ERRORS
 from streams.handover.choosing import Ways
-from streams.handover.delivery import Delivery, Desk, Log, give_up
+from streams.handover.delivery import Delivery, Desk, Log, give_up, note_rest
 from streams.handover.gathering import Gathering
 from streams.handover.settling import Outcomes
 
@@ -58,7 +60,9 @@ class Service:
         self._stop = threading.Event()
         self._patience = Patience(settings.kafka, "hand-over", self._stop)
         self._is_serving = False
+        self._rests_for = ""
         self._open: list[Delivery] = []
+        self._gathering: Gathering | None = None
         self._folder: Path | None = None
         self._measure_at_s = self._confirm_at_s = 0.0
 
@@ -77,18 +81,34 @@ class Service:
             return ["shutting_down"]
         if self._patience.waits_for:
             return self._patience.reasons
+        if self._rests_for:
+            return [f"disk: {self._rests_for}"]
         return [] if self._is_serving else ["reads what was handed over before"]
 
     def run(self) -> None:
-        """Work until `stop`; wait while Kafka is away.
+        """Work until `stop`; wait while Kafka is away, and while the disk is full.
 
         Raises:
+            ConfigError: the work folder cannot be used.
             TakenOver: another process has taken over.
         """
         try:
-            self._patience.run(self._session)
+            _check(self._settings.batch_jobs.work_dir)
+            self._patience.run(self._sessions)
         finally:
             self._ways.close()
+
+    def _sessions(self) -> None:
+        """Begin anew whenever the disk has failed: the records of the files that it lost are on the log."""
+        while not self._stop.is_set():
+            try:
+                self._session()
+            except DISK_ERRORS as error:
+                self._rests_for = str(error)
+                note_rest(error)
+                self._stop.wait(self._settings.batch_jobs.retry_pause_s)
+            else:
+                return
 
     def _session(self) -> None:
         """Work until `stop`, or until Kafka does not do what is needed, or what was written is not known."""
@@ -105,6 +125,8 @@ class Service:
                 )
             finally:
                 self._is_serving = False
+                if self._gathering is not None:
+                    self._gathering.abandon()
                 producer.close()
 
     def _work(self, desk: Desk, work: Path) -> None:
@@ -120,30 +142,30 @@ class Service:
                     give_up(desk, state)
             self._open = [Delivery(desk, state, _made(work / state.id)) for state in known if state.state != "finished"]
             _log.info("handover.serving", under_way=len(self._open), models=sorted(self._ways.by_alias))
-            gathering = Gathering(self._ways, _made(work / "0"))
-            number = 0
-            self._is_serving = True
+            gathering = self._gather(work / "0")
+            self._is_serving, self._rests_for = True, ""
             while not self._stop.is_set():
+                # Before anything is gathered: on a full disk it may get no further, and this is what makes room.
+                self._step()
+                self._measure(reader, gathering)
                 if len(self._open) < self._max_open:
                     for record in reader.poll(_POLL_S):
                         gathering.take(record)
                         if gathering.is_due:
-                            number += 1
-                            self._hand_over(desk, gathering, reader, work)
-                            gathering = Gathering(self._ways, _made(work / str(number)))
+                            gathering = self._hand_over(desk, gathering, reader, work)
                     if gathering.is_due:
-                        number += 1
-                        self._hand_over(desk, gathering, reader, work)
-                        gathering = Gathering(self._ways, _made(work / str(number)))
+                        gathering = self._hand_over(desk, gathering, reader, work)
                 else:
                     self._stop.wait(_POLL_S)
-                self._step()
-                self._measure(reader, gathering)
                 reader.widen()
                 self._confirm(desk)
 
-    def _hand_over(self, desk: Desk, gathering: Gathering, reader: LogReader, work: Path) -> None:
-        """Put on the log what is handed over; from then on it is this hand-over's, whatever happens."""
+    def _gather(self, folder: Path) -> Gathering:
+        self._gathering = gathering = Gathering(self._ways, _made(folder))
+        return gathering
+
+    def _hand_over(self, desk: Desk, gathering: Gathering, reader: LogReader, work: Path) -> Gathering:
+        """Put on the log what is handed over: from then on it is this hand-over's, whatever happens; gather anew."""
         # All of it was read before this, so from the log whose id is noted.
         desk.log.confirm()
         files = gathering.close()
@@ -152,6 +174,7 @@ class Service:
         state = gathering.hand_over(list(files), ends, desk.log.id)
         desk.producer.write([job_record(self._topics, state)])
         self._open.append(Delivery(desk, state, _made(work / state.id), files))
+        return self._gather(work / f"after-{state.id}")
 
     def _step(self) -> None:
         for delivery in self._open:
@@ -209,6 +232,23 @@ def waiting(ends: Sequence[int], positions: Sequence[int], gathered: Mapping[str
     """
     starts = [gathered[str(number)][0] if str(number) in gathered else at for number, at in enumerate(positions)]
     return sum(max(0, end - start) for end, start in zip(ends, starts, strict=True))
+
+
+def _check(work_dir: str | None) -> None:
+    """Tell a mistake in the configuration from a disk that is full for a while.
+
+    Raises:
+        ConfigError: the folder cannot be used.
+    """
+    if work_dir is None:
+        return
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=work_dir).close()
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            message = f"batch_jobs.work_dir: {work_dir} cannot be used: {error.strerror}"
+            raise ConfigError(message) from error
 
 
 def _made(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Events for the provider's batch API on real Kafka: handed over once, answered once, whoever is killed."""
 
 import json
+import resource
 import signal
 import urllib.request
 from collections import Counter
@@ -45,9 +46,9 @@ class Site:
         self.batch = BatchLab(lab, folder)
         kafka.create_named(lab.topics.handovers, partitions=PARTITIONS)
 
-    def hand_over(self) -> ChildProcess:
+    def hand_over(self, **more: str) -> ChildProcess:
         """Return the process, not started yet."""
-        env = {"PENSTOCK_HAND_OVER_PROCESS__HEALTH_PORT": "0"}
+        env = {"PENSTOCK_HAND_OVER_PROCESS__HEALTH_PORT": "0", **more}
         return ChildProcess("streams", "hand-over", "--config", str(self.batch.lab.config), env=env)
 
     def knobs(self, **knobs: Any) -> None:
@@ -188,6 +189,48 @@ def test_it_waits_for_kafka_at_its_start_and_begins_anew_after_an_outage(
         assert handing.wait(20) == 0, handing.output
     manifest = json.loads((tmp_path / "out.manifest.json").read_text("utf-8"))
 
+    assert (manifest["counts"]["succeeded"], manifest["repeated_outcomes"]) == (LINES, 0)
+    assert site.stats()["by_operation"] == {"batch-job": 1, "batch": LINES}
+
+
+def limit_files(process: ChildProcess, size_bytes: int) -> None:
+    """Let the process write no longer file, its log included: writes beyond that fail, as on a full disk."""
+    _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size_bytes, hard))
+
+
+def test_it_rests_while_its_disk_is_full_before_its_jobs_and_before_its_answers(
+    kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
+) -> None:
+    site = Site(kafka, tmp_path, stub, s3)
+    site.knobs(batch_state_s=1)
+    long = " It is open." * 200
+    source = write_lines(tmp_path / "in.jsonl", [{"recordId": f"r{n}", "text": f"No {n}.{long}"} for n in range(LINES)])
+    work = tmp_path / "work"
+    env = {"PENSTOCK_BATCH_JOBS__RETRY_PAUSE_S": "0.2", "PENSTOCK_BATCH_JOBS__WORK_DIR": str(work)}
+    with site.hand_over(**env) as handing, site.batch.lab.worker():
+        url = handing.wait_for(r"^health on (http://\S+)$")[1]
+        handing.wait_for("handover.serving")
+        limit_files(handing, 2**16)
+        with submit(site, source) as waiting:
+            eventually(lambda: handing.output.count("handover.rests") > 1, 30)
+            assert site.stats()["by_operation"] == {}
+            assert len(list(work.iterdir())) <= 1
+            limit_files(handing, resource.RLIM_INFINITY)
+            handing.wait_for("handover.running", 30)
+            limit_files(handing, 2**16)
+            resting = handing.output.count("handover.rests")
+            eventually(lambda: handing.output.count("handover.rests") > resting, 30)
+            limit_files(handing, resource.RLIM_INFINITY)
+            assert waiting.wait(90) == 0, waiting.output + handing.output
+        page = metrics(url)
+        handing.signal(signal.SIGTERM)
+        assert handing.wait(20) == 0, handing.output
+    manifest = json.loads((tmp_path / "out.manifest.json").read_text("utf-8"))
+
+    assert 'penstock_handover_rests_total{reason="disk"}' in page
+    assert "Exception ignored" not in handing.output
+    assert list(work.iterdir()) == []
     assert (manifest["counts"]["succeeded"], manifest["repeated_outcomes"]) == (LINES, 0)
     assert site.stats()["by_operation"] == {"batch-job": 1, "batch": LINES}
 
