@@ -180,6 +180,9 @@ class Delivery:
         sent = self._write(waiting)
         self._note(msgspec.structs.replace(self.state, parts=parts, state="running"))
         self._is_resumed = is_resumed
+        for path in files.values():
+            # It is on S3, and may be as large as a job may be.
+            path.unlink(missing_ok=True)
         _log.info("handover.running", hand_over=self.state.id, jobs=len(parts), records=len(ids), to_workers=sent)
 
     def _created(self, alias: str, part: HandOverPart, files: Mapping[str, Path], missing: set[str]) -> HandOverPart:

@@ -83,14 +83,15 @@ class Gathering:
         return lines.count >= batch.max_records or lines.size_bytes >= batch.max_bytes
 
     def close(self) -> dict[str, Path]:
-        """End the files and return those that make a job, by alias; the others are too few."""
-        for lines in self._lines.values():
+        """End the files and return those that make a job, by alias; the others are too few, and go."""
+        files = {}
+        for alias, lines in self._lines.items():
             lines.close()
-        return {
-            alias: lines.path
-            for alias, lines in self._lines.items()
-            if lines.count >= self._ways.by_alias[alias].batch.min_records
-        }
+            if lines.count >= self._ways.by_alias[alias].batch.min_records:
+                files[alias] = lines.path
+            else:
+                lines.path.unlink()
+        return files
 
     def abandon(self) -> None:
         """Close the files, whose records are on the log."""

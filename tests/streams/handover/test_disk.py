@@ -211,7 +211,16 @@ def test_records_that_the_disk_has_no_room_for_are_written_again(
     delivery.step()
 
     assert delivery.state.state == "running"
+    assert not (tmp_path / "m.jsonl").exists(), "it is on S3"
     assert [lines.count(b"\n") for lines in site.put] == [2]
+
+
+def test_records_that_are_too_few_for_a_job_leave_no_file(ways: Ways, tmp_path: Path) -> None:
+    gathering = Gathering(ways, tmp_path)
+    gathering.take(record(0))
+
+    assert gathering.close() == {}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_gathered_on_a_full_disk_is_let_go_without_a_word(ways: Ways, tmp_path: Path) -> None:
