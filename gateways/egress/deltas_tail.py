@@ -95,13 +95,11 @@ class DeltasTail:
                 self._follow()
             except Exception:  # noqa: BLE001 - the edge of this thread: nobody above could do more than start again
                 _log.exception("deltas.tail_failed")
-                self._followed = frozenset()
-                DELTAS_FOLLOWED.set(0)
                 self._on_gap()
                 self._stop.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        self._followed, self._is_first_look, self._refresh_at_s = frozenset(), True, 0.0
+        self._is_first_look, self._refresh_at_s = True, 0.0
         consumer = Consumer(self._config)
         try:
             while not self._stop.is_set():
@@ -114,6 +112,7 @@ class DeltasTail:
                 if message is not None:
                     self._take([message, *consumer.consume(_POLL_RECORDS, 0)])
         finally:
+            self._note_followed(frozenset())
             consumer.close()
 
     def _refresh(self, consumer: Consumer) -> None:
@@ -134,18 +133,22 @@ class DeltasTail:
             self._refresh_at_s = time.monotonic() + _RETRY_S
             return
         self._is_first_look, self._is_warned = False, False
-        self._followed |= frozenset(found)
+        self._note_followed(self._followed | frozenset(found))
         if starts:
             # Behind the end that somebody's look-up has reached there may be records that we will not see.
             self._on_gap()
-        DELTAS_FOLLOWED.set(1 if self._followed else 0)
         self._refresh_at_s = time.monotonic() + (_REFRESH_S if found else _RETRY_S)
 
     def _let_go(self, consumer: Consumer) -> None:
         """Follow nothing any more: the topic was made anew, and its new partitions are read from their beginning."""
         _log.warning("deltas.topic_made_anew", topic=self._topic)
+        self._note_followed(frozenset())
         consumer.unassign()
-        self._followed, self._refresh_at_s = frozenset(), 0.0
+        self._refresh_at_s = 0.0
+
+    def _note_followed(self, partitions: frozenset[int]) -> None:
+        self._followed = partitions
+        DELTAS_FOLLOWED.set(1 if partitions else 0)
 
     def _start(self, consumer: Consumer, partition: int) -> int:
         low, end = watermarks(consumer, self._topic, partition, _CALL_TIMEOUT_S)
