@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from contracts.logs import logger
 from contracts.metrics import EGRESS_LAG
 from contracts.settings.egress import EgressProcess
 from gateways.egress.ledger import Ledger
-from gateways.egress.reading import QUEUE_LIMITS, TopicWatch, starts_of, translated_errors
+from gateways.egress.reading import QUEUE_LIMITS, LogIds, starts_of, translated_errors
 from gateways.egress.selecting import Raw
 
 Place = tuple[str, int]
@@ -125,7 +125,7 @@ class Intake:
         waits_s: dict[str, float],
         receiver: Receiver,
         clock: Callable[[], float] = time.time,
-        watch: TopicWatch | None = None,
+        watch: LogIds | None = None,
     ) -> None:
         self._door = door
         self._config = config
@@ -283,15 +283,14 @@ class Intake:
     def _look_at_topics(self) -> None:
         if self._watch is None:
             return
-        anew, may_read = self._watch.look()
-        for ledger in self._ledgers.values():
-            # Of a slow cluster they come after the assignment.
-            ledger.log_id = ledger.log_id or self._watch.ids.get(ledger.topic, "")
-        if anew:
+        if anew := self._watch.made_anew():
             # A new session reads them from their beginning, and believes no commit of the former logs.
             message = f"made anew, and read from the beginning: {', '.join(sorted(anew))}"
             raise LogUnavailable(message)
-        if may_read:
+        for ledger in self._ledgers.values():
+            # Of a slow cluster they come after the assignment.
+            ledger.log_id = ledger.log_id or self._watch.ids.get(ledger.topic, "")
+        if self._watch.may_read:
             # Where nothing comes, no record says that it may be read again.
             self._noted.discard(KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
@@ -326,7 +325,7 @@ class Intake:
             consumer.assign(placed)
         _log.info("egress.partitions_assigned", door=self._door, count=len(partitions))
 
-    def _ids(self) -> dict[str, str]:
+    def _ids(self) -> Mapping[str, str]:
         """Return the ids that the topics have now: others in the group may have committed under them already."""
         if self._watch is None:
             return {}

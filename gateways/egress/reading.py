@@ -1,4 +1,4 @@
-"""What the gateway's readers of result topics have in common: client settings, start offsets, what a topic is.
+"""What the gateway's readers of result topics have in common: client settings, start offsets, which log a topic is.
 
 Blocking: every function here asks a broker, never longer than the timeout it is given.
 """
@@ -8,6 +8,7 @@ import logging
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
@@ -48,6 +49,22 @@ _NO_ID = str(Uuid(0, 0))
 _ID = re.compile("[A-Za-z0-9+/_-]{22}")
 # No offsets are committed under this name: partitions are assigned by hand.
 _GROUP = "penstock-gateway-reader"
+# What a reader has besides the connection.
+_OF_READERS: dict[str, Any] = QUEUE_LIMITS | {
+    # Each has its own.
+    "client.id": "",
+    "group.id": _GROUP,
+    "enable.auto.commit": False,
+    "enable.partition.eof": True,
+    "auto.offset.reset": "earliest",
+    "allow.auto.create.topics": False,
+    # Requests queue behind a waiting fetch on the same connection: metadata would take half a second each.
+    "fetch.wait.max.ms": 100,
+    "log.connection.close": False,
+    # Critical ones only: while brokers are away the client writes dozens of lines a second; we say it once.
+    "log_level": 2,
+    "logger": logging.getLogger("penstock.gateway.reader"),
+}
 
 
 def reader_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
@@ -56,21 +73,7 @@ def reader_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
     Raises:
         ConfigError: the Kafka settings cannot be used.
     """
-    own = {
-        "client.id": client_id,
-        "group.id": _GROUP,
-        "enable.auto.commit": False,
-        "enable.partition.eof": True,
-        "auto.offset.reset": "earliest",
-        "allow.auto.create.topics": False,
-        # Requests queue behind a waiting fetch on the same connection: metadata would take half a second each.
-        "fetch.wait.max.ms": 100,
-        "log.connection.close": False,
-        # Critical ones only: while brokers are away the client writes dozens of lines a second; we say it once.
-        "log_level": 2,
-        "logger": logging.getLogger("penstock.gateway.reader"),
-    }
-    return librdkafka_config(kafka) | QUEUE_LIMITS | own
+    return librdkafka_config(kafka) | _OF_READERS | {"client.id": client_id}
 
 
 @contextlib.contextmanager
@@ -164,20 +167,44 @@ def _id_in(commit: TopicPartition) -> str:
     return metadata if _ID.fullmatch(metadata) else ""
 
 
-class LogIds:
-    """Asks the brokers which log each topic's name stands for: one that is made anew has another id.
+def other_logs(known: Mapping[str, str], now: Mapping[str, str]) -> frozenset[str]:
+    """Return the topics that have another id now than was known; one of which no id was known is none of them."""
+    return frozenset(topic for topic, log_id in now.items() if known.get(topic, log_id) != log_id)
 
-    Readers without a group ask on their way. They would go on at their offset, and pass over what lies below it in the
-    new log.
+
+# All who ask the same brokers ask with one client: each is threads, and connections. It goes with the last of them.
+_clients: weakref.WeakValueDictionary[frozenset[tuple[str, Any]], AdminClient] = weakref.WeakValueDictionary()
+_making = threading.Lock()
+
+
+def _client_of(config: Mapping[str, Any]) -> AdminClient:
+    connection = {name: value for name, value in config.items() if name not in _OF_READERS}
+    key = frozenset(connection.items())
+    with _making:
+        client = _clients.get(key)
+        # One without work is false.
+        if client is None:
+            client = AdminClient({**connection, "client.id": "penstock-log-ids", "log_level": 0})
+            _clients[key] = client
+    return client
+
+
+class LogIds:
+    """Asks the brokers which log each topic's name stands for, and whether it may be read.
+
+    Kafka gives a topic that is deleted and made anew another id. A reader that goes by the name alone goes on at its
+    offset, and passes over what lies below it in the new log. `now` may be asked on any thread, everything else belongs
+    to one.
 
     Args:
-        config: of the connection; the client is made with the first question.
-        topics: those of `made_anew`, which belongs to one thread; `now` may be asked on any.
+        config: of the connection; what a reader has besides is left out. The client comes with the first question.
+        topics: all but `now` are about these.
         known: ids of an earlier process.
         clock: monotonic seconds.
 
     Attributes:
         ids: by topic, as last heard; none where the brokers know none (the embedded one, before 2.8).
+        may_read: whether all topics were there and could be read, when `made_anew` last heard of them.
     """
 
     def __init__(
@@ -187,14 +214,38 @@ class LogIds:
         known: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._config = {**config, "client.id": "penstock-log-ids", "log_level": 0}
+        self._config = config
         self._topics = tuple(topics)
         self._clock = clock
         self._made: AdminClient | None = None
-        self._making = threading.Lock()
         self._asked: Mapping[str, futures.Future[TopicDescription]] = {}
         self._ask_at_s = float("-inf")
-        self.ids = dict(known or {})
+        self._is_told = True
+        # Replaced, never changed: others may read it.
+        self.ids: Mapping[str, str] = dict(known or {})
+        self.may_read = False
+
+    def start(self) -> None:
+        """Ask for the ids and wait for them, some seconds; of a topic that is not told of, an earlier one stays.
+
+        Raises:
+            LogUnavailable: no broker answers.
+        """
+        self._ask_anew()
+        futures.wait(self._asked.values(), _START_LIMIT_S if self._is_told else 0.0)
+        found = self._answers()
+        self._is_told = bool(found)
+        if not found:
+            self._find_broker()
+        self.ids = {**self.ids, **_ids_in(found)}
+
+    def _find_broker(self) -> None:
+        """Return when a broker answers: the embedded one does, and describes no topics."""
+        try:
+            self._client.list_topics(timeout=_ANSWER_LIMIT_S)
+        except KafkaException as error:
+            message = f"Kafka does not answer: {error.args[0].str()}"
+            raise LogUnavailable(message, retry_after_s=2.0) from error
 
     def made_anew(self) -> frozenset[str]:
         """Return the topics that have another log than was heard before, each time once; does not wait.
@@ -203,16 +254,23 @@ class LogIds:
         """
         if not self._asked:
             if self._clock() >= self._ask_at_s:
-                self._ask_at_s = self._clock() + _LOOK_EVERY_S
-                self._asked = self._ask(self._topics)
+                self._ask_anew()
             return frozenset()
         if not all(answer.done() for answer in self._asked.values()):
             return frozenset()
-        asked, self._asked = self._asked, {}
-        found = _ids_in({name: one.result() for name, one in asked.items() if one.exception() is None})
-        anew = frozenset(name for name, log_id in found.items() if self.ids.get(name, log_id) != log_id)
-        self.ids |= found
+        found = self._answers()
+        # A slow cluster, not one that never tells: the next start waits for its answer, and until then these ids serve.
+        self._is_told = self._is_told or bool(found)
+        may_read = [AclOperation.READ in (one.authorized_operations or ()) for one in found.values()]
+        self.may_read = len(found) == len(self._topics) and all(may_read)
+        ids = _ids_in(found)
+        anew = other_logs(self.ids, ids)
+        self.ids = {**self.ids, **ids}
         return anew
+
+    def forget(self) -> None:
+        """Take no answer to a question that was asked before now."""
+        self._asked, self.may_read = {}, False
 
     def now(self, topics: Sequence[str]) -> dict[str, str]:
         """Return the ids of this moment; of a topic that does not exist none. Blocking, some seconds at most.
@@ -222,7 +280,7 @@ class LogIds:
         """
         with translated_errors():
             found = {}
-            for name, answer in self._ask(topics).items():
+            for name, answer in self._ask(topics, _NOW_LIMIT_S).items():
                 try:
                     found[name] = answer.result(_NOW_LIMIT_S)
                 except futures.TimeoutError as error:
@@ -233,93 +291,21 @@ class LogIds:
                         raise
             return _ids_in(found)
 
-    def _ask(self, topics: Sequence[str]) -> Mapping[str, "futures.Future[TopicDescription]"]:
-        with self._making:
-            # A client that is replaced takes its answers along; one without work is false.
-            if self._made is None:
-                self._made = AdminClient(self._config)
-        # While brokers are away it keeps an error for every attempt to connect, some 20 a second, until it is polled.
-        self._made.poll(0)
-        return self._made.describe_topics(TopicCollection(list(topics)), request_timeout=_NOW_LIMIT_S)
+    @property
+    def _client(self) -> AdminClient:
+        if self._made is None:
+            self._made = _client_of(self._config)
+        return self._made
 
-
-class TopicWatch:
-    """Which log each topic's name stands for, and whether we may read it, as the brokers say; used in one thread.
-
-    Kafka gives a topic that is deleted and made anew another id. A consumer that goes by the name alone waits for an
-    offset of the former log, and passes over everything below it.
-
-    Args:
-        config: of the connection.
-        topics: which.
-        clock: monotonic seconds.
-
-    Attributes:
-        ids: by topic, as `start` last found them, or `look` after it; none where the broker does not tell.
-    """
-
-    def __init__(
-        self, config: Mapping[str, Any], topics: Sequence[str], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._client = AdminClient({**config, "client.id": "penstock-egress-topics", "log_level": 0})
-        self._topics = TopicCollection(list(topics))
-        self._clock = clock
-        self._asked: dict[str, futures.Future[TopicDescription]] = {}
-        self._ask_at_s = float("-inf")
-        self._is_told = True
-        self.ids: dict[str, str] = {}
-
-    def start(self) -> None:
-        """Ask for the ids; of a topic that is not told of, an earlier one stays.
-
-        Raises:
-            LogUnavailable: no broker answers.
-        """
-        self._ask()
-        futures.wait(self._asked.values(), _START_LIMIT_S if self._is_told else 0.0)
-        found = self._answers()
-        self._is_told = bool(found)
-        if not found:
-            self._find_broker()
-        self.ids |= _ids_in(found)
-
-    def _find_broker(self) -> None:
-        """Return when a broker answers: the embedded one does, and describes no topics."""
-        try:
-            self._client.list_topics(timeout=_ANSWER_LIMIT_S)
-        except KafkaException as error:
-            message = f"Kafka does not answer: {error.args[0].str()}"
-            raise LogUnavailable(message, retry_after_s=2.0) from error
-
-    def look(self) -> tuple[set[str], bool]:
-        """Return which topics were made anew since the start, and whether all are there and may be read.
-
-        It does not wait: what has come of the last question is told, once; every few seconds another one is asked.
-        """
-        if not self._asked:
-            if self._clock() >= self._ask_at_s:
-                self._ask()
-            return set(), False
-        if not all(answer.done() for answer in self._asked.values()):
-            return set(), False
-        found = self._answers()
-        # A slow cluster, not one that never tells: the next start waits for its answer, and until then these ids serve.
-        self._is_told = self._is_told or bool(found)
-        self.ids = _ids_in(found) | self.ids
-        anew = {name for name, one in _ids_in(found).items() if self.ids[name] != one}
-        may_read = [AclOperation.READ in (one.authorized_operations or ()) for one in found.values()]
-        return anew, len(found) == len(self._topics.topic_names) and all(may_read)
-
-    def forget(self) -> None:
-        """Take no answer to a question that was asked before now."""
-        self._asked = {}
-
-    def _ask(self) -> None:
+    def _ask_anew(self) -> None:
         self._ask_at_s = self._clock() + _LOOK_EVERY_S
-        # As in LogIds.
+        self._asked = self._ask(self._topics, _ANSWER_LIMIT_S)
+
+    def _ask(self, topics: Sequence[str], limit_s: float) -> Mapping[str, "futures.Future[TopicDescription]"]:
+        # While brokers are away it keeps an error for every attempt to connect, some 20 a second, until it is polled.
         self._client.poll(0)
-        self._asked = self._client.describe_topics(
-            self._topics, include_authorized_operations=True, request_timeout=_ANSWER_LIMIT_S
+        return self._client.describe_topics(
+            TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=limit_s
         )
 
     def _answers(self) -> dict[str, TopicDescription]:

@@ -20,7 +20,7 @@ from gateways.egress.delivering import Delivery
 from gateways.egress.intake import Intake, group_config
 from gateways.egress.ledger import Ledger
 from gateways.egress.queue import Entry, Lane, Queue, UnitId
-from gateways.egress.reading import LogIds, TopicWatch
+from gateways.egress.reading import LogIds, other_logs
 from gateways.egress.selecting import Raw, Selector
 from gateways.egress.settling import Produce, Settler
 
@@ -122,7 +122,7 @@ class DoorRunner:
             waits_s,
             receiver=self,
             clock=around.clock,
-            watch=TopicWatch(around.consumer, (*around.result_topics, *waits_s)) if around.has_topic_ids else None,
+            watch=LogIds(around.consumer, (*around.result_topics, *waits_s)) if around.has_topic_ids else None,
         )
         try:
             await self.intake.open()
@@ -262,9 +262,8 @@ class DoorRunner:
             self._is_warned = True
             return False
         self._is_warned = False
-        anew = sorted(topic for topic, log_id in read.items() if now.get(topic, log_id) != log_id)
-        if anew:
-            message = f"made anew, and nothing of it is delivered by this session: {', '.join(anew)}"
+        if anew := other_logs(read, now):
+            message = f"made anew, and nothing of it is delivered by this session: {', '.join(sorted(anew))}"
             raise LogUnavailable(message)
         return True
 

@@ -9,7 +9,7 @@ import pytest
 
 from contracts.settings.egress import S3Door
 from gateways.egress.base import Shape
-from gateways.egress.reading import LogIds, TopicWatch
+from gateways.egress.reading import LogIds
 from gateways.egress.s3 import S3
 from tests.awslab.moto import REGION, Moto, session
 from tests.kafka.egress_lab import PARTITIONS, EgressLab, Told
@@ -40,7 +40,7 @@ async def lab(kafka: KafkaLab) -> AsyncIterator[EgressLab]:
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the watch of the topics tell nothing: what is noticed is noticed otherwise."""
-    monkeypatch.setattr(TopicWatch, "look", lambda _self: (set(), True))
+    monkeypatch.setattr(LogIds, "made_anew", lambda _self: frozenset())
 
 
 @pytest.mark.usefixtures("silent")

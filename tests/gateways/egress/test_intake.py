@@ -11,7 +11,7 @@ from contracts.errors import LogUnavailable
 from contracts.settings.egress import EgressProcess
 from gateways.egress.intake import Intake, Receiver, group_config
 from gateways.egress.ledger import Ledger
-from gateways.egress.reading import TopicWatch
+from gateways.egress.reading import LogIds
 from producers.mock_cluster import MockCluster
 from tests.support import eventually_async
 
@@ -61,15 +61,34 @@ def test_one_broker_of_several_that_is_away_is_said_and_no_more(intake: Intake) 
     assert intake.is_reachable
 
 
+@pytest.mark.parametrize("may_read", [True, False])
+def test_a_door_that_may_read_again_is_ready_though_nothing_comes(may_read: bool) -> None:
+    watch: Any = SimpleNamespace(made_anew=frozenset, may_read=may_read, ids={}, forget=lambda: None)
+    intake = Intake("door", {}, ["results"], {}, cast("Receiver", None), watch=watch)
+    intake._is_answered = True
+    meet(intake, KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "no"))
+    assert not intake.is_reachable
+
+    intake._look_at_topics()
+
+    assert intake.is_reachable is may_read
+
+
 FORMER, NOW = str(Uuid(1, 2)), str(Uuid(3, 4))
 
 
 class Watch:
     """What the brokers say of the topic: made anew since the door began."""
 
+    may_read = True
+
     def __init__(self, ids: dict[str, str] | None) -> None:
         self.ids = {"results": FORMER}
         self._ids = ids
+
+    def made_anew(self) -> frozenset[str]:
+        """Hear of none."""
+        return frozenset()
 
     def start(self) -> None:
         """Hear of the ids, or of nothing."""
@@ -91,7 +110,7 @@ def test_commits_are_compared_with_the_ids_of_the_moment_of_the_assignment(
     told: dict[str, str] | None, commits_of: str, starts: list[int]
 ) -> None:
     """Another process of the door may have noticed first, and have committed what it delivered of the new log."""
-    intake = Intake("door", {}, ["results"], {}, cast("Receiver", None), watch=cast("TopicWatch", Watch(told)))
+    intake = Intake("door", {}, ["results"], {}, cast("Receiver", None), watch=cast("LogIds", Watch(told)))
     assigned: list[int] = []
     consumer: Any = SimpleNamespace(
         committed=lambda _places, timeout: [TopicPartition("results", 0, 7, commits_of)],  # noqa: ARG005
@@ -107,7 +126,7 @@ def test_commits_are_compared_with_the_ids_of_the_moment_of_the_assignment(
 def test_an_id_that_is_told_after_the_assignment_goes_with_the_commits() -> None:
     """A cluster may be slow in that moment; commits without an id are believed of any log."""
     watch = cast("Any", Watch(None))
-    watch.ids, watch.look = {}, lambda: (set(), True)
+    watch.ids = {}
     intake = Intake("door", {}, ["results"], {}, cast("Receiver", None), watch=watch)
     committed: list[str] = []
     consumer: Any = SimpleNamespace(

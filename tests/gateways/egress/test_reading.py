@@ -1,6 +1,9 @@
 """Readers of a log that does not let them: what cannot be read is said, and is not called absent."""
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Sequence
 from concurrent import futures
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,12 +15,12 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_STORED, Consumer, KafkaErro
 from confluent_kafka.admin import AclOperation
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import headers_of
+from contracts.kafka_config import headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
 from gateways.egress import reading
 from gateways.egress.fetch import Fetcher
 from gateways.egress.index import Place
-from gateways.egress.reading import LogIds, TopicWatch, partitions_of, reader_config, starts_of
+from gateways.egress.reading import LogIds, partitions_of, reader_config, starts_of
 from producers.mock_cluster import MockCluster
 from tests.streams.test_recall import EVENTS, BrokenName, send
 from tests.support import eventually
@@ -85,11 +88,13 @@ def test_a_commit_whose_metadata_cannot_be_read_is_believed() -> None:
     assert starts_of(consumer, [TopicPartition("t", 0)], {"t": NOW}, 1.0) == []
 
 
-def described(uuid: Uuid | None) -> "futures.Future[Any]":
+def described(
+    uuid: Uuid | None, operations: Sequence[AclOperation] | None = (AclOperation.READ,)
+) -> "futures.Future[Any]":
     """Return an answer to the question for a topic; None = there is none yet."""
     answer: futures.Future[Any] = futures.Future()
     if uuid is not None:
-        answer.set_result(SimpleNamespace(topic_id=uuid, authorized_operations=[AclOperation.READ]))
+        answer.set_result(SimpleNamespace(topic_id=uuid, authorized_operations=operations))
     return answer
 
 
@@ -99,8 +104,8 @@ def test_of_a_topic_that_is_not_told_of_the_earlier_id_stays(monkeypatch: pytest
         {"a": described(Uuid(1, 2)), "b": described(Uuid(1, 2))},
         {"a": described(Uuid(3, 4)), "b": described(None)},
     ]
-    watch = TopicWatch({"bootstrap.servers": "127.0.0.1:1"}, ["a", "b"])
-    monkeypatch.setattr(watch, "_ask", lambda: setattr(watch, "_asked", answers.pop(0)))
+    watch = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ["a", "b"])
+    monkeypatch.setattr(watch, "_ask", lambda *_: answers.pop(0))
 
     watch.start()
     assert watch.ids == {"a": FORMER, "b": FORMER}
@@ -113,19 +118,19 @@ def test_a_start_that_got_no_answer_does_not_keep_the_next_one_from_waiting(monk
     limits_s: list[float] = []
     now_s = [0.0]
     answers = [{"a": described(uuid)} for uuid in (None, Uuid(1, 2), Uuid(3, 4), Uuid(3, 4))]
-    watch = TopicWatch({"bootstrap.servers": "127.0.0.1:1"}, ["a"], clock=lambda: now_s[0])
-    monkeypatch.setattr(watch, "_ask", lambda: setattr(watch, "_asked", answers.pop(0)))
+    watch = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ["a"], clock=lambda: now_s[0])
+    monkeypatch.setattr(watch, "_ask", lambda *_: answers.pop(0))
     monkeypatch.setattr(watch, "_find_broker", lambda: None)
     monkeypatch.setattr(futures, "wait", lambda _asked, limit_s: limits_s.append(limit_s))
 
     watch.start()
-    watch.forget()
-    watch.look()
-    assert watch.look() == (set(), True)
+    now_s[0] += 60
+    watch.made_anew()
+    assert watch.made_anew() == frozenset()
     assert watch.ids == {"a": FORMER}
     now_s[0] += 60
-    watch.look()
-    assert watch.look() == ({"a"}, True)
+    watch.made_anew()
+    assert watch.made_anew() == {"a"}
     watch.start()
 
     assert limits_s[1] == limits_s[0] > 0
@@ -137,14 +142,14 @@ def test_without_a_broker_nothing_is_said_of_the_topics(monkeypatch: pytest.Monk
     monkeypatch.setattr(reading, "_ANSWER_LIMIT_S", 0.1)
 
     with pytest.raises(LogUnavailable):
-        TopicWatch({"bootstrap.servers": "127.0.0.1:1"}, ["a"]).start()
+        LogIds({"bootstrap.servers": "127.0.0.1:1"}, ["a"]).start()
 
 
 @pytest.mark.embedded
 def test_a_broker_that_describes_no_topics_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_START_LIMIT_S", 0.2)
     with MockCluster() as cluster:
-        watch = TopicWatch({"bootstrap.servers": cluster.bootstrap}, ["a"])
+        watch = LogIds({"bootstrap.servers": cluster.bootstrap}, ["a"])
         watch.start()
         # Longer than any test may take: it is not waited for again.
         monkeypatch.setattr(reading, "_START_LIMIT_S", 1000.0)
@@ -166,7 +171,7 @@ def test_a_topic_that_was_made_anew_is_told_once_and_a_later_one_is_none(monkeyp
     ]
     now_s = [0.0]
     ids = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ["a", "b", "c", "d"], clock=lambda: now_s[0])
-    monkeypatch.setattr(ids, "_ask", lambda _topics: answers.pop(0))
+    monkeypatch.setattr(ids, "_ask", lambda *_: answers.pop(0))
     told = []
     for _ in range(3):
         told += [ids.made_anew(), ids.made_anew()]
@@ -178,7 +183,7 @@ def test_a_topic_that_was_made_anew_is_told_once_and_a_later_one_is_none(monkeyp
 
 def test_what_an_earlier_process_knew_is_compared_with_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ["a"], {"a": FORMER})
-    monkeypatch.setattr(ids, "_ask", lambda _topics: {"a": described(Uuid(3, 4))})
+    monkeypatch.setattr(ids, "_ask", lambda *_: {"a": described(Uuid(3, 4))})
     ids.made_anew()
 
     assert ids.made_anew() == {"a"}
@@ -187,33 +192,72 @@ def test_what_an_earlier_process_knew_is_compared_with_the_first_answer(monkeypa
 def test_brokers_that_know_no_ids_say_nothing_of_this_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a cluster under upgrade some do not."""
     ids = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ())
-    monkeypatch.setattr(ids, "_ask", lambda _topics: {"a": described(Uuid(0, 0)), "b": described(Uuid(3, 4))})
+    monkeypatch.setattr(ids, "_ask", lambda *_: {"a": described(Uuid(0, 0)), "b": described(Uuid(3, 4))})
 
     assert ids.now(["a", "b"]) == {"b": NOW}
 
 
-def test_every_question_goes_to_one_client() -> None:
-    ids = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ["a"])
-    ids.made_anew()
-    client = ids._made
-    ids._ask(["b"])
+def test_every_reader_of_the_same_brokers_asks_with_one_client() -> None:
+    """Each has threads, and a connection to every broker."""
+    kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:1",))
+    readers = [LogIds(reader_config(kafka, name), ["a"]) for name in ("tail", "index")]
+    door, other = (LogIds({**librdkafka_config(kafka), **more}, ["a"]) for more in ({}, {"sasl.username": "x"}))
 
-    assert ids._made is client
+    assert len({one._client for one in (*readers, door)}) == 1
+    assert other._client is not door._client
+    client, gone = weakref.ref(other._client), [other]
+    del other
+    gone.clear()
+    gc.collect()
+    assert client() is None, "it goes with the last of them"
 
 
-@pytest.mark.parametrize("asks", [LogIds, TopicWatch])
-def test_what_a_client_says_of_brokers_that_are_away_does_not_gather(
-    monkeypatch: pytest.MonkeyPatch, asks: type[LogIds | TopicWatch]
+def test_what_was_asked_before_a_refusal_does_not_say_that_topics_may_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [0.0]
+    ids = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ["a"], clock=lambda: now_s[0])
+    monkeypatch.setattr(ids, "_ask", lambda *_: {"a": described(Uuid(1, 2))})
+    told = []
+    for is_refused in (False, True, False):
+        ids.made_anew()
+        if is_refused:
+            ids.forget()
+        ids.made_anew()
+        told.append(ids.may_read)
+        now_s[0] += 60
+
+    assert told == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"a": [AclOperation.READ], "b": [AclOperation.DESCRIBE]},
+        {"a": [AclOperation.READ], "b": None},
+        # Of `b` nothing was heard.
+        {"a": [AclOperation.READ]},
+    ],
+)
+def test_topics_may_be_read_when_all_are_told_of_and_may_be(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, list[AclOperation] | None]
 ) -> None:
+    ids = LogIds({"bootstrap.servers": "127.0.0.1:1"}, ["a", "b"])
+    asked = {name: described(Uuid(1, 2), operations) for name, operations in answers.items()}
+    monkeypatch.setattr(ids, "_ask", lambda *_: asked)
+    ids.made_anew()
+    ids.made_anew()
+
+    assert (ids.may_read, ids.ids.keys()) == (False, answers.keys())
+
+
+def test_what_a_client_says_of_brokers_that_are_away_does_not_gather(monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps one error for every attempt to connect, and an outage may last for a day."""
     monkeypatch.setattr(reading, "_LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(reading, "_NOW_LIMIT_S", 0.1)
     monkeypatch.setattr(reading, "_ANSWER_LIMIT_S", 0.1)
     taken: list[KafkaError] = []
-    asking = asks({"bootstrap.servers": "127.0.0.1:1", "error_cb": taken.append}, ["a"])
+    asking = LogIds({"bootstrap.servers": "127.0.0.1:1", "error_cb": taken.append}, ["a"])
 
     def are_taken() -> bool:
-        asking.made_anew() if isinstance(asking, LogIds) else asking.look()
+        asking.made_anew()
         return bool(taken)
 
     eventually(are_taken, 20)
