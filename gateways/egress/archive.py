@@ -4,7 +4,7 @@ Reads: result topics, events.*. The methods belong to one event loop; the disk a
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -70,6 +70,11 @@ class Archive:
     def is_caught_up(self) -> bool:
         """Tell whether everything up to the present has been read once."""
         return self._indexing.is_caught_up
+
+    @property
+    def log_ids(self) -> Mapping[str, str]:
+        """Return which logs are read, as far as it is known; by topic."""
+        return self._indexing.log_ids
 
     def knows_since(self, timestamp_ms: int) -> bool:
         """Tell whether every outcome since an instant is in the index, so that one that is not there does not exist."""

@@ -18,7 +18,7 @@ from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from gateways.egress.index import Noted, Place, ResultIndex, Written
 from gateways.egress.outcomes import Accepted, read_accepted, read_outcome
-from gateways.egress.reading import LogIds, partitions_of, watermarks
+from gateways.egress.reading import LogIds, other_logs, partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
 _REFRESH_S = 5.0
@@ -42,6 +42,10 @@ class Indexing:
         index: where both go.
         retention_s: older outcomes are dropped.
         clock: Unix seconds.
+
+    Attributes:
+        is_caught_up: whether everything up to the present has been read once, of the logs of `log_ids`.
+        log_ids: which logs are read, as far as it is known; by topic.
     """
 
     def __init__(
@@ -62,12 +66,12 @@ class Indexing:
         self._clock = clock
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="results-index", daemon=True)
-        self._noted_ids = dict(self._log_ids.ids)
         self._followed: set[tuple[str, int]] = set()
         self._at_end: set[tuple[str, int]] = set()
         self._clear()
-        # Written by the thread, read by others: a single assignment.
+        # Written by the thread, read by others: single assignments.
         self.is_caught_up = False
+        self.log_ids = self._log_ids.ids
 
     def start(self) -> None:
         """Start the thread; returns at once also while the brokers are away."""
@@ -139,14 +143,16 @@ class Indexing:
     def _is_log_other(self) -> bool:
         """Tell whether a topic was made anew, also since the last start: it is read from its beginning then."""
         self._log_ids.made_anew()
-        ids, noted = dict(self._log_ids.ids), self._noted_ids
-        if ids == noted:
+        ids = self._log_ids.ids
+        if ids == self.log_ids:
             return False
-        anew = sorted(topic for topic, log_id in ids.items() if noted.get(topic, log_id) != log_id)
+        anew = other_logs(self.log_ids, ids)
         self._index.note_logs(ids, anew)
-        self._noted_ids = ids
         if anew:
-            _log.warning("results.index_topics_made_anew", topics=anew)
+            _log.warning("results.index_topics_made_anew", topics=sorted(anew))
+            self.is_caught_up = False
+        # Invariant: whoever sees these ids sees nothing that was said of the former logs.
+        self.log_ids = ids
         return bool(anew)
 
     def _take(self, message: KafkaMessage) -> None:

@@ -18,7 +18,7 @@ from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.settings import KafkaSettings, ResultsViewSettings
 from gateways.egress.archive import Archive
 from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache
-from gateways.egress.reading import reader_config
+from gateways.egress.reading import LogIds, other_logs, reader_config
 from gateways.egress.scan import Scanned, Wanted, scan
 from gateways.egress.tail import Tail
 
@@ -71,6 +71,11 @@ class ResultsView:
         self._retention_s = retention_s
         self._clock = clock
         self._cache = OutcomeCache(cache_bytes)
+        self._topics = (*result_topics, *event_topics)
+        self._log_ids = LogIds(self._config, self._topics)
+        self._turn = asyncio.Lock()
+        self._now: asyncio.Future[dict[str, str]] | None = None
+        self._now_s = 0.0
         self._tail = Tail(self._config, result_topics, event_topics, self._cache, on_outcome)
         self._archive = (
             Archive(view, self._config, result_topics, event_topics, retention_s) if view and view.path else None
@@ -157,20 +162,43 @@ class ResultsView:
             LogUnavailable: Kafka is away, so that nothing can be said.
             Busy: this view has not read up to the present yet.
         """
+        archive = self._archive
+        # Before looking, and the ids first: what is read in between is not known to have been looked through.
+        logs = [self._tail.log_ids, *([archive.log_ids] if archive else [])]
+        is_complete = self._tail.is_caught_up and (within_memory or archive is None or archive.is_caught_up)
         accepted = self._cache.accepted(owner, event_id, source)
-        if accepted is None and self._archive is not None:
-            accepted = await self._archive.accepted(owner, event_id, source)
+        if accepted is None and archive is not None:
+            accepted = await archive.accepted(owner, event_id, source)
         if accepted is not None:
             return accepted
         if not self._tail.is_reachable:
             message = "Kafka does not answer"
             raise LogUnavailable(message, retry_after_s=2.0)
-        is_complete = within_memory or self._archive is None or self._archive.is_caught_up
-        if not self._tail.is_caught_up or not is_complete:
+        if not is_complete or not (within_memory or await self._are_logs(logs)):
             message = "results are still being read"
             raise Busy(message)
         message = "no such result"
         raise UnknownResult(message)
+
+    async def _are_logs(self, read: Sequence[Mapping[str, str]]) -> bool:
+        """Tell whether the topics are still the logs that were read; their readers notice it some seconds late.
+
+        One question at a time goes out, for all who came before it.
+
+        Raises:
+            LogUnavailable: no answer.
+        """
+        if not any(read):
+            return True
+        came_s = time.monotonic()
+        async with self._turn:
+            if self._now is None or self._now_s <= came_s:
+                self._now_s = time.monotonic()
+                self._now = asyncio.ensure_future(asyncio.to_thread(self._log_ids.now, self._topics))
+            answer = self._now
+            await asyncio.wait([answer])
+        now = answer.result()
+        return not any(other_logs(ids, now) for ids in read)
 
     async def _look_up(self, wanted: Wanted) -> Outcome | None:
         miss, logs = self._misses.get(wanted.result_id), self._tail.logs

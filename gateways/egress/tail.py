@@ -5,7 +5,7 @@ Reads: result topics, events.*. Blocking: runs in a thread of its own; no call i
 
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -42,6 +42,9 @@ class Tail:
         event_topics: whose events of API callers are noted; empty when there are no API callers.
         cache: where both go.
         on_outcome: hears of every outcome, on the thread, once it is in the cache.
+
+    Attributes:
+        log_ids: which logs are followed, as far as it is known; by topic.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Tail:
         self._has_looked = False
         self._is_warned = False
         self._logs = 0
+        self.log_ids: Mapping[str, str] = {}
 
     def start(self) -> None:
         """Start the thread; returns at once also while the brokers are away."""
@@ -127,6 +131,8 @@ class Tail:
             while not self._stop.is_set():
                 if anew := self._log_ids.made_anew():
                     self._let_go(consumer, anew)
+                # Invariant: whoever sees these ids sees nothing that was said of the former logs.
+                self.log_ids = self._log_ids.ids
                 if time.monotonic() >= self._refresh_at_s:
                     self._refresh(consumer)
                 # One at a time wakes at the first record; a batch would wait for its time to be up.

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from contracts.codec import Position, Record, encode_json, outcome_headers
+from contracts.codec import Position, Record, encode_event, encode_json, outcome_headers
 from contracts.deltas import delta_headers, delta_record
 from contracts.envelope import REPLY_TO, Event, result_id
+from contracts.errors import PenstockError
 from contracts.payloads import RESULT_TYPE, Delta, EndpointState
 from contracts.settings import KafkaSettings, ProducerSettings, ResultsViewSettings
 from gateways.egress.board import KafkaBoard
 from gateways.egress.deltas_tail import Arrival, DeltasTail
 from gateways.egress.outcomes import Outcome
-from gateways.egress.reading import reader_config
+from gateways.egress.reading import LogIds, reader_config
 from gateways.egress.replies import Replies
 from gateways.egress.results import ResultsView
 from producers.producer import KafkaProducer
@@ -68,6 +69,10 @@ class Site:
         event = Event(id=event_id, source="crm", type="t", data=b"")
         made = outcome_headers(event, RESULT_TYPE, "2026-01-01T00:00:00.000Z", "app", self.position())
         return Record(topic, None, b"{}", [*made, *headers], PARTITION)
+
+    def event(self, event_id: str) -> Record:
+        event = Event(id=event_id, source="crm", type="t", data=b"{}", extensions={"owner": "crm"})
+        return Record(self.events, None, b"{}", encode_event(event), PARTITION)
 
     def position(self) -> Position:
         return Position(self.events, PARTITION, 0, int(time.time() * 1000))
@@ -169,6 +174,48 @@ async def test_the_index_has_everything_of_a_topic_that_was_made_anew(
         found = await view._archive.outcome(result_id("crm", "e0"))
         assert found
         assert found.event_id == "e0"
+    finally:
+        view.close()
+
+
+async def test_an_event_of_a_topic_that_was_made_anew_is_not_called_unknown_before_that_is_noticed(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = site.view(tmp_path / "index.sqlite")
+    archive = view._archive
+    assert archive
+
+    async def answer(event_id: str) -> str:
+        try:
+            await view.accepted("crm", event_id, None)
+        except PenstockError as error:
+            return type(error).__name__
+        return "found"
+
+    async def is_answered(event_id: str, wanted: str) -> bool:
+        answered = await answer(event_id)
+        assert answered != "UnknownResult"
+        return answered == wanted
+
+    async def is_unknown(event_id: str) -> bool:
+        return await answer(event_id) == "UnknownResult"
+
+    try:
+        await site.produce(*(site.event(f"former{number}") for number in range(RECORDS)))
+        await eventually_async(lambda: view._cache.accepted("crm", f"former{RECORDS - 1}", None), LIMIT_S)
+        await eventually_async(lambda: view.is_caught_up and archive.is_caught_up, LIMIT_S)
+        await eventually_async(lambda: site.events in view._tail.log_ids and site.events in archive.log_ids, LIMIT_S)
+        assert await answer("e0") == "UnknownResult"
+        # As late as it may be noticed.
+        monkeypatch.setattr(LogIds, "made_anew", lambda _: frozenset())
+
+        await site.recreate(site.events)
+        await site.produce(*(site.event(f"e{number}") for number in range(3 * RECORDS)))
+        await eventually_async(lambda: is_answered("e0", "Busy"), LIMIT_S)
+        monkeypatch.undo()
+
+        await eventually_async(lambda: is_answered("e0", "found"), LIMIT_S)
+        await eventually_async(lambda: is_unknown("other"), LIMIT_S)
     finally:
         view.close()
 

@@ -1,0 +1,140 @@
+"""Ids that a view of the results does not find: called unknown only when it has read the logs that the topics are."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from contracts.errors import Busy, LogUnavailable, UnknownResult
+from contracts.settings import KafkaSettings, ResultsViewSettings
+from gateways.egress.index import ResultIndex
+from gateways.egress.indexing import Indexing
+from gateways.egress.reading import LogIds
+from gateways.egress.results import ResultsView
+from gateways.egress.tail import Tail
+
+FORMER, NOW = {"events": "former"}, {"events": "now", "results": "r"}
+NOBODY: dict[str, Any] = {"bootstrap.servers": "127.0.0.1:1"}
+
+
+class Brokers:
+    """Brokers that say which log each topic is."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, str] | None = {}
+        self.asked = 0
+        self.on_asked: Callable[[], object] = lambda: None
+
+    def now(self, _topics: tuple[str, ...]) -> dict[str, str]:
+        """Answer; None = no answer."""
+        self.asked += 1
+        self.on_asked()
+        if self.ids is None:
+            message = "no answer in time"
+            raise LogUnavailable(message)
+        return self.ids
+
+
+@pytest.fixture
+def brokers() -> Brokers:
+    return Brokers()
+
+
+@pytest.fixture
+def view(tmp_path: Path, brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultsView]:
+    """Give a view with an index that has read everything, of topics whose logs are not known."""
+    made = ResultsView(
+        KafkaSettings(bootstrap_servers=("127.0.0.1:1",)),
+        ("results",),
+        ("events",),
+        cache_bytes=2**20,
+        retention_s=3600.0,
+        view=ResultsViewSettings(path=tmp_path / "index.sqlite", max_bytes=16 * 2**20),
+    )
+    for name in ("is_reachable", "is_caught_up"):
+        monkeypatch.setattr(Tail, name, property(lambda _tail: True))
+    indexing_of(made).is_caught_up = True
+    made._log_ids = cast("LogIds", brokers)
+    yield made
+    made.close()
+
+
+def indexing_of(view: ResultsView) -> Indexing:
+    assert view._archive is not None
+    return view._archive._indexing
+
+
+async def ask(view: ResultsView, *, within_memory: bool = False) -> type[Exception]:
+    """Return how an unknown id is answered."""
+    with pytest.raises((UnknownResult, Busy, LogUnavailable)) as caught:
+        await view.accepted("crm", "e1", None, within_memory=within_memory)
+    return caught.type
+
+
+@pytest.mark.parametrize(("tail", "index"), [(FORMER, FORMER), (FORMER, NOW), (NOW, FORMER), (NOW, {}), ({}, NOW)])
+async def test_an_id_is_unknown_when_nobody_reads_a_former_log(
+    view: ResultsView, brokers: Brokers, tail: dict[str, str], index: dict[str, str]
+) -> None:
+    view._tail.log_ids, indexing_of(view).log_ids, brokers.ids = tail, index, NOW
+
+    assert await ask(view) is (Busy if FORMER in (tail, index) else UnknownResult)
+    assert await ask(view, within_memory=True) is UnknownResult
+    assert brokers.asked == 1
+
+
+async def test_brokers_that_know_no_ids_are_not_asked(view: ResultsView, brokers: Brokers) -> None:
+    assert (await ask(view), brokers.asked) == (UnknownResult, 0)
+
+
+@pytest.mark.parametrize("when", ["looked", "asked"])
+async def test_what_is_noticed_while_it_is_asked_for_was_not_looked_through(
+    view: ResultsView, brokers: Brokers, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The readers begin the new log, and may have read it, after the look that found nothing."""
+    view._tail.log_ids = indexing_of(view).log_ids = FORMER
+    brokers.ids = NOW
+
+    def notice() -> None:
+        view._tail.log_ids = indexing_of(view).log_ids = NOW
+
+    async def look(*_: object) -> None:
+        notice()
+
+    if when == "asked":
+        brokers.on_asked = notice
+    else:
+        monkeypatch.setattr(view._archive, "accepted", look)
+
+    assert await ask(view) is Busy
+    assert await ask(view) is UnknownResult
+
+
+async def test_one_question_is_for_all_who_came_before_it(view: ResultsView, brokers: Brokers) -> None:
+    view._tail.log_ids, brokers.ids = NOW, NOW
+
+    found = await asyncio.gather(*(ask(view) for _ in range(50)))
+
+    assert set(found) == {UnknownResult}
+    assert 1 <= brokers.asked < 10
+    # Whoever comes later asks anew.
+    brokers.ids = None
+    found = await asyncio.gather(*(ask(view) for _ in range(50)))
+    assert set(found) == {LogUnavailable}
+    brokers.ids = NOW
+    assert await ask(view) is UnknownResult
+
+
+def test_an_index_that_hears_of_another_log_has_not_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(ResultIndex(tmp_path / "index.sqlite", 16 * 2**20)) as index:
+        index.note_logs(FORMER, [])
+        indexing = Indexing(NOBODY, ("results",), ("events",), index, 3600.0)
+        indexing.is_caught_up = True
+        monkeypatch.setattr(indexing._log_ids, "made_anew", lambda: setattr(indexing._log_ids, "ids", NOW))
+
+        assert indexing.log_ids == FORMER
+        assert indexing._is_log_other()
+
+        assert (indexing.log_ids, indexing.is_caught_up) == (NOW, False)
