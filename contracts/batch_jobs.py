@@ -67,6 +67,8 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
         expires_at: expirytime of its events, RFC 3339; empty = the route's deadline alone.
         event_topic, event_starts: where its events lie from: end of each partition before the first of them.
         result_starts: by topic, the ends of all partitions before the first event.
+        result_logs: by topic, Kafka's id of it, hexadecimal: the starts are of this log, and of none that is made anew
+            under its name; without topics whose id is not known.
         outputs: URIs of what was written.
         message: why it failed.
     """
@@ -90,6 +92,7 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str = ""
     outputs: dict[str, str] = {}
     message: str = ""
+    result_logs: dict[str, str] = {}
     version: Literal[1] = 1
 
     @property
@@ -122,6 +125,7 @@ class HandOver(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ranges: by partition of the hand-over topic: first offset, and the one behind the last.
         answer_starts: by topic, the ends of all partitions before any answer to these records.
+        answer_logs: which logs these are of, as `result_logs` of a job.
         parts: by model alias; none when there were too few for a job.
         state: `gathered`, `running` once every job is created and the rest was sent to the workers, `finished`.
         counts: what became of the records, once it is finished.
@@ -139,6 +143,7 @@ class HandOver(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int] = {}
     cost_usd: float = 0.0
     log: str = ""
+    answer_logs: dict[str, str] = {}
     version: Literal[1] = 1
 
 

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
+from producers.admin import TopicAdmin
 from producers.kafka_client import IsStopped, Stopped, unless_stopped
 
 _BATCH = 500
@@ -69,6 +70,9 @@ class LogReader:
         self._open: dict[Place, int] = {}
         self._positions: dict[Place, int] = {}
         self._widen_at_s = 0.0
+        self._admin: TopicAdmin | None = None
+        # Of the topics that are read, where it matters whether they are made anew.
+        self._logs: dict[str, str] = {}
         self._consumer = self._client(
             {
                 "enable.partition.eof": True,
@@ -141,6 +145,27 @@ class LogReader:
         """
         return tuple(end for _, end in self.spans(topic))
 
+    def logs(self, topics: Iterable[str]) -> dict[str, str]:
+        """Return Kafka's ids of topics, hexadecimal: made anew under its name, one has another, and other offsets.
+
+        Ask before the offsets that are to be of these logs. Without topics whose id Kafka does not say (the embedded
+        broker, brokers before 2.8, none that answers).
+
+        Raises:
+            Stopped: a stop came first.
+        """
+        if self._kafka.embedded:
+            return {}
+        admin = self._admin = self._admin or TopicAdmin(self._kafka, _REQUEST_S)
+        return {topic: f"{number:032x}" for topic, number in self._asked(lambda: admin.ids(topics)).items()}
+
+    def _made_anew(self) -> set[str]:
+        """Return the topics that have other ids than when this was asked last."""
+        now = self.logs(self._logs) if self._logs else {}
+        anew = {topic for topic, log in now.items() if log != self._logs[topic]}
+        self._logs |= now
+        return anew
+
     def _partitions(self, topic: str) -> int:
         end_s = time.monotonic() + _APPEARS_S
         while True:
@@ -153,15 +178,27 @@ class LogReader:
                 raise LogUnavailable(message)
             time.sleep(0.05)
 
-    def begin(self, starts: Mapping[str, Iterable[int]]) -> None:
+    def begin(self, starts: Mapping[str, Iterable[int]], logs: Mapping[str, str] | None = None) -> None:
         """Place the reader: by topic, the offset of each partition; partitions that came since start at their first.
+
+        Args:
+            starts: the offsets.
+            logs: what `logs` said when they were noted. A topic that is another log by now is read from its first
+                record, and so is one that is made anew later (`widen`). None = the names alone count.
 
         Raises:
             LogUnavailable: no broker answers, or there is no such topic.
         """
+        noted = logs or {}
+        # Before their ends, as they were noted: what is made anew in between is noticed afterwards.
+        self._logs = self.logs(starts) if logs is not None else {}
+        if untold := sorted(noted.keys() - self._logs.keys()):
+            message = f"Kafka does not say whether these topics were made anew: {', '.join(untold)}"
+            raise LogUnavailable(message)
+        anew = {topic for topic, log in noted.items() if self._logs[topic] != log}
         ranges: dict[str, dict[int, tuple[int, int]]] = {}
         for topic, offsets in starts.items():
-            known = list(offsets)
+            known = [] if topic in anew else list(offsets)
             ranges[topic] = {
                 number: (known[number] if number < len(known) else begins, end)
                 for number, (begins, end) in enumerate(self.spans(topic))
@@ -175,13 +212,18 @@ class LogReader:
         self._consumer.assign([TopicPartition(*place, start) for place, (start, _) in spans.items()])
 
     def widen(self) -> None:
-        """Take up partitions that were added since, at their first record; looks every 30 s, if brokers answer."""
+        """Take up partitions that were added since, or made anew, at their first record.
+
+        Looks every 30 s, if brokers answer.
+        """
         if time.monotonic() < self._widen_at_s:
             return
         self._widen_at_s = time.monotonic() + _WIDEN_EVERY_S
         topics = {topic for topic, _ in self._positions}
         with contextlib.suppress(LogUnavailable, KafkaException):
             counts = self._asked(lambda: {topic: self._partitions(topic) for topic in topics})
+            if anew := self._made_anew():
+                self._positions = {place: at for place, at in self._positions.items() if place[0] not in anew}
             places = ((topic, number) for topic, count in counts.items() for number in range(count))
             if new := [place for place in places if place not in self._positions]:
                 self._positions |= dict.fromkeys(new, 0)
@@ -242,7 +284,8 @@ class LogReader:
         It waits for transactions that are open there: what lies behind them may be what is looked for.
 
         Raises:
-            LogUnavailable: as `poll`, or nothing came for 30 s, longer than our transactions may last.
+            LogUnavailable: as `poll`, or nothing came for 30 s, longer than our transactions may last; or a topic was
+                made anew meanwhile, where `begin` was told of logs.
             Stopped: a stop came first.
         """
         heard_s = time.monotonic()
@@ -258,6 +301,9 @@ class LogReader:
             elif time.monotonic() - heard_s > _SILENCE_LIMIT_S:
                 message = f"topics cannot be read to their end: {sorted(self._open)}"
                 raise LogUnavailable(message)
+        if anew := self._made_anew():
+            message = f"topics were made anew while they were read: {', '.join(sorted(anew))}"
+            raise LogUnavailable(message)
 
     def _unreachable(self, error: KafkaException) -> LogUnavailable:
         servers = ",".join(self._kafka.bootstrap_servers)

@@ -72,7 +72,7 @@ class JobRun:
         """
         needed = job.lines - job.rejected
         with LogReader(self._settings.kafka, self._is_stopped) as reader:
-            reader.begin(job.result_starts)
+            reader.begin(job.result_starts, job.result_logs)
             if not wait:
                 for_end = reader.to_the_end()
                 while group := _some(for_end):

@@ -129,14 +129,16 @@ class Submission:
 
     def _placed(self, reader: LogReader, sha256: str, size_bytes: int) -> BatchJob:
         event_topic = self._wanted.event_topic or self._topics.events(_LANE)
-        results = self._topics.result_topics(route.output_topic for route in self._settings.routes)
+        results = sorted(self._topics.result_topics(route.output_topic for route in self._settings.routes))
+        logs = reader.logs(results)
         return msgspec.structs.replace(
             self._wanted,
             object=msgspec.structs.replace(self._wanted.object, size_bytes=size_bytes),
             sha256=sha256,
             event_topic=event_topic,
             event_starts=reader.ends(event_topic),
-            result_starts={topic: reader.ends(topic) for topic in sorted(results)},
+            result_starts={topic: reader.ends(topic) for topic in results},
+            result_logs=logs,
             started_at=format_time(datetime.now(UTC)),
         )
 

@@ -301,7 +301,7 @@ class Delivery:
     def _known(self) -> set[_Place]:
         """Return the places of records that have an answer: an outcome, or a retry that the workers take up."""
         with self._desk.reader() as reader:
-            reader.begin(self.state.answer_starts)
+            reader.begin(self.state.answer_starts, self.state.answer_logs)
             return set(self._answered(reader.to_the_end()))
 
     def _answered(self, records: Iterable[Found]) -> Iterator[_Place]:

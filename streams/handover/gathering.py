@@ -100,7 +100,9 @@ class Gathering:
             with contextlib.suppress(OSError):
                 lines.close()
 
-    def hand_over(self, aliases: list[str], answer_starts: dict[str, tuple[int, ...]], log: str = "") -> HandOver:
+    def hand_over(
+        self, aliases: list[str], answer_starts: dict[str, tuple[int, ...]], answer_logs: dict[str, str], log: str
+    ) -> HandOver:
         """Return the hand-over of what was gathered, as it is first written to the log."""
         name = secrets.token_hex(8)
         parts = {}
@@ -112,4 +114,12 @@ class Gathering:
                 output_uri=f"{batch.output.rstrip('/')}/{name}/",
             )
         now = format_time(datetime.now(UTC))
-        return HandOver(id=name, ranges=self.ranges, answer_starts=answer_starts, parts=parts, gathered_at=now, log=log)
+        return HandOver(
+            id=name,
+            ranges=self.ranges,
+            answer_starts=answer_starts,
+            parts=parts,
+            gathered_at=now,
+            log=log,
+            answer_logs=answer_logs,
+        )

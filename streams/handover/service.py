@@ -170,8 +170,10 @@ class Service:
         desk.log.confirm()
         files = gathering.close()
         results = self._topics.result_topics(route.output_topic for route in self._settings.routes)
-        ends = {topic: reader.ends(topic) for topic in sorted(results | {self._topics.retries})}
-        state = gathering.hand_over(list(files), ends, desk.log.id)
+        topics = sorted(results | {self._topics.retries})
+        logs = reader.logs(topics)
+        ends = {topic: reader.ends(topic) for topic in topics}
+        state = gathering.hand_over(list(files), ends, logs, desk.log.id)
         desk.producer.write([job_record(self._topics, state)])
         self._open.append(Delivery(desk, state, _made(work / state.id), files))
         return self._gather(work / f"after-{state.id}")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from tests.kafka.batch_lab import BatchLab, events_of, read_lines, write_lines
-from tests.kafka.worker_lab import Outcomes, WorkerLab
+from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab, recreate
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import eventually
 
@@ -19,6 +20,15 @@ LINES = 300
 
 def lab_on(kafka: KafkaLab, folder: Path, script: list[dict[str, Any]], **route: Any) -> BatchLab:
     return BatchLab(WorkerLab(kafka, folder, script, route={"deadline_s": 600, **route}), folder)
+
+
+def fill(kafka: KafkaLab, topic: str, count: int) -> None:
+    """Put records that nobody looks for on each partition."""
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
+    for partition in range(PARTITIONS):
+        for _ in range(count):
+            producer.produce(topic, b"{}", partition=partition)
+    assert producer.flush(10) == 0
 
 
 def test_a_submit_that_is_killed_goes_on_without_repeating_or_leaving_out_a_line(
@@ -94,6 +104,24 @@ def test_a_second_submit_of_a_running_job_takes_it_over_and_nothing_goes_twice(k
         # The later one may come when the first has just ended.
         assert first.wait(60) == 0 or "another process has taken over" in first.output, first.output
     assert events_of(kafka, batch.lab.topics.events("bulk")) == Counter(f"twice/{n + 1}" for n in range(count))
+
+
+def test_a_job_has_every_outcome_though_the_result_topic_was_made_anew_under_it(
+    kafka: KafkaLab, tmp_path: Path
+) -> None:
+    batch = lab_on(kafka, tmp_path, [])
+    results = batch.lab.topics.results
+    fill(kafka, results, LINES // PARTITIONS // 2)
+    source = write_lines(tmp_path / "in.jsonl", [{"recordId": f"r{n}"} for n in range(LINES)])
+    batch("submit", str(source), "--job", "anew")
+
+    recreate(kafka, results)
+    with Outcomes(kafka, results) as told, batch.lab.worker():
+        # Longer than the former one was: an offset of that is one of this.
+        told.wait_for(LINES, within_s=60)
+    batch("results", "anew", "-o", "out.jsonl")
+
+    assert [line["status"] for line in read_lines(tmp_path / "out.jsonl")] == ["succeeded"] * LINES
 
 
 def test_results_before_the_end_are_written_only_when_asked_for(kafka: KafkaLab, tmp_path: Path) -> None:

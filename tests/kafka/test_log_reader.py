@@ -2,18 +2,20 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import NewPartitions
 
 from contracts.codec import Record
+from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings, ProducerSettings
 from producers import log_reader
 from producers.fenced import FencedProducer
 from producers.kafka_client import Stopped
 from producers.log_reader import Found, LogReader
+from tests.kafka.worker_lab import recreate
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import eventually
 
@@ -75,6 +77,71 @@ def test_partitions_that_are_added_are_read(kafka: KafkaLab, monkeypatch: pytest
         eventually(lambda: has_read(2))
 
     assert found == [b"old", b"new"]
+
+
+def values(records: Iterable[Found]) -> list[bytes | None]:
+    return [record.value for record in records]
+
+
+def test_offsets_count_on_the_log_that_they_were_noted_of_and_on_no_other(kafka: KafkaLab) -> None:
+    (topic,) = kafka.create("events", partitions=1)
+    settings = KafkaSettings(bootstrap_servers=[kafka.bootstrap])
+    for number in range(3):
+        produce(kafka, topic, b"former%d" % number)
+    with LogReader(settings) as reader:
+        logs, starts = reader.logs([topic]), {topic: reader.ends(topic)}
+    produce(kafka, topic, b"former3")
+    with LogReader(settings) as reader:
+        reader.begin(starts, logs)
+        assert values(reader.to_the_end()) == [b"former3"]
+
+    recreate(kafka, topic, 1)
+    # As many as before, and then some.
+    for number in range(5):
+        produce(kafka, topic, b"new%d" % number)
+
+    with LogReader(settings) as reader:
+        reader.begin(starts, logs)
+        assert values(reader.to_the_end()) == [b"new%d" % number for number in range(5)]
+        reader.begin(starts, {})
+        assert values(reader.to_the_end()) == [b"new3", b"new4"], "noted before ids were"
+
+
+def test_a_topic_that_is_made_anew_while_it_is_read_is_read_from_its_first_record(
+    kafka: KafkaLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_reader, "_WIDEN_EVERY_S", 0.0)
+    topic, other = kafka.create("events", "results", partitions=1)
+    for name in (topic, other):
+        produce(kafka, name, b"old")
+    found: list[bytes | None] = []
+    with LogReader(KafkaSettings(bootstrap_servers=[kafka.bootstrap])) as reader:
+        reader.begin({topic: (), other: ()}, {})
+
+        def has_read(count: int) -> bool:
+            reader.widen()
+            found.extend(values(reader.poll(0.1)))
+            return len(found) >= count
+
+        eventually(lambda: has_read(2))
+        # What Kafka says now is another one.
+        reader._logs[topic] = "former"
+        eventually(lambda: has_read(3))
+        produce(kafka, other, b"new")
+        eventually(lambda: has_read(4))
+
+        assert found == [b"old", b"old", b"old", b"new"]
+        reader.begin({topic: ()}, {})
+        reader._logs[topic] = "former"
+        with pytest.raises(LogUnavailable, match="made anew while"):
+            list(reader.to_the_end())
+
+
+def test_without_a_word_on_which_log_it_is_noted_offsets_are_not_believed(kafka: KafkaLab) -> None:
+    (topic,) = kafka.create("events", partitions=1)
+    settings = KafkaSettings(bootstrap_servers=[kafka.bootstrap])
+    with LogReader(settings) as reader, pytest.raises(LogUnavailable, match="does not say whether"):
+        reader.begin({topic: (0,), "gone": (3,)}, {"gone": "former"})
 
 
 def reading(topic: str, kafka: KafkaSettings, stop: threading.Event) -> Callable[[], object]:

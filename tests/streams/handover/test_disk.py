@@ -143,7 +143,7 @@ class _Site:
 
     def __init__(self, ways: Ways) -> None:
         self.written: list[Any] = []
-        reader = SimpleNamespace(read=lambda *_: self.records, begin=lambda _: None, to_the_end=list)
+        reader = SimpleNamespace(read=lambda *_: self.records, begin=lambda *_: None, to_the_end=list)
         self.records: list[Found] = [record(0), record(1)]
         self.put: list[bytes] = []
         jobs = SimpleNamespace(

@@ -87,9 +87,10 @@ def test_a_hand_over_names_its_offsets_and_a_token_for_each_job(ways: Ways, tmp_
     gathering = Gathering(ways, tmp_path)
     gathering.take(record(4))
     gathering.close()
-    state = gathering.hand_over(["m"], {"results": (1, 2)})
+    state = gathering.hand_over(["m"], {"results": (1, 2)}, {"results": "a"}, "b")
 
     assert (state.state, state.ranges, state.answer_starts) == ("gathered", {"0": (4, 5)}, {"results": (1, 2)})
+    assert (state.log, state.answer_logs) == ("b", {"results": "a"})
     assert state.parts["m"].token.isalnum()
     assert state.parts["m"].input_uri == f"s3://jobs/in/{state.id}/0.jsonl"
 
