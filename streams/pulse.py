@@ -55,6 +55,9 @@ class Pulse:
     def _run(self) -> None:
         while not self._stopped.wait(self._every_s):
             self._beat.clear()
+            # A stop since the pause has set the beat that is forgotten here; a loop that has ended never answers.
+            if self._stopped.is_set():
+                return
             began_s = self._asked_at_s = time.monotonic()
             try:
                 self._loop.call_soon_threadsafe(self._beat.set)

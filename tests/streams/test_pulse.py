@@ -69,6 +69,19 @@ async def test_a_loop_that_turns_again_is_well_again(pulse: Pulse, stalls: float
     await eventually_async(lambda: pulse.lag_s < 0.1)
 
 
+async def test_a_stop_just_before_a_question_ends_the_thread_though_the_loop_never_answers(pulse: Pulse) -> None:
+    forget = pulse._beat.clear
+
+    def stop_first() -> None:
+        pulse.stop()
+        forget()
+
+    pulse._beat.clear = stop_first  # type: ignore[method-assign]
+    pulse._thread.join(5)
+
+    assert not pulse._thread.is_alive()
+
+
 async def test_the_thread_ends_with_its_loop() -> None:
     loop = asyncio.new_event_loop()
     watching = Pulse(loop, limit_s=0.1, every_s=0.01)
