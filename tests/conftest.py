@@ -1,4 +1,4 @@
-"""Rules for all tests: markers from folders, fixtures for real Kafka, and a report of what was skipped and why."""
+"""Rules for all tests: markers from folders, fixtures for real Kafka and AWS, and a report of what was skipped."""
 
 import json
 import signal
@@ -12,7 +12,7 @@ import structlog
 
 from contracts import logs
 
-pytest_plugins = ("tests.kafkalab.fixtures",)
+pytest_plugins = ("tests.kafkalab.fixtures", "tests.awslab.fixtures")
 
 HERE = Path(__file__).parent
 GROUP_FOLDERS = frozenset({"kafka", "e2e", "compose", "browser"})

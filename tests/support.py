@@ -1,4 +1,4 @@
-"""What tests of every package need: bounded polling, free ports, child processes that always end, a settable clock.
+"""What tests of every package need: bounded polling, ports, child processes that always end, a settable clock.
 
 Blocking: `eventually` and `ChildProcess` block the calling thread, never longer than the bound they are given.
 """
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -79,6 +80,19 @@ def _not_reached(within_s: float, last: object) -> NotReachedError:
     if isinstance(last, AssertionError):
         error.__cause__ = last
     return error
+
+
+def ask(url: str, body: bytes | None = None, *, method: str = "GET", timeout_s: float = 10.0) -> bytes:
+    """Return the answer of a server of ours; an answer that is no success is urllib's HTTPError."""
+    request = urllib.request.Request(url, data=body, method=method)  # noqa: S310 - loopback
+    with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310 - loopback
+        content: bytes = response.read()
+        return content
+
+
+def read_port(path: Path, within_s: float = 40.0) -> int:
+    """Return the port that a program writes to a file once it listens."""
+    return int(eventually(lambda: path.exists() and path.read_text("utf-8").strip(), within_s))
 
 
 def free_port() -> int:

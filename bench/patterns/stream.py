@@ -89,7 +89,7 @@ async def _firsts(lab: StreamLab, url: str) -> tuple[list[float], list[float]]:
             counts = number >= _WARM
             group.create_task(_first(client, url, f"first{number}", ours if counts else []))
             await asyncio.sleep(0.5 / RATE)
-            group.create_task(_direct(client, lab.stub, direct if counts else []))
+            group.create_task(_direct(client, lab.stub.url, direct if counts else []))
     return ours, direct
 
 
@@ -125,7 +125,7 @@ class _Breaks:
 
 async def _broken(lab: StreamLab, urls: Sequence[str], dice: random.Random) -> list[Figure]:
     answer = " ".join(f"word{number}" for number in range(WORDS))
-    lab.knobs(answer=answer, latency_s=0.1, stream_pause_s=_SLOW_PAUSE_S)
+    lab.stub.set_knobs(answer=answer, latency_s=0.1, stream_pause_s=_SLOW_PAUSE_S)
     breaks = _Breaks()
     shown = [Shown() for _ in range(STREAMS)]
     async with session() as client, asyncio.timeout(_LIMIT_S), asyncio.TaskGroup() as group:

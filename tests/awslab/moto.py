@@ -1,6 +1,7 @@
 """moto's server in a thread of this process, and boto3 clients on it."""
 
 import functools
+import urllib.request
 from typing import Any
 
 import boto3
@@ -9,14 +10,15 @@ from moto.server import ThreadedMotoServer
 
 REGION = "eu-west-1"
 ACCOUNT = "123456789012"
+KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 
 
 @functools.cache
 def session() -> Any:
     """Return a boto3 session with credentials that only an emulator takes, one a run: its loading costs a second."""
     return boto3.session.Session(
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
+        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
         region_name=REGION,
     )
 
@@ -31,6 +33,11 @@ class Moto:
     def start(self) -> None:
         """Listen."""
         self._server.start()
+
+    def reset(self) -> None:
+        """Forget everything: what is in it belongs to the process, not to the server."""
+        request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")  # noqa: S310 - our own server
+        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310 - the same
 
     def stop(self) -> None:
         """Stop, and close the clients."""
@@ -50,3 +57,7 @@ class Moto:
             config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
             self._clients[service] = session().client(service, endpoint_url=self.url, config=config)
         return self._clients[service]
+
+    def bucket(self, name: str) -> None:
+        """Make a bucket."""
+        self.client("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})

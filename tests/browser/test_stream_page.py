@@ -80,7 +80,7 @@ def shoot(page: Page, name: str) -> None:
 
 
 def test_an_answer_grows_and_lost_connections_come_back(stage: Stage, browser: Browser) -> None:
-    stage.lab.knobs(answer=ANSWER, latency_s=0.2, stream_pause_s=0.04)
+    stage.lab.stub.set_knobs(answer=ANSWER, latency_s=0.2, stream_pause_s=0.04)
     page, wrong = open_page(browser, stage)
     answer, status = page.locator("#answer"), page.get_by_role("status")
     ask(page)
@@ -115,7 +115,7 @@ def test_an_answer_grows_and_lost_connections_come_back(stage: Stage, browser: B
 
 
 def test_what_goes_wrong_is_said_in_words(stage: Stage, browser: Browser) -> None:
-    stage.lab.knobs(error_rates={"blocked": 1.0})
+    stage.lab.stub.set_knobs(error_rates={"blocked": 1.0})
     page, wrong = open_page(browser, stage, width=360)
     ask(page)
     expect(page.get_by_role("alert")).to_contain_text("The model refused to answer.", timeout=PATIENCE_MS)

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.lab import SESSION_S, Lab, ask
+from tests.chaos.lab import SESSION_S, Lab
 from tests.chaos.ledger import Freeze
 from tests.chaos.plan import Action
-from tests.support import ChildProcess
+from tests.support import ChildProcess, ask
 
 MAX_WORKERS = 4
 _IN_FLIGHT = re.compile(r"^penstock_fm_inflight\{.*\} (\S+)$", re.MULTILINE)

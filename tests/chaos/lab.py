@@ -1,8 +1,7 @@
 """One installation for chaos: topics, configuration, model server, gateway."""
 
 import json
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from contracts.settings import KafkaSettings
 from contracts.topics import Topics
 from producers.admin import TopicAdmin
 from tests.kafkalab.commits import Commits
-from tests.support import ChildProcess, eventually
+from tests.stub import Stub
+from tests.support import ChildProcess, eventually, read_port
 
 PARTITIONS = 6
 LANES = ("interactive", "standard")
@@ -200,24 +200,8 @@ class Model:
 
     def set_faults(self, rates: dict[str, float]) -> None:
         """Set the share of calls that fail, by kind; none ends it."""
-        body = json.dumps({"error_rates": rates}).encode()
-        ask(f"{self.url}/_stub/knobs", body, method="PATCH")
+        Stub(self.url).http("PATCH", "/_stub/knobs", {"error_rates": rates})
 
     def stats(self) -> dict[str, Any]:
         """Return what it has served."""
-        found: dict[str, Any] = json.loads(ask(f"{self.url}/_stub/stats"))
-        return found
-
-
-def ask(url: str, body: bytes | None = None, *, method: str = "GET", timeout_s: float = 10.0) -> bytes:
-    """Return the answer of a server of ours."""
-    request = urllib.request.Request(url, data=body, method=method)  # noqa: S310 - loopback
-    with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310 - loopback
-        content: bytes = response.read()
-        return content
-
-
-def read_port(path: Path) -> int:
-    """Return the port that a program has written to a file."""
-    text: Callable[[], str] = lambda: path.read_text("utf-8").strip() if path.exists() else ""  # noqa: E731
-    return int(eventually(text, within_s=40))
+        return Stub(self.url).stats()

@@ -16,12 +16,12 @@ from confluent_kafka import KafkaException
 from contracts.errors import LogUnavailable
 from tests.chaos.batches import with_writers
 from tests.chaos.fleet import Fleet, disturb
-from tests.chaos.lab import SLOTS, Lab, Model, read_port
+from tests.chaos.lab import SLOTS, Lab, Model
 from tests.chaos.ledger import Balance, Ledger, LogEvent, Reset, Sample
 from tests.chaos.plan import Action, Plan
 from tests.chaos.reader import Reader
 from tests.chaos.source import Source
-from tests.support import ChildProcess, NotReachedError
+from tests.support import ChildProcess, NotReachedError, read_port
 
 # Without any end of an event for so long, while some wait and workers are there.
 NO_PROGRESS_S = 30.0

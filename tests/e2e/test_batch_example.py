@@ -2,24 +2,15 @@
 
 import json
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import blocks
-from tests.gateways.cli.marked import VARIABLE, new_mark, pids_with
-from tests.support import ROOT, ChildProcess, eventually
+from tests.gateways.cli.marked import VARIABLE
+from tests.support import ROOT, ChildProcess
 
 PAGE = ROOT / "examples/batch/README.md"
-
-
-@pytest.fixture
-def mark() -> Iterator[str]:
-    """Give a mark that every process inherits; none is left at the end."""
-    made = new_mark()
-    yield made
-    eventually(lambda: not pids_with(made), 15)
 
 
 @pytest.mark.timeout(150)

@@ -3,26 +3,17 @@
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.gateways.cli.marked import VARIABLE, new_mark, pids_with
+from tests.gateways.cli.marked import VARIABLE, pids_with
 from tests.support import ChildProcess, eventually
 
 pytestmark = pytest.mark.timeout(180)
 
 # What the demo has said when it is interrupted: each is another stage of starting, working and stopping.
 STAGES = ("Penstock demo", "ok     fm-stub", "202    support", "What became of each webhook")
-
-
-@pytest.fixture
-def mark() -> Iterator[str]:
-    """Give a mark that every process of the demo inherits; none is left at the end."""
-    made = new_mark()
-    yield made
-    eventually(lambda: not pids_with(made), 15)
 
 
 def demo(mark: str, *options: str) -> ChildProcess:

@@ -12,19 +12,11 @@ from pathlib import Path
 import pytest
 
 from gateways.cli.programs import in_work
-from tests.gateways.cli.marked import VARIABLE, new_mark, pids_with
+from tests.gateways.cli.marked import VARIABLE, pids_with
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ROOT, ChildProcess, eventually
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture
-def mark() -> Iterator[str]:
-    """Give a mark that every process inherits; none is left at the end."""
-    made = new_mark()
-    yield made
-    eventually(lambda: not pids_with(made), 15)
 
 
 @pytest.fixture

@@ -4,15 +4,12 @@ Signed webhooks go through the real gateway to a real Kafka; the worker that cal
 while its calls run. Blocking: about a minute, bounded by the timeout below.
 """
 
-import json
 import os
 import random
 import signal
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +17,8 @@ import yaml
 from contracts.codec import source_position
 from tests.kafka.worker_lab import Outcomes, WorkerLab, headers_of
 from tests.kafkalab.fixtures import KafkaLab
-from tests.support import ROOT, ChildProcess, eventually
+from tests.stub import Stub
+from tests.support import ROOT, ChildProcess, eventually, read_port
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -33,23 +31,23 @@ SECRET = "end-to-end-test-secret-0123456789"
 
 
 @pytest.fixture
-def stub(tmp_path: Path) -> Iterator[str]:
-    """Give the address of a model server that takes about 70 ms for an answer."""
+def stub(tmp_path: Path) -> Iterator[Stub]:
+    """Give a model server that takes about 70 ms for an answer."""
     port_file = tmp_path / "stub.port"
     options = ("--latency", "0.07", "--latency-sigma", "0.2", "--seed", str(SEED), "--port-file", str(port_file))
     with ChildProcess("streams", "fm-stub", *options):
-        yield f"http://127.0.0.1:{read_port(port_file)}"
+        yield Stub(f"http://127.0.0.1:{read_port(port_file)}")
 
 
 @pytest.fixture
-def lab(kafka: KafkaLab, tmp_path: Path, stub: str, monkeypatch: pytest.MonkeyPatch) -> WorkerLab:
+def lab(kafka: KafkaLab, tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> WorkerLab:
     """Give an installation with the working example's Salesforce source."""
     monkeypatch.setenv("PENSTOCK_SECRET_SALESFORCE", SECRET)
     sources = yaml.safe_load((ROOT / "penstock.yaml").read_text("utf-8"))["sources"]
     made = WorkerLab(
         kafka,
         tmp_path,
-        provider={"kind": "openai", "base_url": f"{stub}/v1"},
+        provider={"kind": "openai", "base_url": f"{stub.url}/v1"},
         worker={"max_in_flight": 64, "commit_interval_s": 1},
         more={"sources": {"salesforce": sources["salesforce"]}, "logging": {"level": "warning"}},
     )
@@ -64,16 +62,6 @@ def gateway(lab: WorkerLab, tmp_path: Path) -> Iterator[str]:
     options = ("--config", str(lab.config), "--port-file", str(port_file))
     with ChildProcess("gateways.cli", "gateway", *options, env={"PENSTOCK_GATEWAY__PORT": "0"}):
         yield f"http://127.0.0.1:{read_port(port_file)}"
-
-
-def read_port(path: Path) -> int:
-    return int(eventually(lambda: path.exists() and path.read_text("utf-8").strip(), within_s=30))
-
-
-def stats(stub: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{stub}/_stub/stats", timeout=10) as response:  # noqa: S310 - our own server
-        found: dict[str, Any] = json.load(response)
-        return found
 
 
 def disorder(outcomes: Outcomes) -> list[tuple[bytes | None, int]]:
@@ -91,13 +79,13 @@ def disorder(outcomes: Outcomes) -> list[tuple[bytes | None, int]]:
     return found
 
 
-def wait_until_busy(outcomes: Outcomes, results: int, stub: str) -> None:
+def wait_until_busy(outcomes: Outcomes, results: int, stub: Stub) -> None:
     """Return once there are so many results and a call is in flight."""
-    eventually(lambda: len(outcomes.read().by_id) >= results and stats(stub)["in_flight"] > 0, within_s=60)
+    eventually(lambda: len(outcomes.read().by_id) >= results and stub.stats()["in_flight"] > 0, within_s=60)
 
 
 def test_a_worker_killed_under_load_loses_repeats_and_reorders_nothing_and_pays_once(
-    lab: WorkerLab, stub: str, gateway: str, tmp_path: Path
+    lab: WorkerLab, stub: Stub, gateway: str, tmp_path: Path
 ) -> None:
     ids_file = tmp_path / "accepted.csv"
     dice = random.Random(SEED)  # noqa: S311 - a seeded test
@@ -117,7 +105,7 @@ def test_a_worker_killed_under_load_loses_repeats_and_reorders_nothing_and_pays_
             accepted = [line.partition(",")[0] for line in ids_file.read_text("utf-8").splitlines()]
             tally = outcomes.wait_for(len(accepted), within_s=90)
 
-    extra = stats(stub)["calls"] - len(accepted)
+    extra = stub.calls - len(accepted)
     assert len(set(accepted)) == EVENTS
     assert tally.by_id == Counter(accepted)
     assert disorder(outcomes) == []

@@ -5,7 +5,6 @@ The example's own penstock.yaml is used as it is; what differs here is overridde
 
 import contextlib
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from tests.examples.salesforce import CONFIG, SECRET
 from tests.gateways.orgstub.lab import SECRET as APP_SECRET
 from tests.gateways.orgstub.lab import OrgLab
 from tests.kafka.worker_lab import wait_for_partitions
-from tests.support import ChildProcess, eventually
+from tests.support import ChildProcess, eventually, free_port, read_port
 
 _START_LIMIT_S = 60.0
 
@@ -54,7 +53,7 @@ class Stack:
         self, bootstrap: str, prefix: str, folder: Path, model: tuple[str, ...] = ("--latency", "0.2")
     ) -> None:
         self._folder, self._model_options = folder, model
-        self._model_port = _free_port()
+        self._model_port = free_port()
         self._env: dict[str, str | None] = {
             "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
             "PENSTOCK_KAFKA__TOPIC_PREFIX": prefix,
@@ -104,7 +103,7 @@ class Stack:
         port_file = self._folder / "gateway.port"
         args = ("gateways.cli", "gateway", "--config", str(CONFIG), "--port-file", str(port_file))
         with ChildProcess(*args, env=self._env):
-            yield f"http://127.0.0.1:{_read(port_file)}"
+            yield f"http://127.0.0.1:{read_port(port_file, _START_LIMIT_S)}"
 
     def model_up(self) -> None:
         """Start the model server, on its one port."""
@@ -179,14 +178,3 @@ def topics_of(bootstrap: str, prefix: str, partitions: int = 4) -> Iterator[str]
     finally:
         for future in admin.delete_topics([topic.topic for topic in wanted]).values():
             future.result(30)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _read(port_file: Path) -> int:
-    return int(eventually(lambda: port_file.exists() and port_file.read_text("ascii").strip(), _START_LIMIT_S))

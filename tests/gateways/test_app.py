@@ -15,7 +15,7 @@ from contracts.settings import Settings
 from gateways.app import run_gateway
 from gateways.listening import announce, listen
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, SECRET, TICKET_SECRET, github_headers
-from tests.support import ChildProcess, eventually
+from tests.support import ChildProcess, eventually, read_port
 
 pytestmark = pytest.mark.process
 
@@ -34,7 +34,7 @@ def running(tmp_path: Path, *options: str) -> Iterator[tuple[ChildProcess, int]]
     }
     with ChildProcess("tests.gateways.memory_gateway", str(port_file), *options, env=env) as child:
         child.wait_for(r"listening on http://127\.0\.0\.1:\d+")
-        yield child, int(eventually(lambda: port_file.exists() and port_file.read_text(encoding="ascii")))
+        yield child, read_port(port_file)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, SECRET, TICKET_SECRET, github_headers
-from tests.support import ChildProcess, eventually, eventually_async
+from tests.support import ChildProcess, eventually_async, read_port
 
 pytestmark = pytest.mark.process
 
@@ -76,7 +76,7 @@ async def test_reloads_under_load_drop_no_request_and_a_bad_one_changes_nothing(
     arguments = ("tests.gateways.memory_gateway", str(port_file), str(_configuration(tmp_path)))
     with ChildProcess(*arguments, env=env) as child:
         child.wait_for(r"listening on http://127\.0\.0\.1:\d+")
-        port = eventually(lambda: port_file.exists() and port_file.read_text(encoding="ascii").strip())
+        port = read_port(port_file)
         traffic = Traffic(f"http://127.0.0.1:{port}/webhooks/github")
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=SENDERS + 1)) as client:
             senders = [asyncio.ensure_future(traffic.run(client)) for _ in range(SENDERS)]

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from contracts.topics import LANES, Topics
 from producers.mock_cluster import PARTITIONS_PER_TOPIC, MockCluster
 from tests.hostile.senders import ENVIRONMENT
-from tests.support import ROOT, ChildProcess, eventually
+from tests.support import ROOT, ChildProcess, read_port
 
 CLOSED = b"<closed>"
 _CALL_S = 5.0
@@ -216,9 +216,7 @@ def running(
         try:
             with ChildProcess("gateways.cli", *command, env=ENVIRONMENT) as child:
                 child.wait_for(r"listening on http://127\.0\.0\.1:\d+", _START_S)
-                yield Lab(
-                    child, int(eventually(lambda: port_file.exists() and port_file.read_text("ascii"))), log, cluster
-                )
+                yield Lab(child, read_port(port_file), log, cluster)
         finally:
             log.close()
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import NewTopic
@@ -91,7 +91,7 @@ class Told(PlainDoor):
 
 
 class EgressLab:
-    """One test's topics and runners."""
+    """One test's topics and runners; an async context manager that ends what still runs."""
 
     def __init__(self, kafka: KafkaLab) -> None:
         self.lab = kafka
@@ -102,7 +102,14 @@ class EgressLab:
         kafka.create_named(*names, partitions=PARTITIONS)
         self.producer = self._make_producer()
         self._stops: dict[asyncio.Task[None], asyncio.Event] = {}
-        self.failing: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        await self.producer.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+        await self.producer.aclose()
 
     async def produce(self, record: Record) -> Any:
         """Produce, as the process does."""

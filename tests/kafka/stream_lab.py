@@ -4,8 +4,6 @@ Blocking: starting and stopping programs, some seconds in all.
 """
 
 import contextlib
-import json
-import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ import aiohttp
 from tests.kafka.worker_lab import WorkerLab
 from tests.kafkalab.fixtures import KafkaLab
 from tests.stream_client import Frame, Shown, events_of
-from tests.support import ChildProcess, eventually
+from tests.stub import Stub
+from tests.support import ChildProcess, ask, eventually, read_port
 
 API_KEY = "stream-test-key-0123456789"
 SECRETS = {"TEST_API_KEY": API_KEY, "TEST_TICKET_SECRET": "t" * 32}
@@ -48,18 +47,18 @@ class StreamLab:
         self._route = route
         self._gateway = {**GATEWAY, **(gateway or {})}
         self.lab: WorkerLab
-        self.stub = ""
+        self.stub: Stub
 
     @contextlib.contextmanager
-    def model(self, *options: str) -> Iterator[str]:
+    def model(self, *options: str) -> Iterator[Stub]:
         """Run the model server, and make the installation's topics and configuration."""
         port_file = self._folder / "stub.port"
         with ChildProcess("streams", "fm-stub", *options, "--port-file", str(port_file)):
-            self.stub = f"http://127.0.0.1:{read_port(port_file)}"
+            self.stub = Stub(f"http://127.0.0.1:{read_port(port_file)}")
             self.lab = WorkerLab(
                 self._kafka,
                 self._folder,
-                provider={"kind": "openai", "base_url": f"{self.stub}/v1"},
+                provider={"kind": "openai", "base_url": f"{self.stub.url}/v1"},
                 route=self._route,
                 more={"gateway": self._gateway},
             )
@@ -79,29 +78,10 @@ class StreamLab:
             eventually(lambda: follows(url), within_s=20)
             yield url
 
-    def knobs(self, **values: Any) -> None:
-        """Change what the model does."""
-        request = urllib.request.Request(  # noqa: S310 - our own server
-            f"{self.stub}/_stub/knobs", json.dumps(values).encode(), {"Content-Type": "application/json"}, method="PUT"
-        )
-        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310 - as above
-
-    def stats(self) -> dict[str, Any]:
-        """Return what the model has served."""
-        with urllib.request.urlopen(f"{self.stub}/_stub/stats", timeout=10) as page:  # noqa: S310 - as above
-            found: dict[str, Any] = json.load(page)
-            return found
-
 
 def follows(url: str) -> bool:
     """Tell whether a gateway follows the deltas already."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as page:  # noqa: S310 - our own server
-        return "penstock_stream_tail_following 1.0" in page.read().decode()
-
-
-def read_port(path: Path) -> int:
-    """Return the port a program has written."""
-    return int(eventually(lambda: path.exists() and path.read_text("utf-8").strip(), within_s=30))
+    return b"penstock_stream_tail_following 1.0" in ask(f"{url}/metrics")
 
 
 @contextlib.asynccontextmanager

@@ -2,46 +2,31 @@
 
 import json
 import signal
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from confluent_kafka import Producer
-from moto.server import ThreadedMotoServer
 
 from contracts.batch_jobs import BatchRequest, job_record, request_of
 from contracts.settings import load
+from tests.awslab.moto import Moto
 from tests.kafka.batch_lab import BatchLab, read_lines, write_lines
 from tests.kafka.worker_lab import Outcomes, WorkerLab
 from tests.kafkalab.fixtures import KafkaLab
-from tests.support import eventually
+from tests.support import ask, eventually
 
 pytestmark = pytest.mark.timeout(180)
 LINES = 250
-AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "eu-central-1"}
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Give a client of an S3 server with the buckets `in-bucket` and `out-bucket`."""
-    for name, value in AWS.items():
-        monkeypatch.setenv(name, value)
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
-    for name in ("in-bucket", "out-bucket"):
-        client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    yield client
-    client.close()
-    # Its buckets belong to the process, not to the server.
-    reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
-    urllib.request.urlopen(reset, timeout=10).close()  # noqa: S310 - the same
-    server.stop()
+def s3(s3: Any, moto: Moto) -> Any:
+    """Give it with the buckets `in-bucket` and `out-bucket`."""
+    moto.bucket("in-bucket")
+    moto.bucket("out-bucket")
+    return s3
 
 
 @pytest.fixture
@@ -84,12 +69,6 @@ def read(s3: Any, request: BatchRequest, name: str) -> str:
     found = s3.get_object(Bucket="out-bucket", Key=f"done/{key}/{request.id}/{name}")
     text: str = found["Body"].read().decode()
     return text
-
-
-def metrics(url: str) -> str:
-    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:  # noqa: S310 - our own page
-        page: str = answer.read().decode()
-        return page
 
 
 def is_there(s3: Any, request: BatchRequest) -> bool:
@@ -199,8 +178,8 @@ def test_an_object_that_was_replaced_meanwhile_fails_its_job_and_no_other(batch:
         url = serving.wait_for(r"^health on (http://\S+)$")[1]
         serving.wait_for("batch.job_failed")
         serving.wait_for("batch.job_finished", 60)
-        eventually(lambda: "penstock_batch_jobs_open 0.0" in metrics(url))
-        page = metrics(url)
+        eventually(lambda: b"penstock_batch_jobs_open 0.0" in ask(f"{url}/metrics"))
+        page = ask(f"{url}/metrics").decode()
     assert is_there(s3, kept)
     listing = batch("status", "--json")
 

@@ -25,11 +25,8 @@ LIMIT_S = 30.0
 
 @pytest.fixture
 async def lab(kafka: KafkaLab) -> AsyncIterator[EgressLab]:
-    lab = EgressLab(kafka)
-    await lab.producer.start()
-    yield lab
-    await lab.stop()
-    await lab.producer.aclose()
+    async with EgressLab(kafka) as lab:
+        yield lab
 
 
 async def test_every_outcome_is_delivered_and_committed_and_not_again_after_a_restart(lab: EgressLab) -> None:
@@ -321,8 +318,7 @@ async def test_a_quiet_door_is_ready_again_when_it_may_read_again(guarded: Kafka
             made.result(15)
 
     await asyncio.to_thread(allow, AclOperation.DESCRIBE, AclOperation.WRITE)
-    await lab.producer.start()
-    try:
+    async with lab:
         lab.run(Told())
         await eventually_async(lambda: lab.runner.intake and lab.runner.intake._noted, LIMIT_S)
         assert not lab.runner.is_reachable
@@ -330,9 +326,6 @@ async def test_a_quiet_door_is_ready_again_when_it_may_read_again(guarded: Kafka
         await asyncio.to_thread(allow, AclOperation.READ)
 
         await eventually_async(lambda: lab.runner.is_reachable, LIMIT_S)
-    finally:
-        await lab.stop()
-        await lab.producer.aclose()
 
 
 async def test_what_a_fault_of_ours_left_unfinished_comes_again_by_itself(

@@ -4,38 +4,28 @@ import asyncio
 import json
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.awslab.moto import REGION, Moto
+from tests.awslab.moto import KEYS, REGION, Moto
 from tests.kafka.egress_lab import EgressLab
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ChildProcess, eventually_async
 
 pytestmark = pytest.mark.timeout(150)
 COUNT = 90
-AWS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true"}
+AWS = {**KEYS, "AWS_EC2_METADATA_DISABLED": "true"}
 KILLED = -signal.SIGKILL
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[Moto]:
-    server = Moto()
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture
 async def lab(kafka: KafkaLab) -> AsyncIterator[EgressLab]:
-    lab = EgressLab(kafka)
-    await lab.producer.start()
-    yield lab
-    await lab.producer.aclose()
+    async with EgressLab(kafka) as lab:
+        yield lab
 
 
 class Destination:

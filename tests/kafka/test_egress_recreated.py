@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -20,21 +20,10 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 LIMIT_S = 40.0
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[Moto]:
-    server = Moto()
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 async def lab(kafka: KafkaLab) -> AsyncIterator[EgressLab]:
-    lab = EgressLab(kafka)
-    await lab.producer.start()
-    yield lab
-    await lab.stop()
-    await lab.producer.aclose()
+    async with EgressLab(kafka) as lab:
+        yield lab
 
 
 @pytest.fixture

@@ -3,20 +3,19 @@
 import json
 import resource
 import signal
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
+from tests.awslab.moto import Moto
 from tests.kafka.batch_lab import BatchLab, events_of, read_lines, write_lines
-from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab, recreate
+from tests.kafka.worker_lab import PARTITIONS, STATIC, Outcomes, WorkerLab, recreate
 from tests.kafkalab.fixtures import KafkaLab
-from tests.support import ChildProcess, eventually
+from tests.stub import Stub
+from tests.support import ChildProcess, ask, eventually
 
 pytestmark = pytest.mark.timeout(180)
 LINES = 120
@@ -41,7 +40,7 @@ class Site:
         provider = {"kind": "bedrock", "region": "eu-central-1", "endpoint_url": stub, "batch_api": api}
         price = {"input_usd": 1000, "output_usd": 1000}
         more = {"models": {"m": {"provider": "p", "model": "anthropic.claude-v1:0", "price": price}}}
-        self.stub = stub
+        self._stub = Stub(stub)
         lab = WorkerLab(kafka, folder, provider=provider, route={"deadline_s": 86400}, more=more)
         self.batch = BatchLab(lab, folder)
         kafka.create_named(lab.topics.handovers, partitions=PARTITIONS)
@@ -53,35 +52,18 @@ class Site:
 
     def knobs(self, **knobs: Any) -> None:
         """Set the model server's knobs."""
-        self._http("PUT", "/_stub/knobs", {"batch_min_records": 10, **knobs})
+        self._stub.set_knobs(**{"batch_min_records": 10, **knobs})
 
     def stats(self) -> dict[str, Any]:
         """Return what the model server has served."""
-        return self._http("GET", "/_stub/stats")
-
-    def _http(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        raw = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.stub + path, data=raw, method=method)  # noqa: S310 - our own server
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the same
-            found: dict[str, Any] = json.load(answer)
-            return found
+        return self._stub.stats()
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name, value in {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "DEFAULT_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
-    client.create_bucket(Bucket="jobs")
-    yield client
-    client.close()
-    # Its buckets belong to the process, not to the server.
-    reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
-    urllib.request.urlopen(reset, timeout=10).close()  # noqa: S310 - the same
-    server.stop()
+def s3(s3: Any, moto: Moto) -> Any:
+    """Give it with the bucket of the jobs."""
+    moto.bucket("jobs")
+    return s3
 
 
 @pytest.fixture
@@ -100,14 +82,8 @@ def submit(site: Site, source: Path) -> ChildProcess:
     return site.batch.start("submit", str(source), "--job", "big", "--hand-over", "--wait", "-o", "out.jsonl")
 
 
-def metrics(url: str) -> str:
-    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:  # noqa: S310 - our own page
-        page: str = answer.read().decode()
-        return page
-
-
 def is_empty(url: str) -> bool:
-    page = metrics(url)
+    page = ask(f"{url}/metrics").decode()
     samples = ("waiting_records", "open", "oldest_age_seconds")
     return all(f"\npenstock_handover_{name} 0.0" in page for name in samples)
 
@@ -123,7 +99,7 @@ def test_a_job_is_answered_by_one_batch_and_its_refused_lines_by_the_workers(
         url = handing.wait_for(r"^health on (http://\S+)$")[1]
         # It looks at the end of its topic now and then, and counts what became of all in one go.
         eventually(lambda: is_empty(url), 30)
-        page = metrics(url)
+        page = ask(f"{url}/metrics").decode()
     output = read_lines(tmp_path / "out.jsonl")
     manifest = json.loads((tmp_path / "out.manifest.json").read_text("utf-8"))
     stats = site.stats()
@@ -172,10 +148,11 @@ def test_it_waits_for_kafka_at_its_start_and_begins_anew_after_an_outage(
         pytest.skip("the broker is not ours to restart")
     site = Site(kafka, tmp_path, stub, s3)
     site.knobs(batch_state_s=2)
-    kafka.broker.stop()
+    # Silent: what refuses connections comes below, and where no broker is, in the tests of the programs.
+    kafka.broker.pause()
     with site.hand_over() as handing:
         handing.wait_for("kafka.waiting", 30)
-        kafka.broker.start()
+        kafka.broker.resume()
         handing.wait_for("handover.serving", 60)
         with submit(site, tickets(tmp_path)) as waiting, site.batch.lab.worker():
             handing.wait_for("handover.running", 60)
@@ -356,10 +333,10 @@ def test_a_bulk_backlog_spills_into_a_batch_and_each_event_is_paid_and_answered_
     site.batch("submit", str(source), "--job", "bulk")
 
     with Outcomes(kafka, lab.topics.results) as results:
-        with lab.worker() as first:
+        with lab.worker(**STATIC) as first:
             eventually(lambda: first.output.count("event.parked") > 50, within_s=60)
             first.signal(signal.SIGKILL)
-        with site.hand_over(), lab.worker():
+        with site.hand_over(), lab.worker(**STATIC):
             tally = results.wait_for(count, within_s=90)
     calls = site.stats()["by_operation"]
     paid = site.stats()["billed"]

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from contracts.payloads import DUPLICATE_TYPE, RESULT_TYPE
-from tests.kafka.test_sync import read_port
 from tests.kafka.worker_lab import Outcomes, WorkerLab
 from tests.kafkalab.fixtures import KafkaLab
-from tests.support import ChildProcess, eventually
+from tests.stub import Stub
+from tests.support import ChildProcess, eventually, read_port
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -32,11 +32,11 @@ SOURCE = {"scheme": "github", "secrets": [{"id": "k", "value": "env:TEST_SECRET"
 class Site:
     """Gateways, and a model server that counts its calls."""
 
-    def __init__(self, kafka: KafkaLab, folder: Path, stub: str) -> None:
+    def __init__(self, kafka: KafkaLab, folder: Path, stub: Stub) -> None:
         self.folder = folder
         self.stub = stub
         more = {"sources": {"github": SOURCE}, "gateway": {"port": 0, "ticket_secret": "env:TEST_TICKETS"}}
-        self.lab = WorkerLab(kafka, folder, provider={"kind": "openai", "base_url": f"{stub}/v1"}, more=more)
+        self.lab = WorkerLab(kafka, folder, provider={"kind": "openai", "base_url": f"{stub.url}/v1"}, more=more)
         self.lab.create_topics()
 
     def gateway(self, name: str) -> ChildProcess:
@@ -60,16 +60,12 @@ class Site:
         with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - our own server
             return dict(json.load(response))
 
-    @property
-    def calls(self) -> int:
-        return int(self.get(f"{self.stub}/_stub/stats")["calls"])
-
 
 def test_two_gateways_and_a_worker_that_is_restarted_pay_for_one_event_once(kafka: KafkaLab, tmp_path: Path) -> None:
     port_file = tmp_path / "stub.port"
     options = ("--latency", "0.05", "--latency-sigma", "0", "--port-file", str(port_file))
     with ChildProcess("streams", "fm-stub", *options):
-        site = Site(kafka, tmp_path, f"http://127.0.0.1:{read_port(port_file)}")
+        site = Site(kafka, tmp_path, Stub(f"http://127.0.0.1:{read_port(port_file)}"))
         with (
             Outcomes(kafka, site.lab.topics.results) as outcomes,
             site.gateway("a"),
@@ -85,7 +81,7 @@ def test_two_gateways_and_a_worker_that_is_restarted_pay_for_one_event_once(kafk
 
             # One of them was new at each gateway, and one of these two was the first.
             assert sum("duplicate" not in answer for answer in both) == 2
-            assert (outcomes.tally.kinds[RESULT_TYPE], site.calls) == (1, 1)
+            assert (outcomes.tally.kinds[RESULT_TYPE], site.stub.calls) == (1, 1)
 
             second.signal(signal.SIGKILL)
             (tmp_path / "b.port").unlink()
@@ -96,7 +92,7 @@ def test_two_gateways_and_a_worker_that_is_restarted_pay_for_one_event_once(kafk
 
                 assert sum("duplicate" not in answer for answer in again) == 1
                 assert (outcomes.tally.kinds[RESULT_TYPE], outcomes.tally.kinds[DUPLICATE_TYPE]) == (1, 2)
-                assert site.calls == 1
+                assert site.stub.calls == 1
                 # Whoever asks for the repetition gets the outcome of the first.
                 place = third + again[0]["status_url"]
                 eventually(lambda: site.get(place)["status"] == "succeeded", within_s=20)

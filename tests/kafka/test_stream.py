@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from tests.kafka.stream_lab import StreamLab, as_app, go_on, post, session
-from tests.kafka.worker_lab import Outcomes
+from tests.kafka.worker_lab import STATIC, Outcomes
 from tests.kafkalab.fixtures import KafkaLab
 from tests.stream_client import Frame, Shown
 from tests.support import eventually, eventually_async
@@ -29,7 +29,7 @@ def lab(kafka: KafkaLab, tmp_path: Path) -> Iterator[StreamLab]:
 async def test_an_answer_grows_on_two_gateways_and_survives_the_end_of_one(lab: StreamLab) -> None:
     with lab.gateway("one") as one, lab.gateway("two") as two, lab.lab.running():
         async with session() as client, asyncio.timeout(60):
-            lab.knobs(answer=TEXT, stream_pause_s=0.02)
+            lab.stub.set_knobs(answer=TEXT, stream_pause_s=0.02)
             shown, late = Shown(), Shown()
             async for frame in post(client, one, "e1", "go"):
                 shown.take(frame)
@@ -57,9 +57,9 @@ async def test_an_answer_grows_on_two_gateways_and_survives_the_end_of_one(lab: 
 async def test_a_worker_killed_while_it_streams_makes_the_next_one_begin_anew(lab: StreamLab) -> None:
     with lab.gateway() as url, Outcomes(lab.lab.kafka, lab.lab.topics.results) as outcomes:
         async with session() as client, asyncio.timeout(90):
-            lab.knobs(answer=TEXT, stream_pause_s=0.05)
+            lab.stub.set_knobs(answer=TEXT, stream_pause_s=0.05)
             shown = Shown()
-            with lab.lab.running() as first:
+            with lab.lab.running(**STATIC) as first:
                 frames = post(client, url, "e1", "go")
                 async for frame in frames:
                     shown.take(frame)
@@ -67,21 +67,21 @@ async def test_a_worker_killed_while_it_streams_makes_the_next_one_begin_anew(la
                         break
                 first.signal(signal.SIGKILL)
             half = shown.text
-            lab.knobs(answer=TEXT, stream_pause_s=0.0)
-            with lab.lab.running():
+            lab.stub.set_knobs(answer=TEXT, stream_pause_s=0.0)
+            with lab.lab.running(**STATIC):
                 async for frame in frames:
                     shown.take(frame)
 
         assert half
         assert (shown.restarts, shown.gaps, shown.repeats, shown.text) == (1, 0, 0, TEXT)
         assert outcomes.wait_for(1).by_id == {"e1": 1}
-        assert lab.stats()["calls"] == 2
+        assert lab.stub.calls == 2
 
 
 async def test_a_gateway_that_ends_lets_its_watchers_go_and_they_go_on_after_its_restart(lab: StreamLab) -> None:
     with lab.lab.running():
         async with session() as client, asyncio.timeout(60):
-            lab.knobs(answer=TEXT, stream_pause_s=0.05)
+            lab.stub.set_knobs(answer=TEXT, stream_pause_s=0.05)
             shown, stack = Shown(), contextlib.ExitStack()
             url = await asyncio.to_thread(stack.enter_context, lab.gateway())
             reading = asyncio.ensure_future(_read(post(client, url, "e1", "go"), shown))
@@ -99,7 +99,7 @@ async def test_an_event_without_a_result_ends_its_stream_with_the_reason(kafka: 
     schema = {"type": "object", "required": ["n"]}
     made = StreamLab(kafka, tmp_path, route={"output_schema": schema})
     with made.model(), made.gateway() as url, made.lab.running():
-        made.knobs(answer="this is no JSON")
+        made.stub.set_knobs(answer="this is no JSON")
         async with session() as client, asyncio.timeout(60):
             shown = Shown()
             async for frame in post(client, url, "e1", "go"):
@@ -110,7 +110,7 @@ async def test_an_event_without_a_result_ends_its_stream_with_the_reason(kafka: 
             assert (shown.text, shown.ending) == ("this is no JSON", "dead_letter")
             assert shown.last is not None
             assert (shown.last["type"], shown.last["reason"]) == ("error", "output_invalid")
-            made.knobs(answer='{"n": 1}')
+            made.stub.set_knobs(answer='{"n": 1}')
             async with client.post(f"{url}/v1/events", headers=as_app("e2", **{"ce-delivery": "stream"})) as accepted:
                 later = Shown(accepted=await accepted.json())
             await _watch(client, url, later)
@@ -120,7 +120,7 @@ async def test_an_event_without_a_result_ends_its_stream_with_the_reason(kafka: 
 async def test_a_cancel_stops_the_call_and_the_event_ends_once(lab: StreamLab) -> None:
     with lab.gateway() as url, lab.lab.running(), Outcomes(lab.lab.kafka, lab.lab.topics.results) as outcomes:
         async with session() as client, asyncio.timeout(60):
-            lab.knobs(answer=TEXT, stream_pause_s=0.3)
+            lab.stub.set_knobs(answer=TEXT, stream_pause_s=0.3)
             shown = Shown()
             async for frame in post(client, url, "e1", "go"):
                 shown.take(frame)
@@ -134,8 +134,8 @@ async def test_a_cancel_stops_the_call_and_the_event_ends_once(lab: StreamLab) -
         assert TEXT.startswith(shown.text)
         assert len(shown.text) < len(TEXT)
         assert outcomes.wait_for(1).by_id == {"e1": 1}
-        eventually(lambda: lab.stats()["in_flight"] == 0)
-        assert lab.stats()["calls"] == 1
+        eventually(lambda: lab.stub.stats()["in_flight"] == 0)
+        assert lab.stub.calls == 1
 
 
 async def _watch(client: aiohttp.ClientSession, url: str, shown: Shown) -> None:

@@ -21,7 +21,8 @@ import pytest
 from tests.kafka.worker_lab import Outcomes, WorkerLab
 from tests.kafkalab.broker import Broker
 from tests.kafkalab.fixtures import KafkaLab
-from tests.support import ChildProcess, eventually
+from tests.stub import Stub
+from tests.support import ChildProcess, eventually, read_port
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -54,7 +55,7 @@ class Site:
 
     lab: WorkerLab
     folder: Path
-    stub: str
+    stub: Stub
     worker: ChildProcess = field(init=False)
     short: str = ""
     long: str = ""
@@ -74,22 +75,6 @@ class Site:
     def url_of(self, name: str) -> str:
         return f"http://127.0.0.1:{read_port(self.folder / f'{name}.port')}"
 
-    @property
-    def calls(self) -> int:
-        return int(self._stats()["calls"])
-
-    @property
-    def in_flight(self) -> int:
-        return int(self._stats()["in_flight"])
-
-    def _stats(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.stub}/_stub/stats", timeout=10) as response:  # noqa: S310 - our own server
-            return dict(json.load(response))
-
-
-def read_port(path: Path) -> int:
-    return int(eventually(lambda: path.exists() and path.read_text("utf-8").strip(), within_s=40))
-
 
 @pytest.fixture(scope="module")
 def site(kafka_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
@@ -98,8 +83,8 @@ def site(kafka_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iter
     port_file = folder / "stub.port"
     options = ("--latency", str(MODEL_S), "--latency-sigma", "0", "--port-file", str(port_file))
     with ChildProcess("streams", "fm-stub", *options):
-        stub = f"http://127.0.0.1:{read_port(port_file)}"
-        provider = {"kind": "openai", "base_url": f"{stub}/v1"}
+        stub = Stub(f"http://127.0.0.1:{read_port(port_file)}")
+        provider = {"kind": "openai", "base_url": f"{stub.url}/v1"}
         lab = WorkerLab(kafka, folder, provider=provider, more={"gateway": GATEWAY})
         lab.create_topics()
         kafka.create_named(lab.topics.replies, partitions=4)
@@ -154,7 +139,7 @@ def test_the_answer_is_the_result_and_takes_hardly_longer_than_the_model(site: S
 
 
 def test_a_call_longer_than_the_budget_is_answered_in_time_and_paid_once(site: Site) -> None:
-    before = site.calls
+    before = site.stub.calls
     answer = invoke(site.short, idempotency_key="longer")
     polled = ask(site.short + answer.headers["location"], prefer="wait=20")
     while polled.status == 202:
@@ -168,7 +153,7 @@ def test_a_call_longer_than_the_budget_is_answered_in_time_and_paid_once(site: S
     assert polled.body["status"] == "succeeded"
     assert (again.status, again.body) == (200, polled.body)
     assert elsewhere.body == polled.body
-    assert site.calls - before == 1
+    assert site.stub.calls - before == 1
 
 
 def test_the_gateways_own_reply_is_what_wakes_the_caller(site: Site) -> None:
@@ -184,16 +169,16 @@ def test_a_client_that_hangs_up_cancels_nothing(site: Site) -> None:
     with socket.create_connection((host, int(port)), timeout=10) as client:
         lines = ("POST /v1/invoke HTTP/1.1", "host: x", f"authorization: Bearer {KEY}", "ce-type: t", "ce-id: hung-up")
         client.sendall("\r\n".join((*lines, "content-length: 2", "", "{}")).encode())
-        eventually(lambda: site.in_flight > 0, within_s=30)
+        eventually(lambda: site.stub.stats()["in_flight"] > 0, within_s=30)
 
     assert result_of(site.long, "hung-up")["status"] == "succeeded"
 
 
 def test_a_gateway_killed_while_somebody_waits_loses_nothing_and_pays_once(site: Site) -> None:
-    before = site.calls
+    before = site.stub.calls
     with site.gateway("doomed", LONG_S) as gateway:
         waiting = Waiting(site.url_of("doomed"), idempotency_key="orphan")
-        eventually(lambda: site.calls > before, within_s=30)
+        eventually(lambda: site.stub.calls > before, within_s=30)
         gateway.signal(signal.SIGKILL)
         waiting.join(10)
     assert waiting.answer is None
@@ -202,13 +187,13 @@ def test_a_gateway_killed_while_somebody_waits_loses_nothing_and_pays_once(site:
         again = invoke(site.url_of("doomed"), idempotency_key="orphan")
 
     assert (again.status, again.body["status"]) == (200, "succeeded")
-    assert site.calls - before == 1
+    assert site.stub.calls - before == 1
 
 
 def test_a_worker_killed_while_somebody_waits_is_waited_for(site: Site) -> None:
-    before = site.calls
+    before = site.stub.calls
     waiting = Waiting(site.long, idempotency_key="patient")
-    eventually(lambda: site.calls > before, within_s=30)
+    eventually(lambda: site.stub.calls > before, within_s=30)
     site.worker.signal(signal.SIGKILL)
     site.worker.stop()
     site.worker = site.lab.worker()
@@ -219,7 +204,7 @@ def test_a_worker_killed_while_somebody_waits_is_waited_for(site: Site) -> None:
     # Taken back only by its session's end, the event may take longer than the budget on a busy machine.
     assert waiting.answer.status in {200, 202}
     assert result_of(site.long, "patient")["status"] == "succeeded"
-    assert site.calls - before <= 2
+    assert site.stub.calls - before <= 2
 
 
 def result_of(gateway: str, event_id: str) -> dict[str, Any]:

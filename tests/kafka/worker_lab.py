@@ -6,7 +6,6 @@ Blocking: every wait is bounded; a run of some thousand events takes seconds.
 import contextlib
 import json
 import re
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +20,12 @@ from contracts.envelope import Event
 from contracts.topics import LANES, Topics
 from tests.kafkalab.commits import Commits
 from tests.kafkalab.fixtures import KafkaLab
-from tests.support import ChildProcess, eventually
+from tests.support import ChildProcess, ask, eventually
 
 PARTITIONS = 4
 KEYS = 50
+# A stable instance id, for `worker(**STATIC)`: who comes after a killed worker need not wait for its session to end.
+STATIC = {"worker__instance_id": "one"}
 
 
 @dataclass
@@ -196,8 +197,8 @@ def calls_in_flight(process: ChildProcess) -> float:
     address = re.search(r"worker health on (\S+)", process.output)
     if address is None:
         return 0.0
-    with urllib.request.urlopen(f"{address[1]}/metrics", timeout=5) as page:  # noqa: S310 - the worker's own page
-        found = re.search(r"^penstock_fm_inflight\{.*\} (\S+)$", page.read().decode(), re.MULTILINE)
+    page = ask(f"{address[1]}/metrics").decode()
+    found = re.search(r"^penstock_fm_inflight\{.*\} (\S+)$", page, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 

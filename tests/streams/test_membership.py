@@ -168,6 +168,45 @@ class Bench:
     async def idle(self) -> None:
         await eventually_async(lambda: not self.engine.held)
 
+    async def work_on(self, *offsets: int, generation: int = 1) -> None:
+        """Let events come, end, and be committed."""
+        for offset in offsets:
+            await self.submit(offset, generation)
+        await self.idle()
+        await self.membership.commit()
+
+    async def opened(self, metadata: str = "", known: Mapping[str, int] | None = None) -> None:
+        """Assign the partition and wait until it is worked on.
+
+        Args:
+            metadata: of the commit at offset 5; without one there is none.
+            known: the topics' ids that are heard of meanwhile.
+        """
+        if metadata:
+            self.shell.offsets[TP0] = (5, metadata)
+        self.tail.known = dict(known or {})
+        self.assign()
+        await eventually_async(lambda: self.engine.is_open)
+
+    async def mark_after(self, metadata: str, known: Mapping[str, int]) -> Mark:
+        """Return what is committed behind the event at offset 5, whose commit had this metadata."""
+        self.shell.offsets[TP0] = (5, metadata)
+        self.tail.known = dict(known)
+        self.assign()
+        await self.work_on(5)
+        offset, written = self.shell.offsets[TP0]
+        mark = decode_mark(written)
+
+        assert offset == 6
+        assert mark is not None
+        return mark
+
+    async def rejoins_at(self, now: Mapping[str, int]) -> int:
+        """Return how often the group is joined anew when topics have these ids by now."""
+        self.tail.known = dict(now)
+        await self.membership.look_for_new_logs()
+        return self.shell.rejoins
+
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
@@ -191,10 +230,7 @@ async def test_a_commit_of_another_log_is_not_believed_and_what_is_answered_stay
     bench.tail.source = (0, 3)
     bench.tail.answered = {(1, 1000): ResultRef(RESULTS, 7)}
     bench.assign()
-    for offset in range(3):
-        await bench.submit(offset)
-    await bench.idle()
-    await bench.membership.commit()
+    await bench.work_on(0, 1, 2)
 
     assert bench.log == [
         ("tail", {TP0: (172, {RESULTS: 25})}),
@@ -214,10 +250,7 @@ async def test_a_commit_of_a_former_topic_is_not_believed_however_long_the_new_l
     bench.tail.known = {"events": 8}
     bench.tail.answered = {(1, 1000): ResultRef(RESULTS, 7), (1000, 1000): ResultRef(RESULTS, 8)}
     bench.assign()
-    for offset in range(3):
-        await bench.submit(offset)
-    await bench.idle()
-    await bench.membership.commit()
+    await bench.work_on(0, 1, 2)
 
     assert bench.log == [
         ("tail", {TP0: (172, {RESULTS: 25})}),
@@ -257,16 +290,7 @@ async def test_the_restart_is_committed_before_anything_is_read(bench: Bench) ->
 async def test_a_commit_of_this_log_or_of_an_unknown_one_is_believed(
     bench: Bench, metadata: str, known: dict[str, int], written: int
 ) -> None:
-    bench.shell.offsets[TP0] = (5, metadata)
-    bench.tail.known = known
-    bench.assign()
-    await bench.submit(5)
-    await bench.idle()
-    await bench.membership.commit()
-    mark = decode_mark(bench.shell.offsets[TP0][1])
-
-    assert mark is not None
-    assert (bench.shell.offsets[TP0][0], mark.log) == (6, written)
+    assert (await bench.mark_after(metadata, known)).log == written
 
 
 async def test_a_commit_carries_the_id_that_the_log_had_at_the_assignment(bench: Bench) -> None:
@@ -324,23 +348,15 @@ async def test_the_ids_of_all_topics_are_one_question(bench: Bench) -> None:
 async def test_a_topic_that_is_made_anew_under_us_is_assigned_anew(
     bench: Bench, now: dict[str, int], rejoins: int
 ) -> None:
-    bench.tail.known = {"events": 7}
-    bench.assign()
-    await eventually_async(lambda: bench.engine.is_open)
-    bench.tail.known = now
-    await bench.membership.look_for_new_logs()
+    await bench.opened(known={"events": 7})
 
-    assert bench.shell.rejoins == rejoins
+    assert await bench.rejoins_at(now) == rejoins
 
 
 async def test_a_topic_whose_id_was_not_heard_of_at_the_assignment_is_compared_with_the_mark(bench: Bench) -> None:
-    bench.shell.offsets[TP0] = (5, "penstock1 !log=7 results=17")
-    bench.assign()
-    await eventually_async(lambda: bench.engine.is_open)
-    bench.tail.known = {"events": 8}
-    await bench.membership.look_for_new_logs()
+    await bench.opened("penstock1 !log=7 results=17")
 
-    assert bench.shell.rejoins == 1
+    assert await bench.rejoins_at({"events": 8}) == 1
 
 
 @pytest.mark.parametrize("logs", [(7, 8), (8, 7)])
@@ -352,10 +368,8 @@ async def test_commits_of_different_logs_of_one_topic_are_each_compared(bench: B
     bench.membership.coming(1)
     bench.membership.assigned(frozenset(tps), 1)
     await eventually_async(lambda: bench.engine.is_open)
-    bench.tail.known = {"events": 8}
-    await bench.membership.look_for_new_logs()
 
-    assert bench.shell.rejoins == 1
+    assert await bench.rejoins_at({"events": 8}) == 1
 
 
 async def test_a_mark_of_a_former_result_topic_has_all_answers_of_this_one_looked_through(
@@ -366,10 +380,7 @@ async def test_a_mark_of_a_former_result_topic_has_all_answers_of_this_one_looke
     bench.tail.known = {"events": 7, RESULTS: 2}
     bench.tail.answered = {(5, 1000): ResultRef(RESULTS, 3)}
     bench.assign()
-    await bench.submit(5)
-    await bench.submit(6)
-    await bench.idle()
-    await bench.membership.commit()
+    await bench.work_on(5, 6)
 
     assert bench.log == [
         ("tail", {TP0: (5, {RESULTS: 0})}),
@@ -403,18 +414,10 @@ async def test_only_the_result_topic_that_was_made_anew_is_read_from_its_beginni
 async def test_a_mark_of_this_result_topic_or_of_an_unknown_one_is_believed(
     bench: Bench, metadata: str, known: dict[str, int], written: dict[str, int]
 ) -> None:
-    bench.shell.offsets[TP0] = (5, metadata)
-    bench.tail.known = known
-    bench.assign()
-    await bench.submit(5)
-    await bench.idle()
-    await bench.membership.commit()
-    mark = decode_mark(bench.shell.offsets[TP0][1])
+    mark = await bench.mark_after(metadata, known)
     scanned = bench.log[0][1][TP0][1]  # type: ignore[index]
 
-    assert scanned[RESULTS] == 17
-    assert mark is not None
-    assert mark.journal == written
+    assert (scanned[RESULTS], mark.journal) == (17, written)
 
 
 async def test_the_ids_are_known_before_the_answers_are_looked_for(bench: Bench) -> None:
@@ -449,19 +452,13 @@ async def test_the_ids_are_known_before_the_answers_are_looked_for(bench: Bench)
 async def test_a_result_topic_that_is_made_anew_under_us_has_the_books_loaded_anew(
     bench: Bench, metadata: str, first: dict[str, int], now: dict[str, int], rejoins: int
 ) -> None:
-    bench.shell.offsets[TP0] = (5, metadata)
-    bench.tail.known = first
-    bench.assign()
-    await eventually_async(lambda: bench.engine.is_open)
-    bench.tail.known = now
-    await bench.membership.look_for_new_logs()
+    await bench.opened(metadata, first)
 
-    assert bench.shell.rejoins == rejoins
+    assert await bench.rejoins_at(now) == rejoins
 
 
 async def test_where_ids_are_not_known_nobody_looks_for_new_ones(bench: Bench) -> None:
-    bench.assign()
-    await eventually_async(lambda: bench.engine.is_open)
+    await bench.opened()
     await bench.membership.look_for_new_logs()
 
     assert (len(bench.tail.asked), bench.shell.rejoins) == (1, 0)
@@ -511,16 +508,11 @@ async def test_a_replay_is_told_up_to_the_end_of_the_partition_at_the_reset(benc
 async def test_a_replay_goes_on_after_a_crash_in_the_middle_and_ends_with_its_last_event(bench: Bench) -> None:
     bench.shell.offsets[TP0] = (8, "penstock1 !replay=10 results=17")
     bench.assign()
-    await bench.submit(8)
-    await bench.idle()
-    await bench.membership.commit()
+    await bench.work_on(8)
 
     assert (bench.replayed, bench.shell.offsets[TP0]) == ([8], (9, "penstock1 !replay=10 results=39"))
 
-    await bench.submit(9)
-    await bench.submit(10)
-    await bench.idle()
-    await bench.membership.commit()
+    await bench.work_on(9, 10)
 
     assert (bench.replayed, bench.shell.offsets[TP0]) == ([8, 9], (11, "penstock1 results=41"))
 
@@ -529,19 +521,14 @@ async def test_what_an_operator_left_out_is_never_taken_for_the_first_of_two(ben
     """Otherwise neither of them would be done; also after the restarts that follow."""
     bench.shell.offsets[TP0] = (8, "")
     bench.assign()
-    for offset in (8, 9, 10):
-        await bench.submit(offset)
-    await bench.idle()
-    await bench.membership.commit()
+    await bench.work_on(8, 9, 10)
 
     assert bench.recall.asked == [{TP0: (8, 8)}]
     assert bench.shell.offsets[TP0] == (11, "penstock1 !floor=8 results=41")
 
     await bench.membership.hand_over()
     bench.assign(2)
-    await bench.submit(11, 2)
-    await bench.idle()
-    await bench.membership.commit()
+    await bench.work_on(11, generation=2)
 
     assert bench.recall.asked[1:] == [{TP0: (8, 11)}]
     assert bench.shell.offsets[TP0][1].startswith("penstock1 !floor=8 ")
@@ -571,15 +558,11 @@ async def test_the_first_start_of_a_group_is_no_replay(bench: Bench) -> None:
 async def test_offsets_without_a_record_are_committed_once_the_last_record_before_them_is_taken(bench: Bench) -> None:
     bench.shell.positions[TP0] = (4, 9)
     bench.assign()
-    await bench.submit(3)
-    await bench.idle()
-    await bench.membership.commit()
+    await bench.work_on(3)
 
     assert bench.shell.offsets[TP0][0] == 4
 
-    await bench.submit(4)
-    await bench.idle()
-    await bench.membership.commit()
+    await bench.work_on(4)
 
     assert bench.shell.offsets[TP0][0] == 9
 
@@ -641,9 +624,7 @@ async def test_a_bug_while_the_books_are_loaded_ends_the_worker_instead_of_a_sil
 
 async def test_what_is_finished_is_committed_with_its_mark_and_only_once(bench: Bench) -> None:
     bench.assign()
-    await bench.submit(3)
-    await bench.idle()
-    await bench.membership.commit()
+    await bench.work_on(3)
     await bench.membership.commit()
 
     assert bench.log[3:] == [("commit", {TP0: (4, "penstock1 results=34")})]

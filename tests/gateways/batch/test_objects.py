@@ -1,39 +1,27 @@
 """Inputs and results on S3, against moto's server."""
 
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from contracts.batch_jobs import BatchObject
 from contracts.errors import InvalidPayload, Retryable, TooLarge
 from contracts.settings import BatchJobSettings
 from gateways.batch.objects import Objects, below, beside
 from gateways.batch.workspace import Desk
+from tests.awslab.moto import Moto
 
 BUCKET = "in-bucket"
 URI = f"s3://{BUCKET}/a/in.jsonl"
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name, value in {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "DEFAULT_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
-    client.create_bucket(Bucket=BUCKET)
-    yield client
-    client.close()
-    # Its buckets belong to the process, not to the server.
-    reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
-    urllib.request.urlopen(reset, timeout=10).close()  # noqa: S310 - the same
-    server.stop()
+def s3(s3: Any, moto: Moto) -> Any:
+    """Give it with the bucket."""
+    moto.bucket(BUCKET)
+    return s3
 
 
 def settings(s3: Any, **changes: Any) -> BatchJobSettings:

@@ -9,7 +9,7 @@ import botocore.exceptions
 import pytest
 from botocore.config import Config
 
-from tests.streams.fmstub.conftest import Stub
+from tests.stub import Stub
 
 pytestmark = pytest.mark.process
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.streams.fmstub.conftest import Stub
+from tests.stub import Stub
 
 
 def refusal(stub: Stub, body: Any) -> str:

@@ -1,16 +1,14 @@
 """Batch jobs of the stub, by boto3 unchanged, over an S3 server."""
 
 import json
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import botocore.exceptions
 import pytest
-from moto.server import ThreadedMotoServer
 
-from tests.streams.fmstub.conftest import Stub
+from tests.awslab.moto import Moto, session
+from tests.stub import Stub
 from tests.support import ChildProcess, eventually
 
 pytestmark = pytest.mark.process
@@ -20,19 +18,11 @@ OVER = {"Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired"}
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[Any]:
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    session = boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
-    client = session.client("s3", endpoint_url=f"http://{host}:{port}")
-    client.create_bucket(Bucket="jobs")
-    yield client
-    client.close()
-    # Its buckets belong to the process, not to the server.
-    reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
-    urllib.request.urlopen(reset, timeout=10).close()  # noqa: S310 - the same
-    server.stop()
+def s3(moto: Moto) -> Iterator[Any]:
+    """Give a client with the bucket of the jobs, the same to all tests here."""
+    moto.bucket("jobs")
+    yield moto.client("s3")
+    moto.reset()
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +32,7 @@ def with_s3(s3: Any) -> Iterator[Stub]:
 
 
 def control_of(stub: Stub) -> Any:
-    session = boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
-    return session.client("bedrock", endpoint_url=stub.url)
+    return session().client("bedrock", endpoint_url=stub.url)
 
 
 @pytest.fixture

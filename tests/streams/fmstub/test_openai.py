@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from tests.streams.fmstub.conftest import Stub
+from tests.stub import Stub
 
 pytestmark = pytest.mark.process
 
