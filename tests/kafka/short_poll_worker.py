@@ -4,6 +4,7 @@ What the worker sets itself goes before it; without that setting the tests' wait
 """
 
 import functools
+import os
 import sys
 from typing import Any
 
@@ -11,14 +12,13 @@ import faust
 
 from streams.__main__ import run
 
-DEFAULT_S = 5.0
 _app = faust.App
 
 
 @functools.wraps(_app)
 def short(*args: Any, **settings: Any) -> faust.App:
     """Make an app with the short default."""
-    return _app(*args, **{"broker_max_poll_interval": DEFAULT_S, **settings})
+    return _app(*args, **{"broker_max_poll_interval": float(os.environ["TEST_POLL_INTERVAL_S"]), **settings})
 
 
 if __name__ == "__main__":

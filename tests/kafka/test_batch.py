@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Producer
 
 from tests.kafka.batch_lab import BatchLab, events_of, read_lines, write_lines
-from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab, recreate
+from tests.kafka.worker_lab import PARTITIONS, STATIC, Outcomes, WorkerLab, recreate
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import eventually
 
@@ -66,10 +66,10 @@ def test_every_line_has_one_outcome_though_the_worker_is_killed(kafka: KafkaLab,
 
     with Outcomes(kafka, batch.lab.topics.results) as results:
         with batch.start("submit", str(source), "--job", "nightly", "--wait", "-o", "out.jsonl") as submit:
-            with batch.lab.worker() as first:
+            with batch.lab.worker(**STATIC) as first:
                 eventually(lambda: len(results.read().by_id) > LINES // 5, within_s=60)
                 first.signal(signal.SIGKILL)
-            with batch.lab.worker():
+            with batch.lab.worker(**STATIC):
                 assert submit.wait(90) == 0, submit.output
         tally = results.read()
     output, errors = read_lines(tmp_path / "out.jsonl"), read_lines(tmp_path / "out.errors.jsonl")

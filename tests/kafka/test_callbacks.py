@@ -50,7 +50,7 @@ class CallbackLab:
             "version": 1,
             "kafka": {"bootstrap_servers": kafka.bootstrap, "topic_prefix": kafka.prefix, "partitions": 2},
             "worker": {"app_id": kafka.prefix},
-            "egress_process": {"health_port": 0, "drain_timeout_s": 5},
+            "egress_process": {"health_port": 0, "drain_timeout_s": 5, "session_timeout_s": 6},
             "egress": {
                 "crm": {
                     "kind": "callback",

@@ -200,7 +200,7 @@ def test_it_rests_while_its_disk_is_full_before_its_jobs_and_before_its_answers(
             eventually(lambda: handing.output.count("handover.rests") > resting, 30)
             limit_files(handing, resource.RLIM_INFINITY)
             assert waiting.wait(90) == 0, waiting.output + handing.output
-        page = metrics(url)
+        page = ask(f"{url}/metrics").decode()
         handing.signal(signal.SIGTERM)
         assert handing.wait(20) == 0, handing.output
     manifest = json.loads((tmp_path / "out.manifest.json").read_text("utf-8"))

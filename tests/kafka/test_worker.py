@@ -314,7 +314,7 @@ def test_a_result_topic_with_too_few_partitions_is_refused_with_both_numbers(kaf
 
 def test_faust_itself_commits_nothing(kafka: KafkaLab, tmp_path: Path) -> None:
     """The commit stays at the oldest unfinished event of its partition; Faust's own would pass it (upstream #606)."""
-    lab = WorkerLab(kafka, tmp_path, [{"match": '"n": 0}', "hang": True}])
+    lab = WorkerLab(kafka, tmp_path, [{"match": '"n": 0}', "hang": True}], worker={"drain_timeout_s": 1})
     lab.create_topics()
     lab.send(0, 101, keys=101)
     with Outcomes(kafka, lab.topics.results) as results, lab.running():

@@ -4,7 +4,6 @@ import asyncio
 import re
 import signal
 import time
-import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from confluent_kafka import Producer
 from contracts.codec import dead_letter, encode_event
 from contracts.envelope import Event
 from contracts.payloads import DEAD_LETTER_MARKER_TYPE, EXPIRED_TYPE, RESULT_TYPE
-from tests.kafka.worker_lab import Outcomes, WorkerLab, headers_of
+from tests.kafka.worker_lab import STATIC, Outcomes, WorkerLab, headers_of
 from tests.kafkalab.fixtures import KafkaLab
-from tests.support import ChildProcess, eventually
+from tests.support import ChildProcess, ask, eventually
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -48,8 +47,7 @@ def lag(worker: ChildProcess, topic: str) -> float | None:
     """Return the sum of a topic's lags on a worker's metrics page; None before the first."""
     address = re.search(r"worker health on (\S+)", worker.output)
     assert address is not None
-    with urllib.request.urlopen(f"{address[1]}/metrics", timeout=5) as page:  # noqa: S310 - the worker's own page
-        text = page.read().decode()
+    text = ask(f"{address[1]}/metrics").decode()
     found = re.findall(rf'^penstock_kafka_consumer_lag_records\{{.*topic="{topic}".*\}} (\S+)$', text, re.MULTILINE)
     return sum(map(float, found)) if found else None
 
@@ -164,12 +162,12 @@ def test_a_replay_of_old_events_does_them_again_also_when_a_kill_comes_in_betwee
             worker.signal(signal.SIGTERM)
             assert worker.wait(20) == 0
         lab.reset_offsets()
-        with lab.running() as worker:
+        with lab.running(**STATIC) as worker:
             eventually(lambda: results.read().kinds[RESULT_TYPE] >= 10, within_s=30)
             eventually(lambda: sum(lab.committed().values()) > 0)
             worker.signal(signal.SIGKILL)
             worker.wait(10)
-        with lab.running():
+        with lab.running(**STATIC):
             eventually(lambda: results.read().kinds[RESULT_TYPE] >= 40, within_s=40)
             tally = results.wait_for(40)
 
