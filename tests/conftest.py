@@ -3,7 +3,7 @@
 import json
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from contracts import logs
+from tests.scheduling import ModuleScheduling
 
 pytest_plugins = ("tests.kafkalab.fixtures", "tests.awslab.fixtures")
 
@@ -55,17 +56,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if uses_kafka and not any(item.get_closest_marker(name) for name in GROUP_FOLDERS):
             msg = f"{item.nodeid} uses real Kafka: mark it with pytest.mark.kafka"
             raise pytest.UsageError(msg)
-        if _shares_with_its_module(item):
-            # Under `--dist loadgroup` they run in one process: each process would start the same programs for itself.
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(HERE).as_posix()))
+    # The long ones first, in the random order otherwise: one that begins last keeps a run waiting for it alone.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     # Of several test processes, which all collect the same, one writes.
     if config.option.where_file and getattr(config, "workerinput", {"workerid": "gw0"})["workerid"] == "gw0":
         _write_places(config.option.where_file, items)
 
 
-def _shares_with_its_module(item: pytest.Item) -> bool:
-    fixtures: dict[str, Sequence[Any]] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    return any(fixture.scope == "module" for found in fixtures.values() for fixture in found[-1:])
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ModuleScheduling | None:
+    """Keep together what shares the programs of its module; xdist's own `loadgroup` does not with pytest 9.2."""
+    return ModuleScheduling(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 def _write_places(path: Path, items: list[pytest.Item]) -> None:

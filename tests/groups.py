@@ -5,6 +5,7 @@ Blocking: the whole suite takes some 20 minutes.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -24,8 +25,15 @@ GROUPS = {
     "compose": "compose and not browser",
     "browser": "browser",
 }
-# Offline tests fill every core; the others mostly wait for programs and brokers: a small machine bears two or three.
-PARALLEL = {"offline": "auto", "process": "2", "embedded": "2", "kafka": "3", "e2e": "3"}
+# Offline tests leave a third of their core idle, and the others half: they wait for programs and brokers. Two cores
+# bear three or four processes at a time.
+PARALLEL = {
+    "offline": str((os.cpu_count() or 1) + 1),
+    "process": "3",
+    "embedded": "3",
+    "kafka": "4",
+    "e2e": "3",
+}
 # Written by whoever still builds a Docker engine in the background when the tests begin; see .ci/run.
 ENGINE_MARKER = ROOT / "build" / "ci" / "engine-is-coming"
 ENGINE_LIMIT_S = 600.0

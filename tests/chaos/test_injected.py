@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.embedded, pytest.mark.timeout(180)]
 PAUSE_S = 0.5
 
 
+@pytest.mark.long
 def test_no_injected_error_makes_a_worker_lose_repeat_or_reorder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

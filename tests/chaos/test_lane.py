@@ -20,6 +20,7 @@ SECONDS = 20.0
 WEIGHTS = {"kill": 3, "term": 1, "freeze": 1, "join": 1, "faults_20": 1}
 
 
+@pytest.mark.long
 def test_no_event_is_lost_repeated_or_overtaken_whatever_happens_to_the_workers(
     kafka: KafkaLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

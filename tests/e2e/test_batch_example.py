@@ -13,6 +13,7 @@ from tests.support import ROOT, ChildProcess
 PAGE = ROOT / "examples/batch/README.md"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(150)
 def test_the_commands_of_the_page_give_a_line_for_each_ticket(tmp_path: Path, mark: str) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")

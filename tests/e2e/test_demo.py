@@ -20,6 +20,7 @@ def demo(mark: str, *options: str) -> ChildProcess:
     return ChildProcess("gateways.cli", "demo", *options, env={VARIABLE: mark})
 
 
+@pytest.mark.long
 def test_it_ends_by_itself_with_every_event_accounted_for(mark: str) -> None:
     started_s = time.monotonic()
     with demo(mark) as running:
@@ -49,6 +50,7 @@ def test_ctrl_c_at_any_stage_leaves_nothing_running(mark: str, stage: str) -> No
     eventually(lambda: not pids_with(mark), 5)
 
 
+@pytest.mark.long
 def test_ctrl_c_at_random_moments_leaves_nothing_running(mark: str) -> None:
     for delay_s in sorted(random.uniform(0.05, 6.0) for _ in range(3)):  # noqa: S311 - a moment, no secret
         with demo(mark) as running:

@@ -41,6 +41,7 @@ def state_of_worker(said: str) -> str:
     return state
 
 
+@pytest.mark.long
 def test_send_and_tail_in_other_terminals_need_no_copying(folder: Path, mark: str) -> None:
     with command(folder, mark, "up", "--port", "0") as up:
         up.wait_for("Ctrl-C ends everything", 60)
@@ -78,6 +79,7 @@ def health_port(said: str) -> int:
     return int(found[1])
 
 
+@pytest.mark.long
 def test_ctrl_c_lets_a_paid_call_in_flight_end_and_says_what_it_waits_for(folder: Path, mark: str) -> None:
     with with_a_call_in_flight(folder, mark, slow_model(latency_s=14)) as up:
         up.signal(signal.SIGINT)
@@ -103,6 +105,7 @@ def test_ctrl_c_twice_at_once_waits_and_a_later_one_ends_at_once(folder: Path, m
         assert "worker.stopped" not in (folder / "build/up/worker.log").read_text()
 
 
+@pytest.mark.long
 def test_on_a_real_kafka_it_makes_the_topics_first(folder: Path, mark: str, kafka: KafkaLab) -> None:
     own = {
         "PENSTOCK_KAFKA__TOPIC_PREFIX": kafka.prefix,

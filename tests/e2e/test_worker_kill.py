@@ -84,6 +84,7 @@ def wait_until_busy(outcomes: Outcomes, results: int, stub: Stub) -> None:
     eventually(lambda: len(outcomes.read().by_id) >= results and stub.stats()["in_flight"] > 0, within_s=60)
 
 
+@pytest.mark.long
 def test_a_worker_killed_under_load_loses_repeats_and_reorders_nothing_and_pays_once(
     lab: WorkerLab, stub: Stub, gateway: str, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ def stack(kafka: KafkaLab, tmp_path: Path) -> Iterator[Stack]:
         yield running
 
 
+@pytest.mark.long
 def test_every_opportunity_gets_its_summary_once_though_model_and_door_break(stack: Stack) -> None:
     stack.org.turn(fault="lost_answer", fault_calls=2, lock_rate=0.1)
     ids = stack.org.create(OPPORTUNITIES // 2)

@@ -35,6 +35,7 @@ parameters = {{ "path.source" = "crc" }}
 """
 
 
+@pytest.mark.long
 @pytest.mark.process
 @pytest.mark.timeout(150)
 def test_a_running_gateway_answers_as_its_document_says(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.support import eventually
 SEED, REQUESTS = 20261128, 50_000
 
 
+@pytest.mark.long
 @pytest.mark.embedded
 @pytest.mark.timeout(240)
 def test_mutated_requests_are_never_accepted_never_5xx_and_never_kept(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def fill(kafka: KafkaLab, topic: str, count: int) -> None:
     assert producer.flush(10) == 0
 
 
+@pytest.mark.long
 def test_a_submit_that_is_killed_goes_on_without_repeating_or_leaving_out_a_line(
     kafka: KafkaLab, tmp_path: Path
 ) -> None:

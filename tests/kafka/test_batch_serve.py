@@ -78,6 +78,7 @@ def is_there(s3: Any, request: BatchRequest) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_an_object_is_answered_line_by_line_though_everything_is_killed(batch: BatchLab, s3: Any) -> None:
     body = "".join(json.dumps({"recordId": f"r{n}", "text": f"ticket {n}"}) + "\n" for n in range(LINES))
     request = announce(batch, s3, "2026/tickets.jsonl", body)
@@ -103,6 +104,7 @@ def test_an_object_is_answered_line_by_line_though_everything_is_killed(batch: B
     assert json.loads(read(s3, request, "manifest.json"))["counts"]["succeeded"] == LINES
 
 
+@pytest.mark.long
 def test_it_waits_for_kafka_at_its_start(batch: BatchLab, s3: Any) -> None:
     broker = batch.lab.kafka.broker
     if not broker.is_ours:
@@ -153,6 +155,7 @@ def test_a_submit_is_interrupted_soon_though_kafka_is_silent(batch: BatchLab, tm
         assert "interrupted; the same command goes on" in process.output
 
 
+@pytest.mark.long
 def test_a_job_that_fails_after_its_lines_went_out_keeps_its_answers(batch: BatchLab, s3: Any, tmp_path: Path) -> None:
     line = '{"recordId": "x", "text": "a ticket"}\n'
     request = announce(batch, s3, "a.jsonl", line)

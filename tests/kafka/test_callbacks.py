@@ -113,6 +113,7 @@ def _by_id(requests: list[Request]) -> dict[str, list[Request]]:
     return found
 
 
+@pytest.mark.long
 async def test_an_outage_and_a_kill_in_it_lose_no_callback_and_ids_are_stable(lab: CallbackLab) -> None:
     lab.receiver.answer = status(503)
     ids = {await lab.result(number) for number in range(COUNT)}

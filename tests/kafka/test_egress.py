@@ -216,6 +216,7 @@ async def test_a_second_process_takes_over_a_share_without_loss_and_in_order(lab
         assert mine == sorted(mine)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_it_goes_on_when_the_broker_comes_back(lab: EgressLab, kafka: KafkaLab) -> None:
     if not kafka.broker.is_ours:

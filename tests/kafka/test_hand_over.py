@@ -141,6 +141,7 @@ def test_killed_before_and_after_its_answers_it_pays_and_answers_once(
     assert site.stats()["by_operation"] == {"batch-job": 1, "batch": LINES}
 
 
+@pytest.mark.long
 def test_it_waits_for_kafka_at_its_start_and_begins_anew_after_an_outage(
     kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
 ) -> None:
@@ -227,6 +228,7 @@ def succeeded(site: Site, folder: Path, job: str, count: int) -> int:
     return sum(f"{job} {n}." in json.dumps(line.get("output")) for n, line in enumerate(lines))
 
 
+@pytest.mark.long
 def test_a_topic_that_is_made_anew_between_two_runs_hands_over_all_of_the_new_one(
     kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
 ) -> None:
@@ -248,6 +250,7 @@ def test_a_topic_that_is_made_anew_between_two_runs_hands_over_all_of_the_new_on
     assert site.stats()["by_operation"]["batch"] == 3 * LINES + 20
 
 
+@pytest.mark.long
 def test_a_topic_that_is_made_anew_behind_its_back_hands_over_all_of_the_new_one(
     kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
 ) -> None:
@@ -264,6 +267,7 @@ def test_a_topic_that_is_made_anew_behind_its_back_hands_over_all_of_the_new_one
     assert site.stats()["by_operation"]["batch"] == 3 * LINES
 
 
+@pytest.mark.long
 def test_answers_to_a_topic_that_is_gone_are_not_given_to_the_events_of_the_new_one(
     kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
 ) -> None:
@@ -303,6 +307,7 @@ def test_it_ends_soon_though_kafka_is_silent(
             kafka.broker.resume()
 
 
+@pytest.mark.long
 def test_what_a_batch_does_not_answer_the_workers_do(kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any) -> None:
     site = Site(kafka, tmp_path, stub, s3)
     site.knobs(batch_share=0.5)
@@ -322,6 +327,7 @@ def test_what_a_batch_does_not_answer_the_workers_do(kafka: KafkaLab, tmp_path: 
     assert (calls["batch"], calls["converse"], calls["batch-job"]) == (LINES / 2, LINES / 2 + 21, 2)
 
 
+@pytest.mark.long
 def test_a_bulk_backlog_spills_into_a_batch_and_each_event_is_paid_and_answered_once(
     kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
 ) -> None:

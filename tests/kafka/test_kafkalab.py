@@ -42,6 +42,7 @@ def test_topics_of_two_tests_have_different_names(kafka: KafkaLab) -> None:
     assert kafka.name("events") != KafkaLab(kafka.broker).name("events")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_foreground_broker_stops_cleanly_on_a_signal(number: signal.Signals) -> None:
     # The signal is what matters here, not how fast that broker would become.

@@ -176,6 +176,7 @@ def test_a_worker_that_drains_is_alive_and_not_ready(kafka: KafkaLab, tmp_path: 
         worker.signal(signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_a_worker_whose_kafka_is_gone_stays_alive_and_says_so(kafka: KafkaLab, tmp_path: Path) -> None:
     if not kafka.broker.is_ours:
         pytest.skip("a given broker is not stopped")
@@ -218,6 +219,7 @@ def short_poll_worker(lab: WorkerLab) -> ChildProcess:
     return ChildProcess("tests.kafka.short_poll_worker", "worker", "--config", str(lab.config), env=env, grace_s=15)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_an_idle_standby_takes_over_long_after_the_poll_interval(kafka: KafkaLab, tmp_path: Path) -> None:
     """There are two partitions to have, of events and of retries, so the third worker has none."""
@@ -251,6 +253,7 @@ def _standby(workers: list[ChildProcess]) -> ChildProcess | None:
     return min(workers, key=have.__getitem__) if sorted(have.values()) == [0, 1, 1] else None
 
 
+@pytest.mark.long
 def test_a_slow_agent_with_a_full_buffer_stays_in_the_group(kafka: KafkaLab, tmp_path: Path) -> None:
     lab = WorkerLab(
         kafka,

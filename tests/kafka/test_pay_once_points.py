@@ -90,6 +90,7 @@ def test_a_kill_inside_the_call_pays_again_for_the_calls_in_flight_and_nothing_e
     assert model.extra == IN_FLIGHT
 
 
+@pytest.mark.long
 def test_a_kill_between_call_and_produce_pays_again_for_the_answers_that_never_left(
     lab: WorkerLab, model: GatedModel
 ) -> None:

@@ -8,6 +8,7 @@ from tests.kafkalab.fixtures import KafkaLab
 pytestmark = pytest.mark.timeout(240)
 
 
+@pytest.mark.long
 def test_a_kill_at_each_step_loses_nothing_and_repeats_no_more_than_was_in_flight(kafka: KafkaLab) -> None:
     ledger = kill_at_each_step(kafka.bootstrap, seed=20261128, messages=300, kills_per_step=1, is_fifo=True)
 

@@ -81,6 +81,7 @@ def test_poison_among_good_events_ends_as_dead_letters_with_their_bytes(kafka: K
     assert tally.kinds == {RESULT_TYPE: 40, DEAD_LETTER_MARKER_TYPE: 4}
 
 
+@pytest.mark.long
 def test_workers_that_join_leave_and_are_killed_lose_repeat_and_reorder_nothing(
     kafka: KafkaLab, tmp_path: Path, outcomes: Callable[[WorkerLab], Outcomes]
 ) -> None:
@@ -111,6 +112,7 @@ def test_workers_that_join_leave_and_are_killed_lose_repeat_and_reorder_nothing(
     assert (tally.lost(4000), tally.duplicates, tally.disorder) == ([], [], [])
 
 
+@pytest.mark.long
 def test_a_worker_that_was_frozen_past_its_session_sends_only_what_its_producer_held(
     kafka: KafkaLab, tmp_path: Path, outcomes: Callable[[WorkerLab], Outcomes]
 ) -> None:
@@ -154,6 +156,7 @@ def ended_at_s(message: Message) -> float:
     return datetime.fromisoformat(value["completed_at"]).timestamp()
 
 
+@pytest.mark.long
 def test_sigterm_finishes_what_has_started_and_commits_it(
     kafka: KafkaLab, tmp_path: Path, outcomes: Callable[[WorkerLab], Outcomes]
 ) -> None:
@@ -243,6 +246,7 @@ def test_a_restart_without_a_reset_does_nothing_again(
     assert tally.by_id.total() == 101
 
 
+@pytest.mark.long
 def test_a_broker_restart_is_survived(
     kafka: KafkaLab, tmp_path: Path, outcomes: Callable[[WorkerLab], Outcomes]
 ) -> None:
@@ -275,6 +279,7 @@ def test_a_worker_that_is_there_before_its_topics_says_what_it_waits_for_and_beg
     assert tally.lost(10) == []
 
 
+@pytest.mark.long
 def test_a_worker_that_is_there_before_kafka_begins_when_it_answers(
     kafka: KafkaLab, tmp_path: Path, outcomes: Callable[[WorkerLab], Outcomes]
 ) -> None:

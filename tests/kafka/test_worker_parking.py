@@ -30,6 +30,7 @@ def retries(kafka: KafkaLab) -> Iterator[Consumer]:
     consumer.close()
 
 
+@pytest.mark.long
 def test_a_parked_event_survives_a_kill_with_its_attempts_and_its_time(
     kafka: KafkaLab, tmp_path: Path, retries: Consumer
 ) -> None:

@@ -108,6 +108,7 @@ async def test_the_tail_starts_at_most_so_many_records_back(log: Log, monkeypatc
         view.close()
 
 
+@pytest.mark.long
 async def test_the_view_goes_on_when_the_broker_comes_back(log: Log, kafka: KafkaLab) -> None:
     if not kafka.broker.is_ours:
         pytest.skip("the broker is not ours to restart")
