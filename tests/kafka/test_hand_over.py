@@ -45,10 +45,10 @@ class Site:
         self.batch = BatchLab(lab, folder)
         kafka.create_named(lab.topics.handovers, partitions=PARTITIONS)
 
-    def hand_over(self, **more: str) -> ChildProcess:
+    def hand_over(self, program: str = "streams", **more: str) -> ChildProcess:
         """Return the process, not started yet."""
         env = {"PENSTOCK_HAND_OVER_PROCESS__HEALTH_PORT": "0", **more}
-        return ChildProcess("streams", "hand-over", "--config", str(self.batch.lab.config), env=env)
+        return ChildProcess(program, "hand-over", "--config", str(self.batch.lab.config), env=env)
 
     def knobs(self, **knobs: Any) -> None:
         """Set the model server's knobs."""
@@ -151,7 +151,7 @@ def test_it_waits_for_kafka_at_its_start_and_begins_anew_after_an_outage(
     site.knobs(batch_state_s=2)
     # Silent: what refuses connections comes below, and where no broker is, in the tests of the programs.
     kafka.broker.pause()
-    with site.hand_over() as handing:
+    with site.hand_over("tests.kafka.hasty_hand_over") as handing:
         handing.wait_for("kafka.waiting", 30)
         kafka.broker.resume()
         handing.wait_for("handover.serving", 60)
