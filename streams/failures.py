@@ -24,10 +24,10 @@ from contracts.metrics import FM_RETRIES, FM_RETRIES_DEFERRED
 from contracts.payloads import FailureNote
 from contracts.settings import RouteSettings
 from streams.engine.breaker import Breaker
-from streams.engine.budget import RetryBudget
 from streams.engine.dispatcher import Slot
 from streams.engine.gate import Gate, Pass
 from streams.engine.item import Item, ResultRef, State
+from streams.engine.retries import RetryBudget
 from streams.engine.tenure import Tenure
 from streams.job import Job
 from streams.outcome import Bury, Decision, Expire, Hold, Retry, decide, failure_class

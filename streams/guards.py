@@ -10,8 +10,8 @@ from contracts.logs import logger
 from contracts.metrics import ROUTE_PAUSED
 from contracts.settings import ModelSettings, RouteSettings, Settings
 from streams.engine.breaker import Breaker
-from streams.engine.budget import RetryBudget
 from streams.engine.gate import Gate
+from streams.engine.retries import RetryBudget
 from streams.engine.window import SlidingCounts
 from streams.failures import Guard
 

@@ -33,6 +33,7 @@ from streams.engine.item import TP
 from streams.engine.mark import mark_fits
 from streams.health import HealthServer
 from streams.instance import Instance
+from streams.large_pages import keep_large
 from streams.liveness import Liveness
 from streams.membership import Membership
 from streams.pipeline import Pipeline
@@ -153,6 +154,7 @@ class Worker:
         self._log.info("worker.started", lanes=list(settings.worker.lanes), app_id=settings.worker.app_id)
         asyncio.ensure_future(self._watch(app)).add_done_callback(self._task_ended)
         asyncio.ensure_future(membership.run()).add_done_callback(self._task_ended)
+        asyncio.ensure_future(keep_large()).add_done_callback(self._task_ended)
 
     def _behind(self, position: Position) -> int:
         """Return how many events lie behind one in its partition; 0 where that is not known."""

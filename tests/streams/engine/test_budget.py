@@ -2,7 +2,7 @@
 
 import asyncio
 
-from streams.engine.budget import RetryBudget
+from streams.engine.retries import RetryBudget
 from streams.engine.window import SlidingCounts
 
 

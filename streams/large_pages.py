@@ -1,0 +1,62 @@
+"""Puts the worker's memory into large pages.
+
+Between two turns of the loop other processes run, and the processor may forget where our pages lie; on a virtual
+machine it is dear to find them again. An event touches hundreds of small pages, and a few large ones (docs/adr/0029).
+Linux only; elsewhere, and where the kernel cannot, nothing happens.
+"""
+
+import asyncio
+import ctypes
+import re
+from pathlib import Path
+
+# Source: Linux, include/uapi/asm-generic/mman-common.h, since 6.1 (checked 2026-11).
+_MADV_COLLAPSE = 25
+_LARGE_BYTES = 2 * 2**20
+# What is missing of a large page is taken from the machine: areas that are nearly empty, as stacks are, stay as they
+# are.
+_LEAST_SHARE = 0.75
+_FIRST_S, _LONGEST_S = 2.0, 600.0
+_SMAPS = Path("/proc/self/smaps")
+# Memory of nobody's file, private and writable: the heap, and what Python and the C library have mapped.
+_AREA = re.compile(
+    r"^([0-9a-f]+)-([0-9a-f]+) rw-p 0+ 00:00 0 *(?:\[heap\])?\n"
+    r"(?:(?:Size|KernelPageSize|MMUPageSize): .*\n)*Rss: +(\d+) kB",
+    re.MULTILINE,
+)
+
+
+def filled_areas(smaps: str) -> list[tuple[int, int]]:
+    """Return address and bytes of the areas that may lie in large pages, out of the text of a process's smaps."""
+    found = []
+    for first, end, resident_kb in _AREA.findall(smaps):
+        start, size_bytes = int(first, 16), int(end, 16) - int(first, 16)
+        if size_bytes >= _LARGE_BYTES and int(resident_kb) * 1024 >= _LEAST_SHARE * size_bytes:
+            found.append((start, size_bytes))
+    return found
+
+
+def use_large_pages() -> None:
+    """Have the kernel copy the process's memory into large pages, once; nothing where it cannot.
+
+    Blocking: a tenth of a second, for a thread of its own; who touches a page that is being copied waits a millisecond.
+    """
+    try:
+        advise = ctypes.CDLL(None).madvise
+        smaps = _SMAPS.read_text("utf-8", errors="replace")
+    except (OSError, AttributeError, TypeError):
+        # No Linux.
+        return
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    for start, size_bytes in filled_areas(smaps):
+        # Refused by older kernels, without free large pages, and for an area that has gone: then it stays as it is.
+        advise(start, size_bytes, _MADV_COLLAPSE)
+
+
+async def keep_large() -> None:
+    """Use large pages again and again, ever more rarely: memory grows when the work begins."""
+    wait_s = _FIRST_S
+    while True:
+        await asyncio.sleep(wait_s)
+        await asyncio.to_thread(use_large_pages)
+        wait_s = min(2 * wait_s, _LONGEST_S)
