@@ -152,6 +152,9 @@ class Delivery:
             raise
         except (PenstockError, *DISK_ERRORS) as error:
             note_rest(error, hand_over=self.state.id)
+            if not isinstance(error, PenstockError):
+                # Half a file, or one that somebody has removed; and others need the room meanwhile.
+                self._remove_files()
         is_news = before != (self.state.state, self._statuses())
         self._pause_s = self._first_pause_s if is_news else min(2 * self._pause_s, _BACKOFF * self._first_pause_s)
         self._look_at_s = time.monotonic() + self._pause_s
@@ -180,10 +183,14 @@ class Delivery:
         sent = self._write(waiting)
         self._note(msgspec.structs.replace(self.state, parts=parts, state="running"))
         self._is_resumed = is_resumed
-        for path in files.values():
-            # It is on S3, and may be as large as a job may be.
-            path.unlink(missing_ok=True)
+        self._remove_files()
         _log.info("handover.running", hand_over=self.state.id, jobs=len(parts), records=len(ids), to_workers=sent)
+
+    def _remove_files(self) -> None:
+        """Remove the records of the jobs, also those of an attempt before: they are on S3, or can be made again."""
+        for path in (*(self._files or {}).values(), *self._folder.glob("*.jsonl")):
+            path.unlink(missing_ok=True)
+        self._files = None
 
     def _created(self, alias: str, part: HandOverPart, files: Mapping[str, Path], missing: set[str]) -> HandOverPart:
         if part.arn or part.status == _REFUSED:
@@ -211,6 +218,8 @@ class Delivery:
 
     def _again(self, aliases: set[str]) -> dict[str, Path]:
         """Make the records of jobs again that are not on S3: nothing was handed over or sent to the workers yet."""
+        # It may be days old, and empty: what tidies a machine's temporary files removes such folders.
+        self._folder.mkdir(parents=True, exist_ok=True)
         files = {alias: self._folder / f"{alias}.jsonl" for alias in aliases}
         for path in files.values():
             path.write_bytes(b"")
@@ -242,6 +251,8 @@ class Delivery:
         known = self._known() if self._is_resumed else set()
         counts: Counter[str] = Counter()
         costs: list[float] = []
+        # As in `_again`.
+        self._folder.mkdir(parents=True, exist_ok=True)
         with Answers(self._folder / "answers.db") as answers:
             for alias, part in self.state.parts.items():
                 if part.arn:

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.batch_jobs import HandOver, HandOverPart
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, Throttled
 from contracts.metrics import REGISTRY
 from contracts.settings import Settings
 from producers.log_reader import Found
@@ -133,6 +133,9 @@ def test_what_is_under_way_goes_on_though_nothing_more_can_be_gathered(
     assert steps == ["step"]
 
 
+PART = HandOverPart(token="t", input_uri="s3://jobs/in/h1/0.jsonl", output_uri="s3://jobs/out/h1/")
+
+
 def hand_over(**changes: Any) -> HandOver:
     now = "2026-11-29T00:00:00.000Z"
     return HandOver(id="h1", ranges={"0": (0, 2)}, answer_starts={}, gathered_at=now, **{"parts": {}, **changes})
@@ -146,10 +149,11 @@ class _Site:
         reader = SimpleNamespace(read=lambda *_: self.records, begin=lambda *_: None, to_the_end=list)
         self.records: list[Found] = [record(0), record(1)]
         self.put: list[bytes] = []
+        self.refusals: list[Exception] = []
         jobs = SimpleNamespace(
             has=lambda _: bool(self.put),
             put=lambda _, path: self.put.append(path.read_bytes()),
-            create=lambda *_: "arn:1",
+            create=self._create,
             record_ids=lambda _: [],
             status=lambda _: ("InProgress", ""),
         )
@@ -169,6 +173,11 @@ class _Site:
             ),
         )
 
+    def _create(self, *_: object) -> str:
+        if self.refusals:
+            raise self.refusals.pop()
+        return "arn:1"
+
 
 class _Opened:
     def __init__(self, reader: Any) -> None:
@@ -185,34 +194,66 @@ def test_answers_that_the_disk_has_no_room_for_are_fetched_again(
     ways: Ways, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streams.handover.delivery.time.monotonic", iter(range(0, 10**6, 1000)).__next__)
-    # Where a database cannot be made: the folder is not there.
-    delivery, before = Delivery(_Site(ways).desk, hand_over(state="running"), tmp_path / "h1"), rests()
+    # Where a database cannot be made: it is a folder.
+    (tmp_path / "answers.db").mkdir()
+    delivery, before = Delivery(_Site(ways).desk, hand_over(state="running"), tmp_path), rests()
     with capture_logs() as lines:
         delivery.step()
     assert (delivery.is_over, rests()) == (False, before + 1)
     assert (lines[0]["event"], lines[0]["hand_over"], lines[0]["reason"]) == ("handover.rests", "h1", "disk")
-    (tmp_path / "h1").mkdir()
+    (tmp_path / "answers.db").rmdir()
     delivery.step()
 
     assert delivery.is_over
 
 
-def test_records_that_the_disk_has_no_room_for_are_written_again(
-    ways: Ways, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_are_fetched_though_somebody_has_removed_the_folder(ways: Ways, tmp_path: Path) -> None:
+    """It is empty for as long as the jobs take; what tidies temporary files takes it for one that nobody needs."""
+    delivery = Delivery(_Site(ways).desk, hand_over(state="running"), tmp_path / "h1")
+    delivery.step()
+
+    assert delivery.is_over
+
+
+@pytest.fixture
+def site(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> _Site:
+    """Give a desk at which every step is due."""
     monkeypatch.setattr("streams.handover.delivery.time.monotonic", iter(range(0, 10**6, 1000)).__next__)
-    site = _Site(ways)
-    part = HandOverPart(token="t", input_uri="s3://jobs/in/h1/0.jsonl", output_uri="s3://jobs/out/h1/")
-    delivery = Delivery(site.desk, hand_over(parts={"m": part}), tmp_path)
+    return _Site(ways)
+
+
+def test_records_that_the_disk_has_no_room_for_are_written_again(site: _Site, tmp_path: Path) -> None:
+    delivery = Delivery(site.desk, hand_over(parts={"m": PART}), tmp_path)
     (tmp_path / "m.jsonl").symlink_to(FULL)
     delivery.step()
     assert (delivery.state.state, site.put) == ("gathered", [])
-    (tmp_path / "m.jsonl").unlink()
+    assert list(tmp_path.iterdir()) == [], "half a file takes the room that others could go on with"
     delivery.step()
 
     assert delivery.state.state == "running"
-    assert not (tmp_path / "m.jsonl").exists(), "it is on S3"
+    assert list(tmp_path.iterdir()) == [], "it is on S3"
     assert [lines.count(b"\n") for lines in site.put] == [2]
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "after-h0/m.jsonl"])
+def test_records_whose_file_somebody_has_removed_are_written_again(site: _Site, tmp_path: Path, name: str) -> None:
+    delivery = Delivery(site.desk, hand_over(parts={"m": PART}), tmp_path / "h1", {"m": tmp_path / name})
+    delivery.step()
+    assert delivery.state.state == "gathered"
+    delivery.step()
+
+    assert (delivery.state.state, [lines.count(b"\n") for lines in site.put]) == ("running", [2])
+
+
+def test_a_job_that_is_created_later_than_its_records_are_put_leaves_no_file(site: _Site, tmp_path: Path) -> None:
+    site.refusals.append(Throttled("too many jobs", retry_after_s=1.0))
+    delivery = Delivery(site.desk, hand_over(parts={"m": PART}), tmp_path)
+    delivery.step()
+    assert (delivery.state.state, len(site.put)) == ("gathered", 1)
+    delivery.step()
+
+    assert (delivery.state.state, len(site.put)) == ("running", 1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_records_that_are_too_few_for_a_job_leave_no_file(ways: Ways, tmp_path: Path) -> None:
