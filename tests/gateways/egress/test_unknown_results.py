@@ -89,6 +89,20 @@ async def test_brokers_that_know_no_ids_are_not_asked(view: ResultsView, brokers
     assert (await ask(view), brokers.asked) == (UnknownResult, 0)
 
 
+async def test_the_embedded_broker_is_not_asked_though_the_index_knows_another_cluster() -> None:
+    """It would answer nothing: every unknown id took 5 s and was a 503."""
+    view = ResultsView(
+        KafkaSettings(bootstrap_servers=("127.0.0.1:1",), embedded=True),
+        ("results",),
+        ("events",),
+        cache_bytes=2**20,
+        retention_s=3600.0,
+    )
+
+    assert await view._are_logs([{}, FORMER])
+    view.close()
+
+
 @pytest.mark.parametrize("when", ["looked", "asked"])
 async def test_what_is_noticed_while_it_is_asked_for_was_not_looked_through(
     view: ResultsView, brokers: Brokers, monkeypatch: pytest.MonkeyPatch, when: str
