@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -74,7 +75,7 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
 class Repetitions:
     """Writes one of a library's lines of the same kind in some seconds, with the number of those left out.
 
-    Of the same kind are those of one logger with the same text, whatever is filled into it.
+    Of the same kind are those of one logger with the same text, whatever is filled into it, and with the same error.
 
     Args:
         clock: seconds.
@@ -101,11 +102,21 @@ class Repetitions:
 
 def _kind(record: logging.LogRecord) -> tuple[object, ...]:
     text = str(record.msg)
+    of_all = record.name, record.levelno, text, *_raised(record)
     letters = sum(map(str.isalpha, _FILLED_IN.sub("", text)))
     if letters >= _MIN_LETTERS or not record.args:
-        return record.name, record.levelno, text
+        return of_all
     # librdkafka's binding gives the kind (`FAIL`) as the first of its arguments.
-    return record.name, record.levelno, text, str(record.args[0]) if isinstance(record.args, tuple) else ""
+    return *of_all, str(record.args[0]) if isinstance(record.args, tuple) else ""
+
+
+def _raised(record: logging.LogRecord) -> tuple[object, ...]:
+    """Return type and place of a line's error: whoever writes "unexpected error" says no more of it in the text."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None:
+        return ()
+    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    return type(error), *places[-1:]
 
 
 def _name_library(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -39,6 +39,34 @@ def test_a_librarys_line_names_its_logger_and_is_not_repeated(capsys: pytest.Cap
     ]
 
 
+def test_errors_of_different_types_or_places_are_all_written(capsys: pytest.CaptureFixture[str]) -> None:
+    def first() -> None:
+        message = "one"
+        raise ValueError(message)
+
+    def second() -> None:
+        message = "two"
+        raise ValueError(message)
+
+    def third() -> None:
+        message = "one"
+        raise KeyError(message)
+
+    with configured():
+        for act in (first, second, third, first, second, third):
+            try:
+                act()
+            except (ValueError, KeyError):
+                LIBRARY.exception("Unexpected error in coordinator routine")
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["exception"].splitlines()[-1] for line in lines] == [
+        "ValueError: one",
+        "ValueError: two",
+        "KeyError: 'one'",
+    ]
+
+
 def record(text: str, *args: object, level: int = logging.ERROR, name: str = "a") -> logging.LogRecord:
     return logging.LogRecord(name, level, "", 0, text, args, None)
 
