@@ -8,6 +8,7 @@ Linux only; elsewhere, and where the kernel cannot, nothing happens.
 import asyncio
 import ctypes
 import re
+from itertools import accumulate
 from pathlib import Path
 
 # Source: Linux, include/uapi/asm-generic/mman-common.h, since 6.1 (checked 2026-11).
@@ -16,6 +17,8 @@ _LARGE_BYTES = 2 * 2**20
 # What is missing of a large page is taken from the machine: areas that are nearly empty, as stacks are, stay as they
 # are.
 _LEAST_SHARE = 0.75
+# Of all areas together, since a quarter of some GB may be all that a container has left.
+_MOST_MISSING_BYTES = 8 * 2**20
 _FIRST_S, _LONGEST_S = 2.0, 600.0
 _SMAPS = Path("/proc/self/smaps")
 # Memory of nobody's file, private and writable: the heap, and what Python and the C library have mapped.
@@ -28,12 +31,17 @@ _AREA = re.compile(
 
 def filled_areas(smaps: str) -> list[tuple[int, int]]:
     """Return address and bytes of the areas that may lie in large pages, out of the text of a process's smaps."""
-    found = []
+    full = []
     for first, end, resident_kb in _AREA.findall(smaps):
-        start, size_bytes = int(first, 16), int(end, 16) - int(first, 16)
-        if size_bytes >= _LARGE_BYTES and int(resident_kb) * 1024 >= _LEAST_SHARE * size_bytes:
-            found.append((start, size_bytes))
-    return found
+        start, size_bytes, resident_bytes = int(first, 16), int(end, 16) - int(first, 16), int(resident_kb) * 1024
+        if size_bytes >= _LARGE_BYTES and resident_bytes >= _LEAST_SHARE * size_bytes:
+            full.append((size_bytes - resident_bytes, start, size_bytes))
+    # The fullest first: what they cost is the least.
+    full.sort()
+    costs = accumulate(missing_bytes for missing_bytes, _, _ in full)
+    return sorted(
+        (start, size) for cost, (_, start, size) in zip(costs, full, strict=True) if cost <= _MOST_MISSING_BYTES
+    )
 
 
 def use_large_pages() -> None:

@@ -54,6 +54,11 @@ def test_all_others_stay_as_they_are(text: str) -> None:
     assert large_pages.filled_areas(text + area(0x7F1000000000, 4, 4)) == [(0x7F1000000000, 4 * MB)]
 
 
+def test_no_more_than_some_mb_are_taken_from_the_machine_however_large_the_worker_is() -> None:
+    smaps = area(0x7F0000000000, 1024, 1000) + area(0x7F1000000000, 512, 506) + area(0x7F2000000000, 4, 3)
+    assert large_pages.filled_areas(smaps) == [(0x7F1000000000, 512 * MB), (0x7F2000000000, 4 * MB)]
+
+
 def filled() -> tuple[mmap.mmap, int]:
     """Return memory of our own, all of it there, and where it is."""
     made = mmap.mmap(-1, 16 * MB, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
