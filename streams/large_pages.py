@@ -6,6 +6,7 @@ Linux only; elsewhere, and where the kernel cannot, nothing happens.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import re
 from itertools import accumulate
@@ -66,5 +67,7 @@ async def keep_large() -> None:
     wait_s = _FIRST_S
     while True:
         await asyncio.sleep(wait_s)
-        await asyncio.to_thread(use_large_pages)
+        # No thread or memory to be had now, as in a container with limits: that ends no worker.
+        with contextlib.suppress(RuntimeError, MemoryError):
+            await asyncio.to_thread(use_large_pages)
         wait_s = min(2 * wait_s, _LONGEST_S)

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import mmap
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,9 @@ def test_where_the_kernel_says_nothing_nothing_is_done(monkeypatch: pytest.Monke
     large_pages.use_large_pages()
 
 
-async def test_it_is_done_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_done_ever_more_rarely_and_goes_on_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     waits: list[float] = []
     done: list[int] = []
 
@@ -126,7 +129,14 @@ async def test_it_is_done_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> N
             raise asyncio.CancelledError
         waits.append(wait_s)
 
+    async def to_thread(call: Callable[[], None]) -> None:
+        call()
+        if len(waits) == 3:
+            message = "can't start new thread"
+            raise RuntimeError(message)
+
     monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
     monkeypatch.setattr(large_pages, "use_large_pages", lambda: done.append(len(waits)))
     with pytest.raises(asyncio.CancelledError):
         await large_pages.keep_large()
