@@ -8,9 +8,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
-from itertools import pairwise
 from typing import Any
 
 from confluent_kafka import Producer
@@ -55,7 +54,8 @@ class Source:
         self.sent: list[str] = []
         self.accepted: dict[str, str] = {}
         self.errors: list[str] = []
-        self._acks_ms: list[float] = []
+        # When each record was given to the client, and when a broker has confirmed it.
+        self._acks_ms: list[tuple[float, float]] = []
         self._thread: threading.Thread | None = None
 
     def start(self, seconds: float) -> None:
@@ -78,7 +78,7 @@ class Source:
 
     def silences(self) -> list[tuple[float, float]]:
         """Return when no broker confirmed anything for a second or longer, in Unix milliseconds: (from, until)."""
-        return [(early, late) for early, late in pairwise(sorted(self._acks_ms)) if late - early >= _SILENCE_MS]
+        return silences(self._acks_ms)
 
     def _run(self, seconds: float) -> None:
         start_s = time.monotonic()
@@ -119,7 +119,8 @@ class Source:
             if error is None and offset is not None and offset >= 0:
                 self.accepted[event.id] = f"{message.topic()}/{message.partition()}/{offset}"
                 # Not when it is reported: this thread may have waited for the gateway.
-                self._acks_ms.append(message.timestamp()[1] + 1000 * message.latency())
+                given_ms = message.timestamp()[1]
+                self._acks_ms.append((given_ms, given_ms + 1000 * message.latency()))
             else:
                 self.errors.append(f"{event.id}: {error or 'no offset'}")
 
@@ -141,3 +142,23 @@ class Source:
                     self.accepted[event.id] = "the gateway"
         except OSError as error:
             self.errors.append(f"{event.id}: {error}")
+
+
+def silences(acks_ms: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return when records waited and none was confirmed for a second or longer.
+
+    A sender that waits for the gateway gives the brokers nothing to confirm: that is no silence of theirs.
+
+    Args:
+        acks_ms: when each record was sent, and when it was confirmed.
+    """
+    found: list[tuple[float, float]] = []
+    acks = sorted(acks_ms, key=lambda ack: ack[1])
+    waiting_since_ms = float("inf")
+    # From the end: the oldest record that still waits at each moment.
+    for (_, before_ms), (given_ms, until_ms) in zip(reversed(acks[:-1]), reversed(acks), strict=False):
+        waiting_since_ms = min(waiting_since_ms, given_ms)
+        since_ms = max(before_ms, waiting_since_ms)
+        if until_ms - since_ms >= _SILENCE_MS:
+            found.append((since_ms, until_ms))
+    return found[::-1]
