@@ -88,7 +88,10 @@ class Repetitions:
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a line is written; as logging's filters."""
-        kind = _kind(record)
+        try:
+            kind = _kind(record)
+        except Exception:  # noqa: BLE001 - an object that has no text: logging reports it, and its caller goes on
+            return True
         if self._clock() < self._quiet_until_s.get(kind, 0.0):
             self._left_out[kind] += 1
             return False

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,18 @@ def test_errors_of_different_types_or_places_are_all_written(capsys: pytest.Capt
 
 def record(text: str, *args: object, level: int = logging.ERROR, name: str = "a") -> logging.LogRecord:
     return logging.LogRecord(name, level, "", 0, text, args, None)
+
+
+class Broken:
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise RecursionError
+
+
+@pytest.mark.parametrize("args", [("%s", Broken()), (Broken(),)], ids=["argument", "text"])
+def test_what_has_no_text_is_left_to_logging(args: tuple[Any, ...]) -> None:
+    assert logs.Repetitions().filter(record(*args))
 
 
 def test_a_line_after_the_quiet_time_tells_how_many_were_left_out() -> None:
