@@ -115,13 +115,15 @@ class Bedrock:
             self._waiting.discard(waiting)
 
     def _converse(self, request: InferenceRequest) -> InferenceAnswer:
+        arguments = self._arguments(request)
         try:
-            response = self._client(request.timeout_s).converse(**self._arguments(request))
+            response = self._client(request.timeout_s).converse(**arguments)
         except CALL_ERRORS as error:
             raise translate(error, request.model) from error
+        except _UNPARSED as error:
+            raise _foreign(request.model) from error
         if "stopReason" not in response:
-            message = f"the answer for {request.model} is not Converse's; is endpoint_url right?"
-            raise ProviderUnavailable(message, possibly_billed=True)
+            raise _foreign(request.model)
         reason = finish(response["stopReason"], request.model)
         blocks = response.get("output", {}).get("message", {}).get("content", [])
         return InferenceAnswer(
@@ -141,16 +143,21 @@ class Bedrock:
         stopped: threading.Event,
     ) -> None:
         """Hand the pieces of a stream to the loop until it ends or nobody wants more."""
+        arguments = self._arguments(request)
         try:
-            for chunk in self._pieces(request, stopped):
+            for chunk in self._pieces(request, arguments, stopped):
                 # The loop may be gone when a thread outlives its call.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(queue.put_nowait, chunk)
         except CALL_ERRORS as error:
             raise translate(error, request.model) from error
+        except _UNPARSED as error:
+            raise _foreign(request.model) from error
 
-    def _pieces(self, request: InferenceRequest, stopped: threading.Event) -> Iterator[DeltaChunk]:
-        response = self._client(request.timeout_s).converse_stream(**self._arguments(request))
+    def _pieces(
+        self, request: InferenceRequest, arguments: dict[str, Any], stopped: threading.Event
+    ) -> Iterator[DeltaChunk]:
+        response = self._client(request.timeout_s).converse_stream(**arguments)
         response_id = response["ResponseMetadata"].get("RequestId", "")
         stop_reason: str | None = None
         usage: Usage | None = None
@@ -253,6 +260,11 @@ def _metadata(request: InferenceRequest) -> dict[str, str]:
         for key, value in list(entries.items())[:_MAX_METADATA]
         if key
     }
+
+
+def _foreign(model: str) -> ProviderUnavailable:
+    message = f"the answer for {model} is not Converse's; is endpoint_url right?"
+    return ProviderUnavailable(message, possibly_billed=True)
 
 
 def usage_of(usage: Any) -> Usage:

@@ -18,6 +18,7 @@ from contracts.errors import (
 )
 from contracts.payloads import FinishReason, Usage
 from contracts.settings.models import BedrockProvider
+from streams.fmstub import eventstream
 from streams.fmstub.control import check_knobs
 from streams.providers.bedrock import Bedrock, converse_arguments
 from tests.streams.providers.canned import Canned
@@ -111,10 +112,19 @@ async def test_reasoning_blocks_are_left_out_and_text_blocks_joined(lab: StubLab
     assert answer.usage == Usage(5, 7, 3, 0)
 
 
-async def test_what_is_not_converses_answer_is_unavailable(lab: StubLab) -> None:
-    async with Canned({"hello": 1}) as server, provider_for(server.port) as provider:
+@pytest.mark.parametrize("body", [{"hello": 1}, [1], {"output": "text", "stopReason": "end_turn"}], ids=str)
+async def test_what_is_not_converses_answer_is_unavailable(lab: StubLab, body: object) -> None:
+    async with Canned(body) as server, provider_for(server.port) as provider:
         with pytest.raises(ProviderUnavailable):
             await provider.invoke(ask(lab))
+
+
+async def test_what_is_no_piece_of_a_stream_of_converses_is_unavailable(lab: StubLab) -> None:
+    body = eventstream.event("contentBlockDelta", {"delta": "text", "contentBlockIndex": 0})
+    page = {"Content-Type": eventstream.CONTENT_TYPE}
+    async with Canned(body, headers=page) as server, provider_for(server.port) as provider:
+        with pytest.raises(ProviderUnavailable):
+            await anext(aiter(provider.stream(ask(lab))))
 
 
 async def test_a_proxys_error_page_is_judged_by_its_status(lab: StubLab) -> None:
