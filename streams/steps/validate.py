@@ -1,6 +1,5 @@
 """Checks an answer against the route's output schema and returns what consumers will read."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ from contracts.errors import ConfigError, OutputInvalid, Undecodable
 from contracts.payloads import Message, Task
 from contracts.settings import RouteSettings
 
-# Models like to wrap JSON in a Markdown fence, whatever they were told.
 _VECTOR = {"type": "array", "items": {"type": "number"}, "minItems": 1}
-_FENCE = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+_FENCE = "```"
+_OPENINGS = frozenset({_FENCE, f"{_FENCE}json"})
 
 
 class OutputContract:
@@ -41,9 +40,8 @@ class OutputContract:
         """
         if self._validator is None:
             return answer
-        fenced = _FENCE.match(answer)
         try:
-            output = decode_any_json((fenced[1] if fenced else answer).encode())
+            output = decode_any_json(_unfenced(answer).encode())
         except Undecodable as error:
             raise OutputInvalid(str(error), answer) from error
         try:
@@ -56,6 +54,18 @@ class OutputContract:
             message = f"/{pointer}: {violation.message}"
             raise OutputInvalid(message, answer)
         return output
+
+
+def _unfenced(answer: str) -> str:
+    """Take an answer out of its Markdown fence: models like to wrap JSON in one, whatever they were told.
+
+    No regular expression: a fence that is never closed, with nothing but line breaks behind it, is what a model may
+    give until its limit ends it, and trying every end of every space with every other stops the loop for minutes.
+    """
+    text = answer.strip()
+    opening, line_end, rest = text.partition("\n")
+    is_fenced = line_end and opening.rstrip() in _OPENINGS and rest.endswith(_FENCE)
+    return rest.removesuffix(_FENCE).strip() if is_fenced else answer
 
 
 def repair_turn(error: OutputInvalid) -> Message:

@@ -42,6 +42,7 @@ def test_without_a_schema_the_text_is_the_output() -> None:
         '```json\n{"items": [1]}\n```',
         '```\n{"items": [1]}\n```\n',
         '\n```json \n{"items": [1]}```',
+        '```json\r\n\xa0\r\n{"items": [1]}\r\n \r\n```\r\n',
     ],
 )
 def test_json_is_read_with_or_without_a_fence(answer: str) -> None:
@@ -58,10 +59,28 @@ def test_a_violation_names_its_place(answer: str, pointer: str) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["", "Sure! Here it is: {}", '{"items": [1]', "```json\n{}\n``` and more", '{"items": [NaN]}', "[" * 10_000],
+    [
+        "",
+        "Sure! Here it is: {}",
+        '{"items": [1]',
+        "```json\n{}\n``` and more",
+        "```",
+        "```\n",
+        "```json\n```",
+        "```yaml\n{}\n```",
+        '{"items": [NaN]}',
+        "[" * 10_000,
+    ],
 )
 def test_what_is_not_json_is_refused(answer: str) -> None:
     assert "not JSON" in str(refused(answer))
+
+
+@pytest.mark.parametrize("space", ["\n", " ", "\n \t"])
+@pytest.mark.parametrize("opening", ["", "```json", '```json\n{"items": [1]'])
+def test_an_answer_that_ends_in_nothing_but_space_is_refused_at_once(opening: str, space: str) -> None:
+    # Some would take days where the time grows with the third power of their length.
+    assert "not JSON" in str(refused(opening + space * 100_000 + "x"))
 
 
 def test_a_refused_answer_is_kept_because_it_is_paid_for() -> None:
