@@ -201,9 +201,9 @@ class Pipeline:
                 return await self._settler.expire(job, item.position, tenure, ended.decision)
             return await self._settler.bury(job, item.position, tenure, ended.decision, ended.error)
         except PenstockError as error:
-            if isinstance(error, Cancelled) and item.state is State.CALLING:
-                # What a call costs that was cut is not known.
-                job.cost_usd = None
+            is_called = bool(item.attempts) or item.position in self.calls
+            if isinstance(error, Cancelled) and is_called and item.state is State.CALLING:
+                job.cost_usd = None  # what a call costs that was cut is not known
             self._settling(item, slot)
             await self._end_preview(job, "dead_letter")
             return await self._settler.bury(job, item.position, tenure, Bury(error.reason, disposition(error)), error)

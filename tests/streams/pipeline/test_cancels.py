@@ -66,6 +66,7 @@ async def test_an_event_that_is_cancelled_before_anybody_took_it_is_not_paid_for
     await bench.idle()
 
     assert (bench.marker().reason, bench.fake.calls) == ("cancelled", {})
+    assert dead_letter(bench.letters[0].headers).cost_usd == 0.0
 
 
 async def test_an_event_that_ends_in_the_same_moment_has_one_outcome() -> None:
