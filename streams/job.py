@@ -99,9 +99,16 @@ def restart_deadline(job: Job) -> None:
     job.deadline_s = deadline_s if expires_at is None else min(deadline_s, expires_at.timestamp())
 
 
+def nameless(job: Job, position: Position) -> Job:
+    """Name an event after its position: where its names alone fill a record, it has to end all the same."""
+    named = Event(id=_name(position), source="unknown", type="unknown", data=b"")
+    return msgspec.structs.replace(job, event=named, key=None)
+
+
 def _accepted_s(timestamp_ms: int) -> float:
     """Return when a record was accepted: its timestamp, or now where that is missing, senseless or to come."""
-    return min(time.time(), timestamp_ms / 1000) if timestamp_ms >= 0 else time.time()
+    # Compared first: a retry record may name a number that is too large to be divided into a float.
+    return min(time.time() * 1000, timestamp_ms) / 1000 if timestamp_ms >= 0 else time.time()
 
 
 def _stand_in(position: Position, value: bytes | None, headers: RecordHeaders) -> Event:
@@ -111,8 +118,12 @@ def _stand_in(position: Position, value: bytes | None, headers: RecordHeaders) -
         if name in {"ce_id", "ce_source", "ce_type"}:
             readable.setdefault(name, (raw or b"").decode("utf-8", errors="replace"))
     return Event(
-        id=readable.get("ce_id") or f"{position.topic}/{position.partition}/{position.offset}",
+        id=readable.get("ce_id") or _name(position),
         source=readable.get("ce_source") or "unknown",
         type=readable.get("ce_type") or "unknown",
         data=value or b"",
     )
+
+
+def _name(position: Position) -> str:
+    return f"{position.topic}/{position.partition}/{position.offset}"

@@ -24,7 +24,7 @@ from contracts.codec import (
     outcome_headers,
     redrive_of,
 )
-from contracts.envelope import TRACE_PARENT, Event, format_unix_ms, result_id
+from contracts.envelope import TRACE_PARENT, format_unix_ms, result_id
 from contracts.errors import Busy, PenstockError, TooLarge
 from contracts.line_log import LineLog
 from contracts.logs import logger
@@ -46,7 +46,7 @@ from producers.base import Delivered, Place, Producer
 from streams.engine.item import ResultRef
 from streams.engine.repeats import First
 from streams.engine.tenure import Tenure
-from streams.job import Job
+from streams.job import Job, nameless
 from streams.outcome import Bury, Expire
 from streams.parking import parked_records
 from streams.replies import Replies
@@ -89,7 +89,7 @@ class Settler:
     async def result(
         self, job: Job, position: Position, tenure: Tenure, answer: InferenceAnswer, output: Any, provenance: Provenance
     ) -> ResultRef:
-        """Write a result; one that is too large for a record becomes a dead letter.
+        """Write a result; one that is too large for a record, or nested too deeply, becomes a dead letter.
 
         Raises:
             LogUnavailable: the broker did not confirm it.
@@ -269,6 +269,16 @@ class Settler:
             LogUnavailable: the broker did not confirm it.
             TenureLostError: the partition was given up.
         """
+        try:
+            delivered = await self._produce(self._repetition(job, position, first), tenure)
+        except TooLarge:
+            first = first._replace(event_id=_name(position._replace(offset=first.offset)))
+            delivered = await self._produce(self._repetition(nameless(job, position), position, first), tenure)
+        REPEATED.labels(job.route_name).inc()
+        self._finished(job, position, "duplicate", detail=f"repeats offset {first.offset}")
+        return ResultRef(delivered.topic, delivered.offset)
+
+    def _repetition(self, job: Job, position: Position, first: First) -> Record:
         event, now = job.event, format_time(datetime.now(UTC))
         marker = DuplicateMarker(
             event_id=event.id,
@@ -284,11 +294,7 @@ class Settler:
         headers = outcome_headers(event, DUPLICATE_TYPE, now, self._app_id, position)
         own_id = result_id(event.source, f"{event.id}\n{_name(position)}").encode()
         headers = [(name, own_id if name == "ce_id" else raw) for name, raw in headers]
-        record = Record(self._topic(job), job.key, encode_json(marker), headers, position.partition)
-        delivered = await self._produce(record, tenure)
-        REPEATED.labels(job.route_name).inc()
-        self._finished(job, position, "duplicate", detail=f"repeats offset {first.offset}")
-        return ResultRef(delivered.topic, delivered.offset)
+        return Record(self._topic(job), job.key, encode_json(marker), headers, position.partition)
 
     async def _marker(
         self, job: Job, position: Position, tenure: Tenure, status: Any, reason: str, message: str
@@ -308,13 +314,11 @@ class Settler:
         try:
             return await self._terminal(job, position, tenure, kind, encode_json(marker), now)
         except TooLarge:
-            # The names alone fill a record: it is named after its position, so that it does end.
-            name = _name(position)
-            nameless = Event(id=name, source="unknown", type="unknown", data=b"")
+            job = nameless(job, position)
+            name, unknown = job.event.id, job.event.source
             marker = msgspec.structs.replace(
-                marker, event_id=name, source="unknown", type="unknown", message=message[:_MAX_BRIEF_CHARS]
+                marker, event_id=name, source=unknown, type=unknown, message=message[:_MAX_BRIEF_CHARS]
             )
-            job = msgspec.structs.replace(job, event=nameless, key=None)
             return await self._terminal(job, position, tenure, kind, encode_json(marker), now)
 
     async def _terminal(
@@ -333,7 +337,8 @@ class Settler:
         headers = outcome_headers(job.event, kind, completed_at, self._app_id, position)
         # Tells a consumer that this outcome follows an earlier one, of the same id, that was a dead letter.
         if redrive := redrive_of(job.headers):
-            headers.append((REDRIVE, encode_json(msgspec.structs.replace(redrive, by=redrive.by[:_MAX_BRIEF_CHARS]))))
+            at, by = redrive.at[:_MAX_BRIEF_CHARS], redrive.by[:_MAX_BRIEF_CHARS]
+            headers.append((REDRIVE, encode_json(msgspec.structs.replace(redrive, at=at, by=by))))
         return headers
 
     async def _produce(self, record: Record, tenure: Tenure) -> Delivered:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from contracts.codec import Position, Record, encode_json
+from contracts.errors import TooLarge
 from contracts.payloads import InferenceAnswer, InferenceResult, Provenance
 from producers.base import Ack, Place
 from streams.engine.tenure import Tenure
@@ -59,22 +60,26 @@ class Result:
         return True
 
     def encode(self, now_s: float, now: str) -> None:
-        """Make the record's value."""
+        """Make the record's value; TooLarge for an output that is nested too deeply."""
         if not self.tenure.may_work:
             raise Stale
         job, event = self.job, self.job.event
-        self.value = encode_json(
-            InferenceResult(
-                event_id=event.id,
-                source=event.source,
-                type=event.type,
-                output=self.output,
-                provenance=self.provenance,
-                usage=job.usage,
-                attempts=job.attempts,
-                completed_at=now,
-                duration_s=round(now_s - job.accepted_s, 3),
-                finish_reason=self.answer.finish_reason,
-                cost_usd=job.cost_usd,
-            )
+        result = InferenceResult(
+            event_id=event.id,
+            source=event.source,
+            type=event.type,
+            output=self.output,
+            provenance=self.provenance,
+            usage=job.usage,
+            attempts=job.attempts,
+            completed_at=now,
+            duration_s=round(now_s - job.accepted_s, 3),
+            finish_reason=self.answer.finish_reason,
+            cost_usd=job.cost_usd,
         )
+        try:
+            self.value = encode_json(result)
+        except RecursionError as error:
+            # It was read with more of the stack free, and inside of nothing.
+            message = "the output is nested too deeply to be written"
+            raise TooLarge(message) from error

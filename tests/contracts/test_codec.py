@@ -295,6 +295,12 @@ def test_a_newer_minor_version_can_be_read() -> None:
     assert decode_json(raw, OutcomeMarker) == marker
 
 
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b'{"later":' + b"[" * 5000 + b"]" * 5000 + b"}"])
+def test_what_is_not_a_payload_is_refused(raw: bytes) -> None:
+    with pytest.raises(Undecodable, match="not a OutcomeMarker"):
+        decode_json(raw, OutcomeMarker)
+
+
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 100_000, b'"\\ud800"', b"NaN"])
 def test_what_is_not_json_is_refused(raw: bytes) -> None:
     with pytest.raises(Undecodable, match="not JSON"):

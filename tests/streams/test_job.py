@@ -34,7 +34,9 @@ def test_an_event_may_shorten_its_deadline_only(text: str, seconds: int) -> None
     assert (made.deadline_at - made.accepted_at).total_seconds() == seconds
 
 
-@pytest.mark.parametrize("timestamp_ms", [-1, -(2**63), 2**63 - 1, 10**17, 4_102_444_800_000])
+@pytest.mark.parametrize(
+    "timestamp_ms", [-1, -(2**63), 2**63 - 1, 10**17, 4_102_444_800_000, pytest.param(10**400, id="huge")]
+)
 def test_a_timestamp_that_makes_no_sense_counts_as_now(timestamp_ms: int) -> None:
     made = job(timestamp_ms=timestamp_ms)
 

@@ -242,6 +242,19 @@ async def test_where_a_dead_letter_would_be_too_large_the_first_and_the_last_err
     assert [note.attempt for note in dead_letter(bench.producer.records[0].headers).failures] == [1, 5]
 
 
+async def test_an_output_that_is_nested_too_deeply_to_be_written_is_buried() -> None:
+    bench = Bench()
+    await bench.producer.start()
+    output: list[Any] = []
+    for _ in range(5000):
+        output = [output]
+    answer = InferenceAnswer(text="", model="m")
+    await bench.settler.result(bench.job, AT, bench.tenure, answer, output, PROVENANCE)
+
+    assert bench.topics() == [TOPICS.dead_letters, TOPICS.results]
+    assert dead_letter(bench.producer.records[0].headers).reason == "too_large"
+
+
 async def test_the_line_of_a_result_has_the_fields_that_structlog_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(LogSettings(format="json"))
     written, captured = Bench(), Bench()

@@ -1,5 +1,6 @@
 """What cannot be answered ends as a dead letter, with everything needed to put it back, and ends no worker."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.codec import DEAD_LETTER, Headers, dead_letter, encode_event
+from contracts.codec import DEAD_LETTER, REDRIVE, Headers, dead_letter, encode_event
 from contracts.payloads import DEAD_LETTER_MARKER_TYPE
 from contracts.settings import ProducerSettings
 from tests.streams.pipeline.support import SCHEMA, TOPICS, Bench, Broken, event, headers_of, make_settings
@@ -101,6 +102,15 @@ async def test_data_that_the_prompt_cannot_take_ends_the_event_and_not_the_worke
     assert (bench.crashes, bench.marker().reason, bench.fake.calls) == ([], reason, {})
 
 
+@pytest.mark.parametrize("error", [None, "invalid_request"])
+async def test_a_redrive_note_nested_deeper_than_anybody_reads_ends_no_worker(error: str | None) -> None:
+    bench = await Bench([{"error": error}] if error else []).start()
+    await bench.put(b"k", b"{}", [*CE, (REDRIVE, b'{"more":' + b"[" * 5000 + b"]" * 5000 + b"}")])
+    await bench.idle()
+
+    assert (len(bench.terminals), bench.committed, bench.crashes) == (1, 1, [])
+
+
 async def test_a_prompt_above_the_limit_is_buried_without_a_call() -> None:
     settings_ = make_settings({"prompt": {"user": "{{ text }}", "max_chars": 100}})
     bench = await Bench(settings=settings_).run(event(data=b"x" * 101))
@@ -162,6 +172,16 @@ async def test_an_event_whose_name_alone_fills_a_record_still_ends() -> None:
     )
 
     assert (bench.crashes, bench.marker().event_id, bench.committed) == ([], "t.events.standard.v1/2/0", 1)
+
+
+@pytest.mark.parametrize("field", ["at", "by"])
+async def test_an_event_whose_redrive_note_fills_a_record_still_ends(field: str) -> None:
+    fields = {"partition": 0, "offset": 0, "timestamp_ms": 0, "count": 1, "at": "", field: "x" * 3000}
+    bench = await Bench(limits=ProducerSettings(max_record_bytes=2000)).start()
+    await bench.put(b"k", b"{}", [*CE, (REDRIVE, json.dumps(fields).encode())])
+    await bench.idle()
+
+    assert (bench.crashes, bench.result().event_id, bench.committed) == ([], "e0", 1)
 
 
 async def test_text_that_no_record_can_carry_does_not_end_the_worker() -> None:

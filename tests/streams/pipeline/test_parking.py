@@ -209,6 +209,22 @@ async def test_a_parked_event_with_an_instant_out_of_this_world_is_buried(change
     assert (dead_letter(bench.letters[0].headers).reason, bench.fake.calls, bench.crashes) == ("undecodable", {}, [])
 
 
+async def test_a_parked_event_with_a_timestamp_out_of_this_world_is_answered() -> None:
+    (record,) = (await parked()).parked
+    note = msgspec.structs.replace(parked_event(record.headers)[1], timestamp_ms=10**400)
+    bench = await taken_up(record._replace(headers=[*record.headers[:-1], ("penstock-retry", encode_json(note))]))
+
+    assert (bench.result().event_id, bench.letters, bench.crashes) == ("e0", [], [])
+
+
+async def test_a_note_nested_deeper_than_anybody_reads_is_buried() -> None:
+    (record,) = (await parked()).parked
+    note = encode_json(parked_event(record.headers)[1])[:-1] + b',"more":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    bench = await taken_up(record._replace(headers=[*record.headers[:-1], ("penstock-retry", note)]))
+
+    assert (dead_letter(bench.letters[0].headers).reason, bench.fake.calls, bench.crashes) == ("undecodable", {}, [])
+
+
 async def test_parking_is_counted() -> None:
     labels = {"route": "r", "reason": "throttled"}
     before = REGISTRY.get_sample_value("penstock_events_parked_total", labels) or 0

@@ -18,14 +18,15 @@ from contracts.payloads import (
     Redrive,
 )
 from contracts.repetition import By, State, dedup_header, identify
+from contracts.settings import ProducerSettings
 from streams.engine.item import TP
 from streams.engine.ledger import Ledger
 from streams.engine.repeats import Repeats
 from tests.streams.pipeline.support import EVENTS, PARTITION, TOPICS, Bench, event, headers_of, make_settings
 
 
-async def started(script: list[dict[str, object]] | None = None) -> Bench:
-    bench = Bench(script or (), make_settings({"deadline_s": 3600, "order": "none"}))
+async def started(script: list[dict[str, object]] | None = None, limits: ProducerSettings | None = None) -> Bench:
+    bench = Bench(script or (), make_settings({"deadline_s": 3600, "order": "none"}), limits=limits)
     await bench.producer.start()
     bench.engine.prepare(bench.tenure)
     ledgers = {TP(EVENTS, PARTITION): Ledger(0, repeats=Repeats(100)), TP(TOPICS.retries, PARTITION): Ledger(0)}
@@ -75,6 +76,16 @@ async def test_a_marker_has_an_id_of_its_own() -> None:
     ids = [headers_of(record)["ce_id"].decode() for record in bench.terminals]
     assert ids[0] == result_id("s", "e0")
     assert len(set(ids)) == 3
+
+
+async def test_a_repetition_whose_name_alone_fills_a_record_still_ends() -> None:
+    bench = await started(limits=ProducerSettings(max_record_bytes=2000))
+    for _ in range(2):
+        await put(bench, sent(event(id="i" * 3000)), event(id="i" * 3000))
+
+    marker = decode_json(bench.terminals[1].value or b"", DuplicateMarker)
+    assert (marker.event_id, marker.first_event_id) == (f"{EVENTS}/2/1", f"{EVENTS}/2/0")
+    assert (bench.crashes, bench.committed) == ([], 2)
 
 
 async def test_by_digest_the_marker_names_the_first_id() -> None:
