@@ -29,8 +29,9 @@ def backoff_s(
     wait_s = uniform(0.0, min(max_s, base_s * 2.0 ** min(attempt - 1, 60)))
     if retry_after_s is None:
         return wait_s
-    # Everybody was told the same instant: spread over another base_s so that not all come back at once.
-    return retry_after_s + uniform(0.0, base_s)
+    # Everybody was told the same instant: spread over another base_s so that not all come back at once. A server that
+    # asks for no wait, time after time, does not make the waits shorter: the attempts would be used up in a moment.
+    return max(wait_s, retry_after_s + uniform(0.0, base_s))
 
 
 class RetryBudget:

@@ -33,6 +33,12 @@ def test_a_wait_the_provider_asks_for_is_honoured_beyond_the_limit_and_spread() 
     assert backoff_s(1, 0.5, 30, retry_after_s=120, uniform=longest) == 120.5
 
 
+def test_a_wait_the_provider_asks_for_does_not_shorten_the_waits() -> None:
+    bounds = [backoff_s(attempt, 0.5, 30, retry_after_s=0, uniform=longest) for attempt in range(1, 9)]
+
+    assert bounds == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
 @given(
     attempt=st.integers(1, 10_000),
     base_s=st.floats(0.001, 100),
