@@ -4,6 +4,7 @@ Source: botocore service model bedrock-runtime 2023-09-30 (checked 2026-11); Ama
 API error codes" (checked 2026-11).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -64,6 +65,7 @@ _WRONG_MODEL = re.compile(
     re.IGNORECASE,
 )
 _DAILY = re.compile(r"per day|daily", re.IGNORECASE)
+_MILLISECONDS = re.compile(r"[0-9]{1,15}")
 
 FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -157,16 +159,19 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     `Retry-After` is seconds or a date, `x-amz-retry-after` is milliseconds.
     """
     milliseconds = headers.get("x-amz-retry-after", "")
-    if milliseconds.isdigit():
+    if _MILLISECONDS.fullmatch(milliseconds):
         return int(milliseconds) / 1000
     text = headers.get("retry-after", "")
     try:
-        return max(0.0, float(text)) if text else None
+        wait_s = float(text)
     except ValueError:
         pass
+    else:
+        return max(0.0, wait_s) if math.isfinite(wait_s) else None
     try:
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
+        # Overflow: a year of many digits.
         return None
 
 

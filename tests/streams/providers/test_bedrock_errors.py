@@ -87,6 +87,11 @@ def test_only_calls_that_were_sent_may_be_billed(error: Exception, is_billed: bo
         ({"x-amz-retry-after": "1500", "retry-after": "9"}, 1.5),
         ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "-5"}, 0.0),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, None),
+        ({"x-amz-retry-after": "\u00b2"}, None),
+        ({"x-amz-retry-after": "9" * 400, "retry-after": "3"}, 3.0),
         ({}, None),
     ],
 )

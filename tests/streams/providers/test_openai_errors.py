@@ -25,6 +25,7 @@ from streams.providers.openai_errors import duration, retry_after
         ({"x-ratelimit-remaining-tokens": "-1", "x-ratelimit-reset-tokens": "0"}, 0.0),
         ({"Retry-After": "inf"}, None),
         ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, None),
         ({}, None),
     ],
 )
