@@ -7,12 +7,15 @@ from collections.abc import Iterator
 
 from contracts.errors import ProviderUnavailable
 
+_MARK = b"\xef\xbb\xbf"
+
 
 class EventSplitter:
     """Feeds on bytes in pieces of any size, yields the `data` of complete events."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max_event_bytes = max_event_bytes
+        self._has_begun = False
         self._rest = b""
         self._data: list[bytes] = []
         self._size = 0
@@ -32,6 +35,9 @@ class EventSplitter:
 
     def _line(self, line: bytes) -> bytes | None:
         """Take one line; return the event's data when it ends one."""
+        if not self._has_begun:
+            # A byte order mark is no part of the first line, which may be data.
+            line, self._has_begun = line.removeprefix(_MARK), True
         if not line:
             data, self._data, self._size = self._data, [], 0
             return b"\n".join(data) if data else None

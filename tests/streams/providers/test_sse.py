@@ -25,6 +25,14 @@ def test_events_do_not_depend_on_where_the_bytes_are_cut(cuts: set[int]) -> None
     assert splitter.finish() is None
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+    splitter = EventSplitter(1000)
+
+    found = [data for piece in (b"\xef\xbb", b"\xbfdata: one", b"\n\n") for data in splitter.feed(piece)]
+
+    assert found == [b"one"]
+
+
 def test_a_last_event_without_its_blank_line_is_kept() -> None:
     splitter = EventSplitter(1000)
 
