@@ -134,7 +134,7 @@ class Failures:
             passes = guard.passes() or await self._wait(guard, job, item, slot, rests_since_s)
             if passes is not None:
                 # In the ordinary case it has its slot, and nothing can have closed meanwhile.
-                if slot.is_held or await self._has_slot(guard, slot, passes):
+                if slot.is_held or await self._has_slot(guard, job, slot, passes):
                     break
             elif self._may_park(guard, job) and left_s(job) > guard.route.retry.park_after_s:
                 # It has learned nothing new: as long again, somewhere else.
@@ -155,14 +155,15 @@ class Failures:
             await self._sleep(item, slot, "parked", min(wait_s, max(0.0, left_s(job))))
 
     @staticmethod
-    async def _has_slot(guard: Guard, slot: Slot, passes: Passes) -> bool:
-        """Take a slot; False, without the passes, when a gate has closed meanwhile."""
+    async def _has_slot(guard: Guard, job: Job, slot: Slot, passes: Passes) -> bool:
+        """Take a slot; False, without the passes, when a gate has closed or the deadline has passed meanwhile."""
         try:
             await slot.acquire()
         except BaseException:
             guard.leave(passes)
             raise
-        if guard.is_current(passes):
+        # Others' calls hold the slots for as long as they take, and a call behind the deadline would be paid for.
+        if guard.is_current(passes) and left_s(job) > 0:
             return True
         guard.leave(passes)
         return False

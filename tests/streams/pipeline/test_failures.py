@@ -131,6 +131,20 @@ async def test_a_call_gets_no_more_time_than_the_deadline_leaves() -> None:
     assert (bench.marker().status, bench.marker().attempts) == ("expired", 1)
 
 
+async def test_a_deadline_that_passes_while_others_have_the_slots_is_kept() -> None:
+    script = [{"match": "e0", "times": 1, "error": "throttled", "retry_after_s": 9}, {"match": "e1", "latency_s": 5}]
+    settings = make_settings({"deadline_s": 10, "retry": {"base_s": 0.01, "max_s": 0.01}})
+    bench = await Bench(script, settings, in_flight=1).start()
+    await bench.send(event(0))
+    await asyncio.sleep(8)
+    await bench.send(event(1, extensions={"partitionkey": "k1"}))
+    await bench.idle()
+
+    expired = [record for record in bench.terminals if headers_of(record)["ce_type"] == EXPIRED_TYPE.encode()]
+    assert (ids_of(expired), len(bench.terminals)) == (["e0"], 2)
+    assert bench.fake.calls == {"e0": 1, "e1": 1}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_configuration_fault_holds_everything_and_goes_on_when_it_is_mended(fault: str) -> None:
     """The operator mends it after a minute: nothing was dead-lettered, though there were more calls than attempts."""
