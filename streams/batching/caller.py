@@ -107,11 +107,16 @@ class Batched:
             async with asyncio.timeout(limit_s + _GRACE_S):
                 return await self._batcher.submit(entry, entry.size_bytes, alone=is_alone)
         except TimeoutError as error:
-            what = "was not answered" if entry.is_sent else "found no free call"
-            message = f"event {entry.request.event_id} {what} within {limit_s:g} s"
-            raise ProviderTimeout(message, possibly_billed=entry.is_sent) from error
+            raise _too_late(entry) from error
 
     async def _call(self, entries: Sequence[_Entry]) -> Sequence[InferenceAnswer | Exception]:
+        now_s = asyncio.get_running_loop().time()
+        live = [entry for entry in entries if entry.ends_at > now_s]
+        # The wait for others can outlast an event's own time, and what comes behind that would be paid for.
+        outcomes = iter(await self._call_for(live) if live else ())
+        return [next(outcomes) if entry.ends_at > now_s else _too_late(entry) for entry in entries]
+
+    async def _call_for(self, entries: Sequence[_Entry]) -> Sequence[InferenceAnswer | Exception]:
         FM_BATCH_EVENTS.labels(self._route).observe(len(entries))
         # The most patient one decides: each of the others leaves when its own time is over.
         left_s = max(entry.ends_at for entry in entries) - asyncio.get_running_loop().time()
@@ -145,6 +150,12 @@ class Batched:
 
     def _split(self, reason: str) -> None:
         FM_BATCH_SPLITS.labels(self._route, reason).inc()
+
+
+def _too_late(entry: _Entry) -> ProviderTimeout:
+    what = "was not answered" if entry.is_sent else "found no free call"
+    message = f"event {entry.request.event_id} {what} within {entry.request.timeout_s:g} s"
+    return ProviderTimeout(message, possibly_billed=entry.is_sent)
 
 
 def _outcome(entry: _Entry, answer: InferenceAnswer | PenstockError | None) -> InferenceAnswer | Exception:

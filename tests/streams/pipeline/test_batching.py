@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from contracts.codec import Position, decode_json, encode_event
+from contracts.codec import Position, decode_json, encode_event, format_time
 from contracts.errors import InvalidRequest
 from contracts.metrics import REGISTRY
 from contracts.payloads import InferenceAnswer, InferenceRequest, InferenceResult, Usage
@@ -239,6 +240,17 @@ async def test_an_event_without_time_left_leaves_its_batch_and_the_others_get_th
 
     assert sorted(results_or_status(bench).items()) == [("e0", 200), ("e1", 200), ("e2", 200), ("e3", "expired")]
     assert list(bench.fake.sizes) == [1]
+
+
+@pytest.mark.parametrize("others", [0, 3])
+async def test_an_event_whose_time_ends_while_it_waits_for_others_is_not_sent(others: int) -> None:
+    settings = make_settings({**PACK, "batch": {"kind": "pack", "max_events": 8, "max_wait_s": 0.5}})
+    late = event(9, b'{"n": 9}', extensions={"expirytime": format_time(now_at() + timedelta(seconds=0.2))})
+    model = Packed()
+    bench = await Bench(settings=settings, provider=model).run(*numbers(others), late)
+
+    assert results_or_status(bench) == {"e9": "expired", **{f"e{n}": 200 for n in range(others)}}
+    assert model.sizes == ([others] if others else [])
 
 
 def results_or_status(bench: Bench) -> dict[str, Any]:
