@@ -96,7 +96,8 @@ class Liveness:
             try:
                 await self._probe(_ASK_LIMIT_S)
                 self._answered_at_s = self._clock()
-            except LogUnavailable as error:
+            except (LogUnavailable, RuntimeError) as error:
+                # RuntimeError: no thread to ask in can be started now; later there may be one.
                 self._log.debug("kafka.silent", error=str(error))
             await asyncio.sleep(_ASK_EVERY_S)
 

@@ -100,7 +100,11 @@ class Bedrock:
 
     async def _in_thread(self, call: Callable[[], Any], timeout_s: float, what: str) -> Any:
         """Run a blocking call in the pool; give up waiting for it, not the thread, when the time is over."""
-        future: Future[Any] = self._pool.submit(call)
+        try:
+            future: Future[Any] = self._pool.submit(call)
+        except RuntimeError as error:
+            message = f"{what}: no thread for a call of Bedrock: {error}"
+            raise ProviderUnavailable(message, possibly_billed=False) from error
         waiting = asyncio.wrap_future(future)
         self._waiting.add(waiting)
         try:

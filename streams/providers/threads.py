@@ -32,7 +32,11 @@ class DaemonPool:
             return self._threads - self._idle
 
     def submit(self, function: Callable[[], Answer]) -> "Future[Answer]":
-        """Queue a function; cancelling the future takes it back as long as no thread has begun it."""
+        """Queue a function; cancelling the future takes it back as long as no thread has begun it.
+
+        Raises:
+            RuntimeError: there is no thread and none can be started; the function will not be run.
+        """
         future: Future[Answer] = Future()
         with self._changed:
             if self._is_closed:
@@ -40,10 +44,20 @@ class DaemonPool:
                 return future
             self._work.append((future, function))
             if len(self._work) > self._idle and self._threads < self._size:
-                self._threads += 1
-                threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
+                self._start_thread()
             self._changed.notify()
         return future
+
+    def _start_thread(self) -> None:
+        self._threads += 1
+        try:
+            threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
+        except RuntimeError:
+            # At its limit of threads a container refuses another one: those that there are take the work in turn.
+            self._threads -= 1
+            if not self._threads:
+                self._work.pop()
+                raise
 
     def close(self) -> None:
         """Cancel what no thread has begun, and let the threads end; does not wait for them."""

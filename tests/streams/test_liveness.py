@@ -17,7 +17,7 @@ from contracts.errors import LogUnavailable
 from contracts.metrics import EVENTS_IN_STATE, REGISTRY, ROUTE_PAUSED
 from contracts.settings import WatchdogSettings, WorkerSettings
 from contracts.stuck import UnfinishedEvent
-from streams import stuck
+from streams import liveness, stuck
 from streams.engine.item import TP, State
 from streams.health import HealthServer
 from streams.liveness import Liveness
@@ -136,6 +136,26 @@ def _finish_uncommitted(lab: Lab) -> None:
 
 async def test_an_idle_worker_has_no_problem(lab: Lab) -> None:
     assert lab.pass_time(1000) == []
+
+
+async def test_brokers_are_asked_again_when_there_was_no_thread_to_ask_in(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    async def probe(limit_s: float) -> None:
+        asked.append(limit_s)
+        if len(asked) == 1:
+            message = "can't start new thread"
+            raise RuntimeError(message)
+
+    monkeypatch.setattr(liveness, "_ASK_EVERY_S", 0.001)
+    monkeypatch.setattr(lab.liveness, "_probe", probe)
+    lab.liveness.start()
+    try:
+        await eventually_async(lambda: len(asked) > 1)
+    finally:
+        await lab.liveness.aclose()
 
 
 async def test_calls_in_flight_are_a_reason_to_wait(lab: Lab) -> None:

@@ -252,6 +252,18 @@ class TransportSuite:
             with pytest.raises(ConnectFailed):
                 await transport.post("/x", b"{}", {}, 5.0)
 
+    async def test_a_name_that_no_thread_can_look_up_is_no_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def look_up(*_: Any, **__: Any) -> None:
+            message = "can't start new thread"
+            raise RuntimeError(message)
+
+        if not isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+            pytest.skip("uvloop looks names up in threads of its own")
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+        async with self.to(1, host="models.test") as transport:
+            with pytest.raises(ConnectFailed, match="can't start new thread"):
+                await transport.post("/x", b"{}", {}, 5.0)
+
     @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\x00b"])
     async def test_a_header_that_smuggles_is_refused(self, value: str) -> None:
         async with serving(always(OK)) as server, self.to(server.port) as transport:

@@ -130,6 +130,12 @@ class General:
                 yield Streamed(response, self._limits, lambda error: self._translate_error(error, sent))
         except _ERRORS as error:
             raise self._translate_error(error, sent) from error
+        except RuntimeError as error:
+            if sent.is_sent:
+                raise
+            # No thread to look the name up in can be started.
+            message = f"no connection to {self._host}: {error}"
+            raise ConnectFailed(message) from error
         finally:
             if call is not None:
                 self._calls.discard(call)

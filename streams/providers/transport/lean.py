@@ -283,7 +283,8 @@ class Lean:
                     server_hostname=address.host if self._tls else None,
                 )
             has_connected = True
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, RuntimeError) as error:
+            # RuntimeError: no thread to look the name up in can be started.
             is_late = loop.time() >= deadline_at
             raise _refusal(error, address.netloc, self._connect_timeout_s, is_late=is_late) from error
         finally:

@@ -162,6 +162,21 @@ async def test_missing_credentials_deny_access(lab: StubLab, monkeypatch: pytest
     await provider.aclose()
 
 
+async def test_no_thread_for_a_call_is_unavailable_and_not_billed(
+    lab: StubLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_call: object) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    async with provider_for(free_port()) as provider:
+        monkeypatch.setattr(provider._pool, "submit", refuse)
+        with pytest.raises(ProviderUnavailable) as caught:
+            await provider.invoke(ask(lab))
+
+    assert not caught.value.possibly_billed
+
+
 async def test_nobody_listening_is_unavailable_and_not_billed(lab: StubLab) -> None:
     async with provider_for(free_port()) as provider:
         with pytest.raises(ProviderUnavailable) as caught:

@@ -38,6 +38,45 @@ def test_work_behind_a_hanging_call_is_done_by_another_thread(pool: DaemonPool) 
     gate.set()
 
 
+class NoThreads(threading.Thread):
+    """A thread in a container that is at its limit of them."""
+
+    def start(self) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+
+def test_where_no_thread_can_be_started_the_others_do_the_work(
+    pool: DaemonPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    running = pool.submit(gate.wait)
+    eventually(running.running)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", NoThreads)
+        waiting = [pool.submit(lambda: 1) for _ in range(3)]
+    gate.set()
+
+    assert [future.result(5) for future in waiting] == [1, 1, 1]
+    # The one that was refused does not count: there may be two again.
+    gate.clear()
+    again = [pool.submit(gate.wait) for _ in range(2)]
+    eventually(lambda: all(future.running() for future in again))
+    gate.set()
+
+
+def test_without_any_thread_nothing_is_left_behind(pool: DaemonPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", NoThreads)
+        for _ in range(3):
+            with pytest.raises(RuntimeError):
+                pool.submit(lambda: done.append(1))
+
+    assert pool.submit(lambda: 2).result(5) == 2
+    assert done == []
+
+
 def test_an_exception_reaches_whoever_waits(pool: DaemonPool) -> None:
     with pytest.raises(ZeroDivisionError):
         pool.submit(lambda: 1 // 0).result(5)
