@@ -25,6 +25,7 @@ from gateways.cli.dlq_stats import Counts
 from gateways.cli.dlq_topic import LetterTopic, Span
 from gateways.cli.dlq_units import Discard, Redriving, operator
 from gateways.cli.dlq_write import Refusal, Writer
+from gateways.cli.wording import printable
 
 _INTERRUPTED = 130
 _DRY_LINES = 20
@@ -250,7 +251,8 @@ def _rehearse(found: Any, make: Make, verb: str, count: int) -> int:
             Tally().refuse(made)
         elif shown < _DRY_LINES:
             shown += 1
-            click.echo(f"would {verb} {letter.place} {letter.event_id or '-'}{_target(made.records[0], letter)}")
+            name = printable(letter.event_id) or "-"
+            click.echo(f"would {verb} {letter.place} {name}{_target(made.records[0], letter)}")
     more = count - refused - shown
     click.echo(f"dry run: would {verb} {count - refused} of {count} dead letters" + (f" ({more} more)" if more else ""))
     return 1 if refused else 0

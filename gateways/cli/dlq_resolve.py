@@ -15,6 +15,7 @@ from contracts.signals import StopSignals
 from gateways.cli.dlq_letters import Letter
 from gateways.cli.dlq_progress import Told
 from gateways.cli.dlq_write import Refusal, Unit, Writer
+from gateways.cli.wording import printable
 
 _MAX_BATCH = 100
 _MAX_BATCH_BYTES = 8 * 2**20
@@ -58,7 +59,8 @@ class Tally:
     def refuse(self, refusal: Refusal) -> None:
         """Count a letter that stays open, and say why."""
         self.refused += 1
-        click.echo(f"{refusal.letter.place} {refusal.letter.event_id or '-'}: {refusal.error}", err=True)
+        text = f"{refusal.letter.place} {refusal.letter.event_id or '-'}: {refusal.error}"
+        click.echo(printable(text), err=True)
 
 
 def carry_out(

@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ from rich.text import Text
 from contracts.codec import DEAD_LETTER, REDRIVE, format_time
 from contracts.payloads import DeadLetter, Resolution
 from gateways.cli.dlq_letters import Letter
-from gateways.cli.wording import printable, show_table
+from gateways.cli.wording import instant_of, parsed, printable, show_table
 
 _RIGHT = frozenset({"attempts", "redrives", "cost $"})
 
@@ -52,7 +51,7 @@ def _cells(letter: Letter) -> tuple[str, ...]:
 
 def instant(letter: Letter) -> str:
     """Return when a letter was buried."""
-    return format_time(datetime.fromtimestamp(letter.record.timestamp_ms / 1000, UTC))
+    return format_time(instant_of(letter.record))
 
 
 def cost(why: DeadLetter) -> str:
@@ -100,8 +99,8 @@ def _readable_header(raw: bytes | None) -> dict[str, Any]:
 
 def _value(raw: bytes | None) -> Any:
     try:
-        return {"json": json.loads(raw)} if raw else _readable(raw)
-    except (ValueError, RecursionError):
+        return {"json": parsed(raw)} if raw else _readable(raw)
+    except ValueError:
         readable = _readable(raw)
         return readable if isinstance(readable, dict) else {"text": readable}
 
@@ -159,6 +158,6 @@ def _line(raw: bytes | None) -> str:
 
 def _pretty(value: bytes) -> str:
     try:
-        return json.dumps(json.loads(value), ensure_ascii=False, indent=2)
+        return json.dumps(parsed(value), ensure_ascii=False, indent=2)
     except (ValueError, RecursionError):
         return _line(value)

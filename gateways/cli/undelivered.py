@@ -19,7 +19,7 @@ from contracts.settings import Settings, load
 from contracts.topics import DELIVERY_TIERS, Topics
 from gateways.cli.dlq_filters import Instant
 from gateways.cli.reading import Read, TopicReader
-from gateways.cli.wording import printable
+from gateways.cli.wording import instant_of, printable
 
 _POLL_S = 0.2
 _FLUSH_TIMEOUT_S = 10.0
@@ -149,7 +149,7 @@ def _matching(
                 found = _Found(record, delivery_note(record.headers)[0])
             except Undecodable:
                 continue
-            at = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+            at = instant_of(record)
             is_meant = (
                 (not doors or found.note.door in doors)
                 and (not reasons or found.note.reason in reasons)

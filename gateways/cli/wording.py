@@ -77,9 +77,18 @@ def attribute(record: Read, name: str) -> str:
     return (raw or b"").decode("utf-8", "replace")
 
 
+def instant_of(record: Read) -> datetime:
+    """Return the record's time, UTC; the last that there is where a foreign one lies behind the calendar's end."""
+    try:
+        return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    except (ValueError, OverflowError):
+        # Nanoseconds in place of milliseconds, say: it must not hide the records beside it.
+        return datetime.max.replace(tzinfo=UTC)
+
+
 def clock(record: Read) -> str:
     """Return the record's time of day, UTC."""
-    return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).strftime("%H:%M:%S")
+    return instant_of(record).strftime("%H:%M:%S")
 
 
 def result_line(record: Read) -> str:
@@ -145,11 +154,26 @@ def printable(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+def parsed(raw: bytes) -> Any:
+    """Return what a value is as JSON.
+
+    Raises:
+        ValueError: it is none, or cannot be written as JSON again: NaN, half of a surrogate pair, nested too deeply.
+    """
+    try:
+        value = json.loads(raw)
+        # Python reads more than JSON is. What workers refuse for that reason is what operators look at.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError as error:
+        raise ValueError from error
+    return value
+
+
 def as_json(record: Read) -> str:
     """Return a record with all its headers as one line of JSON; the value as JSON where it is JSON, else as text."""
     raw = record.value or b""
     try:
-        value: Any = json.loads(raw)
+        value: Any = parsed(raw)
     except ValueError:
         value = raw.decode("utf-8", "replace")
     document = {

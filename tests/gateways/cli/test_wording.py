@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 from rich.console import Console
 from rich.table import Table
@@ -80,6 +81,19 @@ def test_json_lines_carry_headers_and_the_parsed_value() -> None:
     assert document["key"] == "k"
     assert document["value"] == "{"
     assert document["headers"]["ce_id"] == "e-1"
+
+
+@pytest.mark.parametrize("raw", [b'{"a": NaN}', b'{"a": 1e999}', b'"\\ud83d"', b"[" * 100_000])
+def test_a_value_that_is_no_json_to_others_is_text_in_a_line_of_json(raw: bytes) -> None:
+    written = as_json(letter()._replace(value=raw)).encode()
+
+    assert msgspec.json.decode(written)["value"] == raw.decode()
+
+
+def test_a_time_beyond_the_calendar_does_not_hide_the_record() -> None:
+    shown = line("events", Read("t", 0, 7, 10**18, None, b"x", []))
+
+    assert shown.startswith("23:59:59  t/0/7  not readable: ")
 
 
 def tabled(capsys: pytest.CaptureFixture[str]) -> str:
