@@ -311,13 +311,13 @@ def dead_letter(headers: RecordHeaders) -> DeadLetter:
 def resolution(headers: RecordHeaders) -> Resolution | None:
     """Return what became of a dead letter; None when the record does not say so.
 
+    Ours is the last header: a letter has the original's in front of its own, whatever names they have.
+
     Raises:
         Undecodable: the header is of another shape.
     """
-    for name, raw in headers:
-        if name == RESOLUTION and raw is not None:
-            return decode_json(raw, Resolution)
-    return None
+    name, raw = headers[-1] if headers else ("", None)
+    return decode_json(raw, Resolution) if name == RESOLUTION and raw is not None else None
 
 
 def resolution_headers(resolved: Resolution) -> Headers:

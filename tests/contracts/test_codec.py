@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from contracts.codec import (
     DEAD_LETTER,
+    RESOLUTION,
     Headers,
     Position,
     _names,
@@ -268,6 +269,15 @@ def test_a_resolution_says_which_letter_it_is_about() -> None:
 
     assert resolution(resolution_headers(resolved)) == resolved
     assert resolution(dead_letter_headers([], LETTER)) is None
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_a_header_of_the_original_resolves_no_letter(is_readable: bool) -> None:
+    resolved = Resolution(state="discarded", partition=0, offset=2, timestamp_ms=3, event_id="e", at="x")
+    headers = dead_letter_headers(resolution_headers(resolved) if is_readable else [(RESOLUTION, b"{}")], LETTER)
+
+    assert resolution(headers) is None
+    assert dead_letter(headers) == LETTER
 
 
 def redrive(count: int) -> Redrive:
