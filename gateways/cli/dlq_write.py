@@ -5,6 +5,7 @@ that started later stops the other. Writes: event topics, dead-letters. Blocking
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from producers.window import record_bytes
 # A transaction that its owner leaves open hides what lies behind it from committed readers for so long.
 _LIMIT_S = 15.0
 _CLIENT_ID = "penstock-dlq"
+_FULL_S = 0.05
 
 
 class Unit(NamedTuple):
@@ -155,15 +157,28 @@ class Writer:
         # them by then, and the next call of anything in C ends as a SystemError (confluent-kafka 2.16).
         callback: dict[str, Any] = {} if self._in_transactions else {"on_delivery": report}
         try:
-            self._client.produce(
-                record.topic,
-                value=record.value,
-                key=record.key,
-                partition=-1 if record.partition is None else record.partition,
-                headers=list(record.headers),
-                **callback,
-            )
+            self._produce(record, callback)
         except KafkaException as exception:
             if error_of(exception).fatal():
                 raise
             errors.append(str(translate_error(error_of(exception), record.topic, record.partition)))
+
+    def _produce(self, record: Record, callback: dict[str, Any]) -> None:
+        # A batch may be more than the client's buffer holds (producer.max_buffer_bytes): it empties by itself.
+        end_s = time.monotonic() + _LIMIT_S
+        while True:
+            try:
+                self._client.produce(
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    partition=-1 if record.partition is None else record.partition,
+                    headers=list(record.headers),
+                    **callback,
+                )
+            except BufferError as exception:
+                if time.monotonic() >= end_s:
+                    raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from exception  # noqa: SLF001 - so named
+                self._client.poll(_FULL_S)
+            else:
+                return

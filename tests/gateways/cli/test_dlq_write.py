@@ -1,0 +1,74 @@
+"""What `penstock dlq` writes, against a client that is not there; the real one is in tests/kafka/test_dlq.py."""
+
+from typing import Any
+
+import pytest
+
+from contracts.settings import KafkaSettings, ProducerSettings
+from gateways.cli import dlq_write
+from gateways.cli.dlq_letters import Letter, read_letter
+from gateways.cli.dlq_units import Discard
+from gateways.cli.dlq_write import Writer
+from tests.gateways.cli.records import letter
+
+
+class SmallClient:
+    """A producer with room for one record until it is polled."""
+
+    def __init__(self, *, empties: bool = True) -> None:
+        self.written: list[str] = []
+        self.committed = self.aborted = 0
+        self._empties = empties
+        self._room = 1
+
+    def produce(self, topic: str, **_: Any) -> None:
+        if not self._room:
+            message = "Local: Queue full"
+            raise BufferError(message)
+        self._room -= 1
+        self.written.append(topic)
+
+    def poll(self, _timeout_s: float) -> None:
+        self._room += self._empties
+
+    def begin_transaction(self) -> None:
+        self.written.clear()
+
+    def flush(self, _timeout_s: float) -> int:
+        return 0
+
+    def commit_transaction(self, _timeout_s: float) -> None:
+        self.committed += 1
+
+    def abort_transaction(self, _timeout_s: float) -> None:
+        self.aborted += 1
+
+
+def writer_to(client: SmallClient, monkeypatch: pytest.MonkeyPatch) -> Writer:
+    monkeypatch.setattr(dlq_write, "Producer", lambda *_, **__: client)
+    return Writer(KafkaSettings(), ProducerSettings(), "some-letters")
+
+
+def letters(count: int) -> list[Letter]:
+    found = [read_letter(letter()) for _ in range(count)]
+    return [one for one in found if isinstance(one, Letter)]
+
+
+def test_a_batch_beyond_the_clients_buffer_is_written_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = SmallClient()
+
+    refused = writer_to(client, monkeypatch).write([Discard("me", "old")(one) for one in letters(5)])
+
+    assert refused == []
+    assert len(client.written) == 5
+    assert (client.committed, client.aborted) == (1, 0)
+
+
+def test_a_buffer_that_stays_full_leaves_the_letters_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dlq_write, "_LIMIT_S", 0.0)
+    client = SmallClient(empties=False)
+
+    refused = writer_to(client, monkeypatch).write([Discard("me", "old")(one) for one in letters(2)])
+
+    assert {one.error for one in refused} == {"producer queue is full"}
+    assert client.committed == 0
