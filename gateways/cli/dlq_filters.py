@@ -17,6 +17,7 @@ from gateways.cli.dlq_letters import Letter
 
 _AGE = re.compile(r"(\d{1,6})(s|m|h|d)")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def age(text: str) -> timedelta | None:
@@ -35,7 +36,8 @@ class Instant(click.ParamType):
         if isinstance(value, datetime):
             return value
         ago = age(value)
-        instant = parse_time(value) if ago is None else datetime.now(UTC) - ago
+        # Nothing is older than Kafka's first instant; an age of millennia would not even be a date.
+        instant = parse_time(value) if ago is None else max(_EPOCH + ago, datetime.now(UTC)) - ago
         if instant is None:
             self.fail(f"{value!r}: expected an age such as 30m, 2h or 7d, or a time such as 2026-11-24T08:00:00Z",
                       param, ctx)  # fmt: skip

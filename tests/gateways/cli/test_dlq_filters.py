@@ -1,10 +1,12 @@
 """The options of `penstock dlq` commands."""
 
+import time
+
 import click
 import pytest
 from click.testing import CliRunner
 
-from gateways.cli.dlq_filters import Filter, filtered
+from gateways.cli.dlq_filters import Filter, Instant, filtered
 
 
 @click.command()
@@ -26,3 +28,8 @@ def test_a_reason_that_does_not_exist_is_told_and_looked_for_all_the_same(reason
     result = CliRunner().invoke(shown, ["--reason", reason])
 
     assert (result.exit_code, result.stderr, result.stdout) == (0, said, f"{reason}\n")
+
+
+def test_an_age_beyond_the_calendar_means_everything() -> None:
+    assert Instant().convert("999999d", None, None).timestamp() == 0
+    assert 3590 < time.time() - Instant().convert("1h", None, None).timestamp() < 3610
