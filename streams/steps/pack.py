@@ -60,7 +60,8 @@ def _moved(value: Any) -> Any:
 
 
 def _reference(target: Any) -> Any:
-    is_local = isinstance(target, str) and target.startswith("#")
+    # An anchor (#name) goes with its schema, wherever that stands.
+    is_local = isinstance(target, str) and (target == "#" or target.startswith("#/"))
     if not is_local or target.startswith(tuple(f"#/{name}" for name in _DEFINITIONS)):
         return target if isinstance(target, str) else _moved(target)
     return _OUTPUT_AT + target[1:]

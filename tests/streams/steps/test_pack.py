@@ -93,6 +93,14 @@ def test_references_of_the_schema_still_point_where_they_did() -> None:
     assert not jsonschema_rs.is_valid(packed, {"answers": [entry("a", {"m": "x"})]})
 
 
+def test_an_anchor_of_the_schema_is_found_where_it_stands_now() -> None:
+    schema = {"$defs": {"n": {"$anchor": "count", "type": "integer"}}, "properties": {"m": {"$ref": "#count"}}}
+    packed = pack_schema(schema)
+
+    assert jsonschema_rs.is_valid(packed, {"answers": [entry("a", {"m": 1})]})
+    assert not jsonschema_rs.is_valid(packed, {"answers": [entry("a", {"m": "x"})]})
+
+
 def test_answers_are_matched_by_id_whatever_their_order() -> None:
     found = unpack(answer(entry("c", 3), entry("a", 1), entry("b", 2)), IDS)
 
