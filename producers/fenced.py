@@ -11,14 +11,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from contracts.codec import Record
 from contracts.errors import LogUnavailable, PenstockError
 from contracts.settings import KafkaSettings, ProducerSettings
-from producers.kafka_client import IsStopped, Stopped, error_of, producer_config, translate_error
+from producers.kafka_client import IsStopped, Stopped, error_of, produce_waiting, producer_config
 
 _LIMIT_S = 30.0
 # A stop does not wait longer for brokers that do not answer.
@@ -142,31 +141,8 @@ class FencedProducer:
             self._client.flush(0)
 
     def _send(self, record: Record, errors: list[str]) -> None:
-        def report(error: KafkaError | None, _message: Message) -> None:
-            if error is not None:
-                errors.append(str(translate_error(error, record.topic, record.partition)))
-
-        # As in a redrive: in a transaction no callback of ours may run beside the binding's own fatal errors.
-        callback: dict[str, Any] = {} if self._is_fenced else {"on_delivery": report}
-        arguments: dict[str, Any] = callback | (
-            {} if record.timestamp_ms is None else {"timestamp": record.timestamp_ms}
-        )
-        while True:
-            try:
-                self._client.produce(
-                    record.topic,
-                    value=record.value,
-                    key=record.key,
-                    partition=-1 if record.partition is None else record.partition,
-                    headers=list(record.headers),
-                    **arguments,
-                )
-            except BufferError:
-                self._client.poll(0.1)
-                self._see_stop()
-            else:
-                self._client.poll(0)
-                return
+        produce_waiting(self._client, record, None if self._is_fenced else errors, _LIMIT_S, self._see_stop)
+        self._client.poll(0)
 
     def _translated(self, error: KafkaError) -> PenstockError:
         if error.code() in _FENCED:

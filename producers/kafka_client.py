@@ -8,8 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from contracts.codec import Record
 from contracts.errors import Busy, LogUnavailable, PenstockError, TooLarge
 from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
@@ -25,6 +26,8 @@ _RECONNECT_MAX_MS = 1_000
 _METADATA_MAX_AGE_MS = 30_000
 # One log line of a kind in this time.
 _QUIET_S = 10.0
+# Between two looks whether a full buffer has room.
+_FULL_S = 0.05
 # A stop that came first still gives a request this long: brokers that are there answer sooner.
 _GRACE_S = 0.5
 
@@ -165,3 +168,55 @@ def error_of(exception: KafkaException) -> KafkaError:
     """Return the error inside a KafkaException."""
     error: KafkaError = exception.args[0]
     return error
+
+
+def produce_waiting(
+    client: Producer,
+    record: Record,
+    errors: list[str] | None,
+    limit_s: float,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> None:
+    """Give a record to a client of one's own, waiting while its buffer is full; for who writes many and then flushes.
+
+    More records than the buffer holds (producer.max_buffer_bytes) may belong together: it empties by itself.
+    Blocking: up to the limit.
+
+    Args:
+        client: used by this thread alone.
+        record: to be written.
+        errors: gets what the record fails with later. None in a transaction, which tells that itself: a callback must
+            not run beside its fatal errors, which the binding has raised by then; the next call of anything in C ends
+            as a SystemError (confluent-kafka 2.16).
+        limit_s: how long there may be no room.
+        meanwhile: called again and again while there is none; what it raises ends the waiting.
+
+    Raises:
+        KafkaException: the client does not take the record, or has had no room for so long.
+    """
+
+    def report(error: KafkaError | None, _message: Message) -> None:
+        if error is not None and errors is not None:
+            errors.append(str(translate_error(error, record.topic, record.partition)))
+
+    more: dict[str, Any] = {} if errors is None else {"on_delivery": report}
+    if record.timestamp_ms is not None:
+        more["timestamp"] = record.timestamp_ms
+    end_s = time.monotonic() + limit_s
+    while True:
+        try:
+            client.produce(
+                record.topic,
+                value=record.value,
+                key=record.key,
+                partition=-1 if record.partition is None else record.partition,
+                headers=list(record.headers),
+                **more,
+            )
+        except BufferError as exception:
+            if time.monotonic() >= end_s:
+                raise KafkaException(KafkaError(_QUEUE_FULL)) from exception
+            client.poll(_FULL_S)
+            meanwhile()
+        else:
+            return

@@ -5,23 +5,21 @@ that started later stops the other. Writes: event topics, dead-letters. Blocking
 """
 
 import logging
-import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from contracts.codec import Record
 from contracts.errors import LogUnavailable, PenstockError
 from contracts.settings import KafkaSettings, ProducerSettings
 from gateways.cli.dlq_letters import Letter
-from producers.kafka_client import error_of, producer_config, translate_error
+from producers.kafka_client import error_of, produce_waiting, producer_config, translate_error
 from producers.window import record_bytes
 
 # A transaction that its owner leaves open hides what lies behind it from committed readers for so long.
 _LIMIT_S = 15.0
 _CLIENT_ID = "penstock-dlq"
-_FULL_S = 0.05
 
 
 class Unit(NamedTuple):
@@ -149,36 +147,9 @@ class Writer:
         return None
 
     def _send(self, record: Record, errors: list[str]) -> None:
-        def report(error: KafkaError | None, _message: Message) -> None:
-            if error is not None:
-                errors.append(str(translate_error(error, record.topic, record.partition)))
-
-        # A transaction tells its errors itself. A callback must not run beside its fatal ones: the binding has raised
-        # them by then, and the next call of anything in C ends as a SystemError (confluent-kafka 2.16).
-        callback: dict[str, Any] = {} if self._in_transactions else {"on_delivery": report}
         try:
-            self._produce(record, callback)
+            produce_waiting(self._client, record, None if self._in_transactions else errors, _LIMIT_S)
         except KafkaException as exception:
             if error_of(exception).fatal():
                 raise
             errors.append(str(translate_error(error_of(exception), record.topic, record.partition)))
-
-    def _produce(self, record: Record, callback: dict[str, Any]) -> None:
-        # A batch may be more than the client's buffer holds (producer.max_buffer_bytes): it empties by itself.
-        end_s = time.monotonic() + _LIMIT_S
-        while True:
-            try:
-                self._client.produce(
-                    record.topic,
-                    value=record.value,
-                    key=record.key,
-                    partition=-1 if record.partition is None else record.partition,
-                    headers=list(record.headers),
-                    **callback,
-                )
-            except BufferError as exception:
-                if time.monotonic() >= end_s:
-                    raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from exception  # noqa: SLF001 - so named
-                self._client.poll(_FULL_S)
-            else:
-                return

@@ -1,0 +1,77 @@
+"""What our Kafka clients share, on clients of the real library whose brokers are away."""
+
+import time
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from contracts.codec import Record
+from contracts.errors import LogUnavailable
+from contracts.settings import KafkaSettings, ProducerSettings
+from producers.fenced import FencedProducer
+from producers.kafka_client import Stopped, error_of, produce_waiting
+from tests.support import free_port
+
+RECORD = Record("some-topic", b"key", b"value", [])
+
+
+def small_client(gives_up_ms: int) -> Producer:
+    """Return a client with room for one record, which stays there until it has been given up."""
+    return Producer(
+        {
+            "bootstrap.servers": f"127.0.0.1:{free_port()}",
+            "queue.buffering.max.messages": 1,
+            "message.timeout.ms": gives_up_ms,
+            "log_level": 0,
+        }
+    )
+
+
+def test_a_record_waits_until_the_buffer_has_room() -> None:
+    client = small_client(gives_up_ms=300)
+    errors: list[str] = []
+    produce_waiting(client, RECORD, errors, 10.0)
+
+    produce_waiting(client, RECORD, errors, 10.0)
+
+    gone = "record for topic some-topic was not confirmed in time; it may be on the log"
+    assert errors == [gone]
+    client.flush(5)
+    assert errors == [gone, gone]
+
+
+def test_a_buffer_that_stays_full_is_told() -> None:
+    client = small_client(gives_up_ms=60_000)
+    produce_waiting(client, RECORD, None, 0.0)
+
+    with pytest.raises(KafkaException) as raised:
+        produce_waiting(client, RECORD, None, 0.0)
+
+    assert error_of(raised.value).code() == KafkaError._QUEUE_FULL
+    client.purge()
+    client.flush(5)
+
+
+def test_a_writer_of_a_job_does_not_wait_for_room_behind_a_stop() -> None:
+    kafka = KafkaSettings(bootstrap_servers=[f"127.0.0.1:{free_port()}"], embedded=True)
+    # The client's own limit is twice this one.
+    writer = FencedProducer(kafka, ProducerSettings(max_buffer_bytes=1_048_576), "job", is_stopped=lambda: True)
+    record = Record("some-topic", None, bytes(900_000), [])
+    began_s = time.monotonic()
+
+    with pytest.raises(Stopped):
+        writer.write([record] * 5)
+
+    assert time.monotonic() - began_s < 5
+    writer.close()
+
+
+def test_records_that_nobody_confirms_are_not_on_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producers.fenced._OPEN_LIMIT_S", 0.3)
+    kafka = KafkaSettings(bootstrap_servers=[f"127.0.0.1:{free_port()}"], embedded=True)
+    writer = FencedProducer(kafka, ProducerSettings(), "job")
+
+    with pytest.raises(LogUnavailable, match="not confirmed in time"):
+        writer.write([RECORD])
+
+    writer.close()
