@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -26,7 +26,7 @@ FIELDS = frozenset(
 )  # fmt: skip
 
 
-# While brokers are away, aiokafka writes some 40 lines a second; the same is said as seldom of librdkafka's.
+# One line of a kind in this time: while brokers are away, aiokafka and librdkafka write some 40 a second.
 QUIET_S = 10.0
 # Of a library's line without what is put into it; shorter ones do not tell one kind from another.
 _MIN_LETTERS = 8
@@ -68,49 +68,75 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
     ]
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=[*shared, _name_library], processors=ours)
     handler.setFormatter(formatter)
-    handler.addFilter(Repetitions())
+    handler.addFilter(REPETITIONS)
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
 
 
-class Repetitions:
-    """Writes one of a library's lines of the same kind in some seconds, with the number of those left out.
+class Kind(NamedTuple):
+    """What lines have in common that repeat each other.
 
-    Of the same kind are those of one logger with the same text, whatever is filled into it, and with the same error.
+    Attributes:
+        component: as in the line.
+        level: as logging's.
+        text: of the line, without what is filled into it.
+        error: type and place of an error, if any.
+    """
+
+    component: str
+    level: int
+    text: str
+    error: tuple[object, ...] = ()
+
+
+class Repetitions:
+    """Lets one line of a kind through in some seconds, with the number of those left out; used by any thread.
+
+    Without a lock, which a line about garbage could meet in its own thread: of two lines at the same moment both may be
+    written, or one not be counted.
 
     Args:
-        clock: seconds.
+        clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._quiet_until_s: dict[tuple[object, ...], float] = {}
-        self._left_out: Counter[tuple[object, ...]] = Counter()
+        self._quiet_until_s: dict[Kind, float] = {}
+        self._left_out: Counter[Kind] = Counter()
+
+    def left_out(self, kind: Kind) -> int | None:
+        """Return how many lines of a kind were left out before this one; None when this one is, too."""
+        now_s = self._clock()
+        if now_s < self._quiet_until_s.get(kind, 0.0):
+            self._left_out[kind] += 1
+            return None
+        if len(self._quiet_until_s) >= _MAX_KINDS:
+            self._quiet_until_s.clear()
+            self._left_out.clear()
+        self._quiet_until_s[kind] = now_s + QUIET_S
+        return self._left_out.pop(kind, 0)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a line is written; as logging's filters."""
+        """Tell whether a library's line is written; as logging's filters."""
         try:
             kind = _kind(record)
         except Exception:  # noqa: BLE001 - an object that has no text: logging reports it, and its caller goes on
             return True
-        if self._clock() < self._quiet_until_s.get(kind, 0.0):
-            self._left_out[kind] += 1
-            return False
-        if len(self._quiet_until_s) >= _MAX_KINDS:
-            self._quiet_until_s.clear()
-            self._left_out.clear()
-        self._quiet_until_s[kind] = self._clock() + QUIET_S
-        record.similar_left_out = self._left_out.pop(kind, 0)
-        return True
+        left_out = self.left_out(kind)
+        record.similar_left_out = left_out
+        return left_out is not None
 
 
-def _kind(record: logging.LogRecord) -> tuple[object, ...]:
+# Of this process.
+REPETITIONS = Repetitions()
+
+
+def _kind(record: logging.LogRecord) -> Kind:
     text = str(record.msg)
-    of_all = record.name, record.levelno, text, *_raised(record)
     letters = sum(map(str.isalpha, _FILLED_IN.sub("", text)))
-    if letters >= _MIN_LETTERS or not record.args:
-        return of_all
-    # librdkafka's binding gives the kind (`FAIL`) as the first of its arguments.
-    return *of_all, str(record.args[0]) if isinstance(record.args, tuple) else ""
+    if letters < _MIN_LETTERS and record.args and isinstance(record.args, tuple):
+        # librdkafka's binding gives the kind (`FAIL`) as the first of its arguments.
+        text = str(record.args[0])
+    return Kind(record.name, record.levelno, text, _raised(record))
 
 
 def _raised(record: logging.LogRecord) -> tuple[object, ...]:

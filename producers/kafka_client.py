@@ -3,13 +3,13 @@
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from contracts import logs
 from contracts.codec import Record
 from contracts.errors import Busy, LogUnavailable, PenstockError, TooLarge
 from contracts.kafka_config import librdkafka_config
@@ -24,8 +24,6 @@ _BATCH_BYTES = 1_000_000
 _TOPIC_APPEARS_MS = 3_000
 _RECONNECT_MAX_MS = 1_000
 _METADATA_MAX_AGE_MS = 30_000
-# One log line of a kind in this time.
-_QUIET_S = 10.0
 # Between two looks whether a full buffer has room.
 _FULL_S = 0.05
 # A stop that came first still gives a request this long: brokers that are there answer sooner.
@@ -111,15 +109,11 @@ class ClientLog(logging.Logger):
 
     Args:
         minimum: lowest level that is passed on.
-        clock: seconds.
     """
 
-    def __init__(self, minimum: int = logging.WARNING, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, minimum: int = logging.WARNING) -> None:
         super().__init__("librdkafka", minimum)
         self._lines = logger("kafka")
-        self._clock = clock
-        self._quiet_until_s: dict[str, float] = {}
-        self._left_out: Counter[str] = Counter()
 
     def log(self, level: int, msg: object, *args: Any, **_kwargs: Any) -> None:
         """Take one line; librdkafka's binding calls this with facility, client and text as arguments."""
@@ -129,16 +123,11 @@ class ClientLog(logging.Logger):
             facility, client, text = args
         except ValueError:
             facility, client, text = "", "", str(msg)
-        # While brokers are away the client says so many times a second.
-        if self._clock() < self._quiet_until_s.get(facility, 0.0):
-            self._left_out[facility] += 1
-            return
-        self._quiet_until_s[facility] = self._clock() + _QUIET_S
-        left_out = self._left_out.pop(facility, 0)
-        # An exception out of a callback would end the poll that carries delivery reports.
-        self._lines.log(
-            level, "kafka.client_logged", facility=facility, client=client, text=text, similar_left_out=left_out
-        )
+        left_out = logs.REPETITIONS.left_out(logs.Kind("kafka", level, facility))
+        if left_out is not None:
+            self._lines.log(
+                level, "kafka.client_logged", facility=facility, client=client, text=text, similar_left_out=left_out
+            )
 
 
 _TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE})

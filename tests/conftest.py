@@ -40,6 +40,7 @@ def pytest_configure() -> None:
 def _own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let no test's log set-up reach the next: a logger kept from one writes to a standard error that is gone."""
     monkeypatch.setattr(logs, "KEEP_LOGGERS", False)
+    monkeypatch.setattr(logs, "REPETITIONS", logs.Repetitions())
     before = structlog.get_config()
     yield
     structlog.configure(**before)

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from contracts.errors import BadSignature, PenstockError, RateLimited, Rejected
+from contracts.logs import QUIET_S
 from contracts.metrics import RATE_LIMITED
 from contracts.settings.overload import OverloadSettings, RateLimit
 from gateways.ingress.admission import Admission, PartOf
@@ -21,8 +22,6 @@ from gateways.ingress.buckets import Bucket
 _SUSPECTS_SHARE = 1 / 8
 _BYTES_BURST_S = 10.0
 _LONGEST_RETRY_S = 60.0
-# One log line in this time about an address that is refused again and again.
-_QUIET_S = 10.0
 
 
 class Rate:
@@ -114,10 +113,13 @@ class Limits:
                 rate.spend(now_s, size_bytes)
 
     def left_out(self, source: str, peer: str) -> int | None:
-        """Return how many log lines about an address were left out before this one; None when this one is, too."""
+        """Return how many log lines about an address were left out before this one; None when this one is, too.
+
+        As `contracts.logs.Repetitions`, with as many addresses as are limited, the longest unheard of forgotten first.
+        """
         now_s, place = self._clock(), (source, peer)
         said_at_s, left_out = self._quiet.get(place, (float("-inf"), 0))
-        if now_s - said_at_s < _QUIET_S:
+        if now_s - said_at_s < QUIET_S:
             self._quiet[place] = said_at_s, left_out + 1
             return None
         self._quiet[place] = now_s, 0

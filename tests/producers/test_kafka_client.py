@@ -1,16 +1,19 @@
 """What our Kafka clients share, on clients of the real library whose brokers are away."""
 
+import logging
 import time
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
+from structlog.testing import capture_logs
 
+from contracts import logs
 from contracts.codec import Record
 from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings, ProducerSettings
 from producers.fenced import FencedProducer
-from producers.kafka_client import Stopped, error_of, produce_waiting
-from tests.support import free_port
+from producers.kafka_client import ClientLog, Stopped, error_of, produce_waiting
+from tests.support import FakeClock, free_port
 
 RECORD = Record("some-topic", b"key", b"value", [])
 
@@ -75,3 +78,34 @@ def test_records_that_nobody_confirms_are_not_on_the_log(monkeypatch: pytest.Mon
         writer.write([RECORD])
 
     writer.close()
+
+
+def test_librdkafkas_lines_become_ours() -> None:
+    with capture_logs() as lines:
+        ClientLog().log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "Connection refused")
+        ClientLog().log(logging.INFO, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "not worth a line")
+
+    assert lines == [
+        {
+            "event": "kafka.client_logged",
+            "similar_left_out": 0,
+            "component": "kafka",
+            "facility": "FAIL",
+            "client": "rdkafka#producer-1",
+            "text": "Connection refused",
+            "log_level": "error",
+        }
+    ]
+
+
+def test_repeated_lines_of_librdkafka_are_counted_instead_of_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(logs, "REPETITIONS", logs.Repetitions(clock))
+    log = ClientLog()
+    with capture_logs() as lines:
+        for _ in range(50):
+            log.log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "Connection refused")
+        clock.advance(11)
+        log.log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "Connection refused")
+
+    assert [line["similar_left_out"] for line in lines] == [0, 49]

@@ -1,7 +1,6 @@
 """The Kafka producer: the suite on the embedded broker, and its faults on a mock cluster in this process."""
 
 import asyncio
-import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -20,12 +19,12 @@ from contracts.tallies import Tally
 from producers import producer as module
 from producers.base import Delivered, Producer
 from producers.embedded import EmbeddedBroker
-from producers.kafka_client import ClientLog, translate_error
+from producers.kafka_client import translate_error
 from producers.mock_cluster import INIT_PRODUCER_ID, PRODUCE, MockCluster
 from producers.producer import KafkaProducer
 from tests.embedded import embedded_broker  # noqa: F401 - a fixture
 from tests.suites.producer import ProducerLab, ProducerSuite
-from tests.support import FakeClock, eventually_async, free_port
+from tests.support import eventually_async, free_port
 
 pytestmark = pytest.mark.embedded
 
@@ -274,36 +273,6 @@ async def test_what_was_produced_and_what_failed_is_counted(cluster: MockCluster
 
 def _sample(name: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(name, labels)
-
-
-async def test_librdkafkas_lines_become_ours() -> None:
-    with capture_logs() as lines:
-        ClientLog().log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "Connection refused")
-        ClientLog().log(logging.INFO, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "not worth a line")
-
-    assert lines == [
-        {
-            "event": "kafka.client_logged",
-            "similar_left_out": 0,
-            "component": "kafka",
-            "facility": "FAIL",
-            "client": "rdkafka#producer-1",
-            "text": "Connection refused",
-            "log_level": "error",
-        }
-    ]
-
-
-def test_repeated_lines_of_librdkafka_are_counted_instead_of_written() -> None:
-    clock = FakeClock()
-    log = ClientLog(clock=clock)
-    with capture_logs() as lines:
-        for _ in range(50):
-            log.log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "Connection refused")
-        clock.advance(11)
-        log.log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "Connection refused")
-
-    assert [line["similar_left_out"] for line in lines] == [0, 49]
 
 
 async def test_a_broker_that_is_away_is_logged_by_us_and_not_on_raw_stderr(capfd: pytest.CaptureFixture[str]) -> None:
