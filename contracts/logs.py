@@ -1,5 +1,7 @@
 """Log set-up and the names of log fields; one canonical line per event per process."""
 
+import atexit
+import contextlib
 import logging
 import re
 import sys
@@ -31,6 +33,12 @@ QUIET_S = 10.0
 # Of a library's line without what is put into it; shorter ones do not tell one kind from another.
 _MIN_LETTERS = 8
 _MAX_KINDS = 1000
+# What goes on comes again within it, and tells its number itself; librdkafka tries to connect every 1.5 s at least.
+_COMES_AGAIN_S = 2.0
+_NEVER = float("inf")
+_MOST_LETTERS = 200
+# Attribute of a record that is itself about lines left out: its further fields.
+_ABOUT_LINES = "about_lines"
 _FILLED_IN = re.compile(r"%\S*?[a-zA-Z]")
 
 # A logger is built at its first line and kept. Tests, whose standard error changes with every test, switch that off.
@@ -55,7 +63,7 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
         *(() if process is None else (Naming(process),)),
     ]
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        processors=[_tell_first, *shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=KEEP_LOGGERS,
@@ -70,6 +78,8 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
     handler.setFormatter(formatter)
     handler.addFilter(REPETITIONS)
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    atexit.unregister(_tell_at_end)
+    atexit.register(_tell_at_end)
 
 
 class Kind(NamedTuple):
@@ -85,7 +95,7 @@ class Kind(NamedTuple):
     component: str
     level: int
     text: str
-    error: tuple[object, ...] = ()
+    error: tuple[Any, ...] = ()
 
 
 class Repetitions:
@@ -93,6 +103,9 @@ class Repetitions:
 
     Without a lock, which a line about garbage could meet in its own thread: of two lines at the same moment both may be
     written, or one not be counted.
+
+    Behind the last of a kind its number is written by whoever comes next and calls `tell`: another line, a timer, the
+    end of the process.
 
     Args:
         clock: monotonic seconds.
@@ -102,21 +115,60 @@ class Repetitions:
         self._clock = clock
         self._quiet_until_s: dict[Kind, float] = {}
         self._left_out: Counter[Kind] = Counter()
+        self._due_s = _NEVER
 
     def left_out(self, kind: Kind) -> int | None:
         """Return how many lines of a kind were left out before this one; None when this one is, too."""
         now_s = self._clock()
-        if now_s < self._quiet_until_s.get(kind, 0.0):
+        quiet_until_s = self._quiet_until_s.get(kind, 0.0)
+        if now_s < quiet_until_s:
             self._left_out[kind] += 1
-            return None
-        if len(self._quiet_until_s) >= _MAX_KINDS:
-            self._quiet_until_s.clear()
-            self._left_out.clear()
-        self._quiet_until_s[kind] = now_s + QUIET_S
-        return self._left_out.pop(kind, 0)
+            self._due_s = min(self._due_s, quiet_until_s + _COMES_AGAIN_S)
+            left_out = None
+        else:
+            if len(self._quiet_until_s) >= _MAX_KINDS:
+                self._quiet_until_s.clear()
+                self._due_s = now_s
+            self._quiet_until_s[kind] = now_s + QUIET_S
+            left_out = self._left_out.pop(kind, 0)
+        self.tell()
+        return left_out
+
+    def tell(self, *, is_end: bool = False) -> None:
+        """Write how many lines were left out of the kinds that have not come again; costs nothing when there are none.
+
+        Args:
+            is_end: of the process: no more of any kind is waited for.
+        """
+        if self._due_s == _NEVER or not (is_end or self._clock() >= self._due_s):
+            return
+        for kind, left_out in self._taken(_NEVER if is_end else self._clock()).items():
+            # By logging, as their lines were. structlog's lock is not reentrant, and this may run inside of its write.
+            logging.getLogger(kind.component).handle(_about_lines(kind, left_out))
+
+    def _taken(self, now_s: float) -> "Counter[Kind]":
+        """Return what is to be told now, once."""
+        # In this order: what others leave out meanwhile is due afterwards.
+        self._due_s = _NEVER
+        fresh: Counter[Kind] = Counter()
+        left_out, self._left_out = self._left_out, fresh
+        due: Counter[Kind] = Counter()
+        # Until it is empty, whoever else takes from it.
+        with contextlib.suppress(KeyError):
+            while True:
+                kind, count = left_out.popitem()
+                due_s = self._quiet_until_s.get(kind, 0.0) + _COMES_AGAIN_S
+                if due_s <= now_s:
+                    due[kind] = count
+                else:
+                    self._left_out[kind] += count
+                    self._due_s = min(self._due_s, due_s)
+        return due
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a library's line is written; as logging's filters."""
+        if hasattr(record, _ABOUT_LINES):
+            return True
         try:
             kind = _kind(record)
         except Exception:  # noqa: BLE001 - an object that has no text: logging reports it, and its caller goes on
@@ -130,6 +182,28 @@ class Repetitions:
 REPETITIONS = Repetitions()
 
 
+def tell_left_out(*, is_end: bool = False) -> None:
+    """Write what is due of the lines left out in this process; called now and then, and at the end (`Repetitions`)."""
+    REPETITIONS.tell(is_end=is_end)
+
+
+def _tell_first(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Let a line of ours be one that tells; as structlog's processors."""
+    REPETITIONS.tell()
+    return line
+
+
+def _tell_at_end() -> None:
+    tell_left_out(is_end=True)
+
+
+def _about_lines(kind: Kind, left_out: int) -> logging.LogRecord:
+    record = logging.LogRecord(kind.component, kind.level, "", 0, "lines.left_out", None, None)
+    fields = {"detail": kind.text[:_MOST_LETTERS], "similar_left_out": left_out}
+    setattr(record, _ABOUT_LINES, fields | ({"error": kind.error[0].__name__} if kind.error else {}))
+    return record
+
+
 def _kind(record: logging.LogRecord) -> Kind:
     text = str(record.msg)
     letters = sum(map(str.isalpha, _FILLED_IN.sub("", text)))
@@ -139,7 +213,7 @@ def _kind(record: logging.LogRecord) -> Kind:
     return Kind(record.name, record.levelno, text, _raised(record))
 
 
-def _raised(record: logging.LogRecord) -> tuple[object, ...]:
+def _raised(record: logging.LogRecord) -> tuple[Any, ...]:
     """Return type and place of a line's error: whoever writes "unexpected error" says no more of it in the text."""
     error = record.exc_info[1] if record.exc_info else None
     if error is None:
@@ -152,6 +226,7 @@ def _name_library(_logger: object, _method: str, line: MutableMapping[str, Any])
     """Name the logger of a library's line; as structlog's processors."""
     record: logging.LogRecord = line["_record"]
     line.setdefault("component", record.name)
+    line.update(getattr(record, _ABOUT_LINES, {}))
     if left_out := getattr(record, "similar_left_out", 0):
         line["similar_left_out"] = left_out
     return line

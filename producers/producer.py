@@ -18,7 +18,7 @@ from confluent_kafka import Producer as ConfluentProducer
 from contracts import tallies
 from contracts.codec import Record
 from contracts.errors import Busy, LogUnavailable
-from contracts.logs import logger
+from contracts.logs import logger, tell_left_out
 from contracts.metrics import PRODUCER_BUFFER_BYTES, PRODUCER_BUFFER_LIMIT, PRODUCER_REBUILDS
 from contracts.settings import KafkaSettings, ProducerSettings
 from producers.base import Ack, Delivered, Place
@@ -212,6 +212,7 @@ class KafkaProducer:
             self._count_at_s = now_s + _COUNT_EVERY_S
             # Of the whole process: where much happens, records are produced.
             tallies.flush()
+            tell_left_out()
             self._show(self._window.buffered_bytes)
         self._schedule(_TICK_S if self._window else _IDLE_TICK_S)
 

@@ -262,6 +262,7 @@ class Worker:
     def _flush(self) -> None:
         if self._settler is not None:
             self._settler.lines.flush()
+        logs.tell_left_out(is_end=True)
 
     def _problems(self) -> list[str]:
         if self._ended.done() and self._ended.result() is not None:

@@ -1,6 +1,7 @@
 """The Kafka producer: the suite on the embedded broker, and its faults on a mock cluster in this process."""
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +12,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from structlog.testing import capture_logs
 
+from contracts import logs
 from contracts.codec import Record
 from contracts.errors import Busy, LogUnavailable, TooLarge
 from contracts.metrics import DEDUP_DECISIONS, PRODUCED, REGISTRY
@@ -24,7 +26,7 @@ from producers.mock_cluster import INIT_PRODUCER_ID, PRODUCE, MockCluster
 from producers.producer import KafkaProducer
 from tests.embedded import embedded_broker  # noqa: F401 - a fixture
 from tests.suites.producer import ProducerLab, ProducerSuite
-from tests.support import eventually_async, free_port
+from tests.support import FakeClock, eventually_async, free_port
 
 pytestmark = pytest.mark.embedded
 
@@ -283,6 +285,18 @@ async def test_a_broker_that_is_away_is_logged_by_us_and_not_on_raw_stderr(capfd
 
     assert any("refused" in line["text"] for line in lines if line["event"] == "kafka.client_logged")
     assert capfd.readouterr().err == ""
+
+
+async def test_an_idle_producer_tells_how_many_lines_of_a_library_were_left_out(
+    cluster: MockCluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(logs, "REPETITIONS", logs.Repetitions(clock))
+    for _ in range(2):
+        logs.REPETITIONS.left_out(logs.Kind("somebody", logging.WARNING, "is away"))
+    clock.advance(logs.QUIET_S + 2)
+    async with at(cluster):
+        await eventually_async(lambda: "lines.left_out" in caplog.messages)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The worker process up to the point where it needs Kafka."""
 
 import asyncio
+import logging
+import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from contracts import logs
 from contracts.errors import ConfigError
 from contracts.settings import Settings, WorkerSettings
 from streams import shell
@@ -121,3 +124,16 @@ async def test_a_task_that_ends_by_itself_or_is_cancelled_is_no_crash() -> None:
     await asyncio.sleep(0)
 
     assert worker._problems() == []
+
+
+async def test_a_hard_end_tells_how_many_lines_of_libraries_were_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    for _ in range(2):
+        logs.REPETITIONS.left_out(logs.Kind("somebody", logging.WARNING, "is away"))
+
+    Worker(make_settings())._exit_now(1)
+
+    assert (exits, caplog.messages) == ([1], ["lines.left_out"])
