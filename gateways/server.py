@@ -5,7 +5,6 @@ Source: granian 2.8.7, granian/server/embed.py.
 """
 
 import asyncio
-import logging
 import resource
 import socket
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 from granian.server.embed import Server as EmbeddedServer
 
 from contracts.errors import PenstockError
@@ -48,15 +48,23 @@ class Server(EmbeddedServer):
             http1_settings=HTTP1Settings(
                 header_read_timeout=max(1, int(header_timeout_s * 1000)), max_buffer_size=_MAX_BUFFER_BYTES
             ),
-            log_enabled=False,
+            # Its notice that embedding is experimental, a warning, is answered in the ADR.
+            log_level=LogLevels.error,
+            log_dictconfig=_through_ours(),
         )
-        # Its notice that embedding is experimental is answered in the ADR.
-        logging.getLogger("_granian").setLevel(logging.ERROR)
         self._listener = listener
 
     def _init_shared_socket(self) -> None:
         self._ssp = None
         self._shd = _holder_of(self._listener)
+
+
+def _through_ours() -> dict[str, Any]:
+    """Let its lines go where those of other libraries go, instead of plain to standard output.
+
+    Incremental: everything else about logging is left as it is; by default it would also close our handlers.
+    """
+    return {"incremental": True, "handlers": {}, "loggers": {"_granian": {"propagate": True}}}
 
 
 def _holder_of(listener: socket.socket) -> Any:

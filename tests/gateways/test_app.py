@@ -9,30 +9,31 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from contracts.errors import ConfigError
 from contracts.settings import Settings
 from gateways.app import run_gateway
 from gateways.listening import announce, listen
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, SECRET, TICKET_SECRET, github_headers
-from tests.support import ChildProcess, eventually, read_port
+from tests.support import ChildProcess, eventually, free_port, read_port
 
 pytestmark = pytest.mark.process
 
 BODY = b'{"repository":{"full_name":"a/b"}}'
+SECRETS = {
+    "TEST_SECRET": SECRET.decode(),
+    "TEST_API_KEY": API_KEY,
+    "TEST_OTHER_API_KEY": OTHER_API_KEY,
+    "TEST_TICKET_SECRET": TICKET_SECRET,
+}
 
 
 @contextmanager
 def running(tmp_path: Path, *options: str) -> Iterator[tuple[ChildProcess, int]]:
     """Run a gateway; give the process and its port."""
     port_file = tmp_path / "port"
-    env = {
-        "TEST_SECRET": SECRET.decode(),
-        "TEST_API_KEY": API_KEY,
-        "TEST_OTHER_API_KEY": OTHER_API_KEY,
-        "TEST_TICKET_SECRET": TICKET_SECRET,
-    }
-    with ChildProcess("tests.gateways.memory_gateway", str(port_file), *options, env=env) as child:
+    with ChildProcess("tests.gateways.memory_gateway", str(port_file), *options, env=SECRETS) as child:
         child.wait_for(r"listening on http://127\.0\.0\.1:\d+")
         yield child, read_port(port_file)
 
@@ -125,6 +126,33 @@ def test_a_request_that_does_not_end_is_abandoned_within_the_limit(tmp_path: Pat
 
         assert child.wait(10) == 0
         assert "gateway.requests_abandoned" in child.output
+
+
+def test_lines_of_the_http_server_are_written_as_ours(tmp_path: Path) -> None:
+    config, port_file = tmp_path / "penstock.yaml", tmp_path / "port"
+    own = {"host": "127.0.0.1", "port": 0, "shutdown_timeout_s": 0.2, "body_timeout_s": 60}
+    kafka = {"bootstrap_servers": [f"127.0.0.1:{free_port()}"]}
+    document = {"gateway": CONFIGURATION["gateway"] | own, "kafka": kafka, "logging": {"format": "json"}}
+    config.write_text(yaml.safe_dump(CONFIGURATION | document), encoding="utf-8")
+    arguments = ("gateway", "--config", str(config), "--port-file", str(port_file))
+    head = "POST /webhooks/github HTTP/1.1\r\nHost: gateway\r\nContent-Length: 100\r\nExpect: 100-continue\r\n"
+    lines = "".join(f"{name}: {value}\r\n" for name, value in github_headers(BODY).items())
+    with ChildProcess("gateways.cli", *arguments, env=SECRETS) as child:
+        child.wait_for("listening on")
+        with socket.create_connection(("127.0.0.1", read_port(port_file))) as connection:
+            connection.settimeout(20)
+            connection.sendall(f"{head}{lines}\r\n".encode())
+            # Now somebody waits for the body.
+            assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+            child.signal(signal.SIGTERM)
+            code = child.wait()
+
+    written = [json.loads(line) for line in child.output.splitlines() if not line.startswith("listening on ")]
+    (its,) = [line for line in written if line["component"].startswith("_granian")]
+    assert code == 0
+    assert its["level"] == "error"
+    assert its["event"].startswith("Application callable raised an exception\nTraceback")
+    assert its["timestamp"].endswith("Z")
 
 
 def test_a_port_file_that_cannot_be_written_is_a_configuration_error(tmp_path: Path) -> None:
