@@ -63,7 +63,7 @@ def main(
     chosen: tuple[str, ...],
     tree: Path | None,
 ) -> None:
-    """Measure one worker against controls in the same run; without a name, everything once, in some ten minutes."""
+    """Measure one worker against controls in the same run; without a name, everything once, in some fifteen minutes."""
     if not names or "all" in names:
         names = tuple(SCENARIOS)
     ours = (penstock(tree), CONTROL)
