@@ -8,23 +8,23 @@ Blocking: every call, up to 30 s, and some 2 s after a stop. See: docs/adr/0014.
 """
 
 import contextlib
-import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from contracts.codec import Record
 from contracts.errors import LogUnavailable, PenstockError
 from contracts.settings import KafkaSettings, ProducerSettings
-from producers.kafka_client import IsStopped, Stopped, error_of, produce_waiting, producer_config
+from producers.kafka_client import SILENT, IsStopped, Stopped, error_of, produce_waiting, producer_config
 
 _LIMIT_S = 30.0
 # A stop does not wait longer for brokers that do not answer.
 _STEP_S = 1.0
 # What lies behind an open transaction is hidden from committed readers, the workers, for at most so long.
 _OPEN_LIMIT_S = 15.0
-_FENCED = frozenset(
+# What a transaction ends with when another process has begun one under its name.
+FENCED = frozenset(
     {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}  # noqa: SLF001 - so named
 )
 
@@ -33,6 +33,28 @@ class TakenOver(PenstockError):
     """Raise when another process has taken the name over; it goes on with the work."""
 
     reason = "taken_over"
+
+
+@contextlib.contextmanager
+def fatal_errors() -> Iterator[None]:
+    """Raise a fatal error of a client as the KafkaException that it is.
+
+    confluent-kafka 2.16 raises it and runs into the next one before it is told: that is a SystemError.
+    """
+    try:
+        yield
+    except SystemError as exception:
+        if isinstance(exception.__cause__, KafkaException):
+            raise exception.__cause__ from None
+        raise
+
+
+def end_client(client: Producer) -> None:
+    """End a client that has nothing in flight."""
+    # One that had a fatal error raises it once more.
+    with contextlib.suppress(KafkaException, SystemError):
+        client.purge()
+        client.flush(0)
 
 
 class FencedProducer:
@@ -56,10 +78,7 @@ class FencedProducer:
         config = producer_config(kafka, producer, "penstock-batch", _OPEN_LIMIT_S)
         if self._is_fenced:
             config |= {"transactional.id": name, "transaction.timeout.ms": int(_OPEN_LIMIT_S * 1000)}
-        # Failures are told by us, with what to do about them.
-        silent = logging.getLogger("penstock.fenced")
-        silent.setLevel(logging.CRITICAL + 1)
-        self._client = Producer(config, logger=silent)
+        self._client = Producer(config, logger=SILENT)
 
     def take_over(self) -> None:
         """Return when nothing of an earlier holder can reach the log any more.
@@ -115,36 +134,34 @@ class FencedProducer:
         """
         errors: list[str] = []
         try:
-            if self._is_fenced:
-                self._client.begin_transaction()
-            for record in records:
-                self._send(record, errors)
-            left = self._flush()
-            if left == 0 and not errors and self._is_fenced:
-                self._in_steps(self._client.commit_transaction)
+            with fatal_errors():
+                left = self._written(records, errors)
         except KafkaException as exception:
             raise self._translated(error_of(exception)) from exception
-        except SystemError as exception:
-            # confluent-kafka 2.16 raises a fatal error and runs into the next one before it is told.
-            if not isinstance(exception.__cause__, KafkaException):
-                raise
-            raise self._translated(error_of(exception.__cause__)) from exception
         if left or errors:
             message = errors[0] if errors else f"{left} records were not confirmed in {_LIMIT_S:g} s"
             raise LogUnavailable(message)
 
+    def _written(self, records: Sequence[Record], errors: list[str]) -> int:
+        """Return how many records are still not confirmed; those that are, are committed when all are."""
+        if self._is_fenced:
+            self._client.begin_transaction()
+        for record in records:
+            self._send(record, errors)
+        left = self._flush()
+        if left == 0 and not errors and self._is_fenced:
+            self._in_steps(self._client.commit_transaction)
+        return left
+
     def close(self) -> None:
         """End the client; nothing is in flight between two calls."""
-        # A client that had a fatal error raises it once more.
-        with contextlib.suppress(KafkaException, SystemError):
-            self._client.purge()
-            self._client.flush(0)
+        end_client(self._client)
 
     def _send(self, record: Record, errors: list[str]) -> None:
         produce_waiting(self._client, record, None if self._is_fenced else errors, _LIMIT_S, self._see_stop)
         self._client.poll(0)
 
     def _translated(self, error: KafkaError) -> PenstockError:
-        if error.code() in _FENCED:
+        if error.code() in FENCED:
             return TakenOver(f"another process has taken over {self._name}, and goes on with it")
         return LogUnavailable(f"records were not confirmed ({error.str()}); they may be on the log")

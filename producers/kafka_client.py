@@ -29,6 +29,10 @@ _FULL_S = 0.05
 # A stop that came first still gives a request this long: brokers that are there answer sooner.
 _GRACE_S = 0.5
 
+# For a client whose failures are told by us, with what to do about them: a log level of 0 lets the fatal ones through.
+SILENT = logging.getLogger("penstock.silent")
+SILENT.setLevel(logging.CRITICAL + 1)
+
 _Answer = TypeVar("_Answer")
 IsStopped = Callable[[], bool]
 

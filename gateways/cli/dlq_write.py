@@ -4,17 +4,17 @@ In a Kafka transaction, unless told not to: a redrive that is cut off has not ha
 that started later stops the other. Writes: event topics, dead-letters. Blocking: up to 15 s a call.
 """
 
-import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from contracts.codec import Record
-from contracts.errors import LogUnavailable, PenstockError
+from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings, ProducerSettings
 from gateways.cli.dlq_letters import Letter
-from producers.kafka_client import error_of, produce_waiting, producer_config, translate_error
+from producers.fenced import FENCED, TakenOver, end_client, fatal_errors
+from producers.kafka_client import SILENT, error_of, produce_waiting, producer_config, translate_error
 from producers.window import record_bytes
 
 # A transaction that its owner leaves open hides what lies behind it from committed readers for so long.
@@ -36,12 +36,6 @@ class Refusal(NamedTuple):
     error: str
 
 
-class TakenOverError(PenstockError):
-    """Raise when another redrive or discard has been started since."""
-
-    reason = "taken_over"
-
-
 class Writer:
     """Writes units; `start` before the first, `close` at the end.
 
@@ -57,10 +51,7 @@ class Writer:
         config = producer_config(kafka, producer, _CLIENT_ID, _LIMIT_S)
         if name:
             config |= {"transactional.id": name, "transaction.timeout.ms": int(_LIMIT_S * 1000)}
-        # Failures are told by us, with what to do about them; a log level of 0 still lets the fatal ones through.
-        silent = logging.getLogger("penstock.dlq")
-        silent.setLevel(logging.CRITICAL + 1)
-        self._client = Producer(config, logger=silent)
+        self._client = Producer(config, logger=SILENT)
 
     def start(self) -> None:
         """Take over from whoever worked on this topic before; their open transaction is undone.
@@ -81,14 +72,13 @@ class Writer:
 
     def close(self) -> None:
         """End the client; nothing is in flight between two calls."""
-        self._client.purge()
-        self._client.flush(0)
+        end_client(self._client)
 
     def write(self, units: Sequence[Unit]) -> list[Refusal]:
         """Write some units; return those that could not be.
 
         Raises:
-            TakenOverError: another redrive or discard was started; nothing of these has happened.
+            TakenOver: another redrive or discard was started; nothing of these has happened.
             LogUnavailable: the outcome is not known, or the client is broken.
         """
         refused = [Refusal(unit.letter, error) for unit in units if (error := self._too_large(unit))]
@@ -108,22 +98,23 @@ class Writer:
         """Return why they could not be written; empty when they were."""
         errors: list[str] = []
         try:
-            self._client.begin_transaction()
-            for unit in units:
-                for record in unit.records:
-                    self._send(record, errors)
-            if self._client.flush(_LIMIT_S) == 0 and not errors:
-                self._client.commit_transaction(_LIMIT_S)
-                return ""
-            self._client.abort_transaction(_LIMIT_S)
+            with fatal_errors():
+                self._client.begin_transaction()
+                for unit in units:
+                    for record in unit.records:
+                        self._send(record, errors)
+                if self._client.flush(_LIMIT_S) == 0 and not errors:
+                    self._client.commit_transaction(_LIMIT_S)
+                    return ""
+                self._client.abort_transaction(_LIMIT_S)
         except KafkaException as exception:
             return self._undo(error_of(exception), errors)
         return errors[0] if errors else "not confirmed in time"
 
     def _undo(self, error: KafkaError, errors: list[str]) -> str:
-        if error.code() in {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}:  # noqa: SLF001 - so named
+        if error.code() in FENCED:
             message = "another redrive or discard was started on this topic, and has taken over"
-            raise TakenOverError(message)
+            raise TakenOver(message)
         if error.fatal() or not error.txn_requires_abort():
             message = f"the transaction broke, and is undone or complete: {error.str()}; run the command again"
             raise LogUnavailable(message)

@@ -15,8 +15,9 @@ from contracts.payloads import DEAD_LETTER_MARKER_TYPE, RESULT_TYPE, DeadLetter
 from contracts.settings import ProducerSettings, load
 from gateways.cli.dlq_letters import Letter
 from gateways.cli.dlq_units import Discard
-from gateways.cli.dlq_write import TakenOverError, Unit, Writer
+from gateways.cli.dlq_write import Unit, Writer
 from gateways.cli.reading import Read, as_read
+from producers.fenced import TakenOver
 from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab, headers_of
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ChildProcess, eventually
@@ -246,7 +247,7 @@ def test_a_writer_that_was_taken_over_writes_nothing_more(lab: WorkerLab, writer
     assert former.write([unit]) == []
     latter = writer()
 
-    with pytest.raises(TakenOverError):
+    with pytest.raises(TakenOver):
         former.write([unit])
     former.close()
     assert latter.write([unit]) == []

@@ -3,12 +3,14 @@
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from contracts.settings import KafkaSettings, ProducerSettings
 from gateways.cli import dlq_write
 from gateways.cli.dlq_letters import Letter, read_letter
 from gateways.cli.dlq_units import Discard
 from gateways.cli.dlq_write import Writer
+from producers.fenced import TakenOver
 from tests.gateways.cli.records import letter
 
 
@@ -30,6 +32,9 @@ class SmallClient:
 
     def poll(self, _timeout_s: float) -> None:
         self._room += self._empties
+
+    def purge(self) -> None:
+        pass
 
     def begin_transaction(self) -> None:
         self.written.clear()
@@ -72,3 +77,21 @@ def test_a_buffer_that_stays_full_leaves_the_letters_open(monkeypatch: pytest.Mo
 
     assert {one.error for one in refused} == {"producer queue is full"}
     assert client.committed == 0
+
+
+def test_a_redrive_that_another_one_has_overtaken_says_so_however_the_client_raises_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = SmallClient()
+
+    def flush(_timeout_s: float) -> int:
+        message = "returned a result with an exception set"
+        raise SystemError(message) from KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+
+    monkeypatch.setattr(client, "flush", flush)
+
+    writer = writer_to(client, monkeypatch)
+
+    with pytest.raises(TakenOver):
+        writer.write([Discard("me", "old")(one) for one in letters(2)])
+    writer.close()
