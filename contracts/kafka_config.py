@@ -70,7 +70,13 @@ def headers_of(message: object, unreadable: RecordHeaders = ()) -> list[tuple[st
     except SystemError:
         return list(unreadable)
     pairs = headers.items() if isinstance(headers, dict) else headers
+    # Written out: of every header of every record.
     return [(name, raw.encode() if isinstance(raw, str) else raw) for name, raw in pairs]
+
+
+def bytes_of(raw: str | bytes | None) -> bytes | None:
+    """Return a key or a value, which confluent-kafka's types allow to be text, as bytes."""
+    return raw.encode() if isinstance(raw, str) else raw
 
 
 def _is_sasl(kafka: KafkaSettings) -> bool:

@@ -61,10 +61,7 @@ def identify(owner: str, source: str, event_id: str, body: bytes, by: By, window
     name = hashlib.blake2b(scope + event_id.encode(), digest_size=_HASH_BYTES).digest()
     hashed = hashlib.blake2b(scope, digest_size=_HASH_BYTES)
     hashed.update(body)
-    digest = hashed.digest()
-    if by == "digest":
-        return Identity(by, name, digest, int(window_s), digest, event_id)
-    return Identity(by, name, digest, int(window_s), name + digest)
+    return _identity(by, name, hashed.digest(), int(window_s), event_id)
 
 
 def _identity(by: By, name: bytes, digest: bytes, window_s: int, event_id: str) -> Identity:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import headers_of, librdkafka_config
+from contracts.kafka_config import bytes_of, headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
 from producers.admin import TopicAdmin
-from producers.kafka_client import IsStopped, Stopped, unless_stopped
+from producers.kafka_client import IsStopped, Stopped, error_of, unless_stopped
 
 _BATCH = 500
 _REQUEST_S = 10.0
@@ -129,7 +129,7 @@ class LogReader:
                 return [self._span(topic, number) for number in range(self._partitions(topic))]
             except KafkaException as error:
                 # A new topic may have no leaders yet, and a moved one other ones than the client knows.
-                if error.args[0].code() not in _MOVING or time.monotonic() > end_s:
+                if error_of(error).code() not in _MOVING or time.monotonic() > end_s:
                     raise self._unreachable(error) from error
                 time.sleep(0.1)
 
@@ -262,7 +262,7 @@ class LogReader:
             if error is None:
                 pairs = headers_of(message)
                 headers = {name: raw for name, raw in pairs if raw is not None}
-                key, value, stamp_ms = _bytes(message.key()), _bytes(message.value()), message.timestamp()[1]
+                key, value, stamp_ms = bytes_of(message.key()), bytes_of(message.value()), message.timestamp()[1]
                 found.append(Found(*place, offset, key, value, headers, tuple(pairs), stamp_ms))
                 self._reached(place, offset + 1)
             elif error.code() == _EOF:
@@ -307,8 +307,4 @@ class LogReader:
 
     def _unreachable(self, error: KafkaException) -> LogUnavailable:
         servers = ",".join(self._kafka.bootstrap_servers)
-        return LogUnavailable(f"Kafka at {servers} does not answer: {error.args[0].str()}")
-
-
-def _bytes(raw: str | bytes | None) -> bytes | None:
-    return raw.encode() if isinstance(raw, str) else raw
+        return LogUnavailable(f"Kafka at {servers} does not answer: {error_of(error).str()}")

@@ -20,7 +20,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import ClusterMetadata
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import headers_of, librdkafka_config
+from contracts.kafka_config import bytes_of, headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
 
 METADATA_LIMIT_S = 5.0
@@ -151,12 +151,8 @@ def as_read(message: Message) -> Read:
         partition=message.partition() or 0,
         offset=message.offset() or 0,
         timestamp_ms=0 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms,
-        key=_bytes(message.key()),
-        value=_bytes(message.value()),
+        key=bytes_of(message.key()),
+        value=bytes_of(message.value()),
         # Such a record is none of ours, and is shown as such.
         headers=headers_of(message, unreadable=[("(headers that cannot be read)", None)]),
     )
-
-
-def _bytes(raw: str | bytes | None) -> bytes | None:
-    return raw.encode() if isinstance(raw, str) else raw
