@@ -65,7 +65,7 @@ kafka: $(STAMP) ## a real Kafka broker in the foreground on localhost:9092 (PORT
 test: $(STAMP) ## all tests that this machine can run; the last lines name what was skipped and why
 	@$(PY) -m tests.groups
 
-test-offline: $(STAMP) ## tests without any broker, under 30 s
+test-offline: $(STAMP) ## tests without any broker, some two minutes
 	@$(PY) -m tests.groups offline
 
 test-process: $(STAMP) ## tests that start programs and need no broker
