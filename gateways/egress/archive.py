@@ -76,6 +76,15 @@ class Archive:
         """Return which logs are read, as far as it is known; by topic."""
         return self._indexing.log_ids
 
+    @property
+    def read_to(self) -> Mapping[tuple[str, int], int]:
+        """Return by topic and partition the offset behind what is in the index."""
+        return self._indexing.read_to
+
+    def hurry(self) -> None:
+        """Let what has been read be found at once."""
+        self._indexing.hurry()
+
     def knows_since(self, timestamp_ms: int) -> bool:
         """Tell whether every outcome since an instant is in the index, so that one that is not there does not exist."""
         return self.is_caught_up and timestamp_ms - _CLOCK_MARGIN_MS > self._index.lost_before_ms

@@ -6,7 +6,7 @@ Reads: result topics, events.*. Blocking: runs in a thread of its own; no call i
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -46,6 +46,7 @@ class Indexing:
     Attributes:
         is_caught_up: whether everything up to the present has been read once, of the logs of `log_ids`.
         log_ids: which logs are read, as far as it is known; by topic.
+        read_to: by topic and partition, the offset behind what is in the index; replaced, never changed.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class Indexing:
         # Written by the thread, read by others: single assignments.
         self.is_caught_up = False
         self.log_ids = self._log_ids.ids
+        self.read_to: Mapping[tuple[str, int], int] = {}
+        self._is_hurried = False
 
     def start(self) -> None:
         """Start the thread; returns at once also while the brokers are away."""
@@ -82,6 +85,10 @@ class Indexing:
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
+
+    def hurry(self) -> None:
+        """Write what has been read without waiting for more: somebody waits for it."""
+        self._is_hurried = True
 
     def _run(self) -> None:
         is_warned = False
@@ -106,6 +113,7 @@ class Indexing:
 
     def _follow(self) -> None:
         self._followed, self._at_end, self.is_caught_up = set(), set(), False
+        self.read_to = {}
         self._clear()
         consumer = Consumer(self._config)
         refresh_s = 0.0
@@ -161,6 +169,8 @@ class Indexing:
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
                 self._at_end.add(place)
+                # What lies behind the last record, as the end of a transaction does, is no record.
+                self._next[place] = message.offset() or 0
             return
         offset, timestamp_ms = message.offset() or 0, message.timestamp()[1]
         self._next[place] = offset + 1
@@ -182,11 +192,13 @@ class Indexing:
     def _write(self) -> None:
         """Write what has gathered, when it is enough or time."""
         rows = len(self._outcomes) + len(self._accepted)
-        if rows < _WRITE_ROWS and time.monotonic() < self._write_at_s:
+        if rows < _WRITE_ROWS and time.monotonic() < self._write_at_s and not self._is_hurried:
             return
+        self._is_hurried = False
         if self._next:
             keep_since_ms = int((self._clock() - self._retention_s) * 1000)
             self._index.write(self._outcomes, self._accepted, self._next, keep_since_ms)
+            self.read_to = {**self.read_to, **self._next}
         self._clear()
         self.is_caught_up = self.is_caught_up or (bool(self._followed) and self._at_end >= self._followed)
 
