@@ -68,8 +68,8 @@ class Archive:
 
     @property
     def is_caught_up(self) -> bool:
-        """Tell whether everything up to the present has been read once."""
-        return self._indexing.is_caught_up
+        """Tell whether everything up to the present has been read once, and can be looked up."""
+        return self._indexing.is_caught_up and not self._index.is_damaged
 
     @property
     def log_ids(self) -> Mapping[str, str]:
@@ -94,6 +94,7 @@ class Archive:
 
         Raises:
             LogUnavailable: Kafka cannot be read.
+            IndexUnreadable: the index cannot.
             Busy: too many look-ups at a time.
         """
         return await self._ask(lambda: self._fetch(result_id))
@@ -102,6 +103,7 @@ class Archive:
         """Return the newest event of a caller with this id.
 
         Raises:
+            IndexUnreadable: the index cannot be read.
             Busy: too many look-ups at a time.
         """
         return await self._ask(lambda: self._index.accepted(owner, event_id, source))

@@ -13,11 +13,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from contracts.codec import Position, source_position
-from contracts.errors import LogUnavailable
+from contracts.errors import ConfigError, LogUnavailable
 from contracts.kafka_config import headers_of
 from contracts.logs import logger
-from gateways.egress.index import Noted, Place, ResultIndex, Written
-from gateways.egress.outcomes import Accepted, read_accepted, read_outcome
+from gateways.egress.index import ResultIndex
+from gateways.egress.outcomes import Accepted, Noted, Place, Written, read_accepted, read_outcome
 from gateways.egress.reading import LogIds, other_logs, partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
@@ -99,14 +99,10 @@ class Indexing:
                 if not is_warned:
                     _log.warning("results.index_waits", error=str(error))
                 is_warned = True
-            except sqlite3.OperationalError as error:
-                # A full disk, or one that cannot be written: it may pass.
-                _log.warning("results.index_waits", error=str(error))
-            except sqlite3.DatabaseError:
-                _log.exception("results.index_damaged", consequence="not used any more; the next start makes a new one")
-                self.is_caught_up = False
-                self._index.discard()
-                return
+            except (sqlite3.Error, OSError, ConfigError) as error:
+                # If it is no damage, of a full disk, or one that cannot be written: it may pass.
+                if not (isinstance(error, sqlite3.Error) and self._index.note_damage(error)):
+                    _log.warning("results.index_waits", error=str(error))
             except Exception:  # noqa: BLE001 - the edge of this thread: nobody above could do more than start again
                 _log.exception("results.index_failed")
             self._stop.wait(_RETRY_S)
@@ -115,11 +111,15 @@ class Indexing:
         self._followed, self._at_end, self.is_caught_up = set(), set(), False
         self.read_to = {}
         self._clear()
+        if self._index.is_damaged:
+            self._index.make_anew()
+            # The new file knows no ids yet.
+            self.log_ids = {}
         consumer = Consumer(self._config)
         refresh_s = 0.0
         try:
             while not self._stop.is_set():
-                if self._is_log_other():
+                if self._is_log_other() or self._index.is_damaged:
                     return
                 if time.monotonic() >= refresh_s:
                     self._refresh(consumer)

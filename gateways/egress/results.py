@@ -17,6 +17,7 @@ from contracts.envelope import result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.settings import KafkaSettings, ResultsViewSettings
 from gateways.egress.archive import Archive
+from gateways.egress.index import IndexUnreadable
 from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache
 from gateways.egress.reading import LogIds, Present, other_logs, reader_config
 from gateways.egress.scan import Scanned, Wanted, scan
@@ -144,12 +145,17 @@ class ResultsView:
             return None
         wanted = Wanted(result_id(source, event_id), position)
         if self._archive is not None:
-            found = await self._archive.outcome(wanted.result_id)
+            try:
+                found = await self._archive.outcome(wanted.result_id)
+            except IndexUnreadable:
+                # With the ticket it is found without an index.
+                is_known = False
+            else:
+                is_known = self._archive.knows_since(position.timestamp_ms)
             if found is not None:
                 self._cache.add(found)
+            if found is not None or is_known:
                 return found
-            if self._archive.knows_since(position.timestamp_ms):
-                return None
         found = await self._look_up(wanted)
         # A look-up may have shown that the event repeats another one.
         is_moved = found is None and self._cache.repetition(position) is not None
@@ -171,7 +177,12 @@ class ResultsView:
         """
         # Before looking: what is read in between is not known to have been looked through.
         is_complete = self._tail.is_caught_up if within_memory else self._is_complete
-        accepted = await self._known(owner, event_id, source)
+        try:
+            accepted = await self._known(owner, event_id, source)
+        except IndexUnreadable:
+            if not within_memory:
+                raise
+            accepted = None
         if accepted is None and not self._tail.is_reachable:
             message = "Kafka does not answer"
             raise LogUnavailable(message, retry_after_s=2.0)

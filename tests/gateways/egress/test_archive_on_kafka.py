@@ -99,6 +99,47 @@ async def test_while_the_index_is_being_made_an_id_is_not_called_unknown(log: Lo
         view.close()
 
 
+@pytest.mark.parametrize("harm", ["removed", "spoilt"])
+async def test_an_index_that_is_damaged_while_it_is_used_is_made_anew_from_the_topics(
+    log: Log, tmp_path: Path, harm: str
+) -> None:
+    path = tmp_path / "index.sqlite"
+    for number in range(5):
+        await log.outcome(f"e{number}", age_ms=10 * HOUR_MS, owner="crm")
+    await fresh(log)
+    view = open_view(log, path)
+    archive = view._archive
+    assert archive is not None
+
+    async def is_found(event_id: str) -> bool:
+        view._cache._outcomes.clear()
+        view._cache._accepted.clear()
+        try:
+            return await found_by_id(view, event_id)
+        except (Busy, LogUnavailable):
+            # Never unknown, and nothing else.
+            return False
+
+    try:
+        await caught_up(view)
+        await eventually_async(lambda: archive.log_ids, within_s=15)
+        if harm == "removed":
+            path.unlink()
+        else:
+            await asyncio.to_thread(archive._index._writer.execute, "PRAGMA wal_checkpoint(TRUNCATE)")
+            with path.open("r+b") as file:
+                file.write(b"no database" * (path.stat().st_size // 11))
+
+        assert not await is_found("e1")
+        await eventually_async(lambda: is_found("e1"), within_s=30)
+        await eventually_async(lambda: archive._index.log_ids() == archive.log_ids != {}, within_s=15)
+        await caught_up(view)
+        with pytest.raises(UnknownResult):
+            await view.accepted("crm", "other", None)
+    finally:
+        view.close()
+
+
 @pytest.mark.parametrize("has_index", [True, False])
 async def test_behind_the_marks_of_transactions_an_id_is_known_or_unknown(
     log: Log, tmp_path: Path, has_index: bool

@@ -12,13 +12,13 @@ from contracts.codec import Position
 from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.settings import KafkaSettings, ResultsViewSettings
 from gateways.egress import results
-from gateways.egress.index import Noted, ResultIndex
+from gateways.egress.index import IndexUnreadable, ResultIndex
 from gateways.egress.indexing import Indexing
-from gateways.egress.outcomes import Accepted
+from gateways.egress.outcomes import Accepted, Noted, Outcome
 from gateways.egress.reading import LogIds, Present
 from gateways.egress.results import ResultsView
 from gateways.egress.tail import Tail
-from tests.support import eventually_async
+from tests.support import eventually, eventually_async
 
 FORMER, NOW = {"events": "former"}, {"events": "now", "results": "r"}
 NOBODY: dict[str, Any] = {"bootstrap.servers": "127.0.0.1:1"}
@@ -221,6 +221,51 @@ async def test_a_flood_of_unknown_ids_is_a_bounded_number_of_questions(
     for one in flood:
         one.cancel()
     await asyncio.gather(*flood, return_exceptions=True)
+
+
+async def test_an_index_that_cannot_be_read_calls_no_id_unknown_and_holds_up_nobody_who_does_without(
+    view: ResultsView, brokers: Brokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        message = "of a disk"
+        raise IndexUnreadable(message)
+
+    async def look_up(*_: object) -> Outcome:
+        return scanned
+
+    scanned = Outcome("id", "e1", "crm", "crm", "t", b"{}", 1)
+
+    index = indexing_of(view)._index
+    monkeypatch.setattr(index, "accepted", fail)
+    monkeypatch.setattr(index, "place_of", fail)
+    monkeypatch.setattr(view, "_look_up", look_up)
+
+    assert await ask(view) is IndexUnreadable
+    assert await ask(view, within_memory=True) is UnknownResult
+    monkeypatch.setattr(Tail, "covers", lambda *_: False)
+    assert await view.outcome_of("crm", "e1", Position("events", 0, 0, 2**42)) == scanned
+    assert brokers.asked == []
+
+
+def test_a_damaged_index_is_made_anew_while_it_is_used_also_while_kafka_is_away(tmp_path: Path) -> None:
+    with contextlib.closing(ResultIndex(tmp_path / "index.sqlite", 16 * 2**20)) as index:
+        index.note_logs(NOW, [])
+        index.write([], [], {("events", 0): 7}, 0)
+        indexing = Indexing(NOBODY, ("results",), ("events",), index, 3600.0)
+        indexing.start()
+        try:
+            (tmp_path / "index.sqlite").unlink()
+            with pytest.raises(IndexUnreadable):
+                index.accepted("crm", "e1", None)
+            assert index.is_damaged
+            eventually(lambda: not index.is_damaged)
+
+            assert index.accepted("crm", "e1", None) is None
+            assert (index.next_offsets(), index.log_ids(), indexing.is_caught_up) == ({}, {}, False)
+            # Noted in the new file when the brokers say them.
+            assert indexing.log_ids == {}
+        finally:
+            indexing.close()
 
 
 def test_an_index_that_hears_of_another_log_has_not_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
