@@ -69,6 +69,7 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
         result_starts: by topic, the ends of all partitions before the first event.
         result_logs: by topic, Kafka's id of it, hexadecimal: the starts are of this log, and of none that is made anew
             under its name; without topics whose id is not known.
+        event_log: Kafka's id of the event topic, hexadecimal, likewise; empty = not known.
         outputs: URIs of what was written.
         message: why it failed.
     """
@@ -93,6 +94,7 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, str] = {}
     message: str = ""
     result_logs: dict[str, str] = {}
+    event_log: str = ""
     version: Literal[1] = 1
 
     @property
