@@ -23,6 +23,8 @@ JOB_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 # CloudEvents attribute that names an event's job.
 BATCH_JOB = "batchjob"
 _DIGEST_CHARS = 20
+# No input has so many lines; a longer number is somebody else's.
+_LINE_DIGITS = 12
 _REQUEST, _JOB, _HAND_OVER = "request", "job", "hand-over"
 
 
@@ -160,7 +162,8 @@ def event_id(job_id: str, line: int) -> str:
 def line_of(job_id: str, name: str) -> int | None:
     """Return the line that an event id stands for; None when it is not of this job."""
     head, sign, tail = name.rpartition("/")
-    return int(tail) if sign and head == job_id and tail.isascii() and tail.isdecimal() else None
+    is_number = tail.isascii() and tail.isdecimal() and len(tail) <= _LINE_DIGITS
+    return int(tail) if sign and head == job_id and is_number else None
 
 
 def request_of(

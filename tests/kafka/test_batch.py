@@ -11,6 +11,8 @@ import pytest
 from confluent_kafka import Producer
 
 from contracts.batch_jobs import BatchJob, BatchObject
+from contracts.codec import encode_event
+from contracts.envelope import Event
 from contracts.errors import InvalidPayload, LogUnavailable
 from contracts.settings import load
 from gateways.batch.submitting import Submission, wanted_job
@@ -214,6 +216,24 @@ def test_a_job_whose_own_topic_was_made_anew_goes_on_with_what_its_process_knows
     assert (submitted.state, submitted.event_starts) == ("submitted", job.event_starts)
     assert batch.events() == Counter(f"anew/{n + 1}" for n in range(1_500))
     assert json.loads(batch("status", "anew", "--json"))["state"] == "submitted"
+
+
+def test_an_event_of_others_that_is_named_like_a_line_is_none(
+    kafka: KafkaLab, made: tuple[BatchLab, Callable[..., Submission]]
+) -> None:
+    batch, submission = made
+    first = submission()
+    job = first.begin()
+    names = ("anew/7", "anew/999999999999")
+    others = [Event(id=name, source=source, type="t", data=b"{}") for name in names for source in ("x", job.source)]
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
+    for event in others:
+        producer.produce(batch.lab.topics.events("bulk"), b"{}", headers=list(encode_event(event)))
+    assert producer.flush(10) == 0
+
+    first.send(job)
+
+    assert batch.events() == Counter(f"anew/{n + 1}" for n in range(1_500))
 
 
 def test_results_before_the_end_are_written_only_when_asked_for(kafka: KafkaLab, tmp_path: Path) -> None:
