@@ -23,6 +23,8 @@ JOB_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 # CloudEvents attribute that names an event's job.
 BATCH_JOB = "batchjob"
 _DIGEST_CHARS = 20
+# No input has so many lines; a longer number is somebody else's.
+_LINE_DIGITS = 12
 _REQUEST, _JOB, _HAND_OVER = "request", "job", "hand-over"
 
 
@@ -69,6 +71,7 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
         result_starts: by topic, the ends of all partitions before the first event.
         result_logs: by topic, Kafka's id of it, hexadecimal: the starts are of this log, and of none that is made anew
             under its name; without topics whose id is not known.
+        event_log: Kafka's id of the event topic, hexadecimal, likewise; empty = not known.
         outputs: URIs of what was written.
         message: why it failed.
     """
@@ -93,6 +96,7 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, str] = {}
     message: str = ""
     result_logs: dict[str, str] = {}
+    event_log: str = ""
     version: Literal[1] = 1
 
     @property
@@ -158,7 +162,8 @@ def event_id(job_id: str, line: int) -> str:
 def line_of(job_id: str, name: str) -> int | None:
     """Return the line that an event id stands for; None when it is not of this job."""
     head, sign, tail = name.rpartition("/")
-    return int(tail) if sign and head == job_id and tail.isascii() and tail.isdecimal() else None
+    is_number = tail.isascii() and tail.isdecimal() and len(tail) <= _LINE_DIGITS
+    return int(tail) if sign and head == job_id and is_number else None
 
 
 def request_of(

@@ -211,13 +211,14 @@ class LogReader:
         self._positions = {place: start for place, (start, _) in spans.items()}
         self._consumer.assign([TopicPartition(*place, start) for place, (start, _) in spans.items()])
 
-    def widen(self) -> None:
-        """Take up partitions that were added since, or made anew, at their first record.
+    def widen(self) -> set[str]:
+        """Take up partitions that were added since, or made anew, at their first record; return topics made anew.
 
-        Looks every 30 s, if brokers answer.
+        Looks every 30 s, if brokers answer. Made anew is known where `begin` was told of logs.
         """
+        anew: set[str] = set()
         if time.monotonic() < self._widen_at_s:
-            return
+            return anew
         self._widen_at_s = time.monotonic() + _WIDEN_EVERY_S
         topics = {topic for topic, _ in self._positions}
         with contextlib.suppress(LogUnavailable, KafkaException):
@@ -228,6 +229,7 @@ class LogReader:
             if new := [place for place in places if place not in self._positions]:
                 self._positions |= dict.fromkeys(new, 0)
                 self._consumer.assign([TopicPartition(*place, at) for place, at in self._positions.items()])
+        return anew
 
     def read(self, topic: str, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Found]:
         """Yield the records of some partitions, from the first offset up to, not including, the second.

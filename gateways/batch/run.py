@@ -45,9 +45,9 @@ class JobRun:
         self._is_stopped = is_stopped
 
     def submit(
-        self, wanted: BatchJob, path: Path, advance: Advance = _quiet, begun: Callable[[BatchJob], None] | None = None
+        self, wanted: BatchJob, path: Path, advance: Advance = _quiet, known: BatchJob | None = None
     ) -> BatchJob:
-        """Put every line on the log that is not there yet.
+        """Put every line on the log that is not there yet; `known` stands in for a jobs topic that was made anew.
 
         Raises:
             TakenOver: another process works on this job.
@@ -56,11 +56,8 @@ class JobRun:
         """
         producer = self._producer(wanted.id)
         try:
-            submission = Submission(self._settings, wanted, path, producer, self._is_stopped)
-            job = submission.begin()
-            if begun is not None:
-                begun(job)
-            return submission.send(job, advance)
+            submission = Submission(self._settings, wanted, path, producer, self._is_stopped, known)
+            return submission.send(submission.begin(), advance)
         finally:
             producer.close()
 

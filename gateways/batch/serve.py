@@ -51,6 +51,8 @@ class Service:
         self._stop = threading.Event()
         self._patience = Patience(settings.kafka, "batch", self._stop)
         self._has_read = False
+        # What was heard of them stays, whatever becomes of the topic.
+        self._jobs = Jobs()
         self._active: dict[str, Future[None]] = {}
         # Given up here: somebody else works on them, or their section is not in this configuration.
         self._left: set[str] = set()
@@ -82,10 +84,10 @@ class Service:
         self._objects.close()
 
     def _follow(self, pool: ThreadPoolExecutor, work: Path) -> None:
-        jobs = Jobs()
+        jobs = self._jobs
         self._has_read = False
         with LogReader(self._settings.kafka, self._stop.is_set) as reader:
-            reader.begin({Topics(self._settings.kafka.topic_prefix).batch_jobs: ()})
+            reader.begin({Topics(self._settings.kafka.topic_prefix).batch_jobs: ()}, {})
             # Before the end nobody knows which requests have been answered since.
             while not (self._stop.is_set() or reader.at_end):
                 jobs.note(reader.poll(_POLL_S))
@@ -96,7 +98,8 @@ class Service:
                 for request in jobs.waiting:
                     self._begin(pool, work, request)
                 jobs.note(reader.poll(_POLL_S))
-                reader.widen()
+                if anew := reader.widen():
+                    _log.warning("batch.jobs_topic_made_anew", topics=sorted(anew), waiting=len(jobs.waiting))
                 _measure(jobs.waiting)
 
     def _reap(self) -> None:
@@ -150,7 +153,7 @@ class Service:
     def _once(self, run: JobRun, request: BatchRequest, section: BatchInput, folder: Path) -> None:
         path = folder / "input.jsonl"
         self._objects.fetch(request.object, path, self._stop.is_set)
-        job = run.submit(_wanted(request, section), path)
+        job = run.submit(_wanted(request, section), path, known=self._jobs.jobs.get(request.id))
         if self._stop.is_set() or job.is_over:
             return
         _log.info("batch.job_submitted", job=job.id, lines=job.lines, rejected=job.rejected)
@@ -168,7 +171,8 @@ class Service:
         _log.error("batch.job_failed", job=request.id, reason=error.reason, error=str(error))
         BATCH_JOBS.labels("failed").inc()
         try:
-            run.fail(_wanted(request, self._inputs[request.input]), str(error))
+            known = self._jobs.jobs.get(request.id)
+            run.fail(known or _wanted(request, self._inputs[request.input]), str(error))
         except LogUnavailable as failure:
             # The next start meets the same end.
             self._left.add(request.id)

@@ -4,6 +4,7 @@ Reads: batch-jobs, events. Writes: batch-jobs, events. Blocking: until all lines
 See: docs/adr/0014.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -14,7 +15,7 @@ import msgspec
 from contracts.batch_jobs import BATCH_JOB, BatchJob, BatchObject, event_id, job_record, line_of
 from contracts.codec import Record, encode_event
 from contracts.envelope import DELIVERY, EXPIRY_TIME, PARTITION_KEY, Event, format_time
-from contracts.errors import InvalidPayload, TooLarge
+from contracts.errors import InvalidPayload, LogUnavailable, TooLarge
 from contracts.settings import Settings
 from contracts.topics import Topics
 from gateways.batch.jobs import read_jobs
@@ -28,6 +29,7 @@ _GROUP = 500
 # A line has headers around it: room for ids, source and type of usual length.
 _HEADER_BYTES = 4096
 _LANE = "bulk"
+_CONFIRM_EVERY_S = 5.0
 
 Advance = Callable[[int], None]
 
@@ -86,6 +88,7 @@ class Submission:
         path: of the input.
         producer: under the job's own name.
         is_stopped: asked between groups of lines, and while Kafka does not answer.
+        known: what is known of the job without the jobs topic, which may have been made anew under it.
     """
 
     def __init__(
@@ -95,8 +98,12 @@ class Submission:
         path: Path,
         producer: FencedProducer,
         is_stopped: Callable[[], bool] = lambda: False,
+        known: BatchJob | None = None,
     ) -> None:
         self._settings = settings
+        self._known = known
+        # Of the input; known once it was begun.
+        self._most_lines = 0
         self._topics = Topics(settings.kafka.topic_prefix)
         self._wanted = job
         self._path = path
@@ -110,9 +117,10 @@ class Submission:
             InvalidPayload: a job of this id has another input, or its events are gone from the log.
             LogUnavailable: Kafka does not do what is needed.
         """
-        sha256, size_bytes, _ = fingerprint(self._path)
+        sha256, size_bytes, self._most_lines = fingerprint(self._path)
         self._producer.take_over()
-        known = read_jobs(self._settings.kafka, self._is_stopped).jobs.get(self._wanted.id)
+        told = read_jobs(self._settings.kafka, self._is_stopped).jobs.get(self._wanted.id)
+        known = told or self._known
         if known is None:
             with LogReader(self._settings.kafka, self._is_stopped) as reader:
                 job = self._placed(reader, sha256, size_bytes)
@@ -123,14 +131,14 @@ class Submission:
             raise InvalidPayload(message)
         else:
             job = known
-        if not job.is_over and job.state == "submitting":
+        if job.state == "submitting" or told is None:
             self._producer.write([job_record(self._topics, job)])
         return job
 
     def _placed(self, reader: LogReader, sha256: str, size_bytes: int) -> BatchJob:
         event_topic = self._wanted.event_topic or self._topics.events(_LANE)
         results = sorted(self._topics.result_topics(route.output_topic for route in self._settings.routes))
-        logs = reader.logs(results)
+        logs = reader.logs([event_topic, *results])
         return msgspec.structs.replace(
             self._wanted,
             object=msgspec.structs.replace(self._wanted.object, size_bytes=size_bytes),
@@ -138,7 +146,8 @@ class Submission:
             event_topic=event_topic,
             event_starts=reader.ends(event_topic),
             result_starts={topic: reader.ends(topic) for topic in results},
-            result_logs=logs,
+            result_logs={topic: logs[topic] for topic in results if topic in logs},
+            event_log=logs.get(event_topic, ""),
             started_at=format_time(datetime.now(UTC)),
         )
 
@@ -147,13 +156,15 @@ class Submission:
 
         Raises:
             TakenOver: another process works on this job.
-            InvalidPayload: its events are gone from the log, so that nobody can say which are missing.
+            InvalidPayload: its events are gone from the log, or their topic was made anew, so that nobody can say which
+                are missing.
             LogUnavailable: Kafka does not do what is needed; the same call goes on later.
         """
         if job.state != "submitting":
             return job
         sent = self._sent(job)
         lines = rejected = 0
+        confirm_at_s = time.monotonic() + _CONFIRM_EVERY_S
         reading = iter(lines_of(self._settings, job, self._path))
         while group := list(islice(reading, _GROUP)):
             if self._is_stopped():
@@ -164,6 +175,11 @@ class Submission:
             if new:
                 self._producer.write(new)
             advance(len(group))
+            if time.monotonic() >= confirm_at_s:
+                self._confirm(job)
+                confirm_at_s = time.monotonic() + _CONFIRM_EVERY_S
+        # Nothing of what is called submitted lies on a former log.
+        self._confirm(job)
         job = msgspec.structs.replace(
             job, state="submitted", lines=lines, rejected=rejected, submitted_at=format_time(datetime.now(UTC))
         )
@@ -180,11 +196,35 @@ class Submission:
                 message = f"job {job.id}: its events are older than {job.event_topic} keeps them; begin a new job"
                 raise InvalidPayload(message)
             reader.begin({job.event_topic: job.event_starts})
+            mine = {"ce_source": job.source.encode(), f"ce_{BATCH_JOB}": job.id.encode()}
             for record in reader.to_the_end():
                 line = line_of(job.id, record.headers.get("ce_id", b"").decode(errors="replace"))
-                if line is not None:
+                # Others choose their events' ids themselves: one that is named like a line of ours is none.
+                if line is not None and line <= self._most_lines and mine.items() <= record.headers.items():
                     sent.add(line)
+            # Afterwards: whatever was read was of this log.
+            self._compare(job, reader)
         return sent
+
+    def _confirm(self, job: BatchJob) -> None:
+        if job.event_log:
+            with LogReader(self._settings.kafka, self._is_stopped) as reader:
+                self._compare(job, reader)
+
+    def _compare(self, job: BatchJob, reader: LogReader) -> None:
+        """Return when the job's event topic is the log that it was begun on.
+
+        Workers may have answered lines of the former log, so that nobody can say which are to be sent again.
+        """
+        if not job.event_log:
+            return
+        log = reader.logs([job.event_topic]).get(job.event_topic)
+        if log is None:
+            message = f"Kafka does not say whether {job.event_topic} was made anew"
+            raise LogUnavailable(message)
+        if log != job.event_log:
+            message = f"job {job.id}: {job.event_topic} was made anew under it, its events are gone; begin a new job"
+            raise InvalidPayload(message)
 
     def _records(self, job: BatchJob, lines: Iterator[Line]) -> Iterator[Record]:
         partitions = len(job.event_starts)

@@ -68,13 +68,22 @@ class Archive:
 
     @property
     def is_caught_up(self) -> bool:
-        """Tell whether everything up to the present has been read once."""
-        return self._indexing.is_caught_up
+        """Tell whether everything up to the present has been read once, and can be looked up."""
+        return self._indexing.is_caught_up and not self._index.is_damaged
 
     @property
     def log_ids(self) -> Mapping[str, str]:
         """Return which logs are read, as far as it is known; by topic."""
         return self._indexing.log_ids
+
+    @property
+    def read_to(self) -> Mapping[tuple[str, int], int]:
+        """Return by topic and partition the offset behind what is in the index."""
+        return self._indexing.read_to
+
+    def hurry(self) -> None:
+        """Let what has been read be found at once."""
+        self._indexing.hurry()
 
     def knows_since(self, timestamp_ms: int) -> bool:
         """Tell whether every outcome since an instant is in the index, so that one that is not there does not exist."""
@@ -85,6 +94,7 @@ class Archive:
 
         Raises:
             LogUnavailable: Kafka cannot be read.
+            IndexUnreadable: the index cannot.
             Busy: too many look-ups at a time.
         """
         return await self._ask(lambda: self._fetch(result_id))
@@ -93,6 +103,7 @@ class Archive:
         """Return the newest event of a caller with this id.
 
         Raises:
+            IndexUnreadable: the index cannot be read.
             Busy: too many look-ups at a time.
         """
         return await self._ask(lambda: self._index.accepted(owner, event_id, source))

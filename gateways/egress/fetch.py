@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from contracts.errors import LogUnavailable
-from gateways.egress.index import Place
+from gateways.egress.outcomes import Place
 from gateways.egress.reading import partitions_of, translated_errors
 
 _POLL_S = 0.25

@@ -3,7 +3,7 @@
 Rows go into segments, tables of some hundred thousand rows each, so that inserting stays inside the page cache and the
 oldest are dropped whole. How far the topics have been read is written in the same transaction as what was read there:
 after a restart, also by SIGKILL, reading goes on where the rows end. Kafka is the truth: a file that is missing, of
-another version or damaged is made anew, and whoever fetches a record checks that it is the one.
+another version or damaged is made anew, also while it is used, and whoever fetches a record checks that it is the one.
 
 Blocking: every call reads or writes the disk. Writing is for one thread, looking up for any number.
 Source: SQLite 3, WAL mode (https://www.sqlite.org/wal.html), WITHOUT ROWID tables (checked 2026-11).
@@ -16,12 +16,12 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from contracts.codec import Position
-from contracts.errors import ConfigError
+from contracts.errors import Busy, ConfigError
 from contracts.logs import logger
-from gateways.egress.outcomes import Accepted
+from gateways.egress.outcomes import Accepted, Noted, Place, Written
 
 VERSION = 1
 SEGMENT_ROWS = 200_000
@@ -31,32 +31,30 @@ _SEGMENTS_AT_LEAST = 8
 _CACHE_KIB = 8 * 1024
 _ID_CHARS = 36
 _KEY_BYTES = 16
+# Of what is in the file: pages and tables that are not as they were written. Others are of its disk, and may pass.
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT})
+_PRIMARY_CODE = 0xFF
+_CONSEQUENCE = "it is made anew from the topics; look-ups without a ticket are 503 until it is"
 
 _log = logger("gateway")
 
 
-class Place(NamedTuple):
-    """Where a record lies."""
-
-    topic: str
-    partition: int
-    offset: int
+class IndexUnreadable(Busy):
+    """Raise when the file says nothing now: its disk fails, or it is damaged and will be made anew."""
 
 
-class Written(NamedTuple):
-    """An outcome as the index keeps it."""
+class _Reader:
+    """A thread's connection; whoever makes the file anew closes it between two questions."""
 
-    result_id: str
-    place: Place
-    timestamp_ms: int
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.lock = threading.Lock()
+        self.is_closed = False
 
-
-class Noted(NamedTuple):
-    """An accepted event of an API caller as the index keeps it."""
-
-    owner: str
-    event_id: str
-    accepted: Accepted
+    def close(self) -> None:
+        with self.lock:
+            self.is_closed = True
+            self.connection.close()
 
 
 class ResultIndex:
@@ -65,6 +63,9 @@ class ResultIndex:
     Args:
         path: its file; the folder is made.
         max_bytes: of the file; the oldest segments are dropped to keep it.
+
+    Attributes:
+        is_damaged: a look-up has met something that is no index; `make_anew` mends it.
 
     Raises:
         ConfigError: the file cannot be used, or another process uses it.
@@ -75,22 +76,33 @@ class ResultIndex:
         self._max_bytes = max_bytes
         self._segment_rows = min(SEGMENT_ROWS, max_bytes // (_ROW_BYTES * _SEGMENTS_AT_LEAST))
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._readers: list[_Reader] = []
+        self._opening = threading.Lock()
         self._lock = _hold(path)
-        self._topics: dict[str, int] = {}
+        self.is_damaged = False
+        self._begin()
+
+    def _begin(self) -> None:
         self._writer = self._open()
         # Newest first; (number, rows). Read by other threads: replaced, never changed.
         self._segments: tuple[tuple[int, int], ...] = tuple(
             self._writer.execute("SELECT id, rows FROM segments ORDER BY id DESC")
         )
-        self._topics = dict(self._writer.execute("SELECT name, id FROM topics"))
+        # What those who look up go by: a new segment is there for them once its transaction is over.
+        self._shown = self._segments
+        self._topics: dict[str, int] = dict(self._writer.execute("SELECT name, id FROM topics"))
         self.lost_before_ms = self._meta("lost_before_ms")
 
     def close(self) -> None:
         """Close the file and let go of it."""
-        for connection in (*self._connections, self._writer):
-            connection.close()
+        self._close_connections()
         self._lock.close()
+
+    def _close_connections(self) -> None:
+        # All of them: a file that is removed takes its room until the last one is closed.
+        while self._readers:
+            self._readers.pop().close()
+        self._writer.close()
 
     @property
     def used_bytes(self) -> int:
@@ -98,9 +110,28 @@ class ResultIndex:
         pages, free, size = (_pragma(self._writer, name) for name in ("page_count", "freelist_count", "page_size"))
         return (pages - free) * size
 
-    def discard(self) -> None:
-        """Let the next start make a new file: this one is damaged."""
-        _remove(self._path)
+    def note_damage(self, error: sqlite3.Error) -> bool:
+        """Tell whether an error is of the file itself, so that only a new one helps; note it."""
+        code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+        is_damage = code in _DAMAGE or not self._path.exists()
+        if is_damage and not self.is_damaged:
+            _log.error("results.index_damaged", path=str(self._path), error=str(error), consequence=_CONSEQUENCE)
+            self.is_damaged = True
+        return is_damage
+
+    def make_anew(self) -> None:
+        """Begin an empty file in the place of this one, which is damaged; look-ups fail meanwhile. For who writes.
+
+        Raises:
+            ConfigError, sqlite3.Error, OSError: the disk does not allow it; to be tried again.
+        """
+        self.is_damaged = True
+        # Nobody may open what is half removed: an old log would be taken for the new file's.
+        with self._opening:
+            self._close_connections()
+            _remove(self._path)
+            self._begin()
+            self.is_damaged = False
 
     def next_offsets(self) -> dict[tuple[str, int], int]:
         """Return how far each partition has been read."""
@@ -137,25 +168,55 @@ class ResultIndex:
             self._prune(writer, keep_since_ms)
 
     def place_of(self, result_id: str) -> Place | None:
-        """Return where an outcome lies; the newest one of an event that was done again."""
+        """Return where an outcome lies; the newest one of an event that was done again.
+
+        Raises:
+            IndexUnreadable: the file cannot be read.
+        """
         if not _is_ours(result_id):
             return None
-        reader, packed = self._reader(), _packed(result_id)
-        for number, _ in self._segments:
-            query = (
-                f"SELECT name, partition, offset FROM outcomes_{number} o JOIN topics t ON t.id = topic WHERE o.id = ?"  # noqa: S608 - a number of ours
-            )
-            if (found := _one(reader, query, (packed,))) is not None:
-                return Place(*found)
-        return None
+        found = self._first(_PLACE, (_packed(result_id),))
+        return None if found is None else Place(*found)
 
     def accepted(self, owner: str, event_id: str, source: str | None) -> Accepted | None:
-        """Return the newest event of a caller with this id, of this source when given."""
-        reader, key = self._reader(), _key(owner, event_id)
-        for number, _ in self._segments:
-            if (found := _one(reader, _ACCEPTED.format(number=number), (key, source))) is not None:
-                return Accepted(found[0], Position(*found[1:]))
+        """Return the newest event of a caller with this id, of this source when given.
+
+        Raises:
+            IndexUnreadable: as `place_of`.
+        """
+        found = self._first(_ACCEPTED, (_key(owner, event_id), source))
+        return None if found is None else Accepted(found[0], Position(*found[1:]))
+
+    def _first(self, query: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Return the row of the newest segment that has one.
+
+        Raises:
+            IndexUnreadable: the file cannot be read.
+        """
+        reader: _Reader | None = None
+        try:
+            reader = self._reader()
+            for number, _ in self._shown:
+                if (found := self._one(reader, number, query, values)) is not None:
+                    return found
+        except sqlite3.Error as error:
+            # What was closed meanwhile was of the former file.
+            if reader is None or not reader.is_closed:
+                self.note_damage(error)
+            message = f"the index of results cannot be read: {error}"
+            raise IndexUnreadable(message) from error
         return None
+
+    def _one(self, reader: _Reader, number: int, query: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Return a segment's row; None also when the segment was dropped a moment ago."""
+        try:
+            with reader.lock:
+                row: tuple[Any, ...] | None = reader.connection.execute(query.format(number=number), values).fetchone()
+        except sqlite3.OperationalError:
+            if number in dict(self._segments):
+                raise
+            return None
+        return row
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -182,18 +243,25 @@ class ResultIndex:
         message = f"version {version}, this program writes {VERSION}"
         raise sqlite3.DatabaseError(message)
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, mode: str = "rwc") -> sqlite3.Connection:
+        uri = f"{self._path.absolute().as_uri()}?mode={mode}"
         # Closed by another thread than the one that used it.
-        connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection = sqlite3.connect(uri, timeout=5.0, isolation_level=None, check_same_thread=False, uri=True)
+        try:
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            connection.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
-    def _reader(self) -> sqlite3.Connection:
-        reader: sqlite3.Connection | None = getattr(self._local, "reader", None)
-        if reader is None:
-            reader = self._local.reader = self._connect()
-            self._connections.append(reader)
+    def _reader(self) -> _Reader:
+        reader: _Reader | None = getattr(self._local, "reader", None)
+        if reader is None or reader.is_closed:
+            with self._opening:
+                # Of a file that somebody has removed it makes no empty one, in which nothing would be found.
+                reader = self._local.reader = _Reader(self._connect("rw"))
+                self._readers.append(reader)
         return reader
 
     @contextlib.contextmanager
@@ -203,9 +271,12 @@ class ResultIndex:
         try:
             yield self._writer
             self._writer.execute("COMMIT")
+            self._shown = self._segments
         except BaseException:
             self._segments, self._topics = segments, topics
-            self._writer.execute("ROLLBACK")
+            # A full disk has ended it already; a second error would hide the first.
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
             raise
 
     def _segment(self, writer: sqlite3.Connection, rows: int, newest_ms: int) -> int:
@@ -307,15 +378,6 @@ def _hold(path: Path) -> "contextlib.ExitStack":
         message = f"gateway.results_view.path: {path}: {error.strerror}"
         raise ConfigError(message) from error
     return stack
-
-
-def _one(reader: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Return the row; None also when the segment was dropped a moment ago, or the file is damaged."""
-    try:
-        row: tuple[Any, ...] | None = reader.execute(query, values).fetchone()
-    except sqlite3.DatabaseError:
-        return None
-    return row
 
 
 def _is_ours(result_id: str) -> bool:

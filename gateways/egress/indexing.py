@@ -6,18 +6,18 @@ Reads: result topics, events.*. Blocking: runs in a thread of its own; no call i
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from contracts.codec import Position, source_position
-from contracts.errors import LogUnavailable
+from contracts.errors import ConfigError, LogUnavailable
 from contracts.kafka_config import headers_of
 from contracts.logs import logger
-from gateways.egress.index import Noted, Place, ResultIndex, Written
-from gateways.egress.outcomes import Accepted, read_accepted, read_outcome
+from gateways.egress.index import ResultIndex
+from gateways.egress.outcomes import Accepted, Noted, Place, Written, read_accepted, read_outcome
 from gateways.egress.reading import LogIds, other_logs, partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
@@ -46,6 +46,7 @@ class Indexing:
     Attributes:
         is_caught_up: whether everything up to the present has been read once, of the logs of `log_ids`.
         log_ids: which logs are read, as far as it is known; by topic.
+        read_to: by topic and partition, the offset behind what is in the index; replaced, never changed.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class Indexing:
         # Written by the thread, read by others: single assignments.
         self.is_caught_up = False
         self.log_ids = self._log_ids.ids
+        self.read_to: Mapping[tuple[str, int], int] = {}
+        self._is_hurried = False
 
     def start(self) -> None:
         """Start the thread; returns at once also while the brokers are away."""
@@ -83,6 +86,10 @@ class Indexing:
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
+    def hurry(self) -> None:
+        """Write what has been read without waiting for more: somebody waits for it."""
+        self._is_hurried = True
+
     def _run(self) -> None:
         is_warned = False
         while not self._stop.is_set():
@@ -92,26 +99,27 @@ class Indexing:
                 if not is_warned:
                     _log.warning("results.index_waits", error=str(error))
                 is_warned = True
-            except sqlite3.OperationalError as error:
-                # A full disk, or one that cannot be written: it may pass.
-                _log.warning("results.index_waits", error=str(error))
-            except sqlite3.DatabaseError:
-                _log.exception("results.index_damaged", consequence="not used any more; the next start makes a new one")
-                self.is_caught_up = False
-                self._index.discard()
-                return
+            except (sqlite3.Error, OSError, ConfigError) as error:
+                # If it is no damage, of a full disk, or one that cannot be written: it may pass.
+                if not (isinstance(error, sqlite3.Error) and self._index.note_damage(error)):
+                    _log.warning("results.index_waits", error=str(error))
             except Exception:  # noqa: BLE001 - the edge of this thread: nobody above could do more than start again
                 _log.exception("results.index_failed")
             self._stop.wait(_RETRY_S)
 
     def _follow(self) -> None:
         self._followed, self._at_end, self.is_caught_up = set(), set(), False
+        self.read_to = {}
         self._clear()
+        if self._index.is_damaged:
+            self._index.make_anew()
+            # The new file knows no ids yet.
+            self.log_ids = {}
         consumer = Consumer(self._config)
         refresh_s = 0.0
         try:
             while not self._stop.is_set():
-                if self._is_log_other():
+                if self._is_log_other() or self._index.is_damaged:
                     return
                 if time.monotonic() >= refresh_s:
                     self._refresh(consumer)
@@ -161,6 +169,8 @@ class Indexing:
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
                 self._at_end.add(place)
+                # What lies behind the last record, as the end of a transaction does, is no record.
+                self._next[place] = message.offset() or 0
             return
         offset, timestamp_ms = message.offset() or 0, message.timestamp()[1]
         self._next[place] = offset + 1
@@ -182,11 +192,13 @@ class Indexing:
     def _write(self) -> None:
         """Write what has gathered, when it is enough or time."""
         rows = len(self._outcomes) + len(self._accepted)
-        if rows < _WRITE_ROWS and time.monotonic() < self._write_at_s:
+        if rows < _WRITE_ROWS and time.monotonic() < self._write_at_s and not self._is_hurried:
             return
+        self._is_hurried = False
         if self._next:
             keep_since_ms = int((self._clock() - self._retention_s) * 1000)
             self._index.write(self._outcomes, self._accepted, self._next, keep_since_ms)
+            self.read_to = {**self.read_to, **self._next}
         self._clear()
         self.is_caught_up = self.is_caught_up or (bool(self._followed) and self._at_end >= self._followed)
 

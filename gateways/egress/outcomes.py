@@ -75,6 +75,30 @@ class Accepted(NamedTuple):
     position: Position
 
 
+class Place(NamedTuple):
+    """Where a record lies."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Written(NamedTuple):
+    """An outcome as the index keeps it."""
+
+    result_id: str
+    place: Place
+    timestamp_ms: int
+
+
+class Noted(NamedTuple):
+    """An accepted event of an API caller as the index keeps it."""
+
+    owner: str
+    event_id: str
+    accepted: Accepted
+
+
 def read_outcome(headers: RecordHeaders, value: bytes | None, timestamp_ms: int) -> Outcome | None:
     """Return the outcome a record carries; None when it is not a terminal record."""
     found = {name: raw for name, raw in headers if name.startswith("ce_") and raw is not None}

@@ -9,21 +9,22 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_STORED,
     Consumer,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicCollection,
     TopicPartition,
     Uuid,
 )
-from confluent_kafka.admin import AclOperation, AdminClient, TopicDescription
+from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec, TopicDescription
 
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import librdkafka_config
@@ -65,6 +66,7 @@ _OF_READERS: dict[str, Any] = QUEUE_LIMITS | {
     "log_level": 2,
     "logger": logging.getLogger("penstock.gateway.reader"),
 }
+_Answer = TypeVar("_Answer")
 
 
 def reader_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
@@ -172,6 +174,14 @@ def other_logs(known: Mapping[str, str], now: Mapping[str, str]) -> frozenset[st
     return frozenset(topic for topic, log_id in now.items() if known.get(topic, log_id) != log_id)
 
 
+def _result(name: str, answer: "futures.Future[_Answer]") -> _Answer:
+    try:
+        return answer.result(_NOW_LIMIT_S)
+    except futures.TimeoutError as error:
+        message = f"{name}: no answer in time"
+        raise LogUnavailable(message, retry_after_s=2.0) from error
+
+
 # All who ask the same brokers ask with one client: each is threads, and connections. It goes with the last of them.
 _clients: weakref.WeakValueDictionary[frozenset[tuple[str, Any]], AdminClient] = weakref.WeakValueDictionary()
 _making = threading.Lock()
@@ -189,16 +199,28 @@ def _client_of(config: Mapping[str, Any]) -> AdminClient:
     return client
 
 
+class Present(NamedTuple):
+    """What the brokers say of the logs at one moment.
+
+    Attributes:
+        ids: by topic.
+        ends: by topic and partition, the offset behind the last record that can be read.
+    """
+
+    ids: Mapping[str, str]
+    ends: Mapping[tuple[str, int], int]
+
+
 class LogIds:
-    """Asks the brokers which log each topic's name stands for, and whether it may be read.
+    """Asks the brokers which log each topic's name stands for, whether it may be read, and where it ends.
 
     Kafka gives a topic that is deleted and made anew another id. A reader that goes by the name alone goes on at its
-    offset, and passes over what lies below it in the new log. `now` may be asked on any thread, everything else belongs
-    to one.
+    offset, and passes over what lies below it in the new log. `now` and `present` may be asked on any thread,
+    everything else belongs to one.
 
     Args:
         config: of the connection; what a reader has besides is left out. The client comes with the first question.
-        topics: all but `now` are about these.
+        topics: all but `now` and `present` are about these.
         known: ids of an earlier process.
         clock: monotonic seconds.
 
@@ -278,18 +300,47 @@ class LogIds:
         Raises:
             LogUnavailable: no answer.
         """
+        return _ids_in(self._described(topics))
+
+    def present(self, topics: Sequence[str], *, has_ids: bool) -> Present:
+        """Return the ids of this moment, and the ends of a moment later. Blocking, some seconds at most.
+
+        Args:
+            topics: whose; of one that does not exist nothing is said.
+            has_ids: False for the embedded broker, which would not answer a question for them.
+
+        Raises:
+            LogUnavailable: no answer, or not of every partition.
+        """
+        described = self._described(topics) if has_ids else {}
+        partitions = {(name, part.id) for name, one in described.items() for part in one.partitions}
+        if not has_ids:
+            with translated_errors():
+                found = self._client.list_topics(timeout=_NOW_LIMIT_S).topics
+            partitions = {(name, number) for name in topics if name in found for number in found[name].partitions}
+        return Present(_ids_in(described), self._ends(partitions) if partitions else {})
+
+    def _described(self, topics: Sequence[str]) -> dict[str, TopicDescription]:
+        found = {}
         with translated_errors():
-            found = {}
             for name, answer in self._ask(topics, _NOW_LIMIT_S).items():
                 try:
-                    found[name] = answer.result(_NOW_LIMIT_S)
-                except futures.TimeoutError as error:
-                    message = f"{name}: no answer in time"
-                    raise LogUnavailable(message, retry_after_s=2.0) from error
+                    found[name] = _result(name, answer)
                 except KafkaException as error:
                     if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                         raise
-            return _ids_in(found)
+        return found
+
+    def _ends(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        # In front of what a transaction that is open has written: nobody reads that yet.
+        with translated_errors():
+            answers = self._client.list_offsets(
+                {TopicPartition(*place): OffsetSpec.latest() for place in partitions},  # type: ignore[no-untyped-call]
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=_NOW_LIMIT_S,
+            )
+            ends = ((place, _result(place.topic, answer)) for place, answer in answers.items())
+            return {(place.topic, place.partition): end.offset for place, end in ends}
 
     @property
     def _client(self) -> AdminClient:

@@ -17,8 +17,9 @@ from contracts.envelope import result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.settings import KafkaSettings, ResultsViewSettings
 from gateways.egress.archive import Archive
+from gateways.egress.index import IndexUnreadable
 from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache
-from gateways.egress.reading import LogIds, other_logs, reader_config
+from gateways.egress.reading import LogIds, Present, other_logs, reader_config
 from gateways.egress.scan import Scanned, Wanted, scan
 from gateways.egress.tail import Tail
 
@@ -26,6 +27,11 @@ from gateways.egress.tail import Tail
 MAX_SCANS = 4
 SCAN_LIMIT_S = 5.0
 _MISS_VALID_S = 2.0
+# Ids that nobody knows lead to a question to the brokers; a flood of them leads to so many, whatever they cost.
+_ASK_EVERY_S = 0.1
+# Readers are usually some 10 ms behind; longer, and the caller is better told to come again.
+_READ_WITHIN_S = 2.0
+_LOOK_S = 0.02
 _MAX_MISSES = 10_000
 
 
@@ -72,11 +78,12 @@ class ResultsView:
         self._clock = clock
         self._cache = OutcomeCache(cache_bytes)
         self._topics = (*result_topics, *event_topics)
-        # The embedded broker answers no such question; an index may know ids of a cluster from before.
-        self._log_ids = None if kafka.embedded else LogIds(self._config, self._topics)
+        self._log_ids = LogIds(self._config, self._topics)
+        # The embedded broker says nothing of ids; an index may know those of a cluster from before.
+        self._has_ids = not kafka.embedded
         self._turn = asyncio.Lock()
-        self._now: asyncio.Future[dict[str, str]] | None = None
-        self._now_s = 0.0
+        self._asked: asyncio.Future[tuple[Present, bool]] | None = None
+        self._asked_s = float("-inf")
         self._tail = Tail(self._config, result_topics, event_topics, self._cache, on_outcome)
         self._archive = (
             Archive(view, self._config, result_topics, event_topics, retention_s) if view and view.path else None
@@ -138,12 +145,17 @@ class ResultsView:
             return None
         wanted = Wanted(result_id(source, event_id), position)
         if self._archive is not None:
-            found = await self._archive.outcome(wanted.result_id)
+            try:
+                found = await self._archive.outcome(wanted.result_id)
+            except IndexUnreadable:
+                # With the ticket it is found without an index.
+                is_known = False
+            else:
+                is_known = self._archive.knows_since(position.timestamp_ms)
             if found is not None:
                 self._cache.add(found)
+            if found is not None or is_known:
                 return found
-            if self._archive.knows_since(position.timestamp_ms):
-                return None
         found = await self._look_up(wanted)
         # A look-up may have shown that the event repeats another one.
         is_moved = found is None and self._cache.repetition(position) is not None
@@ -163,43 +175,86 @@ class ResultsView:
             LogUnavailable: Kafka is away, so that nothing can be said.
             Busy: this view has not read up to the present yet.
         """
-        archive = self._archive
-        # Before looking, and the ids first: what is read in between is not known to have been looked through.
-        logs = [self._tail.log_ids, *([archive.log_ids] if archive else [])]
-        is_complete = self._tail.is_caught_up and (within_memory or archive is None or archive.is_caught_up)
-        accepted = self._cache.accepted(owner, event_id, source)
-        if accepted is None and archive is not None:
-            accepted = await archive.accepted(owner, event_id, source)
-        if accepted is not None:
-            return accepted
-        if not self._tail.is_reachable:
+        # Before looking: what is read in between is not known to have been looked through.
+        is_complete = self._tail.is_caught_up if within_memory else self._is_complete
+        try:
+            accepted = await self._known(owner, event_id, source)
+        except IndexUnreadable:
+            if not within_memory:
+                raise
+            accepted = None
+        if accepted is None and not self._tail.is_reachable:
             message = "Kafka does not answer"
             raise LogUnavailable(message, retry_after_s=2.0)
-        if not is_complete or not (within_memory or await self._are_logs(logs)):
+        if accepted is None and is_complete and not within_memory:
+            accepted, is_complete = await self._known_by_now(owner, event_id, source)
+        if accepted is not None:
+            return accepted
+        if not is_complete:
             message = "results are still being read"
             raise Busy(message)
         message = "no such result"
         raise UnknownResult(message)
 
-    async def _are_logs(self, read: Sequence[Mapping[str, str]]) -> bool:
-        """Tell whether the topics are still the logs that were read; their readers notice it some seconds late.
+    async def _known_by_now(self, owner: str, event_id: str, source: str | None) -> tuple[Accepted | None, bool]:
+        """Look again when what is on the logs at this moment has been read; tell whether it has."""
+        present, is_read = await self._present()
+        # The ids first: they are noted once what was said of the former logs is taken back.
+        logs = self._logs()
+        is_complete = is_read and self._is_complete
+        is_complete = is_complete and not any(other_logs(ids, present.ids) for ids in logs)
+        return await self._known(owner, event_id, source), is_complete
 
-        One question at a time goes out, for all who came before it.
+    async def _known(self, owner: str, event_id: str, source: str | None) -> Accepted | None:
+        accepted = self._cache.accepted(owner, event_id, source)
+        if accepted is None and self._archive is not None:
+            accepted = await self._archive.accepted(owner, event_id, source)
+        return accepted
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._tail.is_caught_up and (self._archive is None or self._archive.is_caught_up)
+
+    def _logs(self) -> list[Mapping[str, str]]:
+        return [self._tail.log_ids, *([self._archive.log_ids] if self._archive else [])]
+
+    async def _present(self) -> tuple[Present, bool]:
+        """Return what the logs are and where they ended, and whether that is read: readers notice both a little late.
+
+        One question at a time goes out, for all who came before it, and only so many a second.
 
         Raises:
             LogUnavailable: no answer.
         """
-        if self._log_ids is None or not any(read):
-            return True
         came_s = time.monotonic()
         async with self._turn:
-            if self._now is None or self._now_s <= came_s:
-                self._now_s = time.monotonic()
-                self._now = asyncio.ensure_future(asyncio.to_thread(self._log_ids.now, self._topics))
-            answer = self._now
+            if self._asked is None or self._asked_s <= came_s:
+                await asyncio.sleep(max(0.0, self._asked_s + _ASK_EVERY_S - time.monotonic()))
+                self._asked_s = time.monotonic()
+                self._asked = asyncio.ensure_future(self._ask())
+            answer = self._asked
             await asyncio.wait([answer])
-        now = answer.result()
-        return not any(other_logs(ids, now) for ids in read)
+        return answer.result()
+
+    async def _ask(self) -> tuple[Present, bool]:
+        """Ask, and wait a moment for the reader that has everything: the index, or the tail where there is none."""
+        present = await asyncio.to_thread(self._log_ids.present, self._topics, has_ids=self._has_ids)
+        give_up_s = time.monotonic() + _READ_WITHIN_S
+        while not (is_read := self._is_read_to(present)) and time.monotonic() < give_up_s:
+            if self._is_closed.is_set():
+                break
+            if self._archive is not None:
+                self._archive.hurry()
+            await asyncio.sleep(_LOOK_S)
+        return present, is_read
+
+    @property
+    def _reader(self) -> Archive | Tail:
+        return self._tail if self._archive is None else self._archive
+
+    def _is_read_to(self, present: Present) -> bool:
+        read_to = self._reader.read_to
+        return self._is_complete and all(read_to.get(place, -1) >= end for place, end in present.ends.items())
 
     async def _look_up(self, wanted: Wanted) -> Outcome | None:
         miss, logs = self._misses.get(wanted.result_id), self._tail.logs

@@ -45,6 +45,7 @@ class Tail:
 
     Attributes:
         log_ids: which logs are followed, as far as it is known; by topic.
+        read_to: by topic and partition, the offset behind what is in the cache, or was.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Tail:
         self._is_warned = False
         self._logs = 0
         self.log_ids: Mapping[str, str] = {}
+        self.read_to: dict[Place, int] = {}
 
     def start(self) -> None:
         """Start the thread; returns at once also while the brokers are away."""
@@ -126,6 +128,7 @@ class Tail:
 
     def _follow(self) -> None:
         self._covered_from_ms, self._caught_up, self._has_looked, self._refresh_at_s = {}, frozenset(), False, 0.0
+        self.read_to = {}
         consumer = Consumer(self._config)
         try:
             while not self._stop.is_set():
@@ -167,6 +170,7 @@ class Tail:
         self._has_looked, self._refresh_at_s, self._logs = False, 0.0, self._logs + 1
         consumer.incremental_unassign([TopicPartition(*place) for place in former])
         self._caught_up -= frozenset(former)
+        self.read_to = {place: at for place, at in self.read_to.items() if place[0] not in anew}
         self._covered_from_ms = {place: at for place, at in self._covered_from_ms.items() if place[0] not in anew}
 
     def _add(self, consumer: Consumer, places: Sequence[Place]) -> None:
@@ -190,6 +194,8 @@ class Tail:
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF and partition is not None:  # noqa: SLF001 - the client's public constant
                 self._caught_up |= {(topic, partition)}
+                # What lies behind the last record, as the end of a transaction does, is no record.
+                self.read_to[topic, partition] = message.offset() or 0
             return
         timestamp_ms = message.timestamp()[1]
         if self._covered_from_ms.get((topic, partition or 0), 0) is None:
@@ -198,6 +204,7 @@ class Tail:
             self._take_outcome(message, timestamp_ms)
         else:
             self._take_event(message, timestamp_ms)
+        self.read_to[topic, partition or 0] = (message.offset() or 0) + 1
 
     def _take_outcome(self, message: KafkaMessage, timestamp_ms: int) -> None:
         headers = headers_of(message)

@@ -25,7 +25,7 @@ from producers.admin import TopicAdmin
 from producers.fenced import FencedProducer, TakenOver
 from producers.kafka_client import IsStopped, unless_stopped
 from producers.log_reader import Found, LogReader
-from streams.handover.answers import DISK_ERRORS, Answers
+from streams.handover.answers import DISK_ERRORS, Answers, is_of_disk
 from streams.handover.choosing import Way, Ways, record_id
 from streams.handover.settling import Outcomes
 from streams.job import Job
@@ -113,9 +113,17 @@ class Delivery:
         state: as it is on the log.
         folder: its own.
         files: the records of its jobs by alias; None after a restart, when they are on S3 or have to be made again.
+        pace: of the one that this takes up; None = a look is due now.
     """
 
-    def __init__(self, desk: Desk, state: HandOver, folder: Path, files: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        state: HandOver,
+        folder: Path,
+        files: Mapping[str, Path] | None = None,
+        pace: tuple[float, float] | None = None,
+    ) -> None:
         self._desk = desk
         self.state = state
         self._folder = folder
@@ -123,8 +131,7 @@ class Delivery:
         # After a restart somebody may have written a part of the answers.
         self._is_resumed = files is None
         self._batches = [desk.ways.by_alias[alias].batch for alias in state.parts if alias in desk.ways.by_alias]
-        self._pause_s = self._first_pause_s
-        self._look_at_s = 0.0
+        self._pause_s, self._look_at_s = pace or (self._first_pause_s, 0.0)
 
     @property
     def _first_pause_s(self) -> float:
@@ -135,11 +142,17 @@ class Delivery:
         """Tell whether nothing is left to do."""
         return self.state.state == "finished"
 
+    @property
+    def pace(self) -> tuple[float, float]:
+        """Return the pause between two looks, and when the next one is due, monotonic: for whoever takes this up."""
+        return self._pause_s, self._look_at_s
+
     def step(self) -> None:
         """Go on where it is due; what may pass is tried again later.
 
         Raises:
             TakenOver, LogUnavailable: this process has to begin anew.
+            OSError, sqlite3.OperationalError: of what does not pass by waiting.
         """
         if time.monotonic() < self._look_at_s:
             return
@@ -150,11 +163,14 @@ class Delivery:
             self._look()
         except (TakenOver, LogUnavailable):
             raise
-        except (PenstockError, *DISK_ERRORS) as error:
+        except PenstockError as error:
             note_rest(error, hand_over=self.state.id)
-            if not isinstance(error, PenstockError):
-                # Half a file, or one that somebody has removed; and others need the room meanwhile.
-                self._remove_files()
+        except DISK_ERRORS as error:
+            if not is_of_disk(error):
+                raise
+            note_rest(error, hand_over=self.state.id)
+            # Half a file, or one that somebody has removed; and others need the room meanwhile.
+            self._remove_files()
         is_news = before != (self.state.state, self._statuses())
         self._pause_s = self._first_pause_s if is_news else min(2 * self._pause_s, _BACKOFF * self._first_pause_s)
         self._look_at_s = time.monotonic() + self._pause_s

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from contracts.batch_jobs import HandOver, job_record, kind_of
 from contracts.codec import decode_json
@@ -26,8 +27,9 @@ from contracts.settings import Settings
 from contracts.topics import Topics
 from producers.admin import Patience
 from producers.fenced import FencedProducer
+from producers.kafka_client import Stopped
 from producers.log_reader import LogReader
-from streams.handover.answers import DISK_ERRORS
+from streams.handover.answers import DISK_ERRORS, is_of_disk
 from streams.handover.choosing import Ways
 from streams.handover.delivery import Delivery, Desk, Log, give_up, note_rest
 from streams.handover.gathering import Gathering
@@ -39,6 +41,39 @@ _MEASURE_EVERY_S = 5.0
 # Whether the topic is still the same log; asked before every hand-over as well.
 _CONFIRM_EVERY_S = 30.0
 _log = logger("hand-over")
+
+
+class _Ends:
+    """Asks where the hand-over topic ends, beside the work, which no broker that is silent holds up for a figure.
+
+    A context manager.
+
+    Attributes:
+        told: the last answer, by partition; empty before the first.
+    """
+
+    def __init__(self, desk: Desk, topic: str) -> None:
+        self._desk = desk
+        self._topic = topic
+        self._is_closed = threading.Event()
+        # Replaced, never changed.
+        self.told: Sequence[int] = ()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._run, name="hand-over-ends", daemon=True).start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        # A request under way ends by itself; its client is no one else's.
+        self._is_closed.set()
+
+    def _run(self) -> None:
+        with contextlib.suppress(Stopped), self._desk.reader() as reader:
+            while not self._is_closed.is_set():
+                # A figure is no reason to begin anew.
+                with contextlib.suppress(LogUnavailable):
+                    self.told = reader.ends(self._topic)
+                self._is_closed.wait(_MEASURE_EVERY_S)
 
 
 class Service:
@@ -64,7 +99,7 @@ class Service:
         self._open: list[Delivery] = []
         self._gathering: Gathering | None = None
         self._folder: Path | None = None
-        self._measure_at_s = self._confirm_at_s = 0.0
+        self._confirm_at_s = 0.0
 
     def stop(self) -> None:
         """End soon; what is under way is taken up by the next start."""
@@ -91,6 +126,7 @@ class Service:
         Raises:
             ConfigError: the work folder cannot be used.
             TakenOver: another process has taken over.
+            OSError, sqlite3.OperationalError: of what does not pass by waiting.
         """
         try:
             _check(self._settings.batch_jobs.work_dir)
@@ -104,6 +140,8 @@ class Service:
             try:
                 self._session()
             except DISK_ERRORS as error:
+                if not is_of_disk(error):
+                    raise
                 self._rests_for = str(error)
                 note_rest(error)
                 self._stop.wait(self._settings.batch_jobs.retry_pause_s)
@@ -114,9 +152,13 @@ class Service:
         """Work until `stop`, or until Kafka does not do what is needed, or what was written is not known."""
         settings = self._settings
         is_stopped, name = self._stop.is_set, f"{self._topics.prefix}.hand-over"
-        producer = FencedProducer(settings.kafka, settings.producer, name, is_stopped)
+        # Somebody may have tidied it away.
+        if settings.batch_jobs.work_dir is not None:
+            _made(Path(settings.batch_jobs.work_dir))
         with tempfile.TemporaryDirectory(prefix="penstock-hand-over-", dir=settings.batch_jobs.work_dir) as work:
             self._folder = Path(work)
+            # Behind what a full disk refuses: a client is threads and connections.
+            producer = FencedProducer(settings.kafka, settings.producer, name, is_stopped)
             try:
                 producer.take_over()
                 log = Log(settings, is_stopped)
@@ -132,7 +174,7 @@ class Service:
     def _work(self, desk: Desk, work: Path) -> None:
         history = self._history(desk)
         known = [state for state in history if desk.log.holds(state)]
-        with desk.reader() as reader:
+        with desk.reader() as reader, _Ends(desk, self._topics.handovers) as ends:
             starts = self._starts(reader, known)
             reader.begin({self._topics.handovers: starts})
             # What was asked for is of one log, though it was made anew between two of the questions.
@@ -140,14 +182,14 @@ class Service:
             for state in history:
                 if state.state != "finished" and not desk.log.holds(state):
                     give_up(desk, state)
-            self._open = [Delivery(desk, state, _made(work / state.id)) for state in known if state.state != "finished"]
+            self._open = self._deliveries(desk, known, work)
             _log.info("handover.serving", under_way=len(self._open), models=sorted(self._ways.by_alias))
             gathering = self._gather(work / "0")
             self._is_serving, self._rests_for = True, ""
             while not self._stop.is_set():
                 # Before anything is gathered: on a full disk it may get no further, and this is what makes room.
                 self._step()
-                self._measure(reader, gathering)
+                self._measure(reader, gathering, ends.told)
                 if len(self._open) < self._max_open:
                     for record in reader.poll(_POLL_S):
                         gathering.take(record)
@@ -159,6 +201,12 @@ class Service:
                     self._stop.wait(_POLL_S)
                 reader.widen()
                 self._confirm(desk)
+
+    def _deliveries(self, desk: Desk, known: Sequence[HandOver], work: Path) -> list[Delivery]:
+        # Also where sessions end every few seconds, as on a full disk, the provider is asked no more often for that.
+        paces = {delivery.state.id: delivery.pace for delivery in self._open}
+        open_states = [state for state in known if state.state != "finished"]
+        return [Delivery(desk, one, _made(work / one.id), pace=paces.get(one.id)) for one in open_states]
 
     def _gather(self, folder: Path) -> Gathering:
         self._gathering = gathering = Gathering(self._ways, _made(folder))
@@ -189,18 +237,15 @@ class Service:
             self._confirm_at_s = time.monotonic() + _CONFIRM_EVERY_S
             desk.log.confirm()
 
-    def _measure(self, reader: LogReader, gathering: Gathering) -> None:
+    def _measure(self, reader: LogReader, gathering: Gathering, ends: Sequence[int]) -> None:
         now = datetime.now(UTC)
         ages_s = [(now - (parse_time(one.state.gathered_at) or now)).total_seconds() for one in self._open]
         HANDOVERS_OPEN.set(len(self._open))
         HANDOVER_OLDEST.set(max([0.0, *ages_s]))
-        if time.monotonic() >= self._measure_at_s:
-            self._measure_at_s = time.monotonic() + _MEASURE_EVERY_S
-            # A figure is no reason to begin anew.
-            with contextlib.suppress(LogUnavailable):
-                ends = reader.ends(self._topics.handovers)
-                behind = [reader.position(self._topics.handovers, number) for number in range(len(ends))]
-                HANDOVER_WAITING.set(waiting(ends, behind, gathering.ranges))
+        if not ends:
+            return
+        behind = [reader.position(self._topics.handovers, number) for number in range(len(ends))]
+        HANDOVER_WAITING.set(waiting(ends, behind, gathering.ranges))
 
     def _history(self, desk: Desk) -> list[HandOver]:
         found: dict[str, HandOver] = {}

@@ -144,8 +144,8 @@ class BedrockJobs:
         uri = f"{output_uri.rstrip('/')}/{name}/{input_uri.rpartition('/')[2]}.out"
         if self.has(uri):
             for line in self._lines(uri):
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    yield str(json.loads(line)["recordId"]), line
+                with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                    yield encodable(str(json.loads(line)["recordId"])), line
 
     def _lines(self, uri: str) -> Iterator[bytes]:
         bucket, key = _split(uri)
@@ -176,7 +176,7 @@ def read_output(line: bytes, model: str, arn: str) -> Ended:
     job = arn.rpartition("/")[2]
     try:
         return _ended(json.loads(line), model, job)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         # One line of another shape must not hold up the answers of all others.
         message = f"job {job}: its output is not what was expected: {error!r}"
         return Ended(None, ProviderUnavailable(message, possibly_billed=True))

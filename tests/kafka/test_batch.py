@@ -3,12 +3,20 @@
 import json
 import signal
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
+from contracts.batch_jobs import BatchJob, BatchObject
+from contracts.codec import encode_event
+from contracts.envelope import Event
+from contracts.errors import InvalidPayload, LogUnavailable
+from contracts.settings import load
+from gateways.batch.submitting import Submission, wanted_job
+from producers.fenced import FencedProducer
 from tests.kafka.batch_lab import BatchLab, events_of, read_lines, write_lines
 from tests.kafka.worker_lab import PARTITIONS, STATIC, Outcomes, WorkerLab, recreate
 from tests.kafkalab.fixtures import KafkaLab
@@ -123,6 +131,109 @@ def test_a_job_has_every_outcome_though_the_result_topic_was_made_anew_under_it(
     batch("results", "anew", "-o", "out.jsonl")
 
     assert [line["status"] for line in read_lines(tmp_path / "out.jsonl")] == ["succeeded"] * LINES
+
+
+def test_a_job_whose_event_topic_was_made_anew_before_its_lines_were_all_there_sends_none_twice(
+    kafka: KafkaLab, tmp_path: Path
+) -> None:
+    """Workers may have answered some: nobody can say which are missing."""
+    batch = lab_on(kafka, tmp_path, [])
+    source = write_lines(tmp_path / "in.jsonl", [{"recordId": f"r{n}", "text": "x" * 100} for n in range(20_000)])
+    with batch.start("submit", str(source), "--job", "anew") as process:
+        eventually(lambda: batch.sent() > 500, within_s=60)
+        process.signal(signal.SIGKILL)
+
+    recreate(kafka, batch.lab.topics.events("bulk"))
+    told = batch("submit", str(source), "--job", "anew", code=1)
+
+    assert "was made anew under it" in " ".join(told.split())
+    assert batch.events() == Counter()
+
+
+class Interrupted(Exception):
+    """What a test ends a submission with."""
+
+
+def interrupt(_lines: int) -> None:
+    raise Interrupted
+
+
+@pytest.fixture
+def made(kafka: KafkaLab, tmp_path: Path) -> Iterator[tuple[BatchLab, Callable[..., Submission]]]:
+    """Give an installation, and submissions of one job with 1,500 lines."""
+    batch = lab_on(kafka, tmp_path, [])
+    settings = load(batch.lab.config)
+    path = write_lines(tmp_path / "in.jsonl", [{"recordId": f"r{n}"} for n in range(1_500)])
+    wanted = wanted_job("anew", BatchObject(uri=str(path)), source="support", kind="t")
+    name, producers = kafka.name("batch.anew"), list[FencedProducer]()
+
+    def submission(known: BatchJob | None = None) -> Submission:
+        """Return one as a process makes it: with a client of its own."""
+        producers.append(FencedProducer(settings.kafka, settings.producer, name))
+        return Submission(settings, wanted, path, producers[-1], known=known)
+
+    yield batch, submission
+    for producer in producers:
+        producer.close()
+
+
+def test_a_job_whose_event_topic_is_made_anew_while_its_lines_go_out_is_not_called_submitted(
+    kafka: KafkaLab, made: tuple[BatchLab, Callable[..., Submission]]
+) -> None:
+    batch, submission = made
+    first = submission()
+    job = first.begin()
+    groups: list[int] = []
+
+    def recreate_once(lines: int) -> None:
+        groups.append(lines)
+        if len(groups) == 1:
+            recreate(kafka, batch.lab.topics.events("bulk"))
+
+    # The client may not find the new partitions at once: then the job rests, and begins again.
+    with pytest.raises((InvalidPayload, LogUnavailable)):
+        first.send(job, recreate_once)
+    again = submission()
+    with pytest.raises(InvalidPayload, match="was made anew under it"):
+        again.send(again.begin())
+
+    assert max([0, *batch.events().values()]) <= 1
+
+
+def test_a_job_whose_own_topic_was_made_anew_goes_on_with_what_its_process_knows(
+    kafka: KafkaLab, made: tuple[BatchLab, Callable[..., Submission]]
+) -> None:
+    batch, submission = made
+    first = submission()
+    job = first.begin()
+    with pytest.raises(Interrupted):
+        first.send(job, interrupt)
+
+    recreate(kafka, batch.lab.topics.batch_jobs)
+    again = submission(known=job)
+    submitted = again.send(again.begin())
+
+    assert (submitted.state, submitted.event_starts) == ("submitted", job.event_starts)
+    assert batch.events() == Counter(f"anew/{n + 1}" for n in range(1_500))
+    assert json.loads(batch("status", "anew", "--json"))["state"] == "submitted"
+
+
+def test_an_event_of_others_that_is_named_like_a_line_is_none(
+    kafka: KafkaLab, made: tuple[BatchLab, Callable[..., Submission]]
+) -> None:
+    batch, submission = made
+    first = submission()
+    job = first.begin()
+    names = ("anew/7", "anew/999999999999")
+    others = [Event(id=name, source=source, type="t", data=b"{}") for name in names for source in ("x", job.source)]
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
+    for event in others:
+        producer.produce(batch.lab.topics.events("bulk"), b"{}", headers=list(encode_event(event)))
+    assert producer.flush(10) == 0
+
+    first.send(job)
+
+    assert batch.events() == Counter(f"anew/{n + 1}" for n in range(1_500))
 
 
 def test_results_before_the_end_are_written_only_when_asked_for(kafka: KafkaLab, tmp_path: Path) -> None:

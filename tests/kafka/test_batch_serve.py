@@ -13,7 +13,7 @@ from contracts.batch_jobs import BatchRequest, job_record, request_of
 from contracts.settings import load
 from tests.awslab.moto import Moto
 from tests.kafka.batch_lab import BatchLab, read_lines, write_lines
-from tests.kafka.worker_lab import Outcomes, WorkerLab
+from tests.kafka.worker_lab import Outcomes, WorkerLab, recreate
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ask, eventually
 
@@ -171,6 +171,23 @@ def test_a_job_that_fails_after_its_lines_went_out_keeps_its_answers(batch: Batc
         batch("results", request.id, "--input", "copy.jsonl", "-o", "out.jsonl", "--wait")
 
     assert [line["status"] for line in read_lines(tmp_path / "out.jsonl")] == ["succeeded"]
+
+
+@pytest.mark.long
+def test_a_jobs_topic_that_is_made_anew_is_read_and_no_job_is_forgotten(batch: BatchLab, s3: Any) -> None:
+    lines = "".join(f'{{"recordId": "x{n}", "text": "a ticket"}}\n' for n in range(3))
+    before = announce(batch, s3, "before.jsonl", lines)
+    with batch.start("serve") as serving:
+        serving.wait_for("batch.job_submitted", 60)
+        recreate(batch.lab.kafka, batch.lab.topics.batch_jobs)
+        # So many that the new log is longer than the former one was, in each partition.
+        after = [announce(batch, s3, f"after{n}.jsonl", lines) for n in range(12)]
+        serving.wait_for("batch.jobs_topic_made_anew", 60)
+        with batch.lab.worker():
+            eventually(lambda: all(is_there(s3, one) for one in (before, *after)), within_s=60)
+
+    ids = [f"{one.id}/{line}" for one in (before, *after) for line in (1, 2, 3)]
+    assert batch.events() == Counter(ids)
 
 
 def test_an_object_that_was_replaced_meanwhile_fails_its_job_and_no_other(batch: BatchLab, s3: Any) -> None:

@@ -4,15 +4,38 @@ import errno
 import sqlite3
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
+import msgspec
 import pytest
 
 from contracts.batch_jobs import BatchObject, BatchRequest
+from contracts.codec import encode_json
 from contracts.settings import BatchInput, Settings
+from gateways.batch.objects import Objects
+from gateways.batch.run import JobRun
 from gateways.batch.serve import Service
+from gateways.batch.submitting import wanted_job
+from producers.log_reader import Found
 
 SECTION = {"name": "nightly", "bucket": "in-bucket", "output": "s3://out-bucket/done"}
 REQUEST = BatchRequest(id="j1", input="nightly", object=BatchObject(uri="s3://in-bucket/a.jsonl"))
+
+
+def test_a_job_that_is_begun_again_is_the_one_that_was_heard_of_before(tmp_path: Path) -> None:
+    """Its topic may have been made anew meanwhile: a job that nobody knows is sent from its first line on."""
+    settings = Settings.model_validate(
+        {"version": 1, "batch_jobs": {"inputs": [SECTION]}, "kafka": {"bootstrap_servers": "a:1"}}
+    )
+    service, run = Service(settings), create_autospec(JobRun, instance=True)
+    job = wanted_job("j1", REQUEST.object, source="s", kind="t")
+    run.submit.return_value = msgspec.structs.replace(job, state="failed")
+    service._objects = create_autospec(Objects, instance=True)
+    service._jobs.note([Found("jobs", 0, 0, b"j1/job", encode_json(job), {})])
+
+    service._once(run, REQUEST, settings.batch_jobs.inputs[0], tmp_path)
+
+    assert run.submit.call_args.kwargs == {"known": job}
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from contracts.envelope import result_id
+from contracts.codec import Record, encode_event
+from contracts.envelope import Event, result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
-from contracts.settings import ResultsViewSettings
+from contracts.settings import ProducerSettings, ResultsViewSettings
 from gateways.egress import indexing, outcomes, results
 from gateways.egress.results import ResultsView
+from producers.fenced import FencedProducer
 from tests.gateways.egress.test_results_on_kafka import HOUR_MS, PARTITION, Log
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ChildProcess, eventually_async
@@ -29,8 +31,8 @@ async def log(kafka: KafkaLab) -> AsyncIterator[Log]:
     await log.producer.aclose()
 
 
-def open_view(log: Log, path: Path) -> ResultsView:
-    """Return a view that follows, with an index."""
+def open_view(log: Log, path: Path | None) -> ResultsView:
+    """Return a view that follows, with an index when there is a path."""
     view = ResultsView(
         log.kafka,
         (log.results,),
@@ -94,6 +96,82 @@ async def test_while_the_index_is_being_made_an_id_is_not_called_unknown(log: Lo
         with pytest.raises(UnknownResult):
             await view.accepted("crm", "other", None, within_memory=True)
     finally:
+        view.close()
+
+
+@pytest.mark.parametrize("harm", ["removed", "spoilt"])
+async def test_an_index_that_is_damaged_while_it_is_used_is_made_anew_from_the_topics(
+    log: Log, tmp_path: Path, harm: str
+) -> None:
+    path = tmp_path / "index.sqlite"
+    for number in range(5):
+        await log.outcome(f"e{number}", age_ms=10 * HOUR_MS, owner="crm")
+    await fresh(log)
+    view = open_view(log, path)
+    archive = view._archive
+    assert archive is not None
+
+    async def is_found(event_id: str) -> bool:
+        view._cache._outcomes.clear()
+        view._cache._accepted.clear()
+        try:
+            return await found_by_id(view, event_id)
+        except (Busy, LogUnavailable):
+            # Never unknown, and nothing else.
+            return False
+
+    try:
+        await caught_up(view)
+        await eventually_async(lambda: archive.log_ids, within_s=15)
+        if harm == "removed":
+            path.unlink()
+        else:
+            await asyncio.to_thread(archive._index._writer.execute, "PRAGMA wal_checkpoint(TRUNCATE)")
+            with path.open("r+b") as file:
+                file.write(b"no database" * (path.stat().st_size // 11))
+
+        assert not await is_found("e1")
+        await eventually_async(lambda: is_found("e1"), within_s=30)
+        await eventually_async(lambda: archive._index.log_ids() == archive.log_ids != {}, within_s=15)
+        await caught_up(view)
+        with pytest.raises(UnknownResult):
+            await view.accepted("crm", "other", None)
+    finally:
+        view.close()
+
+
+@pytest.mark.parametrize("has_index", [True, False])
+async def test_behind_the_marks_of_transactions_an_id_is_known_or_unknown(
+    log: Log, tmp_path: Path, has_index: bool
+) -> None:
+    """They lie behind the last record, and are none: a reader that counts records never comes to the end."""
+    event = Event(id="paid", source="crm", type="t", data=b"{}", extensions={"owner": "crm"})
+    path = tmp_path / "index.sqlite"
+    view = open_view(log, path if has_index else None)
+    producer = FencedProducer(log.kafka, ProducerSettings(), log.events)
+
+    async def is_answered(event_id: str, wanted: str) -> bool:
+        try:
+            await view.accepted("crm", event_id, None)
+        except UnknownResult:
+            assert wanted == "unknown"
+            return True
+        except (Busy, LogUnavailable):
+            # Topics that are new have no leaders for a moment.
+            return False
+        assert wanted == "found"
+        return True
+
+    try:
+        await asyncio.to_thread(producer.take_over)
+        await eventually_async(lambda: view._is_complete, within_s=30)
+        for _ in range(2):
+            await asyncio.to_thread(producer.write, [Record(log.events, None, b"{}", encode_event(event), PARTITION)])
+
+            await eventually_async(lambda: is_answered("paid", "found"), within_s=15)
+            await eventually_async(lambda: is_answered("other", "unknown"), within_s=15)
+    finally:
+        producer.close()
         view.close()
 
 
@@ -180,9 +258,6 @@ async def test_a_process_killed_while_it_reads_leaves_rows_and_offsets_that_fit(
 
 
 async def test_an_event_without_an_outcome_is_pending_however_old(log: Log, tmp_path: Path) -> None:
-    from contracts.codec import Record, encode_event
-    from contracts.envelope import Event
-
     event = Event(id="slow", source="crm", type="t", data=b"{}", extensions={"owner": "crm"})
     at_ms = int(time.time() * 1000) - 10 * HOUR_MS
     await log.producer.produce(Record(log.events, None, b"{}", encode_event(event), PARTITION, at_ms))

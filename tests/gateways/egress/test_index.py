@@ -1,7 +1,9 @@
 """The index on disk: what it finds, what survives, what is dropped."""
 
+import errno
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ import pytest
 from contracts.codec import Position
 from contracts.envelope import result_id
 from contracts.errors import ConfigError
-from gateways.egress.index import VERSION, Noted, Place, ResultIndex, Written
-from gateways.egress.outcomes import Accepted
+from gateways.egress.index import VERSION, IndexUnreadable, ResultIndex
+from gateways.egress.outcomes import Accepted, Noted, Place, Written
 
 MEGABYTE = 2**20
 RESULTS, EVENTS = "p.results.v1", "p.events.standard.v1"
@@ -142,6 +144,93 @@ def test_what_is_older_than_the_retention_is_dropped(path: Path) -> None:
     assert index.place_of(result_id("crm", "e3001")) is not None
     assert index.lost_before_ms == 0, "who asks for older ones is told by the retention"
     index.close()
+
+
+def elsewhere(work: Callable[[], object]) -> object:
+    """Return what it says on another thread, which has no connection yet."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def is_damaged(index: ResultIndex) -> bool:
+    return index.is_damaged
+
+
+def spoil(path: Path, index: ResultIndex) -> None:
+    """Overwrite the file, as a disk may do it."""
+    index._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.write(b"no database" * (size // 11))
+
+
+@pytest.mark.parametrize("harm", ["spoilt", "removed", "emptied"])
+def test_a_file_that_is_damaged_while_it_is_used_says_nothing_until_it_is_made_anew(
+    path: Path, index: ResultIndex, harm: str
+) -> None:
+    fill(index, 0, 10)
+    assert index.place_of(result_id("crm", "e7")) is not None
+    if harm == "spoilt":
+        spoil(path, index)
+    elif harm == "removed":
+        path.unlink()
+    else:
+        index._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        path.write_bytes(b"")
+
+    for ask in (lambda: index.place_of(result_id("crm", "e7")), lambda: index.accepted("crm", "e7", None)):
+        with pytest.raises(IndexUnreadable):
+            elsewhere(ask)
+    assert is_damaged(index)
+    index.make_anew()
+
+    assert not is_damaged(index)
+    assert index.next_offsets() == {}
+    assert index.place_of(result_id("crm", "e7")) is None
+    fill(index, 0, 10)
+    assert index.place_of(result_id("crm", "e7")) is not None
+    assert elsewhere(lambda: index.accepted("crm", "e7", None)) is not None
+    opened = [str(name.readlink()) for name in Path("/proc/self/fd").iterdir() if name.is_symlink()]
+    assert not [name for name in opened if name.startswith(str(path)) and name.endswith("(deleted)")], "it takes room"
+
+
+def test_what_fails_by_the_disk_is_no_damage(index: ResultIndex) -> None:
+    fill(index, 0, 10)
+    index._writer.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(sqlite3.OperationalError, match="full") as caught:
+        fill(index, 10, 1000)
+
+    assert not index.note_damage(caught.value)
+    assert index.place_of(result_id("crm", "e7")) is not None
+    assert not index.is_damaged
+
+
+def test_a_segment_that_is_being_made_is_no_damage(index: ResultIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def look(*_: object) -> None:
+        seen.append(elsewhere(lambda: index.place_of(result_id("crm", "e7"))))
+
+    monkeypatch.setattr(index, "_prune", look)
+    fill(index, 0, 10)
+
+    assert (seen, index.is_damaged) == ([None], False)
+    assert index.place_of(result_id("crm", "e7")) is not None
+
+
+def test_a_new_file_that_cannot_be_made_yet_is_tried_again(index: ResultIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_path: Path) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr("gateways.egress.index._remove", fail)
+    with pytest.raises(OSError, match="read-only"):
+        index.make_anew()
+    assert is_damaged(index)
+    monkeypatch.undo()
+    index.make_anew()
+
+    fill(index, 0, 10)
+    assert index.place_of(result_id("crm", "e7")) is not None
 
 
 def test_two_processes_cannot_use_one_file(path: Path, index: ResultIndex) -> None:

@@ -19,7 +19,7 @@ from contracts.kafka_config import headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
 from gateways.egress import reading
 from gateways.egress.fetch import Fetcher
-from gateways.egress.index import Place
+from gateways.egress.outcomes import Place
 from gateways.egress.reading import LogIds, partitions_of, reader_config, starts_of
 from producers.mock_cluster import MockCluster
 from tests.streams.test_recall import EVENTS, BrokenName, send

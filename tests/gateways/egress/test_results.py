@@ -1,8 +1,10 @@
 """The view of the results on a Kafka protocol: following, looking up old outcomes, and Kafka going away."""
 
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from contracts.settings import KafkaSettings, ProducerSettings
 from gateways.egress import results
 from gateways.egress.outcomes import Accepted
 from gateways.egress.results import ResultsView
+from gateways.egress.tail import Tail
 from producers.embedded import EmbeddedBroker
 from producers.producer import KafkaProducer
 from tests.support import eventually_async
@@ -25,7 +28,7 @@ class Log:
     """Topics of one test, and a producer for them."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        self.kafka = kafka
+        self.kafka = kafka.model_copy(update={"embedded": True})
         prefix = f"results-{uuid.uuid4().hex[:8]}"
         self.results = f"{prefix}.results.v1"
         self.own = f"{prefix}.own.v1"
@@ -231,6 +234,38 @@ async def test_an_unknown_id_is_unknown_only_when_everything_was_read(log: Log) 
             await view.accepted("crm", "e1", None)
     finally:
         view.close()
+
+
+async def test_an_event_that_was_not_read_yet_is_not_called_unknown(
+    log: Log, view: ResultsView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a break nobody noticed: everything had been read, and more has come since."""
+    await _caught_up(view)
+    go_on, take = threading.Event(), Tail._take
+
+    def take_late(tail: Tail, message: Any) -> None:
+        go_on.wait(20)
+        take(tail, message)
+
+    monkeypatch.setattr(Tail, "_take", take_late)
+    monkeypatch.setattr(results, "_READ_WITHIN_S", 0.2)
+    try:
+        _, position = await log.event("e1", owner="crm")
+        with pytest.raises(Busy):
+            await view.accepted("crm", "e1", None)
+    finally:
+        go_on.set()
+
+    async def answer(event_id: str) -> Accepted | str | None:
+        try:
+            return await view.accepted("crm", event_id, None)
+        except UnknownResult:
+            return "unknown"
+        except Busy:
+            return None
+
+    assert await eventually_async(lambda: answer("e1")) == Accepted("crm", position)
+    assert await eventually_async(lambda: answer("e2")) == "unknown"
 
 
 async def test_too_many_look_ups_at_a_time_are_refused(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

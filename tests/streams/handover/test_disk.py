@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -26,6 +27,12 @@ from tests.support import eventually
 
 NO_ROOM = OSError(errno.ENOSPC, "No space left on device")
 FULL = Path("/dev/full")
+
+
+def of_sqlite(code: int, message: str) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(message)
+    error.sqlite_errorcode = code
+    return error
 
 
 def rests() -> float:
@@ -59,7 +66,7 @@ class _Service(Service):
             raise self.failures.pop()
 
 
-@pytest.mark.parametrize("failure", [NO_ROOM, sqlite3.OperationalError("database or disk is full")])
+@pytest.mark.parametrize("failure", [NO_ROOM, of_sqlite(sqlite3.SQLITE_FULL, "database or disk is full")])
 def test_it_begins_anew_when_the_disk_has_room_again(failure: Exception) -> None:
     service, before = _Service(settings(retry_pause_s=0.01), failure, failure), rests()
     with capture_logs() as lines:
@@ -82,9 +89,95 @@ def test_it_is_not_ready_while_it_rests_and_a_stop_does_not_wait_for_it() -> Non
     assert not thread.is_alive()
 
 
-def test_other_failures_are_not_taken_for_the_disks() -> None:
-    with pytest.raises(ZeroDivisionError):
-        _Service(settings(), ZeroDivisionError()).run()
+OTHERS = [
+    ZeroDivisionError(),
+    OSError(errno.EMFILE, "Too many open files"),
+    OSError(errno.EACCES, "Permission denied"),
+    of_sqlite(sqlite3.SQLITE_ERROR, "no such table: answer"),
+]
+
+
+@pytest.mark.parametrize("failure", OTHERS)
+def test_other_failures_are_not_taken_for_the_disks(failure: Exception) -> None:
+    before = rests()
+    with pytest.raises(type(failure)):
+        _Service(settings(), failure).run()
+
+    assert rests() == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
+def test_a_disk_that_is_full_or_cannot_be_written_is_waited_for(number: int) -> None:
+    service = _Service(settings(retry_pause_s=0.01), OSError(number, os.strerror(number)))
+    service.run()
+
+    assert service.sessions == 2
+
+
+def test_a_session_that_finds_no_room_leaves_no_client_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(**_: Any) -> None:
+        raise NO_ROOM
+
+    made: list[object] = []
+    monkeypatch.setattr("streams.handover.service.tempfile.TemporaryDirectory", refuse)
+    monkeypatch.setattr("streams.handover.service.FencedProducer", lambda *_: made.append(_))
+    # Somebody has tidied the folder away.
+    service = Service(settings(work_dir=str(tmp_path / "work")))
+
+    with pytest.raises(OSError, match="No space left"):
+        service._session()
+    assert made == []
+    assert (tmp_path / "work").is_dir()
+
+
+def test_a_hand_over_that_is_taken_up_looks_no_more_often_than_before(
+    ways: Ways, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions end every few seconds where nothing can be gathered."""
+    site, service = _Site(ways), Service(settings())
+    state = hand_over(state="running", parts={"m": msgspec.structs.replace(PART, arn="arn:1", status="Submitted")})
+    looks: list[str] = []
+
+    def look(arn: str) -> tuple[str, str]:
+        looks.append(arn)
+        return "InProgress", ""
+
+    monkeypatch.setattr(site.desk.ways.by_alias["m"].jobs, "status", look)
+    for _ in range(3):
+        service._open = service._deliveries(site.desk, [state], tmp_path)
+        service._step()
+
+    assert looks == ["arn:1"]
+
+
+def test_a_figure_that_kafka_does_not_tell_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def ends(_topic: str) -> list[int]:
+        asked.set()
+        answer.wait(20)
+        return []
+
+    steps: list[str] = []
+    service = Service(settings())
+
+    def step() -> None:
+        steps.append("step")
+        if len(steps) == 3:
+            assert asked.wait(10)
+            service.stop()
+
+    monkeypatch.setattr(service, "_step", step)
+    reader = SimpleNamespace(
+        begin=lambda _: None, to_the_end=list, spans=lambda _: [], ends=ends, poll=lambda _: [], widen=set
+    )
+    log = SimpleNamespace(confirm=lambda: None, holds=lambda _: True)
+    try:
+        service._work(cast("Desk", SimpleNamespace(log=log, reader=lambda: _Opened(reader))), tmp_path)
+        assert not answer.is_set()
+    finally:
+        answer.set()
+    assert len(steps) == 3
 
 
 def test_a_work_folder_that_is_none_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
@@ -194,14 +287,16 @@ def test_answers_that_the_disk_has_no_room_for_are_fetched_again(
     ways: Ways, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streams.handover.delivery.time.monotonic", iter(range(0, 10**6, 1000)).__next__)
-    # Where a database cannot be made: it is a folder.
-    (tmp_path / "answers.db").mkdir()
     delivery, before = Delivery(_Site(ways).desk, hand_over(state="running"), tmp_path), rests()
-    with capture_logs() as lines:
+
+    def refuse(_: Path) -> None:
+        raise of_sqlite(sqlite3.SQLITE_CANTOPEN, "unable to open database file")
+
+    with capture_logs() as lines, monkeypatch.context() as patch:
+        patch.setattr("streams.handover.answers.sqlite3.connect", refuse)
         delivery.step()
     assert (delivery.is_over, rests()) == (False, before + 1)
     assert (lines[0]["event"], lines[0]["hand_over"], lines[0]["reason"]) == ("handover.rests", "h1", "disk")
-    (tmp_path / "answers.db").rmdir()
     delivery.step()
 
     assert delivery.is_over

@@ -1,6 +1,7 @@
 """What becomes of a batch API's answers."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ import pytest
 from contracts.codec import Record, decode_json, parked_event, source_position
 from contracts.payloads import RESULT_TYPE, InferenceResult, RetryNote, Usage
 from producers.log_reader import Found
+from streams.handover.answers import Answers
 from streams.handover.choosing import Way, Ways
 from streams.handover.settling import Outcomes
-from streams.providers.bedrock_jobs import read_output
+from streams.providers.bedrock_jobs import BedrockJobs, read_output
 from tests.streams.handover.support import TOPICS, make_settings, record
 
 ARN = "arn:aws:bedrock:eu-central-1:123456789012:model-invocation-job/abcdefghijkl"
@@ -46,6 +48,29 @@ def test_an_answer_becomes_the_terminal_record_in_the_partition_of_its_event() -
     assert answered[1][:3] == (TOPICS.handovers, 3, 9)
     assert (result.event_id, result.output, result.attempts) == ("e9", "fine", 1)
     assert result.provenance.response_id == "abcdefghijkl"
+
+
+NESTED = b'{"recordId": "x", "modelOutput": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+def test_a_line_that_is_nested_beyond_measure_holds_up_no_other() -> None:
+    ended = read_output(NESTED, "model-1", ARN)
+
+    assert ended.error is not None
+    assert ended.error.reason == "provider_unavailable"
+
+
+def test_lines_of_output_that_nobody_can_name_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever they say, the answers of the others are brought back."""
+    lines = [NESTED, b"[", b'{"recordId": "\\ud800"}', b'{"recordId": "a"}']
+    monkeypatch.setattr(BedrockJobs, "has", lambda *_: True)
+    monkeypatch.setattr(BedrockJobs, "_lines", lambda *_: iter(lines))
+    jobs = Ways(make_settings()).by_route["r"].jobs
+
+    with Answers(tmp_path / "answers.db") as answers:
+        answers.take(ARN, jobs.outputs(ARN, "s3://jobs/in/h1/0.jsonl", "s3://jobs/out/h1/"))
+
+        assert answers.get("a") == (lines[-1], ARN)
 
 
 def test_tokens_are_charged_at_the_price_of_a_batch() -> None:
