@@ -49,6 +49,11 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 
 
+def authority(host: str, port: int) -> str:
+    """Return host and port as they stand in a URL: an IPv6 address in brackets (RFC 3986, 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _describe(schema: dict[str, Any], section: type["Section"]) -> None:
     """Put the docstrings under the fields into a JSON Schema as their descriptions."""
     # A section's own words win over those of what it extends, and these over the general ones of a type.
