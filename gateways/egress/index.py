@@ -2,7 +2,7 @@
 
 Rows go into segments, tables of some hundred thousand rows each, so that inserting stays inside the page cache and the
 oldest are dropped whole. How far the topics have been read is written in the same transaction as what was read there:
-after a restart, also by SIGKILL, reading goes on where the rows end. Kafka is the truth: a file that is missing, of
+after a restart, also by SIGKILL, reading goes on where the rows end. Kafka is the truth: an index that is missing, of
 another version or damaged is made anew, and whoever fetches a record checks that it is the one.
 
 Blocking: every call reads or writes the disk. Writing is for one thread, looking up for any number.
@@ -31,6 +31,9 @@ _SEGMENTS_AT_LEAST = 8
 _CACHE_KIB = 8 * 1024
 _ID_CHARS = 36
 _KEY_BYTES = 16
+# How a file of SQLite begins, and a table that every index has had.
+_HEADER = b"SQLite format 3\0"
+_A_TABLE = "read_to"
 
 _log = logger("gateway")
 
@@ -76,9 +79,14 @@ class ResultIndex:
         self._segment_rows = min(SEGMENT_ROWS, max_bytes // (_ROW_BYTES * _SEGMENTS_AT_LEAST))
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
+        _check_header(path)
         self._lock = _hold(path)
         self._topics: dict[str, int] = {}
-        self._writer = self._open()
+        try:
+            self._writer = self._open()
+        except ConfigError:
+            self._lock.close()
+            raise
         # Newest first; (number, rows). Read by other threads: replaced, never changed.
         self._segments: tuple[tuple[int, int], ...] = tuple(
             self._writer.execute("SELECT id, rows FROM segments ORDER BY id DESC")
@@ -172,10 +180,13 @@ class ResultIndex:
     def _opened(self) -> sqlite3.Connection:
         connection = self._connect()
         try:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            if tables and _A_TABLE not in tables:
+                raise _foreign(self._path)
             if (version := _pragma(connection, "user_version")) in {0, VERSION}:
                 connection.executescript(f"PRAGMA journal_mode = WAL; {_SCHEMA}; PRAGMA user_version = {VERSION};")
                 return connection
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, ConfigError):
             connection.close()
             raise
         connection.close()
@@ -280,6 +291,29 @@ _ACCEPTED = """
 SELECT source, name, partition, offset, timestamp_ms FROM accepted_{number} JOIN topics ON topics.id = topic
 WHERE key = ? AND source = ifnull(?, source) ORDER BY timestamp_ms DESC LIMIT 1
 """
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a file that is none of SQLite's: a wrong path must not cost anybody a file.
+
+    Zeros are what a file system may leave of an index after a loss of power.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(len(_HEADER))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        message = f"gateway.results_view.path: {path}: {error.strerror}"
+        raise ConfigError(message) from error
+    if header.strip(b"\0") and header != _HEADER:
+        raise _foreign(path)
+
+
+def _foreign(path: Path) -> ConfigError:
+    return ConfigError(
+        f"gateway.results_view.path: {path} is no index of results, and would be overwritten: name another file"
+    )
 
 
 def _remove(path: Path) -> None:
