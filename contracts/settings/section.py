@@ -54,6 +54,25 @@ def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def truths(data: Any, settings: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], bool]]:
+    """Yield where data that became settings has true or false and pydantic has taken it for the number 1 or 0."""
+    if isinstance(data, bool) and isinstance(settings, int | float) and not isinstance(settings, bool):
+        yield path, data
+    parts = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for step, part in parts:
+        if isinstance(part, bool | dict | list):
+            yield from truths(part, _part(settings, step), (*path, step))
+
+
+def _part(settings: Any, step: Any) -> Any:
+    if isinstance(settings, BaseModel):
+        return getattr(settings, str(step), None)
+    try:
+        return settings[step]
+    except (IndexError, KeyError, TypeError):
+        return None
+
+
 def _describe(schema: dict[str, Any], section: type["Section"]) -> None:
     """Put the docstrings under the fields into a JSON Schema as their descriptions."""
     # A section's own words win over those of what it extends, and these over the general ones of a type.

@@ -1,5 +1,6 @@
 """Tests of gateways/cli/main.py: finding commands, and the one edge where failures become text and an exit code."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -116,6 +117,25 @@ def test_a_missing_configuration_is_no_traceback(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert done.stderr == f"{tmp_path}/no.yaml: cannot be read: No such file or directory\n"
+
+
+def test_ctrl_c_while_python_still_imports_us_is_no_traceback(tmp_path: Path) -> None:
+    # Stands before the real click, and is interrupted in the middle.
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"sys.path.insert(0, {str(tmp_path)!r}); import gateways.cli.main"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""
 
 
 def test_output_into_a_closed_pipe_is_no_traceback() -> None:
