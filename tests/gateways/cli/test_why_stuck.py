@@ -175,10 +175,21 @@ def test_a_problem_that_a_restart_mends_says_so_and_another_does_not() -> None:
 
 
 def test_a_paused_route_says_what_an_operator_does_or_that_it_passes() -> None:
-    paused = (PausedRoute("a", "access_denied"), PausedRoute("b", "provider_unavailable"))
+    paused = (
+        PausedRoute("a", "access_denied"),
+        PausedRoute("b", "provider_unavailable"),
+        PausedRoute("c", "dead_letter_ratio"),
+    )
     found = of_worker(replace(REPORT, paused_routes=paused), 30)
 
-    assert [one.hint.partition(" ")[0] for one in found] == ["credentials", "wait:"]
+    assert [one.hint.partition(" ")[0] for one in found] == ["credentials", "wait:", "`penstock"]
+
+
+def test_routes_that_are_paused_for_one_reason_are_told_together() -> None:
+    paused = (PausedRoute("a", "throttled"), PausedRoute("b", "access_denied"), PausedRoute("c", "throttled"))
+    found = of_worker(replace(REPORT, paused_routes=paused), 30)
+
+    assert [one.text for one in found] == ["routes a, c are paused: throttled", "route b is paused: access_denied"]
 
 
 def test_a_short_rebalance_is_told_and_is_not_stuck() -> None:
