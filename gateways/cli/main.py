@@ -5,27 +5,21 @@ Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong, 
 
 import errno
 import importlib
-import signal
 import sys
-import threading
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 
-# Until `run` can answer Ctrl-C it ends us at once: in the middle of an import Python's own answer is a traceback.
-_IS_OURS = (
-    threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-)
-if _IS_OURS:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from contracts.signals import interrupts_kill
+
+# Until `run` can answer Ctrl-C: the rest of the imports takes most of a short command's time.
+_answered = interrupts_kill()
 
 import click  # noqa: E402 - behind the above
 
 from contracts.errors import ConfigError, PenstockError  # noqa: E402 - the same
 from gateways.cli import running  # noqa: E402 - the same
 
-if _IS_OURS:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+_answered()
 
 # name -> (where the click command is, its line in the list). The list is shown without importing any of them.
 COMMANDS: dict[str, tuple[str, str]] = {
