@@ -26,6 +26,29 @@ def end_at_once(number: signal.Signals) -> NoReturn:
     os._exit(128 + number)
 
 
+def interrupts_kill() -> Callable[[], None]:
+    """Let Ctrl-C kill this process: in the middle of an import Python's own answer to it is a traceback.
+
+    Returns what gives Python its answer back. Does nothing where SIGINT is ignored or taken already, or in a thread.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return _nothing
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except ValueError:
+        # Only the main thread may.
+        return _nothing
+    return _give_back
+
+
+def _nothing() -> None:
+    """Give nothing back."""
+
+
+def _give_back() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class StopSignals:
     """Takes the signals of one program; an instance is a signal handler.
 

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from contracts.errors import ConfigError
+from contracts.settings.section import authority
 
 BACKLOG = 1024
 # A client that takes nothing of what waits for it for so long loses its connection: the HTTP server has no limit of its
@@ -38,10 +39,21 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        message = f"gateway.port: cannot listen on {host}:{port}: {error.strerror}; choose another port, or 0 for any"
+        where = authority(host, port)
+        message = f"gateway.port: cannot listen on {where}: {error.strerror}; choose another port, or 0 for any"
         raise ConfigError(message) from error
     listener.setblocking(False)
     return listener
+
+
+def nearby(host: str) -> str:
+    """Return the address by which this machine reaches a server that listens on `host`, which may be all addresses."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
+
+
+def reached_at(host: str, port: int) -> str:
+    """Return the URL by which this machine reaches a server that listens there."""
+    return f"http://{authority(nearby(host), port)}"
 
 
 def announce(host: str, port: int, port_file: Path | None) -> None:
@@ -50,8 +62,7 @@ def announce(host: str, port: int, port_file: Path | None) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    shown = f"[{host}]" if ":" in host else host
-    print(f"listening on http://{shown}:{port}", flush=True)  # noqa: T201 - the one line for people
+    print(f"listening on http://{authority(host, port)}", flush=True)  # noqa: T201 - the one line for people
     if port_file is None:
         return
     # Renamed into place, so that a reader never sees half of it.

@@ -73,6 +73,7 @@ class FencedProducer:
         self, kafka: KafkaSettings, producer: ProducerSettings, name: str, is_stopped: IsStopped = lambda: False
     ) -> None:
         self._name = name
+        self._servers = ",".join(kafka.bootstrap_servers)
         self._is_stopped = is_stopped
         self._is_fenced = not kafka.embedded
         config = producer_config(kafka, producer, "penstock-batch", _OPEN_LIMIT_S)
@@ -92,6 +93,7 @@ class FencedProducer:
         try:
             self._in_steps(self._client.init_transactions)
         except KafkaException as exception:
+            self._see_brokers()
             message = (
                 f"Kafka gives no transaction under {self._name}: {error_of(exception).str()}\n"
                 "Does this user have Write on that transactional id?"
@@ -111,6 +113,18 @@ class FencedProducer:
                 self._see_stop()
             else:
                 return
+
+    def _see_brokers(self) -> None:
+        """Tell brokers that do not answer from those that refuse.
+
+        Raises:
+            LogUnavailable: none answers.
+        """
+        try:
+            self._client.list_topics(timeout=_STEP_S)
+        except KafkaException as exception:
+            message = f"Kafka at {self._servers} does not answer: {error_of(exception).str()}"
+            raise LogUnavailable(message) from exception
 
     def _flush(self) -> int:
         """Return how many records are still not confirmed after 30 s; none as soon as all are."""

@@ -174,10 +174,16 @@ def _starts(consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartit
     """Return where to begin; all of it where the broker cannot tell, as the embedded one."""
     # Before the question by time, so that nothing falls between the two.
     ends = [consumer.get_watermark_offsets(one, timeout=_CALL_TIMEOUT_S) for one in asked]
+    everything = [TopicPartition(one.topic, one.partition, low) for one, (low, _) in zip(asked, ends, strict=True)]
+    first = [TopicPartition(one.topic, one.partition, 0) for one in asked]
     try:
         found = consumer.offsets_for_times(asked, timeout=_CALL_TIMEOUT_S)
+        oldest = consumer.offsets_for_times(first, timeout=_CALL_TIMEOUT_S)
     except KafkaException:
-        return [TopicPartition(one.topic, one.partition, low) for one, (low, _) in zip(asked, ends, strict=True)]
+        return everything
+    if all(one.offset < 0 for one in (*found, *oldest)):
+        # Not even a first record: there is none, or this is the embedded broker, which says so of any time.
+        return everything
     return [
         TopicPartition(one.topic, one.partition, one.offset if one.offset >= 0 else end)
         for one, (_, end) in zip(found, ends, strict=True)

@@ -8,6 +8,7 @@ from prometheus_client import generate_latest
 
 from contracts.errors import ConfigError
 from contracts.metrics import REGISTRY
+from contracts.settings.section import authority
 from contracts.stuck import StuckReport
 
 
@@ -63,12 +64,12 @@ class HealthServer:
             await site.start()
         except OSError as error:
             message = (
-                f"{self._section}.health_port: cannot listen on {self._host}:{self._port}: {error.strerror}; "
+                f"{self._section}.health_port: cannot listen on {authority(self._host, self._port)}: {error.strerror}; "
                 "choose another, or 0 for any free one"
             )
             raise ConfigError(message) from error
         host, self.port = self._runner.addresses[0][:2]
-        self.address = f"http://{host}:{self.port}"
+        self.address = f"http://{authority(host, self.port)}"
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return _answer(self._problems())

@@ -19,6 +19,7 @@ from contracts.settings.environ import environment, overrides
 from contracts.settings.marks import Document, Path, Problem, Unusable, parse, parse_value
 from contracts.settings.root import Settings
 from contracts.settings.secrets import references
+from contracts.settings.section import truths
 
 DEFAULT_FILE = "penstock.yaml"
 _MAX_SHOWN_CHARS = 80
@@ -182,7 +183,8 @@ def build(document: Document, environ: Mapping[str, str], base: FilePath) -> Set
         settings = Settings.model_validate(document.data, context={"base": base})
     except ValidationError as error:
         raise _error(document, origins, _problems(error, document.data)) from error
-    misfits = [(path, f"found {_show(found)}, allowed: {allowed}") for path, found, allowed in settings.misfits()]
+    misfits = [(path, f"must be a number; found {_show(found)}") for path, found in truths(document.data, settings)]
+    misfits += [(path, f"found {_show(found)}, allowed: {allowed}") for path, found, allowed in settings.misfits()]
     if misfits:
         raise _error(document, origins, misfits)
     return settings

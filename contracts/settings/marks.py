@@ -90,7 +90,10 @@ def parse(text: str, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        message = f"{where}: not valid YAML: {error.problem or error.context}"
+        problem = error.problem or error.context or ""
+        if problem.startswith("but "):
+            problem = f"{error.context}, {problem}"
+        message = f"{where}: not valid YAML: {problem}"
         raise ConfigError(message) from error
     except yaml.YAMLError as error:
         message = f"{name}: not valid YAML: {error}"

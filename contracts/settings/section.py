@@ -49,6 +49,30 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 
 
+def authority(host: str, port: int) -> str:
+    """Return host and port as they stand in a URL: an IPv6 address in brackets (RFC 3986, 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def truths(data: Any, settings: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], bool]]:
+    """Yield where data that became settings has true or false and pydantic has taken it for the number 1 or 0."""
+    if isinstance(data, bool) and isinstance(settings, int | float) and not isinstance(settings, bool):
+        yield path, data
+    parts = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for step, part in parts:
+        if isinstance(part, bool | dict | list):
+            yield from truths(part, _part(settings, step), (*path, step))
+
+
+def _part(settings: Any, step: Any) -> Any:
+    if isinstance(settings, BaseModel):
+        return getattr(settings, str(step), None)
+    try:
+        return settings[step]
+    except (IndexError, KeyError, TypeError):
+        return None
+
+
 def _describe(schema: dict[str, Any], section: type["Section"]) -> None:
     """Put the docstrings under the fields into a JSON Schema as their descriptions."""
     # A section's own words win over those of what it extends, and these over the general ones of a type.

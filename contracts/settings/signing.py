@@ -1,5 +1,6 @@
 """Signature schemes as data: what a sender signs and how it is written, for HMAC and for public keys."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, IPvAnyNetwork, field_validator, model_validator
@@ -22,6 +23,9 @@ PublicUrl = Annotated[
         max_length=1400,
     ),
 ]
+
+
+_SIGNED_NAMES = frozenset({"body", "id", "timestamp", "url"})
 
 
 class SignatureTemplate(Section):
@@ -56,6 +60,17 @@ class SignatureTemplate(Section):
     """What is cut off the secret's text before decoding: `whsec_`."""
     tolerance_s: Seconds = 300.0
     """How far the sender's time may be off, both ways; only where the scheme signs a timestamp."""
+
+    @field_validator("signed")
+    @classmethod
+    def _known_names(cls, signed: str) -> str:
+        unknown = sorted(set(re.findall(r"\{(.*?)\}", signed)) - _SIGNED_NAMES)
+        if unknown:
+            message = (
+                f"unknown {{{unknown[0]}}}; there are: {', '.join(f'{{{name}}}' for name in sorted(_SIGNED_NAMES))}"
+            )
+            raise ValueError(message)
+        return signed
 
     @model_validator(mode="after")
     def _consistent(self) -> "SignatureTemplate":

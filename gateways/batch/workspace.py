@@ -66,7 +66,7 @@ class Desk:
             return found, path
         path = Path(found.uri)
         if not path.is_file():
-            message = f"{path}: there is no such file"
+            message = f"{path}: {'this is no regular file' if path.exists() else 'there is no such file'}"
             raise InvalidPayload(message)
         if path.stat().st_size > self._settings.max_input_bytes:
             message = f"{path} is above batch_jobs.max_input_bytes ({self._settings.max_input_bytes})"

@@ -26,6 +26,9 @@ def listing(jobs: Jobs, *, in_json: bool) -> None:
         for request in waiting:
             click.echo(json.dumps({"state": "requested", **msgspec.to_builtins(request)}))
         return
+    if not rows and not waiting:
+        click.echo("no jobs")
+        return
     table = Table()
     for column in ("job", "state", "lines", "started", "input"):
         table.add_column(column, justify="right" if column == "lines" else "left", overflow="fold")

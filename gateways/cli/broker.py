@@ -45,5 +45,8 @@ def broker(port_file: Path | None, *, exit_with_parent: bool, topics: dict[str, 
     parent_pid = os.getppid() if exit_with_parent else None
     try:
         serve(click.echo, port_file=port_file, parent_pid=parent_pid, topics=topics)
-    except (PenstockError, OSError) as error:
+    except PenstockError as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        message = f"--port-file {port_file} cannot be written: {error.strerror}"
+        raise click.ClickException(message) from error

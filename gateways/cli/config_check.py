@@ -4,6 +4,7 @@ Blocking: reads the files that the configuration names; with secrets, also asks 
 """
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -63,9 +64,7 @@ def warnings(settings: Settings) -> Iterator[str]:
         claimed = source.ce_source or name
         if not any(fnmatchcase(claimed, pattern) for route in settings.routes for pattern in route.match.source):
             yield f"sources.{name}: no route takes events of {claimed!r}; each would be a dead letter (no_route)"
-    for index, route in enumerate(settings.routes):
-        if "{{" in _text(route.prompt.system or None, route.prompt.system_file):
-            yield f"routes[{index}].prompt.system: is sent as it stands; only user is a template"
+    yield from _odd_routes(settings)
     used = {route.model for route in settings.routes}
     for alias in settings.models.keys() - used:
         yield f"models.{alias}: no route uses it"
@@ -74,6 +73,25 @@ def warnings(settings: Settings) -> Iterator[str]:
         if isinstance(door, CallbackSection) and door.allow_networks:
             networks = ", ".join(str(network) for network in door.allow_networks)
             yield f"egress.{name}.allow_networks: {networks} may be dialled although internal; for own receivers only"
+
+
+def _odd_routes(settings: Settings) -> Iterator[str]:
+    for index, route in enumerate(settings.routes):
+        if "{{" in _text(route.prompt.system or None, route.prompt.system_file):
+            yield f"routes[{index}].prompt.system: is sent as it stands; only user is a template"
+        for pattern in route.match.source:
+            if meant := _meant(pattern, settings):
+                yield f"routes[{index}].match.source: no source sends as {pattern!r}; did you mean {meant!r}?"
+
+
+def _meant(pattern: str, settings: Settings) -> str | None:
+    """Return the source that a route probably means with one that nobody sends as; `batch submit` takes any name."""
+    names = [one.ce_source or name for name, one in settings.sources.items()]
+    names += [door.ce_source or name for name, door in settings.ingress.items()]
+    names += [one.source for one in settings.batch_jobs.inputs]
+    claims = [glob for key in settings.gateway.api_keys for glob in key.sources or (key.id, f"{key.id}/*")]
+    may_come = any(fnmatchcase(name, pattern) for name in names) or any(fnmatchcase(pattern, glob) for glob in claims)
+    return None if may_come else next(iter(get_close_matches(pattern, [*names, *claims], n=1, cutoff=0.75)), None)
 
 
 def _of_fields(settings: Settings, source: Document) -> Iterator[str]:
@@ -101,11 +119,29 @@ def _internal_callbacks(settings: Settings, source: Document) -> Iterator[str]:
 def _text(inline: str | None, file: Path | None) -> str:
     if inline is not None:
         return inline
-    return file.read_text(encoding="utf-8", errors="replace") if file is not None else ""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace") if file is not None else ""
+    except OSError:
+        return ""
+
+
+def _unreadable(file: Path) -> str | None:
+    """Return why a worker could not read a file of a prompt."""
+    try:
+        file.read_text(encoding="utf-8")
+    except OSError as error:
+        return error.strerror
+    except UnicodeDecodeError:
+        return "not UTF-8 text"
+    return None
 
 
 def _of_route(index: int, route: RouteSettings, source: Document) -> Iterator[str]:
     prompt, setting = route.prompt, f"routes[{index}].prompt.user"
+    for name, file in (("system_file", prompt.system_file), ("user_file", prompt.user_file)):
+        if file is not None and (reason := _unreadable(file)):
+            at = source.line_of(("routes", index, "prompt", name))
+            yield f"{source.name}:{at}: routes[{index}].prompt.{name}: {file} cannot be read: {reason}"
     trouble = _template_trouble(_text(prompt.user, prompt.user_file))
     if trouble is not None:
         line, what = trouble

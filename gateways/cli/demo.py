@@ -85,8 +85,10 @@ def _folder(logs: Path | None) -> Iterator[Path]:
 
 
 def _quiet_environment() -> dict[str, str]:
-    """Return our environment without overrides of settings: the demo must not reach a real installation."""
-    return {name: text for name, text in environment().items() if not (name.startswith(PREFIX) and "__" in name)}
+    """Return our environment without overrides of settings: the demo reaches no real installation."""
+    kept = {name: text for name, text in environment().items() if not (name.startswith(PREFIX) and "__" in name)}
+    # What is sent from here goes there, whatever the file says.
+    return kept | {f"{PREFIX}GATEWAY__HOST": "127.0.0.1", f"{PREFIX}WORKER__HEALTH_HOST": "127.0.0.1"}
 
 
 def _run(out: Console, stack: Stack, file: Path, environ: dict[str, str], seed: int) -> bool:

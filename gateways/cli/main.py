@@ -3,6 +3,12 @@
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong, 130 interrupted.
 """
 
+# ruff: noqa: E402 - the first lines are for a Ctrl-C during all other imports, most of a short command's time
+from contracts.signals import interrupts_kill
+
+# Until `run` can answer; given back at the end of this file.
+_answered = interrupts_kill()
+
 import errno
 import importlib
 import sys
@@ -66,11 +72,15 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[name][0].partition(":")
+        # Imported code may make something of its own out of a Ctrl-C, as pydantic does.
+        answered = interrupts_kill()
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ImportError as error:
             message = f"{name} cannot be loaded: {error}\nInstall the project's dependencies: make install"
             raise click.ClickException(message) from error
+        finally:
+            answered()
         return command
 
     def resolve_command(
@@ -142,3 +152,6 @@ def _complain(text: str, code: int) -> int:
     for line in text.splitlines():
         click.echo(line, err=True)
     return code
+
+
+_answered()

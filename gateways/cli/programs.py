@@ -12,6 +12,7 @@ from contracts.settings.load import DEFAULT_FILE
 from contracts.stuck import StuckReport
 from contracts.topics import Topics
 from gateways.cli.stack import Program
+from gateways.listening import nearby, reached_at
 
 # As many as the embedded broker gives a topic that appears by itself: every client then sees the same.
 EMBEDDED_PARTITIONS = 4
@@ -54,6 +55,7 @@ def gateway(config: Path, port: int, settings: Settings) -> Program:
         GATEWAY,
         ("gateways.cli", "gateway", "--config", str(config)),
         environ={"PENSTOCK_GATEWAY__PORT": str(port)},
+        host=nearby(settings.gateway.host),
         stop_limit_s=settings.gateway.stop_limit_s + _EXIT_S,
     )
 
@@ -61,27 +63,29 @@ def gateway(config: Path, port: int, settings: Settings) -> Program:
 def worker(config: Path, folder: Path, settings: Settings) -> Program:
     """Return a worker; Faust makes a data folder even when there is nothing to put into it: below `folder`."""
     environ = {"PENSTOCK_WORKER__HEALTH_PORT": "0", "APP_DATADIR": str(folder / "faust")}
+    host = settings.worker.health_host
     return Program(
         WORKER,
         ("streams", "worker", "--config", str(config)),
         environ=environ,
+        host=nearby(host),
         stop_limit_s=settings.worker.stop_limit_s + _EXIT_S,
-        in_work=in_work,
+        in_work=lambda port: in_work(reached_at(host, port)),
     )
 
 
-def in_work(port: int) -> str:
+def in_work(worker_url: str) -> str:
     """Return what keeps a worker from ending, in words; empty when nothing does, or it does not say."""
-    report = _ask(port, "/stuck", StuckReport)
+    report = _ask(f"{worker_url}/stuck", StuckReport)
     if report is None:
         return ""
     counts = {words: report.events.get(state, 0) for state, words in _HOLDS_UP.items()}
     return ", ".join(f"{count} event{'' if count == 1 else 's'} {words}" for words, count in counts.items() if count)
 
 
-def warnings(port: int) -> dict[str, str]:
+def warnings(worker_url: str) -> dict[str, str]:
     """Return what a worker warns of while it is ready: slug -> words; empty when it does not say."""
-    page = _ask(port, "/readyz", _Ready)
+    page = _ask(f"{worker_url}/readyz", _Ready)
     found = (warning.partition(": ") for warning in page.warnings) if page else ()
     return {slug: words for slug, _, words in found}
 
@@ -90,9 +94,9 @@ class _Ready(msgspec.Struct):
     warnings: tuple[str, ...] = ()
 
 
-def _ask(port: int, path: str, kind: type[_T]) -> _T | None:
+def _ask(url: str, kind: type[_T]) -> _T | None:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=_ASK_LIMIT_S) as answer:
+        with urllib.request.urlopen(url, timeout=_ASK_LIMIT_S) as answer:  # noqa: S310 - our own program
             return msgspec.json.decode(answer.read(), type=kind)
     except (OSError, ValueError, http.client.HTTPException):
         return None

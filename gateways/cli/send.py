@@ -25,6 +25,7 @@ from contracts.errors import ConfigError
 from contracts.settings import SecretRef, Settings, SourceSettings, load
 from contracts.signals import StopSignals
 from gateways.ingress.secrets import Secrets, SecretStore
+from gateways.listening import reached_at
 from producers.samples.courier import NO_ANSWER, Answer, Courier, Plan
 from producers.samples.signing import needs_private_key
 from producers.samples.table import sampler
@@ -100,7 +101,7 @@ def send(
     seed = secrets.randbelow(_SEEDS) if seed is None else seed
     wanted = _redelivery_secret(name, source, reading) if redeliver else b""
     plan = Plan(count, min(forge, count), rate, concurrency, timeout_s, seed, wanted)
-    target = f"{(url or _configured_url(settings)).rstrip('/')}/webhooks/{name}"
+    target = f"{(url or reached_at(settings.gateway.host, settings.gateway.port)).rstrip('/')}/webhooks/{name}"
     click.echo(f"sending {count} signed {name} events to {target}, seed {seed}")
     with _Report(count, ids_file) as report:
         courier = Courier(target, source, key, sampler(name, source), plan, report.add)
@@ -160,11 +161,6 @@ def _redelivery_secret(name: str, source: SourceSettings, reading: Secrets) -> b
         message = f"source {name}: --redeliver needs sources.{name}.idempotency.redelivery_secret, which is not set"
         raise ConfigError(message)
     return reading.values(ref)[0].text
-
-
-def _configured_url(settings: Settings) -> str:
-    host = settings.gateway.host
-    return f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{settings.gateway.port}"  # noqa: S104 - compared
 
 
 async def _run(courier: Courier) -> bool:

@@ -41,6 +41,7 @@ class Program:
         args: `python -m` arguments; `--port-file PATH` is added.
         ready_path: URL path that answers 200 once it is ready; empty when the port file alone says so.
         environ: variables in addition to the stack's.
+        host: where this machine reaches it.
         stop_limit_s: how long its orderly end may take.
         is_needed: others cannot finish without it: it ends after them.
         in_work: asked with its port what it still has in work, for people; empty when it does not say.
@@ -50,6 +51,7 @@ class Program:
     args: tuple[str, ...]
     ready_path: str = "/readyz"
     environ: Mapping[str, str] = field(default_factory=dict)
+    host: str = "127.0.0.1"
     stop_limit_s: float = 10.0
     is_needed: bool = False
     in_work: Callable[[int], str] = _nothing
@@ -121,7 +123,7 @@ class Stack:
             if port and not program.ready_path:
                 return port
             if port:
-                answer = _probe(port, program.ready_path)
+                answer = _probe(program.host, port, program.ready_path)
                 if not answer:
                     return port
         raise ProgramFailed(name, f"was not ready within {limit_s:g} s ({answer})", process)
@@ -200,9 +202,9 @@ def _interrupt(number: signal.Signals) -> NoReturn:
     raise SystemExit(TERMINATED)
 
 
-def _probe(port: int, path: str) -> str:
+def _probe(host: str, port: int, path: str) -> str:
     """Return why a program is not ready yet; empty when it is."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PROBE_TIMEOUT_S)
+    connection = http.client.HTTPConnection(host, port, timeout=_PROBE_TIMEOUT_S)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

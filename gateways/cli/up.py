@@ -18,6 +18,7 @@ from contracts.settings import KafkaSettings, Settings, environment, load
 from contracts.settings.environ import overrides
 from gateways.cli import programs, running, throwaway
 from gateways.cli.stack import Stack
+from gateways.listening import reached_at
 
 FOLDER = Path("build/up")
 _CHECK_INTERVAL_S = 0.3
@@ -67,15 +68,16 @@ def up(kafka: str | None, port: int | None, config: Path | None) -> None:
             stack.lend(connection)
             stack.start(programs.gateway(file, port, settings))
             stack.start(programs.worker(file, FOLDER, settings))
-            url = f"http://127.0.0.1:{stack.wait_ready(programs.GATEWAY)}"
+            url = reached_at(settings.gateway.host, stack.wait_ready(programs.GATEWAY))
             health_port = stack.wait_ready(programs.WORKER)
+            worker_url = reached_at(settings.worker.health_host, health_port)
             # Own secrets of this terminal's user stay out of the file.
             lent = {**settings_of_environment(), **made_up, **connection, "PENSTOCK_CONFIG": str(file.resolve())}
             # For `why-stuck`: the worker took any free port.
             lent["PENSTOCK_WORKER__HEALTH_PORT"] = str(health_port)
             running.publish(state, lent, url)
-            click.echo(_welcome(file, url, health_port, connection["PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"], settings))
-            _watch(stack, health_port)
+            click.echo(_welcome(file, url, worker_url, connection["PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"], settings))
+            _watch(stack, worker_url)
     click.echo("stopped")
 
 
@@ -116,7 +118,8 @@ def _topics(what: str, file: Path, connection: dict[str, str]) -> int:
 
 
 def _check_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -125,12 +128,12 @@ def _check_free(host: str, port: int) -> None:
             raise click.ClickException(message) from error
 
 
-def _welcome(file: Path, url: str, health_port: int, kafka: str, settings: Settings) -> str:
+def _welcome(file: Path, url: str, worker_url: str, kafka: str, settings: Settings) -> str:
     name = running.command_name()
     source = next(iter(settings.sources), "SOURCE")
     return f"""
 gateway   {url}   (webhooks: {url}/webhooks/<source>; sources: {", ".join(settings.sources) or "none"})
-worker    http://127.0.0.1:{health_port}   (health and metrics)
+worker    {worker_url}   (health and metrics)
 kafka     {kafka}
 config    {file}
 logs      {FOLDER}/*.log
@@ -143,13 +146,13 @@ In other terminals, in this folder:
 Ctrl-C ends everything."""
 
 
-def _watch(stack: Stack, health_port: int) -> None:
+def _watch(stack: Stack, worker_url: str) -> None:
     told: dict[str, str] = {}
     ask_at_s = 0.0
     while True:
         stack.check()
         if time.monotonic() >= ask_at_s:
-            found = programs.warnings(health_port)
+            found = programs.warnings(worker_url)
             for slug in found.keys() - told.keys():
                 click.echo(f"the worker warns, {slug}: {found[slug]}", err=True)
             for slug in told.keys() - found.keys():

@@ -22,6 +22,7 @@ from gateways.cli import why_stuck_group
 from gateways.cli.why_stuck_group import GroupReport
 from gateways.cli.why_stuck_words import Finding, of_partition, of_worker
 from gateways.cli.wording import printable, show_table
+from gateways.listening import reached_at
 
 _LIMIT_S = 5.0
 _MAX_BYTES = 16 * 2**20
@@ -64,8 +65,7 @@ def why_stuck(config: Path | None, workers: tuple[str, ...], older_than_s: float
 
 def _configured(settings: Settings) -> list[str]:
     worker = settings.worker
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(worker.health_host, worker.health_host)  # noqa: S104 - compared
-    return [f"http://{host}:{worker.health_port}"] if worker.health_port else []
+    return [reached_at(worker.health_host, worker.health_port)] if worker.health_port else []
 
 
 def _ask(url: str) -> StuckReport | str:

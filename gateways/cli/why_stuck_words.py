@@ -19,10 +19,16 @@ _PROBLEM_HINTS = {
 _RESTART = "restart this worker, and keep its log"
 # What an operator does about a paused route, by reason; others are the provider being out.
 _PAUSED_HINTS = {
-    "access_denied": "credentials or policy of the provider; then it goes on by itself",
+    "access_denied": "credentials or policy of the provider; then it goes on by itself, after a change of `api_key` "
+    "with a restart of the workers",
     "model_not_found": "models.<alias>.model, region or URL of the provider; then restart the workers",
     "quota_exhausted": "raise the quota, or point the model alias at another model",
+    "dead_letter_ratio": "`penstock dlq list` says what the events ended with; it goes on when one succeeds",
 }
+_PASSES = (
+    "wait: one call is tried again every 30 s at the latest; what the provider says is in the worker's log, in the "
+    "lines inference.attempted"
+)
 
 
 class Finding(NamedTuple):
@@ -44,12 +50,8 @@ def of_worker(report: StuckReport, older_than_s: float) -> list[Finding]:
         for problem in report.problems
     ]
     found += [
-        Finding(
-            True,
-            f"route {paused.route} is paused: {paused.reason}",
-            _PAUSED_HINTS.get(paused.reason, "wait: the provider is tried again from time to time"),
-        )
-        for paused in report.paused_routes
+        Finding(True, f"{_routes(report, reason)} paused: {reason}", _PAUSED_HINTS.get(reason, _PASSES))
+        for reason in dict.fromkeys(paused.reason for paused in report.paused_routes)
     ]
     if report.state != "working":
         # A rebalance takes seconds; only one that lasts is worth a look.
@@ -59,6 +61,12 @@ def of_worker(report: StuckReport, older_than_s: float) -> list[Finding]:
         found.append(Finding(True, "the lease is stale: no good heartbeat lately, so nothing is started or written",
                              "Kafka, or the network to it"))  # fmt: skip
     return found
+
+
+def _routes(report: StuckReport, reason: str) -> str:
+    """Name the routes that are paused for one reason: a model that is out pauses all of its routes."""
+    names = [paused.route for paused in report.paused_routes if paused.reason == reason]
+    return f"route {names[0]} is" if len(names) == 1 else f"routes {', '.join(names)} are"
 
 
 def _list(waits_for: tuple[str, ...]) -> str:

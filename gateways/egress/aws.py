@@ -25,7 +25,7 @@ from botocore.exceptions import (
 from contracts.errors import ConfigError
 from contracts.settings.egress import AwsDoor
 from gateways.egress.base import DELIVERED, Item, Later, Refused, Verdict
-from gateways.egress.retry_after import retry_after_s
+from gateways.egress.schedule import retry_after_s
 
 _MAX_TEXT_CHARS = 300
 _MIN_READ_TIMEOUT_S = 1.0

@@ -67,7 +67,7 @@ def catch_up(
             if place.partition not in partitions_of(consumer, topic, _CALL_TIMEOUT_S):
                 return CaughtUp(0, is_complete=True)
             low, end = watermarks(consumer, topic, place.partition, _CALL_TIMEOUT_S)
-            at = max(low, _start(consumer, topic, place, end))
+            at = max(low, _start(consumer, topic, place, end)) if low < end else end
             if at < end:
                 consumer.assign([TopicPartition(topic, place.partition, at)])
             while at < end and time.monotonic() < give_up_s and not is_cancelled():
@@ -80,15 +80,17 @@ def catch_up(
 def _start(consumer: Consumer, topic: str, place: Place, end: int) -> int:
     if place.from_offset is not None:
         return min(place.from_offset, end)
-    asked = TopicPartition(topic, place.partition, max(0, place.since_ms - _CLOCK_MARGIN_MS))
+    since = TopicPartition(topic, place.partition, max(0, place.since_ms - _CLOCK_MARGIN_MS))
     try:
-        (found,) = consumer.offsets_for_times([asked], timeout=_CALL_TIMEOUT_S)
+        (found,) = consumer.offsets_for_times([since], timeout=_CALL_TIMEOUT_S)
+        if found.offset < 0 and found.error is None:
+            # Nothing is as young, or the broker cannot tell: the embedded one then says so of the oldest record too.
+            oldest = TopicPartition(topic, place.partition, 0)
+            (oldest,) = consumer.offsets_for_times([oldest], timeout=_CALL_TIMEOUT_S)
+            return end if oldest.offset >= 0 else 0
     except KafkaException:
-        # The embedded broker does not answer this, and has little to read.
         return 0
-    if found.error is not None:
-        return 0
-    return min(found.offset, end) if found.offset >= 0 else end
+    return 0 if found.error is not None else min(found.offset, end)
 
 
 def _read(consumer: Consumer, wanted: str, feed: Feed, at: int, end: int) -> int:

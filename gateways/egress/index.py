@@ -2,7 +2,7 @@
 
 Rows go into segments, tables of some hundred thousand rows each, so that inserting stays inside the page cache and the
 oldest are dropped whole. How far the topics have been read is written in the same transaction as what was read there:
-after a restart, also by SIGKILL, reading goes on where the rows end. Kafka is the truth: a file that is missing, of
+after a restart, also by SIGKILL, reading goes on where the rows end. Kafka is the truth: an index that is missing, of
 another version or damaged is made anew, also while it is used, and whoever fetches a record checks that it is the one.
 
 Blocking: every call reads or writes the disk. Writing is for one thread, looking up for any number.
@@ -10,7 +10,6 @@ Source: SQLite 3, WAL mode (https://www.sqlite.org/wal.html), WITHOUT ROWID tabl
 """
 
 import contextlib
-import fcntl
 import hashlib
 import sqlite3
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 from contracts.codec import Position
 from contracts.errors import Busy, ConfigError
 from contracts.logs import logger
+from gateways.egress.index_file import check_header, foreign, hold, pragma, remove
 from gateways.egress.outcomes import Accepted, Noted, Place, Written
 
 VERSION = 1
@@ -35,6 +35,8 @@ _KEY_BYTES = 16
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT})
 _PRIMARY_CODE = 0xFF
 _CONSEQUENCE = "it is made anew from the topics; look-ups without a ticket are 503 until it is"
+# A table that every index has had.
+_A_TABLE = "read_to"
 
 _log = logger("gateway")
 
@@ -78,9 +80,14 @@ class ResultIndex:
         self._local = threading.local()
         self._readers: list[_Reader] = []
         self._opening = threading.Lock()
-        self._lock = _hold(path)
+        check_header(path)
+        self._lock = hold(path)
         self.is_damaged = False
-        self._begin()
+        try:
+            self._begin()
+        except ConfigError:
+            self._lock.close()
+            raise
 
     def _begin(self) -> None:
         self._writer = self._open()
@@ -107,7 +114,7 @@ class ResultIndex:
     @property
     def used_bytes(self) -> int:
         """Return what rows and indexes take of the file."""
-        pages, free, size = (_pragma(self._writer, name) for name in ("page_count", "freelist_count", "page_size"))
+        pages, free, size = (pragma(self._writer, name) for name in ("page_count", "freelist_count", "page_size"))
         return (pages - free) * size
 
     def note_damage(self, error: sqlite3.Error) -> bool:
@@ -129,7 +136,7 @@ class ResultIndex:
         # Nobody may open what is half removed: an old log would be taken for the new file's.
         with self._opening:
             self._close_connections()
-            _remove(self._path)
+            remove(self._path)
             self._begin()
             self.is_damaged = False
 
@@ -223,7 +230,7 @@ class ResultIndex:
             return self._opened()
         except sqlite3.DatabaseError as error:
             _log.warning("results.index_made_anew", path=str(self._path), error=str(error))
-            _remove(self._path)
+            remove(self._path)
         try:
             return self._opened()
         except sqlite3.DatabaseError as error:
@@ -233,10 +240,13 @@ class ResultIndex:
     def _opened(self) -> sqlite3.Connection:
         connection = self._connect()
         try:
-            if (version := _pragma(connection, "user_version")) in {0, VERSION}:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            if tables and _A_TABLE not in tables:
+                raise foreign(self._path)
+            if (version := pragma(connection, "user_version")) in {0, VERSION}:
                 connection.executescript(f"PRAGMA journal_mode = WAL; {_SCHEMA}; PRAGMA user_version = {VERSION};")
                 return connection
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, ConfigError):
             connection.close()
             raise
         connection.close()
@@ -351,33 +361,6 @@ _ACCEPTED = """
 SELECT source, name, partition, offset, timestamp_ms FROM accepted_{number} JOIN topics ON topics.id = topic
 WHERE key = ? AND source = ifnull(?, source) ORDER BY timestamp_ms DESC LIMIT 1
 """
-
-
-def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def _hold(path: Path) -> "contextlib.ExitStack":
-    """Keep other processes away from the file until the stack is closed."""
-    stack = contextlib.ExitStack()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = stack.enter_context(path.with_name(path.name + ".lock").open("a"))
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        stack.close()
-        message = f"gateway.results_view.path: {path} is used by another gateway; each process needs a file of its own"
-        raise ConfigError(message) from error
-    except OSError as error:
-        stack.close()
-        message = f"gateway.results_view.path: {path}: {error.strerror}"
-        raise ConfigError(message) from error
-    return stack
 
 
 def _is_ours(result_id: str) -> bool:

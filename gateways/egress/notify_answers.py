@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import Literal
 
 from contracts.settings.egress import CALLBACK_PERMANENT_STATUSES
-from gateways.egress.retry_after import retry_after_s
+from gateways.egress.schedule import retry_after_s
 
 Meaning = Literal["delivered", "later", "refused", "gone"]
 

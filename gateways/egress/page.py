@@ -7,6 +7,7 @@ from prometheus_client import generate_latest
 
 from contracts.errors import ConfigError
 from contracts.metrics import REGISTRY
+from contracts.settings.section import authority
 
 
 class HealthPage:
@@ -46,12 +47,12 @@ class HealthPage:
             await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as error:
             message = (
-                f"{self._section}.health_port: cannot listen on {self._host}:{self._port}: {error.strerror}; "
+                f"{self._section}.health_port: cannot listen on {authority(self._host, self._port)}: {error.strerror}; "
                 "choose another, or 0 for any free one"
             )
             raise ConfigError(message) from error
         host, port = self._runner.addresses[0][:2]
-        return f"http://{host}:{port}"
+        return f"http://{authority(host, port)}"
 
     async def aclose(self) -> None:
         """Stop listening."""

@@ -50,7 +50,11 @@ def chosen_doors(settings: Settings, names: Sequence[str], board: KafkaBoard | N
     unknown = [name for name in names if name not in settings.egress]
     if unknown or not settings.egress:
         there = ", ".join(sorted(settings.egress)) or "none"
-        message = f"no door {unknown[0]!r} under egress; configured: {there}" if unknown else "no door under egress"
+        message = (
+            f"no door {unknown[0]!r} under egress; configured: {there}"
+            if unknown
+            else "no door under egress; docs/egress.md shows one"
+        )
         raise ConfigError(message)
     shared = Shared(board, settings.gateway.api_keys)
     return {name: create_door(name, settings.egress[name], shared) for name in names or settings.egress}

@@ -23,7 +23,7 @@ from simple_salesforce.login import token_login
 from contracts.errors import ConfigError
 from contracts.settings.egress import SalesforceDoor, SalesforceLogin
 from gateways.egress.base import Later
-from gateways.egress.retry_after import retry_after_s
+from gateways.egress.schedule import retry_after_s
 
 _JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 # Salesforce takes no assertion that lives longer than five minutes.

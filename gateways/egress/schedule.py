@@ -18,6 +18,10 @@ No jitter: the wait of a tier is constant, which keeps its partitions in order; 
 limits of the door when it comes back.
 """
 
+import math
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
 from contracts.topics import DELIVERY_TIERS
 
 WAITS_S = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0, 86400.0, 86400.0)
@@ -28,6 +32,8 @@ _HELD_MAX_S = 300.0
 # A record that was not even tried waits for at least so long: its destination is down, or has enough to do.
 _DOWN_S = 60.0
 _BUSY_S = 5.0
+# Longer waits than the longest tier make no difference.
+MAX_S = 86_400.0
 
 
 def wait_s(attempt: int, retry_after_s: float | None = None) -> float:
@@ -55,3 +61,24 @@ def tier_for(delay_s: float) -> str:
 def patience_s(max_attempts: int) -> float:
     """Return the time from the first attempt to the last one, at most."""
     return sum(WAITS_S[: max_attempts - 1])
+
+
+def retry_after_s(text: str | None, now: datetime | None = None) -> float | None:
+    """Read Retry-After as a destination sends it: seconds, 0 to a day; None when it is absent or not readable.
+
+    Args:
+        text: seconds, or an HTTP date.
+        now: in place of the clock, for tests.
+    """
+    if not text or len(text) > 64:  # noqa: PLR2004 - longer than any date
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            at = parsedate_to_datetime(text)
+        except (ValueError, TypeError, OverflowError):
+            return None
+        at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+        seconds = (at - (now or datetime.now(UTC))).total_seconds()
+    return None if math.isnan(seconds) else min(MAX_S, max(0.0, seconds))

@@ -7,6 +7,7 @@ from prometheus_client import generate_latest
 
 from contracts.errors import ConfigError
 from contracts.metrics import REGISTRY
+from contracts.settings.section import authority
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -42,12 +43,12 @@ class DoorHealth:
             await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as error:
             message = (
-                f"ingress_process.health_port: cannot listen on {self._host}:{self._port}: {error.strerror}; "
+                f"ingress_process.health_port: cannot listen on {authority(self._host, self._port)}: {error.strerror}; "
                 "choose another, or 0 for any free one"
             )
             raise ConfigError(message) from error
         host, port = self._runner.addresses[0][:2]
-        return f"http://{host}:{port}"
+        return f"http://{authority(host, port)}"
 
     async def aclose(self) -> None:
         """Stop listening."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 from pydantic import ValidationError
 
+from contracts.settings.section import authority
 from contracts.signals import StopSignals
 from gateways.orgstub import api
 from gateways.orgstub.callout import Callouts
@@ -184,7 +185,7 @@ async def serve(org: Org, host: str, port: int, tls: ssl.SSLContext, callouts: C
         if callouts is not None:
             await callouts.start()
         bound = runner.addresses[0][1]
-        print(f"listening on https://{host}:{bound}", flush=True)  # noqa: T201 - the line scripts wait for
+        print(f"listening on https://{authority(host, bound)}", flush=True)  # noqa: T201 - the line scripts wait for
         await stop.wait()
     finally:
         if callouts is not None:

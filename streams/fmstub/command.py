@@ -98,7 +98,10 @@ def fm_stub(
         objects = JobObjects(s3_endpoint) if s3_endpoint else None
         asyncio.run(serve(backend, host, port, port_file, objects))
     except OSError as error:
-        message = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        # Only a file has a name.
+        of_file = error.filename is not None and port_file is not None
+        what = f"--port-file {port_file} cannot be written" if of_file else f"cannot listen on {host}:{port}"
+        message = f"{what}: {error.strerror or error}"
         raise click.ClickException(message) from error
 
 

@@ -1,4 +1,4 @@
-"""Splits a byte stream of server-sent events into their data.
+"""Splits a byte stream of server-sent events into their data; lines end with CRLF, LF or CR.
 
 Source: WHATWG HTML, "Server-sent events", 9.2.6 (checked 2026-11).
 """
@@ -16,6 +16,7 @@ class EventSplitter:
     def __init__(self, max_event_bytes: int) -> None:
         self._max_event_bytes = max_event_bytes
         self._has_begun = False
+        self._ends_with_cr = False
         self._rest = b""
         self._data: list[bytes] = []
         self._size = 0
@@ -26,10 +27,18 @@ class EventSplitter:
         Raises:
             ProviderUnavailable: an event is longer than the limit.
         """
-        *lines, self._rest = (self._rest + piece).split(b"\n")
+        if not piece:
+            return
+        if self._ends_with_cr:
+            # That CR has ended its line already: an event need not wait for a LF that may never come.
+            piece = piece.removeprefix(b"\n")
+        text = self._rest + piece
+        self._ends_with_cr = text.endswith(b"\r")
+        lines = text.splitlines()
+        self._rest = lines.pop() if lines and not text.endswith((b"\n", b"\r")) else b""
         self._check(len(self._rest))
         for line in lines:
-            data = self._line(line.removesuffix(b"\r"))
+            data = self._line(line)
             if data is not None:
                 yield data
 
@@ -50,7 +59,7 @@ class EventSplitter:
     def finish(self) -> bytes | None:
         """Return the data of a last event whose closing blank line is missing."""
         if self._rest:
-            self._line(self._rest.removesuffix(b"\r"))
+            self._line(self._rest)
         self._rest = b""
         return self._line(b"")
 

@@ -38,14 +38,14 @@ class PromptTemplate:
         where: for error texts, the route's name.
 
     Raises:
-        ConfigError: a template cannot be parsed.
+        ConfigError: a template cannot be parsed, or a file of the prompt cannot be read.
     """
 
     def __init__(self, settings: PromptSettings, where: str) -> None:
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
         environment.filters["tojson"] = _to_json
-        self.system = settings.system or _read(settings.system_file)
-        text = settings.user if settings.user is not None else _read(settings.user_file)
+        self.system = settings.system or _read(settings.system_file, where)
+        text = settings.user if settings.user is not None else _read(settings.user_file, where)
         try:
             used = meta.find_undeclared_variables(environment.parse(text))
             self._user = environment.from_string(text)
@@ -53,7 +53,8 @@ class PromptTemplate:
             self._user.globals = dict(self._user.globals)
         except TemplateError as error:
             line = getattr(error, "lineno", None)
-            message = f"route {where}: prompt template, line {line}: {error.message}"
+            file = f" {settings.user_file}" if settings.user is None else ""
+            message = f"route {where}: prompt template{file}, line {line}: {error.message}"
             raise ConfigError(message) from error
         self._max_chars = settings.max_chars
         self._needs_data = "data" in used
@@ -87,8 +88,13 @@ class PromptTemplate:
         return (Message("user", rendered),)
 
 
-def _read(path: Path | None) -> str:
-    return path.read_text(encoding="utf-8") if path else ""
+def _read(path: Path | None, where: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        message = f"route {where}: prompt file {path} cannot be read: {reason}"
+        raise ConfigError(message) from error
 
 
 def _visible(text: str) -> str:

@@ -69,14 +69,14 @@ def with_a_call_in_flight(folder: Path, mark: str, model: dict[str, str]) -> Ite
         up.wait_for("Ctrl-C ends everything", 60)
         with command(folder, mark, "send", "--source", "github", "--count", "1") as send:
             assert send.wait(30) == 0, send.output
-        eventually(lambda: "1 event in a model call" in in_work(health_port(up.output)), 20)
+        eventually(lambda: "1 event in a model call" in in_work(health_url(up.output)), 20)
         yield up
 
 
-def health_port(said: str) -> int:
-    found = re.search(r"^worker +http://127.0.0.1:([0-9]+)", said, re.MULTILINE)
+def health_url(said: str) -> str:
+    found = re.search(r"^worker +(http://127.0.0.1:[0-9]+)", said, re.MULTILINE)
     assert found, said
-    return int(found[1])
+    return found[1]
 
 
 @pytest.mark.long

@@ -1,6 +1,7 @@
 """The dashboard and the rules speak of metrics that exist, and the dashboard is one that Grafana can draw."""
 
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -47,6 +48,15 @@ def _cells(panel: dict[str, Any]) -> set[tuple[int, int]]:
     grid = panel["gridPos"]
     columns, lines = range(grid["x"], grid["x"] + grid["w"]), range(grid["y"], grid["y"] + grid["h"])
     return set(itertools.product(columns, lines))
+
+
+def test_panels_that_the_runbook_sends_to_are_on_the_dashboard() -> None:
+    text = (ROOT / "docs/runbook.md").read_text("utf-8")
+    lists = re.findall(r'[Pp]anels? ("[^"]+"(?:(?:,| and|, and) "[^"]+")*)', text)
+    named = {name for one in lists for name in re.findall(r'"([^"]+)"', one)}
+
+    assert len(named) > 10
+    assert sorted(named - {panel["title"] for panel in dashboard()["panels"]}) == []
 
 
 def test_no_two_panels_overlap_and_none_leaves_the_grid() -> None:

@@ -85,6 +85,14 @@ async def test_metrics_are_served() -> None:
     assert "penstock_engine_held_events" in body
 
 
+async def test_the_address_of_an_ipv6_host_is_a_url(ipv6_loopback: str) -> None:
+    server = HealthServer("worker", ipv6_loopback, 0, list, list)
+    status, _ = await asked(server, "/healthz")
+
+    assert status == 200
+    assert server.address == f"http://[::1]:{server.port}"
+
+
 async def test_a_taken_port_is_refused_with_what_to_do() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -6,13 +6,16 @@ A transport's test file inherits TransportSuite and names its class.
 import asyncio
 import contextlib
 import functools
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from streams.providers.sse import EventSplitter
 from streams.providers.transport.base import (
     BrokenOff,
     ConnectFailed,
@@ -103,6 +106,20 @@ def always(answer: bytes, *, closes: bool = False, pieces: bool = False) -> Hand
                     await asyncio.sleep(0)
             if closes:
                 return
+
+    return handle
+
+
+def _reset_after(answer: bytes) -> Handler:
+    """Answer, and reset the connection once the answer has left."""
+
+    async def handle(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(answer)
+        connection = wire.writer.get_extra_info("socket")
+        # Closing a socket that has no time to linger sends a reset.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wire.writer.transport.abort()
 
     return handle
 
@@ -227,6 +244,43 @@ class TransportSuite:
 
         assert caught.value.possibly_billed
         assert server.connections == 1
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    @pytest.mark.parametrize("status", [b"200 OK", b"500 Oh"])
+    async def test_a_reset_is_no_end_of_a_body_without_length_and_may_be_billed(
+        self, status: bytes, *, streamed: bool
+    ) -> None:
+        async def ask(transport: Transport) -> bytes:
+            if not streamed:
+                return (await transport.post("/x", b"{}", {}, 5.0)).body
+            async with transport.open("/x", b"{}", {}, 5.0) as reply:
+                return b"".join([piece async for piece in reply.pieces()])
+
+        answer = b"HTTP/1.1 " + status + b"\r\n\r\nok"
+        async with serving(_reset_after(answer)) as server, self.to(server.port) as transport:
+            with pytest.raises(BrokenOff) as caught:
+                await ask(transport)
+
+        assert caught.value.possibly_billed
+
+    @pytest.mark.parametrize(
+        "answer", [OK, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"]
+    )
+    async def test_a_reset_behind_a_body_that_is_whole_changes_nothing(self, answer: bytes) -> None:
+        assert (await self.ask(_reset_after(answer))).body == b"ok"
+
+    @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+    @pytest.mark.parametrize("pieces", [False, True])
+    async def test_server_sent_events_may_end_their_lines_in_three_ways(self, end: bytes, *, pieces: bool) -> None:
+        body = end.join([b"data: one", b"", b": remark", b"data: two", b"data: lines", b"", b""])
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(body)
+        async with serving(always(head + body, pieces=pieces)) as server, self.to(server.port) as transport:
+            splitter, found = EventSplitter(1000), list[bytes]()
+            async with transport.open("/x", b"{}", {}, 5.0) as reply:
+                async for piece in reply.pieces():
+                    found.extend(splitter.feed(piece))
+
+        assert found == [b"one", b"two\nlines"]
 
     @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"])
     async def test_a_timeout_after_the_request_may_be_billed(self, begun: bytes) -> None:

@@ -243,7 +243,8 @@ class Connection(asyncio.Protocol):
     def _ended(self, error: Exception | None) -> None:
         if self._waiter is None:
             return
-        if self._parser.end():
+        # A reset says nothing about what would still have come: only a clean end completes a body without a length.
+        if error is None and self._parser.end():
             self._finish()
             return
         said = f": {error}" if error else ""

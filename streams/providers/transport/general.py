@@ -87,6 +87,7 @@ class General:
             max_line_size=self._limits.head_bytes,
             max_field_size=self._limits.head_bytes,
             trace_configs=[_sent_tracer()],
+            response_class=_Response,
         )
 
     async def aclose(self) -> None:
@@ -183,6 +184,9 @@ class Streamed:
             left -= len(piece)
             if left < 0:
                 return
+        if isinstance(self._response, _Response) and self._response.was_cut:
+            message = "the server closed the connection: reset in the body"
+            raise BrokenOff(message, possibly_billed=True)
 
     async def _read(self) -> AsyncIterator[bytes]:
         try:
@@ -190,6 +194,34 @@ class Streamed:
                 yield piece
         except _ERRORS as error:
             raise self._translate(error) from error
+
+
+class _Response(aiohttp.ClientResponse):
+    """Knows how its connection ended: aiohttp takes a reset for the end of a body without length or chunks."""
+
+    _ended: asyncio.Future[None] | None = None
+
+    async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Keep hold of the connection's end: the connection itself is given back when the body ends."""
+        if connection.protocol is not None:
+            self._ended = connection.protocol.closed
+            if self._ended is not None:
+                self._ended.add_done_callback(_seen)
+        return await super().start(connection)
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether only the end of the connection could tell that the body is whole, and it was a reset."""
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            return False
+        ended = self._ended
+        return ended is not None and ended.done() and not ended.cancelled() and ended.exception() is not None
+
+
+def _seen(ended: asyncio.Future[None]) -> None:
+    """Look at a connection's end, so that asyncio does not log an error that nobody asked for."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 class _Sent:

@@ -67,7 +67,7 @@ class Parser:
         return self.is_whole
 
     def end(self) -> bool:
-        """Take the end of the connection; return whether it completes the answer."""
+        """Take the clean end of the connection; return whether it completes the answer."""
         if self._step == self._read_to_end and self.has_head:
             self.is_whole = True
         self.keeps_alive = False

@@ -79,6 +79,18 @@ def complaint(text: str, environ: Mapping[str, str] | None = None) -> str:
             "version: 1\nworker: {lanes: [fast]}",
             f"penstock.yaml:2: worker.lanes[0]: {LANE}; found 'fast'",
         ),
+        ("version: 1\nkafka:\n  partitions: yes", "penstock.yaml:3: kafka.partitions: must be a number; found true"),
+        (
+            "version: 1\nproviders: {p: {kind: fake}}\nmodels: {m: {provider: p, model: x}}\n"
+            + ROUTE + "    deadline_s: true",
+            "penstock.yaml:8: routes[0].deadline_s: must be a number; found true",
+        ),
+        (
+            SOURCE.replace("github", "hmac") + "      - {id: a, value: env:B}\n"
+            "    hmac: {signature_header: s, signed: '{tme}.{body}'}\nversion: 1",
+            ("penstock.yaml:7: sources.shop.hmac.signed: unknown {tme}; there are: {body}, {id}, {timestamp}, {url}; "
+            "found '{tme}.{body}'"),
+        ),
         ("version: 1\nworker: {commit_interval_s: .nan}",
          "penstock.yaml:2: worker.commit_interval_s: must be a finite number; found nan"),
     ],
@@ -110,7 +122,10 @@ def test_every_mistake_of_a_file_is_told_at_once_in_the_order_of_its_lines() -> 
         ("version: 1\nkafka: [1, 2", "penstock.yaml:2:13: not valid YAML: expected ',' or ']', but got '<stream end>'"),
         ("a: 'x", "penstock.yaml:1:6: not valid YAML: found unexpected end of stream"),
         ("a: *b", "penstock.yaml:1:4: not valid YAML: found undefined alias 'b'"),
-        ("a: 1\n--- \nb: 2", "penstock.yaml:2:1: not valid YAML: but found another document"),
+        (
+            "a: 1\n--- \nb: 2",
+            "penstock.yaml:2:1: not valid YAML: expected a single document in the stream, but found another document",
+        ),
         ("a: 2026-02-30", f"penstock.yaml:1:4: not valid YAML: {FEBRUARY}"),
         (
             "a: !!int abc",

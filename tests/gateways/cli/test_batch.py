@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from gateways.batch.jobs import Jobs
+from gateways.cli.batch_show import listing
 from gateways.cli.main import run
 from tests.gateways.cli.settings import write
 
@@ -40,6 +42,12 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(
 ) -> None:
     assert submit(tmp_path, *args) == 2
     assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_no_jobs_are_no_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
+    listing(Jobs(), in_json=False)
+
+    assert capsys.readouterr().out == "no jobs\n"
 
 
 def test_an_input_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

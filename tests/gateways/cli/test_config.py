@@ -144,6 +144,36 @@ def test_a_source_that_no_route_takes_is_a_warning(tmp_path: Path, capsys: pytes
     assert "warning: sources.github: no route takes events of 'github'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [("githb", "github"), ("local-tool", "local-tools"), ("github", ""), ("local-tools/one", ""), ("nightly", "")],
+)
+def test_a_route_for_a_source_that_nobody_sends_as_is_a_warning_where_another_is_near(
+    pattern: str, meant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SMALL.replace("    prompt:\n", f"    match: {{source: [github, {pattern}]}}\n    prompt:\n")
+    keys = "gateway: {api_keys: [{id: local-tools, key: env:PENSTOCK_API_KEY}]}\n"
+
+    assert check(write(tmp_path, text + keys)) == 0
+    said = f"warning: routes[0].match.source: no source sends as {pattern!r}; did you mean {meant!r}?\n"
+    assert capsys.readouterr().err == (said if meant else "")
+
+
+@pytest.mark.parametrize("name", ["system_file", "user_file"])
+def test_a_prompt_file_that_is_not_text_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = tmp_path / "prompt.md"
+    prompt.write_bytes(b"\xff")
+    old = "system: Triage." if name == "system_file" else 'user: "{{ data }}"'
+    file = write(tmp_path, SMALL.replace(old, f"{name}: prompt.md"))
+
+    assert check(file) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{file}:")
+    assert said.endswith(f": routes[0].prompt.{name}: {prompt} cannot be read: not UTF-8 text\n")
+
+
 def test_a_variable_that_wants_an_underscore_is_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,14 @@ def test_the_newest_are_listed_and_the_rest_is_counted(desk: Desk) -> None:
     assert "5 open dead letters, the newest 2 are shown (--limit)" in out
 
 
+def test_letters_are_found_by_the_time_of_their_burial(desk: Desk) -> None:
+    desk.bury("e-1")
+
+    assert desk.listed("--since", "1h") == {"e-1": "open"}
+    assert desk("stats", "--since", "1h")[1].endswith("1 dead letters\n")
+    assert desk.listed("--since", "2099-01-01T00:00:00Z") == {}
+
+
 def test_broken_and_foreign_records_are_listed_as_such(desk: Desk) -> None:
     desk.produce([])
     desk.produce([("penstock-dead-letter", b"{")], None)

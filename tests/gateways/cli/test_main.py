@@ -1,5 +1,6 @@
 """Tests of gateways/cli/main.py: finding commands, and the one edge where failures become text and an exit code."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -116,6 +117,23 @@ def test_a_missing_configuration_is_no_traceback(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert done.stderr == f"{tmp_path}/no.yaml: cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize("module", ["click", "yaml"])
+def test_ctrl_c_while_python_still_imports_us_is_no_traceback(module: str, tmp_path: Path) -> None:
+    # Stands before the real one, and is interrupted in the middle; what comes of it is lost, as with pydantic.
+    (tmp_path / f"{module}.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n    raise ValueError from None\n"
+    )
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"sys.path.insert(0, {str(tmp_path)!r}); from gateways.cli.main import main; main(['config', 'schema'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""
 
 
 def test_output_into_a_closed_pipe_is_no_traceback() -> None:

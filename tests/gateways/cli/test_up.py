@@ -31,6 +31,29 @@ def test_a_port_that_is_taken_names_the_option(
     assert f"port {port} of 127.0.0.1: Address already in use; choose another one with --port" in said
 
 
+def test_a_taken_port_of_an_ipv6_address_is_known_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ipv6_loopback: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PENSTOCK_GATEWAY__HOST", ipv6_loopback)
+    with socket.create_server((ipv6_loopback, 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+
+        code = run(["up", "--port", str(port), "--config", str(write(tmp_path))])
+
+    assert code == 1
+    assert f"port {port} of ::1: Address already in use" in capsys.readouterr().err
+
+
+def test_programs_are_asked_where_they_listen(tmp_path: Path) -> None:
+    hosts = {"PENSTOCK_WORKER__HEALTH_HOST": "::1", "PENSTOCK_GATEWAY__HOST": "0.0.0.0"}  # noqa: S104 - a setting
+    file = write(tmp_path)
+    settings = load(file, hosts)
+
+    assert programs.worker(file, tmp_path, settings).host == "::1"
+    assert programs.gateway(file, 0, settings).host == "127.0.0.1"
+
+
 @pytest.mark.parametrize("address", ["localhost", "", "a:1,b"])
 def test_an_address_of_kafka_that_is_none_names_the_option(
     address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -73,7 +96,7 @@ def test_a_worker_that_does_not_say_what_it_has_in_work_is_waited_for_all_the_sa
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-    assert programs.in_work(port) == ""
+    assert programs.in_work(f"http://127.0.0.1:{port}") == ""
 
 
 def test_what_the_worker_warns_of_is_told_once_and_when_it_is_over(
@@ -83,10 +106,10 @@ def test_what_the_worker_warns_of_is_told_once_and_when_it_is_over(
     answers = iter([{}, {"kafka_unreachable": f"{since}7Z"}, {"kafka_unreachable": f"{since}8Z"}, {}])
     monkeypatch.setattr("gateways.cli.up._WARNINGS_INTERVAL_S", 0.0)
     monkeypatch.setattr("gateways.cli.up._CHECK_INTERVAL_S", 0.0)
-    monkeypatch.setattr(programs, "warnings", lambda _port: next(answers))
+    monkeypatch.setattr(programs, "warnings", lambda _url: next(answers))
 
     with pytest.raises(StopIteration):
-        _watch(Stack(Path(), {}), 1)
+        _watch(Stack(Path(), {}), "http://127.0.0.1:1")
     assert capsys.readouterr().err.splitlines() == [
         f"the worker warns, kafka_unreachable: {since}7Z",
         "the worker warns no longer: kafka_unreachable",
@@ -97,9 +120,9 @@ async def test_warnings_are_read_off_the_page_of_the_worker() -> None:
     server = HealthServer("worker", "127.0.0.1", 0, list, list, lambda: ["kafka_unreachable: no broker: away"])
     await server.start()
     try:
-        found = await asyncio.to_thread(programs.warnings, server.port)
+        found = await asyncio.to_thread(programs.warnings, server.address)
     finally:
         await server.aclose()
 
     assert found == {"kafka_unreachable": "no broker: away"}
-    assert await asyncio.to_thread(programs.warnings, server.port) == {}
+    assert await asyncio.to_thread(programs.warnings, server.address) == {}

@@ -1,5 +1,6 @@
 """`penstock why-stuck`: what it says of a worker's report, and its exit codes; real workers are in tests/kafka."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -52,6 +53,25 @@ def worker() -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+class _Server6(HTTPServer):
+    address_family = socket.AF_INET6
+
+
+def test_a_worker_with_an_ipv6_health_host_is_asked_by_its_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ipv6_loopback: str
+) -> None:
+    monkeypatch.setattr(_Page, "body", msgspec.json.encode(REPORT))
+    with _Server6((ipv6_loopback, 0), _Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PENSTOCK_WORKER__HEALTH_HOST", ipv6_loopback)
+        monkeypatch.setenv("PENSTOCK_WORKER__HEALTH_PORT", str(server.server_port))
+        code = run(["why-stuck", "--config", str(write(tmp_path))])
+        server.shutdown()
+
+    assert code == NOT_STUCK
+    assert f"worker http://[::1]:{server.server_port} (w-1): working" in capsys.readouterr().out
 
 
 def test_a_kafka_that_is_not_there_is_told_and_no_traceback(
@@ -155,10 +175,21 @@ def test_a_problem_that_a_restart_mends_says_so_and_another_does_not() -> None:
 
 
 def test_a_paused_route_says_what_an_operator_does_or_that_it_passes() -> None:
-    paused = (PausedRoute("a", "access_denied"), PausedRoute("b", "provider_unavailable"))
+    paused = (
+        PausedRoute("a", "access_denied"),
+        PausedRoute("b", "provider_unavailable"),
+        PausedRoute("c", "dead_letter_ratio"),
+    )
     found = of_worker(replace(REPORT, paused_routes=paused), 30)
 
-    assert [one.hint.partition(" ")[0] for one in found] == ["credentials", "wait:"]
+    assert [one.hint.partition(" ")[0] for one in found] == ["credentials", "wait:", "`penstock"]
+
+
+def test_routes_that_are_paused_for_one_reason_are_told_together() -> None:
+    paused = (PausedRoute("a", "throttled"), PausedRoute("b", "access_denied"), PausedRoute("c", "throttled"))
+    found = of_worker(replace(REPORT, paused_routes=paused), 30)
+
+    assert [one.text for one in found] == ["routes a, c are paused: throttled", "route b is paused: access_denied"]
 
 
 def test_a_short_rebalance_is_told_and_is_not_stuck() -> None:

@@ -1,5 +1,6 @@
 """The index on disk: what it finds, what survives, what is dropped."""
 
+import contextlib
 import errno
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -239,8 +240,8 @@ def test_two_processes_cannot_use_one_file(path: Path, index: ResultIndex) -> No
         ResultIndex(path, 64 * MEGABYTE)
 
 
-@pytest.mark.parametrize("content", [b"no database at all" * 100, b""])
-def test_a_file_that_is_none_is_made_anew(path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"SQLite format 3\0" + b"\xff" * 5000, b"\0" * 8192, b""])
+def test_a_file_that_is_damaged_is_made_anew(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     index = ResultIndex(path, 64 * MEGABYTE)
@@ -248,6 +249,33 @@ def test_a_file_that_is_none_is_made_anew(path: Path, content: bytes) -> None:
 
     assert index.place_of(result_id("crm", "e7")) is not None
     index.close()
+
+
+def test_a_file_that_is_something_else_is_refused_and_keeps_its_content(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"version: 1\n")
+    with pytest.raises(ConfigError, match=r"gateway\.results_view\.path: .* is no index of results.*another file"):
+        ResultIndex(path, 64 * MEGABYTE)
+
+    assert path.read_bytes() == b"version: 1\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("version", [0, VERSION + 1])
+def test_a_database_of_somebody_else_is_refused_and_keeps_its_tables(path: Path, version: int) -> None:
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.executescript(f"CREATE TABLE theirs (a); PRAGMA user_version = {version};")
+    with pytest.raises(ConfigError, match="is no index of results"):
+        ResultIndex(path, 64 * MEGABYTE)
+
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+
+
+def test_a_folder_in_place_of_the_file_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gateway\.results_view\.path: .*: Is a directory"):
+        ResultIndex(tmp_path, 64 * MEGABYTE)
 
 
 def test_a_file_of_another_version_is_made_anew(path: Path, index: ResultIndex) -> None:

@@ -70,6 +70,19 @@ def test_a_wrong_section_names_file_line_and_key(line: str, text: str) -> None:
     assert str(caught.value).startswith(text)
 
 
+async def test_the_address_of_an_ipv6_host_is_a_url(ipv6_loopback: str) -> None:
+    page = HealthPage("egress_process", ipv6_loopback, 0, list, list)
+    address = await page.start()
+    try:
+        async with aiohttp.ClientSession() as session, session.get(address + "/healthz") as answer:
+            assert answer.status == 200
+        assert address.startswith("http://[::1]:")
+        with pytest.raises(ConfigError, match=r"cannot listen on \[::1\]:\d+: "):
+            await HealthPage("egress_process", ipv6_loopback, int(address.rpartition(":")[2]), list, list).start()
+    finally:
+        await page.aclose()
+
+
 async def test_the_page_says_what_is_wrong() -> None:
     unready = ["log_unavailable:orders"]
     page = HealthPage("egress_process", "127.0.0.1", 0, list, lambda: unready)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateways.egress.retry_after import retry_after_s
+from gateways.egress.schedule import retry_after_s
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

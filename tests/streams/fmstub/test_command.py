@@ -51,6 +51,13 @@ def test_an_address_that_is_taken_is_a_plain_error() -> None:
     assert "Traceback" not in outcome.output
 
 
+def test_a_port_file_that_cannot_be_written_is_told_as_such() -> None:
+    outcome = CliRunner().invoke(fm_stub, ["--port-file", "/nowhere/port"])
+
+    assert outcome.exit_code == 1
+    assert outcome.output == "Error: --port-file /nowhere/port cannot be written: No such file or directory\n"
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [

@@ -132,6 +132,20 @@ def test_a_template_that_cannot_be_parsed_names_route_and_line() -> None:
         PromptTemplate(Prompt(user="fine\n{{ broken"), "r")
 
 
+def test_a_prompt_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "system.md"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=rf"route r: prompt file {file} cannot be read: not UTF-8 text"):
+        PromptTemplate(Prompt(system_file=file, user="x"), "r")
+
+
+def test_a_template_file_that_cannot_be_parsed_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "user.j2"
+    file.write_text("{{ broken")
+    with pytest.raises(ConfigError, match=rf"route r: prompt template {file}, line 1: "):
+        PromptTemplate(Prompt(user_file=file), "r")
+
+
 def test_the_digest_names_the_prompt() -> None:
     def digest(system: str, user: str) -> str:
         return PromptTemplate(Prompt(system=system, user=user), "r").digest
