@@ -5,7 +5,7 @@ docs/pay-once.md.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
@@ -14,7 +14,7 @@ from contracts.settings import WorkerSettings
 from streams.engine.engine import Engine
 from streams.engine.item import TP
 from streams.engine.ledger import Ledger
-from streams.engine.mark import Mark, decode_mark, encode_mark, journal_id
+from streams.engine.mark import Mark, decode_mark, encode_mark, former_topics, journal_id, journal_of
 from streams.engine.repeats import Repeats
 from streams.engine.tenure import Tenure
 from streams.recall import Recall
@@ -22,6 +22,7 @@ from streams.shell import Shell
 from streams.tail import Tail, TailReader
 
 _RETRY_S = 1.0
+_PROBE_TIMEOUT_S = 5.0
 # How often marks of idle partitions follow what others write: a restart scans no more than this much for nothing.
 _FOLLOW_INTERVAL_S = 30.0
 
@@ -35,6 +36,7 @@ class Membership:
         settings: drain limit, commit interval.
         on_crash: told what ends the worker.
         recall: reads what earlier events may be repeated; None = no repetition is recognised.
+        probe: has the producer's client ask for metadata, within seconds; raises LogUnavailable.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Membership:
         settings: WorkerSettings,
         on_crash: Callable[[BaseException], None],
         recall: Recall | None = None,
+        probe: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
+        self._probe = probe
         self._on_crash = on_crash
         self._engine = engine
         self._tail = tail
@@ -119,6 +123,9 @@ class Membership:
         while not tenure.is_over:
             try:
                 ledgers, restarts = await self._ledgers(tps)
+                if self._probe is not None:
+                    # It would refuse the outcomes of a partition it has not heard of; by itself it looks every 30 s.
+                    await self._probe(_PROBE_TIMEOUT_S)
             except LogUnavailable as error:
                 # Without the books an event might be paid for twice: better wait.
                 self._log.warning("journal.unreadable", error=str(error), wait_s=_RETRY_S)
@@ -144,7 +151,7 @@ class Membership:
         # a scan; one with the id of a later log would be believed.
         self._ids = await asked | self._ids
         self._logs = {tp: self._ids.get(tp.topic, mark.log if (mark := marks.get(tp)) else 0) for tp in tps}
-        self._journals = {tp: self._journal(marks.get(tp)) for tp in tps}
+        self._journals = {tp: journal_of(marks.get(tp), self._ids, self._tail.result_topics) for tp in tps}
         starts = self._starts(marks)
         positions: dict[TP, tuple[int, dict[str, int] | None]] = {}
         self._floors = {}
@@ -180,26 +187,11 @@ class Membership:
         """Return what is answered already, and what may be repeated; read side by side, since both take a second."""
         return await asyncio.gather(asyncio.to_thread(self._tail.read, positions), self._remembered(positions))
 
-    def _journal(self, mark: Mark | None) -> dict[str, int]:
-        """Return, by result topic, which log it is; what the mark says where that is not known."""
-        former = mark.journal if mark else {}
-        found = {topic: journal_id(self._ids[topic]) for topic in self._tail.result_topics & self._ids.keys()}
-        return {topic: former[topic] for topic in self._tail.result_topics & former.keys()} | found
-
     def _starts(self, marks: Mapping[TP, Mark | None]) -> dict[TP, dict[str, int]]:
-        """Return, per partition with a mark, from where on each result topic is scanned.
-
-        From its beginning where the mark was made on another log than the one that is there now: the topic was
-        recreated, and the answers of this one may lie below the offset of the former one.
-        """
-        starts: dict[TP, dict[str, int]] = {}
-        former: set[str] = set()
-        for tp, mark in marks.items():
-            if mark is not None:
-                others = {topic for topic, log in mark.journal.items() if self._journals[tp].get(topic, log) != log}
-                starts[tp] = mark.starts | dict.fromkeys(others, 0)
-                former |= others
-        if former:
+        """Return, per partition with a mark, from where on each result topic is scanned."""
+        known = {tp: (mark, former_topics(mark, self._journals[tp])) for tp, mark in marks.items() if mark is not None}
+        starts = {tp: mark.starts | dict.fromkeys(former, 0) for tp, (mark, former) in known.items()}
+        if former := frozenset[str]().union(*(former for _, former in known.values())):
             detail = "the topics were made anew: marks are of the former ones, and all answers are looked through"
             self._log.warning("mark.foreign", topics=sorted(former), detail=detail)
         return starts
@@ -241,8 +233,7 @@ class Membership:
         """Begin a partition again whose log has lost its end under us, and join the group anew to load its books.
 
         Faust drops what comes before the place that was read to, and what was written there since would be left out.
-        Where the log ended is not known: it may have grown again. So it is begun at its beginning, as it is when the
-        commit is found behind the end at an assignment.
+        Where the end was lost is not known, for the log may have grown again: it is read from its beginning.
 
         Args:
             tp: the partition.

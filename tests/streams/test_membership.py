@@ -145,14 +145,22 @@ class Bench:
         self.blocked: asyncio.Event | None = None
         settings = WorkerSettings(drain_timeout_s=0.2, rebalance_timeout_s=5)
         self.recall = FakeRecall()
+        self.open_at_probes: list[bool] = []
+        self.probe_faults: list[Exception] = []
         self.membership = Membership(
             self.engine,
             cast("TailReader", self.tail),
             settings,
             self.crashes.append,
             cast("Recall", self.recall),
+            self._probe,
         )
         self.membership.attach(cast("Shell", self.shell))
+
+    async def _probe(self, _timeout_s: float) -> None:
+        self.open_at_probes.append(self.engine.is_open)
+        if self.probe_faults:
+            raise self.probe_faults.pop(0)
 
     async def _work(self, item: Item, slot: Slot, tenure: Tenure) -> ResultRef:  # noqa: ARG002 - the protocol
         if self.blocked is not None:
@@ -719,6 +727,14 @@ async def test_books_that_cannot_be_read_are_waited_for(bench: Bench) -> None:
 
     assert ("work", 3) in bench.log
     assert bench.crashes == []
+
+
+async def test_the_producer_hears_of_new_partitions_before_anything_is_taken(bench: Bench) -> None:
+    bench.probe_faults = [LogUnavailable("away")]
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
+
+    assert bench.open_at_probes == [False, False]
 
 
 async def test_a_bug_while_the_books_are_loaded_ends_the_worker_instead_of_a_silent_stall(bench: Bench) -> None:
