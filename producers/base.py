@@ -4,6 +4,7 @@ import asyncio
 from typing import Protocol, runtime_checkable
 
 from contracts.codec import Position, Record
+from contracts.errors import LogUnavailable
 
 # Where a confirmed record lies; the timestamp is the one the log keeps, milliseconds since 1970.
 Delivered = Position
@@ -11,6 +12,10 @@ Delivered = Position
 Ack = asyncio.Future[Delivered]
 # Topic and partition of a record; None = the client chooses by its key.
 Place = tuple[str, int | None]
+
+
+class Forbidden(LogUnavailable):
+    """Raise when a topic may not be written to: the record is not on the log, and comes through once that is mended."""
 
 
 @runtime_checkable
@@ -33,6 +38,7 @@ class Producer(Protocol):
         Raises:
             Busy: the byte limit is reached; nothing was buffered.
             TooLarge: the record is above the limit; nothing was buffered.
+            Forbidden: the topic may not be written to.
             LogUnavailable: not confirmed in time or refused; it may or may not be on the log. At once, and nothing was
                 buffered, while nothing is confirmed, where the producer was told to notice that.
         """

@@ -15,6 +15,7 @@ from contracts.errors import Busy, LogUnavailable, PenstockError, TooLarge
 from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
 from contracts.settings import KafkaSettings, ProducerSettings
+from producers.base import Forbidden
 
 # Room for what the protocol adds to a record beyond our own count, mostly lengths in front of headers.
 RECORD_OVERHEAD_BYTES = 16_384
@@ -134,6 +135,8 @@ class ClientLog(logging.Logger):
             )
 
 
+# An operator has to act first; the client looks at its topics anew every 30 s anyway.
+_FORBIDDEN_S = 5.0
 _TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE})
 _UNKNOWN_TOPIC = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART})  # noqa: SLF001 - so named
 _UNKNOWN_PARTITION = KafkaError._UNKNOWN_PARTITION  # noqa: SLF001 - so named
@@ -148,13 +151,17 @@ def translate_error(error: KafkaError, topic: str, partition: int | None = None)
         return TooLarge(f"record for topic {topic} is too large for the client or the broker: {error.str()}")
     if code == _QUEUE_FULL:
         return Busy("producer queue is full")
+    if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        return Forbidden(f"topic {topic} may not be written to: an ACL is missing", retry_after_s=_FORBIDDEN_S)
     if code in _UNKNOWN_TOPIC:
-        return LogUnavailable(f"topic {topic} does not exist (penstock topics create makes it)")
-    if code == _UNKNOWN_PARTITION:
-        return LogUnavailable(f"topic {topic} has no partition {partition}")
-    if code in _TIMED_OUT:
-        return LogUnavailable(f"record for topic {topic} was not confirmed in time; it may be on the log")
-    return LogUnavailable(f"record for topic {topic} failed: {error.name()}: {error.str()}")
+        message = f"topic {topic} does not exist (penstock topics create makes it)"
+    elif code == _UNKNOWN_PARTITION:
+        message = f"topic {topic} has no partition {partition}"
+    elif code in _TIMED_OUT:
+        message = f"record for topic {topic} was not confirmed in time; it may be on the log"
+    else:
+        message = f"record for topic {topic} failed: {error.name()}: {error.str()}"
+    return LogUnavailable(message)
 
 
 def error_of(exception: KafkaException) -> KafkaError:

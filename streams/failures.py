@@ -117,7 +117,7 @@ class Failures:
     async def enter(self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure) -> Passes:
         """Return when a call may be made, with a slot; raise Ended when the deadline passes first, or Parked."""
         if job.not_before is not None:
-            await self._rest_on(job, item, slot, job.not_before)
+            await self._rest_on(guard, job, item, slot, tenure, job.not_before)
         rests_since_s = asyncio.get_running_loop().time()
         passes: Passes | None
         while True:
@@ -146,13 +146,21 @@ class Failures:
         enter_state(item, State.CALLING)
         return passes
 
-    async def _rest_on(self, job: Job, item: Item, slot: Slot, not_before: datetime) -> None:
-        """Wait for the instant before which a parked event is not to be tried."""
+    async def _rest_on(
+        self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure, not_before: datetime
+    ) -> None:
+        """Wait for the instant before which a parked event is not to be tried, and for the retry budget."""
         wait_s = (not_before - datetime.now(UTC)).total_seconds()
         job.not_before = None
-        if wait_s > 0 and not self._is_paid(item.position):
+        if self._is_paid(item.position):
+            return
+        if wait_s > 0 or job.attempts:
             job.prompt = ()
+        if wait_s > 0:
             await self._sleep(item, slot, "parked", min(wait_s, max(0.0, left_s(job))))
+        if job.attempts and left_s(job) > 0:
+            # Many come back together out of an outage, and no retry was spent when this one was parked.
+            await self._afford(guard, job, item, slot, tenure)
 
     @staticmethod
     async def _has_slot(guard: Guard, job: Job, slot: Slot, passes: Passes) -> bool:
@@ -269,7 +277,11 @@ class Failures:
         if wait_s > long_s and guard.route.parks:
             await self._try_park(job, item, slot, tenure, wait_s, reason)
         await self._sleep(item, slot, reason, wait_s)
-        waited_s = 0.0
+        await self._afford(guard, job, item, slot, tenure)
+
+    async def _afford(self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure) -> None:
+        """Spend a retry, or return at the deadline; raise Parked when that takes long."""
+        long_s, waited_s = guard.route.retry.park_after_s, 0.0
         while not guard.budget.take():
             if waited_s == 0.0:
                 FM_RETRIES_DEFERRED.labels(job.route_name).inc()

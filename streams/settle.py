@@ -42,7 +42,7 @@ from contracts.payloads import (
 )
 from contracts.tallies import Tally
 from contracts.topics import Topics
-from producers.base import Delivered, Place, Producer
+from producers.base import Delivered, Forbidden, Place, Producer
 from streams.engine.item import ResultRef
 from streams.engine.repeats import First
 from streams.engine.tenure import Tenure
@@ -50,7 +50,7 @@ from streams.job import Job, nameless
 from streams.outcome import Bury, Expire
 from streams.parking import parked_records
 from streams.replies import Replies
-from streams.staged import Result, Silent, Stale
+from streams.staged import Patience, Result, Silent, Stale
 
 _MAX_TEXT_CHARS = 2000
 _MAX_ANSWER_CHARS = 16_000
@@ -82,6 +82,7 @@ class Settler:
         self._replies = Replies(producer, topics.replies)
         self._log = logger("worker")
         self._results: list[Result] = []
+        self._patience = Patience()
         # Silent places that something waits for.
         self._unheard: dict[Place, asyncio.Event] = {}
         self.lines = LineLog("worker", lambda after_s, call: asyncio.get_running_loop().call_later(after_s, call))
@@ -116,9 +117,8 @@ class Settler:
             self._results.append(result)
             try:
                 return await result.ack
-            except Busy as busy:
-                # The answer is paid for: it waits for room instead of being dropped.
-                await asyncio.sleep(busy.retry_after_s)
+            except (Busy, Forbidden) as refused:
+                await self._patience.after(refused)
             except Silent as error:
                 await self._heard(error.place)
             except Stale:
@@ -351,9 +351,8 @@ class Settler:
                 continue
             try:
                 return await self._producer.produce(record)
-            except Busy as busy:
-                # The answer is paid for: it waits for room instead of being dropped.
-                await asyncio.sleep(busy.retry_after_s)
+            except (Busy, Forbidden) as refused:
+                await self._patience.after(refused)
 
     async def _heard(self, place: Place) -> None:
         """Return when a silent place is silent no more."""

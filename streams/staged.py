@@ -5,15 +5,19 @@ The same step for one event after the other costs a fraction of that: measured w
 record falls from 84 us to 37 (docs/adr/0028).
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from contracts.codec import Position, Record, encode_json
-from contracts.errors import TooLarge
+from contracts.errors import Busy, TooLarge
+from contracts.logs import logger
 from contracts.payloads import InferenceAnswer, InferenceResult, Provenance
-from producers.base import Ack, Place
+from producers.base import Ack, Forbidden, Place
 from streams.engine.tenure import Tenure
 from streams.job import Job
+
+_SAY_EVERY_S = 30.0
 
 
 class Stale(Exception):
@@ -26,6 +30,22 @@ class Silent(Exception):
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self.place = place
+
+
+class Patience:
+    """Waits for the log to take what it has refused: it is paid for, and is neither dropped nor a reason to end."""
+
+    def __init__(self) -> None:
+        self._quiet_until_s = float("-inf")
+
+    async def after(self, refused: Busy | Forbidden) -> None:
+        """Return when it may be tried again; say from time to time what an operator has to mend."""
+        now_s = asyncio.get_running_loop().time()
+        if isinstance(refused, Forbidden) and now_s >= self._quiet_until_s:
+            self._quiet_until_s = now_s + _SAY_EVERY_S
+            detail = "outcomes wait for it in the worker, and soon nothing more is called"
+            logger("worker").error("topic.forbidden", error=str(refused), detail=detail)
+        await asyncio.sleep(refused.retry_after_s or 1.0)
 
 
 class Result:

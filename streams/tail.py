@@ -3,6 +3,7 @@
 Reads: results. Blocking: runs in a thread; measured 0.03-0.3 s for up to 100,000 small results (docs/pay-once.md).
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ def ask(
         question: is asked.
 
     Raises:
-        LogUnavailable: a broker did not answer.
+        LogUnavailable: a broker did not answer, or the consumer could not be made.
     """
     config = librdkafka_config(kafka) | {
         "group.id": name,
@@ -72,14 +73,16 @@ def ask(
         "auto.offset.reset": "error",
         "isolation.level": isolation,
     }
-    consumer = confluent_kafka.Consumer(config, logger=logging.getLogger("penstock.tail"))
     try:
-        return question(consumer)
+        # Also a client fails that cannot be made: its threads cannot be started, say.
+        consumer = confluent_kafka.Consumer(config, logger=logging.getLogger("penstock.tail"))
+        try:
+            return question(consumer)
+        finally:
+            consumer.close()
     except confluent_kafka.KafkaException as error:
         message = f"{what} cannot be read: {error.args[0]}"
         raise LogUnavailable(message) from error
-    finally:
-        consumer.close()
 
 
 def read_ranges(
@@ -149,7 +152,11 @@ class TailReader:
         The embedded broker has none.
         """
         wanted = frozenset(topics)
-        found = {} if self._kafka.embedded else TopicAdmin(self._kafka, _IDS_TIMEOUT_S).ids(wanted)
+        found: dict[str, int] = {}
+        if not self._kafka.embedded:
+            # One that cannot be made knows none; it is no reason to end the worker.
+            with contextlib.suppress(confluent_kafka.KafkaException):
+                found = TopicAdmin(self._kafka, _IDS_TIMEOUT_S).ids(wanted)
         if not (self._is_told or self._kafka.embedded) and (unknown := sorted(wanted - found.keys())):
             self._is_told = True
             detail = "when such a topic is made anew, a commit of the former one may be taken for one of the new"
@@ -192,7 +199,6 @@ class TailReader:
         tails = {tp: Tail() for tp in wanted}
         assignments: dict[TP, int] = {}
         for tp, (_, marks) in wanted.items():
-            tails[tp].log = _bounds(consumer, tp) or tails[tp].log
             for topic in self.result_topics:
                 partition = confluent_kafka.TopicPartition(topic, tp.partition)
                 low, high = consumer.get_watermark_offsets(partition, timeout=_REQUEST_TIMEOUT_S)
@@ -201,6 +207,9 @@ class TailReader:
                 if start < high:
                     result = TP(topic, tp.partition)
                     assignments[result] = min(start, assignments.get(result, start))
+        for tp, tail in tails.items():
+            # Behind the results: an event that is answered there lies before this end, or its broker has lost it.
+            tail.log = _bounds(consumer, tp) or tail.log
         if assignments:
             ends = {TP(topic, tp.partition): end for tp, tail in tails.items() for topic, end in tail.ends.items()}
             self._read(consumer, assignments, ends, wanted, tails)

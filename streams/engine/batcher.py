@@ -225,7 +225,9 @@ class Batcher(Generic[T, R]):
             self._again(waiters[:half])
             self._again(waiters[half:])
             return
-        for number, waiter in enumerate(waiters):
+        # The first is who tells the gate that the call has failed: not one whose caller has left.
+        staying = (waiter for waiter in waiters if not waiter.answer.done())
+        for number, waiter in enumerate(staying):
             _settle(waiter.answer, error if number == 0 else echo_of(error))
 
     def _again(self, waiters: list[_Waiter[T, R]]) -> None:

@@ -24,7 +24,10 @@ Answer with the JSON object {"answers": [{"id": "...", "output": ...}]} and noth
 each id exactly once, `output` being the JSON that the instructions above ask for."""
 _DEFINITIONS = ("$defs", "definitions")
 _OUTPUT_AT = "#/properties/answers/items/properties/output"
-_ID_BYTES = 3
+# A model writes digits, also around an `e`, back as a number now and then, which is no id; a word may stand in a text.
+# Six are 26 bits and 4.6 tokens (measured, cl100k and o200k); six hex digits 24 bits and 4.7.
+_ID_LETTERS = "bcdfghjklmnpqrstvwxz"
+_ID_LENGTH = 6
 # What the frame around one output takes in an answer: id, names, punctuation.
 _FRAME_TOKENS = 24
 
@@ -67,6 +70,11 @@ def _reference(target: Any) -> Any:
     return _OUTPUT_AT + target[1:]
 
 
+def draw_id() -> str:
+    """Return a random id that is neither a number nor a word."""
+    return "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
+
+
 class Packer:
     """Packs the requests of one route.
 
@@ -80,7 +88,7 @@ class Packer:
         self,
         schema: dict[str, Any],
         max_answer_tokens: int | None = None,
-        make_id: Callable[[], str] = lambda: secrets.token_hex(_ID_BYTES),
+        make_id: Callable[[], str] = draw_id,
     ) -> None:
         self._schema = pack_schema(schema)
         self._max_answer_tokens = max_answer_tokens

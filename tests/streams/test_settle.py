@@ -15,7 +15,7 @@ from contracts.errors import InvalidRequest, LogUnavailable
 from contracts.payloads import FailureNote, InferenceAnswer, InferenceResult, Provenance, Redrive
 from contracts.settings import LogSettings, ProducerSettings, RouteSettings
 from contracts.topics import Topics
-from producers.base import Ack, Place
+from producers.base import Ack, Forbidden, Place
 from producers.memory import MemoryProducer
 from streams import settle
 from streams.engine.item import ResultRef
@@ -388,3 +388,26 @@ async def test_a_result_that_is_cut_off_while_the_log_is_silent_is_not_written()
         await asyncio.gather(first, kept)
     assert cut.cancelled()
     assert len(silence.bench.producer.records) == 2
+
+
+@pytest.mark.parametrize("ending", [Bench.result, Bench.expire])
+async def test_an_outcome_waits_for_the_right_to_write_and_an_operator_is_told(
+    ending: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that ended would come back, pay for its calls again, and end again."""
+    bench = Bench()
+    refusals = [Forbidden("topic t may not be written to", retry_after_s=0.01) for _ in range(3)]
+    post = bench.producer.post
+
+    def refused(record: Record, ack: Ack) -> None:
+        if refusals:
+            ack.set_exception(refusals.pop())
+        else:
+            post(record, ack)
+
+    monkeypatch.setattr(bench.producer, "post", refused)
+    with capture_logs() as lines:
+        ref = await asyncio.wait_for(ending(bench), 5)
+
+    assert (ref, refusals, bench.topics().count(TOPICS.results)) == ((TOPICS.results, 0), [], 1)
+    assert [line["error"] for line in lines if line["event"] == "topic.forbidden"] == ["topic t may not be written to"]

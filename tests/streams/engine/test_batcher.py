@@ -319,3 +319,17 @@ def test_with_a_free_call_no_item_waits_longer_than_the_limit_and_order_is_kept(
     assert [number for batch in calls.batches for number in batch] == list(range(len(gaps)))
     for batch, began_at in zip(calls.batches, calls.began_at, strict=True):
         assert began_at - came_at[batch[0]] <= wait_s + 0.002
+
+
+async def test_a_failed_call_is_one_failure_also_when_its_first_item_has_left() -> None:
+    """Or else nobody would tell the gate, and the others would be called again at once."""
+    calls = Calls()
+    calls.error = Throttled("slow down")
+    batcher = make(calls, items=3)
+    first, *others = [asyncio.ensure_future(batcher.submit(item, 1)) for item in range(3)]
+    await asyncio.sleep(0.5)
+    first.cancel()
+    results = await asyncio.gather(first, *others, return_exceptions=True)
+
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert [is_echo(result) for result in results[1:] if isinstance(result, Exception)] == [False, True]

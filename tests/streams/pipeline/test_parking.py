@@ -1,6 +1,7 @@
 """Long waits are spent on the retry topic: what is carried over, and that journal and original stay as they are."""
 
 import asyncio
+import json
 from typing import Any
 
 import msgspec
@@ -71,6 +72,49 @@ async def test_a_parked_event_is_not_tried_before_its_time_and_keeps_its_attempt
     assert (result.attempts, result.event_id, bench.fake.calls) == (2, "e0", {"e0": 1})
     assert headers_of(bench.terminals[0])["penstock-source-topic"].decode() == TOPICS.retries
     assert bench.terminals[0].partition == PARTITION
+
+
+async def test_an_attempt_of_a_parked_event_spends_a_retry_as_any_other() -> None:
+    """Out of an outage thousands come back together."""
+    (record,) = (await parked()).parked
+    budget = {"retry_budget": {"share": 0.0, "min_per_s": 1.0}}
+    bench = await Bench((), make_settings(UNORDERED, model=budget), in_flight=100).start()
+    await bench.take_up(*[record] * 30)
+    await asyncio.sleep(605)
+
+    assert len(bench.terminals) == 10
+    assert {(item.state, item.reason) for item in bench.engine.held} == {(State.RESTING, "retry_budget")}
+
+    await bench.idle()
+
+    assert (len(bench.terminals), bench.letters, bench.crashes) == (30, [], [])
+
+
+async def test_a_parked_event_that_was_never_called_is_no_retry() -> None:
+    """It waited at a closed gate."""
+    (record,) = (await parked()).parked
+    name, note = record.headers[-1]
+    document = json.loads(note or b"") | {"attempts": 0, "failed": {}, "failures": []}
+    record = record._replace(headers=(*record.headers[:-1], (name, json.dumps(document).encode())))
+    settings = make_settings(UNORDERED, model={"retry_budget": {"share": 0.0, "min_per_s": 0.0}})
+    bench = await Bench((), settings, in_flight=100).start()
+    await bench.take_up(*[record] * 30)
+    await asyncio.sleep(605)
+
+    assert len(bench.terminals) == 30
+
+
+async def test_a_parked_event_that_the_budget_keeps_waiting_goes_back_to_the_retry_topic() -> None:
+    (record,) = (await parked()).parked
+    settings = make_settings(UNORDERED, model={"retry_budget": {"share": 0.0, "min_per_s": 0.0}})
+    bench = await Bench((), settings, in_flight=100).start()
+    await bench.take_up(*[record] * 30)
+    await bench.idle()
+    _, note, _ = parked_event(bench.parked[-1].headers)
+
+    assert len(bench.terminals) <= 5
+    assert len(bench.terminals) + len(bench.parked) == 30
+    assert (note.reason, note.attempts, note.topic) == ("retry_budget", 1, EVENTS)
 
 
 async def test_a_parked_event_rests_without_a_slot() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from typing import Any
 
 import jsonschema_rs
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.payloads import InferenceAnswer, InferenceRequest, Message
-from streams.steps.pack import Packer, pack_schema, spared_share, unpack
+from streams.steps.pack import Packer, draw_id, pack_schema, spared_share, unpack
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 IDS = ("a", "b", "c")
@@ -62,6 +63,14 @@ def test_ids_are_drawn_anew_for_every_call_and_never_twice_in_one() -> None:
 
     assert first == ("same", "other")
     assert real.pack(requests("x"), 9.0)[1] != real.pack(requests("x"), 9.0)[1]
+
+
+def test_an_id_cannot_be_read_as_a_number_or_a_word() -> None:
+    """A model writes `"5e1234"` back as a JSON number now and then, and nothing of its answer is believed then."""
+    drawn = {draw_id() for _ in range(2000)}
+
+    assert len(drawn) >= 1990
+    assert all(re.fullmatch("[b-df-hj-np-tv-z]{6}", one) for one in drawn)
 
 
 def test_the_schema_is_the_same_for_every_call_because_providers_compile_it() -> None:
