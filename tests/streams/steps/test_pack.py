@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import secrets
 from typing import Any
 
 import jsonschema_rs
@@ -71,6 +72,21 @@ def test_an_id_cannot_be_read_as_a_number_or_a_word() -> None:
 
     assert len(drawn) >= 1990
     assert all(re.fullmatch("[b-df-hj-np-tv-z]{6}", one) for one in drawn)
+
+
+def test_an_id_takes_one_random_number_since_every_packed_event_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = [0, 20**6 - 1, 1, 20**5]
+    limits: list[int] = []
+
+    def below(limit: int) -> int:
+        limits.append(limit)
+        return numbers[len(limits) - 1]
+
+    monkeypatch.setattr(secrets, "randbelow", below)
+    monkeypatch.setattr(secrets, "choice", None)
+
+    assert [draw_id() for _ in numbers] == ["bbbbbb", "zzzzzz", "bbbbbc", "cbbbbb"]
+    assert limits == [20**6] * len(numbers)
 
 
 def test_the_schema_is_the_same_for_every_call_because_providers_compile_it() -> None:
