@@ -64,6 +64,7 @@ class Membership:
         self._beginning: asyncio.Task[None] | None = None
         # Of these, what is not told yet: the offset behind what was read, and the end of the log.
         self._cut: dict[TP, tuple[int, int]] = {}
+        self._counted: dict[TP, int] = {}
         # By topic, the id that its log had at the assignment; by partition, the one that our commits belong to.
         self._ids: dict[str, int] = {}
         self._logs: dict[TP, int] = {}
@@ -199,8 +200,7 @@ class Membership:
     def _is_foreign(self, tp: TP, mark: Mark, tail: Tail) -> bool:
         """Tell whether our own commit was made on another log than the one that is there now.
 
-        The topic was recreated, and a commit of the former one came late, or the worker has not noticed; or the broker
-        lost its end.
+        The topic was recreated, and a commit of the former one came late or nobody noticed; or the broker lost its end.
         """
         place = {"topic": tp.topic, "partition": tp.partition, "offset": self._committed[tp][0]}
         if mark.log not in {0, self._logs[tp]}:
@@ -218,7 +218,7 @@ class Membership:
 
         Args:
             tp: the partition.
-            read_to: the offset behind what was read.
+            read_to: the offset behind what was read. Found again, as while a claim is refused, a loss counts once.
             end: of the log now; with what was written since, so that more may be lost.
             is_same: its topic was not made anew, as far as ids are known.
         """
@@ -226,7 +226,8 @@ class Membership:
         if not is_same:
             return {"end": end, "detail": f"the log has lost its end, or is another one: {again}"}
         lost = max(0, read_to - end)
-        LOST.labels(tp.topic).inc(lost)
+        LOST.labels(tp.topic).inc(lost if self._counted.get(tp) != read_to else 0)
+        self._counted[tp] = read_to
         return {"end": end, "lost": lost, "detail": f"the broker has lost this many records, or more: {again}"}
 
     def went_back(self, tp: TP, offset: int) -> None:
@@ -255,9 +256,8 @@ class Membership:
         await self.commit()
         found = await asyncio.to_thread(self._tail.ids, {tp.topic for tp in self._cut})
         for tp, (read_to, end) in self._cut.items():
-            is_same = found.get(tp.topic) == self._logs.get(tp)
-            place = {"topic": tp.topic, "partition": tp.partition, "offset": read_to}
-            self._log.warning("log.cut", **place, **self._loss(tp, read_to, end, is_same=is_same))
+            loss = self._loss(tp, read_to, end, is_same=found.get(tp.topic) == self._logs.get(tp))
+            self._log.warning("log.cut", topic=tp.topic, partition=tp.partition, offset=read_to, **loss)
         self._cut = {}
         if self._anew and self._engine.is_open and not self.is_handing_over:
             self.shell.rejoin()

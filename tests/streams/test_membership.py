@@ -373,6 +373,8 @@ async def test_a_commit_behind_the_end_of_a_known_log_says_how_much_is_lost(
 ) -> None:
     before = lost()
     bench.tail.source = (0, 3)
+    # The same loss is found again then, and is no further one.
+    bench.shell.refusals = 2
     await bench.opened("penstock1 !log=7 results=25", {"events": 7})
 
     assert lost() - before == 2
