@@ -263,6 +263,23 @@ class TransportSuite:
 
         assert caught.value.possibly_billed
 
+    @pytest.mark.parametrize("says_so", [True, False])
+    async def test_the_end_of_tls_is_the_end_of_a_body_without_length(
+        self, tls: tuple[ssl.SSLContext, Path], *, says_so: bool
+    ) -> None:
+        async def answer_and_end(wire: Wire) -> None:
+            await wire.request()
+            await wire.send(b"HTTP/1.1 200 OK\r\n\r\nok")
+            if not says_so:
+                # Without the alert that TLS ends with, as many servers.
+                wire.writer.transport.abort()
+
+        async with serving(answer_and_end, tls[0]) as server:  # noqa: SIM117 - too long for one line
+            async with self.to(server.port, "https", ca_file=tls[1]) as transport:
+                answer = await transport.post("/x", b"{}", {}, 5.0)
+
+        assert answer.body == b"ok"
+
     @pytest.mark.parametrize(
         "answer", [OK, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"]
     )
