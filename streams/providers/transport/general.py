@@ -206,6 +206,8 @@ class _Response(aiohttp.ClientResponse):
         if connection.protocol is not None:
             self._ended = connection.protocol.closed
             if self._ended is not None:
+                # Once for the connection, which serves many calls: it would keep one of each of them.
+                self._ended.remove_done_callback(_seen)
                 self._ended.add_done_callback(_seen)
         return await super().start(connection)
 
