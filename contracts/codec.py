@@ -52,8 +52,8 @@ DELIVERY_NOTE = "penstock-delivery"
 _RETRY_HEADERS = 6
 # Of header names that are remembered together.
 _MAX_KEPT_NAMES, _MAX_KEPT_CHARS = 64, 4096
-_FIRST = operator.itemgetter(0)
-_JSON = b"application/json"
+_FIRST, _SECOND = operator.itemgetter(0), operator.itemgetter(1)
+_JSON_CONTENT = ("content-type", b"application/json")
 _VERSION = ("ce_specversion", b"1.0")
 # What an outcome has in common with its event.
 _PASSED_ON = (OWNER, DELIVERY, CONNECTION_ID, CALLBACK_URL, TRACE_PARENT)
@@ -147,10 +147,18 @@ def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
     is_small = len(pairs) <= _MAX_KEPT_NAMES and sum(map(len, header_names)) <= _MAX_KEPT_CHARS
     names = (_names if is_small else _names.__wrapped__)(header_names)
     try:
-        return {name: raw.decode() if raw else "" for name, (_, raw) in zip(names, pairs, strict=True) if name}
+        found: dict[Any, str] = dict(zip(names, map(bytes.decode, map(_SECOND, pairs)), strict=True))  # type: ignore[arg-type]
+        found.pop(None, None)
+    except (TypeError, UnicodeDecodeError):  # a header without a value, or one that is not text
+        found = {name: _text(header, raw) for name, (header, raw) in zip(names, pairs, strict=True) if name}
+    return found
+
+
+def _text(header: str, raw: bytes | None) -> str:
+    try:
+        return (raw or b"").decode()
     except UnicodeDecodeError as error:
-        bad = (header for name, (header, raw) in zip(names, pairs, strict=True) if name and raw == error.object)
-        message = f"{next(bad)} is not UTF-8"
+        message = f"{header} is not UTF-8"
         raise Undecodable(message) from error
 
 
@@ -230,22 +238,14 @@ def outcome_headers(event: Event, outcome_type: str, completed_at: str, app_id: 
         app_id: who made it.
         position: of the event's record.
     """
+    event_id, source, extensions = event.id, event.source, event.extensions
     headers: Headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", result_id(event.source, event.id).encode()),
-        ("ce_source", b"penstock/" + app_id.encode()),
-        ("ce_type", outcome_type.encode()),
-        ("ce_time", completed_at.encode()),
-    ]
+        _VERSION, ("ce_id", result_id(source, event_id).encode()), ("ce_source", b"penstock/" + app_id.encode()),
+        ("ce_type", outcome_type.encode()), ("ce_time", completed_at.encode()), _JSON_CONTENT,
+        (_CE_EVENT_ID, event_id.encode()), (_CE_EVENT_SOURCE, source.encode()), (_CE_EVENT_TYPE, event.type.encode()),
+    ]  # fmt: skip
     if event.subject:
         headers.append(("ce_subject", event.subject.encode()))
-    headers += [
-        ("content-type", _JSON),
-        (_CE_EVENT_ID, event.id.encode()),
-        (_CE_EVENT_SOURCE, event.source.encode()),
-        (_CE_EVENT_TYPE, event.type.encode()),
-    ]
-    extensions = event.extensions
     if not _PASSED_ON_NAMES.isdisjoint(extensions):
         for name in _PASSED_ON:
             text = extensions.get(name)

@@ -4,7 +4,6 @@ Reads: nothing. Writes: through streams/settle.py. The engine calls it per item;
 """
 
 import asyncio
-import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,8 +43,7 @@ from streams.steps.validate import OutputContract, repair_turn
 
 # A common rule of thumb for English text; only bounds of unknown costs are made with it.
 _CHARS_PER_TOKEN = 4
-_waits, _unpriced = Tally(None, FM_QUEUE_WAIT), Tally(FM_UNPRICED)
-_costs = Tally(FM_COST, adds=True)
+_waits, _unpriced, _costs = Tally(None, FM_QUEUE_WAIT), Tally(FM_UNPRICED), Tally(FM_COST, adds=True)
 A = TypeVar("A")
 T = TypeVar("T")
 
@@ -149,9 +147,10 @@ class Pipeline:
         for item in items:
             job: Job = item.work
             if job.fault is None and job.route is not None:
-                # What fails here fails again where it is dealt with.
-                with contextlib.suppress(Exception):
+                try:
                     job.prompt = self._plans[job.route.name].template.render(job.event)
+                except Exception:  # noqa: BLE001 - what fails here fails again where it is dealt with
+                    job.prompt = ()
 
     @staticmethod
     def replay(item: Item) -> None:
@@ -237,7 +236,8 @@ class Pipeline:
         plan = self._plans[job.route.name]
         guard = plan.guard
         _waits[job.route_name,].append(max(0.0, asyncio.get_running_loop().time() - item.taken_at))
-        messages, has_repaired = tuple[Message, ...](), False
+        messages: tuple[Message, ...] = ()
+        has_repaired = False
         while True:
             passes = await self._failures.enter(guard, job, item, slot, tenure)
             try:
@@ -320,9 +320,7 @@ class Pipeline:
         plan.guard.breaker.calling += 1
         try:
             answer = await self.calls.run(
-                item.position,
-                lambda: self._call(plan, request, passes, self._caller(plan, job, item, tenure)),
-                slot.lend(),
+                item.position, self._call, slot.lend(), plan, request, passes, job, item, tenure
             )
         except PenstockError as error:
             if (spent := usage_before(error)) is not None:
@@ -340,8 +338,10 @@ class Pipeline:
         preview = self._deltas.begin(job, item.position, tenure)
         return lambda request: invoke_streamed(plan.provider, request, preview.add)
 
-    async def _call(self, plan: Plan, request: InferenceRequest, passes: Passes, caller: Caller) -> InferenceAnswer:
-        gate = plan.guard.gate
+    async def _call(
+        self, plan: Plan, request: InferenceRequest, passes: Passes, job: Job, item: Item, tenure: Tenure
+    ) -> InferenceAnswer:
+        caller, gate = self._caller(plan, job, item, tenure), plan.guard.gate
         gate.calling += 1
         try:
             try:

@@ -20,6 +20,7 @@ What Faust must not be left to do, and why, is in docs/faust.md.
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
@@ -92,7 +93,7 @@ class Shell:
     def __init__(self, app: faust.App, listener: Listener, guard: JoinGuard | None = None) -> None:
         self._app = app
         self._guard = guard
-        self._session_timeout_s = float(app.conf.broker_session_timeout)
+        self._lease_s = LEASE_SHARE_OF_SESSION * float(app.conf.broker_session_timeout)
         self._last_heartbeat_s = 0.0
         self._watched: Any = None
         self._log = logger("worker")
@@ -108,11 +109,11 @@ class Shell:
 
     def is_valid(self, generation: int) -> bool:
         """Tell whether a generation is current and its lease good; cheap, and safe to ask from the main thread."""
-        coordinator = getattr(self._aiokafka, "_coordinator", None)
+        # Asked four times per event: nothing is looked up that an assignment has noted.
+        coordinator = self._watched
         if coordinator is None or coordinator.generation != generation:
             return False
-        age_s = boot_time_s() - self._last_heartbeat_s
-        return age_s < LEASE_SHARE_OF_SESSION * self._session_timeout_s
+        return boot_time_s() - self._last_heartbeat_s < self._lease_s
 
     def watch_heartbeats(self) -> None:
         """Note when good heartbeats are sent; the assignment itself counts as one."""
@@ -257,9 +258,10 @@ class Shell:
         return thread
 
 
-def boot_time_s() -> float:
-    """Return seconds since boot, suspended time included: a lease does not stop while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+# Seconds since boot, suspended time included: a lease does not stop while the machine sleeps. Linux only.
+boot_time_s: Callable[[], float] = (
+    functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
 
 
 class _EngineConsumer(BundlingConsumer):

@@ -54,6 +54,8 @@ _FLUSH_LIMIT_S = 15.0
 # looked at again and again before it ends, a quarter of a worker's CPU (measured, 256 in flight); nearly all of them
 # end by reference count. What is left in cycles waits for the collection: some MB at most.
 _GC_THRESHOLDS = (50_000, 10, 10)
+# With more calls in flight than the first threshold has room for, each collection would find them all alive.
+_OBJECTS_PER_CALL = 150
 
 
 class Worker:
@@ -150,7 +152,7 @@ class Worker:
         self._liveness = Liveness(settings, engine, membership, self._producer.probe, lambda: self._pulse.lag_s)
         self._liveness.start()
         await app.start()
-        _spare_collections()
+        _spare_collections(self._settings.worker.max_in_flight)
         self._log.info("worker.started", lanes=list(settings.worker.lanes), app_id=settings.worker.app_id)
         asyncio.ensure_future(self._watch(app)).add_done_callback(self._task_ended)
         asyncio.ensure_future(membership.run()).add_done_callback(self._task_ended)
@@ -296,11 +298,12 @@ class Worker:
         )
 
 
-def _spare_collections() -> None:
+def _spare_collections(max_in_flight: int) -> None:
     """Look for garbage cycles rarely, and not among what lives as long as the process."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
+    first, *others = _GC_THRESHOLDS
+    gc.set_threshold(max(first, _OBJECTS_PER_CALL * max_in_flight), *others)
 
 
 def _announce(port: int, port_file: Path) -> None:

@@ -7,7 +7,7 @@ position.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from contracts.codec import Position
 from contracts.errors import ProviderUnavailable
@@ -42,13 +42,16 @@ class PaidCalls(Generic[T]):
         self._calls: dict[Position, _Call[T]] = {}
         self._kept: dict[Position, int] = {}
 
-    async def run(self, position: Position, call: Callable[[], Awaitable[T]], on_end: Callable[[], None]) -> T:
+    async def run(
+        self, position: Position, call: Callable[..., Awaitable[T]], on_end: Callable[[], None], *args: Any
+    ) -> T:
         """Make the call, or take part in the one already made for this event.
 
         Args:
             position: of the event.
             call: makes the call.
             on_end: run when the call has ended; frees the slot.
+            args: of the call; a closure in their place would cost its caller more than the call itself.
 
         Raises:
             ProviderUnavailable: the call was cancelled, and nobody had asked for it.
@@ -61,7 +64,7 @@ class PaidCalls(Generic[T]):
             entry: _Call[T] = _Call()
             self._calls[position] = entry
             try:
-                answer = await call()
+                answer = await call(*args)
             except BaseException as raised:
                 error = _asked_for(raised)
                 if self._calls.get(position) is entry:

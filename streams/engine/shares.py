@@ -41,8 +41,9 @@ class SharedLimit:
 
     def take(self, lane: str, amount: int) -> None:
         """Count in, or out where the amount is negative."""
-        reserved, before = self._reserved, self._held[lane]
-        after = self._held[lane] = before + amount
+        reserved, held = self._reserved, self._held
+        before = held[lane]
+        held[lane] = after = before + amount
         self.held += amount
         if before > reserved:
             self._used += amount if after > reserved else reserved - before

@@ -30,6 +30,20 @@ _RENDER_ERRORS = (
 )  # fmt: skip
 
 
+# In a template these are methods, also where the data has a field of the name: as in Jinja itself.
+_DICT_METHODS = frozenset(dir(dict))
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, with a short way to the fields of JSON objects: it costs an exception per field otherwise."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return a field, attribute or item, or what stands for one that is not there."""
+        if type(obj) is dict and attribute in obj and attribute not in _DICT_METHODS:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
 class PromptTemplate:
     """A route's compiled templates.
 
@@ -42,15 +56,16 @@ class PromptTemplate:
     """
 
     def __init__(self, settings: PromptSettings, where: str) -> None:
-        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+        environment = _Environment(undefined=StrictUndefined, autoescape=False)
         environment.filters["tojson"] = _to_json
         self.system = settings.system or _read(settings.system_file, where)
         text = settings.user if settings.user is not None else _read(settings.user_file, where)
         try:
             used = meta.find_undeclared_variables(environment.parse(text))
             self._user = environment.from_string(text)
-            # Jinja reads its globals from a chain of mappings anew for every rendering; flat they cost a third.
-            self._user.globals = dict(self._user.globals)
+            # Jinja reads its globals from a chain of mappings anew for every rendering.
+            self._globals = dict(self._user.globals)
+            self._user.globals = {}
         except TemplateError as error:
             line = getattr(error, "lineno", None)
             file = f" {settings.user_file}" if settings.user is None else ""
@@ -70,13 +85,15 @@ class PromptTemplate:
             PromptFailed: a field the template uses is not there, or the template fails.
             ContextTooLong: the rendered text is above the route's limit.
         """
-        variables: dict[str, Any] = {"event": event}
+        variables: dict[str, Any] = {**self._globals, "event": event}
         if self._needs_text:
             variables["text"] = _visible(event.data.decode("utf-8", errors="replace"))
         try:
             if self._needs_data:
-                variables["data"] = _clean(decode_any_json(event.data))
-            rendered = self._user.render(variables)
+                data = decode_any_json(event.data)
+                variables["data"] = data if _is_plain(event.data) else _clean(data)
+            # As Template.render, which makes a dictionary more, and rewrites tracebacks that nobody reads here.
+            rendered = "".join(self._user.root_render_func(self._user.new_context(variables, shared=True)))
         except Undecodable:
             raise
         except _RENDER_ERRORS as error:
@@ -100,6 +117,11 @@ def _read(path: Path | None, where: str) -> str:
 def _visible(text: str) -> str:
     # Nothing that is hidden is printable, and most texts are all printable: a scan in C spares the expression.
     return text if text.isprintable() else _HIDDEN.sub("", text)
+
+
+def _is_plain(raw: bytes) -> bool:
+    """Tell whether JSON has nothing hidden in it, by a scan in C: no escapes, and all of it printable."""
+    return b"\\" not in raw and raw.isascii() and raw.decode("ascii").isprintable()
 
 
 def _clean(value: Any) -> Any:

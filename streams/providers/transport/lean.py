@@ -26,6 +26,9 @@ _IDLE_S = 4.0
 # worker's CPU less, against a millisecond of the fastest model's hundreds (ADR 0028).
 _MANY = 128
 _GATHER_S = 0.002
+# So many are given in one turn of the loop. All that follows from one turn's answers is done before the next requests
+# go out: hundreds at once would be asked for at once, too, and answered at once, time after time.
+_AT_ONCE = 64
 
 
 class Lean:
@@ -62,7 +65,7 @@ class Lean:
         self._busy: set[Connection] = set()
         self._idle: deque[Connection] = deque()
         self._unsent: list[Connection] = []
-        self._answers: list[tuple[Waiter, Response]] = []
+        self._answers: deque[tuple[Waiter, Response]] = deque()
         # Futures in the order of arrival; each gets a connection, or None: leave to open one.
         self._queue: dict[asyncio.Future[Connection | None], float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -171,10 +174,13 @@ class Lean:
         self._answers.append((waiter, answer))
 
     def _hand_out(self) -> None:
-        answers, self._answers = self._answers, []
-        for waiter, answer in answers:
+        answers = self._answers
+        for _ in range(min(_AT_ONCE, len(answers))):
+            waiter, answer = answers.popleft()
             if not waiter.done():
                 waiter.set_result(answer)
+        if answers and self._loop is not None:
+            self._loop.call_soon(self._hand_out)
 
     def freed(self, connection: Connection) -> None:
         """Hand a connection to who waits longest, or keep it."""

@@ -14,6 +14,7 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _TARGET = re.compile(r"[\x21-\x7e]*")
 _MAX_HEADS = 16
+_MAX_NAMES = 64
 
 
 class Address:
@@ -50,6 +51,8 @@ class Heads:
         self._common = "".join(f"{name}: {value}\r\n" for name, value in common.items())
         self._base = address.path
         self._begun: dict[str, str] = {}
+        # Names that were looked at: a program has few.
+        self._names: set[str] = set()
 
     def render(self, path: str, headers: Mapping[str, str], body_bytes: int) -> bytes:
         """Return the head of a POST.
@@ -59,10 +62,19 @@ class Heads:
         """
         begun = self._begun.get(path) or self._begin(path)
         for name, value in headers.items():
-            if not _VALUE.fullmatch(value) or not _NAME.fullmatch(name):
+            # The usual value without an expression.
+            if not (value.isascii() and value.isprintable()) and not _VALUE.fullmatch(value):
                 raise _unsendable(name)
+            if name not in self._names:
+                self._learn(name)
             begun += f"{name}: {value}\r\n"
         return f"{begun}Content-Length: {body_bytes}\r\n\r\n".encode("ascii")
+
+    def _learn(self, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise _unsendable(name)
+        if len(self._names) < _MAX_NAMES:
+            self._names.add(name)
 
     def _begin(self, path: str) -> str:
         if not _TARGET.fullmatch(path):

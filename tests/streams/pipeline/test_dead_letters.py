@@ -90,7 +90,7 @@ async def test_an_answer_that_breaks_the_schema_twice_is_buried_with_the_paid_an
         ("{{ data | dictsort }}", b"[1]", "prompt_failed"),
         ("{{ data.n + 1 }}", b'{"n": "x"}', "prompt_failed"),
         ("{{ 1 // data.n }}", b'{"n": 0}', "prompt_failed"),
-        ("{{ data }}", b'{"a":' * 600 + b"1" + b"}" * 600, "prompt_failed"),
+        ("{{ data }}", b'{"a":' * 600 + b'"\\u200b"' + b"}" * 600, "prompt_failed"),
         ("{{ data }}", b"[" * 100_000, "undecodable"),
     ],
 )

@@ -124,7 +124,24 @@ def test_no_json_makes_anything_but_a_prompt_or_our_error(value: object) -> None
 
 def test_deep_data_is_refused_and_not_a_fault() -> None:
     with pytest.raises(PromptFailed, match="recursion"):
-        render("{{ data }}", '{"a":' * 600 + "1" + "}" * 600)
+        render("{{ data }}", '{"a":' * 600 + '"\\u200b"' + "}" * 600)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        r'{"a": {"b": "x\u200by"}}',
+        '{"a": {"b": "x\u200by"}}',
+        '{"a": {"b": "x\u0085y"}}',
+        '{"a":\n {"b": "x\\u202ey"}}',
+    ],
+)
+def test_hidden_characters_are_taken_out_however_they_are_written(body: str) -> None:
+    assert render("{{ data.a.b }}", body) == "xy"
+
+
+def test_a_field_named_as_a_method_of_dictionaries_stays_the_method() -> None:
+    assert render("{% for k, v in data.items() %}{{ k }}={{ v }};{% endfor %}", '{"items": 1, "b": 2}') == "items=1;b=2;"
 
 
 def test_a_template_that_cannot_be_parsed_names_route_and_line() -> None:
