@@ -147,7 +147,7 @@ def _attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
     is_small = len(pairs) <= _MAX_KEPT_NAMES and sum(map(len, header_names)) <= _MAX_KEPT_CHARS
     names = (_names if is_small else _names.__wrapped__)(header_names)
     try:
-        found: dict[Any, str] = dict(zip(names, map(bytes.decode, map(_SECOND, pairs)), strict=True))  # type: ignore[arg-type]
+        found: dict[Any, str] = dict(zip(names, map(bytes.decode, map(_SECOND, pairs)), strict=True))
         found.pop(None, None)
     except (TypeError, UnicodeDecodeError):  # a header without a value, or one that is not text
         found = {name: _text(header, raw) for name, (header, raw) in zip(names, pairs, strict=True) if name}

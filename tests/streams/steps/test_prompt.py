@@ -141,7 +141,9 @@ def test_hidden_characters_are_taken_out_however_they_are_written(body: str) -> 
 
 
 def test_a_field_named_as_a_method_of_dictionaries_stays_the_method() -> None:
-    assert render("{% for k, v in data.items() %}{{ k }}={{ v }};{% endfor %}", '{"items": 1, "b": 2}') == "items=1;b=2;"
+    assert (
+        render("{% for k, v in data.items() %}{{ k }}={{ v }};{% endfor %}", '{"items": 1, "b": 2}') == "items=1;b=2;"
+    )
 
 
 def test_a_template_that_cannot_be_parsed_names_route_and_line() -> None:
