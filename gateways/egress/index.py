@@ -20,7 +20,7 @@ from typing import Any
 from contracts.codec import Position
 from contracts.errors import Busy, ConfigError
 from contracts.logs import logger
-from gateways.egress.index_file import check_header, foreign, hold, pragma, remove
+from gateways.egress.index_file import check_header, foreign, hold, pragma, remove, unusable
 from gateways.egress.outcomes import Accepted, Noted, Place, Written
 
 VERSION = 1
@@ -33,10 +33,11 @@ _ID_CHARS = 36
 _KEY_BYTES = 16
 # Of what is in the file: pages and tables that are not as they were written. Others are of its disk, and may pass.
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT})
-_PRIMARY_CODE = 0xFF
+_OF_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 _CONSEQUENCE = "it is made anew from the topics; look-ups without a ticket are 503 until it is"
 # A table that every index has had.
 _A_TABLE = "read_to"
+_SMALL_TABLES = ("meta", "topics", "read_to", "logs", "segments")
 
 _log = logger("gateway")
 
@@ -119,8 +120,7 @@ class ResultIndex:
 
     def note_damage(self, error: sqlite3.Error) -> bool:
         """Tell whether an error is of the file itself, so that only a new one helps; note it."""
-        code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
-        is_damage = code in _DAMAGE or not self._path.exists()
+        is_damage = _primary_code(error) in _DAMAGE or not self._path.exists()
         if is_damage and not self.is_damaged:
             _log.error("results.index_damaged", path=str(self._path), error=str(error), consequence=_CONSEQUENCE)
             self.is_damaged = True
@@ -230,28 +230,34 @@ class ResultIndex:
             return self._opened()
         except sqlite3.DatabaseError as error:
             _log.warning("results.index_made_anew", path=str(self._path), error=str(error))
-            remove(self._path)
         try:
+            remove(self._path)
             return self._opened()
-        except sqlite3.DatabaseError as error:
-            message = f"gateway.results_view.path: {self._path}: {error}"
-            raise ConfigError(message) from error
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise unusable(self._path, error) from error
 
     def _opened(self) -> sqlite3.Connection:
-        connection = self._connect()
-        try:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        with contextlib.ExitStack() as undo:
+            try:
+                connection = self._connect()
+                undo.callback(connection.close)
+                tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            except sqlite3.OperationalError as error:
+                if _primary_code(error) in _OF_DISK:
+                    raise
+                # Locked, or not for us: it may be the database of a program that runs, and must not be removed.
+                raise unusable(self._path, error) from error
             if tables and _A_TABLE not in tables:
                 raise foreign(self._path)
-            if (version := pragma(connection, "user_version")) in {0, VERSION}:
-                connection.executescript(f"PRAGMA journal_mode = WAL; {_SCHEMA}; PRAGMA user_version = {VERSION};")
-                return connection
-        except (sqlite3.DatabaseError, ConfigError):
-            connection.close()
-            raise
-        connection.close()
-        message = f"version {version}, this program writes {VERSION}"
-        raise sqlite3.DatabaseError(message)
+            if (version := pragma(connection, "user_version")) not in {0, VERSION}:
+                message = f"version {version}, this program writes {VERSION}"
+                raise sqlite3.DatabaseError(message)
+            connection.executescript(f"PRAGMA journal_mode = WAL; {_SCHEMA}; PRAGMA user_version = {VERSION};")
+            for table in _SMALL_TABLES:
+                # Damage in what every start reads is met now.
+                connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - a name of ours
+            undo.pop_all()
+        return connection
 
     def _connect(self, mode: str = "rwc") -> sqlite3.Connection:
         uri = f"{self._path.absolute().as_uri()}?mode={mode}"
@@ -361,6 +367,11 @@ _ACCEPTED = """
 SELECT source, name, partition, offset, timestamp_ms FROM accepted_{number} JOIN topics ON topics.id = topic
 WHERE key = ? AND source = ifnull(?, source) ORDER BY timestamp_ms DESC LIMIT 1
 """
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
 def _is_ours(result_id: str) -> bool:

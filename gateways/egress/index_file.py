@@ -38,6 +38,11 @@ def foreign(path: Path) -> ConfigError:
     )
 
 
+def unusable(path: Path, error: Exception) -> ConfigError:
+    """Return what to raise for a file that cannot be opened, and may be anybody's."""
+    return ConfigError(f"gateway.results_view.path: {path}: {error}")
+
+
 def remove(path: Path) -> None:
     """Remove it with what SQLite keeps beside it."""
     for suffix in ("", "-wal", "-shm"):

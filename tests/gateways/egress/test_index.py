@@ -223,7 +223,7 @@ def test_a_new_file_that_cannot_be_made_yet_is_tried_again(index: ResultIndex, m
     def fail(_path: Path) -> None:
         raise OSError(errno.EROFS, "read-only")
 
-    monkeypatch.setattr("gateways.egress.index._remove", fail)
+    monkeypatch.setattr("gateways.egress.index.remove", fail)
     with pytest.raises(OSError, match="read-only"):
         index.make_anew()
     assert is_damaged(index)
@@ -271,6 +271,37 @@ def test_a_database_of_somebody_else_is_refused_and_keeps_its_tables(path: Path,
 
     with contextlib.closing(sqlite3.connect(path)) as other:
         assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+
+
+def test_a_database_that_somebody_has_locked_is_refused_and_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be looked at while another program holds it, and may be that program's."""
+    connect = sqlite3.connect
+    path.parent.mkdir()
+    with contextlib.closing(connect(path, isolation_level=None)) as other:
+        other.executescript("PRAGMA locking_mode = EXCLUSIVE; CREATE TABLE theirs (a); INSERT INTO theirs VALUES (1);")
+        monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: connect(*args, **(more | {"timeout": 0.0})))
+        before = path.stat().st_ino
+        with pytest.raises(ConfigError, match=r"gateway\.results_view\.path: .*locked"):
+            ResultIndex(path, 64 * MEGABYTE)
+
+        assert path.stat().st_ino == before
+
+
+@pytest.mark.parametrize("table", ["meta", "topics", "read_to", "logs", "segments"])
+def test_damage_in_what_a_start_reads_is_met_by_the_start(path: Path, table: str) -> None:
+    with contextlib.closing(ResultIndex(path, 64 * MEGABYTE)) as index:
+        fill(index, 0, 10)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * page_bytes)
+        file.write(b"\xff" * page_bytes)
+
+    with contextlib.closing(ResultIndex(path, 64 * MEGABYTE)) as index:
+        assert (index.log_ids(), index.next_offsets()) == ({}, {})
+        fill(index, 0, 10)
+        assert index.place_of(result_id("crm", "e7")) is not None
 
 
 def test_a_folder_in_place_of_the_file_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
