@@ -164,7 +164,7 @@ class ResultIndex:
     ) -> None:
         """Add what was read, and how far, in one transaction; drop what is too old or too much."""
         rows = [(_packed(one.result_id), *self._packed_place(one.place)) for one in outcomes if _is_ours(one.result_id)]
-        notes = [self._packed_note(one) for one in accepted]
+        notes = [self._packed_note(one) for one in accepted if _is_kafkas(one.accepted.position)]
         newest_ms = max([*(one.timestamp_ms for one in outcomes), *(note[5] for note in notes)], default=0)
         with self._transaction() as writer:
             number = self._segment(writer, len(rows) + len(notes), newest_ms)
@@ -376,6 +376,11 @@ def _primary_code(error: sqlite3.Error) -> int:
 
 def _is_ours(result_id: str) -> bool:
     return len(result_id) == _ID_CHARS and result_id.replace("-", "").isalnum()
+
+
+def _is_kafkas(position: Position) -> bool:
+    """Tell whether its numbers are of 64 bits: a foreign record may say anything of what it answers."""
+    return all(number.bit_length() < 64 for number in position[1:])  # noqa: PLR2004 - signed
 
 
 def _packed(result_id: str) -> bytes:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -91,6 +92,18 @@ def test_an_event_is_found_by_its_owner_and_id(index: ResultIndex) -> None:
     assert index.accepted("crm", "e1", "crm/us") == Accepted("crm/us", Position(EVENTS, 1, 1, 2000))
     assert index.accepted("crm", "e1", "other") is None
     assert index.accepted("nobody", "e1", None) is None
+
+
+@pytest.mark.parametrize("field", ["partition", "offset", "timestamp_ms"])
+def test_an_answer_to_a_place_beyond_kafkas_numbers_holds_nothing_up(index: ResultIndex, field: str) -> None:
+    sound, far = noted(7), cast("Any", {field: 2**63})
+    odd = sound.accepted.position._replace(**far)
+
+    index.write([], [Noted("crm", "odd", Accepted("crm", odd)), sound], {(RESULTS, 0): 1}, 0)
+
+    assert index.accepted("crm", "odd", None) is None
+    assert index.accepted("crm", "e7", None) == sound.accepted
+    assert index.next_offsets() == {(RESULTS, 0): 1}
 
 
 def test_rows_and_offsets_survive_a_restart_together(path: Path, index: ResultIndex) -> None:
