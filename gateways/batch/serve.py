@@ -173,8 +173,8 @@ class Service:
         try:
             known = self._jobs.jobs.get(request.id)
             run.fail(known or _wanted(request, self._inputs[request.input]), str(error))
-        except LogUnavailable as failure:
-            # The next start meets the same end.
+        except (LogUnavailable, TakenOver) as failure:
+            # The next start meets the same end; or another process has noted it in the same moment.
             self._left.add(request.id)
             _log.warning("batch.job_rests", job=request.id, reason=failure.reason, error=str(failure))
 

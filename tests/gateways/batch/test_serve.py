@@ -11,11 +11,13 @@ import pytest
 
 from contracts.batch_jobs import BatchObject, BatchRequest
 from contracts.codec import encode_json
+from contracts.errors import InvalidPayload
 from contracts.settings import BatchInput, Settings
 from gateways.batch.objects import Objects
 from gateways.batch.run import JobRun
 from gateways.batch.serve import Service
 from gateways.batch.submitting import wanted_job
+from producers.fenced import TakenOver
 from producers.log_reader import Found
 
 SECTION = {"name": "nightly", "bucket": "in-bucket", "output": "s3://out-bucket/done"}
@@ -36,6 +38,19 @@ def test_a_job_that_is_begun_again_is_the_one_that_was_heard_of_before(tmp_path:
     service._once(run, REQUEST, settings.batch_jobs.inputs[0], tmp_path)
 
     assert run.submit.call_args.kwargs == {"known": job}
+
+
+def test_an_end_that_another_process_notes_in_the_same_moment_is_no_bug() -> None:
+    """Both find that the input is gone, which they look for before either takes the job over."""
+    settings = Settings.model_validate(
+        {"version": 1, "batch_jobs": {"inputs": [SECTION]}, "kafka": {"bootstrap_servers": "a:1"}}
+    )
+    service, run = Service(settings), create_autospec(JobRun, instance=True)
+    run.fail.side_effect = TakenOver("another process has taken over")
+
+    service._give_up(run, REQUEST, InvalidPayload("the input is gone"))
+
+    assert service._left == {"j1"}
 
 
 @pytest.mark.parametrize(
