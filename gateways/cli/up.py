@@ -119,13 +119,14 @@ def _topics(what: str, file: Path, connection: dict[str, str]) -> int:
 
 def _check_free(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        # A machine without IPv6 makes no such socket.
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError as error:
-            message = f"port {port} of {host}: {error.strerror}; choose another one with --port, 0 takes any free one"
-            raise click.ClickException(message) from error
+    except OSError as error:
+        message = f"port {port} of {host}: {error.strerror}; choose another one with --port, 0 takes any free one"
+        raise click.ClickException(message) from error
 
 
 def _welcome(file: Path, url: str, worker_url: str, kafka: str, settings: Settings) -> str:

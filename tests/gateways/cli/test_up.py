@@ -1,6 +1,8 @@
 """Tests of `penstock up` that need no Kafka; tests/e2e runs the whole."""
 
 import asyncio
+import errno
+import os
 import socket
 from pathlib import Path
 
@@ -43,6 +45,20 @@ def test_a_taken_port_of_an_ipv6_address_is_known_as_such(
 
     assert code == 1
     assert f"port {port} of ::1: Address already in use" in capsys.readouterr().err
+
+
+def test_a_machine_without_ipv6_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PENSTOCK_GATEWAY__HOST", "::1")
+    monkeypatch.setattr("gateways.cli.up.socket.socket", refuse)
+
+    assert run(["up", "--port", "8080", "--config", str(write(tmp_path))]) == 1
+    assert "port 8080 of ::1: Address family not supported" in capsys.readouterr().err
 
 
 def test_programs_are_asked_where_they_listen(tmp_path: Path) -> None:
