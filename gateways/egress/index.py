@@ -333,8 +333,10 @@ class ResultIndex:
     def _topic(self, name: str) -> int:
         number = self._topics.get(name)
         if number is None:
-            number = self._topics[name] = len(self._topics) + 1
+            number = len(self._topics) + 1
             self._writer.execute("INSERT INTO topics VALUES (?, ?)", (number, name))
+            # Afterwards: rows of a topic that the file does not name are never found.
+            self._topics[name] = number
         return number
 
     def _packed_place(self, place: Place) -> tuple[int, int, int]:

@@ -131,6 +131,23 @@ def test_a_write_that_fails_leaves_nothing(index: ResultIndex, monkeypatch: pyte
     assert index.place_of(result_id("crm", "e15")) == Place(RESULTS, 3, 15)
 
 
+def test_a_topic_that_could_not_be_noted_is_noted_by_the_next_write(index: ResultIndex) -> None:
+    """As on a full disk, before anything of the topic is in the file."""
+
+    def refuse(action: int, table: str | None, *_: object) -> int:
+        return sqlite3.SQLITE_DENY if (action, table) == (sqlite3.SQLITE_INSERT, "topics") else sqlite3.SQLITE_OK
+
+    index._writer.set_authorizer(refuse)
+    with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+        fill(index, 0, 10)
+    index._writer.set_authorizer(None)
+    fill(index, 0, 10)
+
+    assert index.place_of(result_id("crm", "e7")) == Place(RESULTS, 3, 7)
+    assert index.accepted("crm", "e7", None) == noted(7).accepted
+    assert index.next_offsets() == {(RESULTS, 0): 10}
+
+
 def test_the_file_keeps_its_size_and_says_what_it_does_not_know_any_more(path: Path) -> None:
     index = ResultIndex(path, 2 * MEGABYTE)
     for batch in range(30):
