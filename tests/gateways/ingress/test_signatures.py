@@ -6,6 +6,7 @@ import hmac
 from datetime import UTC, datetime
 
 import pytest
+from pydantic import ValidationError
 
 from contracts.errors import BadSignature, ConfigError, InvalidPayload
 from contracts.settings import HmacTemplate
@@ -173,7 +174,7 @@ def test_an_own_template_may_choose_algorithm_and_encoding(algorithm: str, encod
 
 @pytest.mark.parametrize(
     "signed",
-    ["{id}{timestamp}.{body}", "{timestamp}.{id}{body}", "{body}{body}", "{id}.{id}.{body}", "{x}{body}", "{{body}"],
+    ["{id}{timestamp}.{body}", "{timestamp}.{id}{body}", "{body}{body}", "{id}.{id}.{body}"],
 )
 def test_an_ambiguous_template_is_refused_at_start(signed: str) -> None:
     settings = {"signature_header": "s", "signed": signed, "id_header": "i"}
@@ -181,6 +182,12 @@ def test_an_ambiguous_template_is_refused_at_start(signed: str) -> None:
 
     with pytest.raises(ConfigError, match=r"sources\.x"):
         SignatureVerifier(Scheme(HmacTemplate.model_validate(settings)), [KEY], where="sources.x.hmac")
+
+
+@pytest.mark.parametrize("signed", ["{x}{body}", "{{body}"])
+def test_a_template_with_an_unknown_name_is_refused_with_its_settings(signed: str) -> None:
+    with pytest.raises(ValidationError, match=r"unknown \{.*there are: \{body\}"):
+        HmacTemplate.model_validate({"signature_header": "s", "signed": signed, "id_header": "i"})
 
 
 def test_ids_may_not_contain_the_separator_of_their_own_template() -> None:
