@@ -3,7 +3,7 @@
 See: ADR 0010.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -73,13 +73,28 @@ class Headers(dict[str, str]):
         return super().get(key.lower(), default)
 
 
-@dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer."""
+    """A whole answer.
 
-    status: int
-    headers: Headers
-    body: bytes
+    Args:
+        status: of the answer.
+        headers: of it; or what reads them, at the first use: of an answer that is none of a failure nobody wants them.
+        body: all of it.
+    """
+
+    __slots__ = ("_headers", "body", "status")
+
+    def __init__(self, status: int, headers: Headers | Callable[[], Headers], body: bytes) -> None:
+        self.status = status
+        self.body = body
+        self._headers = headers
+
+    @property
+    def headers(self) -> Headers:
+        """Return the headers."""
+        if not isinstance(self._headers, Headers):
+            self._headers = self._headers()
+        return self._headers
 
 
 @runtime_checkable

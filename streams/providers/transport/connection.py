@@ -4,10 +4,11 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Protocol, cast
 
 from streams.providers.transport.base import BrokenOff, Headers, Limits, Response, TimedOut, TransportError, Unusable
-from streams.providers.transport.parser import Parser
+from streams.providers.transport.parser import Parser, read_headers
 
 # A reader that is slower than the server pauses the socket here; far above any burst of server-sent events.
 _MAX_UNREAD_BYTES = 256 * 1024
@@ -243,8 +244,9 @@ class Connection(asyncio.Protocol):
     def _ended(self, error: Exception | None) -> None:
         if self._waiter is None:
             return
-        # A reset says nothing about what would still have come: only a clean end completes a body without a length.
-        if error is None and self._parser.end():
+        # A reset says nothing about what would still have come: only a clean end completes a body without a length. Of
+        # a refusal the beginning is enough: who refuses a question before it has read it resets the connection.
+        if (error is None or self._parser.is_refusal) and self._parser.end():
             self._finish()
             return
         said = f": {error}" if error else ""
@@ -273,7 +275,7 @@ class Connection(asyncio.Protocol):
         elif not waiter.done():
             pieces = parser.pieces
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            self._owner.answered(waiter, Response(parser.status, parser.headers, body))
+            self._owner.answered(waiter, Response(parser.status, partial(read_headers, parser.block), body))
         self._free()
 
     def _free(self) -> None:

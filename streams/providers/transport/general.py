@@ -184,7 +184,8 @@ class Streamed:
             left -= len(piece)
             if left < 0:
                 return
-        if isinstance(self._response, _Response) and self._response.was_cut:
+        # Of a refusal the beginning is enough: who refuses a question before it has read it resets the connection.
+        if is_success and isinstance(self._response, _Response) and self._response.was_cut:
             message = "the server closed the connection: reset in the body"
             raise BrokenOff(message, possibly_billed=True)
 

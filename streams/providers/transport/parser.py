@@ -14,6 +14,10 @@ _HEAD = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00\r\n]*)?\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00\r\n]*\r\n)*)\r\n"
 )
 _LENGTH = re.compile(r"[0-9]{1,15}")
+_MAX_DIGITS = 15
+# What frames a body in any but the usual way, as it stands among lower-case header lines.
+_UNUSUAL = (b"\r\ntransfer-encoding:", b"\r\ncontent-encoding:", b"\r\nconnection:")
+_USUAL = b"\r\ncontent-length:"
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})[ \t]*(?:;[^\x00\r\n]*)?\r\n")
 _MAX_LINE_BYTES = 1024
 _MAX_INTERIM = 8
@@ -28,11 +32,12 @@ class Parser:
         has_begun: at least one byte of an answer came.
         has_head: status and headers are there, interim answers (1xx) skipped.
         pieces: body bytes not yet taken.
+        block: the header lines, as they came.
         keeps_alive: the connection may serve another call when the answer is whole.
     """
 
     __slots__ = (
-        "_buffer", "_interim", "_left", "_limit", "_limits", "_size", "_step", "has_begun", "has_head", "headers",
+        "_buffer", "_interim", "_left", "_limit", "_limits", "_size", "_step", "block", "has_begun", "has_head",
         "is_whole", "keeps_alive", "pieces", "status",
     )  # fmt: skip
 
@@ -46,8 +51,18 @@ class Parser:
         self._interim = self._left = self._limit = self._size = self.status = 0
         self._step: Callable[[bytes], bytes | None] = self._read_head
         self.has_begun = self.has_head = self.is_whole = self.keeps_alive = False
-        self.headers = Headers()
+        self.block = b""
         self.pieces: list[bytes] = []
+
+    @property
+    def headers(self) -> Headers:
+        """Read the headers, each time anew; two of a name are joined by a comma (RFC 9110, 5.3)."""
+        return read_headers(self.block)
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the head says that there is no result."""
+        return self.has_head and self.status >= 300  # noqa: PLR2004 - the class of the status
 
     def feed(self, data: bytes) -> bool:
         """Take bytes; return whether the answer is whole.
@@ -91,8 +106,15 @@ class Parser:
         if self.status < 200:  # noqa: PLR2004 - interim answers
             self._skip_interim()
         else:
-            self.headers = _headers(block.decode("latin-1"))
-            self._begin_body(is_old=minor == b"0")
+            self.block, self.has_head = block, True
+            is_success = self.status < 300  # noqa: PLR2004 - the class of the status
+            self._limit = self._limits.body_bytes if is_success else self._limits.refusal_bytes
+            length = _usual_length(block) if minor == b"1" and self.status not in _NO_CONTENT else None
+            if length is None:
+                self._begin_body(is_old=minor == b"0")
+            else:
+                self.keeps_alive = True
+                self._begin_length(length)
         return data[end + 4 :]
 
     def _skip_interim(self) -> None:
@@ -103,9 +125,6 @@ class Parser:
 
     def _begin_body(self, *, is_old: bool) -> None:
         headers = self.headers
-        self.has_head = True
-        is_success = self.status < 300  # noqa: PLR2004 - the class of the status
-        self._limit = self._limits.body_bytes if is_success else self._limits.refusal_bytes
         if "content-encoding" in headers and headers["content-encoding"].lower() != "identity":
             message = f"the server compressed its answer ({headers['content-encoding'][:20]}), which was not asked for"
             raise Unusable(message)
@@ -120,17 +139,17 @@ class Parser:
         elif coding:
             self._step = self._read_chunk_size
         elif length:
-            self._begin_length(length)
+            if not _LENGTH.fullmatch(length):
+                message = f"the server's Content-Length is no number: {length[:40]!r}"
+                raise Unusable(message)
+            self._begin_length(int(length))
         else:
             self._step = self._read_to_end
             self.keeps_alive = False
 
-    def _begin_length(self, length: str) -> None:
-        if not _LENGTH.fullmatch(length):
-            message = f"the server's Content-Length is no number: {length[:40]!r}"
-            raise Unusable(message)
-        self._left = int(length)
-        self.is_whole = self._left == 0
+    def _begin_length(self, length: int) -> None:
+        self._left = length
+        self.is_whole = length == 0
         if self.status < 300 and self._left > self._limit:  # noqa: PLR2004 - a refusal is cut instead
             raise self._too_long()
         self._step = self._read_length
@@ -209,9 +228,30 @@ _NO_HTTP = "the server's answer is no HTTP/1.1"
 _BAD_CHUNK = "the server's chunks are malformed"
 
 
-def _headers(block: str) -> Headers:
+def _usual_length(block: bytes) -> int | None:
+    """Return the Content-Length of an answer that says nothing else about its framing, as nearly all do; else None.
+
+    In the time that it takes to read two headers, however many there are.
+    """
+    lines = b"\r\n" + block.lower()
+    for name in _UNUSUAL:
+        if name in lines:
+            return None
+    begin = lines.find(_USUAL)
+    if begin < 0:
+        return None
+    begin += len(_USUAL)
+    end = lines.find(b"\r\n", begin)
+    digits = lines[begin:end].strip(b" \t")
+    # isdigit of bytes is ASCII alone; a second length is for whoever reads all of them.
+    is_plain = digits.isdigit() and len(digits) <= _MAX_DIGITS and lines.find(_USUAL, end) < 0
+    return int(digits) if is_plain else None
+
+
+def read_headers(block: bytes) -> Headers:
+    """Read header lines; two of a name are joined by a comma (RFC 9110, 5.3)."""
     headers = Headers()
-    for line in block.split("\r\n")[:-1]:
+    for line in block.decode("latin-1").split("\r\n")[:-1]:
         name, _, value = line.partition(":")
         name, value = name.lower(), value.strip(" \t")
         # Joined, as RFC 9110 5.3 has it: a second Content-Length then is no number and is refused.
