@@ -16,9 +16,6 @@ class SharedLimit:
     Args:
         limit: of all lanes together.
         lanes: their names.
-
-    Attributes:
-        held: what all lanes hold together.
     """
 
     def __init__(self, limit: int, lanes: Iterable[str]) -> None:
@@ -27,24 +24,25 @@ class SharedLimit:
         self._common = limit - self._reserved * len(self._held)
         # What lanes hold beyond their reserved parts; kept, not counted anew for every event.
         self._used = 0
-        self.held = 0
+
+    @property
+    def held(self) -> int:
+        """Return what all lanes hold together."""
+        return sum(self._held.values())
 
     def admits(self, lane: str, amount: int) -> bool:
         """Tell whether a lane may hold so much more; a lane that holds nothing may always have one."""
         before = self._held[lane]
-        if before > self._reserved:
-            return lane != _CONFINED and self._used + amount <= self._common
-        if before == 0:
+        # Its own part first, which is the usual case: this is asked of every event.
+        beyond = before + amount - self._reserved
+        if beyond <= 0 or before == 0:
             return True
-        more = max(0, before + amount - self._reserved)
-        return self._used + more <= self._common if lane != _CONFINED else more <= 0
+        return lane != _CONFINED and self._used + min(amount, beyond) <= self._common
 
     def take(self, lane: str, amount: int) -> None:
         """Count in, or out where the amount is negative."""
-        reserved, held = self._reserved, self._held
-        before = held[lane]
-        held[lane] = after = before + amount
-        self.held += amount
+        reserved, before = self._reserved, self._held[lane]
+        after = self._held[lane] = before + amount
         if before > reserved:
             self._used += amount if after > reserved else reserved - before
         elif after > reserved:

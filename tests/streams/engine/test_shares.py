@@ -54,3 +54,11 @@ def test_the_lane_of_waiting_retries_takes_its_part_and_nothing_more() -> None:
     while limit.admits("interactive", 1):
         limit.take("interactive", 1)
     assert limit.held == 10 + 50
+
+
+def test_one_event_above_the_whole_limit_leaves_the_other_lanes_their_part() -> None:
+    limit = SharedLimit(80, LANES)
+    limit.take("standard", 1000)
+    limit.take("bulk", 1)
+
+    assert (limit.admits("bulk", 9), limit.admits("bulk", 10)) == (True, False)
