@@ -33,5 +33,5 @@ def test_no_injected_error_makes_a_worker_lose_repeat_or_reorder(
     assert not any(wrong), told
     assert verdict.problems == [], told
     assert verdict.extra <= verdict.bound, told
-    # A record that is refused for good cannot be confirmed: the worker ends, and is started again.
-    assert any("TOPIC_AUTHORIZATION" in crash or "ended with 1" in crash for crash in verdict.crashes), told
+    # Also not by a topic that may not be written to: its outcomes wait, with the calls that were paid for.
+    assert verdict.crashes == [], told

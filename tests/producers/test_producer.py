@@ -19,7 +19,7 @@ from contracts.metrics import DEDUP_DECISIONS, PRODUCED, REGISTRY
 from contracts.settings import KafkaSettings, ProducerSettings
 from contracts.tallies import Tally
 from producers import producer as module
-from producers.base import Delivered, Producer
+from producers.base import Delivered, Forbidden, Producer
 from producers.embedded import EmbeddedBroker
 from producers.kafka_client import translate_error
 from producers.mock_cluster import INIT_PRODUCER_ID, PRODUCE, MockCluster
@@ -305,7 +305,7 @@ async def test_an_idle_producer_tells_how_many_lines_of_a_library_were_left_out(
         (KafkaError.MSG_SIZE_TOO_LARGE, TooLarge),
         (KafkaError._QUEUE_FULL, Busy),
         (KafkaError._MSG_TIMED_OUT, LogUnavailable),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, LogUnavailable),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, Forbidden),
     ],
 )
 def test_each_error_of_a_record_has_one_meaning(code: int, kind: type[Exception]) -> None:
