@@ -84,7 +84,8 @@ class Lean:
     async def aclose(self) -> None:
         """Cancel the calls in flight and close every connection."""
         self._loop = None
-        self._hand_out()
+        while self._answers:
+            self._hand_out()
         for connection in [*self._busy, *self._idle]:
             connection.cancel()
         for waiting in list(self._queue):

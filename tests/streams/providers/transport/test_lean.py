@@ -140,11 +140,30 @@ async def test_answers_to_many_calls_in_flight_are_given_together_and_to_few_at_
             await client.aclose()
 
 
+async def test_few_answers_are_given_in_one_turn_of_the_loop_and_all_in_the_next_ones() -> None:
+    client = Lean("http://127.0.0.1:1", {}, 1000)
+    await client.start()
+    client._busy = set(range(lean._MANY))  # type: ignore[arg-type]
+    waiters: list[Waiter] = [asyncio.get_running_loop().create_future() for _ in range(3 * lean._AT_ONCE)]
+    for waiter in waiters:
+        client.answered(waiter, Response(200, Headers({}), b""))
+    given, most = 0, 0
+    async with asyncio.timeout(10):
+        while given < len(waiters):
+            await asyncio.sleep(0)
+            now = sum(waiter.done() for waiter in waiters)
+            given, most = now, max(most, now - given)
+    client._busy = set()
+    await client.aclose()
+
+    assert most == lean._AT_ONCE
+
+
 async def test_an_answer_that_has_come_is_given_when_the_client_closes() -> None:
     client = Lean("http://127.0.0.1:1", {}, 100)
     await client.start()
     client._busy = set(range(lean._MANY))  # type: ignore[arg-type]
-    waiters: list[Waiter] = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    waiters: list[Waiter] = [asyncio.get_running_loop().create_future() for _ in range(3 + lean._AT_ONCE)]
     for waiter in waiters:
         client.answered(waiter, Response(200, Headers({}), b""))
     waiters[1].cancel()
@@ -152,7 +171,8 @@ async def test_an_answer_that_has_come_is_given_when_the_client_closes() -> None
     client._busy = set()
     await client.aclose()
 
-    assert [waiter.cancelled() for waiter in waiters] == [False, True, False]
+    assert [waiter.cancelled() for waiter in waiters[:3]] == [False, True, False]
+    assert all(waiter.done() for waiter in waiters)
 
 
 class _Pool:
