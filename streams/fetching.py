@@ -18,8 +18,7 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
                                      and Faust sleeps 1 s there when its buffers have paused every partition
     Consumer.on_buffer_drop          overridden: tells that a paused partition has room again
     Consumer._to_message, ._add_gap  overridden: a bundle is one message to Faust; its gaps are our ledger's business
-    Consumer._read_offset            read: what a bundle holds below it has been handed out already, or is of a log
-                                     that has lost its end, and Faust would drop it
+    Consumer._read_offset            read: what a bundle holds below it has been handed out already
 """
 
 import asyncio
@@ -222,18 +221,11 @@ class BundlingConsumer(Consumer):
             for tp, found in records.items()
         }
 
-    def went_back(self, tp: Any, offset: int) -> None:
-        """Take note that records come from an offset on that lies before what was handed out, or read from.
-
-        The log ends before the place where it was to be read on, and aiokafka has gone to its beginning.
-        """
-
     def _to_message(self, tp: Any, record: Sequence[Any]) -> Bundle:
-        """Make a message of a bundle; Faust drops it when its last record lies before what was handed out."""
+        """Make a message of a bundle; Faust drops it when its last record was handed out already."""
         read_to = self._read_offset[tp]
-        if read_to is not None and record[0].offset < read_to:
-            self.went_back(tp, record[0].offset)
-            record = [one for one in record if one.offset >= read_to] or record
+        if read_to is not None and record[0].offset < read_to <= record[-1].offset:
+            record = [one for one in record if one.offset >= read_to]
         return Bundle(tp, record, self.app.consumer_generation_id)
 
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:

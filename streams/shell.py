@@ -57,10 +57,6 @@ class Listener(Protocol):
         """Partitions are ours; must return at once, because no heartbeat is sent meanwhile."""
         ...
 
-    def went_back(self, tp: TP, offset: int) -> None:
-        """Records of a partition come from an offset on that was read already: its log has lost its end."""
-        ...
-
     async def hand_over(self) -> None:
         """Partitions are being given up, or the worker stops: finish, commit, let go; no-op when nothing is held."""
         ...
@@ -318,9 +314,6 @@ class _EngineConsumer(BundlingConsumer):
 
     def _new_consumer_thread(self) -> EngineThread:
         return self.shell.new_thread(self)
-
-    def went_back(self, tp: Any, offset: int) -> None:
-        self.listener.went_back(TP(tp.topic, tp.partition), offset)
 
     async def wait_empty(self) -> None:
         await self.listener.hand_over()

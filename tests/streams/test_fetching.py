@@ -474,11 +474,7 @@ class Bundling(BundlingConsumer):
 
     def __init__(self, read_to: int | None) -> None:
         self._read_offset = {AT: read_to}
-        self.back: list[tuple[Any, int]] = []
         self.app = cast("Any", SimpleNamespace(consumer_generation_id=7))
-
-    def went_back(self, tp: Any, offset: int) -> None:
-        self.back.append((tp, offset))
 
 
 def test_what_was_fetched_is_cut_into_bundles_that_keep_order() -> None:
@@ -498,10 +494,8 @@ def stamped(offset: int) -> Any:
 )
 def test_records_that_were_handed_out_already_are_left_out(read_to: int | None, kept: list[int]) -> None:
     """Above the last one Faust drops the whole message itself, going by its offset."""
-    consumer = Bundling(read_to)
-    message = consumer._to_message(AT, [stamped(4), stamped(5), stamped(7)])
+    message = Bundling(read_to)._to_message(AT, [stamped(4), stamped(5), stamped(7)])
 
-    assert consumer.back == ([(AT, 4)] if read_to in {5, 6, 7, 8} else [])
     assert [one.offset for one in message.records] == kept
     assert (message.offset, message.generation, message.generation_id) == (7, 7, 7)
 

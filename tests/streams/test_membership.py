@@ -9,7 +9,6 @@ import pytest
 
 from contracts.codec import Position
 from contracts.errors import LogUnavailable
-from contracts.metrics import REGISTRY
 from contracts.repetition import identify
 from contracts.settings import WorkerSettings
 from streams import membership as membership_module
@@ -41,7 +40,6 @@ class FakeShell:
         self.faults: list[Exception] = []
         self.positions: dict[TP, tuple[int | None, int]] = {}
         self.rejoins = 0
-        self.end = 10
 
     def is_valid(self, _generation: int) -> bool:
         return self.is_member
@@ -67,7 +65,7 @@ class FakeShell:
         return True
 
     def high_watermark(self, _tp: TP) -> int | None:
-        return self.end
+        return 10
 
     async def ends(self, tps: frozenset[TP]) -> dict[TP, int]:
         return dict.fromkeys(tps, 10)
@@ -145,22 +143,14 @@ class Bench:
         self.blocked: asyncio.Event | None = None
         settings = WorkerSettings(drain_timeout_s=0.2, rebalance_timeout_s=5)
         self.recall = FakeRecall()
-        self.open_at_probes: list[bool] = []
-        self.probe_faults: list[Exception] = []
         self.membership = Membership(
             self.engine,
             cast("TailReader", self.tail),
             settings,
             self.crashes.append,
             cast("Recall", self.recall),
-            self._probe,
         )
         self.membership.attach(cast("Shell", self.shell))
-
-    async def _probe(self, _timeout_s: float) -> None:
-        self.open_at_probes.append(self.engine.is_open)
-        if self.probe_faults:
-            raise self.probe_faults.pop(0)
 
     async def _work(self, item: Item, slot: Slot, tenure: Tenure) -> ResultRef:  # noqa: ARG002 - the protocol
         if self.blocked is not None:
@@ -272,113 +262,6 @@ async def test_a_commit_of_a_former_topic_is_not_believed_however_long_the_new_l
         ("commit", {TP0: (3, "penstock1 !log=8 results=33")}),
     ]
     assert bench.replayed == []
-
-
-def lost() -> float:
-    return REGISTRY.get_sample_value("penstock_kafka_lost_records_total", {"topic": "events"}) or 0.0
-
-
-@pytest.mark.parametrize(
-    ("now", "told", "counted"), [({"events": 7}, "lost this many records", 3), ({}, "or is another one", 0)]
-)
-async def test_a_log_that_loses_its_end_under_us_is_begun_again(
-    bench: Bench, capsys: pytest.CaptureFixture[str], now: dict[str, int], told: str, counted: int
-) -> None:
-    """Committed at once: who comes after a crash may find a log that has grown beyond the former commit."""
-    before = lost()
-    await bench.opened("penstock1 !replay=90 !floor=4 !log=7 results=25", {"events": 7})
-    await bench.work_on(5, 6, 7, 8)
-    bench.shell.end = 6
-    bench.tail.known = now
-    bench.membership.went_back(TP0, 3)
-    bench.membership.went_back(TP0, 5)
-    await eventually_async(lambda: bench.shell.rejoins > 0)
-
-    assert bench.shell.offsets == {TP0: (3, "penstock1 !floor=3 !log=7 results=0")}
-    assert not await bench.submit(9), "it has no books until they are loaded anew"
-    await bench.membership.hand_over()
-    output = "".join(capsys.readouterr())
-    assert bench.shell.rejoins == 1
-    assert bench.shell.offsets[TP0][0] == 3
-    assert (output.count("log.cut"), output.count(told), lost() - before) == (1, 1, counted)
-
-
-async def test_what_is_answered_of_a_log_that_lost_its_end_is_not_called_again(bench: Bench) -> None:
-    """Nor does an answer of an event that is gone hold the mark back."""
-    await bench.opened("penstock1 !log=7 results=25", {"events": 7})
-    await bench.work_on(5, 6, 7, 8)
-    bench.shell.end = 6
-    bench.membership.went_back(TP0, 3)
-    await eventually_async(lambda: bench.shell.rejoins == 1)
-    await bench.membership.hand_over()
-    bench.tail.source = (3, 8)
-    bench.tail.answered = {(offset, 1000): ResultRef(RESULTS, 20 + offset) for offset in (3, 4, 5, 7, 8)}
-    bench.log.clear()
-    bench.assign(2)
-    await bench.work_on(3, 4, 5, 6, generation=2)
-    await bench.engine.submit(Item(Position(*TP0, 7, 2000), None, "standard", 1, None), 2)
-    await bench.work_on(generation=2)
-
-    assert [entry for entry in bench.log if entry[0] != "commit"] == [  # type: ignore[index]
-        ("tail", {TP0: (3, {RESULTS: 0})}), ("restart", {TP0: 3}), ("work", 6), ("work", 7),
-    ]  # fmt: skip
-    assert bench.shell.offsets[TP0] == (8, "penstock1 !floor=3 !log=7 results=38")
-
-
-async def test_the_claim_of_a_log_that_lost_its_end_is_not_given_up_before_the_group_has_it(bench: Bench) -> None:
-    await bench.opened("penstock1 results=25")
-    await bench.work_on(5, 6, 7, 8)
-    bench.shell.refusals = 2
-    bench.membership.went_back(TP0, 3)
-    await eventually_async(lambda: bench.shell.rejoins == 1)
-    await bench.membership.hand_over()
-    at_the_hand_over = bench.shell.offsets[TP0][0]
-    bench.assign(2)
-    await bench.work_on(3, generation=2)
-
-    # The consumer itself goes to what the group had.
-    assert ("restart", {TP0: 3}) in bench.log
-    assert at_the_hand_over == 9
-    assert bench.shell.offsets[TP0][0] == 4
-    assert bench.membership._anew == {}
-
-
-async def test_a_log_that_loses_its_end_again_in_the_next_assignment_is_begun_again_too(bench: Bench) -> None:
-    """The question for the ids of the first time is still under way: the second must not wait for nobody."""
-    await bench.opened("penstock1 !log=7 results=25", {"events": 7})
-    await bench.work_on(5, 6)
-    asked, answer = threading.Event(), threading.Event()
-    usual = bench.tail.ids
-
-    def slow(topics: Iterable[str]) -> dict[str, int]:
-        asked.set()
-        answer.wait(5)
-        return usual(topics)
-
-    bench.tail.ids = slow  # type: ignore[method-assign]
-    bench.membership.went_back(TP0, 3)
-    await eventually_async(asked.is_set)
-    bench.tail.ids = usual  # type: ignore[method-assign]
-    await bench.membership.hand_over()
-    bench.assign(2)
-    await bench.work_on(3, 4, 5, generation=2)
-    bench.membership.went_back(TP0, 3)
-    answer.set()
-
-    await eventually_async(lambda: bench.shell.rejoins == 1)
-
-
-async def test_a_commit_behind_the_end_of_a_known_log_says_how_much_is_lost(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = lost()
-    bench.tail.source = (0, 3)
-    # The same loss is found again then, and is no further one.
-    bench.shell.refusals = 2
-    await bench.opened("penstock1 !log=7 results=25", {"events": 7})
-
-    assert lost() - before == 2
-    assert "lost this many records" in "".join(capsys.readouterr())
 
 
 async def test_the_restart_is_committed_before_anything_is_read(bench: Bench) -> None:
@@ -729,14 +612,6 @@ async def test_books_that_cannot_be_read_are_waited_for(bench: Bench) -> None:
 
     assert ("work", 3) in bench.log
     assert bench.crashes == []
-
-
-async def test_the_producer_hears_of_new_partitions_before_anything_is_taken(bench: Bench) -> None:
-    bench.probe_faults = [LogUnavailable("away")]
-    bench.assign()
-    await eventually_async(lambda: bench.engine.is_open)
-
-    assert bench.open_at_probes == [False, False]
 
 
 async def test_a_bug_while_the_books_are_loaded_ends_the_worker_instead_of_a_silent_stall(bench: Bench) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import faust
@@ -227,9 +226,6 @@ class Listener:
     def assigned(self, tps: frozenset[TP], generation: int) -> None:
         self.told.append(("assigned", tps, generation))
 
-    def went_back(self, tp: TP, offset: int) -> None:
-        self.told.append(("went back", tp, offset))
-
     async def hand_over(self) -> None:
         self.told.append("hand over")
 
@@ -368,20 +364,6 @@ async def test_giving_up_partitions_is_led_to_the_listener_and_forgets_what_faus
     await asyncio.wait_for(consumer.wait_empty(), 1)
 
     assert (listener.told, consumer._unacked_messages) == (["hand over"], set())  # type: ignore[attr-defined]
-
-
-async def test_records_from_before_what_was_read_are_told_to_the_listener() -> None:
-    listener = Listener()
-    app = faust.App("shell-test-3", autodiscover=False, web_enabled=False)
-    app.consumer_generation_id = 7
-    Shell(app, listener)
-    consumer_class: Any = app.transport.Consumer
-    consumer = consumer_class.__new__(consumer_class)
-    consumer.app, consumer._read_offset = app, {TopicPartition(*TP0): 9}
-    records = [SimpleNamespace(offset=offset, timestamp=1) for offset in (3, 4)]
-    consumer._to_message(TopicPartition(*TP0), records)
-
-    assert listener.told == [("went back", TP0, 3)]
 
 
 async def test_the_group_is_joined_anew_on_the_consumers_thread(thread_loop: asyncio.AbstractEventLoop) -> None:
