@@ -25,7 +25,8 @@ PublicUrl = Annotated[
 ]
 
 
-_SIGNED_NAMES = frozenset({"body", "id", "timestamp", "url"})
+# What a template of signed text may name.
+SIGNED_NAMES = ("body", "id", "timestamp", "url")
 
 
 class SignatureTemplate(Section):
@@ -64,11 +65,9 @@ class SignatureTemplate(Section):
     @field_validator("signed")
     @classmethod
     def _known_names(cls, signed: str) -> str:
-        unknown = sorted(set(re.findall(r"\{(.*?)\}", signed)) - _SIGNED_NAMES)
+        unknown = sorted(set(re.findall(r"\{(.*?)\}", signed)).difference(SIGNED_NAMES))
         if unknown:
-            message = (
-                f"unknown {{{unknown[0]}}}; there are: {', '.join(f'{{{name}}}' for name in sorted(_SIGNED_NAMES))}"
-            )
+            message = f"unknown {{{unknown[0]}}}; there are: {', '.join(f'{{{name}}}' for name in SIGNED_NAMES)}"
             raise ValueError(message)
         return signed
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from contracts.errors import ConfigError, InvalidPayload
 from contracts.settings import HmacTemplate, PublicKeyTemplate, SignatureTemplate
+from contracts.settings.signing import SIGNED_NAMES
 from gateways.ingress.header_lines import HeaderLines
 from gateways.ingress.keys import Key
 from gateways.ingress.schemes import Scheme
@@ -32,7 +33,7 @@ from gateways.ingress.verifying import (
 # Rotation needs two or three; a flood of them costs one comparison each and no more than this.
 MAX_SIGNATURES = 16
 _BODY = ("body",)
-_FIELD = re.compile(r"\{(id|timestamp|url|body)\}")
+_FIELD = re.compile(rf"\{{({'|'.join(SIGNED_NAMES)})\}}")
 
 Template = HmacTemplate | PublicKeyTemplate
 # By the prefix of a template: what stands in front of its signatures.

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,7 @@ from contracts.topics import DELIVERY_TIERS
 from gateways.cli.main import run
 from gateways.egress.base import DELIVERED, Item, Later, Refused, Shape, Verdict
 from tests.kafka.egress_lab import EgressLab, Told
-from tests.kafkalab.broker import KafkaUnavailableError
 from tests.kafkalab.fixtures import KafkaLab
-from tests.kafkalab.jvm import SHORT_LIVED, JvmBroker
 from tests.support import eventually_async
 
 pytestmark = pytest.mark.timeout(120)
@@ -283,24 +281,6 @@ async def test_a_commit_of_the_former_log_of_a_topic_is_not_believed(lab: Egress
 
     await eventually_async(lambda: len(door.delivered) >= 30, 2 * LIMIT_S)
     assert sorted(door.delivered) == sorted(more)
-
-
-@pytest.fixture
-def guarded() -> Iterator[KafkaLab]:
-    """Give a broker that asks for permissions where a topic has any, for whoever comes."""
-    authorizer = {
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "allow.everyone.if.no.acl.found": "true",
-    }
-    try:
-        broker = JvmBroker(properties=authorizer, flags=SHORT_LIVED)
-    except KafkaUnavailableError as error:
-        pytest.skip(f"no broker with permissions: {error}")
-    try:
-        broker.start()
-        yield KafkaLab(broker)
-    finally:
-        broker.close()
 
 
 async def test_a_quiet_door_is_ready_again_when_it_may_read_again(guarded: KafkaLab) -> None:

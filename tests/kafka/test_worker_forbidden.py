@@ -1,6 +1,5 @@
 """A worker that may not write to its result topic: it waits with what it has paid for, and ends nothing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,29 +7,9 @@ from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, R
 
 from tests.kafka.gated_model import GatedModel
 from tests.kafka.worker_lab import Outcomes, WorkerLab
-from tests.kafkalab.broker import KafkaUnavailableError
 from tests.kafkalab.fixtures import KafkaLab
-from tests.kafkalab.jvm import SHORT_LIVED, JvmBroker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(150), pytest.mark.long]
-
-
-@pytest.fixture
-def guarded() -> Iterator[KafkaLab]:
-    """Give a broker that asks for permissions where a topic has any, for whoever comes."""
-    authorizer = {
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "allow.everyone.if.no.acl.found": "true",
-    }
-    try:
-        broker = JvmBroker(properties=authorizer, flags=SHORT_LIVED)
-    except KafkaUnavailableError as error:
-        pytest.skip(f"no broker with permissions: {error}")
-    try:
-        broker.start()
-        yield KafkaLab(broker)
-    finally:
-        broker.close()
 
 
 def _allow(lab: WorkerLab, *operations: AclOperation) -> None:

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.kafkalab.broker import Broker, KafkaUnavailableError
 from tests.kafkalab.choice import start_broker
+from tests.kafkalab.jvm import SHORT_LIVED, JvmBroker
 
 ADMIN_LIMIT_S = 15.0
 _KEY = pytest.StashKey[Broker | str]()
@@ -111,3 +112,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     broker = config.stash.get(_KEY, None)
     if broker is not None:
         terminalreporter.write_line(f"real Kafka: {broker if isinstance(broker, str) else broker.description}")
+
+
+@pytest.fixture
+def guarded() -> Iterator[KafkaLab]:
+    """Give a broker that asks for permissions where a topic has any, for whoever comes."""
+    authorizer = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+    }
+    try:
+        broker = JvmBroker(properties=authorizer, flags=SHORT_LIVED)
+    except KafkaUnavailableError as error:
+        pytest.skip(f"no broker with permissions: {error}")
+    try:
+        broker.start()
+        yield KafkaLab(broker)
+    finally:
+        broker.close()

@@ -13,8 +13,7 @@ from streams.providers.transport.base import Headers, Limits, Unusable
 _HEAD = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00\r\n]*)?\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00\r\n]*\r\n)*)\r\n"
 )
-_LENGTH = re.compile(r"[0-9]{1,15}")
-_MAX_DIGITS = 15
+_LENGTH = re.compile(rb"[0-9]{1,15}")
 # What frames a body in any but the usual way, as it stands among lower-case header lines.
 _UNUSUAL = (b"\r\ntransfer-encoding:", b"\r\ncontent-encoding:", b"\r\nconnection:")
 _USUAL = b"\r\ncontent-length:"
@@ -31,6 +30,7 @@ class Parser:
     Attributes:
         has_begun: at least one byte of an answer came.
         has_head: status and headers are there, interim answers (1xx) skipped.
+        is_refusal: the head says that there is no result.
         pieces: body bytes not yet taken.
         block: the header lines, as they came.
         keeps_alive: the connection may serve another call when the answer is whole.
@@ -38,7 +38,7 @@ class Parser:
 
     __slots__ = (
         "_buffer", "_interim", "_left", "_limit", "_limits", "_size", "_step", "block", "has_begun", "has_head",
-        "is_whole", "keeps_alive", "pieces", "status",
+        "is_refusal", "is_whole", "keeps_alive", "pieces", "status",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -50,7 +50,7 @@ class Parser:
         self._buffer = b""
         self._interim = self._left = self._limit = self._size = self.status = 0
         self._step: Callable[[bytes], bytes | None] = self._read_head
-        self.has_begun = self.has_head = self.is_whole = self.keeps_alive = False
+        self.has_begun = self.has_head = self.is_refusal = self.is_whole = self.keeps_alive = False
         self.block = b""
         self.pieces: list[bytes] = []
 
@@ -58,11 +58,6 @@ class Parser:
     def headers(self) -> Headers:
         """Read the headers, each time anew; two of a name are joined by a comma (RFC 9110, 5.3)."""
         return read_headers(self.block)
-
-    @property
-    def is_refusal(self) -> bool:
-        """Whether the head says that there is no result."""
-        return self.has_head and self.status >= 300  # noqa: PLR2004 - the class of the status
 
     def feed(self, data: bytes) -> bool:
         """Take bytes; return whether the answer is whole.
@@ -107,8 +102,8 @@ class Parser:
             self._skip_interim()
         else:
             self.block, self.has_head = block, True
-            is_success = self.status < 300  # noqa: PLR2004 - the class of the status
-            self._limit = self._limits.body_bytes if is_success else self._limits.refusal_bytes
+            self.is_refusal = self.status >= 300  # noqa: PLR2004 - the class of the status
+            self._limit = self._limits.refusal_bytes if self.is_refusal else self._limits.body_bytes
             length = _usual_length(block) if minor == b"1" and self.status not in _NO_CONTENT else None
             if length is None:
                 self._begin_body(is_old=minor == b"0")
@@ -139,7 +134,7 @@ class Parser:
         elif coding:
             self._step = self._read_chunk_size
         elif length:
-            if not _LENGTH.fullmatch(length):
+            if not _LENGTH.fullmatch(length.encode("latin-1")):
                 message = f"the server's Content-Length is no number: {length[:40]!r}"
                 raise Unusable(message)
             self._begin_length(int(length))
@@ -150,7 +145,8 @@ class Parser:
     def _begin_length(self, length: int) -> None:
         self._left = length
         self.is_whole = length == 0
-        if self.status < 300 and self._left > self._limit:  # noqa: PLR2004 - a refusal is cut instead
+        # A refusal is cut instead.
+        if not self.is_refusal and length > self._limit:
             raise self._too_long()
         self._step = self._read_length
 
@@ -213,7 +209,7 @@ class Parser:
     def _keep(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size > self._limit:
-            if self.status < 300:  # noqa: PLR2004 - the class of the status
+            if not self.is_refusal:
                 raise self._too_long()
             piece = piece[: len(piece) - (self._size - self._limit)]
             self.is_whole, self.keeps_alive = True, False
@@ -243,9 +239,8 @@ def _usual_length(block: bytes) -> int | None:
     begin += len(_USUAL)
     end = lines.find(b"\r\n", begin)
     digits = lines[begin:end].strip(b" \t")
-    # isdigit of bytes is ASCII alone; a second length is for whoever reads all of them.
-    is_plain = digits.isdigit() and len(digits) <= _MAX_DIGITS and lines.find(_USUAL, end) < 0
-    return int(digits) if is_plain else None
+    # A second length is for whoever reads all of them.
+    return int(digits) if _LENGTH.fullmatch(digits) and lines.find(_USUAL, end) < 0 else None
 
 
 def read_headers(block: bytes) -> Headers:
