@@ -163,7 +163,7 @@ def _collect(out: Console, stack: Stack, settings: Settings, ledger: Ledger) -> 
             elif (one := ledger.take_terminal(record)) is not None:
                 # Drawn anew before the line: printing one shows the bar as it was last drawn.
                 bar.update(task, advance=1, refresh=True)
-                say(out, f"{one.ending:11}", f"{one.act.source:11} {one.act.title}")
+                say(out, f"{one.ending:12}", f"{one.act.source:11} {one.act.title}")
 
 
 def _count_events(settings: Settings) -> int:
