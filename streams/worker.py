@@ -37,7 +37,7 @@ from streams.large_pages import keep_large
 from streams.liveness import Liveness
 from streams.membership import Membership
 from streams.pipeline import Pipeline
-from streams.providers.base import Provider
+from streams.providers.base import Provider, arrivals_of
 from streams.providers.table import create_provider
 from streams.providers.transport.choice import shortfalls
 from streams.pulse import Pulse
@@ -125,6 +125,7 @@ class Worker:
         pipeline = Pipeline(settings, self._providers, settler, deltas, cancels, spills)
         self._cancel_reader = CancelReader(settings.kafka, self._topics.cancels, cancels)
         self._cancel_reader.start()
+        arriving = [arrivals_of(provider) for provider in self._providers.values()]
         engine = Engine(
             pipeline,
             _limits(settings.worker),
@@ -134,8 +135,11 @@ class Worker:
             pipeline.calls.drop,
             pipeline.replay,
             pipeline.prepare,
+            lambda: sum(arrivals.count for arrivals in arriving),
         )
         self._engine = engine
+        for arrivals in arriving:
+            arrivals.notify = engine.fill
         FM_CONCURRENCY_LIMIT.labels("all").set(settings.worker.max_in_flight)
         journal = _journal(settings)
         await self._wait_for_kafka()

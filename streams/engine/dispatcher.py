@@ -6,6 +6,7 @@ until its outcome is confirmed. So a slow broker ack never keeps a slot, and a s
 
 import asyncio
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,10 @@ from streams.engine.item import Item, State
 LANE_WEIGHTS = {"interactive": 8, "standard": 4, "bulk": 1}
 # An ack takes milliseconds; few slots must not be held up by it.
 _MIN_SETTLING = 64
+# Hundreds of calls begun in one instant are hundreds of connections opened at once, and answered at once if the model
+# takes the same time for each, time after time. So the slots above the first few are handed out over a moment.
+_AT_ONCE = 16
+_EASE_S, _EASE_STEPS = 0.25, 25
 
 
 class Slot:
@@ -82,6 +87,8 @@ class Dispatcher:
         on_start: told that an item has started, so that there is room for another.
         tenant_weights: shares of tenants within a lane; 1 for those not named.
         prepare: told the items that start next; does for all of them what does not wait, and must not raise.
+        arrived: how many of the calls that hold a slot have their answer already, and will release it in a moment:
+            their slots are handed out at once, so that the model does not wait for us. `fill` when there is one more.
     """
 
     def __init__(
@@ -93,10 +100,14 @@ class Dispatcher:
         on_start: Callable[[], None] = lambda: None,
         tenant_weights: Mapping[str, float] | None = None,
         prepare: Callable[[Sequence[Item]], None] = lambda _items: None,
+        arrived: Callable[[], int] = lambda: 0,
     ) -> None:
         self._run = run
         self._on_start = on_start
-        self._free = slots
+        self._free = self._slots_in_all = slots
+        # Not handed out yet, since work has just begun.
+        self._withheld = 0
+        self._easing: asyncio.TimerHandle | None = None
         # Answers that are paid for and not on the log yet; a crash pays them again, so they are bounded too.
         self._max_settling = max(slots, _MIN_SETTLING)
         self.settling = 0
@@ -109,6 +120,7 @@ class Dispatcher:
         self._tasks: dict[Item, asyncio.Task[None]] = {}
         self._slots: dict[Item, Slot] = {}
         self._prepare = prepare
+        self._arrived = arrived
         self._is_open = True
         self._is_due = False
 
@@ -174,7 +186,9 @@ class Dispatcher:
     def _hand_out(self) -> None:
         self._is_due = False
         starting: list[Item] = []
-        while self._free > 0 and self.settling < self._max_settling:
+        arrived, withheld = self._arrived(), self._withheld
+        # Answers that have come will settle; a server that answers at once must not run ahead of us.
+        while self._free + arrived > withheld and self.settling + arrived < self._max_settling:
             if self._resuming:
                 waiter = self._resuming.popleft()
                 if not waiter.done():
@@ -272,6 +286,17 @@ class Dispatcher:
         return dropped
 
     def reopen(self) -> None:
-        """Start items again."""
+        """Start items again: a few at once, the others within a quarter of a second."""
         self._is_open = True
+        self._withheld = max(0, self._slots_in_all - _AT_ONCE)
+        if self._easing is not None:
+            self._easing.cancel()
+        self._ease(max(1, math.ceil(self._withheld / _EASE_STEPS)))
+
+    def _ease(self, step: int) -> None:
+        """Hand out so many of the slots that are withheld, and again in a moment until there are none."""
+        self._easing = None
+        if self._withheld:
+            self._easing = asyncio.get_running_loop().call_later(_EASE_S / _EASE_STEPS, self._ease, step)
+            self._withheld = max(0, self._withheld - step)
         self.fill()

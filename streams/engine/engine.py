@@ -66,9 +66,11 @@ class Engine:
         drop_answer: told the position of an event whose outcome turned out to be on the log already.
         replayed: told each item that an operator wants done again, before anything else is done with it.
         prepare: told the items that start next, together; does what does not wait, and must not raise.
+        arrived: how many calls have their answer already and will go on in a moment; see Dispatcher, and `fill`.
 
     Attributes:
         moves: items that have started or ended so far; the watchdog wants it to grow.
+        fill: has free slots handed out; to be called when a call's answer has come.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Engine:
         drop_answer: Callable[[Position], None] = lambda _position: None,
         replayed: Callable[[Item], None] = lambda _item: None,
         prepare: Callable[[Sequence[Item]], None] = lambda _items: None,
+        arrived: Callable[[], int] = lambda: 0,
     ) -> None:
         self.moves = 0
         self._work = work
@@ -90,8 +93,9 @@ class Engine:
         self._drop_answer = drop_answer
         self._replayed = replayed
         self._dispatcher = Dispatcher(
-            self._run, limits.in_flight, lanes, on_crash, self._started, limits.tenant_weights, prepare
+            self._run, limits.in_flight, lanes, on_crash, self._started, limits.tenant_weights, prepare, arrived
         )
+        self.fill = self._dispatcher.fill
         self._ledgers: dict[TP, Ledger] = {}
         self._tenure = Tenure(-1)
         self._tenure.end()

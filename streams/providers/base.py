@@ -1,6 +1,6 @@
 """The protocol between the invoke step and whoever serves models."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -43,6 +43,34 @@ class Provider(Protocol):
     def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
         """Yield pieces in order; the last one has a finish reason and, when the provider reports it, usage."""
         ...
+
+
+class Arrivals:
+    """Answers that have come whose calls have not gone on yet.
+
+    What a model does for a call is over when the answer is there. Who bounds the calls in flight counts these as ended,
+    so that the model is not left without work while answers wait for their turn.
+
+    Attributes:
+        count: how many there are.
+        notify: called after one has been added.
+    """
+
+    __slots__ = ("count", "notify")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.notify: Callable[[], object] = _nobody
+
+
+def _nobody() -> None:
+    """Be told that an answer has come, and do nothing."""
+
+
+def arrivals_of(provider: object) -> Arrivals:
+    """Return where a provider or a wrapper counts answers that have come; of one that does not, what stays at 0."""
+    found = getattr(provider, "arrivals", None)
+    return found if isinstance(found, Arrivals) else Arrivals()
 
 
 @dataclass(frozen=True)

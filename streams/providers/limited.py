@@ -11,7 +11,7 @@ import msgspec
 from contracts.errors import ProviderTimeout
 from contracts.metrics import FM_CONCURRENCY_LIMIT
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest
-from streams.providers.base import Provider, Several, several_inputs
+from streams.providers.base import Provider, Several, arrivals_of, several_inputs
 
 
 class Limited:
@@ -20,6 +20,8 @@ class Limited:
     def __init__(self, provider: Provider, max_in_flight: int) -> None:
         self._provider = provider
         self._max_in_flight = max_in_flight
+        self.arrivals = arrivals_of(provider)
+        # Calls whose answer has come are counted here and in `arrivals`.
         self._taken = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
 
@@ -39,7 +41,7 @@ class Limited:
 
     async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
         """Return the wrapped provider's answer, once there is a slot."""
-        if self._taken >= self._max_in_flight:
+        if self._taken - self.arrivals.count >= self._max_in_flight:
             async with self._slot(request) as remaining:
                 return await self._provider.invoke(remaining)
         # The ordinary case, without a timer: there is a slot.
@@ -82,7 +84,7 @@ class Limited:
 
     async def _take(self) -> None:
         """Take a slot, in the order of arrival."""
-        if self._taken < self._max_in_flight:
+        if self._taken - self.arrivals.count < self._max_in_flight:
             self._taken += 1
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -97,7 +99,7 @@ class Limited:
 
     def _give_back(self) -> None:
         """Hand a slot to the next one that waits; `_taken` counts it until nobody does."""
-        while self._waiters:
+        while self._waiters and self._taken - self.arrivals.count <= self._max_in_flight:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)

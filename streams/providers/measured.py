@@ -9,7 +9,7 @@ from contracts.errors import PenstockError
 from contracts.metrics import FM_DURATION, FM_INFLIGHT, FM_REQUESTS, FM_TOKENS
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 from contracts.tallies import Tally
-from streams.providers.base import Provider, Several, several_inputs
+from streams.providers.base import Provider, Several, arrivals_of, several_inputs
 
 _requests = Tally(FM_REQUESTS, FM_DURATION)
 _tokens = Tally(FM_TOKENS, adds=True)
@@ -24,6 +24,7 @@ class Measured:
         self._provider = provider
         self._clock = clock
         self._name = name = provider.name
+        self.arrivals = arrivals_of(provider)
         FM_INFLIGHT.labels(name).set_function(lambda: _calling[name])
 
     @property

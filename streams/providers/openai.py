@@ -23,7 +23,7 @@ from contracts.errors import (
 from contracts.payloads import DeltaChunk, FinishReason, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import OpenAIProvider
 from streams.providers import openai_batch
-from streams.providers.base import MAX_TOKENS, Several, counts
+from streams.providers.base import MAX_TOKENS, Arrivals, Several, counts
 from streams.providers.openai_errors import from_status, from_stream, parse
 from streams.providers.sse import EventSplitter
 from streams.providers.transport.base import Limits, Reply, Response, TimedOut, Transport, TransportError
@@ -61,6 +61,7 @@ class OpenAI:
         host = urlsplit(settings.base_url).hostname or ""
         self._max_tokens_name = "max_completion_tokens" if host.endswith("api.openai.com") else "max_tokens"
         self._host = urlsplit(settings.base_url).netloc.rpartition("@")[2]
+        self.arrivals = Arrivals()
         self._transport: Transport | None = None
 
     async def start(self) -> None:
@@ -74,7 +75,7 @@ class OpenAI:
             raise ConfigError(message)
         if self._transport is None:
             limits = Limits(body_bytes=_MAX_ANSWER_BYTES, refusal_bytes=_MAX_ERROR_BYTES)
-            transport = create_transport(self._settings, self._headers, limits)
+            transport = create_transport(self._settings, self._headers, limits, self.arrivals)
             await transport.start()
             self._transport = transport
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from contracts.errors import ConfigError
 from contracts.settings.models import BedrockProvider, OpenAIProvider, ProviderSettings
+from streams.providers.base import Arrivals
 from streams.providers.transport.base import Limits, Transport
 from streams.providers.transport.general import General
 from streams.providers.transport.lean import Lean
@@ -17,8 +18,16 @@ _AIOHTTP_GOOD_FOR = 256
 _OTHER_FILES = 128
 
 
-def create_transport(settings: OpenAIProvider, headers: Mapping[str, str], limits: Limits) -> Transport:
+def create_transport(
+    settings: OpenAIProvider, headers: Mapping[str, str], limits: Limits, arrivals: Arrivals | None = None
+) -> Transport:
     """Return the transport that a provider's section asks for.
+
+    Args:
+        settings: the section.
+        headers: sent with every call.
+        limits: what the server may send.
+        arrivals: where answers are counted that have come and are given to their calls a little later.
 
     Raises:
         ConfigError: the base URL cannot be used with it.
@@ -31,6 +40,7 @@ def create_transport(settings: OpenAIProvider, headers: Mapping[str, str], limit
             settings.connect_timeout_s,
             limits,
             settings.ca_file,
+            arrivals,
         )
     return General(
         settings.base_url,

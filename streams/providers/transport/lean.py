@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from streams.providers.base import Arrivals
 from streams.providers.transport.base import BrokenOff, ConnectFailed, Limits, Response, TimedOut
 from streams.providers.transport.connection import Connection, Stream, Waiter
 from streams.providers.transport.request import Address, Heads, trust
@@ -22,10 +23,11 @@ _GRAIN_S = 0.01
 # Below the shortest keep-alive that common model servers have (uvicorn, Node: 5 s): a connection that the server closes
 # while we write to it is a call that may have been billed.
 _IDLE_S = 4.0
-# Answers to many calls come at every moment. Those of 2 ms are given together: with 256 calls in flight an eighth of a
-# worker's CPU less, against a millisecond of the fastest model's hundreds (ADR 0028).
+# Answers to many calls come at every moment. Those of 8 ms are given together, which takes less of a worker's CPU. That
+# they have come is told sooner, so that the next calls go out and the model does not wait for us (ADR 0028).
 _MANY = 128
-_GATHER_S = 0.002
+_GATHER_S = 0.008
+_TELL_S = 0.002
 # So many are given in one turn of the loop. All that follows from one turn's answers is done before the next requests
 # go out: hundreds at once would be asked for at once, too, and answered at once, time after time.
 _AT_ONCE = 64
@@ -40,6 +42,7 @@ class Lean:
         max_connections: further calls wait, first come first served.
         connect_timeout_s: limit of name resolution, TCP and TLS handshake.
         ca_file: certificates to trust in place of the system's.
+        arrivals: where answers are counted that have come and are given to their calls a little later.
     """
 
     name = "lean"
@@ -52,6 +55,7 @@ class Lean:
         connect_timeout_s: float = 3.0,
         limits: Limits | None = None,
         ca_file: Path | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self._address = Address(base_url)
         self._heads = Heads(self._address, headers)
@@ -66,6 +70,8 @@ class Lean:
         self._idle: deque[Connection] = deque()
         self._unsent: list[Connection] = []
         self._answers: deque[tuple[Waiter, Response]] = deque()
+        self._arrivals = arrivals or Arrivals()
+        self._tells = False
         # Futures in the order of arrival; each gets a connection, or None: leave to open one.
         self._queue: dict[asyncio.Future[Connection | None], float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -173,11 +179,20 @@ class Lean:
         if not self._answers:
             self._loop.call_later(_GATHER_S, self._hand_out)
         self._answers.append((waiter, answer))
+        self._arrivals.count += 1
+        if not self._tells:
+            self._tells = True
+            self._loop.call_later(_TELL_S, self._tell)
+
+    def _tell(self) -> None:
+        self._tells = False
+        self._arrivals.notify()
 
     def _hand_out(self) -> None:
         answers = self._answers
         for _ in range(min(_AT_ONCE, len(answers))):
             waiter, answer = answers.popleft()
+            self._arrivals.count -= 1
             if not waiter.done():
                 waiter.set_result(answer)
         if answers and self._loop is not None:

@@ -343,3 +343,97 @@ async def test_what_starts_together_is_prepared_together() -> None:
     await settled()
 
     assert (prepared, crashes) == ([[0, 1], [2]], [])
+
+
+async def test_a_slot_whose_answer_has_come_is_handed_out_before_its_call_goes_on() -> None:
+    arrived, started = 0, list[int]()
+
+    async def work(item: Item, _slot: Slot) -> None:
+        started.append(item.work)
+        await asyncio.sleep(1)
+
+    dispatcher = Dispatcher(work, 2, LANES, lambda _error: None, arrived=lambda: arrived)
+    for offset in range(5):
+        dispatcher.add(make_item(offset))
+    await settled()
+
+    assert started == [0, 1]
+
+    arrived = 1
+    dispatcher.fill()
+    await settled()
+
+    assert started == [0, 1, 2]
+
+    # It goes on: what it holds and what has come count one less, both.
+    arrived = 0
+    dispatcher.fill()
+    await settled()
+
+    assert started == [0, 1, 2], "two calls are at the model"
+
+
+async def test_answers_that_nobody_takes_up_do_not_let_calls_run_ahead_without_bound() -> None:
+    started = 0
+
+    async def work(_item: Item, _slot: Slot) -> None:
+        nonlocal started
+        started += 1
+        await asyncio.sleep(1)
+
+    # Every call is answered at once, and no answer is given.
+    dispatcher = Dispatcher(work, 64, LANES, lambda _error: None, arrived=lambda: started)
+    for offset in range(1000):
+        dispatcher.add(make_item(offset))
+    for _ in range(20):
+        dispatcher.fill()
+        await settled(5)
+
+    assert started == 64
+
+
+async def test_slots_above_a_few_are_handed_out_over_a_moment_when_work_begins() -> None:
+    begun_at = list[float]()
+    loop = asyncio.get_running_loop()
+
+    async def work(_item: Item, _slot: Slot) -> None:
+        begun_at.append(loop.time())
+        await asyncio.sleep(10)
+
+    dispatcher = Dispatcher(work, 64, LANES, lambda _error: None)
+    dispatcher.forget_waiting()
+    opened_at = loop.time()
+    dispatcher.reopen()
+    for offset in range(100):
+        dispatcher.add(make_item(offset))
+    await asyncio.sleep(1)
+
+    waited = [at - opened_at for at in begun_at]
+    assert len(waited) == 64
+    assert sum(seconds < 0.001 for seconds in waited) <= 20
+    assert waited[32] == pytest.approx(0.125, abs=0.06)
+    assert 0.2 < waited[-1] <= 0.25
+
+
+async def test_a_second_beginning_withholds_slots_anew_and_hands_out_all_in_the_end() -> None:
+    started = 0
+
+    async def work(_item: Item, _slot: Slot) -> None:
+        nonlocal started
+        started += 1
+        await asyncio.sleep(10)
+
+    dispatcher = Dispatcher(work, 64, LANES, lambda _error: None)
+    dispatcher.reopen()
+    await asyncio.sleep(0.2)
+    dispatcher.forget_waiting()
+    dispatcher.reopen()
+    for offset in range(100):
+        dispatcher.add(make_item(offset))
+    await settled()
+
+    assert started < 32
+
+    await asyncio.sleep(0.3)
+
+    assert started == 64

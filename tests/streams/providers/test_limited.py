@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from contracts.errors import ConfigError, ProviderTimeout
+from contracts.payloads import InferenceAnswer, InferenceRequest
 from contracts.settings.models import BedrockProvider, FakeProvider
+from streams.providers.base import Arrivals
 from streams.providers.bedrock import Bedrock
 from streams.providers.fake import Fake
 from streams.providers.limited import Limited
@@ -89,3 +91,76 @@ async def test_a_provider_of_single_inputs_says_so() -> None:
 
     with pytest.raises(ConfigError, match=r"aws\.bedrock takes one input per call"):
         await Limited(bedrock, 1).invoke_many([ask(LAB)] * 2, 5.0)
+
+
+class _Model(Fake):
+    """A model whose answers come, and are given to their calls, when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeProvider(kind="fake"))
+        self.arrivals = Arrivals()
+        self.asked: list[asyncio.Future[None]] = []
+
+    async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
+        """Return the answer once it is given."""
+        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.asked.append(given)
+        await given
+        return await super().invoke(request)
+
+    def answer(self) -> None:
+        """Have an answer come."""
+        self.arrivals.count += 1
+
+    def give(self, number: int) -> None:
+        """Let a call go on whose answer has come."""
+        self.arrivals.count -= 1
+        self.asked[number].set_result(None)
+
+
+async def _begin(provider: Limited, number: int) -> list[asyncio.Task[InferenceAnswer]]:
+    calls = [asyncio.create_task(provider.invoke(ask(LAB, timeout_s=5.0))) for _ in range(number)]
+    await asyncio.sleep(0)
+    return calls
+
+
+async def test_a_call_whose_answer_has_come_leaves_its_place_to_the_next_one() -> None:
+    model = _Model()
+    provider = Limited(model, 2)
+    calls = await _begin(provider, 2)
+    model.answer()
+    calls += await _begin(provider, 2)
+
+    assert len(model.asked) == 3, "one place is free, and no more than that"
+
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_a_place_that_was_left_early_is_not_given_away_twice() -> None:
+    model = _Model()
+    provider = Limited(model, 2)
+    calls = await _begin(provider, 2)
+    for _ in calls:
+        model.answer()
+    calls += await _begin(provider, 3)
+    model.give(0)
+    model.give(1)
+    await asyncio.wait(calls[:2])
+
+    assert len(model.asked) == 4, "two are at the model, and one waits"
+
+    model.answer()
+    model.give(2)
+    await asyncio.wait(calls[2:3])
+    await asyncio.sleep(0)
+
+    assert len(model.asked) == 5
+
+    for number in (3, 4):
+        model.answer()
+        model.give(number)
+    await asyncio.wait(calls)
+
+    assert provider._taken == 0

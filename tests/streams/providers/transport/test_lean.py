@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from streams.providers.base import Arrivals
 from streams.providers.transport import lean
 from streams.providers.transport.base import BrokenOff, Headers, Limits, Response, TimedOut
 from streams.providers.transport.connection import Connection, Stream, Waiter
@@ -265,3 +266,21 @@ async def test_a_request_that_was_cut_off_half_sent_goes_to_a_fresh_connection()
         await pool.post(b"x" * 30_000_000)
 
         assert pool.server.connections == 3
+
+
+async def test_who_hands_out_calls_hears_of_answers_before_these_are_given_and_once_for_several() -> None:
+    arrivals, told = Arrivals(), list[tuple[int, int]]()
+    client = Lean("http://127.0.0.1:1", {}, 1000, arrivals=arrivals)
+    await client.start()
+    client._busy = set(range(lean._MANY))  # type: ignore[arg-type]
+    waiters: list[Waiter] = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    arrivals.notify = lambda: told.append((arrivals.count, sum(waiter.done() for waiter in waiters)))
+    for waiter in waiters:
+        client.answered(waiter, Response(200, Headers({}), b""))
+    async with asyncio.timeout(10):
+        await asyncio.gather(*waiters)
+    client._busy = set()
+    await client.aclose()
+
+    assert told == [(3, 0)]
+    assert arrivals.count == 0
