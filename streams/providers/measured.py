@@ -2,19 +2,24 @@
 
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from contracts.errors import PenstockError
 from contracts.metrics import FM_DURATION, FM_INFLIGHT, FM_REQUESTS, FM_TOKENS
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 from contracts.tallies import Tally
-from streams.providers.base import Provider, Several, arrivals_of, several_inputs
+from streams.providers.base import Arrivals, Provider, Several, arrivals_of, several_inputs
 
 _requests = Tally(FM_REQUESTS, FM_DURATION)
 _tokens = Tally(FM_TOKENS, adds=True)
-# Calls in flight by provider; the gauge looks here when it is read.
+# Calls in flight by provider, and of how many of them the answer has come; the gauge looks here when it is read.
 _calling: Counter[str] = Counter()
+_arrivals: defaultdict[str, list[Arrivals]] = defaultdict(list)
+
+
+def _in_flight(name: str) -> int:
+    return _calling[name] - sum(arrivals.count for arrivals in _arrivals[name])
 
 
 class Measured:
@@ -25,7 +30,8 @@ class Measured:
         self._clock = clock
         self._name = name = provider.name
         self.arrivals = arrivals_of(provider)
-        FM_INFLIGHT.labels(name).set_function(lambda: _calling[name])
+        _arrivals[name].append(self.arrivals)
+        FM_INFLIGHT.labels(name).set_function(lambda: _in_flight(name))
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ import pytest
 from contracts.errors import Throttled
 from contracts.metrics import REGISTRY
 from contracts.settings.models import FakeProvider
+from streams.providers.base import Arrivals
 from streams.providers.fake import Fake
 from streams.providers.measured import Measured
 from tests.streams.providers.labs import FakeLab
@@ -68,6 +69,24 @@ async def test_a_cancelled_call_is_counted_and_no_longer_in_flight(model: str) -
 
     assert sample("fm_requests_total", model, outcome="cancelled") == 1
     assert REGISTRY.get_sample_value("penstock_fm_inflight", {"provider": "fake"}) == before
+
+
+async def test_a_call_whose_answer_has_come_is_no_longer_in_flight(model: str) -> None:
+    fake = Fake(FakeProvider(kind="fake", script=({"hang": True},)))
+    fake.arrivals = arrivals = Arrivals()  # type: ignore[attr-defined]
+    before = REGISTRY.get_sample_value("penstock_fm_inflight", {"provider": "fake"}) or 0.0
+    call = asyncio.create_task(Measured(fake).invoke(request(model)))
+    await asyncio.sleep(0)
+
+    assert REGISTRY.get_sample_value("penstock_fm_inflight", {"provider": "fake"}) == before + 1
+
+    arrivals.count = 1
+
+    assert REGISTRY.get_sample_value("penstock_fm_inflight", {"provider": "fake"}) == before
+
+    arrivals.count = 0
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
 
 
 async def test_a_list_of_requests_is_one_call_with_the_tokens_of_all(model: str) -> None:
