@@ -27,7 +27,7 @@ _IDLE_S = 4.0
 # they have come is told sooner, so that the next calls go out and the model does not wait for us (ADR 0028).
 _MANY = 128
 _GATHER_S = 0.008
-_TELL_S = 0.002
+_TELL_S = 0.001
 # So many are given in one turn of the loop. All that follows from one turn's answers is done before the next requests
 # go out: hundreds at once would be asked for at once, too, and answered at once, time after time.
 _AT_ONCE = 64
