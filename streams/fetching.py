@@ -8,6 +8,8 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
     _coordinator._do_rejoin_group    wrapped: a static member asks first whether a twin has taken its place
     _coordinator._push_error_to_user wrapped: a refused join waits for a reader who does not read before it has joined
     _coordinator._heartbeat_task, ._commit_refresh_task  their errors are no refused join
+    _coordinator._send_req           wrapped: an answer that refuses the whole question for commits is not "no commits"
+    _coordinator.coordinator_dead    has it looked for again
     _coordinator._coordination_task  watched: nobody else does while nothing is read
     fetcher.MemoryRecords, .PartitionRecords, .FetchResult  replaced by those of streams/unpacking.py: a header name
                                      that is not UTF-8 would end the worker for ever; a fetch is unpacked in pieces
@@ -27,7 +29,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from aiokafka.consumer import fetcher
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupLoadInProgressError, KafkaError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types.tuples import ConsumerMessage
 
@@ -91,6 +94,7 @@ class EngineThread(AIOKafkaConsumerThread):
         if self.guard is not None:
             guard_joins(coordinator, self.guard)
         keep_joining(coordinator)
+        hear_refusals(coordinator)
         coordinator._coordination_task.add_done_callback(self._coordination_ended)  # noqa: SLF001
 
     def _coordination_ended(self, task: "asyncio.Task[None]") -> None:
@@ -280,6 +284,28 @@ def keep_joining(coordinator: Any) -> None:
     coordinator._push_error_to_user = refused  # noqa: SLF001
 
 
+def hear_refusals(coordinator: Any) -> None:
+    """Raise what a broker answers to the question for commits when it refuses the whole of it.
+
+    aiokafka looks at the errors of the partitions only, and such an answer has none. It would take it for "nothing was
+    ever committed", and everything on the log would be called again: a broker that was just started answers so until
+    it has loaded the group.
+    """
+    original: Callable[[Any], Awaitable[Any]] = coordinator._send_req  # noqa: SLF001
+
+    async def send(request: Any) -> Any:
+        response = await original(request)
+        code = getattr(response, "error_code", 0) if isinstance(request, OffsetFetchRequest) else 0
+        if not code:
+            return response
+        error = for_code(code)()
+        if error.retriable and not isinstance(error, GroupLoadInProgressError):
+            coordinator.coordinator_dead()
+        raise error
+
+    coordinator._send_req = send  # noqa: SLF001
+
+
 def hurry(fetching: Any) -> None:
     """Ask empty partitions without a long wait while records of others have not been handed out yet.
 
@@ -303,4 +329,13 @@ def _mend_fetcher() -> None:
     fetcher.FetchResult = PiecewiseFetchResult
 
 
-__all__ = ["BUNDLE_RECORDS", "Bundle", "BundlingConsumer", "EngineThread", "JoinGuard", "guard_joins", "keep_joining"]
+__all__ = [
+    "BUNDLE_RECORDS",
+    "Bundle",
+    "BundlingConsumer",
+    "EngineThread",
+    "JoinGuard",
+    "guard_joins",
+    "hear_refusals",
+    "keep_joining",
+]

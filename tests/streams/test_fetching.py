@@ -9,7 +9,13 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    GroupLoadInProgressError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+)
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from faust import types as faust_types
 from faust.transport import consumer as faust_consumer
@@ -22,6 +28,7 @@ from streams.fetching import (
     BundlingConsumer,
     EngineThread,
     guard_joins,
+    hear_refusals,
     hurry,
     keep_joining,
 )
@@ -62,6 +69,15 @@ def test_coordinator_push_error_to_user_is_where_a_refused_join_ends() -> None:
     assert "self._coordination_task = create_task(self._coordination_routine())" in inspect.getsource(
         GroupCoordinator.__init__
     )
+
+
+def test_coordinator_looks_at_the_errors_of_partitions_only() -> None:
+    question = inspect.getsource(GroupCoordinator._do_fetch_commit_offsets)
+
+    assert "response = await self._send_req(request)" in question
+    assert "response.error_code" not in question
+    assert "if not err.retriable:" in inspect.getsource(GroupCoordinator.fetch_committed_offsets)
+    assert "self.coordinator_id = None" in inspect.getsource(GroupCoordinator.coordinator_dead)
 
 
 def test_a_static_member_leaves_no_group() -> None:
@@ -200,6 +216,57 @@ async def test_the_guard_is_asked_when_the_group_fences_us() -> None:
         await coordinator._do_rejoin_group(None)
 
     assert guard.asked == [(frozenset(), False)]
+
+
+# --- questions for commits
+
+
+class Asked:
+    """Stands in for aiokafka's coordinator: gives one answer, and notes whether it is still believed in."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.is_dead = False
+
+    async def _send_req(self, _request: object) -> object:
+        return self.answer
+
+    def coordinator_dead(self) -> None:
+        self.is_dead = True
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "is_dead"),
+    [
+        (14, GroupLoadInProgressError, False),
+        (16, NotCoordinatorForGroupError, True),
+        (30, GroupAuthorizationFailedError, False),
+    ],
+)
+async def test_an_answer_that_refuses_a_question_for_commits_does_not_say_that_there_are_none(
+    code: int, error: type[Exception], is_dead: bool
+) -> None:
+    coordinator = Asked(SimpleNamespace(topics=[], error_code=code))
+    hear_refusals(coordinator)
+    with pytest.raises(error):
+        await coordinator._send_req(OffsetFetchRequest("g", [("events", [0])]))
+
+    assert coordinator.is_dead is is_dead
+
+
+@pytest.mark.parametrize("answer", [SimpleNamespace(topics=[], error_code=0), SimpleNamespace(topics=[])])
+async def test_an_answer_to_a_question_for_commits_is_led_on(answer: object) -> None:
+    coordinator = Asked(answer)
+    hear_refusals(coordinator)
+
+    assert await coordinator._send_req(OffsetFetchRequest("g", [])) is answer
+
+
+async def test_errors_of_other_answers_are_left_to_aiokafka() -> None:
+    coordinator = Asked(SimpleNamespace(error_code=16))
+    hear_refusals(coordinator)
+
+    assert await coordinator._send_req(object()) is coordinator.answer
 
 
 # --- refused joins
