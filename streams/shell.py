@@ -57,6 +57,10 @@ class Listener(Protocol):
         """Partitions are ours; must return at once, because no heartbeat is sent meanwhile."""
         ...
 
+    def went_back(self, tp: TP) -> None:
+        """The log of a partition has lost its end; nothing more of it comes in this assignment."""
+        ...
+
     async def hand_over(self) -> None:
         """Partitions are being given up, or the worker stops: finish, commit, let go; no-op when nothing is held."""
         ...
@@ -314,6 +318,9 @@ class _EngineConsumer(BundlingConsumer):
 
     def _new_consumer_thread(self) -> EngineThread:
         return self.shell.new_thread(self)
+
+    def went_back(self, tp: Any) -> None:
+        self.listener.went_back(TP(tp.topic, tp.partition))
 
     async def wait_empty(self) -> None:
         await self.listener.hand_over()
