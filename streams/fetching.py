@@ -16,6 +16,7 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
                                      that is not UTF-8 would end the worker for ever; a fetch is unpacked in pieces
     fetcher._proc_fetch_request, ._update_fetch_positions  wrapped: aiokafka begins a log again that ends before the
                                      place where it reads on; it looks at the last record again before
+    fetcher._invalidate_preferred_read_replica_for_node  wrapped: called for each fetch that failed
     fetcher._get_actions_per_node    wrapped: empty partitions are asked without a long wait while others have records
     fetcher._fetch_task, ._pending_tasks  ended before aiokafka ends them, and raises what it has cancelled
     fetcher._fetch_waiters, ._notify a fetch that waits looks again when a partition has room once more
@@ -133,21 +134,34 @@ class EngineThread(AIOKafkaConsumerThread):
         self.parent_loop.call_soon_threadsafe(cast("BundlingConsumer", self.consumer).went_back, tp)
 
     def _look_back(self, fetching: Any) -> None:
-        """Have an `EndWatch` look when aiokafka goes to the beginning of a log."""
+        """Have an `EndWatch` look when aiokafka goes to the beginning of a log, or its broker is away."""
         fetch, reset = fetching._proc_fetch_request, fetching._update_fetch_positions  # noqa: SLF001
+        failed: Callable[[int, Any], None] = fetching._invalidate_preferred_read_replica_for_node  # noqa: SLF001
+        in_vain: list[Any] = []
+
+        def note(node_id: int, request: Any) -> None:
+            failed(node_id, request)
+            in_vain.append(request)
 
         async def fetch_and_note(assignment: Any, node_id: int, request: Any) -> Any:
             found = await fetch(assignment, node_id, request)
-            self._ends_of(assignment).after_fetch(assignment, request.topics)
+            has_failed = request in in_vain
+            if assignment.active:
+                ends = self._ends_of(assignment)
+                (ends.after_failure if has_failed else ends.after_fetch)(assignment, request.topics)
+            if has_failed:
+                in_vain.remove(request)
             return found
 
         async def reset_and_look(assignment: Any, node_id: int, tps: Sequence[Any]) -> Any:
             found = await reset(assignment, node_id, tps)
-            ends = self._ends_of(assignment)
-            if sum(ends.after_reset(tp, assignment.state_value(tp)) for tp in tps):
-                await asyncio.sleep(_LOOK_AGAIN_S)
+            if assignment.active:
+                ends = self._ends_of(assignment)
+                if sum(ends.after_reset(tp, assignment.state_value(tp)) for tp in tps):
+                    await asyncio.sleep(_LOOK_AGAIN_S)
             return found
 
+        fetching._invalidate_preferred_read_replica_for_node = note  # noqa: SLF001
         fetching._proc_fetch_request, fetching._update_fetch_positions = fetch_and_note, reset_and_look  # noqa: SLF001
 
     async def on_partitions_assigned(self, assigned: set[Any], generation_id: int = 0) -> None:

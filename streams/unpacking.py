@@ -54,8 +54,9 @@ class EndWatch:
     """Finds logs that have lost their end, in one assignment; on the consumer's thread.
 
     aiokafka goes to the beginning of a log that ends before the place where it reads on. With this it goes back to the
-    last record that was handed out. Is that there, all is well. The log was cut when another one has its place: nothing
-    more of it is handed out then. And when it ends before that place for `_SETTLE_S`.
+    last record that was handed out, as it does when its broker was away: who comes back, or takes its place, may have
+    lost it. Is that record there, all is well. The log was cut when another one has its place: nothing more of it is
+    handed out then. And when it ends before that place for `_SETTLE_S`.
 
     Args:
         tell: called with the partition of a log that was cut; again and again until it is assigned anew.
@@ -71,6 +72,16 @@ class EndWatch:
         self._tell = tell
         self._out_of_range: dict[Any, int] = {}
         self._doubted: dict[Any, float] = {}
+        self._compared: set[Any] = set()
+
+    def after_failure(self, assignment: Any, topics: Sequence[Any]) -> None:
+        """Look at the last record again of what a broker was asked for in vain."""
+        for topic, partitions in topics:
+            for partition, offset, _ in partitions:
+                tp = TopicPartition(topic, partition)
+                state = assignment.state_value(tp)
+                if state.has_valid_position and state.position == offset:
+                    self._look_back(tp, state, offset)
 
     def after_fetch(self, assignment: Any, topics: Sequence[Any]) -> None:
         """Note what was asked for of logs that do not reach so far, or begin behind it."""
@@ -87,28 +98,37 @@ class EndWatch:
         asked = self._out_of_range.pop(tp)
         if state.position >= asked or tp in self.cut:
             # What lies before has been deleted after its retention.
-            self._doubted.pop(tp, None)
+            self.moved(tp)
             return False
         now_s = time.monotonic()
         if now_s >= self._doubted.setdefault(tp, now_s) + _SETTLE_S:
             self._tell(tp)
-        state.seek(self.newest.get(tp, (asked, 0))[0])
+        self._look_back(tp, state, asked)
         return True
+
+    def _look_back(self, tp: Any, state: Any, asked: int) -> None:
+        newest = self.newest.get(tp)
+        # Not where it looks back already, nor where the last record is to be read again anyway.
+        if newest and newest[0] < asked:
+            self._compared.add(tp)
+            asked = newest[0]
+        state.seek(asked)
 
     def moved(self, tp: Any) -> None:
         """Forget what was found: the partition is read from somewhere else."""
         self._out_of_range.pop(tp, None)
         self._doubted.pop(tp, None)
+        self._compared.discard(tp)
 
     def take(self, records: Mapping[Any, Sequence[Any]]) -> dict[Any, Sequence[Any]]:
         """Return what may be handed out of what was fetched."""
         kept = dict(records)
-        for tp in self._doubted.keys() & kept.keys():
-            del self._doubted[tp]
-            first = kept[tp][0]
-            if (first.offset, first.timestamp) == self.newest.get(tp):
+        for tp in self._compared & kept.keys():
+            self.moved(tp)
+            first, newest = kept[tp][0], self.newest.get(tp)
+            if (first.offset, first.timestamp) == newest:
                 kept[tp] = kept[tp][1:]
-            elif tp in self.newest:
+            elif newest and first.offset == newest[0]:
                 self.cut.add(tp)
                 self._tell(tp)
         kept = {tp: found for tp, found in kept.items() if found and tp not in self.cut}

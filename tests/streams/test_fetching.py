@@ -100,6 +100,7 @@ def test_fetcher_goes_to_the_beginning_of_a_log_that_does_not_reach_so_far() -> 
         "for topic, partitions in request.topics:\n            for partition, offset, _ in partitions:" in fetching_one
     )
     assert "tp_state.await_reset(self._default_reset_strategy)" in fetching_one
+    assert "self._invalidate_preferred_read_replica_for_node(node_id, request)" in fetching_one
     assert "tp_state.reset_to(offset)" in inspect.getsource(fetcher.Fetcher._update_fetch_positions)
     assert "self._proc_fetch_request(assignment, node_id, request)" in routine
     assert "self._update_fetch_positions(assignment, node_id, tps)" in routine
@@ -209,6 +210,11 @@ class Log:
     def fetch(self, *records: Any) -> None:
         self.handed += [one.offset for one in self.watch.take({AT: list(records)}).get(AT, [])]
 
+    def fails(self) -> None:
+        """Have a fetch fail; the broker is away."""
+        asked = self.state.position
+        self.watch.after_failure(SimpleNamespace(state_value=lambda _tp: self.state), [("events", [(0, asked, 1)])])
+
     def is_out_of_range(self, seconds: float = 0.0) -> bool:
         """Have a fetch find that the log does not have what is asked for; aiokafka goes to its beginning."""
         self.now_s += seconds
@@ -250,6 +256,49 @@ async def test_a_log_that_stays_short_is_cut(monkeypatch: pytest.MonkeyPatch, *,
     assert log.state.position == (6 if has_read else 7)
 
 
+async def test_the_last_record_is_looked_at_again_when_the_broker_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(monkeypatch)
+    log.fails()
+    log.fails()
+    at = log.state.position
+    log.fetch(record(6), record(7))
+    log.fetch(record(8))
+
+    assert (at, log.handed, log.told) == (6, [7, 8], 0)
+
+
+async def test_a_log_that_was_cut_and_has_grown_again_while_its_broker_was_away_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log(monkeypatch)
+    log.fails()
+    log.fetch(record(6, timestamp=2000), record(7, timestamp=2000))
+
+    assert (log.handed, log.told) == ([], 1)
+
+
+async def test_a_log_that_does_not_have_the_last_record_any_more_but_later_ones_is_read_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Compaction may take it."""
+    log = Log(monkeypatch)
+    log.fails()
+    log.fetch(record(9))
+
+    assert (log.handed, log.told) == ([9], 0)
+
+
+async def test_a_partition_that_is_read_again_from_before_is_not_led_past_what_is_to_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log(monkeypatch)
+    log.state.seek(6)
+    log.fails()
+    log.fetch(record(6), record(7))
+
+    assert log.handed == [6, 7]
+
+
 async def test_a_log_whose_beginning_was_deleted_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log(monkeypatch, begin=20)
     is_short = log.is_out_of_range(), log.is_out_of_range(60)
@@ -284,10 +333,35 @@ async def test_aiokafka_is_led_back_to_the_last_record(monkeypatch: pytest.Monke
         state.reset_to(0)
         return False
 
-    client = SimpleNamespace(_proc_fetch_request=proc_fetch_request, _update_fetch_positions=update_fetch_positions)
+    client: Any = SimpleNamespace(
+        _proc_fetch_request=proc_fetch_request,
+        _update_fetch_positions=update_fetch_positions,
+        _invalidate_preferred_read_replica_for_node=lambda *_: None,
+    )
     thread._look_back(client)
     await client._proc_fetch_request(assignment, 1, SimpleNamespace(topics=[("events", [(0, 7, 1)])]))
     await client._update_fetch_positions(assignment, 1, [AT])
+
+    assert state.position == 6
+
+
+async def test_aiokafka_is_led_back_when_a_fetch_fails() -> None:
+    thread, assignment, state = make_thread(), Assignment(7), TopicPartitionState(None)
+    assignment.state = state
+    state.seek(7)
+    fetch(thread, assignment, {AT: [record(6)]})
+
+    async def proc_fetch_request(_assignment: object, node_id: int, request: object) -> bool:
+        client._invalidate_preferred_read_replica_for_node(node_id, request)
+        return False
+
+    client: Any = SimpleNamespace(
+        _proc_fetch_request=proc_fetch_request,
+        _update_fetch_positions=None,
+        _invalidate_preferred_read_replica_for_node=lambda *_: None,
+    )
+    thread._look_back(client)
+    await client._proc_fetch_request(assignment, 1, SimpleNamespace(topics=[("events", [(0, 7, 1)])]))
 
     assert state.position == 6
 
