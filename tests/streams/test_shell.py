@@ -370,13 +370,19 @@ async def test_giving_up_partitions_is_led_to_the_listener_and_forgets_what_faus
 
 
 async def test_a_log_that_lost_its_end_is_told_to_the_listener() -> None:
+    """Not before it is read from where the books begin: its commit may have lain behind the end."""
     listener = Listener()
     app = faust.App("shell-test-3", autodiscover=False, web_enabled=False)
     Shell(app, listener)
     consumer_class: Any = app.transport.Consumer
-    consumer_class.__new__(consumer_class).went_back(TopicPartition(*TP0))
+    consumer = consumer_class.__new__(consumer_class)
+    consumer._restarts = {TP0: 0}
+    consumer.went_back(TopicPartition(*TP0))
+    before = list(listener.told)
+    consumer._restarts = {}
+    consumer.went_back(TopicPartition(*TP0))
 
-    assert listener.told == [("went back", TP0)]
+    assert (before, listener.told) == ([], [("went back", TP0)])
 
 
 async def test_the_group_is_joined_anew_on_the_consumers_thread(thread_loop: asyncio.AbstractEventLoop) -> None:
