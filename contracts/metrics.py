@@ -317,6 +317,11 @@ LAG = _gauge(
 )
 PAUSED = _gauge("kafka_intake_paused", "1 while intake is paused; reason says which limit or fault.", ("reason",))
 COMMITTED = _gauge("kafka_committed_offset", "Last committed offset.", ("topic", "partition"))
+LOST = _counter(
+    "kafka_lost_records_total",
+    "Records that a worker had read and that their broker has lost since: this many, or more.",
+    ("topic",),
+)
 COMMITS = _counter("kafka_commits_total", "Offset commits.", ("outcome",))
 HELD_EVENTS = _gauge("engine_held_events", "Events taken and not finished.")
 HELD_BYTES = _gauge("engine_held_bytes", "Bytes of the same.")

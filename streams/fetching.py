@@ -4,13 +4,19 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
 
     thread._create_worker_consumer   overridden: Faust reads aborted records of transactional producers, too
     thread._fetch_records            overridden: notes how far the consumer has read past offsets without a record
+    thread._seek_wait                overridden: a place that was told to be read from is no log that has lost its end
     thread.on_partitions_assigned    overridden: ends a fetch that began under an earlier assignment
     _coordinator._do_rejoin_group    wrapped: a static member asks first whether a twin has taken its place
     _coordinator._push_error_to_user wrapped: a refused join waits for a reader who does not read before it has joined
     _coordinator._heartbeat_task, ._commit_refresh_task  their errors are no refused join
+    _coordinator._send_req           wrapped: an answer that refuses the whole question for commits is not "no commits"
+    _coordinator.coordinator_dead    has it looked for again
     _coordinator._coordination_task  watched: nobody else does while nothing is read
     fetcher.MemoryRecords, .PartitionRecords, .FetchResult  replaced by those of streams/unpacking.py: a header name
                                      that is not UTF-8 would end the worker for ever; a fetch is unpacked in pieces
+    fetcher._proc_fetch_request, ._update_fetch_positions  wrapped: aiokafka begins a log again that ends before the
+                                     place where it reads on; it looks at the last record again before
+    fetcher._invalidate_preferred_read_replica_for_node  wrapped: called for each fetch that failed
     fetcher._get_actions_per_node    wrapped: empty partitions are asked without a long wait while others have records
     fetcher._fetch_task, ._pending_tasks  ended before aiokafka ends them, and raises what it has cancelled
     fetcher._fetch_waiters, ._notify a fetch that waits looks again when a partition has room once more
@@ -27,19 +33,22 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from aiokafka.consumer import fetcher
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupLoadInProgressError, KafkaError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types.tuples import ConsumerMessage
 
 from contracts.logs import logger
 from streams.engine.item import TP
-from streams.unpacking import KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
+from streams.unpacking import EndWatch, KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
 
 # How often positions are noted under load; each empty fetch notes them as well.
 _NOTE_INTERVAL_S = 0.5
 _JOIN_PAUSE_S = 1.0
 # Faust's way of a message to its agent costs some 60 us, that of a bundle of 32 the same; more would wait for less.
 BUNDLE_RECORDS = 32
+# Between two looks at a log that seems to have lost its end.
+_LOOK_AGAIN_S = 0.2
 # At 1,024 calls of 200 ms this is an eighth of what the buffer holds; 20 empty answers a second cost next to nothing.
 _HURRIED_MS = 50
 
@@ -70,7 +79,7 @@ class EngineThread(AIOKafkaConsumerThread):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.read_to: dict[TP, tuple[int | None, int]] = {}
-        self._newest: dict[Any, int] = {}
+        self._ends = EndWatch(self._went_back)
         self._assignment: Any = None
         self._noted_s = 0.0
         self._fetch: asyncio.Future[Any] | None = None
@@ -87,10 +96,12 @@ class EngineThread(AIOKafkaConsumerThread):
         if self._consumer is None:
             return
         hurry(self._consumer._fetcher)  # noqa: SLF001
+        self._look_back(self._consumer._fetcher)  # noqa: SLF001
         coordinator = self._consumer._coordinator  # noqa: SLF001
         if self.guard is not None:
             guard_joins(coordinator, self.guard)
         keep_joining(coordinator)
+        hear_refusals(coordinator)
         coordinator._coordination_task.add_done_callback(self._coordination_ended)  # noqa: SLF001
 
     def _coordination_ended(self, task: "asyncio.Task[None]") -> None:
@@ -104,9 +115,54 @@ class EngineThread(AIOKafkaConsumerThread):
         await asyncio.wait([fetch])
         if fetch.cancelled():
             return {}
-        records = fetch.result()
-        self._note(consumer._subscription.subscription, records)  # noqa: SLF001
+        subscription = consumer._subscription.subscription  # noqa: SLF001
+        records = self._ends_of(subscription.assignment if subscription is not None else None).take(fetch.result())
+        self._note(records)
         return records
+
+    def _ends_of(self, assignment: Any) -> EndWatch:
+        if assignment is not None and assignment is not self._assignment:
+            self._assignment, self._ends = assignment, EndWatch(self._went_back)
+        return self._ends
+
+    async def _seek_wait(self, consumer: Any, partitions: Mapping[Any, int]) -> None:
+        for tp in partitions:
+            self._ends.moved(tp)
+        await super()._seek_wait(consumer, partitions)
+
+    def _went_back(self, tp: Any) -> None:
+        self.parent_loop.call_soon_threadsafe(cast("BundlingConsumer", self.consumer).went_back, tp)
+
+    def _look_back(self, fetching: Any) -> None:
+        """Have an `EndWatch` look when aiokafka goes to the beginning of a log, or its broker is away."""
+        fetch, reset = fetching._proc_fetch_request, fetching._update_fetch_positions  # noqa: SLF001
+        failed: Callable[[int, Any], None] = fetching._invalidate_preferred_read_replica_for_node  # noqa: SLF001
+        in_vain: list[Any] = []
+
+        def note(node_id: int, request: Any) -> None:
+            failed(node_id, request)
+            in_vain.append(request)
+
+        async def fetch_and_note(assignment: Any, node_id: int, request: Any) -> Any:
+            found = await fetch(assignment, node_id, request)
+            has_failed = request in in_vain
+            if assignment.active:
+                ends = self._ends_of(assignment)
+                (ends.after_failure if has_failed else ends.after_fetch)(assignment, request.topics)
+            if has_failed:
+                in_vain.remove(request)
+            return found
+
+        async def reset_and_look(assignment: Any, node_id: int, tps: Sequence[Any]) -> Any:
+            found = await reset(assignment, node_id, tps)
+            if assignment.active:
+                ends = self._ends_of(assignment)
+                if sum(ends.after_reset(tp, assignment.state_value(tp)) for tp in tps):
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+            return found
+
+        fetching._invalidate_preferred_read_replica_for_node = note  # noqa: SLF001
+        fetching._proc_fetch_request, fetching._update_fetch_positions = fetch_and_note, reset_and_look  # noqa: SLF001
 
     async def on_partitions_assigned(self, assigned: set[Any], generation_id: int = 0) -> None:
         """End the fetch that Faust has given up: it would take the assignment's first records, for nobody."""
@@ -142,24 +198,18 @@ class EngineThread(AIOKafkaConsumerThread):
         for waiter in tuple(fetching._fetch_waiters) if fetching is not None else ():  # noqa: SLF001
             fetching._notify(waiter)  # noqa: SLF001
 
-    def _note(self, subscription: Any, records: Any) -> None:
+    def _note(self, records: Any) -> None:
         """Note positions together with the last record handed out, so that nobody takes what is under way for a gap."""
-        assignment = subscription.assignment if subscription is not None else None
-        if assignment is None:
-            return
-        if assignment is not self._assignment:
-            self._assignment, self._newest = assignment, {}
-        for tp, batch in records.items():
-            self._newest[tp] = batch[-1].offset
-        now_s = time.monotonic()
-        if records and now_s < self._noted_s + _NOTE_INTERVAL_S:
+        assignment, now_s = self._assignment, time.monotonic()
+        if assignment is None or (records and now_s < self._noted_s + _NOTE_INTERVAL_S):
             return
         self._noted_s = now_s
+        newest = self._ends.newest
         states = ((tp, assignment.state_value(tp)) for tp in assignment.tps)
         self.read_to = {
-            TP(tp.topic, tp.partition): (self._newest.get(tp), state.position)
+            TP(tp.topic, tp.partition): (newest[tp][0] if tp in newest else None, state.position)
             for tp, state in states
-            if state is not None and state.has_valid_position
+            if state is not None and state.has_valid_position and tp not in self._ends.cut
         }
 
 
@@ -221,6 +271,9 @@ class BundlingConsumer(Consumer):
             for tp, found in records.items()
         }
 
+    def went_back(self, tp: Any) -> None:
+        """Take note that a log has lost its end; nothing more of it is handed out in this assignment."""
+
     def _to_message(self, tp: Any, record: Sequence[Any]) -> Bundle:
         """Make a message of a bundle; Faust drops it when its last record was handed out already."""
         read_to = self._read_offset[tp]
@@ -280,6 +333,28 @@ def keep_joining(coordinator: Any) -> None:
     coordinator._push_error_to_user = refused  # noqa: SLF001
 
 
+def hear_refusals(coordinator: Any) -> None:
+    """Raise what a broker answers to the question for commits when it refuses the whole of it.
+
+    aiokafka looks at the errors of the partitions only, and such an answer has none. It would take it for "nothing was
+    ever committed", and everything on the log would be called again: a broker that was just started answers so until
+    it has loaded the group.
+    """
+    original: Callable[[Any], Awaitable[Any]] = coordinator._send_req  # noqa: SLF001
+
+    async def send(request: Any) -> Any:
+        response = await original(request)
+        code = getattr(response, "error_code", 0) if isinstance(request, OffsetFetchRequest) else 0
+        if not code:
+            return response
+        error = for_code(code)()
+        if error.retriable and not isinstance(error, GroupLoadInProgressError):
+            coordinator.coordinator_dead()
+        raise error
+
+    coordinator._send_req = send  # noqa: SLF001
+
+
 def hurry(fetching: Any) -> None:
     """Ask empty partitions without a long wait while records of others have not been handed out yet.
 
@@ -303,4 +378,13 @@ def _mend_fetcher() -> None:
     fetcher.FetchResult = PiecewiseFetchResult
 
 
-__all__ = ["BUNDLE_RECORDS", "Bundle", "BundlingConsumer", "EngineThread", "JoinGuard", "guard_joins", "keep_joining"]
+__all__ = [
+    "BUNDLE_RECORDS",
+    "Bundle",
+    "BundlingConsumer",
+    "EngineThread",
+    "JoinGuard",
+    "guard_joins",
+    "hear_refusals",
+    "keep_joining",
+]

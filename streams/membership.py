@@ -5,16 +5,17 @@ docs/pay-once.md.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
 
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
-from contracts.metrics import COMMITTED, LAG
+from contracts.metrics import COMMITTED, LAG, LOST
 from contracts.settings import WorkerSettings
 from streams.engine.engine import Engine
-from streams.engine.item import TP
+from streams.engine.item import TP, by_topic
 from streams.engine.ledger import Ledger
-from streams.engine.mark import Mark, decode_mark, encode_mark, journal_id
+from streams.engine.mark import Mark, decode_mark, encode_mark, former_topics, journal_id, journal_of
 from streams.engine.repeats import Repeats
 from streams.engine.tenure import Tenure
 from streams.recall import Recall
@@ -22,6 +23,9 @@ from streams.shell import Shell
 from streams.tail import Tail, TailReader
 
 _RETRY_S = 1.0
+_PROBE_TIMEOUT_S = 5.0
+# In so many looks in a row, a second apart, a log must end before its commit: its leader may still be settling.
+_LOOKS = 3
 # How often marks of idle partitions follow what others write: a restart scans no more than this much for nothing.
 _FOLLOW_INTERVAL_S = 30.0
 
@@ -35,6 +39,7 @@ class Membership:
         settings: drain limit, commit interval.
         on_crash: told what ends the worker.
         recall: reads what earlier events may be repeated; None = no repetition is recognised.
+        probe: has the producer's client ask for metadata, within seconds; raises LogUnavailable.
     """
 
     def __init__(
@@ -44,7 +49,9 @@ class Membership:
         settings: WorkerSettings,
         on_crash: Callable[[BaseException], None],
         recall: Recall | None = None,
+        probe: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
+        self._probe = probe
         self._on_crash = on_crash
         self._engine = engine
         self._tail = tail
@@ -55,6 +62,12 @@ class Membership:
         self._committed: dict[TP, tuple[int, str]] = {}
         self._replays: dict[TP, int] = {}
         self._floors: dict[TP, int] = {}
+        # Where partitions are begun again whose log has lost its end; not given up before it is committed.
+        self._anew: dict[TP, tuple[int, str]] = {}
+        self._beginning: asyncio.Task[None] | None = None
+        # Of these, the offset behind what was read, until it is told.
+        self._cut: dict[TP, int] = {}
+        self._counted, self._looks = dict[TP, int](), dict[TP, int]()
         # By topic, the id that its log had at the assignment; by partition, the one that our commits belong to.
         self._ids: dict[str, int] = {}
         self._logs: dict[TP, int] = {}
@@ -96,11 +109,12 @@ class Membership:
         """Load the books in the background: no heartbeat is sent while this callback runs."""
         self.tps = tps
         self.is_member = True
-        self._ids = {}
+        self._ids, self._looks = {}, {}
+        self._anew = {tp: commit for tp, commit in self._anew.items() if tp in tps}
         if self._loading is not None:
             # Who had no partitions had nothing to hand over. What is still being loaded for it would end in our books.
             self._loading.cancel()
-        self._log.info("partitions.assigned", generation=generation, partitions=_by_topic(tps))
+        self._log.info("partitions.assigned", generation=generation, partitions=by_topic(tps))
         self._loading = asyncio.ensure_future(self._load(self._engine.tenure, tps))
         self._loading.add_done_callback(self._loaded)
 
@@ -113,6 +127,9 @@ class Membership:
         while not tenure.is_over:
             try:
                 ledgers, restarts = await self._ledgers(tps)
+                if self._probe is not None:
+                    # It would refuse the outcomes of a partition it has not heard of; by itself it looks every 30 s.
+                    await self._probe(_PROBE_TIMEOUT_S)
             except LogUnavailable as error:
                 # Without the books an event might be paid for twice: better wait.
                 self._log.warning("journal.unreadable", error=str(error), wait_s=_RETRY_S)
@@ -121,13 +138,14 @@ class Membership:
                 if not tenure.is_over:
                     self.shell.let_read(restarts)
                     self._engine.begin(tenure, ledgers)
+                    self._anew = {}
                 return
 
     async def _ledgers(self, tps: frozenset[TP]) -> tuple[dict[TP, Ledger], dict[TP, int]]:
         """Return the books, and from where partitions are read that are not read from their commit."""
         topics = {tp.topic for tp in tps} | self._tail.result_topics
         asked = asyncio.ensure_future(asyncio.to_thread(self._tail.ids, topics))
-        commits = await self.shell.committed(tps)
+        commits = await self.shell.committed(tps) | self._anew
         self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
         # A commit without our mark is an operator's reset: a replay is wanted, and what lies before it was left out.
         marks = {tp: decode_mark(metadata) for tp, (_, metadata) in self._committed.items()}
@@ -137,7 +155,7 @@ class Membership:
         # a scan; one with the id of a later log would be believed.
         self._ids = await asked | self._ids
         self._logs = {tp: self._ids.get(tp.topic, mark.log if (mark := marks.get(tp)) else 0) for tp in tps}
-        self._journals = {tp: self._journal(marks.get(tp)) for tp in tps}
+        self._journals = {tp: journal_of(marks.get(tp), self._ids, self._tail.result_topics) for tp in tps}
         starts = self._starts(marks)
         positions: dict[TP, tuple[int, dict[str, int] | None]] = {}
         self._floors = {}
@@ -149,14 +167,18 @@ class Membership:
         tails, repeats = await self._books(positions)
         # Nothing was committed: nothing is answered yet, and the log is read from where it begins.
         positions |= {tp: (tails[tp].log[0], None) for tp in tps - self._committed.keys()}
-        anew = {tp for tp, mark in marks.items() if mark is not None and self._is_foreign(tp, mark, tails[tp])}
+        other = {tp for tp, mark in marks.items() if mark is not None and mark.log not in {0, self._logs[tp]}}
+        anew = other | self._anew.keys() | self._ahead(marks, tails, other)
+        for tp in other:
+            detail = "the topic was made anew: the commit is of the former one, and the log is read from its beginning"
+            self._tell("commit.foreign", tp, self._committed[tp][0], detail=detail)
         if anew:
-            positions |= {tp: self._start_anew(tp, tails[tp]) for tp in anew}
+            positions |= {tp: self._start_anew(tp, tails[tp].log[0]) for tp in anew}
             tails, repeats = await self._books(positions)
         claimed = {tp: offset for tp, (offset, found) in positions.items() if found is None or tp in anew}
         await self._claim(claimed, tails)
-        for tp in anew:
-            # Those of a longer former log would hold the mark back until this one is as long.
+        for tp in other:
+            # Those of a longer former log would hold the mark back. Of a cut one they stay: better a scan than a call.
             tail = tails[tp]
             tail.answered = {place: ref for place, ref in tail.answered.items() if place[0] < tail.log[1]}
         ledgers = {
@@ -173,48 +195,78 @@ class Membership:
         """Return what is answered already, and what may be repeated; read side by side, since both take a second."""
         return await asyncio.gather(asyncio.to_thread(self._tail.read, positions), self._remembered(positions))
 
-    def _journal(self, mark: Mark | None) -> dict[str, int]:
-        """Return, by result topic, which log it is; what the mark says where that is not known."""
-        former = mark.journal if mark else {}
-        found = {topic: journal_id(self._ids[topic]) for topic in self._tail.result_topics & self._ids.keys()}
-        return {topic: former[topic] for topic in self._tail.result_topics & former.keys()} | found
-
     def _starts(self, marks: Mapping[TP, Mark | None]) -> dict[TP, dict[str, int]]:
-        """Return, per partition with a mark, from where on each result topic is scanned.
-
-        From its beginning where the mark was made on another log than the one that is there now: the topic was
-        recreated, and the answers of this one may lie below the offset of the former one.
-        """
-        starts: dict[TP, dict[str, int]] = {}
-        former: set[str] = set()
-        for tp, mark in marks.items():
-            if mark is not None:
-                others = {topic for topic, log in mark.journal.items() if self._journals[tp].get(topic, log) != log}
-                starts[tp] = mark.starts | dict.fromkeys(others, 0)
-                former |= others
-        if former:
+        """Return, per partition with a mark, from where on each result topic is scanned."""
+        known = {tp: (mark, former_topics(mark, self._journals[tp])) for tp, mark in marks.items() if mark is not None}
+        starts = {tp: mark.starts | dict.fromkeys(former, 0) for tp, (mark, former) in known.items()}
+        if former := frozenset[str]().union(*(former for _, former in known.values())):
             detail = "the topics were made anew: marks are of the former ones, and all answers are looked through"
             self._log.warning("mark.foreign", topics=sorted(former), detail=detail)
         return starts
 
-    def _is_foreign(self, tp: TP, mark: Mark, tail: Tail) -> bool:
-        """Tell whether our own commit was made on another log than the one that is there now.
+    def _ahead(self, marks: Mapping[TP, Mark | None], tails: Mapping[TP, Tail], other: set[TP]) -> set[TP]:
+        """Return the partitions whose log ends before our own commit, as often as is sure: brokers have lost ends."""
+        ours = {tp: self._committed[tp][0] for tp, mark in marks.items() if mark is not None and tp not in other}
+        ahead = {tp for tp, offset in ours.items() if offset > tails[tp].log[1]}
+        self._looks = {tp: self._looks.get(tp, 0) + 1 for tp in ahead}
+        if any(looks < _LOOKS for looks in self._looks.values()):
+            message = f"logs end before what is committed of them: {by_topic(ahead)}"
+            raise LogUnavailable(message)
+        for tp in ahead:
+            is_same = self._ids.get(tp.topic) == getattr(marks[tp], "log", 0)
+            self._tell("commit.ahead", tp, ours[tp], **self._loss(tp, ours[tp], tails[tp].log[1], is_same=is_same))
+        return ahead
 
-        The topic was recreated, and a commit of the former one came late, or the worker has not noticed; or the broker
-        lost its end.
+    def _tell(self, event: str, tp: TP, offset: int, **more: object) -> None:
+        self._log.warning(event, topic=tp.topic, partition=tp.partition, offset=offset, **more)
+
+    def _loss(self, tp: TP, read_to: int, end: int, *, is_same: bool) -> dict[str, object]:
+        """Return what is told of a log that ends before what was read of it, and count what its broker has lost.
+
+        Args:
+            tp: the partition.
+            read_to: the offset behind what was read. Found again, as while a claim is refused, a loss counts once.
+            end: of the log now; with what was written since, so that more may be lost.
+            is_same: its topic was not made anew, as far as ids are known.
         """
-        place = {"topic": tp.topic, "partition": tp.partition, "offset": self._committed[tp][0]}
-        if mark.log not in {0, self._logs[tp]}:
-            detail = "the topic was made anew: the commit is of the former one, and the log is read from its beginning"
-            self._log.warning("commit.foreign", **place, detail=detail)
-            return True
-        if self._committed[tp][0] > tail.log[1]:
-            detail = f"the log ends at {tail.log[1]}: it is not the one of the commit, and is read from its beginning"
-            self._log.warning("commit.ahead", **place, detail=detail)
-            return True
-        return False
+        again = "it is read from its beginning, and what is answered is not called again"
+        if not is_same:
+            return {"end": end, "detail": f"the log has lost its end, or is another one: {again}"}
+        lost = max(0, read_to - end)
+        LOST.labels(tp.topic).inc(lost if self._counted.get(tp) != read_to else 0)
+        self._counted[tp] = read_to
+        return {"end": end, "lost": lost, "detail": f"the broker has lost this many records, or more: {again}"}
 
-    def _start_anew(self, tp: TP, tail: Tail) -> tuple[int, dict[str, int]]:
+    def went_back(self, tp: TP) -> None:
+        """Begin a partition again whose log has lost its end under us, and join the group anew to load its books.
+
+        Where the end was lost is not known, for the log may have grown again: it is read from its beginning.
+        """
+        ledger = self._engine.forget(tp)
+        if ledger is None:
+            return
+        self._cut[tp] = ledger.position
+        begin, starts = self._start_anew(tp, 0)
+        self._anew[tp] = begin, self._encode(tp, begin, starts)
+        if self._beginning is None or self._beginning.done():
+            self._beginning = asyncio.ensure_future(self._begin_again())
+            self._beginning.add_done_callback(self._loaded)
+
+    async def _begin_again(self) -> None:
+        while self._cut:
+            cut, self._cut = self._cut, {}
+            # At once: after a crash, the log may have grown beyond the commit that is there.
+            await self.commit()
+            found, ends = await asyncio.to_thread(self._tail.ids, {tp.topic for tp in cut}), dict[TP, int]()
+            with contextlib.suppress(LogUnavailable):
+                ends = await self.shell.ends(frozenset(cut))
+            for tp, read_to in cut.items():
+                is_same = found.get(tp.topic) == self._logs.get(tp)
+                self._tell("log.cut", tp, read_to, **self._loss(tp, read_to, ends.get(tp, read_to), is_same=is_same))
+        if self._anew and self._engine.is_open and not self.is_handing_over:
+            self.shell.rejoin()
+
+    def _start_anew(self, tp: TP, begin: int) -> tuple[int, dict[str, int]]:
         """Begin a partition again whose commit was made on another log: the events below it would be lost.
 
         All answers are looked through: events of this log may have been answered before anybody noticed, and what is
@@ -223,10 +275,9 @@ class Membership:
         Returns:
             Where reading goes on, and from where on the result topics are scanned.
         """
-        begin = tail.log[0]
         self._floors[tp] = begin
         self._replays.pop(tp, None)
-        return begin, dict.fromkeys(tail.ends, 0)
+        return begin, dict.fromkeys(self._tail.result_topics, 0)
 
     async def _find_replays(self, marks: Mapping[TP, Mark | None]) -> dict[TP, int]:
         """Return up to where partitions are done again: what was there at the reset, also after a crash meanwhile."""
@@ -260,7 +311,8 @@ class Membership:
         if not tenure.may_work:
             return
         self._engine.pass_gaps(self.shell.read_to())
-        wanted = {tp: (offset, self._encode(tp, offset, mark)) for tp, (offset, mark) in self._engine.commits().items()}
+        points = self._engine.commits()
+        wanted = {tp: (offset, self._encode(tp, offset, mark)) for tp, (offset, mark) in points.items()} | self._anew
         changed = {tp: commit for tp, commit in wanted.items() if self._committed.get(tp) != commit}
         if changed and await self.shell.commit(changed):
             self._committed |= changed
@@ -343,10 +395,3 @@ class Membership:
         self._committed = {}
         LAG.clear()
         self._log.info("partitions.released", generation=tenure.generation, held=held)
-
-
-def _by_topic(tps: frozenset[TP]) -> dict[str, list[int]]:
-    topics: dict[str, list[int]] = {}
-    for tp in sorted(tps):
-        topics.setdefault(tp.topic, []).append(tp.partition)
-    return topics

@@ -57,6 +57,10 @@ class Listener(Protocol):
         """Partitions are ours; must return at once, because no heartbeat is sent meanwhile."""
         ...
 
+    def went_back(self, tp: TP) -> None:
+        """The log of a partition has lost its end; nothing more of it comes in this assignment."""
+        ...
+
     async def hand_over(self) -> None:
         """Partitions are being given up, or the worker stops: finish, commit, let go; no-op when nothing is held."""
         ...
@@ -307,13 +311,22 @@ class _EngineConsumer(BundlingConsumer):
             self._has_sought = self._has_sought or number == self._assignments
 
     async def _restart(self) -> None:
-        restarts, self._restarts = self._restarts, {}
-        # The next assignment, if these are not ours any more, begins with the commits that were made of them.
-        with contextlib.suppress(IllegalStateError):
-            await self.seek_wait({faust.types.TP(*tp): offset for tp, offset in restarts.items()})
+        restarts = self._restarts
+        try:
+            # The next assignment, if these are not ours any more, begins with the commits that were made of them.
+            with contextlib.suppress(IllegalStateError):
+                await self.seek_wait({faust.types.TP(*tp): offset for tp, offset in restarts.items()})
+        finally:
+            if self._restarts is restarts:
+                self._restarts = {}
 
     def _new_consumer_thread(self) -> EngineThread:
         return self.shell.new_thread(self)
+
+    def went_back(self, tp: Any) -> None:
+        if tp not in self._restarts:
+            # It is not where it is told to read from yet; before that, its commit may lie behind the end of the log.
+            self.listener.went_back(TP(tp.topic, tp.partition))
 
     async def wait_empty(self) -> None:
         await self.listener.hand_over()

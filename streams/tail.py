@@ -199,7 +199,6 @@ class TailReader:
         tails = {tp: Tail() for tp in wanted}
         assignments: dict[TP, int] = {}
         for tp, (_, marks) in wanted.items():
-            tails[tp].log = _bounds(consumer, tp) or tails[tp].log
             for topic in self.result_topics:
                 partition = confluent_kafka.TopicPartition(topic, tp.partition)
                 low, high = consumer.get_watermark_offsets(partition, timeout=_REQUEST_TIMEOUT_S)
@@ -208,6 +207,9 @@ class TailReader:
                 if start < high:
                     result = TP(topic, tp.partition)
                     assignments[result] = min(start, assignments.get(result, start))
+        for tp, tail in tails.items():
+            # Behind the results: an event that is answered there lies before this end, or its broker has lost it.
+            tail.log = _bounds(consumer, tp) or tail.log
         if assignments:
             ends = {TP(topic, tp.partition): end for tp, tail in tails.items() for topic, end in tail.ends.items()}
             self._read(consumer, assignments, ends, wanted, tails)

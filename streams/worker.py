@@ -147,7 +147,7 @@ class Worker:
         tail = TailReader(settings.kafka, settings.worker.app_id, frozenset(journal))
         events = frozenset(self._topics.events(lane) for lane in settings.worker.lanes)
         recall = Recall(settings.kafka, settings.worker.app_id, settings.worker.max_remembered, events)
-        membership = Membership(engine, tail, settings.worker, self._end, recall)
+        membership = Membership(engine, tail, settings.worker, self._end, recall, self._producer.probe)
         self._membership = membership
         app = create_app(settings, engine, pipeline)
         self._app = app

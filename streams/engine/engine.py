@@ -144,6 +144,14 @@ class Engine:
         self._opened.set()
         self._room.set()
 
+    def forget(self, tp: TP) -> Ledger | None:
+        """Give up a partition's books and return them: nothing more of it is taken or committed in this tenure.
+
+        What was taken goes on; its outcomes are not booked.
+        """
+        self._room.set()
+        return self._ledgers.pop(tp, None)
+
     async def submit(self, item: Item, generation: int) -> bool:
         """Take an item when there is room for it.
 

@@ -1,7 +1,7 @@
 """What the engine moves: one taken event record and how far it has come."""
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -17,6 +17,14 @@ class TP(NamedTuple):
 
     topic: str
     partition: int
+
+
+def by_topic(tps: Iterable[TP]) -> dict[str, list[int]]:
+    """Return, per topic, the numbers of its partitions in order."""
+    topics: dict[str, list[int]] = {}
+    for tp in sorted(tps):
+        topics.setdefault(tp.topic, []).append(tp.partition)
+    return topics
 
 
 _NOWHERE = TP("", -1)

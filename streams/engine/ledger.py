@@ -113,6 +113,11 @@ class Ledger:
                 heapq.heappush(self._finished.setdefault(result.topic, []), (result.offset, offset))
 
     @property
+    def position(self) -> int:
+        """Return the offset behind the newest delivered one."""
+        return self._next
+
+    @property
     def commit_point(self) -> int:
         """Return the lowest offset that may not be committed yet: lowest unfinished, or the next to be delivered."""
         return next(iter(self._unfinished), self._next)

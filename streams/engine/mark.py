@@ -50,6 +50,21 @@ def journal_id(topic_id: int) -> int:
     return topic_id % _JOURNAL_IDS
 
 
+def journal_of(mark: Mark | None, ids: Mapping[str, int], topics: Iterable[str]) -> dict[str, int]:
+    """Return, by result topic, which log it is now; what the mark says where its id is not known."""
+    former = mark.journal if mark else _NONE
+    known = {topic: former[topic] for topic in topics if topic in former}
+    return known | {topic: journal_id(ids[topic]) for topic in topics if topic in ids}
+
+
+def former_topics(mark: Mark, journal: Mapping[str, int]) -> frozenset[str]:
+    """Return the result topics of which the mark has another log than the one that is there now.
+
+    They were recreated, and are scanned from the beginning: answers may lie below the offset of the former one.
+    """
+    return frozenset(topic for topic, log in mark.journal.items() if journal.get(topic, log) != log)
+
+
 def encode_mark(
     marks: dict[str, int], replay_until: int = 0, floor: int = 0, log: int = 0, journal: Mapping[str, int] = _NONE
 ) -> str:

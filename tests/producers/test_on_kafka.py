@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import NewPartitions
 
 from contracts.codec import Record
 from contracts.errors import LogUnavailable, TooLarge
@@ -16,6 +17,7 @@ from producers.producer import KafkaProducer
 from tests.kafkalab.fixtures import KafkaLab
 from tests.producers.test_producer import KafkaProducerLab
 from tests.suites.producer import PARTITIONS, ProducerLab, ProducerSuite
+from tests.support import eventually_async
 
 pytestmark = pytest.mark.kafka
 
@@ -124,4 +126,25 @@ async def test_a_topic_that_a_real_broker_does_not_have_is_named(kafka: KafkaLab
 
     with pytest.raises(LogUnavailable, match=f"topic {topic} does not exist"):
         await producer.produce(Record(topic, b"k", b"v", []))
+    await producer.aclose()
+
+
+async def test_a_partition_that_is_added_is_known_after_a_question_for_metadata(kafka: KafkaLab) -> None:
+    """By itself the client looks every 30 s, and refuses records for it until then."""
+    (topic,) = kafka.create("grows", partitions=1)
+    producer = make(kafka, ProducerSettings())
+    await producer.start()
+    await producer.produce(Record(topic, b"k", b"x", [], 0))
+    kafka.admin().create_partitions([NewPartitions(topic, 2)])[topic].result(15)
+
+    with pytest.raises(LogUnavailable, match="has no partition 1"):
+        await producer.produce(Record(topic, b"k", b"x", [], 1))
+
+    async def is_known() -> bool:
+        await producer.probe(5)
+        with contextlib.suppress(LogUnavailable):
+            return (await producer.produce(Record(topic, b"k", b"x", [], 1))).partition == 1
+        return False
+
+    await eventually_async(is_known, within_s=10)
     await producer.aclose()

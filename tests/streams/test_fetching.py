@@ -9,7 +9,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import KafkaError
+from aiokafka.consumer.subscription_state import TopicPartitionState
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    GroupLoadInProgressError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+)
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from faust import types as faust_types
 from faust.transport import consumer as faust_consumer
@@ -22,10 +29,11 @@ from streams.fetching import (
     BundlingConsumer,
     EngineThread,
     guard_joins,
+    hear_refusals,
     hurry,
     keep_joining,
 )
-from streams.unpacking import KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
+from streams.unpacking import EndWatch, KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
 from tests.support import eventually_async
 
 AT = TopicPartition("events", 0)
@@ -64,6 +72,15 @@ def test_coordinator_push_error_to_user_is_where_a_refused_join_ends() -> None:
     )
 
 
+def test_coordinator_looks_at_the_errors_of_partitions_only() -> None:
+    question = inspect.getsource(GroupCoordinator._do_fetch_commit_offsets)
+
+    assert "response = await self._send_req(request)" in question
+    assert "response.error_code" not in question
+    assert "if not err.retriable:" in inspect.getsource(GroupCoordinator.fetch_committed_offsets)
+    assert "self.coordinator_id = None" in inspect.getsource(GroupCoordinator.coordinator_dead)
+
+
 def test_a_static_member_leaves_no_group() -> None:
     assert "self._group_instance_id is None" in inspect.getsource(GroupCoordinator._maybe_leave_group)
 
@@ -73,6 +90,26 @@ def test_fetcher_looks_its_parsers_up_by_name() -> None:
 
     assert "MemoryRecords(part_data[-1])" in source
     assert "PartitionRecords(\n" in source
+
+
+def test_fetcher_goes_to_the_beginning_of_a_log_that_does_not_reach_so_far() -> None:
+    fetching_one = inspect.getsource(fetcher.Fetcher._proc_fetch_request)
+    routine = inspect.getsource(fetcher.Fetcher._fetch_requests_routine)
+
+    assert (
+        "for topic, partitions in request.topics:\n            for partition, offset, _ in partitions:" in fetching_one
+    )
+    assert "tp_state.await_reset(self._default_reset_strategy)" in fetching_one
+    assert "self._invalidate_preferred_read_replica_for_node(node_id, request)" in fetching_one
+    assert "tp_state.reset_to(offset)" in inspect.getsource(fetcher.Fetcher._update_fetch_positions)
+    assert "self._proc_fetch_request(assignment, node_id, request)" in routine
+    assert "self._update_fetch_positions(assignment, node_id, tps)" in routine
+
+
+def test_thread_seek_wait_is_how_a_place_is_told() -> None:
+    assert "self.call_thread(self._seek_wait, consumer, partitions)" in inspect.getsource(
+        driver.AIOKafkaConsumerThread.seek_wait
+    )
 
 
 # --- notes
@@ -108,36 +145,225 @@ def at_the_beginning() -> Assignment:
 
 def make_thread() -> EngineThread:
     thread = EngineThread.__new__(EngineThread)
-    thread.read_to, thread._newest, thread._assignment, thread._noted_s, thread._fetch = {}, {}, None, 0.0, None
+    thread.read_to, thread._assignment, thread._noted_s, thread._fetch = {}, None, 0.0, None
     return thread
 
 
-def record(offset: int) -> Any:
-    return SimpleNamespace(offset=offset)
+def record(offset: int, timestamp: int = 1000) -> Any:
+    return SimpleNamespace(offset=offset, timestamp=timestamp)
+
+
+def fetch(thread: EngineThread, assignment: Assignment, records: dict[Any, list[Any]]) -> None:
+    thread._note(thread._ends_of(assignment).take(records))
 
 
 def test_the_last_record_and_the_position_are_noted_together() -> None:
     thread = make_thread()
-    thread._note(SimpleNamespace(assignment=Assignment(9)), {AT: [record(4), record(6)]})
+    fetch(thread, Assignment(9), {AT: [record(4), record(6)]})
 
     assert thread.read_to == {TP("events", 0): (6, 9)}
 
 
 def test_a_fetch_without_records_moves_the_position_only() -> None:
     thread, assignment = make_thread(), Assignment(7)
-    thread._note(SimpleNamespace(assignment=assignment), {AT: [record(6)]})
+    fetch(thread, assignment, {AT: [record(6)]})
     assignment.state.position = 12
-    thread._note(SimpleNamespace(assignment=assignment), {})
+    fetch(thread, assignment, {})
 
     assert thread.read_to == {TP("events", 0): (6, 12)}
 
 
 def test_another_assignment_starts_without_a_last_record() -> None:
     thread = make_thread()
-    thread._note(SimpleNamespace(assignment=Assignment(7)), {AT: [record(6)]})
-    thread._note(SimpleNamespace(assignment=Assignment(3)), {})
+    fetch(thread, Assignment(7), {AT: [record(6)]})
+    fetch(thread, Assignment(3), {})
 
     assert thread.read_to == {TP("events", 0): (None, 3)}
+
+
+# --- logs that lose their end
+
+
+class Log:
+    """A log under aiokafka's eyes: a worker has read up to offset 6, and reads on at 7.
+
+    Attributes:
+        told: how often it was said to be cut.
+        handed: what came of it.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, begin: int = 0, has_read: bool = True) -> None:
+        self.now_s, self.begin, self.told = 0.0, begin, 0
+        self.handed: list[int] = []
+        monkeypatch.setattr(unpacking, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+        self.watch = EndWatch(self._tell)
+        self.state = TopicPartitionState(None)
+        self.state.seek(7)
+        if has_read:
+            self.fetch(record(5), record(6))
+            self.handed.clear()
+
+    def _tell(self, tp: object) -> None:
+        assert tp == AT
+        self.told += 1
+
+    def fetch(self, *records: Any) -> None:
+        self.handed += [one.offset for one in self.watch.take({AT: list(records)}).get(AT, [])]
+
+    def fails(self) -> None:
+        """Have a fetch fail; the broker is away."""
+        asked = self.state.position
+        self.watch.after_failure(SimpleNamespace(state_value=lambda _tp: self.state), [("events", [(0, asked, 1)])])
+
+    def is_out_of_range(self, seconds: float = 0.0) -> bool:
+        """Have a fetch find that the log does not have what is asked for; aiokafka goes to its beginning."""
+        self.now_s += seconds
+        asked = self.state.position
+        self.state.await_reset(-2)
+        self.watch.after_fetch(SimpleNamespace(state_value=lambda _tp: self.state), [("events", [(0, asked, 1)])])
+        self.state.reset_to(self.begin)
+        return self.watch.after_reset(AT, self.state)
+
+
+async def test_a_log_that_seems_short_for_a_moment_is_read_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(monkeypatch)
+    short = log.is_out_of_range(), log.is_out_of_range(2.9)
+    at = log.state.position
+    log.fetch(record(6), record(7))
+    log.now_s += 60
+    log.fetch(record(8))
+
+    assert (short, at, log.handed, log.told) == ((True, True), 6, [7, 8], 0)
+
+
+async def test_a_log_that_has_another_record_in_the_place_of_the_last_one_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log(monkeypatch)
+    log.is_out_of_range()
+    log.fetch(record(6, timestamp=2000), record(7, timestamp=2000))
+    log.fetch(record(8))
+
+    assert (log.handed, log.told, log.watch.cut) == ([], 1, {AT})
+
+
+@pytest.mark.parametrize("has_read", [True, False])
+async def test_a_log_that_stays_short_is_cut(monkeypatch: pytest.MonkeyPatch, *, has_read: bool) -> None:
+    log = Log(monkeypatch, has_read=has_read)
+    told = [(log.is_out_of_range(seconds), log.told)[1] for seconds in (0, 2.9, 0.2, 0.2)]
+
+    assert told == [0, 0, 1, 2]
+    assert log.state.position == (6 if has_read else 7)
+
+
+async def test_the_last_record_is_looked_at_again_when_the_broker_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(monkeypatch)
+    log.fails()
+    log.fails()
+    at = log.state.position
+    log.fetch(record(6), record(7))
+    log.fetch(record(8))
+
+    assert (at, log.handed, log.told) == (6, [7, 8], 0)
+
+
+async def test_a_log_that_was_cut_and_has_grown_again_while_its_broker_was_away_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log(monkeypatch)
+    log.fails()
+    log.fetch(record(6, timestamp=2000), record(7, timestamp=2000))
+
+    assert (log.handed, log.told) == ([], 1)
+
+
+async def test_a_log_that_does_not_have_the_last_record_any_more_but_later_ones_is_read_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Compaction may take it."""
+    log = Log(monkeypatch)
+    log.fails()
+    log.fetch(record(9))
+
+    assert (log.handed, log.told) == ([9], 0)
+
+
+async def test_a_partition_that_is_read_again_from_before_is_not_led_past_what_is_to_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log(monkeypatch)
+    log.state.seek(6)
+    log.fails()
+    log.fetch(record(6), record(7))
+
+    assert log.handed == [6, 7]
+
+
+async def test_a_log_whose_beginning_was_deleted_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(monkeypatch, begin=20)
+    is_short = log.is_out_of_range(), log.is_out_of_range(60)
+    log.fetch(record(20))
+
+    assert (is_short, log.handed, log.told) == ((False, False), [20], 0)
+
+
+async def test_a_partition_that_is_told_where_to_be_read_from_is_not_led_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(monkeypatch, has_read=False)
+    log.is_out_of_range()
+    log.watch.moved(AT)
+    log.state.seek(0)
+
+    assert not log.watch.after_reset(AT, log.state)
+    assert log.state.position == 0
+
+
+async def test_aiokafka_is_led_back_to_the_last_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way: its fetcher asks for what is not there, goes to the beginning, and finds itself led back."""
+    monkeypatch.setattr(fetching, "_LOOK_AGAIN_S", 0.0)
+    thread, assignment, state = make_thread(), Assignment(7), TopicPartitionState(None)
+    assignment.state = state
+    state.seek(7)
+    fetch(thread, assignment, {AT: [record(6)]})
+
+    async def proc_fetch_request(*_: object) -> bool:
+        state.await_reset(-2)
+        return False
+
+    async def update_fetch_positions(*_: object) -> bool:
+        state.reset_to(0)
+        return False
+
+    client: Any = SimpleNamespace(
+        _proc_fetch_request=proc_fetch_request,
+        _update_fetch_positions=update_fetch_positions,
+        _invalidate_preferred_read_replica_for_node=lambda *_: None,
+    )
+    thread._look_back(client)
+    await client._proc_fetch_request(assignment, 1, SimpleNamespace(topics=[("events", [(0, 7, 1)])]))
+    await client._update_fetch_positions(assignment, 1, [AT])
+
+    assert state.position == 6
+
+
+async def test_aiokafka_is_led_back_when_a_fetch_fails() -> None:
+    thread, assignment, state = make_thread(), Assignment(7), TopicPartitionState(None)
+    assignment.state = state
+    state.seek(7)
+    fetch(thread, assignment, {AT: [record(6)]})
+
+    async def proc_fetch_request(_assignment: object, node_id: int, request: object) -> bool:
+        client._invalidate_preferred_read_replica_for_node(node_id, request)
+        return False
+
+    client: Any = SimpleNamespace(
+        _proc_fetch_request=proc_fetch_request,
+        _update_fetch_positions=None,
+        _invalidate_preferred_read_replica_for_node=lambda *_: None,
+    )
+    thread._look_back(client)
+    await client._proc_fetch_request(assignment, 1, SimpleNamespace(topics=[("events", [(0, 7, 1)])]))
+
+    assert state.position == 6
 
 
 # --- joining
@@ -200,6 +426,57 @@ async def test_the_guard_is_asked_when_the_group_fences_us() -> None:
         await coordinator._do_rejoin_group(None)
 
     assert guard.asked == [(frozenset(), False)]
+
+
+# --- questions for commits
+
+
+class Asked:
+    """Stands in for aiokafka's coordinator: gives one answer, and notes whether it is still believed in."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.is_dead = False
+
+    async def _send_req(self, _request: object) -> object:
+        return self.answer
+
+    def coordinator_dead(self) -> None:
+        self.is_dead = True
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "is_dead"),
+    [
+        (14, GroupLoadInProgressError, False),
+        (16, NotCoordinatorForGroupError, True),
+        (30, GroupAuthorizationFailedError, False),
+    ],
+)
+async def test_an_answer_that_refuses_a_question_for_commits_does_not_say_that_there_are_none(
+    code: int, error: type[Exception], is_dead: bool
+) -> None:
+    coordinator = Asked(SimpleNamespace(topics=[], error_code=code))
+    hear_refusals(coordinator)
+    with pytest.raises(error):
+        await coordinator._send_req(OffsetFetchRequest("g", [("events", [0])]))
+
+    assert coordinator.is_dead is is_dead
+
+
+@pytest.mark.parametrize("answer", [SimpleNamespace(topics=[], error_code=0), SimpleNamespace(topics=[])])
+async def test_an_answer_to_a_question_for_commits_is_led_on(answer: object) -> None:
+    coordinator = Asked(answer)
+    hear_refusals(coordinator)
+
+    assert await coordinator._send_req(OffsetFetchRequest("g", [])) is answer
+
+
+async def test_errors_of_other_answers_are_left_to_aiokafka() -> None:
+    coordinator = Asked(SimpleNamespace(error_code=16))
+    hear_refusals(coordinator)
+
+    assert await coordinator._send_req(object()) is coordinator.answer
 
 
 # --- refused joins

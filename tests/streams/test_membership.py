@@ -9,6 +9,7 @@ import pytest
 
 from contracts.codec import Position
 from contracts.errors import LogUnavailable
+from contracts.metrics import REGISTRY
 from contracts.repetition import identify
 from contracts.settings import WorkerSettings
 from streams import membership as membership_module
@@ -40,6 +41,7 @@ class FakeShell:
         self.faults: list[Exception] = []
         self.positions: dict[TP, tuple[int | None, int]] = {}
         self.rejoins = 0
+        self.end = 10
 
     def is_valid(self, _generation: int) -> bool:
         return self.is_member
@@ -65,10 +67,10 @@ class FakeShell:
         return True
 
     def high_watermark(self, _tp: TP) -> int | None:
-        return 10
+        return self.end
 
     async def ends(self, tps: frozenset[TP]) -> dict[TP, int]:
-        return dict.fromkeys(tps, 10)
+        return dict.fromkeys(tps, self.end)
 
     def read_to(self) -> dict[TP, tuple[int | None, int]]:
         return self.positions
@@ -82,6 +84,7 @@ class FakeTail:
         self.result_topics = frozenset({RESULTS})
         self.answered: dict[tuple[int, int], ResultRef] = {}
         self.source = (3, 1000)
+        self.sources: list[tuple[int, int]] = []
         self.known: dict[str, int] = {}
         self.asked: list[frozenset[str]] = []
         self.now: dict[TP, dict[str, int]] = {}
@@ -90,6 +93,7 @@ class FakeTail:
 
     def read(self, wanted: Mapping[TP, tuple[int, dict[str, int] | None]]) -> dict[TP, Tail]:
         self.log.append(("tail", dict(wanted)))
+        self.source = self.sources.pop(0) if self.sources else self.source
         return {
             tp: Tail(dict(self.answered), {RESULTS: 30 if starts is None else 20}, {RESULTS: 30}, self.source)
             for tp, (_, starts) in wanted.items()
@@ -143,14 +147,22 @@ class Bench:
         self.blocked: asyncio.Event | None = None
         settings = WorkerSettings(drain_timeout_s=0.2, rebalance_timeout_s=5)
         self.recall = FakeRecall()
+        self.open_at_probes: list[bool] = []
+        self.probe_faults: list[Exception] = []
         self.membership = Membership(
             self.engine,
             cast("TailReader", self.tail),
             settings,
             self.crashes.append,
             cast("Recall", self.recall),
+            self._probe,
         )
         self.membership.attach(cast("Shell", self.shell))
+
+    async def _probe(self, _timeout_s: float) -> None:
+        self.open_at_probes.append(self.engine.is_open)
+        if self.probe_faults:
+            raise self.probe_faults.pop(0)
 
     async def _work(self, item: Item, slot: Slot, tenure: Tenure) -> ResultRef:  # noqa: ARG002 - the protocol
         if self.blocked is not None:
@@ -233,7 +245,7 @@ async def test_a_commit_of_another_log_is_not_believed_and_what_is_answered_stay
     await bench.work_on(0, 1, 2)
 
     assert bench.log == [
-        ("tail", {TP0: (172, {RESULTS: 25})}),
+        *[("tail", {TP0: (172, {RESULTS: 25})})] * 3,
         ("tail", {TP0: (0, {RESULTS: 0})}),
         ("commit", {TP0: (0, "penstock1 results=20")}),
         ("restart", {TP0: 0}),
@@ -241,6 +253,33 @@ async def test_a_commit_of_another_log_is_not_believed_and_what_is_answered_stay
         ("work", 2),
         ("commit", {TP0: (3, "penstock1 results=33")}),
     ]
+
+
+@pytest.mark.parametrize("short", [1, 2])
+async def test_a_log_that_ends_before_its_commit_for_a_moment_is_read_on_at_the_commit(
+    bench: Bench, short: int
+) -> None:
+    """As while its leader is settling, say; two moments in a row make no log that was cut."""
+    bench.shell.offsets[TP0] = (172, "penstock1 !log=7 results=25")
+    bench.tail.known = {"events": 7}
+    bench.tail.sources = [(0, 3)] * short + [(0, 172)]
+    bench.assign()
+    await bench.work_on(172)
+
+    assert bench.log[:-1] == [*[("tail", {TP0: (172, {RESULTS: 25})})] * (short + 1), ("work", 172)]
+    assert bench.shell.offsets[TP0][0] == 173
+
+
+async def test_answers_behind_the_end_of_a_log_that_was_cut_are_not_forgotten(bench: Bench) -> None:
+    """It may be that it only seemed so: a longer scan costs less than a call."""
+    bench.shell.offsets[TP0] = (172, "penstock1 !log=7 results=25")
+    bench.tail.known = {"events": 7}
+    bench.tail.source = (0, 3)
+    bench.tail.answered = {(1, 1000): ResultRef(RESULTS, 7), (4, 1000): ResultRef(RESULTS, 8)}
+    bench.assign()
+    await bench.work_on(0, 1, 2, 3, 4)
+
+    assert [entry for entry in bench.log if entry[0] == "work"] == [("work", 0), ("work", 2), ("work", 3)]  # type: ignore[index]
 
 
 async def test_a_commit_of_a_former_topic_is_not_believed_however_long_the_new_log_is(bench: Bench) -> None:
@@ -262,6 +301,114 @@ async def test_a_commit_of_a_former_topic_is_not_believed_however_long_the_new_l
         ("commit", {TP0: (3, "penstock1 !log=8 results=33")}),
     ]
     assert bench.replayed == []
+
+
+def lost() -> float:
+    return REGISTRY.get_sample_value("penstock_kafka_lost_records_total", {"topic": "events"}) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("now", "told", "counted"), [({"events": 7}, "lost this many records", 3), ({}, "or is another one", 0)]
+)
+async def test_a_log_that_loses_its_end_under_us_is_begun_again(
+    bench: Bench, capsys: pytest.CaptureFixture[str], now: dict[str, int], told: str, counted: int
+) -> None:
+    """Committed at once: who comes after a crash may find a log that has grown beyond the former commit."""
+    before = lost()
+    await bench.opened("penstock1 !replay=90 !floor=4 !log=7 results=25", {"events": 7})
+    await bench.work_on(5, 6, 7, 8)
+    bench.shell.end = 6
+    bench.tail.known = now
+    bench.membership.went_back(TP0)
+    bench.membership.went_back(TP0)
+    await eventually_async(lambda: bench.shell.rejoins > 0)
+
+    assert bench.shell.offsets == {TP0: (0, "penstock1 !log=7 results=0")}
+    assert not await bench.submit(9), "it has no books until they are loaded anew"
+    await bench.membership.hand_over()
+    output = "".join(capsys.readouterr())
+    assert bench.shell.rejoins == 1
+    assert bench.shell.offsets[TP0][0] == 0
+    assert (output.count("log.cut"), output.count(told), lost() - before) == (1, 1, counted)
+
+
+async def test_what_is_answered_of_a_log_that_lost_its_end_is_not_called_again(bench: Bench) -> None:
+    """It begins where the log does now. An answer of an event that is gone holds the mark back until it is passed."""
+    await bench.opened("penstock1 !log=7 results=25", {"events": 7})
+    await bench.work_on(5, 6, 7, 8)
+    bench.shell.end = 6
+    bench.membership.went_back(TP0)
+    await eventually_async(lambda: bench.shell.rejoins == 1)
+    await bench.membership.hand_over()
+    bench.tail.source = (3, 8)
+    bench.tail.answered = {(offset, 1000): ResultRef(RESULTS, 20 + offset) for offset in (3, 4, 5, 7, 8)}
+    bench.log.clear()
+    bench.assign(2)
+    await bench.work_on(3, 4, 5, 6, generation=2)
+    await bench.engine.submit(Item(Position(*TP0, 7, 2000), None, "standard", 1, None), 2)
+    await bench.work_on(generation=2)
+
+    assert [entry for entry in bench.log if entry[0] != "commit"] == [  # type: ignore[index]
+        ("tail", {TP0: (0, {RESULTS: 0})}), ("tail", {TP0: (3, {RESULTS: 0})}), ("restart", {TP0: 3}),
+        ("work", 6), ("work", 7),
+    ]  # fmt: skip
+    assert bench.shell.offsets[TP0] == (8, "penstock1 !floor=3 !log=7 results=20")
+
+
+async def test_the_claim_of_a_log_that_lost_its_end_is_not_given_up_before_the_group_has_it(bench: Bench) -> None:
+    await bench.opened("penstock1 results=25")
+    await bench.work_on(5, 6, 7, 8)
+    bench.shell.refusals = 2
+    bench.membership.went_back(TP0)
+    await eventually_async(lambda: bench.shell.rejoins == 1)
+    await bench.membership.hand_over()
+    at_the_hand_over = bench.shell.offsets[TP0][0]
+    bench.assign(2)
+    await bench.work_on(3, generation=2)
+
+    # The consumer itself goes to what the group had.
+    assert ("restart", {TP0: 3}) in bench.log
+    assert at_the_hand_over == 9
+    assert bench.shell.offsets[TP0][0] == 4
+    assert bench.membership._anew == {}
+
+
+async def test_a_log_that_loses_its_end_again_in_the_next_assignment_is_begun_again_too(bench: Bench) -> None:
+    """The question for the ids of the first time is still under way: the second must not wait for nobody."""
+    await bench.opened("penstock1 !log=7 results=25", {"events": 7})
+    await bench.work_on(5, 6)
+    asked, answer = threading.Event(), threading.Event()
+    usual = bench.tail.ids
+
+    def slow(topics: Iterable[str]) -> dict[str, int]:
+        asked.set()
+        answer.wait(5)
+        return usual(topics)
+
+    bench.tail.ids = slow  # type: ignore[method-assign]
+    bench.membership.went_back(TP0)
+    await eventually_async(asked.is_set)
+    bench.tail.ids = usual  # type: ignore[method-assign]
+    await bench.membership.hand_over()
+    bench.assign(2)
+    await bench.work_on(3, 4, 5, generation=2)
+    bench.membership.went_back(TP0)
+    answer.set()
+
+    await eventually_async(lambda: bench.shell.rejoins == 1)
+
+
+async def test_a_commit_behind_the_end_of_a_known_log_says_how_much_is_lost(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = lost()
+    bench.tail.source = (0, 3)
+    # The same loss is found again then, and is no further one.
+    bench.shell.refusals = 2
+    await bench.opened("penstock1 !log=7 results=25", {"events": 7})
+
+    assert lost() - before == 2
+    assert "lost this many records" in "".join(capsys.readouterr())
 
 
 async def test_the_restart_is_committed_before_anything_is_read(bench: Bench) -> None:
@@ -612,6 +759,14 @@ async def test_books_that_cannot_be_read_are_waited_for(bench: Bench) -> None:
 
     assert ("work", 3) in bench.log
     assert bench.crashes == []
+
+
+async def test_the_producer_hears_of_new_partitions_before_anything_is_taken(bench: Bench) -> None:
+    bench.probe_faults = [LogUnavailable("away")]
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
+
+    assert bench.open_at_probes == [False, False]
 
 
 async def test_a_bug_while_the_books_are_loaded_ends_the_worker_instead_of_a_silent_stall(bench: Bench) -> None:

@@ -226,6 +226,9 @@ class Listener:
     def assigned(self, tps: frozenset[TP], generation: int) -> None:
         self.told.append(("assigned", tps, generation))
 
+    def went_back(self, tp: TP) -> None:
+        self.told.append(("went back", tp))
+
     async def hand_over(self) -> None:
         self.told.append("hand over")
 
@@ -364,6 +367,22 @@ async def test_giving_up_partitions_is_led_to_the_listener_and_forgets_what_faus
     await asyncio.wait_for(consumer.wait_empty(), 1)
 
     assert (listener.told, consumer._unacked_messages) == (["hand over"], set())  # type: ignore[attr-defined]
+
+
+async def test_a_log_that_lost_its_end_is_told_to_the_listener() -> None:
+    """Not before it is read from where the books begin: its commit may have lain behind the end."""
+    listener = Listener()
+    app = faust.App("shell-test-3", autodiscover=False, web_enabled=False)
+    Shell(app, listener)
+    consumer_class: Any = app.transport.Consumer
+    consumer = consumer_class.__new__(consumer_class)
+    consumer._restarts = {TP0: 0}
+    consumer.went_back(TopicPartition(*TP0))
+    before = list(listener.told)
+    consumer._restarts = {}
+    consumer.went_back(TopicPartition(*TP0))
+
+    assert (before, listener.told) == ([], [("went back", TP0)])
 
 
 async def test_the_group_is_joined_anew_on_the_consumers_thread(thread_loop: asyncio.AbstractEventLoop) -> None:

@@ -63,6 +63,14 @@ def test_a_gap_in_front_of_an_unfinished_offset_may_be_committed() -> None:
     assert ledger.commit_point == 5
 
 
+def test_the_position_is_behind_the_newest_delivered_offset() -> None:
+    ledger = Ledger(5)
+    before = ledger.position
+    ledger.take(9)
+
+    assert (before, ledger.position) == (5, 10)
+
+
 def test_the_span_counts_from_the_oldest_unfinished_offset() -> None:
     ledger = Ledger(0)
     for offset in range(10):

@@ -1,0 +1,91 @@
+"""A broker that loses the end of an event log (power lost, a leader elected out of sync) under a running worker.
+
+The topic and its id stay. One broker is enough: it is killed, and what it would not have had is cut from its disk.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab
+from tests.kafkalab.fixtures import KafkaLab
+from tests.kafkalab.jvm import JvmBroker
+from tests.support import eventually
+
+pytestmark = [pytest.mark.timeout(150), pytest.mark.long]
+
+_OFFSET = struct.Struct(">q")
+_OFFSET_AND_LENGTH = struct.Struct(">qi")
+
+
+@pytest.mark.parametrize("more", [100, 400])
+@pytest.mark.parametrize("has_grown", [False, True])
+def test_a_log_that_loses_its_end_under_a_running_worker_loses_nothing_more_and_pays_nothing_again(
+    kafka: KafkaLab, tmp_path: Path, more: int, *, has_grown: bool
+) -> None:
+    """It is shorter than before when the worker looks again, or has grown meanwhile: with fewer events or with more."""
+    broker = kafka.broker
+    if not isinstance(broker, JvmBroker):
+        pytest.skip("only the data of a broker of our own can be cut")
+    lab = WorkerLab(kafka, tmp_path)
+    lab.create_topics()
+    lab.send(0, 200)
+    ends = _ends(lab)
+    lab.send(200, 200)
+    (other,) = kafka.create("other", partitions=PARTITIONS)
+    if has_grown:
+        lab.send(400, more, topic=other)
+    with Outcomes(kafka, lab.topics.results) as results, lab.running() as worker:
+        results.wait_for(400)
+        eventually(lambda: sum(lab.committed().values()) == 400, within_s=10)
+        broker.kill()
+        for number, end in ends.items():
+            _cut(broker.data / f"{lab.events}-{number}", end, broker.data / f"{other}-{number}")
+        broker.start()
+        if not has_grown:
+            lab.send(400, more)
+        results.wait_for(400 + more)
+        lab.send(400 + more, 400)
+        tally = results.wait_for(800 + more)
+        eventually(lambda: sum(lab.committed().values()) == 600 + more, within_s=20)
+
+        told = [int(lost) for lost in re.findall(r'"lost":(\d+),.*"event":"(?:log\.cut|commit\.ahead)"', worker.output)]
+        assert worker.process.poll() is None
+        assert len(told) == PARTITIONS
+        assert sum(told) <= 200
+        assert sum(told) >= 100 or more > 200
+    assert (tally.lost(800 + more), tally.duplicates) == ([], [])
+
+
+def _ends(lab: WorkerLab) -> dict[int, int]:
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": lab.kafka.bootstrap, "group.id": lab.kafka.name("ends")})
+    try:
+        places = [TopicPartition(lab.events, number) for number in range(PARTITIONS)]
+        return {place.partition: consumer.get_watermark_offsets(place, timeout=10)[1] for place in places}
+    finally:
+        consumer.close()
+
+
+def _cut(folder: Path, end: int, other: Path) -> None:
+    """Cut the only segment of a partition at the batch that begins at an offset; go on with the batches of another."""
+    segment = folder / f"{0:020}.log"
+    data = segment.read_bytes()
+    kept = next(place for place, offset in _batches(data) if offset >= end)
+    more = bytearray((other / segment.name).read_bytes())
+    for place, offset in tuple(_batches(more)):
+        # The checksum does not cover it.
+        _OFFSET.pack_into(more, place, end + offset)
+    segment.write_bytes(data[:kept] + more)
+
+
+def _batches(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    place = 0
+    while place < len(data):
+        offset, length = _OFFSET_AND_LENGTH.unpack_from(data, place)
+        yield place, offset
+        place += _OFFSET_AND_LENGTH.size + length
