@@ -1,11 +1,12 @@
 """What our confluent-kafka clients have in common: settings, log lines, and the translation of their errors."""
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -35,6 +36,7 @@ SILENT = logging.getLogger("penstock.silent")
 SILENT.setLevel(logging.CRITICAL + 1)
 
 _Answer = TypeVar("_Answer")
+_Given = ParamSpec("_Given")
 IsStopped = Callable[[], bool]
 
 
@@ -70,6 +72,27 @@ def unless_stopped(request: Callable[[], _Answer], is_stopped: IsStopped | None)
             message = "stopped while Kafka did not answer"
             raise Stopped(message)
     return future.result()
+
+
+async def in_thread(request: Callable[_Given, _Answer], *args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
+    """Return what a blocking request returns, made in one of the loop's threads.
+
+    Raises:
+        LogUnavailable: no thread can be started now, as in a container at its limit; the request is not made.
+    """
+    wanted = [request]
+
+    def run() -> _Answer:
+        return wanted.pop()(*args, **kwargs)
+
+    try:
+        answer = asyncio.get_running_loop().run_in_executor(None, run)
+    except RuntimeError as error:
+        # It is queued all the same: of those who ask again, the next thread would make every request.
+        wanted.clear()
+        message = f"Kafka cannot be asked: {error}"
+        raise LogUnavailable(message) from error
+    return await answer
 
 
 def producer_config(

@@ -11,6 +11,7 @@ from contracts.errors import LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import COMMITTED, LAG
 from contracts.settings import WorkerSettings
+from producers.kafka_client import in_thread
 from streams.engine.engine import Engine
 from streams.engine.item import TP
 from streams.engine.ledger import Ledger
@@ -126,7 +127,7 @@ class Membership:
     async def _ledgers(self, tps: frozenset[TP]) -> tuple[dict[TP, Ledger], dict[TP, int]]:
         """Return the books, and from where partitions are read that are not read from their commit."""
         topics = {tp.topic for tp in tps} | self._tail.result_topics
-        asked = asyncio.ensure_future(asyncio.to_thread(self._tail.ids, topics))
+        asked = asyncio.ensure_future(in_thread(self._tail.ids, topics))
         commits = await self.shell.committed(tps)
         self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
         # A commit without our mark is an operator's reset: a replay is wanted, and what lies before it was left out.
@@ -171,7 +172,7 @@ class Membership:
         self, positions: Mapping[TP, tuple[int, dict[str, int] | None]]
     ) -> tuple[dict[TP, Tail], dict[TP, Repeats]]:
         """Return what is answered already, and what may be repeated; read side by side, since both take a second."""
-        return await asyncio.gather(asyncio.to_thread(self._tail.read, positions), self._remembered(positions))
+        return await asyncio.gather(in_thread(self._tail.read, positions), self._remembered(positions))
 
     def _journal(self, mark: Mark | None) -> dict[str, int]:
         """Return, by result topic, which log it is; what the mark says where that is not known."""
@@ -238,7 +239,7 @@ class Membership:
         if self._recall is None:
             return {}
         spans = {tp: (self._floors[tp], offset) for tp, (offset, _) in positions.items()}
-        return await asyncio.to_thread(self._recall.read, spans)
+        return await in_thread(self._recall.read, spans)
 
     def _encode(self, tp: TP, offset: int, mark: dict[str, int]) -> str:
         replay_until = self._replays.get(tp, 0)
@@ -296,7 +297,11 @@ class Membership:
         journals = {place for journal in self._journals.values() for place in journal.items()}
         if not known | journals or not self._engine.is_open or not tenure.may_work:
             return
-        found = await asyncio.to_thread(self._tail.ids, {topic for topic, _ in known | journals})
+        try:
+            found = await in_thread(self._tail.ids, {topic for topic, _ in known | journals})
+        except LogUnavailable as error:
+            self._log.info("journal.unreadable", error=str(error), wait_s=_FOLLOW_INTERVAL_S)
+            return
         anew = {topic for topic, log in known if found.get(topic, log) != log}
         topics = sorted(anew | {topic for topic, log in journals if journal_id(found.get(topic, log)) != log})
         if topics and tenure is self._engine.tenure and tenure.may_work:
@@ -311,7 +316,7 @@ class Membership:
         if not idle or not self._engine.tenure.may_work:
             return
         try:
-            ends = await asyncio.to_thread(self._tail.ends, tuple(idle))
+            ends = await in_thread(self._tail.ends, tuple(idle))
         except LogUnavailable as error:
             self._log.info("journal.unreadable", error=str(error), wait_s=_FOLLOW_INTERVAL_S)
         else:

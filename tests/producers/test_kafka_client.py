@@ -1,6 +1,7 @@
 """What our Kafka clients share, on clients of the real library whose brokers are away."""
 
 import logging
+import threading
 import time
 
 import pytest
@@ -12,7 +13,7 @@ from contracts.codec import Record
 from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings, ProducerSettings
 from producers.fenced import FencedProducer
-from producers.kafka_client import ClientLog, Stopped, error_of, produce_waiting
+from producers.kafka_client import ClientLog, Stopped, error_of, in_thread, produce_waiting
 from tests.support import FakeClock, free_port
 
 RECORD = Record("some-topic", b"key", b"value", [])
@@ -28,6 +29,32 @@ def small_client(gives_up_ms: int) -> Producer:
             "log_level": 0,
         }
     )
+
+
+async def test_what_no_thread_can_ask_is_told_and_not_asked_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    start = threading.Thread.start
+
+    def refuse(_thread: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(LogUnavailable, match="can't start new thread"):
+        await in_thread(asked.append, "first")
+    monkeypatch.setattr(threading.Thread, "start", start)
+    await in_thread(asked.append, "second")
+
+    assert asked == ["second"]
+
+
+async def test_an_error_of_a_request_itself_stays_what_it_is() -> None:
+    def request() -> None:
+        message = "a bug"
+        raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await in_thread(request)
 
 
 def test_a_record_waits_until_the_buffer_has_room() -> None:
