@@ -12,7 +12,8 @@ from contracts import logs
 from contracts.codec import Record
 from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings, ProducerSettings
-from producers import log_reader
+from producers import admin, log_reader
+from producers.admin import TopicAdmin
 from producers.fenced import FencedProducer
 from producers.kafka_client import ClientLog, Stopped, error_of, in_thread, produce_waiting, unless_stopped
 from producers.log_reader import LogReader
@@ -70,8 +71,10 @@ def test_a_client_whose_threads_cannot_be_started_is_no_mistake_in_its_settings(
         raise KafkaException(KafkaError(code))
 
     monkeypatch.setattr(log_reader, "Consumer", refuse)
-    with pytest.raises(kind):
-        LogReader(KafkaSettings())
+    monkeypatch.setattr(admin, "AdminClient", refuse)
+    for make in (LogReader, TopicAdmin):
+        with pytest.raises(kind):
+            make(KafkaSettings())
 
 
 async def test_an_error_of_a_request_itself_stays_what_it_is() -> None:
