@@ -151,6 +151,7 @@ class RetryNote(msgspec.Struct, frozen=True, kw_only=True):
         failed: failures so far by class, as the retry policy counts them.
         cost_usd, usage: spent so far; a cost of None is unknown.
         failures: the first failed attempt, and the newest ones.
+        has_retry: the next attempt spends no retry of the budget: it was spent, or the last one did not count.
     """
 
     topic: str
@@ -165,6 +166,7 @@ class RetryNote(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None = None
     usage: Usage = Usage()
     failures: tuple[FailureNote, ...] = ()
+    has_retry: bool = False
     version: Literal[1] = 1
 
 

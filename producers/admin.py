@@ -15,7 +15,7 @@ from contracts.errors import ConfigError, LogUnavailable, PenstockError
 from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
 from contracts.settings import KafkaSettings
-from producers.kafka_client import error_of, unless_stopped
+from producers.kafka_client import error_of, made, unless_stopped
 from producers.topic_plan import Found, Wanted
 
 _POLL_INTERVAL_S = 0.2
@@ -45,6 +45,9 @@ class TopicAdmin:
     Args:
         kafka: which.
         timeout_s: limit of one request.
+
+    Raises:
+        LogUnavailable: the threads of its client cannot be started now.
     """
 
     def __init__(self, kafka: KafkaSettings, timeout_s: float = 10.0) -> None:
@@ -52,7 +55,7 @@ class TopicAdmin:
         self._timeout_s = timeout_s
         # What goes wrong is told by our errors, with what to do about it.
         config: dict[str, Any] = {**librdkafka_config(kafka), "client.id": "penstock-topics", "log_level": 0}
-        self._client = AdminClient(config)
+        self._client = made(lambda: AdminClient(config))
 
     def wait(self, limit_s: float) -> None:
         """Return as soon as a broker answers.

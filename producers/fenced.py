@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from contracts.codec import Record
 from contracts.errors import LogUnavailable, PenstockError
 from contracts.settings import KafkaSettings, ProducerSettings
-from producers.kafka_client import SILENT, IsStopped, Stopped, error_of, produce_waiting, producer_config
+from producers.kafka_client import SILENT, IsStopped, Stopped, error_of, made, produce_waiting, producer_config
 
 _LIMIT_S = 30.0
 # A stop does not wait longer for brokers that do not answer.
@@ -67,6 +67,9 @@ class FencedProducer:
         producer: limits and batching.
         name: of the work; the next process that takes it over ends this one.
         is_stopped: gives up what brokers do not answer soon when it says so.
+
+    Raises:
+        LogUnavailable: the threads of its client cannot be started now.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class FencedProducer:
         config = producer_config(kafka, producer, "penstock-batch", _OPEN_LIMIT_S)
         if self._is_fenced:
             config |= {"transactional.id": name, "transaction.timeout.ms": int(_OPEN_LIMIT_S * 1000)}
-        self._client = Producer(config, logger=SILENT)
+        self._client = made(lambda: Producer(config, logger=SILENT))
 
     def take_over(self) -> None:
         """Return when nothing of an earlier holder can reach the log any more.

@@ -1,11 +1,12 @@
 """What our confluent-kafka clients have in common: settings, log lines, and the translation of their errors."""
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -35,6 +36,7 @@ SILENT = logging.getLogger("penstock.silent")
 SILENT.setLevel(logging.CRITICAL + 1)
 
 _Answer = TypeVar("_Answer")
+_Given = ParamSpec("_Given")
 IsStopped = Callable[[], bool]
 
 
@@ -52,6 +54,7 @@ def unless_stopped(request: Callable[[], _Answer], is_stopped: IsStopped | None)
         is_stopped: None = never.
 
     Raises:
+        LogUnavailable: no thread can be started now.
         Stopped: a stop came first.
     """
     if is_stopped is None:
@@ -64,12 +67,63 @@ def unless_stopped(request: Callable[[], _Answer], is_stopped: IsStopped | None)
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             future.set_exception(error)
 
-    threading.Thread(target=run, name="kafka-request", daemon=True).start()
+    start_thread(run, "kafka-request")
     while not wait([future], _GRACE_S).done:
         if is_stopped():
             message = "stopped while Kafka did not answer"
             raise Stopped(message)
     return future.result()
+
+
+def start_thread(run: Callable[[], None], name: str) -> None:
+    """Run something in a thread that does not outlive the process.
+
+    Raises:
+        LogUnavailable: none can be started now, as in a container at its limit.
+    """
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise _without_thread(error) from error
+
+
+def made(make: Callable[[], _Answer]) -> _Answer:
+    """Return a new client.
+
+    Raises:
+        LogUnavailable: its threads cannot be started now.
+        KafkaException: it cannot be made with these settings.
+    """
+    try:
+        return make()
+    except KafkaException as exception:
+        if error_of(exception).code() != KafkaError._CRIT_SYS_RESOURCE:  # noqa: SLF001 - so named
+            raise
+        raise _without_thread(error_of(exception).str()) from exception
+
+
+def _without_thread(reason: object) -> LogUnavailable:
+    return LogUnavailable(f"Kafka cannot be asked: {reason}")
+
+
+async def in_thread(request: Callable[_Given, _Answer], *args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
+    """Return what a blocking request returns, made in one of the loop's threads.
+
+    Raises:
+        LogUnavailable: no thread can be started now, as in a container at its limit; the request is not made.
+    """
+    wanted = [request]
+
+    def run() -> _Answer:
+        return wanted.pop()(*args, **kwargs)
+
+    try:
+        answer = asyncio.get_running_loop().run_in_executor(None, run)
+    except RuntimeError as error:
+        # It is queued all the same: of those who ask again, the next thread would make every request.
+        wanted.clear()
+        raise _without_thread(error) from error
+    return await answer
 
 
 def producer_config(

@@ -15,7 +15,7 @@ from contracts.errors import LogUnavailable
 from contracts.kafka_config import bytes_of, headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
 from producers.admin import TopicAdmin
-from producers.kafka_client import IsStopped, Stopped, error_of, unless_stopped
+from producers.kafka_client import IsStopped, Stopped, error_of, made, unless_stopped
 
 _BATCH = 500
 _REQUEST_S = 10.0
@@ -59,6 +59,9 @@ class LogReader:
     Args:
         kafka: where.
         is_stopped: gives up requests and reading to an end when it says so; None = never.
+
+    Raises:
+        LogUnavailable: the threads of its clients cannot be started now.
     """
 
     def __init__(self, kafka: KafkaSettings, is_stopped: IsStopped | None = None) -> None:
@@ -96,7 +99,7 @@ class LogReader:
             "allow.auto.create.topics": self._kafka.embedded,
             "log_level": 0,
         }
-        return Consumer(librdkafka_config(self._kafka) | config | more)
+        return made(lambda: Consumer(librdkafka_config(self._kafka) | config | more))
 
     def __enter__(self) -> Self:
         return self

@@ -22,7 +22,7 @@ from contracts.logs import logger, tell_left_out
 from contracts.metrics import PRODUCER_BUFFER_BYTES, PRODUCER_BUFFER_LIMIT, PRODUCER_REBUILDS
 from contracts.settings import KafkaSettings, ProducerSettings
 from producers.base import Ack, Delivered, Place
-from producers.kafka_client import ClientLog, error_of, producer_config, translate_error
+from producers.kafka_client import ClientLog, error_of, in_thread, producer_config, translate_error
 from producers.window import CLOSED, Waiting, Window
 
 # Measured inside Faust at 1,024 in flight: a 5 ms tick costs 104 us CPU an event, a poll thread 148 to 168.
@@ -171,7 +171,7 @@ class KafkaProducer:
         """
         client = self._usable_client()
         try:
-            await asyncio.to_thread(client.list_topics, timeout=timeout_s)
+            await in_thread(client.list_topics, timeout=timeout_s)
         except KafkaException as error:
             message = f"Kafka does not answer: {error_of(error).str()}"
             raise LogUnavailable(message) from error

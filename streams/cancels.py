@@ -134,16 +134,17 @@ class CancelReader:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._followed = set()
-            consumer = Consumer(self._config)
             try:
-                self._follow(consumer)
+                consumer = Consumer(self._config)
+                try:
+                    self._follow(consumer)
+                finally:
+                    consumer.close()
             except KafkaException as error:
                 if not self._is_warned:
                     _log.warning("cancels.log_unavailable", error=str(error))
                 self._is_warned = True
                 self._stop.wait(_RETRY_S)
-            finally:
-                consumer.close()
 
     def _follow(self, consumer: Consumer) -> None:
         refresh_at_s = 0.0

@@ -137,8 +137,9 @@ class Failures:
                 if slot.is_held or await self._has_slot(guard, job, slot, passes):
                     break
             elif self._may_park(guard, job) and left_s(job) > guard.route.retry.park_after_s:
-                # It has learned nothing new: as long again, somewhere else.
-                await self._try_park(job, item, slot, tenure, guard.route.retry.park_after_s, guard.reason or "")
+                # It has learned nothing new: as long again, somewhere else. Who waits here owes the budget nothing.
+                wait_s, reason = guard.route.retry.park_after_s, guard.reason or ""
+                await self._try_park(job, item, slot, tenure, wait_s, reason, has_retry=True)
                 # No room for it there, so it goes on waiting here.
                 rests_since_s = asyncio.get_running_loop().time()
         if job.attempts == 0:
@@ -158,7 +159,7 @@ class Failures:
             job.prompt = ()
         if wait_s > 0:
             await self._sleep(item, slot, "parked", min(wait_s, max(0.0, left_s(job))))
-        if job.attempts and left_s(job) > 0:
+        if job.attempts and not job.has_retry and left_s(job) > 0:
             # Many come back together out of an outage, and no retry was spent when this one was parked.
             await self._afford(guard, job, item, slot, tenure)
 
@@ -302,9 +303,12 @@ class Failures:
         item.until = asyncio.get_running_loop().time() + wait_s
         await asyncio.sleep(wait_s)
 
-    async def _try_park(self, job: Job, item: Item, slot: Slot, tenure: Tenure, wait_s: float, reason: str) -> None:
+    async def _try_park(
+        self, job: Job, item: Item, slot: Slot, tenure: Tenure, wait_s: float, reason: str, *, has_retry: bool = False
+    ) -> None:
         """Raise Parked; return when the event is too large for the retry topic."""
         slot.release()
+        job.has_retry = has_retry
         enter_state(item, State.SETTLING)
         not_before = datetime.fromtimestamp(datetime.now(UTC).timestamp() + min(wait_s, left_s(job)), tz=UTC)
         ref = await self._park(job, item.position, tenure, not_before, reason)

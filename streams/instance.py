@@ -26,6 +26,7 @@ from contracts.errors import ConfigError, LogUnavailable
 from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
 from contracts.settings import KafkaSettings, WorkerSettings
+from producers.kafka_client import in_thread
 
 _REQUEST_TIMEOUT_S = 10.0
 _POLL_S = 1.0
@@ -88,7 +89,7 @@ class Instance:
     async def _holder(self) -> MemberDescription | None:
         while True:
             try:
-                return await asyncio.to_thread(self._find)
+                return await in_thread(self._find)
             except LogUnavailable as error:
                 self._log.warning("instance.unknown", error=str(error), wait_s=_POLL_S)
                 await asyncio.sleep(_POLL_S)

@@ -29,6 +29,7 @@ class Job(msgspec.Struct, eq=False):
         failed: failures so far by class of the retry policy.
         origin: where the event's own record lies, when this one is of the retry topic.
         not_before: when the next attempt may be made; None = now.
+        has_retry: the attempt that it was parked before spends none of the retry budget.
         is_foreign: parked by another application, which will take it up itself.
         prompt: rendered ahead of the first attempt; empty when it has not been, or has been used.
         preview: deltas of the newest attempt; None for an event that is not streamed.
@@ -49,6 +50,7 @@ class Job(msgspec.Struct, eq=False):
     failed: dict[str, int] = {}
     origin: Position | None = None
     not_before: datetime | None = None
+    has_retry: bool = False
     is_foreign: bool = False
     prompt: tuple[Message, ...] = ()
     preview: Union["Preview", None] = None

@@ -96,8 +96,7 @@ class Liveness:
             try:
                 await self._probe(_ASK_LIMIT_S)
                 self._answered_at_s = self._clock()
-            except (LogUnavailable, RuntimeError) as error:
-                # RuntimeError: no thread to ask in can be started now; later there may be one.
+            except LogUnavailable as error:
                 self._log.debug("kafka.silent", error=str(error))
             await asyncio.sleep(_ASK_EVERY_S)
 

@@ -12,6 +12,7 @@ from contracts.errors import LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import COMMITTED, LAG, LOST
 from contracts.settings import WorkerSettings
+from producers.kafka_client import in_thread
 from streams.engine.engine import Engine
 from streams.engine.item import TP, by_topic
 from streams.engine.ledger import Ledger
@@ -51,8 +52,7 @@ class Membership:
         recall: Recall | None = None,
         probe: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
-        self._probe = probe
-        self._on_crash = on_crash
+        self._probe, self._on_crash = probe, on_crash
         self._engine = engine
         self._tail = tail
         self._settings = settings
@@ -66,8 +66,7 @@ class Membership:
         self._anew: dict[TP, tuple[int, str]] = {}
         self._beginning: asyncio.Task[None] | None = None
         # Of these, the offset behind what was read, until it is told.
-        self._cut: dict[TP, int] = {}
-        self._counted, self._looks = dict[TP, int](), dict[TP, int]()
+        self._cut, self._counted, self._looks = dict[TP, int](), dict[TP, int](), dict[TP, int]()
         # By topic, the id that its log had at the assignment; by partition, the one that our commits belong to.
         self._ids: dict[str, int] = {}
         self._logs: dict[TP, int] = {}
@@ -144,7 +143,7 @@ class Membership:
     async def _ledgers(self, tps: frozenset[TP]) -> tuple[dict[TP, Ledger], dict[TP, int]]:
         """Return the books, and from where partitions are read that are not read from their commit."""
         topics = {tp.topic for tp in tps} | self._tail.result_topics
-        asked = asyncio.ensure_future(asyncio.to_thread(self._tail.ids, topics))
+        asked = asyncio.ensure_future(in_thread(self._tail.ids, topics))
         commits = await self.shell.committed(tps) | self._anew
         self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
         # A commit without our mark is an operator's reset: a replay is wanted, and what lies before it was left out.
@@ -193,7 +192,7 @@ class Membership:
         self, positions: Mapping[TP, tuple[int, dict[str, int] | None]]
     ) -> tuple[dict[TP, Tail], dict[TP, Repeats]]:
         """Return what is answered already, and what may be repeated; read side by side, since both take a second."""
-        return await asyncio.gather(asyncio.to_thread(self._tail.read, positions), self._remembered(positions))
+        return await asyncio.gather(in_thread(self._tail.read, positions), self._remembered(positions))
 
     def _starts(self, marks: Mapping[TP, Mark | None]) -> dict[TP, dict[str, int]]:
         """Return, per partition with a mark, from where on each result topic is scanned."""
@@ -257,8 +256,9 @@ class Membership:
             cut, self._cut = self._cut, {}
             # At once: after a crash, the log may have grown beyond the commit that is there.
             await self.commit()
-            found, ends = await asyncio.to_thread(self._tail.ids, {tp.topic for tp in cut}), dict[TP, int]()
+            found, ends = dict[str, int](), dict[TP, int]()
             with contextlib.suppress(LogUnavailable):
+                found = await in_thread(self._tail.ids, {tp.topic for tp in cut})
                 ends = await self.shell.ends(frozenset(cut))
             for tp, read_to in cut.items():
                 is_same = found.get(tp.topic) == self._logs.get(tp)
@@ -289,7 +289,7 @@ class Membership:
         if self._recall is None:
             return {}
         spans = {tp: (self._floors[tp], offset) for tp, (offset, _) in positions.items()}
-        return await asyncio.to_thread(self._recall.read, spans)
+        return await in_thread(self._recall.read, spans)
 
     def _encode(self, tp: TP, offset: int, mark: dict[str, int]) -> str:
         replay_until = self._replays.get(tp, 0)
@@ -348,13 +348,16 @@ class Membership:
         journals = {place for journal in self._journals.values() for place in journal.items()}
         if not known | journals or not self._engine.is_open or not tenure.may_work:
             return
-        found = await asyncio.to_thread(self._tail.ids, {topic for topic, _ in known | journals})
+        try:
+            found = await in_thread(self._tail.ids, {topic for topic, _ in known | journals})
+        except LogUnavailable as error:
+            self._log.info("journal.unreadable", error=str(error), wait_s=_FOLLOW_INTERVAL_S)
+            return
         anew = {topic for topic, log in known if found.get(topic, log) != log}
         topics = sorted(anew | {topic for topic, log in journals if journal_id(found.get(topic, log)) != log})
         if topics and tenure is self._engine.tenure and tenure.may_work:
-            self._log.warning(
-                "topic.recreated", topics=topics, detail="joins the group anew to read them from their beginning"
-            )
+            detail = "joins the group anew to read them from their beginning"
+            self._log.warning("topic.recreated", topics=topics, detail=detail)
             self.shell.rejoin()
 
     async def follow(self) -> None:
@@ -363,7 +366,7 @@ class Membership:
         if not idle or not self._engine.tenure.may_work:
             return
         try:
-            ends = await asyncio.to_thread(self._tail.ends, tuple(idle))
+            ends = await in_thread(self._tail.ends, tuple(idle))
         except LogUnavailable as error:
             self._log.info("journal.unreadable", error=str(error), wait_s=_FOLLOW_INTERVAL_S)
         else:

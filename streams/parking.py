@@ -47,6 +47,7 @@ def parked_records(
         cost_usd=job.cost_usd,
         usage=job.usage,
         failures=tuple(_brief(job.failures)),
+        has_retry=job.has_retry,
     )
     for candidate in (note, msgspec.structs.replace(note, failures=())):
         headers = retry_headers(job.headers, candidate, app_id, position)
@@ -77,7 +78,7 @@ def take_up(
     job.origin = origin
     job.not_before = not_before
     job.attempts, job.failed, job.failures = note.attempts, dict(note.failed), list(note.failures)
-    job.usage, job.cost_usd = note.usage, note.cost_usd
+    job.usage, job.cost_usd, job.has_retry = note.usage, note.cost_usd, note.has_retry
     job.is_foreign = owner != app_id
     return job
 

@@ -155,7 +155,7 @@ class TailReader:
         found: dict[str, int] = {}
         if not self._kafka.embedded:
             # One that cannot be made knows none; it is no reason to end the worker.
-            with contextlib.suppress(confluent_kafka.KafkaException):
+            with contextlib.suppress(confluent_kafka.KafkaException, LogUnavailable):
                 found = TopicAdmin(self._kafka, _IDS_TIMEOUT_S).ids(wanted)
         if not (self._is_told or self._kafka.embedded) and (unknown := sorted(wanted - found.keys())):
             self._is_told = True

@@ -23,6 +23,7 @@ from contracts.signals import StopSignals
 from contracts.stuck import StuckReport
 from contracts.topics import RETRY_LANE, Topics
 from producers.admin import TopicAdmin
+from producers.kafka_client import in_thread
 from producers.producer import KafkaProducer
 from producers.topic_plan import Wanted, blockers, wanted_topics
 from streams.app import create_app
@@ -192,7 +193,7 @@ class Worker:
             if self._settings.kafka.embedded:
                 return []
             wanted = wanted_topics(self._settings)
-            return await asyncio.to_thread(self._find_blockers, wanted)
+            return await in_thread(self._find_blockers, wanted)
         except LogUnavailable as error:
             return [f"{error} (at {','.join(self._settings.kafka.bootstrap_servers)})"]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from contracts.settings.batch_jobs import S3Prefix
-from contracts.settings.section import Form, HttpUrl, Port, Seconds, Section
+from contracts.settings.section import Form, HttpUrl, ListenHost, Port, Seconds, Section
 
 
 class BatchApi(Section):
@@ -56,7 +56,7 @@ class BatchApi(Section):
 class HandOverProcess(Section):
     """The process that `penstock hand-over` is."""
 
-    health_host: str = "127.0.0.1"
+    health_host: ListenHost = "127.0.0.1"
     """Address of /healthz, /readyz and /metrics; 0.0.0.0 in a container."""
     health_port: Port = 8085
     """Port of the same; 0 = any free one, printed at start."""

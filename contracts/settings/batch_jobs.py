@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from contracts.settings.secrets import Name
-from contracts.settings.section import Form, HttpUrl, Pointer, Port, Seconds, Section
+from contracts.settings.section import Form, HttpUrl, ListenHost, Pointer, Port, Seconds, Section
 
 S3Prefix = Annotated[
     str, Form(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/\S*)?$", "a place in S3, such as s3://bucket/folder/")
@@ -42,7 +42,7 @@ class BatchInput(Section):
 class BatchProcess(Section):
     """The process that `penstock batch serve` is."""
 
-    health_host: str = "127.0.0.1"
+    health_host: ListenHost = "127.0.0.1"
     """Address of /healthz, /readyz and /metrics; 0.0.0.0 in a container."""
     health_port: Port = 8084
     """Port of the same; 0 = any free one, printed at start."""

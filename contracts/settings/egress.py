@@ -14,7 +14,7 @@ from pydantic import (
 from contracts.settings.callback_url import read_url
 from contracts.settings.routes import Patterns
 from contracts.settings.secrets import SecretRef
-from contracts.settings.section import ExistingFile, Form, GroupName, Pointer, Port, Seconds, Section
+from contracts.settings.section import ExistingFile, Form, GroupName, ListenHost, Pointer, Port, Seconds, Section
 from contracts.settings.sources import SourceSecret
 
 # 400 and 422: about this body. 405, 501, 505: about what every callback is. The rest: about its size or form.
@@ -350,7 +350,7 @@ DOOR_KINDS = frozenset({"sns", "sqs", "eventbridge", "s3", "apigateway", "callba
 class EgressProcess(Section):
     """The process that runs the doors out."""
 
-    health_host: str = "127.0.0.1"
+    health_host: ListenHost = "127.0.0.1"
     """Address of /healthz, /readyz and /metrics; 0.0.0.0 in a container."""
     health_port: Port = 8082
     """Port of the same; 0 = any free one, printed at start."""

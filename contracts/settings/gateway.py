@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from contracts.settings.idempotency import IdempotencyTable
 from contracts.settings.overload import CallerLimit, OverloadSettings
 from contracts.settings.secrets import Name, SecretRef
-from contracts.settings.section import Form, Lane, Port, Seconds, Section
+from contracts.settings.section import Form, Lane, ListenHost, Port, Seconds, Section
 from contracts.settings.sources import SourceSecret
 from contracts.settings.streams import StreamSettings
 
@@ -64,7 +64,7 @@ class ReloadSettings(Section):
 class GatewaySettings(Section):
     """Where the gateway listens and what it accepts."""
 
-    host: str = "127.0.0.1"
+    host: ListenHost = "127.0.0.1"
     """Address to listen on; 0.0.0.0 in a container."""
     port: Port = 8080
     """Port to listen on; 0 = any free one, printed at start."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from contracts.settings.secrets import Name
-from contracts.settings.section import Form, HttpUrl, Lane, Port, Seconds, Section
+from contracts.settings.section import Form, HttpUrl, Lane, ListenHost, Port, Seconds, Section
 from contracts.settings.sources import FieldTemplate
 
 QueueUrl = Annotated[
@@ -68,7 +68,7 @@ IngressDoor = SqsDoor
 class IngressProcess(Section):
     """The process that `penstock ingress` is."""
 
-    health_host: str = "127.0.0.1"
+    health_host: ListenHost = "127.0.0.1"
     """Address of the health and metrics page; 0.0.0.0 in a container."""
     health_port: Port = 8083
     """Port of the same; 0 = any free one, printed at start."""

@@ -45,6 +45,7 @@ GroupName = Annotated[
 ]
 Pointer = Annotated[str, Form(r"^(/([^~/]|~[01])*)+$", "a JSON pointer, such as /account/id")]
 HttpUrl = Annotated[str, Form("^https?://", "a URL that begins with http:// or https://")]
+ListenHost = Annotated[str, Form(r"^\S+$", "an address or a host name to listen on, such as 127.0.0.1")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from contracts.settings.section import GroupName, Lane, Port, Seconds, Section
+from contracts.settings.section import GroupName, Lane, ListenHost, Port, Seconds, Section
 from contracts.settings.watchdog import WatchdogSettings
 
 # Measured: with a drain longer than the rebalance timeout two workers kick each other out for ever; 0.6 holds
@@ -51,7 +51,7 @@ class WorkerSettings(Section):
     drain_timeout_s: Seconds = 50.0
     """How long calls in flight may finish when partitions are given up or on SIGTERM; at most 0.6 of
     rebalance_timeout_s."""
-    health_host: str = "127.0.0.1"
+    health_host: ListenHost = "127.0.0.1"
     """Address of /healthz, /readyz, /stuck and /metrics; 0.0.0.0 in a container."""
     health_port: Port = 8081
     """Port of the same; 0 = any free one, printed at start."""

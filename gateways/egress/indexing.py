@@ -23,6 +23,8 @@ from gateways.egress.reading import LogIds, other_logs, partitions_of, watermark
 _CALL_TIMEOUT_S = 2.0
 _REFRESH_S = 5.0
 _RETRY_S = 1.0
+# Of a disk that stays full, or cannot be written: it is tried all the same.
+_SAY_EVERY_S = 30.0
 _POLL_S = 0.25
 _POLL_RECORDS = 1000
 # One transaction: as many rows as come in this time, or so many.
@@ -42,6 +44,7 @@ class Indexing:
         index: where both go.
         retention_s: older outcomes are dropped.
         clock: Unix seconds.
+        monotonic: seconds, for the pace of warnings.
 
     Attributes:
         is_caught_up: whether everything up to the present has been read once, of the logs of `log_ids`.
@@ -57,6 +60,7 @@ class Indexing:
         index: ResultIndex,
         retention_s: float,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config | {"client.id": "penstock-gateway-index"}
         self._result_topics = frozenset(result_topics)
@@ -65,6 +69,8 @@ class Indexing:
         self._log_ids = LogIds(config, self._topics, index.log_ids())
         self._retention_s = retention_s
         self._clock = clock
+        self._monotonic = monotonic
+        self._quiet_until_s: dict[type[Exception], float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="results-index", daemon=True)
         self._followed: set[tuple[str, int]] = set()
@@ -102,10 +108,16 @@ class Indexing:
             except (sqlite3.Error, OSError, ConfigError) as error:
                 # If it is no damage, of a full disk, or one that cannot be written: it may pass.
                 if not (isinstance(error, sqlite3.Error) and self._index.note_damage(error)):
-                    _log.warning("results.index_waits", error=str(error))
+                    self._say(error)
             except Exception:  # noqa: BLE001 - the edge of this thread: nobody above could do more than start again
                 _log.exception("results.index_failed")
             self._stop.wait(_RETRY_S)
+
+    def _say(self, error: Exception) -> None:
+        now_s = self._monotonic()
+        if now_s >= self._quiet_until_s.get(type(error), 0.0):
+            self._quiet_until_s[type(error)] = now_s + _SAY_EVERY_S
+            _log.warning("results.index_waits", error=str(error))
 
     def _follow(self) -> None:
         self._followed, self._at_end, self.is_caught_up = set(), set(), False

@@ -27,7 +27,7 @@ from contracts.settings import Settings
 from contracts.topics import Topics
 from producers.admin import Patience
 from producers.fenced import FencedProducer
-from producers.kafka_client import Stopped
+from producers.kafka_client import start_thread
 from producers.log_reader import LogReader
 from streams.handover.answers import DISK_ERRORS, is_of_disk
 from streams.handover.choosing import Ways
@@ -60,7 +60,7 @@ class _Ends:
         self.told: Sequence[int] = ()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._run, name="hand-over-ends", daemon=True).start()
+        start_thread(self._run, "hand-over-ends")
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -68,12 +68,23 @@ class _Ends:
         self._is_closed.set()
 
     def _run(self) -> None:
-        with contextlib.suppress(Stopped), self._desk.reader() as reader:
-            while not self._is_closed.is_set():
-                # A figure is no reason to begin anew.
-                with contextlib.suppress(LogUnavailable):
-                    self.told = reader.ends(self._topic)
+        is_warned = False
+        while not self._is_closed.is_set():
+            try:
+                with self._desk.reader() as reader:
+                    self._ask(reader)
+            except LogUnavailable as error:
+                # It cannot be made. A figure is no reason to begin anew.
+                if not is_warned:
+                    _log.warning("handover.ends_unknown", error=str(error), wait_s=_MEASURE_EVERY_S)
+                is_warned = True
                 self._is_closed.wait(_MEASURE_EVERY_S)
+
+    def _ask(self, reader: LogReader) -> None:
+        while not self._is_closed.is_set():
+            with contextlib.suppress(LogUnavailable):
+                self.told = reader.ends(self._topic)
+            self._is_closed.wait(_MEASURE_EVERY_S)
 
 
 class Service:

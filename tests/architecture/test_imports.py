@@ -1,23 +1,32 @@
 """Import rules hold: the contracts in pyproject.toml, checked by import-linter."""
 
 import importlib
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from grimp import ImportGraph
-from importlinter.cli import lint_imports
+from importlinter import configuration
+from importlinter.application import use_cases
 
 from tests.architecture.adapters import AdaptersContract
 from tests.architecture.source import PRODUCT_PACKAGES
 from tests.support import ROOT
 
 
-def test_every_import_contract_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    code = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
+def lint() -> bool:
+    """Check the contracts as `lint-imports` does; that program's own entry sets up logging for the whole process."""
+    configuration.configure()
+    return use_cases.lint_imports(config_filename=str(ROOT / "pyproject.toml"), cache_dir=None, no_logo=True)
 
-    assert code == 0, capsys.readouterr().out
+
+def test_every_import_contract_is_kept_and_no_other_test_loses_its_loggers(capsys: pytest.CaptureFixture[str]) -> None:
+    somebody = logging.getLogger("somebody.else")
+
+    assert lint(), capsys.readouterr().out
+    assert not somebody.disabled
 
 
 @pytest.mark.parametrize("package", PRODUCT_PACKAGES)

@@ -13,7 +13,7 @@ from contracts.settings import load
 from producers.log_reader import LogReader
 from tests.kafka.worker_lab import PARTITIONS, WorkerLab, headers_of
 from tests.kafkalab.fixtures import KafkaLab
-from tests.support import ChildProcess
+from tests.support import ROOT, ChildProcess
 
 
 class BatchLab:
@@ -30,11 +30,12 @@ class BatchLab:
         lab.create_topics()
         lab.kafka.create_named(lab.topics.batch_jobs, partitions=PARTITIONS, config={"cleanup.policy": "compact"})
 
-    def start(self, *args: str, **env: str) -> ChildProcess:
+    def start(self, *args: str, program: str = "gateways.cli", **env: str) -> ChildProcess:
         """Return the program, not started yet."""
         options = ("--config", str(self.lab.config))
-        environ = {"PENSTOCK_BATCH_PROCESS__HEALTH_PORT": "0", **env}
-        return ChildProcess("gateways.cli", "batch", *args, *options, cwd=self._folder, env=environ)
+        # It does not run where the code is.
+        environ = {"PENSTOCK_BATCH_PROCESS__HEALTH_PORT": "0", "PYTHONPATH": str(ROOT), **env}
+        return ChildProcess(program, "batch", *args, *options, cwd=self._folder, env=environ)
 
     def __call__(self, *args: str, code: int = 0, within_s: float = 90) -> str:
         """Run it and return its output."""

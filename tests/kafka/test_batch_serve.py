@@ -177,7 +177,7 @@ def test_a_job_that_fails_after_its_lines_went_out_keeps_its_answers(batch: Batc
 def test_a_jobs_topic_that_is_made_anew_is_read_and_no_job_is_forgotten(batch: BatchLab, s3: Any) -> None:
     lines = "".join(f'{{"recordId": "x{n}", "text": "a ticket"}}\n' for n in range(3))
     before = announce(batch, s3, "before.jsonl", lines)
-    with batch.start("serve") as serving:
+    with batch.start("serve", program="tests.kafka.watchful_batch") as serving:
         serving.wait_for("batch.job_submitted", 60)
         recreate(batch.lab.kafka, batch.lab.topics.batch_jobs)
         # So many that the new log is longer than the former one was, in each partition.

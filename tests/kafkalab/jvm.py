@@ -23,8 +23,14 @@ from tests.support import Leash, end_group, eventually, free_port
 START_LIMIT_S = 60.0
 STOP_GRACE_S = 10.0
 # For a broker that lives for minutes and has little to do: what C2 and the threads of G1 would make faster costs more
-# CPU than it saves (start and stop: 4.8 s of CPU instead of 8.3). A benchmark's broker has neither.
-SHORT_LIVED = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+# CPU than it saves (start and stop: 4.8 s of CPU instead of 8.3), and so does looking whether the jars' code is sound
+# (a fifth of what is left). A benchmark's broker has neither.
+SHORT_LIVED = (
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UnlockDiagnosticVMOptions",
+    "-XX:-BytecodeVerificationRemote",
+)
 # Four partitions as in the embedded broker, and nothing appears because of a misspelt topic name.
 DEFAULT_PROPERTIES = {
     "process.roles": "broker,controller",

@@ -1,6 +1,7 @@
 """What our Kafka clients share, on clients of the real library whose brokers are away."""
 
 import logging
+import threading
 import time
 
 import pytest
@@ -11,8 +12,11 @@ from contracts import logs
 from contracts.codec import Record
 from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings, ProducerSettings
+from producers import admin, log_reader
+from producers.admin import TopicAdmin
 from producers.fenced import FencedProducer
-from producers.kafka_client import ClientLog, Stopped, error_of, produce_waiting
+from producers.kafka_client import ClientLog, Stopped, error_of, in_thread, produce_waiting, unless_stopped
+from producers.log_reader import LogReader
 from tests.support import FakeClock, free_port
 
 RECORD = Record("some-topic", b"key", b"value", [])
@@ -28,6 +32,58 @@ def small_client(gives_up_ms: int) -> Producer:
             "log_level": 0,
         }
     )
+
+
+async def test_what_no_thread_can_ask_is_told_and_not_asked_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    start = threading.Thread.start
+
+    def refuse(_thread: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(LogUnavailable, match="can't start new thread"):
+        await in_thread(asked.append, "first")
+    monkeypatch.setattr(threading.Thread, "start", start)
+    await in_thread(asked.append, "second")
+
+    assert asked == ["second"]
+
+
+def test_a_request_beside_a_stop_is_told_that_there_is_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(LogUnavailable, match="can't start new thread"):
+        unless_stopped(lambda: None, lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(KafkaError._CRIT_SYS_RESOURCE, LogUnavailable), (KafkaError._INVALID_ARG, KafkaException)]
+)
+def test_a_client_whose_threads_cannot_be_started_is_no_mistake_in_its_settings(
+    monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
+) -> None:
+    def refuse(_config: object) -> None:
+        raise KafkaException(KafkaError(code))
+
+    monkeypatch.setattr(log_reader, "Consumer", refuse)
+    monkeypatch.setattr(admin, "AdminClient", refuse)
+    for make in (LogReader, TopicAdmin):
+        with pytest.raises(kind):
+            make(KafkaSettings())
+
+
+async def test_an_error_of_a_request_itself_stays_what_it_is() -> None:
+    def request() -> None:
+        message = "a bug"
+        raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await in_thread(request)
 
 
 def test_a_record_waits_until_the_buffer_has_room() -> None:

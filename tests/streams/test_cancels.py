@@ -1,12 +1,37 @@
-"""Where a worker begins to read cancels, on a broker that cannot tell records by their time."""
+"""Where a worker begins to read cancels, on a broker that cannot tell records by their time, and when it cannot."""
 
+import asyncio
 import time
+from typing import Any, cast
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from contracts.settings import KafkaSettings
 from producers.embedded import EmbeddedBroker
-from streams.cancels import _starts
+from streams import cancels
+from streams.cancels import CancelReader, _starts
+from tests.support import eventually_async
+
+
+async def test_cancels_are_followed_later_when_no_client_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancels, "_RETRY_S", 0.01)
+    made: list[object] = []
+
+    def make(config: dict[str, Any]) -> Consumer:
+        made.append(config)
+        if len(made) == 1:
+            raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE))
+        return Consumer(config)
+
+    monkeypatch.setattr(cancels, "Consumer", make)
+    reader = CancelReader(KafkaSettings(), "cancels", cast("Any", None))
+    reader.start()
+    try:
+        await eventually_async(lambda: len(made) > 1)
+    finally:
+        reader.close()
+        await asyncio.to_thread(reader._thread.join, 10)
 
 
 @pytest.mark.embedded

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import pytest
@@ -767,6 +768,64 @@ async def test_the_producer_hears_of_new_partitions_before_anything_is_taken(ben
     await eventually_async(lambda: bench.engine.is_open)
 
     assert bench.open_at_probes == [False, False]
+
+
+@pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Give what refuses the next thread, as a container at its limit does, and tells which were asked for since."""
+    asked: list[str] = []
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        asked.append(thread.name)
+        if len(asked) > 1:
+            start(thread)
+            return
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    def begin() -> list[str]:
+        # An idle thread of an earlier question would do.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        return asked
+
+    return begin
+
+
+async def test_books_are_waited_for_while_no_thread_can_be_started(
+    bench: Bench, no_thread: Callable[[], list[str]]
+) -> None:
+    asked = no_thread()
+    bench.assign()
+    await bench.submit(3)
+    await bench.idle()
+
+    assert len(asked) > 1
+    assert ("work", 3) in bench.log
+    assert bench.crashes == []
+
+
+async def test_marks_stay_as_they_are_while_no_thread_can_be_started(
+    bench: Bench, no_thread: Callable[[], list[str]]
+) -> None:
+    bench.tail.now = {TP0: {RESULTS: 77}}
+    await bench.opened()
+    asked = no_thread()
+    await bench.membership.follow()
+    await bench.membership.commit()
+
+    assert len(asked) == 1
+    assert bench.shell.offsets[TP0] == (3, "penstock1 results=30")
+
+
+async def test_new_logs_are_looked_for_later_when_no_thread_can_be_started(
+    bench: Bench, no_thread: Callable[[], list[str]]
+) -> None:
+    await bench.opened("penstock1 results=17", {RESULTS: 2})
+    no_thread()
+
+    assert [await bench.rejoins_at({RESULTS: 3}) for _ in range(2)] == [0, 1]
 
 
 async def test_a_bug_while_the_books_are_loaded_ends_the_worker_instead_of_a_silent_stall(bench: Bench) -> None:

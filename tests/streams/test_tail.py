@@ -7,7 +7,7 @@ import pytest
 
 from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings
-from streams import tail as tail_module
+from producers import admin
 from streams.engine.item import TP
 from streams.tail import TailReader
 
@@ -50,6 +50,6 @@ def test_a_consumer_that_cannot_be_made_is_a_log_that_cannot_be_read(monkeypatch
 
 
 def test_where_nobody_can_be_asked_no_id_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail_module, "TopicAdmin", refused)
+    monkeypatch.setattr(admin, "AdminClient", refused)
 
     assert TailReader(KafkaSettings(), "app", frozenset({"results"})).ids(["events"]) == {}

@@ -58,6 +58,14 @@ def complaint(text: str) -> str:
         ),
         ("producer: {delivery_timeout_s: 0}", "producer.delivery_timeout_s: must be more than 0; found 0"),
         ("worker: {max_in_flight: 0}", "worker.max_in_flight: must be 1 or more; found 0"),
+        (
+            "gateway: {host: ''}",
+            "gateway.host: must be an address or a host name to listen on, such as 127.0.0.1; found ''",
+        ),
+        (
+            "worker: {health_host: ' '}",
+            "worker.health_host: must be an address or a host name to listen on, such as 127.0.0.1; found ' '",
+        ),
         ("gateway: {port: 99999}", "gateway.port: must be 65535 or less; found 99999"),
         ("kafka: {bootstrap_servers: []}", "kafka.bootstrap_servers: must have 1 or more entries"),
         ("kafka: {embedded: maybe}", "kafka.embedded: must be true or false; found 'maybe'"),

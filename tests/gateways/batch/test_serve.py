@@ -1,6 +1,7 @@
 """Failures of a job's folder: a disk that is full for a while is no end of the job."""
 
 import errno
+import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from contracts.batch_jobs import BatchObject, BatchRequest
 from contracts.codec import encode_json
 from contracts.errors import InvalidPayload
+from contracts.metrics import REGISTRY
 from contracts.settings import BatchInput, Settings
 from gateways.batch.objects import Objects
 from gateways.batch.run import JobRun
@@ -53,13 +55,45 @@ def test_an_end_that_another_process_notes_in_the_same_moment_is_no_bug() -> Non
     assert service._left == {"j1"}
 
 
+def of_sqlite(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = code
+    return error
+
+
+def rests(reason: str) -> float:
+    return REGISTRY.get_sample_value("penstock_batch_job_rests_total", {"reason": reason}) or 0.0
+
+
 @pytest.mark.parametrize(
-    "failure",
-    [OSError(errno.ENOSPC, "No space left on device"), sqlite3.OperationalError("database or disk is full")],
+    ("failure", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "disk"),
+        (of_sqlite(sqlite3.SQLITE_FULL), "disk"),
+        (OSError(errno.EMFILE, "Too many open files"), "system"),
+        (PermissionError(errno.EACCES, "Permission denied"), "system"),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "transient"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), "transient"),
+    ],
 )
-def test_a_job_goes_on_when_the_disk_has_room_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+def test_a_job_rests_for_what_failed_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, reason: str
 ) -> None:
+    before = rests(reason)
+
+    assert worked_on(tmp_path, monkeypatch, failure) == ["j1"]
+    assert rests(reason) == before + 1
+
+
+def test_a_bug_in_what_is_asked_of_the_database_is_no_reason_to_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(sqlite3.OperationalError):
+        worked_on(tmp_path, monkeypatch, of_sqlite(sqlite3.SQLITE_ERROR))
+
+
+def worked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception) -> list[str]:
+    """Return which jobs were done, the first time with a failure."""
     failures = [failure]
     done: list[str] = []
 
@@ -78,5 +112,4 @@ def test_a_job_goes_on_when_the_disk_has_room_again(
     )
 
     Service(settings)._work(REQUEST, settings.batch_jobs.inputs[0], tmp_path / "j1")
-
-    assert done == ["j1"]
+    return done

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.codec import Position
 from contracts.errors import Busy, LogUnavailable, UnknownResult
@@ -18,7 +21,7 @@ from gateways.egress.outcomes import Accepted, Noted, Outcome
 from gateways.egress.reading import LogIds, Present
 from gateways.egress.results import ResultsView
 from gateways.egress.tail import Tail
-from tests.support import eventually, eventually_async
+from tests.support import FakeClock, eventually, eventually_async
 
 FORMER, NOW = {"events": "former"}, {"events": "now", "results": "r"}
 NOBODY: dict[str, Any] = {"bootstrap.servers": "127.0.0.1:1"}
@@ -266,6 +269,37 @@ def test_a_damaged_index_is_made_anew_while_it_is_used_also_while_kafka_is_away(
             assert indexing.log_ids == {}
         finally:
             indexing.close()
+
+
+class _FullDisk(ResultIndex):
+    """Cannot be made anew; attempts are counted."""
+
+    attempts = 0
+
+    def have_tried(self, times: int) -> bool:
+        return self.attempts >= times
+
+    def make_anew(self) -> None:
+        self.attempts += 1
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_of_a_disk_that_stays_full_is_told_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateways.egress.indexing._RETRY_S", 0.01)
+    clock = FakeClock()
+    with contextlib.closing(_FullDisk(tmp_path / "index.sqlite", 16 * 2**20)) as index, capture_logs() as lines:
+        index.is_damaged = True
+        indexing = Indexing(NOBODY, ("results",), ("events",), index, 3600.0, monotonic=clock)
+        indexing.start()
+        try:
+            for number in range(3):
+                eventually(partial(index.have_tried, index.attempts + 3))
+                clock.advance(20 if number < 2 else 0)
+        finally:
+            indexing.close()
+
+    told = [line["error"] for line in lines if line["event"] == "results.index_waits"]
+    assert told == ["[Errno 28] No space left on device"] * 2
 
 
 def test_an_index_that_hears_of_another_log_has_not_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

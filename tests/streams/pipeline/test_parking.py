@@ -104,6 +104,19 @@ async def test_a_parked_event_that_was_never_called_is_no_retry() -> None:
     assert len(bench.terminals) == 30
 
 
+async def test_a_parked_event_whose_last_attempt_did_not_count_is_no_retry() -> None:
+    """It was held at the gate that its call has closed, as others that wait there in their place."""
+    bench = await parked([{"error": "access_denied"}], {**UNORDERED, "retry": {"park_after_s": 5}})
+    (record,) = bench.parked
+    settings = make_settings(UNORDERED, model={"retry_budget": {"share": 0.0, "min_per_s": 0.0}})
+    later = await Bench((), settings, in_flight=100).start()
+    await later.take_up(*[record] * 30)
+    await asyncio.sleep(20)
+
+    assert parked_event(record.headers)[1].attempts >= 1
+    assert len(later.terminals) == 30
+
+
 async def test_a_parked_event_that_the_budget_keeps_waiting_goes_back_to_the_retry_topic() -> None:
     (record,) = (await parked()).parked
     settings = make_settings(UNORDERED, model={"retry_budget": {"share": 0.0, "min_per_s": 0.0}})
