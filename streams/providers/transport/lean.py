@@ -187,7 +187,8 @@ class Lean:
 
     def _tell(self) -> None:
         self._tells = False
-        self._arrivals.notify()
+        for listener in self._arrivals.listeners:
+            listener()
 
     def _hand_out(self) -> None:
         answers = self._answers

@@ -274,7 +274,7 @@ async def test_who_hands_out_calls_hears_of_answers_before_these_are_given_and_o
     await client.start()
     client._busy = set(range(lean._MANY))  # type: ignore[arg-type]
     waiters: list[Waiter] = [asyncio.get_running_loop().create_future() for _ in range(3)]
-    arrivals.notify = lambda: told.append((arrivals.count, sum(waiter.done() for waiter in waiters)))
+    arrivals.listeners.append(lambda: told.append((arrivals.count, sum(waiter.done() for waiter in waiters))))
     for waiter in waiters:
         client.answered(waiter, Response(200, Headers({}), b""))
     async with asyncio.timeout(10):
