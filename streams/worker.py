@@ -140,7 +140,7 @@ class Worker:
         )
         self._engine = engine
         for arrivals in arriving:
-            arrivals.notify = engine.fill
+            arrivals.listeners.append(engine.fill)
         FM_CONCURRENCY_LIMIT.labels("all").set(settings.worker.max_in_flight)
         journal = _journal(settings)
         await self._wait_for_kafka()

@@ -53,18 +53,14 @@ class Arrivals:
 
     Attributes:
         count: how many there are.
-        notify: called after one has been added.
+        listeners: called in their order, a moment after one or several have been added.
     """
 
-    __slots__ = ("count", "notify")
+    __slots__ = ("count", "listeners")
 
     def __init__(self) -> None:
         self.count = 0
-        self.notify: Callable[[], object] = _nobody
-
-
-def _nobody() -> None:
-    """Be told that an answer has come, and do nothing."""
+        self.listeners: list[Callable[[], object]] = []
 
 
 def arrivals_of(provider: object) -> Arrivals:

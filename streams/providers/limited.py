@@ -24,6 +24,7 @@ class Limited:
         # Calls whose answer has come are counted here and in `arrivals`.
         self._taken = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self.arrivals.listeners.append(self._let_in)
 
     @property
     def name(self) -> str:
@@ -41,7 +42,7 @@ class Limited:
 
     async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
         """Return the wrapped provider's answer, once there is a slot."""
-        if self._taken - self.arrivals.count >= self._max_in_flight:
+        if self._waiters or not self._has_room:
             async with self._slot(request) as remaining:
                 return await self._provider.invoke(remaining)
         # The ordinary case, without a timer: there is a slot.
@@ -84,11 +85,12 @@ class Limited:
 
     async def _take(self) -> None:
         """Take a slot, in the order of arrival."""
-        if self._taken - self.arrivals.count < self._max_in_flight:
+        if not self._waiters and self._has_room:
             self._taken += 1
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
+        self._let_in()
         try:
             await waiter
         except asyncio.CancelledError:
@@ -97,11 +99,18 @@ class Limited:
                 self._give_back()
             raise
 
+    @property
+    def _has_room(self) -> bool:
+        return self._taken - self.arrivals.count < self._max_in_flight
+
     def _give_back(self) -> None:
-        """Hand a slot to the next one that waits; `_taken` counts it until nobody does."""
-        while self._waiters and self._taken - self.arrivals.count <= self._max_in_flight:
+        self._taken -= 1
+        self._let_in()
+
+    def _let_in(self) -> None:
+        """Hand free places to who waits longest; an answer that comes makes one free, too."""
+        while self._waiters and self._has_room:
             waiter = self._waiters.popleft()
             if not waiter.done():
+                self._taken += 1
                 waiter.set_result(None)
-                return
-        self._taken -= 1

@@ -132,6 +132,7 @@ class Lean:
                 return await waiter
             except asyncio.CancelledError:
                 connection.abandon(waiter)
+                self._forget(waiter)
                 raise
             except BrokenOff as error:
                 if error.possibly_billed or not connection.is_reused:
@@ -186,7 +187,8 @@ class Lean:
 
     def _tell(self) -> None:
         self._tells = False
-        self._arrivals.notify()
+        for listener in self._arrivals.listeners:
+            listener()
 
     def _hand_out(self) -> None:
         answers = self._answers
@@ -197,6 +199,14 @@ class Lean:
                 waiter.set_result(answer)
         if answers and self._loop is not None:
             self._loop.call_soon(self._hand_out)
+
+    def _forget(self, waiter: Waiter) -> None:
+        """Take back the answer to a call that was cancelled: its slot is freed now, and must not count twice."""
+        for place, (waiting, _) in enumerate(self._answers):
+            if waiting is waiter:
+                del self._answers[place]
+                self._arrivals.count -= 1
+                return
 
     def freed(self, connection: Connection) -> None:
         """Hand a connection to who waits longest, or keep it."""

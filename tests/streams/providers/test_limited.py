@@ -164,3 +164,41 @@ async def test_a_place_that_was_left_early_is_not_given_away_twice() -> None:
     await asyncio.wait(calls)
 
     assert provider._taken == 0
+
+
+async def test_nobody_overtakes_who_waits_when_an_answer_has_come() -> None:
+    model = _Model()
+    provider = Limited(model, 2)
+    calls = await _begin(provider, 2)
+    waiting = await _begin(provider, 1)
+    model.answer()
+    late = await _begin(provider, 1)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    model.give(0)
+    await asyncio.wait(calls[:1])
+    asked = len(model.asked)
+    model.asked[2].set_result(None)
+    await asyncio.wait([*waiting, *late], return_when=asyncio.FIRST_COMPLETED)
+
+    assert (asked, waiting[0].done(), late[0].done()) == (3, True, False)
+
+    for call in (*calls, *late):
+        call.cancel()
+    await asyncio.gather(*calls, *late, return_exceptions=True)
+
+
+async def test_who_waits_is_let_in_when_it_is_told_that_an_answer_has_come() -> None:
+    model = _Model()
+    provider = Limited(model, 2)
+    calls = await _begin(provider, 4)
+    model.answer()
+    for listener in model.arrivals.listeners:
+        listener()
+    await asyncio.sleep(0)
+
+    assert len(model.asked) == 3, "one place is free, and no more than that"
+
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)

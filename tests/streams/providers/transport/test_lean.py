@@ -274,7 +274,7 @@ async def test_who_hands_out_calls_hears_of_answers_before_these_are_given_and_o
     await client.start()
     client._busy = set(range(lean._MANY))  # type: ignore[arg-type]
     waiters: list[Waiter] = [asyncio.get_running_loop().create_future() for _ in range(3)]
-    arrivals.notify = lambda: told.append((arrivals.count, sum(waiter.done() for waiter in waiters)))
+    arrivals.listeners.append(lambda: told.append((arrivals.count, sum(waiter.done() for waiter in waiters))))
     for waiter in waiters:
         client.answered(waiter, Response(200, Headers({}), b""))
     async with asyncio.timeout(10):
@@ -284,3 +284,25 @@ async def test_who_hands_out_calls_hears_of_answers_before_these_are_given_and_o
 
     assert told == [(3, 0)]
     assert arrivals.count == 0
+
+
+async def test_a_call_that_is_cancelled_while_its_answer_waits_does_not_count_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lean, "_MANY", 1)
+    monkeypatch.setattr(lean, "_GATHER_S", 60.0)
+    arrivals = Arrivals()
+    async with serving(always(OK)) as server:
+        client = Lean(f"http://127.0.0.1:{server.port}", {}, 10, arrivals=arrivals)
+        await client.start()
+        cancelled, other = (asyncio.ensure_future(client.post("/", b"", {}, 10.0)) for _ in range(2))
+        await eventually_async(lambda: arrivals.count == 2)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+
+        assert arrivals.count == 1, "its slot is free now"
+
+        await client.aclose()
+
+        assert (await other).body == b"ok"
+        assert arrivals.count == 0
