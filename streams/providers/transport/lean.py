@@ -31,6 +31,7 @@ _TELL_S = 0.001
 # So many are given in one turn of the loop. All that follows from one turn's answers is done before the next requests
 # go out: hundreds at once would be asked for at once, too, and answered at once, time after time.
 _AT_ONCE = 64
+_REFUSALS = 300
 
 
 class Lean:
@@ -173,8 +174,11 @@ class Lean:
             connection.send()
 
     def answered(self, waiter: Waiter, answer: Response) -> None:
-        """Give a call its answer; of many calls in flight, together with those that come just behind it."""
-        if len(self._busy) < _MANY or self._loop is None:
+        """Give a call its answer; of many calls in flight, together with those that come just behind it.
+
+        A refusal at once: it may be the reason for no more calls.
+        """
+        if len(self._busy) < _MANY or self._loop is None or answer.status >= _REFUSALS:
             waiter.set_result(answer)
             return
         if not self._answers:

@@ -306,3 +306,19 @@ async def test_a_call_that_is_cancelled_while_its_answer_waits_does_not_count_an
 
         assert (await other).body == b"ok"
         assert arrivals.count == 0
+
+
+async def test_a_refusal_is_given_at_once_however_many_calls_are_in_flight() -> None:
+    arrivals = Arrivals()
+    client = Lean("http://127.0.0.1:1", {}, 1000, arrivals=arrivals)
+    await client.start()
+    client._busy = set(range(lean._MANY))  # type: ignore[arg-type]
+    waiters: list[Waiter] = [asyncio.get_running_loop().create_future() for _ in range(2)]
+    for waiter, status in zip(waiters, (429, 200), strict=True):
+        client.answered(waiter, Response(status, Headers({}), b""))
+
+    assert [waiter.done() for waiter in waiters] == [True, False]
+    assert arrivals.count == 1
+
+    client._busy = set()
+    await client.aclose()
