@@ -65,8 +65,9 @@ def test_session_and_rebalance_come_from_the_worker_section() -> None:
 
 
 async def test_the_subscription_does_not_wait_a_second_for_tables() -> None:
+    tables = cast("Any", make_app()).tables
     clock = asyncio.get_running_loop()
     start_s = clock.time()
-    await cast("Any", make_app()).tables.sleep(1.0)
+    await tables.sleep(1.0)
 
     assert clock.time() - start_s < 0.5
