@@ -19,6 +19,8 @@
 only: streams/outcome.py and the gateway's error responses.
 """
 
+import errno
+import sqlite3
 from typing import ClassVar
 
 
@@ -316,3 +318,21 @@ class QuotaExhausted(ConfigurationFault):
     """Raise when a quota that does not refill soon (a day's) is used up."""
 
     reason = "quota_exhausted"
+
+
+# May be of the disk; `is_of_disk` tells.
+DISK_ERRORS = (OSError, sqlite3.OperationalError)
+# A disk that is full (or has no room for longer files) or cannot be written for a while, and what was tidied away.
+_DISK_NUMBERS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENOENT})
+_DISK_CODES = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
+_PRIMARY_CODE = 0xFF
+
+
+def is_of_disk(error: Exception) -> bool:
+    """Tell whether one of DISK_ERRORS passes with what the disk lacks.
+
+    Others do not pass by waiting, as a folder that may not be written, or files that nobody closes.
+    """
+    if isinstance(error, OSError):
+        return error.errno in _DISK_NUMBERS
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _DISK_CODES

@@ -6,7 +6,6 @@ Blocking: until stopped.
 """
 
 import contextlib
-import errno
 import fcntl
 import shutil
 import socket
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from contracts.batch_jobs import BatchJob, BatchRequest
 from contracts.envelope import format_time, parse_time
-from contracts.errors import ConfigError, LogUnavailable, PenstockError, Rejected, Retryable
+from contracts.errors import DISK_ERRORS, ConfigError, LogUnavailable, PenstockError, Rejected, Retryable, is_of_disk
 from contracts.logs import logger
 from contracts.metrics import BATCH_JOBS, BATCH_JOBS_OPEN, BATCH_LAST, BATCH_OLDEST, BATCH_RESTS
 from contracts.settings import BatchInput, Settings
@@ -37,10 +36,6 @@ from producers.kafka_client import Stopped
 from producers.log_reader import LogReader
 
 _POLL_S = 0.5
-# A disk that is full (or has no room for longer files) or cannot be written for a while, and what was tidied away.
-_DISK_NUMBERS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENOENT})
-_DISK_CODES = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
-_PRIMARY_CODE = 0xFF
 _OF_NETWORK = (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError)
 _log = logger("batch")
 
@@ -147,7 +142,7 @@ class Service:
             except Rejected as error:
                 self._give_up(run, request, error)
                 return
-            except (PenstockError, OSError, sqlite3.OperationalError) as error:
+            except (PenstockError, *DISK_ERRORS) as error:
                 reason = _reason(error)
                 BATCH_RESTS.labels(reason).inc()
                 _log.warning("batch.job_rests", job=request.id, reason=reason, error=str(error))
@@ -190,12 +185,10 @@ def _reason(error: PenstockError | OSError | sqlite3.OperationalError) -> str:
     """Return, in a word, what a job rests for; raise what is a bug."""
     if isinstance(error, PenstockError):
         return error.reason
+    if is_of_disk(error):
+        return "disk"
     if isinstance(error, sqlite3.OperationalError):
-        if getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE not in _DISK_CODES:
-            raise error
-        return "disk"
-    if error.errno in _DISK_NUMBERS:
-        return "disk"
+        raise error
     return Retryable.reason if isinstance(error, _OF_NETWORK) else "system"
 
 

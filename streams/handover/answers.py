@@ -3,30 +3,11 @@
 Blocking: writes a SQLite file that is thrown away afterwards.
 """
 
-import errno
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-
-# May be of the disk; `is_of_disk` tells.
-DISK_ERRORS = (OSError, sqlite3.OperationalError)
-# A disk that is full (or has no room for longer files) or cannot be written for a while, and what was tidied away.
-_NUMBERS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENOENT})
-_CODES = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
-_PRIMARY_CODE = 0xFF
-
-
-def is_of_disk(error: Exception) -> bool:
-    """Tell whether a failure passes with what the disk lacks: what was on it can be made again from the log and S3.
-
-    Others do not pass by waiting, as a folder that may not be written, or files that nobody closes: they end the
-    program, so that somebody is told, or a restart mends it.
-    """
-    if isinstance(error, OSError):
-        return error.errno in _NUMBERS
-    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _CODES
 
 
 class Answers:

@@ -16,7 +16,7 @@ import msgspec
 from contracts.batch_jobs import HandOver, HandOverPart, job_record
 from contracts.codec import Record, source_position
 from contracts.envelope import format_time
-from contracts.errors import InvalidRequest, LogUnavailable, ModelNotFound, PenstockError
+from contracts.errors import DISK_ERRORS, InvalidRequest, LogUnavailable, ModelNotFound, PenstockError, is_of_disk
 from contracts.logs import logger
 from contracts.metrics import HANDOVER_LAST, HANDOVER_RECORDS, HANDOVER_RESTS
 from contracts.settings import Settings
@@ -25,7 +25,7 @@ from producers.admin import TopicAdmin
 from producers.fenced import FencedProducer, TakenOver
 from producers.kafka_client import IsStopped, unless_stopped
 from producers.log_reader import Found, LogReader
-from streams.handover.answers import DISK_ERRORS, Answers, is_of_disk
+from streams.handover.answers import Answers
 from streams.handover.choosing import Way, Ways, record_id
 from streams.handover.settling import Outcomes
 from streams.job import Job

@@ -20,7 +20,7 @@ from typing import Self
 from contracts.batch_jobs import HandOver, job_record, kind_of
 from contracts.codec import decode_json
 from contracts.envelope import parse_time
-from contracts.errors import ConfigError, LogUnavailable, Undecodable
+from contracts.errors import DISK_ERRORS, ConfigError, LogUnavailable, Undecodable, is_of_disk
 from contracts.logs import logger
 from contracts.metrics import HANDOVER_OLDEST, HANDOVER_WAITING, HANDOVERS_OPEN
 from contracts.settings import Settings
@@ -29,7 +29,6 @@ from producers.admin import Patience
 from producers.fenced import FencedProducer
 from producers.kafka_client import start_thread
 from producers.log_reader import LogReader
-from streams.handover.answers import DISK_ERRORS, is_of_disk
 from streams.handover.choosing import Ways
 from streams.handover.delivery import Delivery, Desk, Log, give_up, note_rest
 from streams.handover.gathering import Gathering

@@ -317,13 +317,19 @@ async def test_a_partition_that_is_told_where_to_be_read_from_is_not_led_back(mo
     assert log.state.position == 0
 
 
-async def test_aiokafka_is_led_back_to_the_last_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole way: its fetcher asks for what is not there, goes to the beginning, and finds itself led back."""
-    monkeypatch.setattr(fetching, "_LOOK_AGAIN_S", 0.0)
+def read_to_seven() -> tuple[EngineThread, Assignment, TopicPartitionState]:
+    """Return a thread that has handed out record 6, its assignment, and aiokafka's state of the partition."""
     thread, assignment, state = make_thread(), Assignment(7), TopicPartitionState(None)
     assignment.state = state
     state.seek(7)
     fetch(thread, assignment, {AT: [record(6)]})
+    return thread, assignment, state
+
+
+async def test_aiokafka_is_led_back_to_the_last_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way: its fetcher asks for what is not there, goes to the beginning, and finds itself led back."""
+    monkeypatch.setattr(fetching, "_LOOK_AGAIN_S", 0.0)
+    thread, assignment, state = read_to_seven()
 
     async def proc_fetch_request(*_: object) -> bool:
         state.await_reset(-2)
@@ -346,10 +352,7 @@ async def test_aiokafka_is_led_back_to_the_last_record(monkeypatch: pytest.Monke
 
 
 async def test_aiokafka_is_led_back_when_a_fetch_fails() -> None:
-    thread, assignment, state = make_thread(), Assignment(7), TopicPartitionState(None)
-    assignment.state = state
-    state.seek(7)
-    fetch(thread, assignment, {AT: [record(6)]})
+    thread, assignment, state = read_to_seven()
 
     async def proc_fetch_request(_assignment: object, node_id: int, request: object) -> bool:
         client._invalidate_preferred_read_replica_for_node(node_id, request)

@@ -16,12 +16,17 @@ LANES = ("interactive", "standard", "bulk")
 class Bench:
     """A dispatcher, what it has started in which order, and what crashed."""
 
-    def __init__(self, work: Callable[[Item, Slot], Awaitable[None]], slots: int = 1) -> None:
+    def __init__(
+        self,
+        work: Callable[[Item, Slot], Awaitable[None]],
+        slots: int = 1,
+        arrived: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.started: list[int] = []
         self.ended: list[int] = []
         self.crashes: list[BaseException] = []
         self._work = work
-        self.dispatcher = Dispatcher(self._run, slots, LANES, self.crashes.append)
+        self.dispatcher = Dispatcher(self._run, slots, LANES, self.crashes.append, arrived=arrived)
 
     async def _run(self, item: Item, slot: Slot) -> None:
         self.started.append(item.work)
@@ -346,50 +351,36 @@ async def test_what_starts_together_is_prepared_together() -> None:
 
 
 async def test_a_slot_whose_answer_has_come_is_handed_out_before_its_call_goes_on() -> None:
-    arrived, started = 0, list[int]()
-
-    async def work(item: Item, _slot: Slot) -> None:
-        started.append(item.work)
-        await asyncio.sleep(1)
-
-    dispatcher = Dispatcher(work, 2, LANES, lambda _error: None, arrived=lambda: arrived)
-    for offset in range(5):
-        dispatcher.add(make_item(offset))
+    arrived = 0
+    bench = Bench(a_second, 2, lambda: arrived)
+    bench.add(*map(make_item, range(5)))
     await settled()
 
-    assert started == [0, 1]
+    assert bench.started == [0, 1]
 
     arrived = 1
-    dispatcher.fill()
+    bench.dispatcher.fill()
     await settled()
 
-    assert started == [0, 1, 2]
+    assert bench.started == [0, 1, 2]
 
     # It goes on: what it holds and what has come count one less, both.
     arrived = 0
-    dispatcher.fill()
+    bench.dispatcher.fill()
     await settled()
 
-    assert started == [0, 1, 2], "two calls are at the model"
+    assert bench.started == [0, 1, 2], "two calls are at the model"
 
 
 async def test_answers_that_nobody_takes_up_do_not_let_calls_run_ahead_without_bound() -> None:
-    started = 0
-
-    async def work(_item: Item, _slot: Slot) -> None:
-        nonlocal started
-        started += 1
-        await asyncio.sleep(1)
-
     # Every call is answered at once, and no answer is given.
-    dispatcher = Dispatcher(work, 64, LANES, lambda _error: None, arrived=lambda: started)
-    for offset in range(1000):
-        dispatcher.add(make_item(offset))
+    bench = Bench(a_second, 64, lambda: len(bench.started))
+    bench.add(*map(make_item, range(1000)))
     for _ in range(20):
-        dispatcher.fill()
+        bench.dispatcher.fill()
         await settled(5)
 
-    assert started == 64
+    assert len(bench.started) == 64
 
 
 async def test_slots_above_a_few_are_handed_out_over_a_moment_when_work_begins() -> None:
@@ -416,24 +407,16 @@ async def test_slots_above_a_few_are_handed_out_over_a_moment_when_work_begins()
 
 
 async def test_a_second_beginning_withholds_slots_anew_and_hands_out_all_in_the_end() -> None:
-    started = 0
-
-    async def work(_item: Item, _slot: Slot) -> None:
-        nonlocal started
-        started += 1
-        await asyncio.sleep(10)
-
-    dispatcher = Dispatcher(work, 64, LANES, lambda _error: None)
-    dispatcher.reopen()
+    bench = Bench(a_second, 64)
+    bench.dispatcher.reopen()
     await asyncio.sleep(0.2)
-    dispatcher.forget_waiting()
-    dispatcher.reopen()
-    for offset in range(100):
-        dispatcher.add(make_item(offset))
+    bench.dispatcher.forget_waiting()
+    bench.dispatcher.reopen()
+    bench.add(*map(make_item, range(100)))
     await settled()
 
-    assert started < 32
+    assert len(bench.started) < 32
 
     await asyncio.sleep(0.3)
 
-    assert started == 64
+    assert len(bench.started) == 64
