@@ -6,11 +6,6 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
     thread._fetch_records            overridden: notes how far the consumer has read past offsets without a record
     thread._seek_wait                overridden: a place that was told to be read from is no log that has lost its end
     thread.on_partitions_assigned    overridden: ends a fetch that began under an earlier assignment
-    _coordinator._do_rejoin_group    wrapped: a static member asks first whether a twin has taken its place
-    _coordinator._push_error_to_user wrapped: a refused join waits for a reader who does not read before it has joined
-    _coordinator._heartbeat_task, ._commit_refresh_task  their errors are no refused join
-    _coordinator._send_req           wrapped: an answer that refuses the whole question for commits is not "no commits"
-    _coordinator.coordinator_dead    has it looked for again
     _coordinator._coordination_task  watched: nobody else does while nothing is read
     fetcher.MemoryRecords, .PartitionRecords, .FetchResult  replaced by those of streams/unpacking.py: a header name
                                      that is not UTF-8 would end the worker for ever; a fetch is unpacked in pieces
@@ -29,22 +24,23 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from aiokafka.consumer import fetcher
-from aiokafka.errors import GroupLoadInProgressError, KafkaError, for_code
-from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.errors import KafkaError
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types.tuples import ConsumerMessage
 
 from contracts.logs import logger
 from streams.engine.item import TP
-from streams.unpacking import EndWatch, KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
+from streams.epochs import epoch_ends
+from streams.joining import JoinGuard, guard_joins, hear_refusals, keep_joining
+from streams.log_ends import EndWatch, Run
+from streams.unpacking import KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
 
 # How often positions are noted under load; each empty fetch notes them as well.
 _NOTE_INTERVAL_S = 0.5
-_JOIN_PAUSE_S = 1.0
 # Faust's way of a message to its agent costs some 60 us, that of a bundle of 32 the same; more would wait for less.
 BUNDLE_RECORDS = 32
 # Between two looks at a log that seems to have lost its end.
@@ -53,36 +49,31 @@ _LOOK_AGAIN_S = 0.2
 _HURRIED_MS = 50
 
 
-class JoinGuard(Protocol):
-    """Asked on the consumer's thread, before it joins the group under an instance id."""
-
-    async def before_join(self, member_ids: frozenset[str], *, is_unsure: bool) -> None:
-        """Return when the place in the group is free or ours; never when it is not.
-
-        Args:
-            member_ids: the ones the group gave to us so far.
-            is_unsure: a join of ours went unanswered, so an unknown member may be ourselves.
-        """
-        ...
-
-
 class EngineThread(AIOKafkaConsumerThread):
     """The consumer thread of the engine.
 
     Attributes:
         guard: set where the worker is a static member.
         read_to: per partition, the last record handed out (None = none in this assignment) and where reading goes on.
+        runs: per partition, the epochs of the leaders that wrote what was handed out.
+        read_before: per partition, what was read before this assignment: the offset behind it, and its epoch.
     """
 
     guard: JoinGuard | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.read_to: dict[TP, tuple[int | None, int]] = {}
+        self.forget_read()
         self._ends = EndWatch(self._went_back)
         self._assignment: Any = None
         self._noted_s = 0.0
         self._fetch: asyncio.Future[Any] | None = None
+
+    def forget_read(self) -> None:
+        """Forget what was read: what an earlier assignment read may be of another log."""
+        self.read_to: dict[TP, tuple[int | None, int]] = {}
+        self.runs: dict[TP, tuple[Run, ...]] = {}
+        self.read_before: Mapping[TP, tuple[int, int]] = {}
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         _mend_fetcher()
@@ -111,12 +102,27 @@ class EngineThread(AIOKafkaConsumerThread):
             asyncio.run_coroutine_threadsafe(self.app.crash(error), self.parent_loop)
 
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
-        fetch = self._fetch = asyncio.ensure_future(super()._fetch_records(consumer, *args, **kwargs))
+        fetch = self._fetch = asyncio.ensure_future(self._fetch_and_look(consumer, *args, **kwargs))
         await asyncio.wait([fetch])
-        if fetch.cancelled():
-            return {}
+        return {} if fetch.cancelled() else fetch.result()
+
+    async def _fetch_and_look(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
+        fetched = await super()._fetch_records(consumer, *args, **kwargs)
         subscription = consumer._subscription.subscription  # noqa: SLF001
-        records = self._ends_of(subscription.assignment if subscription is not None else None).take(fetch.result())
+        ends = self._ends_of(subscription.assignment if subscription is not None else None)
+        while doubted := ends.doubted(fetched, self.read_before):
+            try:
+                kept = await epoch_ends(consumer._client, {tp: epoch for tp, (_, epoch) in doubted.items()})  # noqa: SLF001
+            except KafkaError as error:
+                if not error.retriable:
+                    logger("worker").warning("epochs.unknown", error=repr(error))
+                    break
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                continue
+            for tp in (tp for tp, (read_to, _) in doubted.items() if kept.get(tp, read_to) < read_to):
+                ends.found_cut(tp)
+            break
+        records = ends.take(fetched)
         self._note(records)
         return records
 
@@ -127,7 +133,7 @@ class EngineThread(AIOKafkaConsumerThread):
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[Any, int]) -> None:
         for tp in partitions:
-            self._ends.moved(tp)
+            self._ends.sought(tp)
         await super()._seek_wait(consumer, partitions)
 
     def _went_back(self, tp: Any) -> None:
@@ -211,6 +217,7 @@ class EngineThread(AIOKafkaConsumerThread):
             for tp, state in states
             if state is not None and state.has_valid_position and tp not in self._ends.cut
         }
+        self.runs = {TP(tp.topic, tp.partition): runs for tp, runs in self._ends.runs.items()}
 
 
 class Bundle(ConsumerMessage):
@@ -285,76 +292,6 @@ class BundlingConsumer(Consumer):
         """Keep no account of offsets without a record: Faust would for its own commits, and has none."""
 
 
-def guard_joins(coordinator: Any, guard: JoinGuard) -> None:
-    """Have a static member look before it joins.
-
-    aiokafka takes being thrown out by a twin for a lost session, and would throw the twin out in turn, for ever.
-    """
-    original: Callable[[Any], Awaitable[bool]] = coordinator._do_rejoin_group  # noqa: SLF001
-    ours: set[str] = set()
-    is_unsure = False
-
-    async def rejoin(subscription: Any) -> bool:
-        nonlocal is_unsure
-        if not coordinator.member_id:
-            await guard.before_join(frozenset(ours), is_unsure=is_unsure)
-            is_unsure = True
-        try:
-            is_joined = await original(subscription)
-        except KafkaError:
-            # FENCED_INSTANCE_ID, which this version of aiokafka has no name for: a twin joined during a rebalance.
-            await guard.before_join(frozenset(ours), is_unsure=is_unsure)
-            raise
-        if coordinator.member_id:
-            ours.add(coordinator.member_id)
-            is_unsure = False
-        return is_joined
-
-    coordinator._do_rejoin_group = rejoin  # noqa: SLF001
-
-
-def keep_joining(coordinator: Any) -> None:
-    """Try again when the group refuses a join.
-
-    aiokafka hands the error to whoever reads next, and waits for that. Faust reads nothing until it has joined: one
-    answer that aiokafka does not know (REBALANCE_IN_PROGRESS after a replication timeout, a permission that comes
-    late) would end in a silent hang.
-    """
-    original: Callable[[Exception], Awaitable[Any]] = coordinator._push_error_to_user  # noqa: SLF001
-    log = logger("worker")
-
-    async def refused(error: Exception) -> Any:
-        tasks = (coordinator._heartbeat_task, coordinator._commit_refresh_task)  # noqa: SLF001
-        if any(task and task.done() and not task.cancelled() and task.exception() is error for task in tasks):
-            return await original(error)
-        log.warning("group.refused", error=repr(error), wait_s=_JOIN_PAUSE_S)
-        return await asyncio.wait([coordinator._closing], timeout=_JOIN_PAUSE_S)  # noqa: SLF001
-
-    coordinator._push_error_to_user = refused  # noqa: SLF001
-
-
-def hear_refusals(coordinator: Any) -> None:
-    """Raise what a broker answers to the question for commits when it refuses the whole of it.
-
-    aiokafka looks at the errors of the partitions only, and such an answer has none. It would take it for "nothing was
-    ever committed", and everything on the log would be called again: a broker that was just started answers so until
-    it has loaded the group.
-    """
-    original: Callable[[Any], Awaitable[Any]] = coordinator._send_req  # noqa: SLF001
-
-    async def send(request: Any) -> Any:
-        response = await original(request)
-        code = getattr(response, "error_code", 0) if isinstance(request, OffsetFetchRequest) else 0
-        if not code:
-            return response
-        error = for_code(code)()
-        if error.retriable and not isinstance(error, GroupLoadInProgressError):
-            coordinator.coordinator_dead()
-        raise error
-
-    coordinator._send_req = send  # noqa: SLF001
-
-
 def hurry(fetching: Any) -> None:
     """Ask empty partitions without a long wait while records of others have not been handed out yet.
 
@@ -378,13 +315,4 @@ def _mend_fetcher() -> None:
     fetcher.FetchResult = PiecewiseFetchResult
 
 
-__all__ = [
-    "BUNDLE_RECORDS",
-    "Bundle",
-    "BundlingConsumer",
-    "EngineThread",
-    "JoinGuard",
-    "guard_joins",
-    "hear_refusals",
-    "keep_joining",
-]
+__all__ = ["BUNDLE_RECORDS", "Bundle", "BundlingConsumer", "EngineThread"]

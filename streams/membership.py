@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
-from contracts.metrics import COMMITTED, LAG, LOST
+from contracts.metrics import COMMITTED, LAG
 from contracts.settings import WorkerSettings
 from producers.kafka_client import in_thread
 from streams.engine.engine import Engine
@@ -19,14 +19,14 @@ from streams.engine.ledger import Ledger
 from streams.engine.mark import Mark, decode_mark, encode_mark, former_topics, journal_id, journal_of
 from streams.engine.repeats import Repeats
 from streams.engine.tenure import Tenure
+from streams.log_ends import read_below
+from streams.losses import Losses
 from streams.recall import Recall
 from streams.shell import Shell
 from streams.tail import Tail, TailReader
 
 _RETRY_S = 1.0
 _PROBE_TIMEOUT_S = 5.0
-# In so many looks in a row, a second apart, a log must end before its commit: its leader may still be settling.
-_LOOKS = 3
 # How often marks of idle partitions follow what others write: a restart scans no more than this much for nothing.
 _FOLLOW_INTERVAL_S = 30.0
 
@@ -66,7 +66,10 @@ class Membership:
         self._anew: dict[TP, tuple[int, str]] = {}
         self._beginning: asyncio.Task[None] | None = None
         # Of these, the offset behind what was read, until it is told.
-        self._cut, self._counted, self._looks = dict[TP, int](), dict[TP, int](), dict[TP, int]()
+        self._cut = dict[TP, int]()
+        self._losses = Losses()
+        # As of the commits: the offset behind the last record that was read, and the epoch of its leader.
+        self._read: dict[TP, tuple[int, int]] = {}
         # By topic, the id that its log had at the assignment; by partition, the one that our commits belong to.
         self._ids: dict[str, int] = {}
         self._logs: dict[TP, int] = {}
@@ -108,7 +111,8 @@ class Membership:
         """Load the books in the background: no heartbeat is sent while this callback runs."""
         self.tps = tps
         self.is_member = True
-        self._ids, self._looks = {}, {}
+        self._ids, self._read = {}, {}
+        self._losses.assigned()
         self._anew = {tp: commit for tp, commit in self._anew.items() if tp in tps}
         if self._loading is not None:
             # Who had no partitions had nothing to hand over. What is still being loaded for it would end in our books.
@@ -135,7 +139,7 @@ class Membership:
                 await asyncio.sleep(_RETRY_S)
             else:
                 if not tenure.is_over:
-                    self.shell.let_read(restarts)
+                    self.shell.let_read(restarts, self._read)
                     self._engine.begin(tenure, ledgers)
                     self._anew = {}
                 return
@@ -167,10 +171,13 @@ class Membership:
         # Nothing was committed: nothing is answered yet, and the log is read from where it begins.
         positions |= {tp: (tails[tp].log[0], None) for tp in tps - self._committed.keys()}
         other = {tp for tp, mark in marks.items() if mark is not None and mark.log not in {0, self._logs[tp]}}
-        anew = other | self._anew.keys() | self._ahead(marks, tails, other)
+        ours = {tp: mark for tp, mark in marks.items() if mark is not None and tp not in other | self._anew.keys()}
+        anew = other | self._anew.keys() | await self._lost(ours, tails)
+        self._read = {tp: mark.read for tp, mark in ours.items() if mark.read and tp not in anew}
         for tp in other:
             detail = "the topic was made anew: the commit is of the former one, and the log is read from its beginning"
-            self._tell("commit.foreign", tp, self._committed[tp][0], detail=detail)
+            place = {"topic": tp.topic, "partition": tp.partition, "offset": self._committed[tp][0]}
+            self._log.warning("commit.foreign", **place, detail=detail)
         if anew:
             positions |= {tp: self._start_anew(tp, tails[tp].log[0]) for tp in anew}
             tails, repeats = await self._books(positions)
@@ -203,38 +210,19 @@ class Membership:
             self._log.warning("mark.foreign", topics=sorted(former), detail=detail)
         return starts
 
-    def _ahead(self, marks: Mapping[TP, Mark | None], tails: Mapping[TP, Tail], other: set[TP]) -> set[TP]:
-        """Return the partitions whose log ends before our own commit, as often as is sure: brokers have lost ends."""
-        ours = {tp: self._committed[tp][0] for tp, mark in marks.items() if mark is not None and tp not in other}
-        ahead = {tp for tp, offset in ours.items() if offset > tails[tp].log[1]}
-        self._looks = {tp: self._looks.get(tp, 0) + 1 for tp in ahead}
-        if any(looks < _LOOKS for looks in self._looks.values()):
-            message = f"logs end before what is committed of them: {by_topic(ahead)}"
-            raise LogUnavailable(message)
-        for tp in ahead:
-            is_same = self._ids.get(tp.topic) == getattr(marks[tp], "log", 0)
-            self._tell("commit.ahead", tp, ours[tp], **self._loss(tp, ours[tp], tails[tp].log[1], is_same=is_same))
-        return ahead
-
-    def _tell(self, event: str, tp: TP, offset: int, **more: object) -> None:
-        self._log.warning(event, topic=tp.topic, partition=tp.partition, offset=offset, **more)
-
-    def _loss(self, tp: TP, read_to: int, end: int, *, is_same: bool) -> dict[str, object]:
-        """Return what is told of a log that ends before what was read of it, and count what its broker has lost.
-
-        Args:
-            tp: the partition.
-            read_to: the offset behind what was read. Found again, as while a claim is refused, a loss counts once.
-            end: of the log now; with what was written since, so that more may be lost.
-            is_same: its topic was not made anew, as far as ids are known.
-        """
-        again = "it is read from its beginning, and what is answered is not called again"
-        if not is_same:
-            return {"end": end, "detail": f"the log has lost its end, or is another one: {again}"}
-        lost = max(0, read_to - end)
-        LOST.labels(tp.topic).inc(lost if self._counted.get(tp) != read_to else 0)
-        self._counted[tp] = read_to
-        return {"end": end, "lost": lost, "detail": f"the broker has lost this many records, or more: {again}"}
+    async def _lost(self, marks: Mapping[TP, Mark], tails: Mapping[TP, Tail]) -> set[TP]:
+        """Return the partitions whose log has lost records below our own commit."""
+        offsets = {tp: self._committed[tp][0] for tp in marks}
+        read = {tp: mark.read for tp, mark in marks.items() if mark.read is not None}
+        ahead = self._losses.ahead(offsets, {tp: tails[tp].log[1] for tp in marks})
+        kept = await self.shell.epoch_ends({tp: epoch for tp, (_, epoch) in read.items()})
+        # A log that is long enough may have grown again.
+        lost = {tp for tp, end in kept.items() if end < read[tp][0]}
+        for tp in ahead | lost:
+            event, is_same = "commit.ahead" if tp in ahead else "log.cut", self._ids.get(tp.topic) == marks[tp].log
+            read_to, end = (read[tp][0], kept[tp]) if tp in lost else (offsets[tp], tails[tp].log[1])
+            self._losses.tell(event, tp, read_to, end, is_exact=tp in lost, is_same=is_same)
+        return ahead | lost
 
     def went_back(self, tp: TP) -> None:
         """Begin a partition again whose log has lost its end under us, and join the group anew to load its books.
@@ -256,13 +244,16 @@ class Membership:
             cut, self._cut = self._cut, {}
             # At once: after a crash, the log may have grown beyond the commit that is there.
             await self.commit()
-            found, ends = dict[str, int](), dict[TP, int]()
+            read = {tp: found for tp, offset in cut.items() if (found := self._read_below(tp, offset))}
+            ids, ends, kept = dict[str, int](), dict[TP, int](), dict[TP, int]()
             with contextlib.suppress(LogUnavailable):
-                found = await in_thread(self._tail.ids, {tp.topic for tp in cut})
+                ids = await in_thread(self._tail.ids, {tp.topic for tp in cut})
                 ends = await self.shell.ends(frozenset(cut))
-            for tp, read_to in cut.items():
-                is_same = found.get(tp.topic) == self._logs.get(tp)
-                self._tell("log.cut", tp, read_to, **self._loss(tp, read_to, ends.get(tp, read_to), is_same=is_same))
+                kept = await self.shell.epoch_ends({tp: epoch for tp, (_, epoch) in read.items()})
+            for tp, offset in cut.items():
+                read_to, end = (read[tp][0], kept[tp]) if tp in kept else (offset, ends.get(tp, offset))
+                is_same = ids.get(tp.topic) == self._logs.get(tp)
+                self._losses.tell("log.cut", tp, read_to, end, is_exact=tp in kept, is_same=is_same)
         if self._anew and self._engine.is_open and not self.is_handing_over:
             self.shell.rejoin()
 
@@ -295,7 +286,13 @@ class Membership:
         replay_until = self._replays.get(tp, 0)
         is_going_on = offset < replay_until
         until = replay_until if is_going_on else 0
-        return encode_mark(mark, until, self._floors.get(tp, 0), self._logs.get(tp, 0), self._journals.get(tp, {}))
+        journal, read = self._journals.get(tp, {}), self._read_below(tp, offset)
+        return encode_mark(mark, until, self._floors.get(tp, 0), self._logs.get(tp, 0), journal, read)
+
+    def _read_below(self, tp: TP, offset: int) -> tuple[int, int] | None:
+        """Return the offset behind the last record that was read below an offset, and its epoch; None = not known."""
+        before = self._read.get(tp)
+        return read_below(self.shell.runs().get(tp, ()), offset) or (before if before and before[0] <= offset else None)
 
     async def _claim(self, offsets: dict[TP, int], tails: dict[TP, Tail]) -> None:
         """Commit (position, mark) before the first call, so that a crash right after it finds what it answered."""

@@ -37,7 +37,10 @@ from contracts.errors import ConfigError, LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import COMMITS
 from streams.engine.item import TP
-from streams.fetching import BundlingConsumer, EngineThread, JoinGuard
+from streams.epochs import epoch_ends
+from streams.fetching import BundlingConsumer, EngineThread
+from streams.joining import JoinGuard
+from streams.log_ends import Run
 
 TESTED_VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 
@@ -150,12 +153,14 @@ class Shell:
             commits[tp] = (commit.offset, commit.metadata or "") if commit and commit.offset >= 0 else None
         return commits
 
-    def let_read(self, restarts: Mapping[TP, int]) -> None:
+    def let_read(self, restarts: Mapping[TP, int], read: Mapping[TP, tuple[int, int]]) -> None:
         """Have records of this assignment handed out.
 
         Args:
             restarts: from where partitions are read that are not read from their commit.
+            read: of the others, as far as known, the offset behind the last record below the commit, and its epoch.
         """
+        cast("EngineThread", self._thread).read_before = read
         cast("_EngineConsumer", self._app.consumer).let_read(restarts)
 
     def rejoin(self) -> None:
@@ -250,6 +255,19 @@ class Shell:
         wanted = [TopicPartition(*tp) for tp in tps]
         found = await self._ask(self._aiokafka.end_offsets, wanted) if wanted else {}
         return {TP(tp.topic, tp.partition): int(end) for tp, end in found.items()}
+
+    def runs(self) -> Mapping[TP, tuple[Run, ...]]:
+        """Return, per partition, the epochs of the leaders that wrote what was handed out since the assignment."""
+        return cast("EngineThread", self._thread).runs
+
+    async def epoch_ends(self, epochs: Mapping[TP, int]) -> dict[TP, int]:
+        """Return, per partition, where the epoch of a leader ends in the log; without those of which it is not known.
+
+        Raises:
+            LogUnavailable: a partition's leader did not answer.
+        """
+        found = await self._ask(epoch_ends, self._aiokafka._client, epochs) if epochs else {}  # noqa: SLF001
+        return {TP(tp.topic, tp.partition): end for tp, end in found.items()}
 
     def new_thread(self, consumer: Consumer) -> EngineThread:
         """Return the consumer thread, not started yet."""
@@ -347,8 +365,7 @@ class _EngineConsumer(BundlingConsumer):
         self._may_read.clear()
         self._restarts = {}
         self._assignments, self._has_sought = self._assignments + 1, not assigned
-        # What was read of the former assignment may be of another log.
-        cast("EngineThread", self._thread).read_to = {}
+        cast("EngineThread", self._thread).forget_read()
         await super().on_partitions_assigned(assigned, generation_id)
         self.shell.watch_heartbeats()
         self.listener.assigned(frozenset(TP(tp.topic, tp.partition) for tp in assigned), generation_id)

@@ -1,17 +1,13 @@
 """How what was fetched becomes records: in pieces, with foreign header names, large batches held compressed.
 
-And whether a log still has what was fetched of it before.
-
 Verified, like streams/shell.py, against its TESTED_VERSIONS; streams/fetching.py puts the classes in aiokafka's place.
 Source of the layout: Kafka protocol, "Record Batch", format 2.
 """
 
 import struct
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from aiokafka import TopicPartition
 from aiokafka.codec import gzip_decode, lz4_decode, lz4_encode, snappy_decode, zstd_decode
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBase, _DefaultRecordBatchPy
@@ -20,9 +16,8 @@ from aiokafka.record.util import calc_crc32c, decode_varint
 
 # A fetch counts compressed bytes: 128 KB can hold 20,000 small records, and aiokafka makes objects of all of them.
 _PIECE_RECORDS = 100
-# For so long a log must end before what was read of it until it counts as cut: its leader may still be settling.
-_SETTLE_S = 3.0
 _BATCH_HEAD = struct.Struct(">qi")
+_BATCH_START = struct.Struct(">qiib")
 _MAGIC_OFFSET = 16
 _MAGIC_WITH_HEADERS = 2
 # A batch stays in memory as long as its records have not been read to the end, one of each partition. Uncompressed it
@@ -50,98 +45,25 @@ _PartitionRecords = fetcher.PartitionRecords
 _FetchResult = fetcher.FetchResult
 
 
-class EndWatch:
-    """Finds logs that have lost their end, in one assignment; on the consumer's thread.
-
-    aiokafka goes to the beginning of a log that ends before the place where it reads on. With this it goes back to the
-    last record that was handed out, as it does when its broker was away: who comes back, or takes its place, may have
-    lost it. Is that record there, all is well. The log was cut when another one has its place: nothing more of it is
-    handed out then. And when it ends before that place for `_SETTLE_S`.
-
-    Args:
-        tell: called with the partition of a log that was cut; again and again until it is assigned anew.
+class Piece(list[Any]):
+    """Records of one fetch.
 
     Attributes:
-        newest: per partition, offset and timestamp of the last record that was handed out.
-        cut: where another record has the place of that one.
+        epochs: of the leaders that wrote what was fetched: from which offset on, and the epoch.
     """
 
-    def __init__(self, tell: Callable[[Any], object]) -> None:
-        self.newest: dict[Any, tuple[int, int]] = {}
-        self.cut: set[Any] = set()
-        self._tell = tell
-        self._out_of_range: dict[Any, int] = {}
-        self._doubted: dict[Any, float] = {}
-        self._compared: set[Any] = set()
-
-    def after_failure(self, assignment: Any, topics: Sequence[Any]) -> None:
-        """Look at the last record again of what a broker was asked for in vain."""
-        for topic, partitions in topics:
-            for partition, offset, _ in partitions:
-                tp = TopicPartition(topic, partition)
-                state = assignment.state_value(tp)
-                if state.has_valid_position and state.position == offset:
-                    self._look_back(tp, state, offset)
-
-    def after_fetch(self, assignment: Any, topics: Sequence[Any]) -> None:
-        """Note what was asked for of logs that do not reach so far, or begin behind it."""
-        for topic, partitions in topics:
-            for partition, offset, _ in partitions:
-                tp = TopicPartition(topic, partition)
-                if assignment.state_value(tp).awaiting_reset:
-                    self._out_of_range[tp] = offset
-
-    def after_reset(self, tp: Any, state: Any) -> bool:
-        """Look at the last record again where aiokafka has gone back; tell whether it was so."""
-        if tp not in self._out_of_range or not state.has_valid_position:
-            return False
-        asked = self._out_of_range.pop(tp)
-        if state.position >= asked or tp in self.cut:
-            # What lies before has been deleted after its retention.
-            self.moved(tp)
-            return False
-        now_s = time.monotonic()
-        if now_s >= self._doubted.setdefault(tp, now_s) + _SETTLE_S:
-            self._tell(tp)
-        self._look_back(tp, state, asked)
-        return True
-
-    def _look_back(self, tp: Any, state: Any, asked: int) -> None:
-        newest = self.newest.get(tp)
-        # Not where it looks back already, nor where the last record is to be read again anyway.
-        if newest and newest[0] < asked:
-            self._compared.add(tp)
-            asked = newest[0]
-        state.seek(asked)
-
-    def moved(self, tp: Any) -> None:
-        """Forget what was found: the partition is read from somewhere else."""
-        self._out_of_range.pop(tp, None)
-        self._doubted.pop(tp, None)
-        self._compared.discard(tp)
-
-    def take(self, records: Mapping[Any, Sequence[Any]]) -> dict[Any, Sequence[Any]]:
-        """Return what may be handed out of what was fetched."""
-        kept = dict(records)
-        for tp in self._compared & kept.keys():
-            self.moved(tp)
-            first, newest = kept[tp][0], self.newest.get(tp)
-            if (first.offset, first.timestamp) == newest:
-                kept[tp] = kept[tp][1:]
-            elif newest and first.offset == newest[0]:
-                self.cut.add(tp)
-                self._tell(tp)
-        kept = {tp: found for tp, found in kept.items() if found and tp not in self.cut}
-        self.newest |= {tp: (found[-1].offset, found[-1].timestamp) for tp, found in kept.items()}
-        return kept
+    epochs: tuple[tuple[int, int], ...] = ()
 
 
 class PiecewiseFetchResult(_FetchResult):  # type: ignore[misc,valid-type] # aiokafka has no types here
     """Hands out some records of each partition at a time, so that the others have their turn."""
 
-    def getall(self, max_records: int | None = None) -> list[Any]:
+    def getall(self, max_records: int | None = None) -> Piece:
         """Return the next records of the partition, at most as many as told and as one piece has."""
-        found: list[Any] = super().getall(min(_PIECE_RECORDS, max_records or _PIECE_RECORDS))
+        # They are gone with the last record.
+        records = self._partition_records
+        found = Piece(super().getall(min(_PIECE_RECORDS, max_records or _PIECE_RECORDS)))
+        found.epochs = getattr(records, "epochs", ())
         return found
 
 
@@ -179,8 +101,10 @@ class TolerantPartitionRecords(_PartitionRecords):  # type: ignore[misc,valid-ty
     _records: Any
 
     def __init__(self, tp: Any, records: Any, aborted: Any, fetch_offset: int, *args: Any) -> None:
+        self.epochs: tuple[tuple[int, int], ...] = ()
         if isinstance(records, KeptRecords):
             records.start(fetch_offset)
+            self.epochs = tuple(_epochs(records.raw))
         super().__init__(tp, records, aborted, fetch_offset, *args)
 
     def _unpack_records(self) -> Iterator[Any]:
@@ -247,6 +171,17 @@ def _batches(raw: bytes) -> Iterator[bytes]:
             return
         yield raw[start:end]
         start = end
+
+
+def _epochs(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the epochs of leaders in what was fetched, each with the offset of the first batch that has it."""
+    start, newest = 0, None
+    while start + _BATCH_START.size <= len(raw):
+        base, length, epoch, magic = _BATCH_START.unpack_from(raw, start)
+        if magic >= _MAGIC_WITH_HEADERS and epoch >= 0 and epoch != newest:
+            newest = epoch
+            yield base, epoch
+        start += _BATCH_HEAD.size + length
 
 
 def _may_be_large(batch: bytes) -> bool:

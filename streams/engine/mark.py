@@ -4,7 +4,9 @@ Form: `penstock1 <topic>=<offset> ...`, at most 4,096 bytes (the broker's defaul
 A commit without a mark was made by an operator's tool: nothing is skipped then, because a replay is wanted. While it
 goes on, `!replay=<end>` stands there as well, and ever after `!floor=<offset>`, from where on no event was left out;
 `!log=<id>` is of the topic that the offset belongs to, and `!log:<topic>=<id>` of a result topic that an offset of the
-mark belongs to: names that no topic can have. The latter are left out when the mark would not fit with them.
+mark belongs to. `!read=<offset>` and `!epoch=<epoch>` are of the last record below the commit: the offset behind it,
+and the epoch of the leader that it was written under: a log whose epoch ends before that offset has lost it. No topic
+can have such names. The ids of result topics, and then these two, are left out when the mark would not fit with them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,6 +22,8 @@ _REPLAY = "!replay"
 _FLOOR = "!floor"
 # A number, as all the others are: a worker that does not know this name reads the rest of the mark all the same.
 _LOG = "!log"
+_READ, _EPOCH = "!read", "!epoch"
+_NOTES = (_REPLAY, _FLOOR, _LOG, _READ, _EPOCH)
 _JOURNAL = "!log:"
 # A part of the id is enough to tell two logs of one name apart, and leaves room for more topics.
 _JOURNAL_IDS = 2**32
@@ -36,6 +40,7 @@ class Mark(NamedTuple):
         log: Kafka's id of the topic as a number, which a topic that is made anew does not have; 0 = not known.
         journal: by result topic, the end of the id (see `journal_id`) that it had when `starts` was found; without
             those that are not known.
+        read: the offset behind the last record below the commit, and the epoch of that record; None = not known.
     """
 
     starts: dict[str, int]
@@ -43,6 +48,7 @@ class Mark(NamedTuple):
     floor: int = 0
     log: int = 0
     journal: Mapping[str, int] = _NONE
+    read: tuple[int, int] | None = None
 
 
 def journal_id(topic_id: int) -> int:
@@ -66,18 +72,25 @@ def former_topics(mark: Mark, journal: Mapping[str, int]) -> frozenset[str]:
 
 
 def encode_mark(
-    marks: dict[str, int], replay_until: int = 0, floor: int = 0, log: int = 0, journal: Mapping[str, int] = _NONE
+    marks: dict[str, int],
+    replay_until: int = 0,
+    floor: int = 0,
+    log: int = 0,
+    journal: Mapping[str, int] = _NONE,
+    read: tuple[int, int] | None = None,
 ) -> str:
     """Return commit metadata.
 
-    Without the result topics' ids when it would not fit with them; the plain prefix when it would not fit without them
-    either, which makes the next scan start at the end.
+    Without the result topics' ids when it would not fit with them, then without `read`; the plain prefix when it would
+    not fit without them either, which makes the next scan start at the end.
     """
     found = ((_REPLAY, replay_until), (_FLOOR, floor), (_LOG, log))
     notes = [f"{name}={number}" for name, number in found if number]
+    place = [f"{name}={number}" for name, number in zip((_READ, _EPOCH), read or (), strict=False)]
     starts = [f"{topic}={offset}" for topic, offset in sorted(marks.items())]
     ids = [f"{_JOURNAL}{topic}={number}" for topic in sorted(marks) if (number := journal.get(topic))]
-    texts = (" ".join([PREFIX, *notes, *ids, *starts]), " ".join([PREFIX, *notes, *starts]))
+    forms = ([*notes, *place, *ids, *starts], [*notes, *place, *starts], [*notes, *starts])
+    texts = (" ".join([PREFIX, *form]) for form in forms)
     return next((text for text in texts if len(text.encode()) <= MAX_METADATA_BYTES), PREFIX)
 
 
@@ -97,8 +110,8 @@ def decode_mark(metadata: str) -> Mark | None:
         name, _, offset = part.rpartition("=")
         if name and offset.isascii() and offset.isdecimal():
             found[name] = int(offset)
-        elif name not in {_REPLAY, _FLOOR, _LOG} and not name.startswith(_JOURNAL):
+        elif name not in _NOTES and not name.startswith(_JOURNAL):
             return None
     journal = {name.removeprefix(_JOURNAL): found.pop(name) for name in tuple(found) if name.startswith(_JOURNAL)}
-    notes = {name: found.pop(name, 0) for name in (_REPLAY, _FLOOR, _LOG)}
-    return Mark(found, notes[_REPLAY], notes[_FLOOR], notes[_LOG], journal)
+    replay_until, floor, log, read_to, epoch = (found.pop(name, 0) for name in _NOTES)
+    return Mark(found, replay_until, floor, log, journal, (read_to, epoch) if read_to else None)

@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from streams.fetching import hear_refusals
+from streams.joining import hear_refusals
 from tests.kafkalab.fixtures import KafkaLab
 
 pytestmark = pytest.mark.timeout(90)

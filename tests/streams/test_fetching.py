@@ -1,4 +1,4 @@
-"""The consumer thread: what it notes, whom it lets join, and records that aiokafka's fast parser stumbles over."""
+"""The consumer thread: what it notes, and records that aiokafka's fast parser stumbles over."""
 
 import asyncio
 import inspect
@@ -10,13 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import TopicPartitionState
-from aiokafka.errors import (
-    GroupAuthorizationFailedError,
-    GroupLoadInProgressError,
-    KafkaError,
-    NotCoordinatorForGroupError,
-)
-from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.errors import KafkaError, NotLeaderForPartitionError, TopicAuthorizationFailedError
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from faust import types as faust_types
 from faust.transport import consumer as faust_consumer
@@ -24,16 +18,9 @@ from faust.transport.drivers import aiokafka as driver
 
 from streams import fetching, unpacking
 from streams.engine.item import TP
-from streams.fetching import (
-    BUNDLE_RECORDS,
-    BundlingConsumer,
-    EngineThread,
-    guard_joins,
-    hear_refusals,
-    hurry,
-    keep_joining,
-)
-from streams.unpacking import EndWatch, KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
+from streams.fetching import BUNDLE_RECORDS, BundlingConsumer, EngineThread, hurry
+from streams.log_ends import Run
+from streams.unpacking import KeptRecords, Piece, PiecewiseFetchResult, TolerantPartitionRecords
 from tests.support import eventually_async
 
 AT = TopicPartition("events", 0)
@@ -55,34 +42,6 @@ def test_thread_on_partitions_assigned_comes_between_two_questions() -> None:
 
 def test_thread_fetch_records() -> None:
     assert "self._fetch_records" in inspect.getsource(driver.AIOKafkaConsumerThread.getmany)
-
-
-def test_coordinator_do_rejoin_group() -> None:
-    assert list(inspect.signature(GroupCoordinator._do_rejoin_group).parameters) == ["self", "subscription"]
-    assert "await self._do_rejoin_group(subscription)" in inspect.getsource(GroupCoordinator.ensure_active_group)
-    assert "self.member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID" in inspect.getsource(GroupCoordinator.reset_generation)
-
-
-def test_coordinator_push_error_to_user_is_where_a_refused_join_ends() -> None:
-    routine = inspect.getsource(GroupCoordinator._GroupCoordinator__coordination_routine)
-    assert "except Errors.KafkaError as exc:\n                await self._push_error_to_user(exc)" in routine
-    assert "for task in [self._heartbeat_task, self._commit_refresh_task]:" in routine
-    assert "self._coordination_task = create_task(self._coordination_routine())" in inspect.getsource(
-        GroupCoordinator.__init__
-    )
-
-
-def test_coordinator_looks_at_the_errors_of_partitions_only() -> None:
-    question = inspect.getsource(GroupCoordinator._do_fetch_commit_offsets)
-
-    assert "response = await self._send_req(request)" in question
-    assert "response.error_code" not in question
-    assert "if not err.retriable:" in inspect.getsource(GroupCoordinator.fetch_committed_offsets)
-    assert "self.coordinator_id = None" in inspect.getsource(GroupCoordinator.coordinator_dead)
-
-
-def test_a_static_member_leaves_no_group() -> None:
-    assert "self._group_instance_id is None" in inspect.getsource(GroupCoordinator._maybe_leave_group)
 
 
 def test_fetcher_looks_its_parsers_up_by_name() -> None:
@@ -145,7 +104,8 @@ def at_the_beginning() -> Assignment:
 
 def make_thread() -> EngineThread:
     thread = EngineThread.__new__(EngineThread)
-    thread.read_to, thread._assignment, thread._noted_s, thread._fetch = {}, None, 0.0, None
+    thread.forget_read()
+    thread._assignment, thread._noted_s, thread._fetch = None, 0.0, None
     return thread
 
 
@@ -182,139 +142,6 @@ def test_another_assignment_starts_without_a_last_record() -> None:
 
 
 # --- logs that lose their end
-
-
-class Log:
-    """A log under aiokafka's eyes: a worker has read up to offset 6, and reads on at 7.
-
-    Attributes:
-        told: how often it was said to be cut.
-        handed: what came of it.
-    """
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, begin: int = 0, has_read: bool = True) -> None:
-        self.now_s, self.begin, self.told = 0.0, begin, 0
-        self.handed: list[int] = []
-        monkeypatch.setattr(unpacking, "time", SimpleNamespace(monotonic=lambda: self.now_s))
-        self.watch = EndWatch(self._tell)
-        self.state = TopicPartitionState(None)
-        self.state.seek(7)
-        if has_read:
-            self.fetch(record(5), record(6))
-            self.handed.clear()
-
-    def _tell(self, tp: object) -> None:
-        assert tp == AT
-        self.told += 1
-
-    def fetch(self, *records: Any) -> None:
-        self.handed += [one.offset for one in self.watch.take({AT: list(records)}).get(AT, [])]
-
-    def fails(self) -> None:
-        """Have a fetch fail; the broker is away."""
-        asked = self.state.position
-        self.watch.after_failure(SimpleNamespace(state_value=lambda _tp: self.state), [("events", [(0, asked, 1)])])
-
-    def is_out_of_range(self, seconds: float = 0.0) -> bool:
-        """Have a fetch find that the log does not have what is asked for; aiokafka goes to its beginning."""
-        self.now_s += seconds
-        asked = self.state.position
-        self.state.await_reset(-2)
-        self.watch.after_fetch(SimpleNamespace(state_value=lambda _tp: self.state), [("events", [(0, asked, 1)])])
-        self.state.reset_to(self.begin)
-        return self.watch.after_reset(AT, self.state)
-
-
-async def test_a_log_that_seems_short_for_a_moment_is_read_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = Log(monkeypatch)
-    short = log.is_out_of_range(), log.is_out_of_range(2.9)
-    at = log.state.position
-    log.fetch(record(6), record(7))
-    log.now_s += 60
-    log.fetch(record(8))
-
-    assert (short, at, log.handed, log.told) == ((True, True), 6, [7, 8], 0)
-
-
-async def test_a_log_that_has_another_record_in_the_place_of_the_last_one_is_cut(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    log = Log(monkeypatch)
-    log.is_out_of_range()
-    log.fetch(record(6, timestamp=2000), record(7, timestamp=2000))
-    log.fetch(record(8))
-
-    assert (log.handed, log.told, log.watch.cut) == ([], 1, {AT})
-
-
-@pytest.mark.parametrize("has_read", [True, False])
-async def test_a_log_that_stays_short_is_cut(monkeypatch: pytest.MonkeyPatch, *, has_read: bool) -> None:
-    log = Log(monkeypatch, has_read=has_read)
-    told = [(log.is_out_of_range(seconds), log.told)[1] for seconds in (0, 2.9, 0.2, 0.2)]
-
-    assert told == [0, 0, 1, 2]
-    assert log.state.position == (6 if has_read else 7)
-
-
-async def test_the_last_record_is_looked_at_again_when_the_broker_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = Log(monkeypatch)
-    log.fails()
-    log.fails()
-    at = log.state.position
-    log.fetch(record(6), record(7))
-    log.fetch(record(8))
-
-    assert (at, log.handed, log.told) == (6, [7, 8], 0)
-
-
-async def test_a_log_that_was_cut_and_has_grown_again_while_its_broker_was_away_is_found(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    log = Log(monkeypatch)
-    log.fails()
-    log.fetch(record(6, timestamp=2000), record(7, timestamp=2000))
-
-    assert (log.handed, log.told) == ([], 1)
-
-
-async def test_a_log_that_does_not_have_the_last_record_any_more_but_later_ones_is_read_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Compaction may take it."""
-    log = Log(monkeypatch)
-    log.fails()
-    log.fetch(record(9))
-
-    assert (log.handed, log.told) == ([9], 0)
-
-
-async def test_a_partition_that_is_read_again_from_before_is_not_led_past_what_is_to_be_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    log = Log(monkeypatch)
-    log.state.seek(6)
-    log.fails()
-    log.fetch(record(6), record(7))
-
-    assert log.handed == [6, 7]
-
-
-async def test_a_log_whose_beginning_was_deleted_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = Log(monkeypatch, begin=20)
-    is_short = log.is_out_of_range(), log.is_out_of_range(60)
-    log.fetch(record(20))
-
-    assert (is_short, log.handed, log.told) == ((False, False), [20], 0)
-
-
-async def test_a_partition_that_is_told_where_to_be_read_from_is_not_led_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = Log(monkeypatch, has_read=False)
-    log.is_out_of_range()
-    log.watch.moved(AT)
-    log.state.seek(0)
-
-    assert not log.watch.after_reset(AT, log.state)
-    assert log.state.position == 0
 
 
 def read_to_seven() -> tuple[EngineThread, Assignment, TopicPartitionState]:
@@ -369,166 +196,73 @@ async def test_aiokafka_is_led_back_when_a_fetch_fails() -> None:
     assert state.position == 6
 
 
-# --- joining
+class Fetching:
+    """A thread that has read offsets 3 and 4 under epoch 1, and fetches 5 and 6 under epoch 2."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: Any) -> None:
+        monkeypatch.setattr(fetching, "_LOOK_AGAIN_S", 0.0)
+        monkeypatch.setattr(fetching, "epoch_ends", self._ends)
+        self.answers = list(answers)
+        self.asked: list[dict[Any, int]] = []
+        self.told: list[Any] = []
+        self.thread, self.assignment = make_thread(), Assignment(7)
+        self.ends = self.thread._ends_of(self.assignment)
+        self.ends._tell = self.told.append
+        self.ends.take({AT: self._piece(3, 4, epoch=1)})
+        monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", self._fetch)
+        subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=self.assignment))
+        self.consumer = SimpleNamespace(_subscription=subscription, _client=None)
+
+    @staticmethod
+    def _piece(*offsets: int, epoch: int) -> Piece:
+        found = Piece(record(offset) for offset in offsets)
+        found.epochs = ((offsets[0], epoch),)
+        return found
+
+    async def _fetch(self, *_: object) -> dict[Any, Piece]:
+        return {AT: self._piece(5, 6, epoch=2)}
+
+    async def _ends(self, _client: object, epochs: dict[Any, int]) -> dict[Any, int]:
+        self.asked.append(epochs)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return {AT: answer} if answer else {}
+
+    async def read(self) -> list[int]:
+        return [one.offset for one in (await self.thread._fetch_records(self.consumer)).get(AT, [])]
 
 
-class Coordinator:
-    """Stands for aiokafka's: joins, fails, or gets no answer."""
-
-    def __init__(self) -> None:
-        self.member_id = ""
-        self.joins: list[str | Exception] = []
-
-    async def _do_rejoin_group(self, _subscription: object) -> bool:
-        joined = self.joins.pop(0)
-        if isinstance(joined, Exception):
-            raise joined
-        self.member_id = joined
-        return bool(joined)
-
-
-class Guard:
-    """Notes what it is asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[frozenset[str], bool]] = []
-
-    async def before_join(self, member_ids: frozenset[str], *, is_unsure: bool) -> None:
-        self.asked.append((member_ids, is_unsure))
-
-
-async def test_the_guard_is_asked_before_a_join_without_a_member_id_only() -> None:
-    coordinator, guard = Coordinator(), Guard()
-    guard_joins(coordinator, guard)
-    coordinator.joins = ["m1", "m1"]
-    await coordinator._do_rejoin_group(None)
-    await coordinator._do_rejoin_group(None)
-
-    assert guard.asked == [(frozenset(), False)]
-
-
-async def test_the_guard_knows_our_member_ids_and_a_join_that_went_unanswered() -> None:
-    coordinator, guard = Coordinator(), Guard()
-    guard_joins(coordinator, guard)
-    coordinator.joins = ["m1", "", "m2"]
-    await coordinator._do_rejoin_group(None)
-    coordinator.member_id = ""
-    await coordinator._do_rejoin_group(None)
-    await coordinator._do_rejoin_group(None)
-
-    assert guard.asked[1:] == [(frozenset({"m1"}), False), (frozenset({"m1"}), True)]
-
-
-async def test_the_guard_is_asked_when_the_group_fences_us() -> None:
-    coordinator, guard = Coordinator(), Guard()
-    guard_joins(coordinator, guard)
-    coordinator.member_id = "m1"
-    coordinator.joins = [KafkaError("UnknownError")]
-
-    with pytest.raises(KafkaError):
-        await coordinator._do_rejoin_group(None)
-
-    assert guard.asked == [(frozenset(), False)]
-
-
-# --- questions for commits
-
-
-class Asked:
-    """Stands in for aiokafka's coordinator: gives one answer, and notes whether it is still believed in."""
-
-    def __init__(self, answer: object) -> None:
-        self.answer = answer
-        self.is_dead = False
-
-    async def _send_req(self, _request: object) -> object:
-        return self.answer
-
-    def coordinator_dead(self) -> None:
-        self.is_dead = True
-
-
-@pytest.mark.parametrize(
-    ("code", "error", "is_dead"),
-    [
-        (14, GroupLoadInProgressError, False),
-        (16, NotCoordinatorForGroupError, True),
-        (30, GroupAuthorizationFailedError, False),
-    ],
-)
-async def test_an_answer_that_refuses_a_question_for_commits_does_not_say_that_there_are_none(
-    code: int, error: type[Exception], is_dead: bool
+@pytest.mark.parametrize("end", [5, None])
+async def test_what_another_leader_wrote_is_handed_out_when_the_log_has_what_was_read_before(
+    monkeypatch: pytest.MonkeyPatch, end: int | None
 ) -> None:
-    coordinator = Asked(SimpleNamespace(topics=[], error_code=code))
-    hear_refusals(coordinator)
-    with pytest.raises(error):
-        await coordinator._send_req(OffsetFetchRequest("g", [("events", [0])]))
+    under_test = Fetching(monkeypatch, end)
 
-    assert coordinator.is_dead is is_dead
+    assert (await under_test.read(), under_test.asked, under_test.told) == ([5, 6], [{AT: 1}], [])
+    assert under_test.thread.runs == {TP("events", 0): (Run(3, 4, 1), Run(5, 6, 2))}
 
 
-@pytest.mark.parametrize("answer", [SimpleNamespace(topics=[], error_code=0), SimpleNamespace(topics=[])])
-async def test_an_answer_to_a_question_for_commits_is_led_on(answer: object) -> None:
-    coordinator = Asked(answer)
-    hear_refusals(coordinator)
+async def test_a_log_whose_former_epoch_ends_before_what_was_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fetch has failed, and it is long enough: nothing else tells."""
+    under_test = Fetching(monkeypatch, 4)
 
-    assert await coordinator._send_req(OffsetFetchRequest("g", [])) is answer
-
-
-async def test_errors_of_other_answers_are_left_to_aiokafka() -> None:
-    coordinator = Asked(SimpleNamespace(error_code=16))
-    hear_refusals(coordinator)
-
-    assert await coordinator._send_req(object()) is coordinator.answer
+    assert (await under_test.read(), under_test.told) == ([], [AT])
 
 
-# --- refused joins
+async def test_a_leader_that_does_not_answer_is_asked_again_before_anything_is_handed_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    under_test = Fetching(monkeypatch, NotLeaderForPartitionError(), 4)
+
+    assert (await under_test.read(), under_test.told) == ([], [AT])
 
 
-class Refusing:
-    """Stands in for aiokafka's coordinator."""
-
-    def __init__(self) -> None:
-        self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._heartbeat_task: asyncio.Future[None] | None = None
-        self._commit_refresh_task: asyncio.Future[None] | None = None
-        self.told: list[Exception] = []
-
-    async def _push_error_to_user(self, exc: Exception) -> None:
-        self.told.append(exc)
+async def test_records_are_handed_out_when_nobody_may_ask_for_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await Fetching(monkeypatch, TopicAuthorizationFailedError()).read() == [5, 6]
 
 
-@pytest.fixture
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "_JOIN_PAUSE_S", 0.0)
-
-
-@pytest.mark.usefixtures("no_pause")
-async def test_a_refused_join_is_tried_again_and_waits_for_no_reader() -> None:
-    coordinator = Refusing()
-    keep_joining(coordinator)
-    await coordinator._push_error_to_user(KafkaError("RebalanceInProgressError()"))
-
-    assert coordinator.told == []
-
-
-async def test_a_worker_that_stops_does_not_wait_to_join_again() -> None:
-    coordinator = Refusing()
-    keep_joining(coordinator)
-    coordinator._closing.set_result(None)
-    async with asyncio.timeout(0.5):
-        await coordinator._push_error_to_user(KafkaError("GroupAuthorizationFailedError()"))
-
-
-@pytest.mark.usefixtures("no_pause")
-async def test_an_error_of_the_heartbeats_is_told_as_before() -> None:
-    coordinator, error = Refusing(), KafkaError("unexpected")
-    coordinator._heartbeat_task = asyncio.get_running_loop().create_future()
-    coordinator._heartbeat_task.set_exception(error)
-    keep_joining(coordinator)
-    await coordinator._push_error_to_user(error)
-
-    assert coordinator.told == [error]
+# --- the end of the coordination
 
 
 async def test_the_end_of_the_coordination_ends_the_worker() -> None:

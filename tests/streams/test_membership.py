@@ -20,6 +20,7 @@ from streams.engine.item import TP, Item, ResultRef
 from streams.engine.mark import Mark, decode_mark
 from streams.engine.repeats import First, Repeats
 from streams.engine.tenure import Tenure
+from streams.log_ends import Run
 from streams.membership import Membership
 from streams.recall import Recall
 from streams.shell import Shell
@@ -43,6 +44,10 @@ class FakeShell:
         self.positions: dict[TP, tuple[int | None, int]] = {}
         self.rejoins = 0
         self.end = 10
+        self.epochs: dict[TP, tuple[Run, ...]] = {}
+        self.epoch_end: dict[TP, int] = {}
+        self.epochs_asked: list[dict[TP, int]] = []
+        self.read_before: dict[TP, tuple[int, int]] = {}
 
     def is_valid(self, _generation: int) -> bool:
         return self.is_member
@@ -52,7 +57,8 @@ class FakeShell:
             raise self.faults.pop(0)
         return {tp: self.offsets.get(tp) for tp in tps}
 
-    def let_read(self, restarts: Mapping[TP, int]) -> None:
+    def let_read(self, restarts: Mapping[TP, int], read: Mapping[TP, tuple[int, int]]) -> None:
+        self.read_before = dict(read)
         if restarts:
             self.log.append(("restart", dict(restarts)))
 
@@ -72,6 +78,13 @@ class FakeShell:
 
     async def ends(self, tps: frozenset[TP]) -> dict[TP, int]:
         return dict.fromkeys(tps, self.end)
+
+    def runs(self) -> dict[TP, tuple[Run, ...]]:
+        return self.epochs
+
+    async def epoch_ends(self, epochs: Mapping[TP, int]) -> dict[TP, int]:
+        self.epochs_asked.append(dict(epochs))
+        return {tp: self.epoch_end[tp] for tp in epochs if tp in self.epoch_end}
 
     def read_to(self) -> dict[TP, tuple[int | None, int]]:
         return self.positions
@@ -331,6 +344,74 @@ async def test_a_log_that_loses_its_end_under_us_is_begun_again(
     assert bench.shell.rejoins == 1
     assert bench.shell.offsets[TP0][0] == 0
     assert (output.count("log.cut"), output.count(told), lost() - before) == (1, 1, counted)
+
+
+async def test_a_log_that_was_cut_and_has_grown_past_its_commit_is_read_from_its_beginning(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the epoch of its leader tells: the records below the commit are others by now."""
+    before = lost()
+    bench.shell.offsets[TP0] = (172, "penstock1 !log=7 !read=170 !epoch=4 results=25")
+    bench.shell.epoch_end[TP0] = 160
+    bench.tail.source, bench.tail.known = (0, 1000), {"events": 7}
+    bench.tail.answered = {(1, 1000): ResultRef(RESULTS, 7)}
+    bench.assign()
+    await bench.work_on(0, 1, 2)
+
+    assert bench.shell.epochs_asked == [{TP0: 4}]
+    assert bench.log == [
+        ("tail", {TP0: (172, {RESULTS: 25})}),
+        ("tail", {TP0: (0, {RESULTS: 0})}),
+        ("commit", {TP0: (0, "penstock1 !log=7 results=20")}),
+        ("restart", {TP0: 0}),
+        ("work", 0),
+        ("work", 2),
+        ("commit", {TP0: (3, "penstock1 !log=7 results=33")}),
+    ]
+    output = "".join(capsys.readouterr())
+    assert (output.count("log.cut"), "end=160 lost=10 offset=170" in output, lost() - before) == (1, True, 10)
+    assert bench.shell.read_before == {}
+
+
+@pytest.mark.parametrize("end", [{TP0: 170}, {}])
+async def test_a_log_that_has_what_was_read_of_it_or_may_have_is_read_on_at_the_commit(
+    bench: Bench, end: dict[TP, int]
+) -> None:
+    bench.shell.epoch_end = end
+    bench.tail.known = {"events": 7}
+    bench.shell.offsets[TP0] = (172, "penstock1 !log=7 !read=170 !epoch=4 results=25")
+    bench.assign()
+    await bench.work_on(172)
+
+    assert ("work", 172) in bench.log
+    assert bench.shell.read_before == {TP0: (170, 4)}
+    assert bench.shell.offsets[TP0] == (173, "penstock1 !log=7 !read=170 !epoch=4 results=203")
+
+
+async def test_a_commit_carries_the_epoch_of_what_was_read_below_it(bench: Bench) -> None:
+    await bench.opened("penstock1 !read=5 !epoch=1 results=25")
+    bench.shell.epochs[TP0] = (Run(5, 5, 1), Run(6, 9, 3))
+    await bench.work_on(5)
+    first = bench.shell.offsets[TP0]
+    await bench.work_on(6, 7)
+
+    assert (first, bench.shell.offsets[TP0]) == (
+        (6, "penstock1 !read=6 !epoch=1 results=36"),
+        (8, "penstock1 !read=8 !epoch=3 results=38"),
+    )
+
+
+async def test_how_much_is_lost_of_a_log_that_has_grown_again_is_known_from_the_epoch(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await bench.opened("penstock1 !log=7 results=25", {"events": 7})
+    bench.shell.epochs[TP0], bench.shell.epoch_end[TP0] = (Run(5, 8, 3),), 6
+    await bench.work_on(5, 6, 7, 8)
+    bench.shell.end = 100
+    bench.membership.went_back(TP0)
+    await eventually_async(lambda: bench.shell.rejoins > 0)
+
+    assert "end=6 lost=3 offset=9" in "".join(capsys.readouterr())
 
 
 async def test_what_is_answered_of_a_log_that_lost_its_end_is_not_called_again(bench: Bench) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import faust
 import pytest
@@ -21,6 +21,7 @@ from mode.threads import ServiceThread
 from contracts.errors import ConfigError, LogUnavailable
 from streams import shell as shell_module
 from streams.engine.item import TP
+from streams.fetching import EngineThread
 from streams.shell import LEASE_SHARE_OF_SESSION, TESTED_VERSIONS, Shell, check_versions
 from tests.support import eventually_async
 
@@ -212,6 +213,9 @@ class Thread:
 
     async def call_thread(self, fun: Callable[..., Any], *args: Any) -> Any:
         return await fun(*args)
+
+    def forget_read(self) -> None:
+        EngineThread.forget_read(cast("EngineThread", self))
 
 
 class Listener:

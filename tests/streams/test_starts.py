@@ -77,7 +77,7 @@ async def test_nothing_is_read_before_it_is_known_from_where(monkeypatch: pytest
     await reading.assign()
     waiting = asyncio.ensure_future(reading.next())
     await asyncio.sleep(0)
-    reading.shell.let_read({})
+    reading.shell.let_read({}, {})
 
     assert (await waiting, reading.order) == ({}, [])
     assert (await reading.next(), reading.order) == ("records", ["read"])
@@ -94,7 +94,7 @@ async def test_a_flow_that_begins_while_nothing_may_be_read_yet_does_not_read(mo
     reading.consumer.flow_active = True
     reading.consumer.can_resume_flow.set()
     await eventually_async(lambda: reading.consumer._may_read._waiters)
-    reading.shell.let_read({})
+    reading.shell.let_read({}, {})
 
     assert (await waiting, reading.order) == ({}, [])
 
@@ -104,7 +104,7 @@ async def test_what_is_read_from_elsewhere_than_the_commit_is_gone_to_before_the
 ) -> None:
     reading = Reading(monkeypatch)
     await reading.assign()
-    reading.shell.let_read({TP0: 0})
+    reading.shell.let_read({TP0: 0}, {})
 
     assert [await reading.next(), await reading.next()] == [{}, "records"]
     assert reading.order == [("seek", {TP0: 0}), "read"]
@@ -113,7 +113,7 @@ async def test_what_is_read_from_elsewhere_than_the_commit_is_gone_to_before_the
 async def test_faust_has_gone_to_the_commits_before_we_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     reading = Reading(monkeypatch)
     await reading.assign()
-    reading.shell.let_read({TP0: 0})
+    reading.shell.let_read({TP0: 0}, {})
     reading.app.rebalancing = True
 
     assert (await reading.next(), reading.order) == ({}, [])
@@ -131,7 +131,7 @@ async def test_a_worker_that_had_no_partitions_does_not_read_before_faust_has_go
     reading = Reading(monkeypatch)
     await reading.assign()
     reading.app.rebalancing = True
-    reading.shell.let_read({})
+    reading.shell.let_read({}, {})
 
     assert (await reading.next(), reading.order) == ({}, [])
 
@@ -150,7 +150,7 @@ async def test_the_end_of_one_rebalance_does_not_have_the_next_one_read_before_f
     await asyncio.sleep(0)
     assigning = asyncio.ensure_future(reading.assign())
     await eventually_async(lambda: len(reading.may_seek._waiters) == 2)
-    reading.shell.let_read({})
+    reading.shell.let_read({}, {})
     of_the_former.cancel()
     await asyncio.wait([of_the_former])
 
@@ -168,7 +168,7 @@ async def test_a_seek_that_is_given_up_is_not_waited_for(monkeypatch: pytest.Mon
     await eventually_async(lambda: reading.may_seek._waiters)
     assigning.cancel()
     await asyncio.wait([assigning])
-    reading.shell.let_read({})
+    reading.shell.let_read({}, {})
 
     assert await reading.next() == "records"
 
@@ -177,7 +177,7 @@ async def test_a_worker_without_partitions_waits_for_no_seek(monkeypatch: pytest
     """Faust makes none, and has its own way to wait."""
     reading = Reading(monkeypatch)
     await reading.consumer.on_partitions_assigned(set(), 7)
-    reading.shell.let_read({})
+    reading.shell.let_read({}, {})
 
     assert await reading.next() == "records"
 
@@ -187,7 +187,7 @@ async def test_partitions_that_are_not_ours_any_more_are_not_gone_to_and_end_not
 ) -> None:
     reading = Reading(monkeypatch)
     await reading.assign()
-    reading.shell.let_read({TP0: 0})
+    reading.shell.let_read({TP0: 0}, {})
     reading.lost = True
 
     assert [await reading.next(), await reading.next()] == [{}, "records"]
@@ -196,8 +196,8 @@ async def test_partitions_that_are_not_ours_any_more_are_not_gone_to_and_end_not
 async def test_an_assignment_knows_nothing_of_what_was_read_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a topic that was made anew since, the position would pass events that nobody has read."""
     reading = Reading(monkeypatch)
-    reading.shell.let_read({TP0: 0})
+    reading.shell.let_read({TP0: 0}, {})
     await reading.assign()
-    reading.shell.let_read({})
+    reading.shell.let_read({}, {})
 
     assert (reading.shell.read_to(), await reading.next()) == ({}, "records")

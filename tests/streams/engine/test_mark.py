@@ -103,6 +103,30 @@ def test_ids_of_result_topics_are_left_out_where_there_is_no_room_for_them() -> 
     assert decode_mark(metadata) == Mark(starts, log=8)
 
 
+@given(
+    st.dictionaries(TOPIC_NAMES, st.integers(0, 2**63 - 1), max_size=8),
+    st.integers(1, 2**63 - 1),
+    st.integers(0, 2**31 - 1),
+)
+def test_what_was_read_survives_the_way_through_metadata_and_leaves_the_rest_alone(
+    marks: dict[str, int], read_to: int, epoch: int
+) -> None:
+    read = read_to, epoch
+
+    assert decode_mark(encode_mark(marks, 3, 4, 8, read=read)) == Mark(marks, 3, 4, 8, read=read)
+
+
+def test_what_was_read_has_the_form_of_offsets_so_that_an_older_worker_reads_the_rest() -> None:
+    assert encode_mark({"a": 10}, read=(7, 0)) == "penstock1 !read=7 !epoch=0 a=10"
+
+
+def test_what_was_read_is_left_out_where_there_is_no_room_for_it() -> None:
+    starts = {f"topic-{n:0200d}": 2**63 - 1 for n in range(17)} | {"t" * 135: 2**63 - 1}
+    metadata = encode_mark(starts, log=2**128 - 1, read=(2**63 - 1, 2**31 - 1))
+
+    assert decode_mark(metadata) == Mark(starts, log=2**128 - 1)
+
+
 def test_of_a_result_topics_id_the_last_32_bits_are_kept() -> None:
     assert (journal_id(2**128 - 1), journal_id(2**64 + 5)) == (2**32 - 1, 5)
 

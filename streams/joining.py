@@ -1,0 +1,107 @@
+"""aiokafka's place in the group, with what it takes for something else put right; part of streams/shell.py.
+
+Verified, like that file, against its TESTED_VERSIONS; a test touches every name.
+
+    _coordinator._do_rejoin_group    wrapped: a static member asks first whether a twin has taken its place
+    _coordinator._push_error_to_user wrapped: a refused join waits for a reader who does not read before it has joined
+    _coordinator._heartbeat_task, ._commit_refresh_task  their errors are no refused join
+    _coordinator._send_req           wrapped: an answer that refuses the whole question for commits is not "no commits"
+    _coordinator.coordinator_dead    has it looked for again
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from aiokafka.errors import GroupLoadInProgressError, KafkaError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
+
+from contracts.logs import logger
+
+_JOIN_PAUSE_S = 1.0
+
+
+class JoinGuard(Protocol):
+    """Asked on the consumer's thread, before it joins the group under an instance id."""
+
+    async def before_join(self, member_ids: frozenset[str], *, is_unsure: bool) -> None:
+        """Return when the place in the group is free or ours; never when it is not.
+
+        Args:
+            member_ids: the ones the group gave to us so far.
+            is_unsure: a join of ours went unanswered, so an unknown member may be ourselves.
+        """
+        ...
+
+
+def guard_joins(coordinator: Any, guard: JoinGuard) -> None:
+    """Have a static member look before it joins.
+
+    aiokafka takes being thrown out by a twin for a lost session, and would throw the twin out in turn, for ever.
+    """
+    original: Callable[[Any], Awaitable[bool]] = coordinator._do_rejoin_group  # noqa: SLF001
+    ours: set[str] = set()
+    is_unsure = False
+
+    async def rejoin(subscription: Any) -> bool:
+        nonlocal is_unsure
+        if not coordinator.member_id:
+            await guard.before_join(frozenset(ours), is_unsure=is_unsure)
+            is_unsure = True
+        try:
+            is_joined = await original(subscription)
+        except KafkaError:
+            # FENCED_INSTANCE_ID, which this version of aiokafka has no name for: a twin joined during a rebalance.
+            await guard.before_join(frozenset(ours), is_unsure=is_unsure)
+            raise
+        if coordinator.member_id:
+            ours.add(coordinator.member_id)
+            is_unsure = False
+        return is_joined
+
+    coordinator._do_rejoin_group = rejoin  # noqa: SLF001
+
+
+def keep_joining(coordinator: Any) -> None:
+    """Try again when the group refuses a join.
+
+    aiokafka hands the error to whoever reads next, and waits for that. Faust reads nothing until it has joined: one
+    answer that aiokafka does not know (REBALANCE_IN_PROGRESS after a replication timeout, a permission that comes
+    late) would end in a silent hang.
+    """
+    original: Callable[[Exception], Awaitable[Any]] = coordinator._push_error_to_user  # noqa: SLF001
+    log = logger("worker")
+
+    async def refused(error: Exception) -> Any:
+        tasks = (coordinator._heartbeat_task, coordinator._commit_refresh_task)  # noqa: SLF001
+        if any(task and task.done() and not task.cancelled() and task.exception() is error for task in tasks):
+            return await original(error)
+        log.warning("group.refused", error=repr(error), wait_s=_JOIN_PAUSE_S)
+        return await asyncio.wait([coordinator._closing], timeout=_JOIN_PAUSE_S)  # noqa: SLF001
+
+    coordinator._push_error_to_user = refused  # noqa: SLF001
+
+
+def hear_refusals(coordinator: Any) -> None:
+    """Raise what a broker answers to the question for commits when it refuses the whole of it.
+
+    aiokafka looks at the errors of the partitions only, and such an answer has none. It would take it for "nothing was
+    ever committed", and everything on the log would be called again: a broker that was just started answers so until
+    it has loaded the group.
+    """
+    original: Callable[[Any], Awaitable[Any]] = coordinator._send_req  # noqa: SLF001
+
+    async def send(request: Any) -> Any:
+        response = await original(request)
+        code = getattr(response, "error_code", 0) if isinstance(request, OffsetFetchRequest) else 0
+        if not code:
+            return response
+        error = for_code(code)()
+        if error.retriable and not isinstance(error, GroupLoadInProgressError):
+            coordinator.coordinator_dead()
+        raise error
+
+    coordinator._send_req = send  # noqa: SLF001
+
+
+__all__ = ["JoinGuard", "guard_joins", "hear_refusals", "keep_joining"]

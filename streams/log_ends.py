@@ -1,0 +1,189 @@
+"""Whether a log still has what was read of it: by the last record, and by the epochs of its leaders.
+
+Verified, like streams/shell.py, against its TESTED_VERSIONS.
+"""
+
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from aiokafka import TopicPartition
+
+# For so long a log must end before what was read of it until it counts as cut: its leader may still be settling.
+_SETTLE_S = 3.0
+# Leaders change seldom; of a commit that lies before the oldest of these an earlier epoch is known.
+_MAX_RUNS = 8
+
+
+class Run(NamedTuple):
+    """Records of one leader's epoch that were handed out one behind the other.
+
+    Attributes:
+        first, last: their offsets.
+        epoch: of the leader.
+    """
+
+    first: int
+    last: int
+    epoch: int
+
+
+class EndWatch:
+    """Finds logs that have lost their end, in one assignment; on the consumer's thread.
+
+    aiokafka goes to the beginning of a log that ends before the place where it reads on. With this it goes back to the
+    last record that was handed out, as it does when its broker was away: who comes back, or takes its place, may have
+    lost it. Is that record there, all is well. The log was cut when another one has its place: nothing more of it is
+    handed out then. And when it ends before that place for `_SETTLE_S`.
+
+    A log that was cut unseen goes on under a new epoch: where one begins, it is to be asked where the former one ends.
+
+    Args:
+        tell: called with the partition of a log that was cut; again and again until it is assigned anew.
+
+    Attributes:
+        newest: per partition, offset and timestamp of the last record that was handed out.
+        runs: per partition, the epochs of what was handed out, where they are known; the last `_MAX_RUNS`.
+        cut: the logs that are known to be cut.
+    """
+
+    def __init__(self, tell: Callable[[Any], object]) -> None:
+        self.newest: dict[Any, tuple[int, int]] = {}
+        self.runs: dict[Any, tuple[Run, ...]] = {}
+        self.cut: set[Any] = set()
+        self._tell = tell
+        self._out_of_range: dict[Any, int] = {}
+        self._doubted: dict[Any, float] = {}
+        self._compared: set[Any] = set()
+
+    def after_failure(self, assignment: Any, topics: Sequence[Any]) -> None:
+        """Look at the last record again of what a broker was asked for in vain."""
+        for topic, partitions in topics:
+            for partition, offset, _ in partitions:
+                tp = TopicPartition(topic, partition)
+                state = assignment.state_value(tp)
+                if state.has_valid_position and state.position == offset:
+                    self._look_back(tp, state, offset)
+
+    def after_fetch(self, assignment: Any, topics: Sequence[Any]) -> None:
+        """Note what was asked for of logs that do not reach so far, or begin behind it."""
+        for topic, partitions in topics:
+            for partition, offset, _ in partitions:
+                tp = TopicPartition(topic, partition)
+                if assignment.state_value(tp).awaiting_reset:
+                    self._out_of_range[tp] = offset
+
+    def after_reset(self, tp: Any, state: Any) -> bool:
+        """Look at the last record again where aiokafka has gone back; tell whether it was so."""
+        if tp not in self._out_of_range or not state.has_valid_position:
+            return False
+        asked = self._out_of_range.pop(tp)
+        if state.position >= asked or tp in self.cut:
+            # What lies before has been deleted after its retention.
+            self.moved(tp)
+            return False
+        now_s = time.monotonic()
+        if now_s >= self._doubted.setdefault(tp, now_s) + _SETTLE_S:
+            self._tell(tp)
+        self._look_back(tp, state, asked)
+        return True
+
+    def _look_back(self, tp: Any, state: Any, asked: int) -> None:
+        newest = self.newest.get(tp)
+        # Not where it looks back already, nor where the last record is to be read again anyway.
+        if newest and newest[0] < asked:
+            self._compared.add(tp)
+            asked = newest[0]
+        state.seek(asked)
+
+    def moved(self, tp: Any) -> None:
+        """Forget what was found: the partition is read from somewhere else."""
+        self._out_of_range.pop(tp, None)
+        self._doubted.pop(tp, None)
+        self._compared.discard(tp)
+
+    def take(self, records: Mapping[Any, Sequence[Any]]) -> dict[Any, Sequence[Any]]:
+        """Return what may be handed out of what was fetched."""
+        kept = dict(records)
+        for tp in self._compared & kept.keys():
+            self.moved(tp)
+            first, newest = kept[tp][0], self.newest.get(tp)
+            if (first.offset, first.timestamp) == newest:
+                kept[tp] = kept[tp][1:]
+            elif newest and first.offset == newest[0]:
+                self.found_cut(tp)
+        kept = {tp: found for tp, found in kept.items() if found and tp not in self.cut}
+        self.newest |= {tp: (found[-1].offset, found[-1].timestamp) for tp, found in kept.items()}
+        for tp, found in kept.items():
+            self._note_epochs(tp, found, _epochs_of(records[tp]))
+        return kept
+
+    def found_cut(self, tp: Any) -> None:
+        """Hand out nothing more of a log that has lost what was read of it."""
+        self.cut.add(tp)
+        self._tell(tp)
+
+    def sought(self, tp: Any) -> None:
+        """Forget a partition that is told where to be read from."""
+        self.moved(tp)
+        self.runs.pop(tp, None)
+
+    def doubted(
+        self, records: Mapping[Any, Sequence[Any]], before: Mapping[Any, tuple[int, int]]
+    ) -> dict[Any, tuple[int, int]]:
+        """Return what is to be asked for before records are handed out: another leader wrote what follows.
+
+        Args:
+            records: what was fetched.
+            before: per partition, as below, what was read before this assignment.
+
+        Returns:
+            Per partition, the offset behind the last record that was read, and the epoch of that record.
+        """
+        found: dict[Any, tuple[int, int]] = {}
+        for tp, fetched in records.items():
+            runs, epochs = self.runs.get(tp), _epochs_of(fetched)
+            last = (runs[-1].last + 1, runs[-1].epoch) if runs else before.get(tp)
+            if last and epochs and last[1] != epoch_at(epochs, fetched[0].offset) and tp not in self.cut:
+                found[tp] = last
+        return found
+
+    def _note_epochs(self, tp: Any, found: Sequence[Any], epochs: Sequence[tuple[int, int]]) -> None:
+        runs = list(self.runs.get(tp, ()))
+        for run in _runs(found, epochs):
+            if runs and runs[-1].epoch == run.epoch:
+                runs[-1] = Run(runs[-1].first, run.last, run.epoch)
+            else:
+                runs.append(run)
+        if runs:
+            self.runs[tp] = tuple(runs[-_MAX_RUNS:])
+
+
+def read_below(runs: Sequence[Run], offset: int) -> tuple[int, int] | None:
+    """Return what was read before an offset: the offset behind the last record, and its epoch; None = not known."""
+    run = next((run for run in reversed(runs) if run.first < offset), None)
+    return (min(run.last + 1, offset), run.epoch) if run else None
+
+
+def epoch_at(epochs: Sequence[tuple[int, int]], offset: int) -> int:
+    """Return the epoch of an offset, of (offset from where, epoch) in order."""
+    return epochs[max(0, bisect_right(epochs, offset, key=lambda found: found[0]) - 1)][1]
+
+
+def _epochs_of(records: Sequence[Any]) -> Sequence[tuple[int, int]]:
+    return getattr(records, "epochs", ())
+
+
+def _runs(found: Sequence[Any], epochs: Sequence[tuple[int, int]]) -> Iterator[Run]:
+    """Yield the runs among records; their ends are records, for what lies between two batches may belong to either."""
+    begin = 0
+    while epochs and begin < len(found):
+        epoch = epoch_at(epochs, found[begin].offset)
+        behind = next((start for start, _ in epochs if start > found[begin].offset), None)
+        end = len(found) if behind is None else bisect_left(found, behind, key=lambda record: record.offset)
+        yield Run(found[begin].offset, found[end - 1].offset, epoch)
+        begin = end
+
+
+__all__ = ["EndWatch", "Run", "epoch_at", "read_below"]

@@ -1,0 +1,68 @@
+"""Says, and counts, what brokers have lost of logs that were read."""
+
+from collections.abc import Mapping
+
+from contracts.errors import LogUnavailable
+from contracts.logs import logger
+from contracts.metrics import LOST
+from streams.engine.item import TP, by_topic
+
+# In so many looks in a row, a second apart, a log must end before its commit: its leader may still be settling.
+_LOOKS = 3
+
+
+class Losses:
+    """Of one worker."""
+
+    def __init__(self) -> None:
+        # Of these, the offset behind what was read, which was told.
+        self._counted: dict[TP, int] = {}
+        self._looks: dict[TP, int] = {}
+        self._log = logger("worker")
+
+    def assigned(self) -> None:
+        """Begin to look anew."""
+        self._looks = {}
+
+    def ahead(self, read_to: Mapping[TP, int], ends: Mapping[TP, int]) -> set[TP]:
+        """Return the partitions whose log ends before what was read of it, as often as is sure.
+
+        Args:
+            read_to: per partition, the offset behind what was read.
+            ends: of the logs now.
+
+        Raises:
+            LogUnavailable: it is to be looked again.
+        """
+        ahead = {tp for tp, offset in read_to.items() if offset > ends[tp]}
+        self._looks = {tp: self._looks.get(tp, 0) + 1 for tp in ahead}
+        if any(looks < _LOOKS for looks in self._looks.values()):
+            message = f"logs end before what is committed of them: {by_topic(ahead)}"
+            raise LogUnavailable(message)
+        return ahead
+
+    def tell(self, event: str, tp: TP, read_to: int, end: int, *, is_exact: bool, is_same: bool) -> None:
+        """Tell of a log that ends, or has ended, before what was read of it; count what its broker has lost.
+
+        Args:
+            event: the line's name.
+            tp: the partition.
+            read_to: the offset behind what was read. Found again, as while a claim is refused, a loss counts once.
+            end: where what was read ends in the log now.
+            is_exact: it is known from the epoch of a leader; else what was written since hides as many as are lost.
+            is_same: its topic was not made anew, as far as ids are known.
+        """
+        told: dict[str, object] = {"topic": tp.topic, "partition": tp.partition, "offset": read_to, "end": end}
+        again = "it is read from its beginning, and what is answered is not called again"
+        if not is_same:
+            found = "the log has lost its end, or is another one"
+        else:
+            lost = max(0, read_to - end)
+            LOST.labels(tp.topic).inc(lost if self._counted.get(tp) != read_to else 0)
+            self._counted[tp] = read_to
+            told["lost"] = lost
+            found = f"the broker has lost this many records{'' if is_exact else ', or more'}"
+        self._log.warning(event, **told, detail=f"{found}: {again}")
+
+
+__all__ = ["Losses"]

@@ -1,0 +1,210 @@
+"""aiokafka's place in the group: whom it lets join, and what it takes for an answer."""
+
+import asyncio
+import inspect
+from types import SimpleNamespace
+
+import pytest
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    GroupLoadInProgressError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+)
+from aiokafka.protocol.commit import OffsetFetchRequest
+
+from streams import joining
+from streams.joining import guard_joins, hear_refusals, keep_joining
+
+# --- the names
+
+
+def test_coordinator_do_rejoin_group() -> None:
+    assert list(inspect.signature(GroupCoordinator._do_rejoin_group).parameters) == ["self", "subscription"]
+    assert "await self._do_rejoin_group(subscription)" in inspect.getsource(GroupCoordinator.ensure_active_group)
+    assert "self.member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID" in inspect.getsource(GroupCoordinator.reset_generation)
+
+
+def test_coordinator_push_error_to_user_is_where_a_refused_join_ends() -> None:
+    routine = inspect.getsource(GroupCoordinator._GroupCoordinator__coordination_routine)
+    assert "except Errors.KafkaError as exc:\n                await self._push_error_to_user(exc)" in routine
+    assert "for task in [self._heartbeat_task, self._commit_refresh_task]:" in routine
+    assert "self._coordination_task = create_task(self._coordination_routine())" in inspect.getsource(
+        GroupCoordinator.__init__
+    )
+
+
+def test_coordinator_looks_at_the_errors_of_partitions_only() -> None:
+    question = inspect.getsource(GroupCoordinator._do_fetch_commit_offsets)
+
+    assert "response = await self._send_req(request)" in question
+    assert "response.error_code" not in question
+    assert "if not err.retriable:" in inspect.getsource(GroupCoordinator.fetch_committed_offsets)
+    assert "self.coordinator_id = None" in inspect.getsource(GroupCoordinator.coordinator_dead)
+
+
+def test_a_static_member_leaves_no_group() -> None:
+    assert "self._group_instance_id is None" in inspect.getsource(GroupCoordinator._maybe_leave_group)
+
+
+# --- joining
+
+
+class Coordinator:
+    """Stands for aiokafka's: joins, fails, or gets no answer."""
+
+    def __init__(self) -> None:
+        self.member_id = ""
+        self.joins: list[str | Exception] = []
+
+    async def _do_rejoin_group(self, _subscription: object) -> bool:
+        joined = self.joins.pop(0)
+        if isinstance(joined, Exception):
+            raise joined
+        self.member_id = joined
+        return bool(joined)
+
+
+class Guard:
+    """Notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[frozenset[str], bool]] = []
+
+    async def before_join(self, member_ids: frozenset[str], *, is_unsure: bool) -> None:
+        self.asked.append((member_ids, is_unsure))
+
+
+async def test_the_guard_is_asked_before_a_join_without_a_member_id_only() -> None:
+    coordinator, guard = Coordinator(), Guard()
+    guard_joins(coordinator, guard)
+    coordinator.joins = ["m1", "m1"]
+    await coordinator._do_rejoin_group(None)
+    await coordinator._do_rejoin_group(None)
+
+    assert guard.asked == [(frozenset(), False)]
+
+
+async def test_the_guard_knows_our_member_ids_and_a_join_that_went_unanswered() -> None:
+    coordinator, guard = Coordinator(), Guard()
+    guard_joins(coordinator, guard)
+    coordinator.joins = ["m1", "", "m2"]
+    await coordinator._do_rejoin_group(None)
+    coordinator.member_id = ""
+    await coordinator._do_rejoin_group(None)
+    await coordinator._do_rejoin_group(None)
+
+    assert guard.asked[1:] == [(frozenset({"m1"}), False), (frozenset({"m1"}), True)]
+
+
+async def test_the_guard_is_asked_when_the_group_fences_us() -> None:
+    coordinator, guard = Coordinator(), Guard()
+    guard_joins(coordinator, guard)
+    coordinator.member_id = "m1"
+    coordinator.joins = [KafkaError("UnknownError")]
+
+    with pytest.raises(KafkaError):
+        await coordinator._do_rejoin_group(None)
+
+    assert guard.asked == [(frozenset(), False)]
+
+
+# --- questions for commits
+
+
+class Asked:
+    """Stands in for aiokafka's coordinator: gives one answer, and notes whether it is still believed in."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.is_dead = False
+
+    async def _send_req(self, _request: object) -> object:
+        return self.answer
+
+    def coordinator_dead(self) -> None:
+        self.is_dead = True
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "is_dead"),
+    [
+        (14, GroupLoadInProgressError, False),
+        (16, NotCoordinatorForGroupError, True),
+        (30, GroupAuthorizationFailedError, False),
+    ],
+)
+async def test_an_answer_that_refuses_a_question_for_commits_does_not_say_that_there_are_none(
+    code: int, error: type[Exception], is_dead: bool
+) -> None:
+    coordinator = Asked(SimpleNamespace(topics=[], error_code=code))
+    hear_refusals(coordinator)
+    with pytest.raises(error):
+        await coordinator._send_req(OffsetFetchRequest("g", [("events", [0])]))
+
+    assert coordinator.is_dead is is_dead
+
+
+@pytest.mark.parametrize("answer", [SimpleNamespace(topics=[], error_code=0), SimpleNamespace(topics=[])])
+async def test_an_answer_to_a_question_for_commits_is_led_on(answer: object) -> None:
+    coordinator = Asked(answer)
+    hear_refusals(coordinator)
+
+    assert await coordinator._send_req(OffsetFetchRequest("g", [])) is answer
+
+
+async def test_errors_of_other_answers_are_left_to_aiokafka() -> None:
+    coordinator = Asked(SimpleNamespace(error_code=16))
+    hear_refusals(coordinator)
+
+    assert await coordinator._send_req(object()) is coordinator.answer
+
+
+# --- refused joins
+
+
+class Refusing:
+    """Stands in for aiokafka's coordinator."""
+
+    def __init__(self) -> None:
+        self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._heartbeat_task: asyncio.Future[None] | None = None
+        self._commit_refresh_task: asyncio.Future[None] | None = None
+        self.told: list[Exception] = []
+
+    async def _push_error_to_user(self, exc: Exception) -> None:
+        self.told.append(exc)
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "_JOIN_PAUSE_S", 0.0)
+
+
+@pytest.mark.usefixtures("no_pause")
+async def test_a_refused_join_is_tried_again_and_waits_for_no_reader() -> None:
+    coordinator = Refusing()
+    keep_joining(coordinator)
+    await coordinator._push_error_to_user(KafkaError("RebalanceInProgressError()"))
+
+    assert coordinator.told == []
+
+
+async def test_a_worker_that_stops_does_not_wait_to_join_again() -> None:
+    coordinator = Refusing()
+    keep_joining(coordinator)
+    coordinator._closing.set_result(None)
+    async with asyncio.timeout(0.5):
+        await coordinator._push_error_to_user(KafkaError("GroupAuthorizationFailedError()"))
+
+
+@pytest.mark.usefixtures("no_pause")
+async def test_an_error_of_the_heartbeats_is_told_as_before() -> None:
+    coordinator, error = Refusing(), KafkaError("unexpected")
+    coordinator._heartbeat_task = asyncio.get_running_loop().create_future()
+    coordinator._heartbeat_task.set_exception(error)
+    keep_joining(coordinator)
+    await coordinator._push_error_to_user(error)
+
+    assert coordinator.told == [error]
