@@ -296,13 +296,14 @@ class BrokenName(str):
         return BROKEN
 
 
-def batch(base: int, names: list[str], codec: int = 0) -> bytes:
+def batch(base: int, names: list[str], codec: int = 0, epoch: int = 0) -> bytes:
     """Return a batch of one record per header name."""
     builder = _DefaultRecordBatchBuilderPy(2, codec, 0, -1, -1, -1, 100_000)
     for offset, name in enumerate(names):
         builder.append(offset, 1000, b"k", b"v", [(name, b"h")])
     raw = bytearray(builder.build())
     raw[:8] = base.to_bytes(8, "big")
+    raw[12:16] = epoch.to_bytes(4, "big", signed=True)
     return bytes(raw)
 
 
@@ -351,6 +352,29 @@ def test_a_fetch_is_handed_out_in_pieces_and_nothing_of_it_is_lost() -> None:
 
     assert [len(piece) for piece in pieces] == [100, 100, 50]
     assert ([offset for piece in pieces for offset in piece], assignment.state.position) == (list(range(250)), 250)
+
+
+@pytest.mark.parametrize("last", [["a"], [BrokenName("x")]])
+def test_every_piece_of_a_fetch_has_the_epochs_that_it_was_written_under(last: list[str]) -> None:
+    raw = (
+        batch(0, ["a"] * 90, epoch=3)
+        + batch(90, ["a"] * 60, epoch=3)
+        + batch(150, last, epoch=5)
+        + batch(151, ["a"])[:-1]
+    )
+    parsed = TolerantPartitionRecords(AT, KeptRecords(raw), [], 0, None, None, False, 1)
+    result = PiecewiseFetchResult(AT, assignment=at_the_beginning(), partition_records=parsed, backoff=0)
+
+    assert [(len(piece := result.getall()), piece.epochs[:2]) for _ in range(2)] == [
+        (100, ((0, 3), (150, 5))), (51, ((0, 3), (150, 5))),
+    ]  # fmt: skip
+
+
+def test_batches_without_an_epoch_have_none() -> None:
+    parsed = TolerantPartitionRecords(AT, KeptRecords(batch(0, ["a"], epoch=-1)), [], 0, None, None, False, 1)
+    result = PiecewiseFetchResult(AT, assignment=at_the_beginning(), partition_records=parsed, backoff=0)
+
+    assert result.getall().epochs == ()
 
 
 # --- a fetch that waits
