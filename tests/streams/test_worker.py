@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,11 +12,20 @@ from typing import Any, cast
 import pytest
 
 from contracts import logs
+from contracts.codec import Position, encode_event
 from contracts.errors import ConfigError
-from contracts.settings import Settings, WorkerSettings
+from contracts.settings import OpenAIProvider, Settings, WorkerSettings
 from streams import shell
+from streams import worker as worker_module
+from streams.engine.item import TP
+from streams.engine.ledger import Ledger
+from streams.engine.tenure import Tenure
+from streams.pipeline import Pipeline
+from streams.providers.transport import lean
 from streams.worker import Worker, _announce, _limits, check
-from tests.streams.pipeline.support import make_settings
+from tests.streams.pipeline.support import EVENTS, event, make_settings
+from tests.streams.providers.canned import Canned
+from tests.support import eventually_async
 
 
 def test_a_configuration_without_routes_is_refused() -> None:
@@ -137,3 +147,49 @@ async def test_a_hard_end_tells_how_many_lines_of_libraries_were_left_out(
     Worker(make_settings())._exit_now(1)
 
     assert (exits, caplog.messages) == ([1], ["lines.left_out"])
+
+
+class Unasked:
+    """Stands for the reader of cancels: no brokers are there."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _one_call_at_a_time(base_url: str) -> Settings:
+    settings = make_settings()
+    provider = OpenAIProvider(kind="openai", base_url=base_url, max_in_flight=1)
+    worker = settings.worker.model_copy(update={"max_in_flight": 1})
+    return settings.model_copy(update={"providers": {"p": provider}, "worker": worker})
+
+
+async def test_an_answer_that_has_come_makes_room_for_the_next_call_before_it_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As with many calls in flight, and answers that are never given: only what is told of them lets the next call out.
+    monkeypatch.setattr(lean, "_MANY", 1)
+    monkeypatch.setattr(lean, "_GATHER_S", 600.0)
+    monkeypatch.setattr(worker_module, "CancelReader", Unasked)
+    async with Canned({"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}]}) as server:
+        worker = Worker(_one_call_at_a_time(f"http://127.0.0.1:{server.port}/v1"))
+        monkeypatch.setattr(worker, "_wait_for_kafka", asyncio.Event().wait)
+        await worker._start_providers()
+        starting = asyncio.ensure_future(worker._start())
+        engine = await eventually_async(lambda: worker._engine)
+        assert engine is not None
+        pipeline, tenure, now_ms = cast("Pipeline", engine._work), Tenure(1), time.time_ns() // 1_000_000
+        engine.prepare(tenure)
+        engine.begin(tenure, {TP(EVENTS, 0): Ledger(0)})
+        for offset in range(3):
+            one = event(offset, extensions={"partitionkey": f"k{offset}"})
+            item = pipeline.item(Position(EVENTS, 0, offset, now_ms), one.key, one.data, encode_event(one), "standard")
+            await engine.submit(item, 1)
+
+        await eventually_async(lambda: len(server.requests) == 3)
+
+        starting.cancel()
+        await engine.close()
+        await worker._providers["p"].aclose()
