@@ -7,11 +7,13 @@ import asyncio
 import gc
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
 
 from contracts import logs, tallies
+from contracts.errors import LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import BUILD_INFO, GATEWAY_PROCESSES, GATEWAY_RESTARTS, LOOP_LAG
 from contracts.settings import Settings, environment
@@ -25,6 +27,7 @@ from gateways.parts import Parts, build_parts
 from gateways.reloading import ConfigFile, Reloader
 from gateways.server import Server, serve
 from producers.base import Producer
+from producers.kafka_client import in_thread
 
 _LOOP_CHECK_S = 1.0
 _FLUSH_TIMEOUT_S = 5.0
@@ -124,13 +127,21 @@ async def run(
         reloading.cancel()
         parts.secrets.close()
         await parts.backlog.aclose()
-        await asyncio.to_thread(parts.live.close)
+        await _closed(parts.live.close)
         if parts.replies is not None:
-            await asyncio.to_thread(parts.replies.close)
-        await asyncio.to_thread(parts.results.close)
+            await _closed(parts.replies.close)
+        await _closed(parts.results.close)
         await producer.aclose(_FLUSH_TIMEOUT_S)
         _flush(api)
         _log.info("gateway.stopped")
+
+
+async def _closed(close: Callable[[], None]) -> None:
+    try:
+        await in_thread(close)
+    except LogUnavailable:
+        # No thread can be started for it: nobody is served any more, so that it may hold up the loop.
+        close()
 
 
 class Ending:

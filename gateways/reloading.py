@@ -114,7 +114,7 @@ class Reloader:
         is_asked = self._asked.is_set()
         self._asked.clear()
         self._forget_retired()
-        look = await asyncio.to_thread(_look, self._watched()) if self._started_with.gateway.reload.watch else None
+        look = await self._looked() if self._started_with.gateway.reload.watch else None
         # What has just changed may be half-written: it counts when it stands still.
         has_changed = look is not None and look != self._judged and look == self._last_look
         self._last_look = look
@@ -127,6 +127,13 @@ class Reloader:
         if result == "unchanged" and is_asked:
             _log.info("config.unchanged")
         return result
+
+    async def _looked(self) -> Look | None:
+        try:
+            return await asyncio.to_thread(_look, self._watched())
+        except RuntimeError:
+            # No thread can be started for it, as in a container at its limit; the next look comes soon.
+            return None
 
     async def reload(self) -> Result:
         """Read everything anew and let it count if all of it is good."""

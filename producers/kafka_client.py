@@ -1,6 +1,5 @@
 """What our confluent-kafka clients have in common: settings, log lines, and the translation of their errors."""
 
-import asyncio
 import logging
 import threading
 import time
@@ -17,6 +16,7 @@ from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
 from contracts.settings import KafkaSettings, ProducerSettings
 from producers.base import Forbidden
+from producers.threads import NoThread, in_pool
 
 # Room for what the protocol adds to a record beyond our own count, mostly lengths in front of headers.
 RECORD_OVERHEAD_BYTES = 16_384
@@ -112,18 +112,10 @@ async def in_thread(request: Callable[_Given, _Answer], *args: _Given.args, **kw
     Raises:
         LogUnavailable: no thread can be started now, as in a container at its limit; the request is not made.
     """
-    wanted = [request]
-
-    def run() -> _Answer:
-        return wanted.pop()(*args, **kwargs)
-
     try:
-        answer = asyncio.get_running_loop().run_in_executor(None, run)
-    except RuntimeError as error:
-        # It is queued all the same: of those who ask again, the next thread would make every request.
-        wanted.clear()
+        return await in_pool(None, request, *args, **kwargs)
+    except NoThread as error:
         raise _without_thread(error) from error
-    return await answer
 
 
 def producer_config(

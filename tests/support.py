@@ -13,13 +13,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 POLL_INTERVAL_S = 0.02
@@ -80,6 +82,14 @@ def _not_reached(within_s: float, last: object) -> NotReachedError:
     if isinstance(last, AssertionError):
         error.__cause__ = last
     return error
+
+
+@contextlib.contextmanager
+def no_threads() -> Iterator[None]:
+    """Refuse every new thread, as a container at its limit does; those that there are go on."""
+    refusal = RuntimeError("can't start new thread")
+    with mock.patch.object(threading.Thread, "start", side_effect=refusal):
+        yield
 
 
 def ask(url: str, body: bytes | None = None, *, method: str = "GET", timeout_s: float = 10.0) -> bytes:

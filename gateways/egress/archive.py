@@ -3,7 +3,6 @@
 Reads: result topics, events.*. The methods belong to one event loop; the disk and Kafka are read by few threads.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from gateways.egress.fetch import Fetcher
 from gateways.egress.index import ResultIndex
 from gateways.egress.indexing import Indexing
 from gateways.egress.outcomes import Accepted, Outcome, read_outcome
+from gateways.egress.reading import in_thread
 
 # Each holds a consumer: some 2 MB and three threads of the client.
 THREADS = 4
@@ -104,6 +104,7 @@ class Archive:
 
         Raises:
             IndexUnreadable: the index cannot be read.
+            LogUnavailable: no thread can be started to read it.
             Busy: too many look-ups at a time.
         """
         return await self._ask(lambda: self._index.accepted(owner, event_id, source))
@@ -123,6 +124,6 @@ class Archive:
             raise Busy(message)
         self._lookups += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, question)
+            return await in_thread(self._executor, question)
         finally:
             self._lookups -= 1

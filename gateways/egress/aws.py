@@ -3,10 +3,7 @@
 Blocking: boto3 blocks, so every call has a thread of the door's own pool, as many as its deliveries at a time.
 """
 
-import asyncio
-import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
@@ -26,6 +23,7 @@ from contracts.errors import ConfigError
 from contracts.settings.egress import AwsDoor
 from gateways.egress.base import DELIVERED, Item, Later, Refused, Verdict
 from gateways.egress.schedule import retry_after_s
+from producers.threads import DaemonPool
 
 _MAX_TEXT_CHARS = 300
 _MIN_READ_TIMEOUT_S = 1.0
@@ -70,7 +68,7 @@ class Aws:
         self._session = session
         self._s3 = s3
         self._client: Any = None
-        self._threads = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix=f"egress-{name}-call")
+        self._threads = DaemonPool(settings.max_in_flight, f"egress-{name}-call")
 
     async def start(self) -> None:
         """Load the service model, so that the first delivery does not pay for it.
@@ -79,29 +77,32 @@ class Aws:
             ConfigError: region or endpoint cannot work.
         """
         try:
-            self._client = await asyncio.get_running_loop().run_in_executor(self._threads, self._make)
+            self._client = await self._threads.run(self._make)
         except (BotoCoreError, ValueError) as error:
             message = f"egress.{self._name}: no {self._service} client: {error}"
             raise ConfigError(message) from error
 
     async def aclose(self) -> None:
         """Close the connections; a thread that still waits ends with its read timeout."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run blocking work in a thread of this door."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, functools.partial(function, *args, **kwargs)
-        )
+        """Run blocking work in a thread of this door.
+
+        Raises:
+            NoThread: nobody can do it now.
+        """
+        return await self._threads.run(function, *args, **kwargs)
 
     async def call(self, operation: str, **arguments: Any) -> Any:
         """Return the answer of one call.
 
         Raises:
             ClientError, BotoCoreError: for `verdict_of`.
+            NoThread: it was not made.
         """
         return await self.run(getattr(self._client, operation), **arguments)
 

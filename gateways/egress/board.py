@@ -8,6 +8,7 @@ See: docs/callbacks.md.
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ _CALL_TIMEOUT_S = 2.0
 _RETRY_S = 1.0
 _POLL_S = 0.25
 _POLL_RECORDS = 500
+_LOOK_S = 0.02
 # How often a topic that did not exist is looked for.
 _REFRESH_S = 15.0
 
@@ -66,7 +68,10 @@ class KafkaBoard:
 
     async def ready(self, limit_s: float) -> bool:
         """Wait until everything written so far is known; False when the limit came first."""
-        return await asyncio.to_thread(self._caught_up.wait, limit_s)
+        give_up_s = time.monotonic() + limit_s
+        while not self._caught_up.is_set() and time.monotonic() < give_up_s:  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(_LOOK_S)
+        return self._caught_up.is_set()
 
     def get(self, name: str) -> EndpointState | None:
         """Return the newest state of an endpoint."""

@@ -19,6 +19,7 @@ from gateways.egress.breaker import Breaker
 from gateways.egress.queue import Entry
 from gateways.egress.schedule import held_wait_s, patience_s, untried_wait_s, wait_s
 from gateways.egress.settling import Settler
+from producers.threads import NoThread
 
 _log = logger("egress")
 
@@ -87,6 +88,9 @@ class Delivery:
             if len(verdicts) == len(batch):
                 return verdicts
             failure = Later("door_failed", f"{len(verdicts)} verdicts for {len(batch)} items")
+        except NoThread as error:
+            # Nothing was sent, and nothing can be until this process may have more threads.
+            failure = Later(error.reason, str(error), scope="operator")
         except TimeoutError:
             failure = Later("timeout", f"no answer within {self._settings.timeout_s:g} s")
         except Exception as error:  # noqa: BLE001 - the edge of an adapter: its fault must not lose an item

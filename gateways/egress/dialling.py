@@ -9,17 +9,15 @@ Three locks, each enough for most inputs, together for all of them:
 A kept connection goes where it went when it was checked; the next connection asks for the name again.
 """
 
-import asyncio
-import functools
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateways.egress.addresses import AddressPolicy
+from producers.threads import DaemonPool
 
 # Interim answers (103 Early Hints) are rare; aiohttp reads on for as long as they come.
 MAX_INTERIM_ANSWERS = 8
@@ -51,7 +49,7 @@ class SystemResolver(AbstractResolver):
     """
 
     def __init__(self, threads: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="egress-names")
+        self._threads = DaemonPool(threads, "egress-names")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -60,12 +58,11 @@ class SystemResolver(AbstractResolver):
 
         Raises:
             OSError: it has none.
+            NoThread: nobody can look it up now.
         """
-        loop = asyncio.get_running_loop()
-        look_up = functools.partial(
+        found = await self._threads.run(
             socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
         )
-        found = await loop.run_in_executor(self._executor, look_up)
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         return [
             ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=numeric)
@@ -74,7 +71,7 @@ class SystemResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Forget what is asked; a look-up under way ends in its thread."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
 
 class GuardedResolver(AbstractResolver):

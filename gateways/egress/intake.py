@@ -23,7 +23,7 @@ from contracts.logs import logger
 from contracts.metrics import EGRESS_LAG
 from contracts.settings.egress import EgressProcess
 from gateways.egress.ledger import Ledger
-from gateways.egress.reading import QUEUE_LIMITS, LogIds, starts_of, translated_errors
+from gateways.egress.reading import QUEUE_LIMITS, LogIds, in_thread, starts_of, translated_errors
 from gateways.egress.selecting import Raw
 
 Place = tuple[str, int]
@@ -189,7 +189,7 @@ class Intake:
         return self._ledgers.values()
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        return await in_thread(self._thread, function, *args)
 
     # What follows runs in the thread.
 

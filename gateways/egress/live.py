@@ -23,6 +23,7 @@ from gateways.egress.deltas_tail import Arrival, DeltasTail
 from gateways.egress.feed import Feed, Seen
 from gateways.egress.frames import Frame, last, news
 from gateways.egress.outcomes import Outcome
+from gateways.egress.reading import in_thread
 from gateways.egress.tickets import Ticket
 
 # Each look-up is one consumer and up to its fetch buffers of memory.
@@ -290,10 +291,8 @@ class Live:
             entry.feed.wake()
 
     async def _look_up(self, place: Place, feed: Feed) -> Any:
-        work = functools.partial(
-            catch_up, self._config, self._topic, place, feed, CATCH_UP_LIMIT_S, lambda: self.is_ending
-        )
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        limits = CATCH_UP_LIMIT_S, lambda: self.is_ending
+        return await in_thread(self._executor, catch_up, self._config, self._topic, place, feed, *limits)
 
     def _call_soon(self, function: Callable[..., None], *arguments: object) -> None:
         if self._loop is not None:

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -29,6 +29,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec, TopicDe
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import librdkafka_config
 from contracts.settings import KafkaSettings
+from producers.threads import NoThread, in_pool
 
 # Bounds what a client holds in front of us: a queue, and one answer of each broker on its way into it.
 QUEUE_LIMITS: dict[str, Any] = {
@@ -67,6 +68,7 @@ _OF_READERS: dict[str, Any] = QUEUE_LIMITS | {
     "logger": logging.getLogger("penstock.gateway.reader"),
 }
 _Answer = TypeVar("_Answer")
+_Given = ParamSpec("_Given")
 
 
 def reader_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
@@ -83,13 +85,27 @@ def translated_errors() -> Iterator[None]:
     """Turn the client's errors into ours.
 
     Raises:
-        LogUnavailable: Kafka did not answer, or not with what was asked for.
+        LogUnavailable: Kafka did not answer, or not with what was asked for, or could not be asked.
     """
     try:
         yield
-    except KafkaException as error:
+    except (KafkaException, NoThread) as error:
         message = f"Kafka cannot be read: {error.args[0] if error.args else error}"
         raise LogUnavailable(message, retry_after_s=2.0) from error
+
+
+async def in_thread(
+    pool: futures.Executor | None, question: Callable[_Given, _Answer], *args: _Given.args, **kwargs: _Given.kwargs
+) -> _Answer:
+    """Return what a blocking question to Kafka, or to what was read of it, brings.
+
+    It is asked in a thread of the pool, of the loop's where there is none.
+
+    Raises:
+        LogUnavailable: as `translated_errors`, or no thread can be started now; then it is not asked, also not later.
+    """
+    with translated_errors():
+        return await in_pool(pool, question, *args, **kwargs)
 
 
 def partitions_of(consumer: Consumer, topic: str, timeout_s: float) -> tuple[int, ...]:

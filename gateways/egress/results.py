@@ -4,7 +4,6 @@ Reads: result topics, events.*. The topics are the truth; this view is rebuilt f
 """
 
 import asyncio
-import functools
 import threading
 import time
 from collections import OrderedDict
@@ -19,7 +18,7 @@ from contracts.settings import KafkaSettings, ResultsViewSettings
 from gateways.egress.archive import Archive
 from gateways.egress.index import IndexUnreadable
 from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache
-from gateways.egress.reading import LogIds, Present, other_logs, reader_config
+from gateways.egress.reading import LogIds, Present, in_thread, other_logs, reader_config
 from gateways.egress.scan import Scanned, Wanted, scan
 from gateways.egress.tail import Tail
 
@@ -238,7 +237,7 @@ class ResultsView:
 
     async def _ask(self) -> tuple[Present, bool]:
         """Ask, and wait a moment for the reader that has everything: the index, or the tail where there is none."""
-        present = await asyncio.to_thread(self._log_ids.present, self._topics, has_ids=self._has_ids)
+        present = await in_thread(None, self._log_ids.present, self._topics, has_ids=self._has_ids)
         give_up_s = time.monotonic() + _READ_WITHIN_S
         while not (is_read := self._is_read_to(present)) and time.monotonic() < give_up_s:
             if self._is_closed.is_set():
@@ -285,10 +284,8 @@ class ResultsView:
         return None
 
     async def _scan(self, wanted: Wanted, from_offsets: Mapping[str, int]) -> Scanned:
-        work = functools.partial(
-            scan, self._config, self._result_topics, wanted, from_offsets, SCAN_LIMIT_S, self._is_closed.is_set
-        )
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        limits = SCAN_LIMIT_S, self._is_closed.is_set
+        return await in_thread(self._executor, scan, self._config, self._result_topics, wanted, from_offsets, *limits)
 
     def _remember_miss(self, wanted_id: str, scanned: Scanned, logs: int) -> None:
         # An unfinished scan is to be continued at once.

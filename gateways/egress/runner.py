@@ -20,7 +20,7 @@ from gateways.egress.delivering import Delivery
 from gateways.egress.intake import Intake, group_config
 from gateways.egress.ledger import Ledger
 from gateways.egress.queue import Entry, Lane, Queue, UnitId
-from gateways.egress.reading import LogIds, other_logs
+from gateways.egress.reading import LogIds, in_thread, other_logs
 from gateways.egress.selecting import Raw, Selector
 from gateways.egress.settling import Produce, Settler
 
@@ -255,7 +255,7 @@ class DoorRunner:
         if self._log_ids is None or not read:
             return True
         try:
-            now = await asyncio.to_thread(self._log_ids.now, tuple(read))
+            now = await in_thread(None, self._log_ids.now, tuple(read))
         except LogUnavailable as error:
             if not self._is_warned:
                 _log.warning("egress.log_unavailable", door=self.name, error=str(error))

@@ -4,13 +4,10 @@ Before a record is written, its `result_field` is read: it says which result the
 already, or that is older than the one shown, is not written again, whoever delivers it however often.
 """
 
-import asyncio
-import functools
 import hashlib
 import re
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +18,7 @@ from contracts.codec import Position, decode_any_json
 from contracts.errors import ConfigError, Undecodable
 from contracts.settings.egress import FieldSource, SalesforceDoor
 from gateways.egress.base import DELIVERED, Item, Later, PlainDoor, Refused, Shape, Verdict
+from producers.threads import DaemonPool
 
 try:
     from gateways.egress.salesforce_org import Org, OrgFault, UnreadableError
@@ -84,7 +82,7 @@ class SalesforceRecords(PlainDoor):
     def __init__(self, name: str, settings: SalesforceDoor) -> None:
         self._settings = settings
         self._org = Org(settings)
-        self._executor = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix=f"salesforce-{name}")
+        self._threads = DaemonPool(settings.max_in_flight, f"salesforce-{name}")
         self._place = settings.login.url.removeprefix("https://")
         # One of a key at a time: a record's results are written in their order.
         self._shape = Shape(settings.max_records, _MAX_BATCH_BYTES, settings.linger_s, order="key")
@@ -99,7 +97,7 @@ class SalesforceRecords(PlainDoor):
 
     async def aclose(self) -> None:
         """Let go; a call under way ends by its own limit."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         self._org.close()
 
     def takes(self, item: Item) -> bool:
@@ -112,8 +110,7 @@ class SalesforceRecords(PlainDoor):
 
     async def deliver(self, items: Sequence[Item]) -> Sequence[Verdict]:
         """Write the results of one batch: one call that reads which are shown, one that writes the others."""
-        work = functools.partial(self._deliver, list(items))
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        return await self._threads.run(self._deliver, list(items))
 
     def _deliver(self, items: list[Item]) -> list[Verdict]:
         until_s = time.monotonic() + self._settings.timeout_s * _SHARE_OF_LIMIT

@@ -13,6 +13,7 @@ from contracts.errors import Backlogged, PenstockError
 from contracts.logs import logger
 from contracts.metrics import BACKLOG_LAG, BACKLOG_REFUSING, BACKLOG_UNKNOWN
 from contracts.settings.overload import OverloadSettings
+from producers.kafka_client import in_thread
 
 # A reading counts for so many intervals.
 _VALID_INTERVALS = 3
@@ -94,7 +95,7 @@ class Backlog:
         """Read the lag of every lane once."""
         for topic, lane in self._lanes.items():
             try:
-                lag = await asyncio.to_thread(self._read, topic)
+                lag = await in_thread(self._read, topic)
             except PenstockError as error:
                 self._note_unknown(lane, str(error))
             else:

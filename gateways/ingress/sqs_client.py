@@ -4,10 +4,8 @@ Blocking: boto3 blocks, so every call has a thread of an own pool; a poll holds 
 the end of the process waits for.
 """
 
-import asyncio
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import boto3
@@ -24,6 +22,7 @@ from botocore.exceptions import (
 from contracts.errors import AccessDenied, ConfigError, ConfigurationFault, PenstockError, Retryable, Throttled
 from contracts.metrics import INGRESS_CALLS
 from contracts.settings.ingress import SqsDoor
+from producers.threads import DaemonPool
 
 BATCH = 10
 # Beyond the time that SQS itself waits.
@@ -64,7 +63,7 @@ class SqsClient:
         self._name = name
         self._settings = settings
         # Deletions have as many threads as receivers, extensions one.
-        self._pool = ThreadPoolExecutor(2 * settings.receivers + 1, thread_name_prefix=f"sqs-{name}")
+        self._pool = DaemonPool(2 * settings.receivers + 1, f"sqs-{name}")
         self._client: Any = None
 
     async def start(self) -> None:
@@ -74,7 +73,7 @@ class SqsClient:
             ConfigError: no region, or the endpoint is none.
         """
         try:
-            self._client = await asyncio.get_running_loop().run_in_executor(self._pool, self._make)
+            self._client = await self._pool.run(self._make)
         except (BotoCoreError, ValueError) as error:
             what = "region: is neither here nor in the AWS configuration" if isinstance(error, NoRegionError) else error
             message = f"ingress.{self._name}.{what}"
@@ -94,7 +93,7 @@ class SqsClient:
 
     def close(self) -> None:
         """Let go of connections; threads end with the call they are in."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
         if self._client is not None:
             self._client.close()
 
@@ -152,7 +151,7 @@ class SqsClient:
 
     async def _call(self, name: str, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(self._pool, call)
+            answer = await self._pool.run(call)
         except (ClientError, BotoCoreError) as error:
             translated = _translate(error, f"ingress.{self._name}: SQS, {name}")
             INGRESS_CALLS.labels(self._name, name, translated.reason).inc()

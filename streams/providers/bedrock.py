@@ -24,9 +24,9 @@ from botocore.exceptions import BotoCoreError
 from contracts.errors import ConfigError, ProviderTimeout, ProviderUnavailable
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import BedrockProvider
+from producers.threads import DaemonPool
 from streams.providers.base import counts
 from streams.providers.bedrock_errors import CALL_ERRORS, finish, translate
-from streams.providers.threads import DaemonPool
 
 _MIN_READ_TIMEOUT_S = 1
 # Source: botocore service model, shapes of requestMetadata (checked 2026-11): at most 16 entries of these characters.

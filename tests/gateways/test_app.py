@@ -13,10 +13,10 @@ import yaml
 
 from contracts.errors import ConfigError
 from contracts.settings import Settings
-from gateways.app import run_gateway
+from gateways.app import _closed, run_gateway
 from gateways.listening import announce, listen
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, SECRET, TICKET_SECRET, github_headers
-from tests.support import ChildProcess, eventually, free_port, read_port
+from tests.support import ChildProcess, eventually, free_port, no_threads, read_port
 
 pytestmark = pytest.mark.process
 
@@ -158,3 +158,11 @@ def test_lines_of_the_http_server_are_written_as_ours(tmp_path: Path) -> None:
 def test_a_port_file_that_cannot_be_written_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--port-file"):
         announce("127.0.0.1", 1, tmp_path / "missing" / "port")
+
+
+async def test_at_the_end_readers_are_closed_also_when_no_thread_can_be_started_for_it() -> None:
+    closed: list[int] = []
+    with no_threads():
+        await _closed(lambda: closed.append(1))
+
+    assert closed == [1]

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import os
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from contracts.settings import load
 from gateways.ingress.secrets import SecretStore, Value
 from gateways.reloading import ConfigFile, Reloader, needs_restart
 from tests.gateways.driver import CONFIGURATION, Answer, Gateway, as_caller, github_headers
-from tests.support import FakeClock, eventually_async
+from tests.support import FakeClock, eventually_async, no_threads
 
 OLD, NEW = b"an-old-secret-of-enough-bytes", b"a-new-secret-of-enough-bytes"
 # Longer than a reload takes on a busy machine.
@@ -389,3 +390,14 @@ async def test_a_services_secret_is_followed_when_it_is_due_and_sighup_does_not_
     assert overlap == (202, 202)
     assert (await lab.post(OLD), await lab.post(NEW)) == (401, 202)
     assert vault.expired == 1
+
+
+async def test_files_are_looked_at_later_when_no_thread_can_be_started(lab: Lab) -> None:
+    lab.secret.write_bytes(NEW)
+    # One that has started no thread yet.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+    with no_threads():
+        assert await lab.settle() == ["None", "None", "None"]
+
+    assert "applied" in await lab.settle()
+    assert await lab.post(NEW) == 202

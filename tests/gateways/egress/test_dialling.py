@@ -16,8 +16,10 @@ from gateways.egress.dialling import (
     guarded_session,
     guarded_socket,
 )
+from producers.threads import NoThread
 from tests.gateways.egress.receiver import OK, Receiver, status
 from tests.suites.ssrf import ANSWERS, LITERALS, WATCH, ScriptedResolver, literal_urls, odd_urls
+from tests.support import no_threads
 
 LOOPBACK = AddressPolicy(allowed=networks(["127.0.0.1/32"]))
 NAME = "hook.example"
@@ -207,3 +209,21 @@ async def test_the_systems_resolver_answers_with_every_address_of_a_name(receive
         await resolver.close()
 
     assert [one["host"] for one in found] == ["127.0.0.1"]
+
+
+async def test_a_name_that_no_thread_can_look_up_is_not_looked_up_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = list[str]()
+
+    def look_up(host: str, *_args: object, **_more: object) -> list[object]:
+        looked.append(host)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    resolver = SystemResolver(2)
+    with no_threads(), pytest.raises(NoThread):
+        await resolver.resolve("first.example", 443)
+
+    await resolver.resolve("second.example", 443)
+    await resolver.close()
+
+    assert looked == ["second.example"]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.codec import Position, encode_json
 from contracts.envelope import result_id
@@ -20,7 +21,7 @@ from gateways.egress.frames import Frame
 from gateways.egress.live import Live
 from gateways.egress.outcomes import Outcome
 from gateways.egress.tickets import Ticket
-from tests.support import eventually_async
+from tests.support import eventually_async, no_threads
 
 TICKET = Ticket("s", "e1", Position("t.events.interactive.v1", 1, 7, 1_000))
 ID = result_id("s", "e1")
@@ -340,3 +341,18 @@ async def test_who_waits_for_a_log_that_is_away_is_let_go_at_the_end(make: Calla
     log.live.end()
     async with asyncio.timeout(0.8 * module._RETRY_S):
         assert await watching == []
+
+
+async def test_a_look_up_that_finds_no_thread_is_made_again(
+    make: Callable[..., Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+    log = make()
+    log.look_up = reaching(1, value(1, "1"))
+    log.finish()
+    with no_threads(), capture_logs() as lines:
+        watching = asyncio.ensure_future(log.all())
+        await eventually_async(lambda: lines)
+
+    assert await watching == ["delta 1", "result"]
+    assert {line["event"] for line in lines} == {"deltas.catch_up_failed"}

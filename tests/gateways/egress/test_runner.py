@@ -10,14 +10,15 @@ from contracts.errors import LogUnavailable
 from contracts.settings.egress import DoorSection, EgressProcess
 from contracts.topics import Topics
 from gateways.egress import runner as module
-from gateways.egress.base import Door, Shape
+from gateways.egress.base import DELIVERED, Door, Item, Shape, Verdict
 from gateways.egress.ledger import Ledger
 from gateways.egress.reading import LogIds
 from gateways.egress.runner import DoorRunner, Surroundings
 from gateways.egress.selecting import Raw
+from producers.threads import NoThread
 from tests.kafka.egress_lab import Told
 from tests.suites.egress import result_item
-from tests.support import eventually_async
+from tests.support import eventually_async, no_threads
 
 FORMER, NOW = "former", "now"
 
@@ -98,3 +99,41 @@ async def test_what_lies_on_a_former_log_is_not_delivered_and_ends_the_session(
 
     await eventually_async(lambda: isinstance(runner._fault, LogUnavailable))
     assert door.asked == []
+
+
+async def test_which_log_it_is_is_asked_again_when_no_thread_can_ask(
+    runner: DoorRunner, cluster: Cluster, door: Told
+) -> None:
+    ledger, cluster.is_away = Ledger("penstock.results.v1", 0, FORMER), False
+    with capture_logs() as lines, no_threads():
+        read(runner, ledger, 3)
+        await eventually_async(lambda: lines)
+    assert (door.asked, runner._fault, ledger.unfinished) == ([], None, 3)
+    assert [line["event"] for line in lines] == ["egress.log_unavailable"]
+
+    await eventually_async(lambda: not ledger.unfinished)
+    assert door.delivered == ["e0", "e1", "e2"]
+
+
+async def test_what_no_thread_can_deliver_waits_and_has_not_been_tried(door: Told) -> None:
+    refusals = 3
+
+    def answer(item: Item) -> Verdict:
+        if len(door.asked) <= refusals:
+            message = "can't start new thread"
+            raise NoThread(message)
+        attempts.append(item.attempt)
+        return DELIVERED
+
+    attempts, door.answer, door.shape = list[int](), answer, Shape()
+    around = Surroundings({}, "app", Topics("p"), (), (), _nothing, EgressProcess())
+    settings = DoorSection.model_validate({"max_attempts": 1, "breaker": {"base_s": 0.01, "max_s": 0.02}})
+    ledger = Ledger("penstock.results.v1", 0)
+
+    with capture_logs() as lines:
+        read(DoorRunner("door", cast("Door", door), settings, around), ledger, 2)
+        await eventually_async(lambda: not ledger.unfinished)
+
+    assert (sorted(door.delivered), attempts) == (["e0", "e1"], [1, 1])
+    assert {line["reason"] for line in lines if line["event"] == "delivery.failed"} == {"no_thread"}
+    assert "egress.door_raised" not in {line["event"] for line in lines}

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from gateways.egress.outcomes import Accepted, Noted, Outcome
 from gateways.egress.reading import LogIds, Present
 from gateways.egress.results import ResultsView
 from gateways.egress.tail import Tail
-from tests.support import FakeClock, eventually, eventually_async
+from tests.support import FakeClock, eventually, eventually_async, no_threads
 
 FORMER, NOW = {"events": "former"}, {"events": "now", "results": "r"}
 NOBODY: dict[str, Any] = {"bootstrap.servers": "127.0.0.1:1"}
@@ -313,3 +314,25 @@ def test_an_index_that_hears_of_another_log_has_not_read_it(tmp_path: Path, monk
         assert indexing._is_log_other()
 
         assert (indexing.log_ids, indexing.is_caught_up) == (NOW, False)
+
+
+@pytest.mark.parametrize("has_index", [True, False])
+async def test_who_asks_while_no_thread_can_be_started_is_to_come_again(
+    tmp_path: Path, brokers: Brokers, monkeypatch: pytest.MonkeyPatch, *, has_index: bool
+) -> None:
+    for name in ("is_reachable", "is_caught_up"):
+        monkeypatch.setattr(Tail, name, property(lambda _tail: True))
+    monkeypatch.setattr(Tail, "covers", lambda *_: False)
+    kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:1",))
+    index = ResultsViewSettings(path=tmp_path / "index.sqlite", max_bytes=16 * 2**20) if has_index else None
+    view = ResultsView(kafka, ("results",), ("events",), cache_bytes=2**20, retention_s=3600.0, view=index)
+    view._log_ids = cast("LogIds", brokers)
+    if has_index:
+        indexing_of(view).is_caught_up = True
+    with no_threads():
+        assert await ask(view) is LogUnavailable
+        with pytest.raises(LogUnavailable, match="can't start new thread"):
+            await view.outcome_of("shop", "e1", Position("events", 0, 7, time.time_ns() // 1_000_000))
+
+    assert await ask(view) is UnknownResult
+    view.close()

@@ -1,12 +1,14 @@
 """Backpressure from the workers' lag."""
 
+import asyncio
+
 import pytest
 
 from contracts.errors import Backlogged, LogUnavailable
 from contracts.metrics import REGISTRY
 from contracts.settings.overload import OverloadSettings
 from gateways.ingress.backlog import Backlog
-from tests.support import FakeClock, eventually_async
+from tests.support import FakeClock, eventually_async, no_threads
 
 TOPICS = {"standard": "t.standard", "bulk": "t.bulk"}
 
@@ -100,3 +102,22 @@ async def test_it_reads_by_itself_until_it_is_closed() -> None:
     await lab.backlog.aclose()
     assert lab.backlog._following is not None
     assert lab.backlog._following.done()
+
+
+async def test_it_goes_on_when_no_thread_could_be_started_for_a_reading() -> None:
+    settings = OverloadSettings(max_lag={"bulk": 100}, lag_interval_s=0.5)
+    asked = list[str]()
+
+    def read(topic: str) -> int:
+        asked.append(topic)
+        return 0
+
+    backlog = Backlog(settings, TOPICS, read)
+    with no_threads():
+        backlog.start()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert asked == []
+
+    await eventually_async(lambda: asked)
+    await backlog.aclose()

@@ -1,16 +1,54 @@
-"""A bounded pool of daemon threads: a call that hangs in one of them cannot hold up the end of the process.
+"""Threads for what blocks, and what is told where none can be started.
+
+Of `DaemonPool`, a call that hangs in one of them cannot hold up the end of the process.
 
 `concurrent.futures.ThreadPoolExecutor` joins its threads at exit: one blocking read would delay that.
 """
 
+import asyncio
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
+
+from contracts.errors import Retryable
 
 Answer = TypeVar("Answer")
+Given = ParamSpec("Given")
 _Work = tuple["Future[Any]", Callable[[], Any]]
+
+
+class NoThread(Retryable):
+    """Raise when there is no thread for some work and none can be started, as in a container at its limit of them.
+
+    The work is not done, also not later.
+    """
+
+    reason = "no_thread"
+
+
+async def in_pool(
+    pool: Executor | None, request: Callable[Given, Answer], *args: Given.args, **kwargs: Given.kwargs
+) -> Answer:
+    """Return what a blocking request returns, made in a thread of a pool; None = the loop's.
+
+    Raises:
+        NoThread: none can be started for it now; the request is not made.
+    """
+    wanted = [request]
+
+    def run() -> Answer:
+        return wanted.pop()(*args, **kwargs)
+
+    try:
+        answer = asyncio.get_running_loop().run_in_executor(pool, run)
+    except RuntimeError as error:
+        # It is queued all the same: of those who ask again, the next thread would make every request.
+        wanted.clear()
+        raise NoThread(str(error)) from error
+    return await answer
 
 
 class DaemonPool:
@@ -30,6 +68,18 @@ class DaemonPool:
         """How many threads are at work."""
         with self._changed:
             return self._threads - self._idle
+
+    async def run(self, function: Callable[Given, Answer], *args: Given.args, **kwargs: Given.kwargs) -> Answer:
+        """Return what a blocking function returns; a caller that is cancelled takes it back, as `submit` says.
+
+        Raises:
+            NoThread: nobody can do it now.
+        """
+        try:
+            future = self.submit(functools.partial(function, *args, **kwargs))
+        except RuntimeError as error:
+            raise NoThread(str(error)) from error
+        return await asyncio.wrap_future(future)
 
     def submit(self, function: Callable[[], Answer]) -> "Future[Answer]":
         """Queue a function; cancelling the future takes it back as long as no thread has begun it.

@@ -6,8 +6,8 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from streams.providers.threads import DaemonPool
-from tests.support import eventually
+from producers.threads import DaemonPool, NoThread
+from tests.support import eventually, no_threads
 
 
 @pytest.fixture
@@ -113,3 +113,13 @@ def test_a_burst_on_one_idle_thread_starts_another(pool: DaemonPool) -> None:
 
     eventually(lambda: all(future.running() for future in burst))
     gate.set()
+
+
+async def test_what_finds_no_thread_is_told_and_not_done_later(pool: DaemonPool) -> None:
+    done: list[int] = []
+    with no_threads(), pytest.raises(NoThread, match="can't start new thread"):
+        await pool.run(done.append, 1)
+
+    await pool.run(done.append, 2)
+
+    assert done == [2]
