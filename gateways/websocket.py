@@ -133,9 +133,17 @@ def _check_origin(parts: Parts, request: Request) -> None:
     origins = [value.decode("ascii", "replace") for value in request.values(b"origin")]
     hosts = [value.decode("ascii", "replace") for value in request.values(b"host")]
     for origin in origins:
-        if origin not in parts.settings.streams.allowed_origins and urlsplit(origin).netloc not in hosts:
+        if origin not in parts.settings.streams.allowed_origins and _host_of(origin) not in hosts:
             message = "pages of this origin may not open streams; see gateway.streams.allowed_origins"
             raise Forbidden(message)
+
+
+def _host_of(origin: str) -> str | None:
+    """Return host and port of an origin; None where the text is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _offered(request: Request) -> list[str]:
@@ -221,7 +229,7 @@ class _Session:
                 raise _ClosedError(_TOO_BIG, "the message is too large", "failed")
             try:
                 said = _decode(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 await self._say(_refusal(InvalidPayload(f"not a message of {PROTOCOL}: {error}")))
                 continue
             await self._answer(said)

@@ -238,3 +238,20 @@ async def test_a_client_that_does_not_read_is_let_go(door: Door) -> None:
     await eventually_async(lambda: watchers() == 0)
     writer.close()
     await asyncio.sleep(0)
+
+
+async def test_a_message_that_is_nested_too_deep_is_refused_and_the_connection_stays(ws: Socket) -> None:
+    # As deep as the limit of this gateway's messages lets it be; below these frames it is too deep for the decoder.
+    await ws.connection.send_str('{"type":"submit","event":' + "[" * 970)
+    refusal = await ws.next("error")
+    await ws.say(type="ping")
+
+    assert (refusal["reason"], refusal["status"]) == ("invalid_payload", "refused")
+    assert (await ws.next("pong"))["type"] == "pong"
+
+
+async def test_an_origin_that_is_none_is_refused_like_any_other(door: Door) -> None:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+        await connect(door, headers=KEY | {"Origin": "http://["})
+
+    assert caught.value.status == 403
