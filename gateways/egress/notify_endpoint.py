@@ -8,6 +8,7 @@
 Only changes are written: one record when an outage begins, one when it ends.
 """
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
@@ -19,6 +20,8 @@ from gateways.egress.base import Board
 
 # Decision: two failures of a sleepy endpoint, days apart, are not days of only failures.
 MIN_FAILURES = 10
+# Kafka takes milliseconds for it, and up to `producer.delivery_timeout_s` while its brokers are away.
+_KEPT_WITHIN_S = 1.0
 
 _log = logger("egress")
 
@@ -54,6 +57,8 @@ class Endpoint:
         self._disable_after_s = disable_after_s
         self._now = now
         self._failures = 0
+        # Held, or a task that nobody waits for any more may be gone before it has written.
+        self._writing: set[asyncio.Task[None]] = set()
 
     @property
     def disabled(self) -> EndpointState | None:
@@ -92,6 +97,13 @@ class Endpoint:
         return EndpointState(name=self._name, status=status, reason=reason, since=format_time(self._now()), by="egress")
 
     async def _write(self, state: EndpointState) -> None:
+        """Write a state; it goes on being written where that takes long: the callback's own time is not spent on it."""
+        writing = asyncio.ensure_future(self._keep(state))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        await asyncio.wait({writing}, timeout=_KEPT_WITHIN_S)
+
+    async def _keep(self, state: EndpointState) -> None:
         try:
             await self._board.put(state)
         except LogUnavailable as error:

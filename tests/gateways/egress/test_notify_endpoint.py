@@ -1,9 +1,14 @@
 """When an endpoint fails, is disabled, and comes back."""
 
+import asyncio
+
+import pytest
+
 from contracts.errors import LogUnavailable
 from contracts.payloads import EndpointState
+from gateways.egress import notify_endpoint
 from gateways.egress.notify_endpoint import MIN_FAILURES, Endpoint, MemoryBoard
-from tests.support import FakeClock
+from tests.support import FakeClock, eventually_async
 
 DAYS_5 = 5 * 86400.0
 
@@ -16,6 +21,18 @@ class _CountingBoard(MemoryBoard):
     async def put(self, state: EndpointState) -> None:
         await super().put(state)
         self.written.append((state.status, state.reason))
+
+
+class _SlowBoard(MemoryBoard):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.kept: list[str] = []
+
+    async def put(self, state: EndpointState) -> None:
+        await super().put(state)
+        await self.gate.wait()
+        self.kept.append(state.status)
 
 
 class _AwayBoard(MemoryBoard):
@@ -122,3 +139,20 @@ async def test_a_board_that_is_away_does_not_stop_deliveries() -> None:
     await endpoint.gone()
 
     assert endpoint.disabled is not None
+
+
+async def test_a_state_that_takes_long_to_be_kept_holds_nobody_up_and_is_kept_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A callback that was taken would run into its time limit, and be sent once more."""
+    monkeypatch.setattr(notify_endpoint, "_KEPT_WITHIN_S", 0.01)
+    board = _SlowBoard()
+    endpoint = Endpoint("crm", board, DAYS_5, FakeClock().now)
+    async with asyncio.timeout(5):
+        await endpoint.failed("timeout")
+        await endpoint.succeeded()
+    assert board.kept == []
+
+    board.gate.set()
+
+    await eventually_async(lambda: board.kept == ["failing", "active"])
