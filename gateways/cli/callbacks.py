@@ -4,7 +4,6 @@ Reads and writes: endpoints. Blocking: up to 15 s for Kafka.
 """
 
 import asyncio
-import getpass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from contracts.payloads import EndpointState, EndpointStatus
 from contracts.settings import Settings, SourceSecret, load
 from contracts.settings.egress import CallbackDoor
 from contracts.topics import Topics
+from gateways.cli.dlq_units import operator
 from gateways.egress.board import KafkaBoard
 from gateways.egress.notify_signing import Ed25519Signer, new_ed25519_pair, new_hmac_secret, resolve_keys
 from gateways.egress.reading import reader_config
@@ -132,7 +132,7 @@ def _write(settings: Settings, name: str, status: EndpointStatus, why: str) -> N
         message = f"no callback endpoint {name!r}; there are: {', '.join(doors) or 'none'}"
         raise click.ClickException(message)
     now = format_time(datetime.now(UTC))
-    state = EndpointState(name=name, status=status, since=now, reason=why[:200], by=getpass.getuser())
+    state = EndpointState(name=name, status=status, since=now, reason=why[:200], by=operator())
     asyncio.run(_put(settings, state))
     click.echo(f"{name} is {status}; every running process follows within seconds", err=True)
 

@@ -1,12 +1,15 @@
 """`penstock callbacks`."""
 
 import base64
+import pwd
 from pathlib import Path
 
 import pytest
 import standardwebhooks
 from click.testing import CliRunner
 
+from contracts.payloads import EndpointState
+from contracts.settings import Settings
 from gateways.cli import callbacks as module
 from gateways.cli.main import run
 from tests.gateways.cli.settings import write
@@ -61,6 +64,26 @@ def test_without_endpoints_the_list_says_so_and_asks_no_kafka(
 ) -> None:
     assert run(["callbacks", "list", "--config", str(write(tmp_path))]) == 0
     assert capsys.readouterr().err.startswith("no callback endpoints in the configuration")
+
+
+def test_an_endpoint_can_be_disabled_by_a_user_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user id is drawn, and has no entry in /etc/passwd."""
+    written: list[EndpointState] = []
+
+    async def put(_settings: Settings, state: EndpointState) -> None:
+        written.append(state)
+
+    def nobody(_user_id: int) -> object:
+        message = "getpwuid(): uid not found: 1000700000"
+        raise KeyError(message)
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(module, "_put", put)
+
+    assert run(["callbacks", "disable", "crm", "--config", _config(tmp_path)]) == 0
+    assert [(state.status, state.by.partition("@")[0]) for state in written] == [("disabled", "unknown")]
 
 
 @pytest.mark.kafka
