@@ -127,6 +127,11 @@ class Worker:
         self._cancel_reader = CancelReader(settings.kafka, self._topics.cancels, cancels)
         self._cancel_reader.start()
         arriving = [arrivals_of(provider) for provider in self._providers.values()]
+
+        def send() -> None:
+            for arrivals in arriving:
+                arrivals.send()
+
         engine = Engine(
             pipeline,
             _limits(settings.worker),
@@ -137,10 +142,11 @@ class Worker:
             pipeline.replay,
             pipeline.prepare,
             lambda: sum(arrivals.count for arrivals in arriving),
+            send,
         )
         self._engine = engine
         for arrivals in arriving:
-            arrivals.listeners.append(engine.fill)
+            arrivals.listeners.append(engine.hand_out)
         FM_CONCURRENCY_LIMIT.labels("all").set(settings.worker.max_in_flight)
         journal = _journal(settings)
         await self._wait_for_kafka()

@@ -88,7 +88,8 @@ class Dispatcher:
         tenant_weights: shares of tenants within a lane; 1 for those not named.
         prepare: told the items that start next; does for all of them what does not wait, and must not raise.
         arrived: how many of the calls that hold a slot have their answer already, and will release it in a moment:
-            their slots are handed out at once, so that the model does not wait for us. `fill` when there is one more.
+            their slots are handed out at once, so that the model does not wait for us. `hand_out` when there are more.
+        send: called right behind the first steps of items that have started together: what they ask for can go out.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Dispatcher:
         tenant_weights: Mapping[str, float] | None = None,
         prepare: Callable[[Sequence[Item]], None] = lambda _items: None,
         arrived: Callable[[], int] = lambda: 0,
+        send: Callable[[], object] = lambda: None,
     ) -> None:
         self._run = run
         self._on_start = on_start
@@ -121,6 +123,7 @@ class Dispatcher:
         self._slots: dict[Item, Slot] = {}
         self._prepare = prepare
         self._arrived = arrived
+        self._send = send
         self._is_open = True
         self._is_due = False
 
@@ -177,13 +180,14 @@ class Dispatcher:
         if self._is_due:
             return
         try:
-            asyncio.get_running_loop().call_soon(self._hand_out)
+            asyncio.get_running_loop().call_soon(self.hand_out)
         except RuntimeError:
             # A task is thrown away with its loop: nothing starts any more.
             return
         self._is_due = True
 
-    def _hand_out(self) -> None:
+    def hand_out(self) -> None:
+        """Hand out free slots now; for a callback of the loop that knows of several, `fill` for everybody else."""
         self._is_due = False
         starting: list[Item] = []
         arrived, withheld = self._arrived(), self._withheld
@@ -204,6 +208,9 @@ class Dispatcher:
             self._prepare(starting)
         for item in starting:
             self._start(item)
+        if starting:
+            # Behind the tasks, in the turn in which they run: one more turn is milliseconds when there is much to do.
+            asyncio.get_running_loop().call_soon(self._send)
 
     def _next(self) -> Item | None:
         """Pick by smooth weighted round-robin among lanes that have something ready."""

@@ -66,11 +66,12 @@ class Engine:
         drop_answer: told the position of an event whose outcome turned out to be on the log already.
         replayed: told each item that an operator wants done again, before anything else is done with it.
         prepare: told the items that start next, together; does what does not wait, and must not raise.
-        arrived: how many calls have their answer already and will go on in a moment; see Dispatcher, and `fill`.
+        arrived: how many calls have their answer already and will go on in a moment; see Dispatcher, and `hand_out`.
+        send: called when items that have started together have made their calls; see Dispatcher.
 
     Attributes:
         moves: items that have started or ended so far; the watchdog wants it to grow.
-        fill: has free slots handed out; to be called when a call's answer has come.
+        hand_out: hands out free slots; to be called, by the loop, when answers to calls have come.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Engine:
         replayed: Callable[[Item], None] = lambda _item: None,
         prepare: Callable[[Sequence[Item]], None] = lambda _items: None,
         arrived: Callable[[], int] = lambda: 0,
+        send: Callable[[], object] = lambda: None,
     ) -> None:
         self.moves = 0
         self._work = work
@@ -93,9 +95,9 @@ class Engine:
         self._drop_answer = drop_answer
         self._replayed = replayed
         self._dispatcher = Dispatcher(
-            self._run, limits.in_flight, lanes, on_crash, self._started, limits.tenant_weights, prepare, arrived
+            self._run, limits.in_flight, lanes, on_crash, self._started, limits.tenant_weights, prepare, arrived, send
         )
-        self.fill = self._dispatcher.fill
+        self.hand_out = self._dispatcher.hand_out
         self._ledgers: dict[TP, Ledger] = {}
         self._tenure = Tenure(-1)
         self._tenure.end()

@@ -54,13 +54,20 @@ class Arrivals:
     Attributes:
         count: how many there are.
         listeners: called in their order, a moment after one or several have been added.
+        senders: write the requests of calls that were made in this turn of the loop, where that is of use.
     """
 
-    __slots__ = ("count", "listeners")
+    __slots__ = ("count", "listeners", "senders")
 
     def __init__(self) -> None:
         self.count = 0
         self.listeners: list[Callable[[], object]] = []
+        self.senders: list[Callable[[], object]] = []
+
+    def send(self) -> None:
+        """Have requests written now; each is by itself in the loop's next turn, behind the answers that it reads."""
+        for sender in self.senders:
+            sender()
 
 
 def arrivals_of(provider: object) -> Arrivals:

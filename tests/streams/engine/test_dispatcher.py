@@ -269,7 +269,7 @@ async def test_an_item_that_is_cut_before_its_first_step_gives_back_slot_and_cha
     bench = Bench(a_second)
     first = make_item(0, "a")
     bench.add(first, make_item(1, "a"))
-    bench.dispatcher._hand_out()
+    bench.dispatcher.hand_out()
     bench.dispatcher.running[first].cancel()
     await bench.idle()
 
@@ -348,6 +348,33 @@ async def test_what_starts_together_is_prepared_together() -> None:
     await settled()
 
     assert (prepared, crashes) == ([[0, 1], [2]], [])
+
+
+async def test_what_items_ask_for_that_start_together_is_sent_in_the_turn_in_which_they_run() -> None:
+    order: list[str] = []
+
+    async def work(item: Item, _slot: Slot) -> None:
+        order.append(f"{item.work} asks")
+        asyncio.get_running_loop().call_soon(order.append, "next turn")
+
+    dispatcher = Dispatcher(work, 2, LANES, lambda _error: None, send=lambda: order.append("sent"))
+    for number in range(2):
+        dispatcher.add(make_item(number))
+    await settled()
+
+    assert order == ["0 asks", "1 asks", "sent", "next turn", "next turn"]
+
+
+async def test_slots_that_are_handed_out_for_answers_begin_their_calls_in_the_next_turn() -> None:
+    arrived = 0
+    bench = Bench(a_second, 1, lambda: arrived)
+    bench.add(*map(make_item, range(2)))
+    await settled()
+    arrived = 1
+    bench.dispatcher.hand_out()
+    await asyncio.sleep(0)
+
+    assert bench.started == [0, 1]
 
 
 async def test_a_slot_whose_answer_has_come_is_handed_out_before_its_call_goes_on() -> None:

@@ -286,6 +286,29 @@ async def test_who_hands_out_calls_hears_of_answers_before_these_are_given_and_o
     assert arrivals.count == 0
 
 
+@pytest.mark.parametrize("many", [1, 2])
+async def test_requests_are_written_before_the_next_turn_when_somebody_asks_and_many_calls_are_in_flight(
+    monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr(lean, "_MANY", many)
+    arrivals = Arrivals()
+    async with serving(always(OK)) as server:
+        client = Lean(f"http://127.0.0.1:{server.port}", {}, 10, arrivals=arrivals)
+        await client.start()
+        await client.post("/", b"", {}, 10.0)
+        call = asyncio.ensure_future(client.post("/", b"", {}, 10.0))
+        await asyncio.sleep(0)
+        (connection,) = client._busy
+        has_sent = [connection.has_sent]
+        arrivals.send()
+        has_sent.append(connection.has_sent)
+
+        assert has_sent == [False, many == 1]
+        assert (await call).body == b"ok"
+
+        await client.aclose()
+
+
 async def test_a_call_that_is_cancelled_while_its_answer_waits_does_not_count_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
