@@ -28,7 +28,7 @@ PARTS: tuple[tuple[str, str], ...] = (
     ("logs and metrics", r"structlog|/logging/|prometheus_client|contracts/(logs|metrics)|providers/measured"),
     ("HTTP", r"aiohttp|httptools|streams/providers/|yarl/|multidict|async_timeout"),
     ("producer", r"producers/|confluent_kafka"),
-    ("fetch", r"aiokafka/|faust/|mode/|cramjam|streams/(shell|agents|membership|tail)"),
+    ("fetch", r"aiokafka/|faust/|mode/|cramjam|streams/(shell|agents|membership|tail|fetching|unpacking|joining|log_ends|epochs)"),
     ("engine", r"streams/engine/"),
     ("pipeline", r"streams/|contracts/|jinja2|<template>|msgspec|jsonschema"),
     ("event loop and socket reads", r"uvloop|asyncio/|selectors|streams/__main__"),
