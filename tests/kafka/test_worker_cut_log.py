@@ -33,7 +33,7 @@ def test_a_log_that_loses_its_end_under_a_running_worker_loses_nothing_more_and_
     lab = WorkerLab(kafka, tmp_path)
     lab.create_topics()
     lab.send(0, 200)
-    ends = _ends(lab)
+    ends = lab.ends()
     lab.send(200, 200)
     (other,) = kafka.create("other", partitions=PARTITIONS)
     if has_grown:
@@ -70,7 +70,7 @@ def test_a_worker_that_starts_behind_a_log_that_was_cut_and_has_grown_past_its_c
     lab = WorkerLab(kafka, tmp_path)
     lab.create_topics()
     lab.send(0, 200)
-    ends = _ends(lab)
+    ends = lab.ends()
     lab.send(200, 200)
     with Outcomes(kafka, lab.topics.results) as results:
         with lab.running() as worker:
@@ -93,17 +93,6 @@ def test_a_worker_that_starts_behind_a_log_that_was_cut_and_has_grown_past_its_c
 def _told(output: str) -> list[int]:
     """Return what was said to be lost of each partition."""
     return [int(lost) for lost in re.findall(r'"lost":(\d+),.*"event":"(?:log\.cut|commit\.ahead)"', output)]
-
-
-def _ends(lab: WorkerLab) -> dict[int, int]:
-    from confluent_kafka import Consumer, TopicPartition
-
-    consumer = Consumer({"bootstrap.servers": lab.kafka.bootstrap, "group.id": lab.kafka.name("ends")})
-    try:
-        places = [TopicPartition(lab.events, number) for number in range(PARTITIONS)]
-        return {place.partition: consumer.get_watermark_offsets(place, timeout=10)[1] for place in places}
-    finally:
-        consumer.close()
 
 
 def _cut(folder: Path, end: int, other: Path | None = None) -> None:

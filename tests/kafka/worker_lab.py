@@ -149,6 +149,14 @@ class WorkerLab:
             found = commits.read([self.events], range(PARTITIONS))
         return {number: offset for (_, number), offset in found.items()}
 
+    def ends(self) -> dict[int, int]:
+        """Return the end of each partition of the standard lane."""
+        with contextlib.closing(
+            Consumer({"bootstrap.servers": self.kafka.bootstrap, "group.id": self.kafka.name("ends"), "log_level": 0})
+        ) as consumer:
+            places = [TopicPartition(self.events, number) for number in range(PARTITIONS)]
+            return {place.partition: consumer.get_watermark_offsets(place, timeout=10)[1] for place in places}
+
     def reset_offsets(self) -> None:
         """Set the group back to the beginning, as an operator's tool does; nobody may be in the group."""
         partitions = [TopicPartition(self.events, n, 0) for n in range(PARTITIONS)]
