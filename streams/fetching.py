@@ -36,7 +36,7 @@ from contracts.logs import logger
 from streams.engine.item import TP
 from streams.epochs import epoch_ends
 from streams.joining import JoinGuard, guard_joins, hear_refusals, keep_joining
-from streams.log_ends import EndWatch, Run
+from streams.log_ends import EndWatch, Run, is_read_again
 from streams.unpacking import KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
 
 # How often positions are noted under load; each empty fetch notes them as well.
@@ -45,6 +45,9 @@ _NOTE_INTERVAL_S = 0.5
 BUNDLE_RECORDS = 32
 # Between two looks at a log that seems to have lost its end.
 _LOOK_AGAIN_S = 0.2
+# A leader has so long to tell where an epoch ends: what was fetched of others waits for it. A fetch from it may come
+# before, which waits 1.5 s for records.
+_ANSWER_S = 10.0
 # At 1,024 calls of 200 ms this is an eighth of what the buffer holds; 20 empty answers a second cost next to nothing.
 _HURRIED_MS = 50
 
@@ -110,21 +113,36 @@ class EngineThread(AIOKafkaConsumerThread):
         fetched = await super()._fetch_records(consumer, *args, **kwargs)
         subscription = consumer._subscription.subscription  # noqa: SLF001
         ends = self._ends_of(subscription.assignment if subscription is not None else None)
-        while doubted := ends.doubted(fetched, self.read_before):
-            try:
-                kept = await epoch_ends(consumer._client, {tp: epoch for tp, (_, epoch) in doubted.items()})  # noqa: SLF001
-            except KafkaError as error:
-                if not error.retriable:
-                    logger("worker").warning("epochs.unknown", error=repr(error))
-                    break
-                await asyncio.sleep(_LOOK_AGAIN_S)
-                continue
-            for tp in (tp for tp, (read_to, _) in doubted.items() if kept.get(tp, read_to) < read_to):
-                ends.found_cut(tp)
-            break
+        if doubted := ends.doubted(fetched, self.read_before):
+            fetched = await self._ask_for_epochs(consumer, ends, fetched, doubted)
         records = ends.take(fetched)
         self._note(records)
         return records
+
+    async def _ask_for_epochs(
+        self, consumer: Any, ends: EndWatch, fetched: Mapping[Any, Any], doubted: Mapping[Any, tuple[int, int]]
+    ) -> dict[Any, Any]:
+        """Find logs that were cut; return what may be handed out, the rest is fetched again.
+
+        Not asked again here: a leader that stays away would keep the records of all others back.
+        """
+        assignment = self._assignment
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                kept = await epoch_ends(consumer._client, {tp: epoch for tp, (_, epoch) in doubted.items()})  # noqa: SLF001
+        except (KafkaError, TimeoutError) as error:
+            kept = {}
+            if isinstance(error, TimeoutError) or error.retriable:
+                for tp in doubted:
+                    ends.read_again(tp, assignment.state_value(tp), fetched[tp][0].offset)
+                await asyncio.sleep(_LOOK_AGAIN_S)
+            else:
+                logger("worker").warning("epochs.unknown", error=repr(error))
+        for tp in (tp for tp, (read_to, _) in doubted.items() if kept.get(tp, read_to) < read_to):
+            ends.found_short(tp, assignment.state_value(tp), fetched[tp][0].offset)
+        # Also where a fetch has failed meanwhile, and the last record is looked at again.
+        states = {tp: assignment.state_value(tp) for tp in fetched}
+        return {tp: found for tp, found in fetched.items() if not is_read_again(states[tp], found[0].offset)}
 
     def _ends_of(self, assignment: Any) -> EndWatch:
         if assignment is not None and assignment is not self._assignment:

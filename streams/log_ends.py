@@ -56,6 +56,7 @@ class EndWatch:
         self._out_of_range: dict[Any, int] = {}
         self._doubted: dict[Any, float] = {}
         self._compared: set[Any] = set()
+        self._short: dict[Any, tuple[int, int]] = {}
 
     def after_failure(self, assignment: Any, topics: Sequence[Any]) -> None:
         """Look at the last record again of what a broker was asked for in vain."""
@@ -119,6 +120,22 @@ class EndWatch:
             self._note_epochs(tp, found, _epochs_of(records[tp]))
         return kept
 
+    def found_short(self, tp: Any, state: Any, offset: int) -> None:
+        """Look at the last record again, if there is one, before a log counts as cut because its leader says so.
+
+        Args:
+            tp: the partition.
+            state: aiokafka's, of it.
+            offset: of the first record that was fetched, which is not handed out.
+        """
+        newest = self.newest.get(tp)
+        if newest is None or newest[0] >= offset or tp in self._compared:
+            self.found_cut(tp)
+        elif self._short.get(tp) != newest:
+            self._short[tp] = newest
+            self._look_back(tp, state, offset)
+        # Else it was looked at, and is there: its leader is wrong.
+
     def found_cut(self, tp: Any) -> None:
         """Hand out nothing more of a log that has lost what was read of it."""
         self.cut.add(tp)
@@ -128,6 +145,13 @@ class EndWatch:
         """Forget a partition that is told where to be read from."""
         self.moved(tp)
         self.runs.pop(tp, None)
+
+    def read_again(self, tp: Any, state: Any, offset: int) -> None:
+        """Have what was fetched from an offset on fetched again."""
+        if not is_read_again(state, offset):
+            # aiokafka has asked for more meanwhile; where it would be led back to lies behind.
+            self._out_of_range.pop(tp, None)
+            state.seek(offset)
 
     def doubted(
         self, records: Mapping[Any, Sequence[Any]], before: Mapping[Any, tuple[int, int]]
@@ -160,6 +184,11 @@ class EndWatch:
             self.runs[tp] = tuple(runs[-_MAX_RUNS:])
 
 
+def is_read_again(state: Any, offset: int) -> bool:
+    """Tell whether aiokafka reads on at an offset that was fetched, or before it."""
+    return bool(state.has_valid_position and state.position <= offset)
+
+
 def read_below(runs: Sequence[Run], offset: int) -> tuple[int, int] | None:
     """Return what was read before an offset: the offset behind the last record, and its epoch; None = not known."""
     run = next((run for run in reversed(runs) if run.first < offset), None)
@@ -186,4 +215,4 @@ def _runs(found: Sequence[Any], epochs: Sequence[tuple[int, int]]) -> Iterator[R
         begin = end
 
 
-__all__ = ["EndWatch", "Run", "epoch_at", "read_below"]
+__all__ = ["EndWatch", "Run", "epoch_at", "is_read_again", "read_below"]

@@ -1,13 +1,13 @@
 """Says, and counts, what brokers have lost of logs that were read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import LOST
 from streams.engine.item import TP, by_topic
 
-# In so many looks in a row, a second apart, a log must end before its commit: its leader may still be settling.
+# In so many looks in a row, a second apart, a log must lack what was read of it: its leader may still be settling.
 _LOOKS = 3
 
 
@@ -24,22 +24,16 @@ class Losses:
         """Begin to look anew."""
         self._looks = {}
 
-    def ahead(self, read_to: Mapping[TP, int], ends: Mapping[TP, int]) -> set[TP]:
-        """Return the partitions whose log ends before what was read of it, as often as is sure.
-
-        Args:
-            read_to: per partition, the offset behind what was read.
-            ends: of the logs now.
+    def look(self, short: Iterable[TP]) -> None:
+        """Have it looked again at logs that do not have what was read of them, as often as is sure.
 
         Raises:
             LogUnavailable: it is to be looked again.
         """
-        ahead = {tp for tp, offset in read_to.items() if offset > ends[tp]}
-        self._looks = {tp: self._looks.get(tp, 0) + 1 for tp in ahead}
+        self._looks = {tp: self._looks.get(tp, 0) + 1 for tp in short}
         if any(looks < _LOOKS for looks in self._looks.values()):
-            message = f"logs end before what is committed of them: {by_topic(ahead)}"
+            message = f"logs end before what is committed of them: {by_topic(self._looks)}"
             raise LogUnavailable(message)
-        return ahead
 
     def tell(self, event: str, tp: TP, read_to: int, end: int, *, is_exact: bool, is_same: bool) -> None:
         """Tell of a log that ends, or has ended, before what was read of it; count what its broker has lost.

@@ -214,10 +214,11 @@ class Membership:
         """Return the partitions whose log has lost records below our own commit."""
         offsets = {tp: self._committed[tp][0] for tp in marks}
         read = {tp: mark.read for tp, mark in marks.items() if mark.read is not None}
-        ahead = self._losses.ahead(offsets, {tp: tails[tp].log[1] for tp in marks})
+        ahead = {tp for tp, offset in offsets.items() if offset > tails[tp].log[1]}
         kept = await self.shell.epoch_ends({tp: epoch for tp, (_, epoch) in read.items()})
         # A log that is long enough may have grown again.
         lost = {tp for tp, end in kept.items() if end < read[tp][0]}
+        self._losses.look(ahead | lost)
         for tp in ahead | lost:
             event, is_same = "commit.ahead" if tp in ahead else "log.cut", self._ids.get(tp.topic) == marks[tp].log
             read_to, end = (read[tp][0], kept[tp]) if tp in lost else (offsets[tp], tails[tp].log[1])

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ from streams.log_ends import Run
 from streams.unpacking import KeptRecords, Piece, PiecewiseFetchResult, TolerantPartitionRecords
 from tests.support import eventually_async
 
-AT = TopicPartition("events", 0)
+AT, BESIDE = TopicPartition("events", 0), TopicPartition("events", 1)
 BROKEN = b"\xffname"
 
 
@@ -197,7 +198,11 @@ async def test_aiokafka_is_led_back_when_a_fetch_fails() -> None:
 
 
 class Fetching:
-    """A thread that has read offsets 3 and 4 under epoch 1, and fetches 5 and 6 under epoch 2."""
+    """A thread that has read offsets 3 and 4 under epoch 1, and fetches 5 and 6 under epoch 2.
+
+    Attributes:
+        meanwhile: what happens before an answer.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: Any) -> None:
         monkeypatch.setattr(fetching, "_LOOK_AGAIN_S", 0.0)
@@ -205,25 +210,31 @@ class Fetching:
         self.answers = list(answers)
         self.asked: list[dict[Any, int]] = []
         self.told: list[Any] = []
+        self.meanwhile: Callable[[], object] = lambda: None
         self.thread, self.assignment = make_thread(), Assignment(7)
+        self.assignment.state = TopicPartitionState(None)
+        self.assignment.state.seek(7)
         self.ends = self.thread._ends_of(self.assignment)
         self.ends._tell = self.told.append
-        self.ends.take({AT: self._piece(3, 4, epoch=1)})
+        self.ends.take({AT: self.piece(3, 4, epochs=((3, 1),))})
+        self.fetched: dict[Any, Any] = {AT: self.piece(5, 6, epochs=((5, 2),))}
         monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", self._fetch)
         subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=self.assignment))
         self.consumer = SimpleNamespace(_subscription=subscription, _client=None)
 
     @staticmethod
-    def _piece(*offsets: int, epoch: int) -> Piece:
+    def piece(*offsets: int, epochs: tuple[tuple[int, int], ...]) -> Piece:
         found = Piece(record(offset) for offset in offsets)
-        found.epochs = ((offsets[0], epoch),)
+        found.epochs = epochs
         return found
 
-    async def _fetch(self, *_: object) -> dict[Any, Piece]:
-        return {AT: self._piece(5, 6, epoch=2)}
+    async def _fetch(self, *_: object) -> dict[Any, Any]:
+        return dict(self.fetched)
 
     async def _ends(self, _client: object, epochs: dict[Any, int]) -> dict[Any, int]:
         self.asked.append(epochs)
+        await asyncio.sleep(0)
+        self.meanwhile()
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -244,18 +255,77 @@ async def test_what_another_leader_wrote_is_handed_out_when_the_log_has_what_was
 
 
 async def test_a_log_whose_former_epoch_ends_before_what_was_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No fetch has failed, and it is long enough: nothing else tells."""
-    under_test = Fetching(monkeypatch, 4)
+    """No fetch has failed, and it is long enough: nothing else tells. The last record is looked at again before."""
+    under_test = Fetching(monkeypatch, 4, 4)
+    first = await under_test.read(), under_test.told[:], under_test.assignment.state.position
+    under_test.fetched[AT] = under_test.piece(4, 5, 6, epochs=((4, 2),))
 
-    assert (await under_test.read(), under_test.told) == ([], [AT])
+    assert (first, await under_test.read(), under_test.told) == (([], [], 4), [], [AT])
+
+
+async def test_a_log_that_has_the_last_record_is_not_cut_whatever_its_leader_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Brokers that speak Kafka's protocol have been wrong there. A fetch may have no more than that record."""
+    under_test = Fetching(monkeypatch, 4, 4)
+    pieces = [
+        under_test.piece(5, 6, epochs=((5, 2),)),
+        under_test.piece(4, epochs=((3, 1),)),
+        under_test.piece(5, 6, epochs=((5, 2),)),
+    ]
+    handed = []
+    for under_test.fetched[AT] in pieces:
+        under_test.assignment.state.seek(under_test.fetched[AT][-1].offset + 1)
+        handed.append(await under_test.read())
+
+    assert (handed, under_test.told) == ([[], [], [5, 6]], [])
 
 
 async def test_a_leader_that_does_not_answer_is_asked_again_before_anything_is_handed_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    under_test = Fetching(monkeypatch, NotLeaderForPartitionError(), 4)
+    under_test = Fetching(monkeypatch, NotLeaderForPartitionError(), 5)
 
-    assert (await under_test.read(), under_test.told) == ([], [AT])
+    assert (await under_test.read(), under_test.assignment.state.position) == ([], 5)
+    under_test.assignment.state.seek(7)
+    assert (await under_test.read(), under_test.told) == ([5, 6], [])
+
+
+async def test_a_leader_that_is_away_keeps_no_record_of_the_others_from_being_handed_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it is asked for is fetched again: of it, or of the next one."""
+    under_test = Fetching(monkeypatch, *[NotLeaderForPartitionError() for _ in range(100)])
+    under_test.fetched[BESIDE] = [record(1)]
+    async with asyncio.timeout(5):
+        fetched = await under_test.thread._fetch_records(under_test.consumer)
+
+    assert {tp: [one.offset for one in found] for tp, found in fetched.items()} == {BESIDE: [1]}
+    assert (under_test.assignment.state.position, under_test.told) == (5, [])
+
+
+async def test_a_leader_that_keeps_its_answer_keeps_nobody_waiting_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "_ANSWER_S", 0.01)
+    under_test = Fetching(monkeypatch)
+    monkeypatch.setattr(fetching, "epoch_ends", lambda *_: asyncio.Event().wait())
+    async with asyncio.timeout(5):
+        handed = await under_test.read()
+
+    assert (handed, under_test.assignment.state.position, under_test.told) == ([], 5, [])
+
+
+async def test_what_is_read_again_from_before_while_a_leader_is_asked_is_not_handed_out_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fetch behind it has failed meanwhile, and the last record is looked at again."""
+    under_test = Fetching(monkeypatch, 5)
+    asked = [("events", [(0, 7, 1)])]
+    under_test.meanwhile = lambda: under_test.ends.after_failure(under_test.assignment, asked)
+    first = await under_test.read()
+    at = under_test.assignment.state.position
+    under_test.fetched[AT] = under_test.piece(4, 5, 6, epochs=((4, 1), (5, 2)))
+
+    assert (first, at, await under_test.read(), under_test.told) == ([], 4, [5, 6], [])
 
 
 async def test_records_are_handed_out_when_nobody_may_ask_for_epochs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,37 @@ async def test_a_log_whose_beginning_was_deleted_is_not_cut(monkeypatch: pytest.
     assert (is_short, log.handed, log.told) == ((False, False), [20], 0)
 
 
+async def test_what_is_fetched_again_is_not_passed_when_the_log_seemed_too_short_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was fetched at 3 is in hand, and aiokafka has asked for 7."""
+    log = Log(monkeypatch, has_read=False)
+    log.state.await_reset(-2)
+    log.watch.after_fetch(SimpleNamespace(state_value=lambda _tp: log.state), [("events", [(0, 7, 1)])])
+    log.watch.read_again(AT, log.state, 3)
+
+    assert (log.watch.after_reset(AT, log.state), log.state.position) == (False, 3)
+
+
+async def test_what_is_fetched_again_is_compared_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(monkeypatch)
+    log.fails()
+    log.state.consumed_to(8)
+    log.watch.read_again(AT, log.state, 6)
+    at = log.state.position
+    log.fetch(record(6, timestamp=2000), record(7, timestamp=2000))
+
+    assert (at, log.handed, log.told) == (6, [], 1)
+
+
+async def test_what_is_read_again_from_before_is_not_led_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(monkeypatch)
+    log.fails()
+    log.watch.read_again(AT, log.state, 7)
+
+    assert log.state.position == 6
+
+
 async def test_a_partition_that_is_told_where_to_be_read_from_is_not_led_back(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log(monkeypatch, has_read=False)
     log.is_out_of_range()

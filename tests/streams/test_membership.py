@@ -358,9 +358,9 @@ async def test_a_log_that_was_cut_and_has_grown_past_its_commit_is_read_from_its
     bench.assign()
     await bench.work_on(0, 1, 2)
 
-    assert bench.shell.epochs_asked == [{TP0: 4}]
+    assert bench.shell.epochs_asked == [{TP0: 4}] * 3
     assert bench.log == [
-        ("tail", {TP0: (172, {RESULTS: 25})}),
+        *[("tail", {TP0: (172, {RESULTS: 25})})] * 3,
         ("tail", {TP0: (0, {RESULTS: 0})}),
         ("commit", {TP0: (0, "penstock1 !log=7 results=20")}),
         ("restart", {TP0: 0}),
@@ -371,6 +371,22 @@ async def test_a_log_that_was_cut_and_has_grown_past_its_commit_is_read_from_its
     output = "".join(capsys.readouterr())
     assert (output.count("log.cut"), "end=160 lost=10 offset=170" in output, lost() - before) == (1, True, 10)
     assert bench.shell.read_before == {}
+
+
+async def test_a_log_whose_leader_tells_of_an_end_that_is_too_low_for_a_moment_is_read_on_at_the_commit(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that has just begun to lead may not know better yet."""
+    bench.shell.offsets[TP0] = (172, "penstock1 !log=7 !read=170 !epoch=4 results=25")
+    bench.shell.epoch_end[TP0] = 160
+    bench.tail.known = {"events": 7}
+    bench.assign()
+    await eventually_async(lambda: len(bench.shell.epochs_asked) == 2)
+    bench.shell.epoch_end[TP0] = 170
+    await bench.work_on(172)
+
+    assert ("work", 172) in bench.log
+    assert "log.cut" not in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("end", [{TP0: 170}, {}])
