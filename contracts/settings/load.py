@@ -252,7 +252,10 @@ def _in_order(document: Document, origins: dict[Path, str], problems: Iterable[t
 def _variable_of(path: Path, document: Document, origins: dict[Path, str]) -> str | None:
     """Name the variable that set a path, a part of it, or made the section that the file does not have."""
     above = (origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins)
-    below = (origin for place, origin in origins.items() if place[: len(path)] == path and path not in document.lines)
+    # The nearest section around it that the file does not have either: what is missing in it is for who made it.
+    known = next(n for n in range(len(path), -1, -1) if path[:n] in document.lines or n == 0)
+    made = (path[:n] for n in range(len(path), known, -1))
+    below = (origin for section in made for place, origin in origins.items() if place[: len(section)] == section)
     return next(above, None) or next(below, None)
 
 

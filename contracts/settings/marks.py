@@ -14,6 +14,10 @@ Path = tuple[str | int, ...]
 Problem = tuple[Path, str]
 
 
+# Of a text, and of `<<`.
+_OF_KEYS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
+
+
 class Unusable(ConfigError):
     """Raise for settings that load and still cannot be used, such as a secret that is too short; all of them at once.
 
@@ -63,6 +67,10 @@ class _Loader(yaml.SafeLoader):
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key_node.start_mark)
+            if key_node.tag not in _OF_KEYS:
+                # YAML 1.1 also takes `on`, `off`, `yes` and `no` for true and false.
+                problem = f"a key must be text; {key_node.value} is text in quotes only"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             if key_node.value in seen:
                 problem = f"duplicate key {key_node.value!r}, first on line {seen[key_node.value]}"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
@@ -94,6 +102,11 @@ def parse(text: str, name: str) -> Document:
         if problem.startswith("but "):
             problem = f"{error.context}, {problem}"
         message = f"{where}: not valid YAML: {problem}"
+        raise ConfigError(message) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"the character U+{error.character:04X} must not stand there as it is"
+        message = f"{name}:{line}: not valid YAML: {what}"
         raise ConfigError(message) from error
     except yaml.YAMLError as error:
         message = f"{name}: not valid YAML: {error}"

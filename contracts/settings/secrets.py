@@ -1,5 +1,6 @@
 """Secrets in the configuration: references to them, never their values."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +63,8 @@ class SecretRef:
         if self.kind == "aws-sm":
             message = f"secret {self.reference} can only be used by the gateway"
             raise ConfigError(message)
-        value = environment().get(self.name, "").encode() if self.kind == "env" else self._read(Path(self.name))
+        # A variable may hold any bytes, as the output of a random generator.
+        value = os.fsencode(environment().get(self.name, "")) if self.kind == "env" else self._read(Path(self.name))
         if not value.strip():
             message = f"secret {self.reference} is not set or empty"
             raise ConfigError(message)

@@ -72,7 +72,9 @@ class Org:
         self._session = _Session(settings)
         self._lock = threading.Lock()
         self._api: Salesforce | None = None
-        self._secret = (self._login.consumer_secret or self._login.private_key or _missing()).resolve().decode()
+        # Bytes that are no text, as of a key in DER, are refused below or by the org.
+        secret = self._login.consumer_secret or self._login.private_key or _missing()
+        self._secret = secret.resolve().decode(errors="replace")
         if self._login.private_key is not None:
             _assertion(self._login, self._secret)
 

@@ -1,5 +1,6 @@
 """References to secrets."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ def test_a_variable_is_read_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PENSTOCK_TEST_SECRET", "s3cret")
 
     assert secret.resolve() == b"s3cret"
+
+
+def test_a_variable_may_hold_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they come out of a random generator."""
+    monkeypatch.setenv("PENSTOCK_TEST_SECRET", os.fsdecode(b"\xff\xfe s3cret"))
+
+    assert SecretRef("env:PENSTOCK_TEST_SECRET").resolve() == b"\xff\xfe s3cret"
 
 
 def test_the_line_end_of_a_file_is_dropped(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The door to Salesforce, in front of the org stub: the suite, and what is special about records."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -301,10 +302,11 @@ async def test_an_org_with_another_certificate_is_not_talked_to(org: OrgLab) -> 
     await lab.door.aclose()
 
 
+@pytest.mark.parametrize("key", [b"no key", b"0\x82\x04\xbd\x02\x01 a key in DER"])
 def test_a_private_key_that_is_none_is_a_mistake_of_the_configuration(
-    org: OrgLab, monkeypatch: pytest.MonkeyPatch
+    org: OrgLab, monkeypatch: pytest.MonkeyPatch, key: bytes
 ) -> None:
-    monkeypatch.setenv("SF_KEY", "no key")
+    monkeypatch.setenv("SF_KEY", os.fsdecode(key))
 
     with pytest.raises(ConfigError, match=r"private_key: .*env:SF_KEY.* is not an RSA private key"):
         SalesforceLab(org, login=JWT)
