@@ -5,7 +5,7 @@ Reads: batch-jobs. Blocking: reads the topic, which is compacted and small.
 
 from collections.abc import Iterable
 
-from contracts.batch_jobs import BatchJob, BatchRequest, kind_of
+from contracts.batch_jobs import JOB_ID, BatchJob, BatchRequest, HandOver, kind_of
 from contracts.codec import decode_json
 from contracts.errors import Undecodable
 from contracts.settings import KafkaSettings
@@ -35,9 +35,12 @@ class Jobs:
                 payload = decode_json(record.value, kind)
             except Undecodable:
                 continue
+            if isinstance(payload, HandOver) or not JOB_ID.fullmatch(payload.id):
+                # The id names files and folders: one such as `..` is nobody's who asks for a job.
+                continue
             if isinstance(payload, BatchJob):
                 self.jobs[payload.id] = payload
-            elif isinstance(payload, BatchRequest):
+            else:
                 self.requests.setdefault(payload.id, payload)
 
     @property

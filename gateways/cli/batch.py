@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from jsonpointer import JsonPointer, JsonPointerException
 
 from contracts.batch_jobs import JOB_ID, BatchJob, BatchObject
 from contracts.envelope import format_time
@@ -22,7 +23,7 @@ from contracts.signals import StopSignals
 from contracts.topics import Topics
 from gateways.batch.jobs import read_jobs
 from gateways.batch.lines import fingerprint
-from gateways.batch.objects import below, beside, is_s3
+from gateways.batch.objects import below, beside, is_s3, split
 from gateways.batch.run import JobRun
 from gateways.batch.serve import Service
 from gateways.batch.submitting import wanted_job
@@ -41,9 +42,11 @@ _config_option = click.option(
 
 
 def _pointer(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
-    if value and not value.startswith("/"):
+    try:
+        JsonPointer(value or "")
+    except JsonPointerException as error:
         message = f"{value!r}: expected a JSON pointer such as /order/id"
-        raise click.BadParameter(message)
+        raise click.BadParameter(message) from error
     return value or ""
 
 
@@ -99,6 +102,7 @@ def submit(
     _check_route(settings, how["source"], how["kind"], how["route"])
     with Desk(settings.batch_jobs, Path.cwd()) as desk, _stoppable() as is_stopped:
         origin, path = desk.input(source_uri)
+        _check_output(output, path)
         run = JobRun(settings, desk.objects, is_stopped)
         topic = Topics(settings.kafka.topic_prefix).handovers if how["hand_over"] else ""
         wanted = _wanted(job_id, origin, path, how, topic)
@@ -228,6 +232,7 @@ def results(
         if fingerprint(path)[0] != job.sha256:
             message = f"{input_uri or job.object.uri} is not the input of job {job_id} any more (SHA-256 differs)"
             raise click.ClickException(message)
+        _check_output(output, path)
         run = JobRun(settings, desk.objects, is_stopped)
         return _finish(desk, run, job, path, output, is_stopped, wait=wait, partial=partial)
 
@@ -259,6 +264,26 @@ def _finish(
             manifest = run.write(job, path, outcomes, parts, uris)
     batch_show.summary(manifest, uris)
     return 0 if manifest["is_complete"] else 1
+
+
+def _check_output(output: str | None, path: Path) -> None:
+    """Refuse a place where results cannot go, before anything is waited or paid for.
+
+    Raises:
+        click.BadParameter: it names no file or bucket, or one of the files would take the place of the input.
+    """
+    if output is None:
+        return
+    message = ""
+    if output.startswith("s3:"):
+        message = "" if is_s3(output) and split(output)[0] else "expected s3://bucket/prefix"
+    elif not Path(output).name or Path(output).is_dir():
+        message = "is a folder; name a file in it, such as out.jsonl"
+    elif any(Path(one).exists() and Path(one).samefile(path) for one in beside(Path(output)).values()):
+        message = f"would replace the input, {path}"
+    if message:
+        message = f"{output!r}: {message}"
+        raise click.BadParameter(message, param_hint="--output")
 
 
 def _uris(output: str | None, job: BatchJob) -> dict[str, str]:

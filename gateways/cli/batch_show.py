@@ -10,6 +10,7 @@ from rich.table import Table
 
 from contracts.batch_jobs import BatchJob
 from contracts.codec import decode_json
+from contracts.errors import Undecodable
 from contracts.payloads import InferenceResult, OutcomeMarker
 from gateways.batch.jobs import Jobs
 from gateways.batch.outcomes import Outcomes
@@ -56,13 +57,17 @@ def details(job: BatchJob, outcomes: Outcomes, *, in_json: bool) -> None:
     counts: Counter[str] = Counter()
     tokens, cost_usd = 0, 0.0
     for outcome in outcomes:
-        if outcome.is_result:
-            result = decode_json(outcome.body, InferenceResult)
-            counts["succeeded"] += 1
-            tokens += result.usage.input_tokens + result.usage.output_tokens
-            cost_usd += result.cost_usd or 0.0
-        else:
-            counts[decode_json(outcome.body, OutcomeMarker).status] += 1
+        try:
+            if outcome.is_result:
+                result = decode_json(outcome.body, InferenceResult)
+                counts["succeeded"] += 1
+                tokens += result.usage.input_tokens + result.usage.output_tokens
+                cost_usd += result.cost_usd or 0.0
+            else:
+                counts[decode_json(outcome.body, OutcomeMarker).status] += 1
+        except Undecodable:
+            # Not one of ours; in the files it is an error of its line.
+            counts["undecodable"] += 1
     waiting = max(0, job.lines - job.rejected - outcomes.count)
     facts: dict[str, Any] = {
         "job": job.id,
@@ -73,6 +78,7 @@ def details(job: BatchJob, outcomes: Outcomes, *, in_json: bool) -> None:
         "dead_letter": counts["dead_letter"],
         "expired": counts["expired"],
         "rejected": job.rejected,
+        **({"undecodable": counts["undecodable"]} if counts["undecodable"] else {}),
         "waiting": waiting,
         "tokens": tokens,
         "cost_usd": round(cost_usd, 6),

@@ -22,6 +22,7 @@ from gateways.batch.joining import join
 from gateways.batch.lines import Lines
 from gateways.batch.objects import beside
 from gateways.batch.outcomes import Outcomes
+from gateways.cli.batch_show import details
 from producers.log_reader import Found
 
 JOB = BatchJob(
@@ -116,3 +117,17 @@ def test_outcomes_of_others_are_passed_over(outcomes: Outcomes) -> None:
 
     assert outcomes.take(foreign) == 0
     assert list(outcomes) == []
+
+
+def test_an_outcome_that_cannot_be_read_is_counted_in_what_is_shown_of_a_job(
+    outcomes: Outcomes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = OutcomeMarker(
+        event_id="x", source="batch", type="t", status="expired", reason="", attempts=0, completed_at=""
+    )
+    outcomes.take([found(1, RESULT_TYPE, result()), found(2, RESULT_TYPE, foreign)])
+
+    details(msgspec.structs.replace(JOB, lines=3), outcomes, in_json=True)
+
+    shown = json.loads(capsys.readouterr().out)
+    assert [shown[name] for name in ("succeeded", "undecodable", "waiting")] == [1, 1, 1]

@@ -42,6 +42,21 @@ def test_a_job_that_is_begun_again_is_the_one_that_was_heard_of_before(tmp_path:
     assert run.submit.call_args.kwargs == {"known": job}
 
 
+def test_a_request_whose_id_is_no_name_of_a_folder_is_passed_over() -> None:
+    """The folder of a job is emptied before it is worked on: that of `..` is everybody's."""
+    settings = Settings.model_validate(
+        {"version": 1, "batch_jobs": {"inputs": [SECTION]}, "kafka": {"bootstrap_servers": "a:1"}}
+    )
+    service = Service(settings)
+    foreign = [msgspec.structs.replace(REQUEST, id=name) for name in ("..", "../..", "/etc", "")]
+    job = wanted_job("../x", REQUEST.object, source="s", kind="t")
+
+    service._jobs.note([Found("jobs", 0, 0, f"{one.id}/request".encode(), encode_json(one), {}) for one in foreign])
+    service._jobs.note([Found("jobs", 0, 0, b"../x/job", encode_json(job), {})])
+
+    assert (service._jobs.waiting, service._jobs.jobs) == ([], {})
+
+
 def test_an_end_that_another_process_notes_in_the_same_moment_is_no_bug() -> None:
     """Both find that the input is gone, which they look for before either takes the job over."""
     settings = Settings.model_validate(

@@ -34,6 +34,11 @@ def submit(folder: Path, *args: str) -> int:
         (("--type", "com.example.t", "--route", "rset"), "; there is no route 'rset', but: tickets, rest"),
         (("--type", "com.example.t", "-o", "x"), "--output goes with --wait"),
         (("--type", "com.example.t", "--record-id", "id"), "expected a JSON pointer"),
+        (("--type", "com.example.t", "--record-id", "/a~2"), "expected a JSON pointer"),
+        (("--type", "com.example.t", "--wait", "-o", "."), "'.': is a folder"),
+        (("--type", "com.example.t", "--wait", "-o", ""), "'': is a folder"),
+        (("--type", "com.example.t", "--wait", "-o", "s3:///key"), "expected s3://bucket/prefix"),
+        (("--type", "com.example.t", "--wait", "-o", "s3:/bucket"), "expected s3://bucket/prefix"),
         (("--type", "com.example.t", "--job", "no/slash"), "letters, digits"),
     ],
 )
@@ -42,6 +47,24 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(
 ) -> None:
     assert submit(tmp_path, *args) == 2
     assert words in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("input_name", "output"),
+    [("in.jsonl", "in.jsonl"), ("out.errors.jsonl", "out.jsonl"), ("in.jsonl", "linked.jsonl")],
+)
+def test_results_never_take_the_place_of_the_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], input_name: str, output: str
+) -> None:
+    """As when the error file of a job is mended, sent again, and answered beside the first answers."""
+    config = write(tmp_path, ROUTES)
+    lines = tmp_path / input_name
+    lines.write_text("{}\n", encoding="utf-8")
+    (tmp_path / "linked.jsonl").hardlink_to(lines)
+    where = ("--type", "com.example.t", "--wait", "-o", str(tmp_path / output))
+
+    assert run(["batch", "submit", str(lines), "--config", str(config), *where]) == 2
+    assert "would replace the input" in " ".join(capsys.readouterr().err.split())
 
 
 def test_no_jobs_are_no_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
