@@ -3,6 +3,7 @@
 Blocking: reads the files that the configuration names; with secrets, also asks AWS Secrets Manager.
 """
 
+import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -27,6 +28,8 @@ from gateways.ingress.secrets import SecretStore
 from gateways.parts import sender_problems
 
 VARIABLES = frozenset({"event", "data", "text"})
+_TEMPLATES = ImmutableSandboxedEnvironment(autoescape=False)
+_TAKES_IN = re.compile(r"\{%[-+]?\s*(include|import|from|extends)\b")
 _FIELDS = {"type": compile_field, "id": compile_id, "key": compile_field, "subject": compile_field}
 
 
@@ -155,17 +158,22 @@ def _of_route(index: int, route: RouteSettings, source: Document) -> Iterator[st
 
 def _template_trouble(text: str) -> tuple[int, str] | None:
     try:
-        unknown = sorted(_variables(text) - VARIABLES)
+        parsed = _TEMPLATES.parse(text)
+        unknown = sorted(meta.find_undeclared_variables(parsed) - VARIABLES)
+        others = list(meta.find_referenced_templates(parsed))
+        _TEMPLATES.compile(text)
     except TemplateSyntaxError as error:
         return error.lineno, f"not a valid template: {error.message}"
+    except (SyntaxError, ValueError, RecursionError) as error:
+        # What Jinja lets pass and Python does not, such as two parameters of one name.
+        return 1, f"not a valid template: {getattr(error, 'msg', error)}"
+    if others:
+        line = next((number for number, row in enumerate(text.splitlines(), 1) if _TAKES_IN.search(row)), 1)
+        return line, "no other template can be taken in"
     if not unknown:
         return None
     line = next((number for number, row in enumerate(text.splitlines(), 1) if unknown[0] in row), 1)
     return line, f"unknown variable {unknown[0]!r}; there are: {', '.join(sorted(VARIABLES))}"
-
-
-def _variables(text: str) -> set[str]:
-    return meta.find_undeclared_variables(ImmutableSandboxedEnvironment(autoescape=False).parse(text))
 
 
 def _schema_trouble(index: int, route: RouteSettings, source: Document) -> Iterator[str]:

@@ -124,7 +124,7 @@ class Batched:
         for entry in entries:
             entry.is_sent = True
         if len(entries) == 1:
-            return [await self._single(entries[0], timeout_s)]
+            return [await self._alone(entries[0], timeout_s)]
         try:
             several = await self._many([entry.request for entry in entries], timeout_s)
         except Exception as error:
@@ -132,6 +132,13 @@ class Batched:
                 self._split(getattr(error, "reason", "internal"))
             raise
         return self._each(entries, several)
+
+    async def _alone(self, entry: _Entry, timeout_s: float) -> InferenceAnswer | Exception:
+        """Return the outcome of an entry that is left of its batch: a failure is its own, and nothing to split."""
+        try:
+            return await self._single(entry, timeout_s)
+        except Exception as error:  # noqa: BLE001 - every failure is this event's outcome
+            return error
 
     async def _single(self, entry: _Entry, timeout_s: float) -> InferenceAnswer:
         answer = await invoke(self._provider, msgspec.structs.replace(entry.request, timeout_s=timeout_s))

@@ -60,17 +60,26 @@ class PromptTemplate:
         environment.filters["tojson"] = _to_json
         self.system = settings.system or _read(settings.system_file, where)
         text = settings.user if settings.user is not None else _read(settings.user_file, where)
+        file = f" {settings.user_file}" if settings.user is None else ""
         try:
-            used = meta.find_undeclared_variables(environment.parse(text))
+            parsed = environment.parse(text)
+            used = meta.find_undeclared_variables(parsed)
+            others = list(meta.find_referenced_templates(parsed))
             self._user = environment.from_string(text)
             # Jinja reads its globals from a chain of mappings anew for every rendering.
             self._globals = dict(self._user.globals)
             self._user.globals = {}
         except TemplateError as error:
             line = getattr(error, "lineno", None)
-            file = f" {settings.user_file}" if settings.user is None else ""
             message = f"route {where}: prompt template{file}, line {line}: {error.message}"
             raise ConfigError(message) from error
+        except (SyntaxError, ValueError, RecursionError) as error:
+            # What Jinja lets pass and Python does not, such as two parameters of one name.
+            message = f"route {where}: prompt template{file}: {getattr(error, 'msg', error)}"
+            raise ConfigError(message) from error
+        if others:
+            message = f"route {where}: prompt template{file}: no other template can be taken in"
+            raise ConfigError(message)
         self._max_chars = settings.max_chars
         self._needs_data = "data" in used
         self._needs_text = "text" in used

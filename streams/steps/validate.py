@@ -27,7 +27,9 @@ class OutputContract:
     """
 
     def __init__(self, route: RouteSettings, task: Task = "chat") -> None:
-        self.schema = route.output_schema or _load(route.output_schema_file, route.name)
+        # An empty schema is one too: any JSON.
+        is_inline = route.output_schema is not None
+        self.schema = route.output_schema if is_inline else _load(route.output_schema_file, route.name)
         if self.schema is None and task == "embedding":
             self.schema = _VECTOR
         self._validator = None if self.schema is None else _compile(self.schema, route.name)
@@ -91,7 +93,8 @@ def _load(path: Path | None, route: str) -> dict[str, Any] | None:
 
 def _compile(schema: dict[str, Any], route: str) -> jsonschema_rs.Draft202012Validator:
     try:
-        return jsonschema_rs.Draft202012Validator(schema)
+        # What a schema means must not depend on what another host, or a file of this one, says today.
+        return jsonschema_rs.Draft202012Validator(schema, offline=True)
     except (jsonschema_rs.ValidationError, ValueError) as error:
         message = f"route {route}: output schema: {str(error).splitlines()[0]}"
         raise ConfigError(message) from error

@@ -39,6 +39,23 @@ def test_a_broken_inline_template_names_its_line(tmp_path: Path, capsys: pytest.
     assert f"{file}:15: routes[0].prompt.user: not a valid template: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% macro f(a, a) %}{% endmacro %}", "not a valid template: duplicate argument"),
+        ("{{ " + "(" * 300 + "1" + ")" * 300 + " }}", "not a valid template: maximum recursion depth"),
+        ("one {%- include 'header.j2' %}", "no other template can be taken in (line 1"),
+    ],
+)
+def test_a_template_that_no_worker_would_begin_with_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], template: str, said: str
+) -> None:
+    file = write(tmp_path, SMALL.replace("{{ data }}", template))
+
+    assert check(file) == 2
+    assert f"{file}:15: routes[0].prompt.user: {said}" in capsys.readouterr().err
+
+
 def test_a_broken_template_file_names_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prompt = tmp_path / "user.j2"
     prompt.write_text("one\ntwo {{ data\n")

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from contracts.errors import InvalidRequest, ProviderTimeout
 from contracts.payloads import InferenceAnswer, InferenceRequest, Message, Task
 from contracts.settings import RouteSettings
+from contracts.settings.models import FakeProvider
 from streams.batching.caller import create_caller
 from streams.fmstub.server import Server
+from streams.providers.fake import Fake
 from streams.providers.openai import OpenAI
 from tests.streams.providers.labs import openai as provider_for
 from tests.streams.providers.labs import started_stub
@@ -98,3 +101,22 @@ async def test_a_list_of_prompts_takes_the_stub_as_long_as_one(served: tuple[Ser
     await ask_all(provider, "inputs", TICKETS, "completion")
 
     assert asyncio.get_running_loop().time() - began_at_s < 1.2
+
+
+async def test_an_event_that_is_left_alone_and_refused_is_called_once() -> None:
+    """Its companion's time was over before the call began; halves of the two would be the same call again."""
+    provider = Fake(FakeProvider(kind="fake", script=({"error": "invalid_request"},)))
+    batch = {"kind": "inputs", "max_wait_s": 0.2}
+    route = RouteSettings.model_validate({"name": "r", "prompt": {"user": "x"}, "model": "m", "batch": batch})
+    caller = create_caller(route, provider, None)
+    requests = [
+        InferenceRequest(
+            event_id=name, model="m", messages=(Message("user", "hi"),), task="embedding", timeout_s=limit_s
+        )
+        for name, limit_s in (("late", 0.05), ("left", 10.0))
+    ]
+
+    failures = await asyncio.gather(*(caller(request) for request in requests), return_exceptions=True)
+
+    assert [type(failure) for failure in failures] == [ProviderTimeout, InvalidRequest]
+    assert provider.calls == {"left": 1}

@@ -151,6 +151,21 @@ def test_a_template_that_cannot_be_parsed_names_route_and_line() -> None:
         PromptTemplate(Prompt(user="fine\n{{ broken"), "r")
 
 
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% macro f(a, a) %}{% endmacro %}", "duplicate argument"),
+        ("{% for a in [] %}" * 25 + "{% endfor %}" * 25, "too many statically nested blocks"),
+        ("{{ " + "(" * 300 + "1" + ")" * 300 + " }}", "recursion"),
+        ("{% include 'header.j2' %}", "no other template can be taken in"),
+        ("{% extends data.base %}", "no other template can be taken in"),
+    ],
+)
+def test_a_template_that_every_event_would_fail_on_is_refused_at_the_start(template: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"route r: prompt template: .*{said}"):
+        PromptTemplate(Prompt(user=template), "r")
+
+
 def test_a_prompt_file_that_is_not_text_is_named(tmp_path: Path) -> None:
     file = tmp_path / "system.md"
     file.write_bytes(b"\xff\xfe")

@@ -103,6 +103,18 @@ def test_any_text_is_refused_or_valid(answer: str) -> None:
     assert set(output) == {"items"}
 
 
+def test_an_empty_schema_is_any_json() -> None:
+    assert contract(output_schema={}).check('```json\n{"a": 1}\n```') == {"a": 1}
+    with pytest.raises(OutputInvalid):
+        contract(output_schema={}).check("no JSON")
+
+
+def test_a_schema_is_never_fetched_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "part.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"route r: output schema: .*Retrieval is disabled"):
+        contract(output_schema={"$ref": (tmp_path / "part.json").as_uri()})
+
+
 def test_a_schema_comes_from_a_file_too(tmp_path: Path) -> None:
     path = tmp_path / "schema.json"
     path.write_text(json.dumps(SCHEMA), encoding="utf-8")
