@@ -118,6 +118,28 @@ def test_references_of_the_schema_still_point_where_they_did() -> None:
     assert not jsonschema_rs.is_valid(packed, {"answers": [entry("a", {"m": "x"})]})
 
 
+@pytest.mark.parametrize(
+    ("reference", "also"),
+    [
+        (
+            "https://example.com/count#/$defs/n",
+            {"$id": "https://example.com/count", "$defs": {"n": {"type": "integer"}}},
+        ),
+        (
+            "https://example.com/count#n",
+            {"$id": "https://example.com/count#", "$defs": {"n": {"$anchor": "n", "type": "integer"}}},
+        ),
+        ("#/%24defs/n", {"$defs": {"n": {"type": "integer"}}}),
+        ("#/$defs_of_ours/n", {"$defs_of_ours": {"n": {"type": "integer"}}}),
+    ],
+)
+def test_a_reference_is_followed_in_whatever_form(reference: str, also: dict[str, Any]) -> None:
+    packed = pack_schema({"properties": {"m": {"$ref": reference}}} | also)
+
+    assert jsonschema_rs.is_valid(packed, {"answers": [entry("a", {"m": 1})]})
+    assert not jsonschema_rs.is_valid(packed, {"answers": [entry("a", {"m": "x"})]})
+
+
 def test_an_anchor_of_the_schema_is_found_where_it_stands_now() -> None:
     schema = {"$defs": {"n": {"$anchor": "count", "type": "integer"}}, "properties": {"m": {"$ref": "#count"}}}
     packed = pack_schema(schema)
