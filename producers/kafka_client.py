@@ -1,6 +1,7 @@
 """What our confluent-kafka clients have in common: settings, log lines, and the translation of their errors."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,8 @@ _BATCH_BYTES = 1_000_000
 _TOPIC_APPEARS_MS = 3_000
 _RECONNECT_MAX_MS = 1_000
 _METADATA_MAX_AGE_MS = 30_000
+# Of a number in librdkafka's settings; it takes a larger one for a negative one.
+_MOST = 2**31 - 1
 # Between two looks whether a full buffer has room.
 _FULL_S = 0.05
 # A stop that came first still gives a request this long: brokers that are there answer sooner.
@@ -126,19 +129,21 @@ def producer_config(
     Raises:
         ConfigError: as `librdkafka_config`.
     """
+    # librdkafka takes 0 for no limit at all, and no linger that is not shorter.
+    timeout_ms = min(math.ceil(delivery_timeout_s * 1000), _MOST)
     return librdkafka_config(kafka) | {
         "client.id": client_id,
         "enable.idempotence": True,
         "acks": "all",
-        "delivery.timeout.ms": int(delivery_timeout_s * 1000),
-        "linger.ms": producer.linger_s * 1000,
+        "delivery.timeout.ms": timeout_ms,
+        "linger.ms": min(producer.linger_s * 1000, timeout_ms - 1),
         "compression.type": producer.compression,
         # Java's default: the same key lands in the same partition whoever produces it.
         "partitioner": "murmur2_random",
         "message.max.bytes": producer.max_record_bytes + RECORD_OVERHEAD_BYTES,
         "batch.size": largest_batch_bytes(producer),
         # Our own byte limit comes first; these only must not be in its way.
-        "queue.buffering.max.kbytes": 2 * producer.max_buffer_bytes // 1024,
+        "queue.buffering.max.kbytes": min(2 * producer.max_buffer_bytes // 1024, _MOST),
         "queue.buffering.max.messages": 10_000_000,
         "topic.metadata.propagation.max.ms": _TOPIC_APPEARS_MS,
         "reconnect.backoff.max.ms": _RECONNECT_MAX_MS,

@@ -356,7 +356,7 @@ class EgressProcess(Section):
     """Port of the same; 0 = any free one, printed at start."""
     instance_id: GroupName | None = None
     """Static membership: stable and unique per process (a pod name); a restart is then no rebalance."""
-    session_timeout_s: Seconds = 15.0
+    session_timeout_s: float = Field(default=15.0, ge=1, le=300)
     """A process silent for this long loses its partitions."""
     drain_timeout_s: Seconds = 30.0
     """How long deliveries in flight may finish on SIGTERM or when partitions are given up."""

@@ -60,7 +60,7 @@ class ProducerSettings(Section):
 
     max_buffer_bytes: int = Field(default=64 * 2**20, ge=2**16)
     """Bytes of records waiting for their ack; beyond it the process refuses or pauses."""
-    max_record_bytes: int = Field(default=1_000_000, ge=1024)
+    max_record_bytes: int = Field(default=1_000_000, ge=1024, le=512 * 2**20)
     """Largest record, key, value and headers together; must fit the topics' max.message.bytes (Kafka's default
     1,048,588)."""
     delivery_timeout_s: Seconds = 900.0

@@ -15,7 +15,16 @@ from contracts.settings import KafkaSettings, ProducerSettings
 from producers import admin, log_reader
 from producers.admin import TopicAdmin
 from producers.fenced import FencedProducer
-from producers.kafka_client import ClientLog, Stopped, error_of, in_thread, produce_waiting, unless_stopped
+from producers.kafka_client import (
+    SILENT,
+    ClientLog,
+    Stopped,
+    error_of,
+    in_thread,
+    produce_waiting,
+    producer_config,
+    unless_stopped,
+)
 from producers.log_reader import LogReader
 from tests.support import FakeClock, free_port
 
@@ -84,6 +93,25 @@ async def test_an_error_of_a_request_itself_stays_what_it_is() -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         await in_thread(request)
+
+
+_ALLOWED: list[dict[str, float]] = [
+    {"delivery_timeout_s": 0.0001},
+    {"delivery_timeout_s": 0.5, "linger_s": 1},
+    {"delivery_timeout_s": 30 * 86_400},
+    {"max_buffer_bytes": 2**41},
+    {"max_record_bytes": 512 * 2**20},
+]
+
+
+@pytest.mark.parametrize("allowed", _ALLOWED, ids=str)
+def test_a_producer_can_be_made_with_whatever_the_settings_allow(allowed: dict[str, float]) -> None:
+    settings = ProducerSettings.model_validate(allowed)
+    config = producer_config(KafkaSettings(), settings, "test", settings.delivery_timeout_s)
+
+    Producer(config, logger=SILENT)
+    # 0 is no limit for librdkafka.
+    assert config["delivery.timeout.ms"] > 0
 
 
 def test_a_record_waits_until_the_buffer_has_room() -> None:

@@ -57,6 +57,16 @@ def complaint(text: str) -> str:
             "producer.max_buffer_bytes: must be a whole number of bytes, such as 1048576; found '64MB'",
         ),
         ("producer: {delivery_timeout_s: 0}", "producer.delivery_timeout_s: must be more than 0; found 0"),
+        # More than librdkafka takes; it must not be longer than the time between two polls.
+        (
+            "egress_process: {session_timeout_s: 301}",
+            "egress_process.session_timeout_s: must be 300 or less; found 301",
+        ),
+        ("egress_process: {session_timeout_s: 0.5}", "egress_process.session_timeout_s: must be 1 or more; found 0.5"),
+        (
+            "producer: {max_record_bytes: 1000000000}",
+            "producer.max_record_bytes: must be 536870912 or less; found 1000000000",
+        ),
         ("worker: {max_in_flight: 0}", "worker.max_in_flight: must be 1 or more; found 0"),
         (
             "gateway: {host: ''}",

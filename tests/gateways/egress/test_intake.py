@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition, Uuid
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition, Uuid
 from structlog.testing import capture_logs
 
 from contracts.errors import LogUnavailable
@@ -12,6 +12,7 @@ from contracts.settings.egress import EgressProcess
 from gateways.egress.intake import Intake, Receiver, group_config
 from gateways.egress.ledger import Ledger
 from gateways.egress.reading import LogIds
+from producers.kafka_client import SILENT
 from producers.mock_cluster import MockCluster
 from tests.support import eventually_async
 
@@ -30,6 +31,13 @@ def meet(intake: Intake, error: KafkaError | None) -> None:
         error=lambda: error, topic=lambda: "results", partition=lambda: 0, offset=lambda: 0, timestamp=lambda: (1, 0)
     )
     intake._take(message, {})
+
+
+@pytest.mark.parametrize("session_timeout_s", [1, 300])
+def test_a_consumer_can_be_made_with_whatever_the_settings_allow(session_timeout_s: float) -> None:
+    process = EgressProcess(session_timeout_s=session_timeout_s)
+
+    Consumer(group_config({"bootstrap.servers": "localhost:1"}, "test", process) | {"logger": SILENT}).close()
 
 
 def test_a_client_that_will_get_nothing_any_more_is_given_up(intake: Intake) -> None:
