@@ -23,12 +23,13 @@ from bench.steadiness import job_of
 PROFILER = Environment("profiler", "python3.11", ("py-spy==0.4.3",))
 _RATE = 250
 _SECONDS = 6
+_CONSUMER = "shell|agents|membership|tail|fetching|unpacking|joining|log_ends|epochs"
 # The innermost frame that belongs to one of these names the part; files of nobody (json, enum, typing) are passed over.
 PARTS: tuple[tuple[str, str], ...] = (
     ("logs and metrics", r"structlog|/logging/|prometheus_client|contracts/(logs|metrics)|providers/measured"),
     ("HTTP", r"aiohttp|httptools|streams/providers/|yarl/|multidict|async_timeout"),
     ("producer", r"producers/|confluent_kafka"),
-    ("fetch", r"aiokafka/|faust/|mode/|cramjam|streams/(shell|agents|membership|tail|fetching|unpacking|joining|log_ends|epochs)"),
+    ("fetch", rf"aiokafka/|faust/|mode/|cramjam|streams/({_CONSUMER})"),
     ("engine", r"streams/engine/"),
     ("pipeline", r"streams/|contracts/|jinja2|<template>|msgspec|jsonschema"),
     ("event loop and socket reads", r"uvloop|asyncio/|selectors|streams/__main__"),

@@ -37,11 +37,10 @@ class Match(Section):
 
 
 class Prompt(Section):
-    """Instructions and a Jinja2 template for the user message; sandboxed, undefined fields are an error, and no other
-    template can be taken in.
+    """Instructions and a Jinja2 template for the user message; sandboxed, undefined fields are an error.
 
-    Variables of the template: `event` (id, source, type, subject, time), `data` (the parsed JSON body), `text` (the
-    body as text).
+    No other template can be taken in. Variables of the template: `event` (id, source, type, subject, time), `data` (the
+    parsed JSON body), `text` (the body as text).
     """
 
     system: str = ""
