@@ -192,10 +192,11 @@ async def test_an_event_of_a_topic_that_was_made_anew_is_not_called_unknown_befo
             return type(error).__name__
         return "found"
 
-    async def is_answered(event_id: str, wanted: str) -> bool:
-        answered = await answer(event_id)
-        assert answered != "UnknownResult"
-        return answered == wanted
+    answers: list[str] = []
+
+    async def is_answered(event_id: str, *wanted: str) -> bool:
+        answers.append(await answer(event_id))
+        return answers[-1] in wanted
 
     async def is_unknown(event_id: str) -> bool:
         return await answer(event_id) == "UnknownResult"
@@ -211,10 +212,12 @@ async def test_an_event_of_a_topic_that_was_made_anew_is_not_called_unknown_befo
 
         await site.recreate(site.events)
         await site.produce(*(site.event(f"e{number}") for number in range(3 * RECORDS)))
-        await eventually_async(lambda: is_answered("e0", "Busy"), LIMIT_S)
+        # A reader that asked while the new log was shorter was sent to its beginning by its client, and has it already.
+        await eventually_async(lambda: is_answered("e0", "Busy", "found"), LIMIT_S)
         monkeypatch.undo()
 
         await eventually_async(lambda: is_answered("e0", "found"), LIMIT_S)
+        assert "UnknownResult" not in answers
         await eventually_async(lambda: is_unknown("other"), LIMIT_S)
     finally:
         view.close()
