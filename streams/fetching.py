@@ -35,7 +35,7 @@ from faust.types.tuples import ConsumerMessage
 from contracts.logs import logger
 from streams.engine.item import TP
 from streams.epochs import epoch_ends
-from streams.joining import JoinGuard, guard_joins, hear_refusals, keep_joining
+from streams.joining import JoinGuard, guard_joins, hear_refusals, keep_joining, leave_for_good
 from streams.log_ends import EndWatch, Run, is_read_again
 from streams.unpacking import KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
 
@@ -96,6 +96,7 @@ class EngineThread(AIOKafkaConsumerThread):
             guard_joins(coordinator, self.guard)
         keep_joining(coordinator)
         hear_refusals(coordinator)
+        leave_for_good(coordinator)
         coordinator._coordination_task.add_done_callback(self._coordination_ended)  # noqa: SLF001
 
     def _coordination_ended(self, task: "asyncio.Task[None]") -> None:

@@ -7,18 +7,26 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
     _coordinator._heartbeat_task, ._commit_refresh_task  their errors are no refused join
     _coordinator._send_req           wrapped: an answer that refuses the whole question for commits is not "no commits"
     _coordinator.coordinator_dead    has it looked for again
+    _coordinator._maybe_leave_group  wrapped: says once that it leaves, and hears neither a refusal nor silence
+    _coordinator._closing, ._group_instance_id, ._client  whether it leaves for good, as a member that may, and how
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.errors import GroupLoadInProgressError, KafkaError, for_code
 from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from contracts.logs import logger
 
 _JOIN_PAUSE_S = 1.0
+# A worker that stops waits so long for a broker that hears it: one that has come back takes a second or two.
+_LEAVE_S = 3.0
+_LEAVE_AGAIN_S = 0.2
 
 
 class JoinGuard(Protocol):
@@ -104,4 +112,43 @@ def hear_refusals(coordinator: Any) -> None:
     coordinator._send_req = send  # noqa: SLF001
 
 
-__all__ = ["JoinGuard", "guard_joins", "hear_refusals", "keep_joining"]
+def leave_for_good(coordinator: Any) -> None:
+    """Have a member that stops say so again, for a moment, when nobody has heard it.
+
+    aiokafka says it once. Behind a restart of a broker its coordinator is not known, or still loads the group; nobody
+    would get the partitions before the session has ended, as behind a kill.
+    """
+    original: Callable[[], Awaitable[None]] = coordinator._maybe_leave_group  # noqa: SLF001
+
+    async def leave() -> None:
+        may_leave = coordinator.generation > 0 and coordinator._group_instance_id is None  # noqa: SLF001
+        if may_leave and coordinator._closing.done():  # noqa: SLF001
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LEAVE_S):
+                    await _leave(coordinator)
+            coordinator.reset_generation()
+        await original()
+
+    coordinator._maybe_leave_group = leave  # noqa: SLF001
+
+
+async def _leave(coordinator: Any) -> None:
+    client: Any = coordinator._client  # noqa: SLF001
+    request = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
+    node = coordinator.coordinator_id
+    while True:
+        try:
+            if node is None:
+                node = await client.coordinator_lookup(CoordinationType.GROUP, coordinator.group_id)
+            answer = await client.send(node, request, group=ConnectionGroup.COORDINATION)
+            error = for_code(answer.error_code)()
+        except KafkaError as raised:
+            error = raised
+        if not error.retriable:
+            # Heard, or unknown to the group, or not allowed.
+            return
+        node = None
+        await asyncio.sleep(_LEAVE_AGAIN_S)
+
+
+__all__ = ["JoinGuard", "guard_joins", "hear_refusals", "keep_joining", "leave_for_good"]

@@ -5,17 +5,20 @@ import inspect
 from types import SimpleNamespace
 
 import pytest
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
+    GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
     KafkaError,
     NotCoordinatorForGroupError,
 )
 from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from streams import joining
-from streams.joining import guard_joins, hear_refusals, keep_joining
+from streams.joining import guard_joins, hear_refusals, keep_joining, leave_for_good
 
 # --- the names
 
@@ -42,6 +45,17 @@ def test_coordinator_looks_at_the_errors_of_partitions_only() -> None:
     assert "response.error_code" not in question
     assert "if not err.retriable:" in inspect.getsource(GroupCoordinator.fetch_committed_offsets)
     assert "self.coordinator_id = None" in inspect.getsource(GroupCoordinator.coordinator_dead)
+
+
+def test_coordinator_says_once_that_it_leaves() -> None:
+    leaving = inspect.getsource(GroupCoordinator._maybe_leave_group)
+
+    assert "error_code" not in leaving
+    assert "if self.generation > 0 and self._group_instance_id is None" in leaving
+    assert "LeaveGroupRequest(self.group_id, self.member_id)" in leaving
+    closing = inspect.getsource(GroupCoordinator.close)
+    assert closing.index("self._closing.set_result(None)") < closing.index("await self._maybe_leave_group()")
+    assert "return resp.coordinator_id" in inspect.getsource(AIOKafkaClient.coordinator_lookup)
 
 
 def test_a_static_member_leaves_no_group() -> None:
@@ -208,3 +222,84 @@ async def test_an_error_of_the_heartbeats_is_told_as_before() -> None:
     await coordinator._push_error_to_user(error)
 
     assert coordinator.told == [error]
+
+
+# --- leaving
+
+
+class Leaving:
+    """Stands in for aiokafka's coordinator and its client.
+
+    Args:
+        answers: to what is sent: an error code, or an error that is raised.
+        instance_id: of a static member.
+        is_closing: it leaves for good.
+    """
+
+    def __init__(self, *answers: int | Exception, instance_id: str | None = None, is_closing: bool = True) -> None:
+        self.generation, self.group_id, self.member_id, self.coordinator_id = 3, "g", "m1", 1
+        self._group_instance_id, self._client = instance_id, self
+        self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if is_closing:
+            self._closing.set_result(None)
+        self.answers = list(answers)
+        self.asked: list[int | None] = []
+        self.originals: list[int] = []
+        leave_for_good(self)
+
+    async def _maybe_leave_group(self) -> None:
+        self.originals.append(self.generation)
+
+    def reset_generation(self) -> None:
+        self.generation = -1
+
+    async def coordinator_lookup(self, _kind: object, _group: str) -> int:
+        self.asked.append(None)
+        return 2
+
+    async def send(self, node: int, request: object, **_group: object) -> object:
+        assert isinstance(request, LeaveGroupRequest)
+        self.asked.append(node)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return SimpleNamespace(error_code=answer)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "_LEAVE_AGAIN_S", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("unheard", [14, 16, GroupCoordinatorNotAvailableError()])
+async def test_a_member_that_stops_says_so_until_a_coordinator_has_heard_it(unheard: int | Exception) -> None:
+    coordinator = Leaving(unheard, 0)
+    await coordinator._maybe_leave_group()
+
+    assert (coordinator.asked, coordinator.originals) == ([1, None, 2], [-1])
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("code", [0, 25, 30])
+async def test_a_member_that_was_heard_is_unknown_or_may_not_leave_says_so_once(code: int) -> None:
+    coordinator = Leaving(code)
+    await coordinator._maybe_leave_group()
+
+    assert coordinator.asked == [1]
+
+
+async def test_a_member_that_nobody_hears_stops_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "_LEAVE_S", 0.01)
+    coordinator = Leaving(*[GroupCoordinatorNotAvailableError()] * 100)
+    await coordinator._maybe_leave_group()
+
+    assert coordinator.originals == [-1]
+
+
+@pytest.mark.parametrize(("instance_id", "is_closing"), [("one", True), (None, False)])
+async def test_who_does_not_leave_for_good_is_left_to_aiokafka(instance_id: str | None, is_closing: bool) -> None:
+    coordinator = Leaving(instance_id=instance_id, is_closing=is_closing)
+    await coordinator._maybe_leave_group()
+
+    assert (coordinator.asked, coordinator.originals) == ([], [3])
