@@ -23,7 +23,7 @@ from contracts.logs import logger
 from contracts.metrics import EGRESS_LAG
 from contracts.settings.egress import EgressProcess
 from gateways.egress.ledger import Ledger
-from gateways.egress.reading import QUEUE_LIMITS, LogIds, in_thread, starts_of, translated_errors
+from gateways.egress.reading import QUEUE_LIMITS, LogIds, in_thread, starts_of
 from gateways.egress.selecting import Raw
 
 Place = tuple[str, int]
@@ -195,16 +195,15 @@ class Intake:
 
     def _open(self) -> None:
         wanted = [*self._topics, *self._waits_s]
-        with translated_errors():
-            consumer = Consumer(self._config | {"on_commit": self._on_commit, "error_cb": self._on_error})
-            try:
-                _need(wanted, consumer.list_topics(timeout=_CALL_TIMEOUT_S).topics)
-                if self._watch is not None:
-                    self._watch.start()
-                consumer.subscribe(wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
-            except BaseException:
-                consumer.close()
-                raise
+        consumer = Consumer(self._config | {"on_commit": self._on_commit, "error_cb": self._on_error})
+        try:
+            _need(wanted, consumer.list_topics(timeout=_CALL_TIMEOUT_S).topics)
+            if self._watch is not None:
+                self._watch.start()
+            consumer.subscribe(wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        except BaseException:
+            consumer.close()
+            raise
         self._consumer = consumer
         self._is_answered = True
 
@@ -212,17 +211,16 @@ class Intake:
         consumer = self._consumer
         if consumer is None:
             return []
-        with translated_errors():
-            self._set_pauses(consumer, is_full=is_full)
-            if self._clock() >= self._commit_at_s or self._clock() < self._commit_at_s - _COMMIT_EVERY_S:
-                self._commit_at_s = self._clock() + _COMMIT_EVERY_S
-                self._commit(consumer, self._ledgers.values(), is_last=False)
-                self._measure_lag(consumer)
-                self._look_for_brokers(consumer)
-                self._look_at_topics()
-            # `consume` alone would wait for a full batch; this returns with the first record and what is behind it.
-            first = consumer.poll(_POLL_S)
-            return [] if first is None else [first, *consumer.consume(_POLL_RECORDS - 1, 0)]
+        self._set_pauses(consumer, is_full=is_full)
+        if self._clock() >= self._commit_at_s or self._clock() < self._commit_at_s - _COMMIT_EVERY_S:
+            self._commit_at_s = self._clock() + _COMMIT_EVERY_S
+            self._commit(consumer, self._ledgers.values(), is_last=False)
+            self._measure_lag(consumer)
+            self._look_for_brokers(consumer)
+            self._look_at_topics()
+        # `consume` alone would wait for a full batch; this returns with the first record and what is behind it.
+        first = consumer.poll(_POLL_S)
+        return [] if first is None else [first, *consumer.consume(_POLL_RECORDS - 1, 0)]
 
     def _set_pauses(self, consumer: Consumer, *, is_full: bool) -> None:
         now_s = self._clock()
@@ -243,12 +241,11 @@ class Intake:
         consumer = self._consumer
         if consumer is None:
             return
-        with translated_errors():
-            places = [TopicPartition(*place, offset) for place, offset in rewinds.items() if place in self._ledgers]
-            consumer.pause(places)
-            self._paused |= {(one.topic, one.partition) for one in places}
-            for one in places:
-                consumer.seek(one)
+        places = [TopicPartition(*place, offset) for place, offset in rewinds.items() if place in self._ledgers]
+        consumer.pause(places)
+        self._paused |= {(one.topic, one.partition) for one in places}
+        for one in places:
+            consumer.seek(one)
 
     def _commit(self, consumer: Consumer, ledgers: Iterable[Ledger], *, is_last: bool) -> None:
         offers = [(ledger, offset) for ledger in ledgers if (offset := ledger.to_commit()) is not None]

@@ -27,14 +27,7 @@ def test_a_log_that_loses_its_end_under_a_running_worker_loses_nothing_more_and_
     kafka: KafkaLab, tmp_path: Path, more: int, *, has_grown: bool
 ) -> None:
     """It is shorter than before when the worker looks again, or has grown meanwhile: with fewer events or with more."""
-    broker = kafka.broker
-    if not isinstance(broker, JvmBroker):
-        pytest.skip("only the data of a broker of our own can be cut")
-    lab = WorkerLab(kafka, tmp_path)
-    lab.create_topics()
-    lab.send(0, 200)
-    ends = lab.ends()
-    lab.send(200, 200)
+    broker, lab, ends = _with_400_events(kafka, tmp_path)
     (other,) = kafka.create("other", partitions=PARTITIONS)
     if has_grown:
         lab.send(400, more, topic=other)
@@ -64,14 +57,7 @@ def test_a_log_that_loses_its_end_under_a_running_worker_loses_nothing_more_and_
 def test_a_worker_that_starts_behind_a_log_that_was_cut_and_has_grown_past_its_commit_leaves_no_event_out(
     kafka: KafkaLab, tmp_path: Path
 ) -> None:
-    broker = kafka.broker
-    if not isinstance(broker, JvmBroker):
-        pytest.skip("only the data of a broker of our own can be cut")
-    lab = WorkerLab(kafka, tmp_path)
-    lab.create_topics()
-    lab.send(0, 200)
-    ends = lab.ends()
-    lab.send(200, 200)
+    broker, lab, ends = _with_400_events(kafka, tmp_path)
     with Outcomes(kafka, lab.topics.results) as results:
         with lab.running() as worker:
             results.wait_for(400)
@@ -88,6 +74,19 @@ def test_a_worker_that_starts_behind_a_log_that_was_cut_and_has_grown_past_its_c
             told = _told(worker.output)
     assert (tally.lost(800), tally.duplicates) == ([], [])
     assert (len(told), sum(told)) == (PARTITIONS, 200)
+
+
+def _with_400_events(kafka: KafkaLab, folder: Path) -> tuple[JvmBroker, WorkerLab, dict[int, int]]:
+    """Return a broker whose data can be cut, a lab with 400 events, and where partitions ended with half of them."""
+    broker = kafka.broker
+    if not isinstance(broker, JvmBroker):
+        pytest.skip("only the data of a broker of our own can be cut")
+    lab = WorkerLab(kafka, folder)
+    lab.create_topics()
+    lab.send(0, 200)
+    ends = lab.ends()
+    lab.send(200, 200)
+    return broker, lab, ends
 
 
 def _told(output: str) -> list[int]:
