@@ -36,16 +36,22 @@ class TakenOver(PenstockError):
 
 
 @contextlib.contextmanager
-def fatal_errors() -> Iterator[None]:
-    """Raise a fatal error of a client as the KafkaException that it is.
+def fatal_errors(client: Producer) -> Iterator[None]:
+    """Raise a fatal error of a client in transactions as the KafkaException that it is.
 
-    confluent-kafka 2.16 raises it and runs into the next one before it is told: that is a SystemError.
+    confluent-kafka 2.16 raises it and runs into the next one before it is told: that is a SystemError. And a record
+    that comes between the error and its telling is refused with a name for all of them: the requests of transactions
+    tell which one it was, at any time.
     """
     try:
         yield
     except SystemError as exception:
         if isinstance(exception.__cause__, KafkaException):
             raise exception.__cause__ from None
+        raise
+    except KafkaException as exception:
+        if error_of(exception).code() == KafkaError._FATAL:  # noqa: SLF001 - so named
+            client.begin_transaction()
         raise
 
 
@@ -151,7 +157,7 @@ class FencedProducer:
         """
         errors: list[str] = []
         try:
-            with fatal_errors():
+            with fatal_errors(self._client):
                 left = self._written(records, errors)
         except KafkaException as exception:
             raise self._translated(error_of(exception)) from exception

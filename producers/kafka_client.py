@@ -221,6 +221,14 @@ def error_of(exception: KafkaException) -> KafkaError:
     return error
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """Return whether its client will never do anything again.
+
+    What is asked of a client after its fatal error is refused with an error that does not call itself one.
+    """
+    return error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - so named
+
+
 def produce_waiting(
     client: Producer,
     record: Record,

@@ -22,7 +22,7 @@ from contracts.logs import logger, tell_left_out
 from contracts.metrics import PRODUCER_BUFFER_BYTES, PRODUCER_BUFFER_LIMIT, PRODUCER_REBUILDS
 from contracts.settings import KafkaSettings, ProducerSettings
 from producers.base import Ack, Delivered, Place
-from producers.kafka_client import ClientLog, error_of, in_thread, producer_config, translate_error
+from producers.kafka_client import ClientLog, error_of, in_thread, is_fatal, producer_config, translate_error
 from producers.window import CLOSED, Waiting, Window
 
 # Measured inside Faust at 1,024 in flight: a 5 ms tick costs 104 us CPU an event, a poll thread 148 to 168.
@@ -188,7 +188,7 @@ class KafkaProducer:
     def _refuse(self, waiting: Waiting, exception: KafkaException) -> None:
         error = error_of(exception)
         waiting.fail(translate_error(error, waiting.record.topic, waiting.record.partition))
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - so named
+        if is_fatal(error):
             self._break(error.str())
 
     def _schedule(self, delay_s: float) -> None:

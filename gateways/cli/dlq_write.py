@@ -14,7 +14,7 @@ from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings, ProducerSettings
 from gateways.cli.dlq_letters import Letter
 from producers.fenced import FENCED, TakenOver, end_client, fatal_errors
-from producers.kafka_client import SILENT, error_of, produce_waiting, producer_config, translate_error
+from producers.kafka_client import SILENT, error_of, is_fatal, produce_waiting, producer_config, translate_error
 from producers.window import record_bytes
 
 # A transaction that its owner leaves open hides what lies behind it from committed readers for so long.
@@ -98,7 +98,7 @@ class Writer:
         """Return why they could not be written; empty when they were."""
         errors: list[str] = []
         try:
-            with fatal_errors():
+            with fatal_errors(self._client):
                 self._client.begin_transaction()
                 for unit in units:
                     for record in unit.records:
@@ -141,6 +141,6 @@ class Writer:
         try:
             produce_waiting(self._client, record, None if self._in_transactions else errors, _LIMIT_S)
         except KafkaException as exception:
-            if error_of(exception).fatal():
+            if is_fatal(error_of(exception)):
                 raise
             errors.append(str(translate_error(error_of(exception), record.topic, record.partition)))

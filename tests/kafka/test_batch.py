@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,12 +12,12 @@ import pytest
 from confluent_kafka import Producer
 
 from contracts.batch_jobs import BatchJob, BatchObject
-from contracts.codec import encode_event
+from contracts.codec import Record, encode_event
 from contracts.envelope import Event
 from contracts.errors import InvalidPayload, LogUnavailable
 from contracts.settings import load
 from gateways.batch.submitting import Submission, wanted_job
-from producers.fenced import FencedProducer
+from producers.fenced import FencedProducer, TakenOver
 from tests.kafka.batch_lab import BatchLab, events_of, read_lines, write_lines
 from tests.kafka.worker_lab import PARTITIONS, STATIC, Outcomes, WorkerLab, recreate
 from tests.kafkalab.fixtures import KafkaLab
@@ -152,6 +153,44 @@ def test_a_job_whose_event_topic_was_made_anew_before_its_lines_were_all_there_s
 
 class Interrupted(Exception):
     """What a test ends a submission with."""
+
+
+class Unpolled:
+    """A client whose fatal errors are not told before they are asked for."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def poll(self, _timeout_s: float) -> int:
+        return 0
+
+
+class Endless(list[Record]):
+    """Records that come, one after the other, until the client takes no more."""
+
+    def __iter__(self) -> Iterator[Record]:
+        while True:
+            time.sleep(0.005)
+            yield self[0]
+
+
+def test_a_record_between_a_take_over_and_its_telling_is_refused_because_of_the_take_over(
+    kafka: KafkaLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load(lab_on(kafka, tmp_path, []).lab.config)
+    (topic,), name = kafka.create("held"), kafka.name("batch.held")
+    first, second = (FencedProducer(settings.kafka, settings.producer, name) for _ in range(2))
+    first.take_over()
+    second.take_over()
+    monkeypatch.setattr(first, "_client", Unpolled(first._client))
+
+    with pytest.raises(TakenOver):
+        first.write(Endless([Record(topic, None, b"x", ())]))
+    first.close()
+    second.close()
 
 
 def interrupt(_lines: int) -> None:

@@ -13,6 +13,8 @@ from gateways.cli.dlq_write import Writer
 from producers.fenced import TakenOver
 from tests.gateways.cli.records import letter
 
+FENCED = KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+
 
 class SmallClient:
     """A producer with room for one record until it is polled."""
@@ -86,7 +88,7 @@ def test_a_redrive_that_another_one_has_overtaken_says_so_however_the_client_rai
 
     def flush(_timeout_s: float) -> int:
         message = "returned a result with an exception set"
-        raise SystemError(message) from KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+        raise SystemError(message) from FENCED
 
     monkeypatch.setattr(client, "flush", flush)
 
@@ -95,3 +97,22 @@ def test_a_redrive_that_another_one_has_overtaken_says_so_however_the_client_rai
     with pytest.raises(TakenOver):
         writer.write([Discard("me", "old")(one) for one in letters(2)])
     writer.close()
+
+
+def test_a_redrive_whose_record_is_refused_because_of_a_fatal_error_says_which_one_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = SmallClient()
+
+    def produce(*_: Any, **__: Any) -> None:
+        # Only the next transaction of a client tells what was wrong with the last one.
+        monkeypatch.setattr(client, "begin_transaction", begin_transaction)
+        raise KafkaException(KafkaError(KafkaError._FATAL, "Local: Fatal error"))
+
+    def begin_transaction() -> None:
+        raise FENCED
+
+    monkeypatch.setattr(client, "produce", produce)
+
+    with pytest.raises(TakenOver):
+        writer_to(client, monkeypatch).write([Discard("me", "old")(one) for one in letters(2)])
