@@ -35,15 +35,32 @@ def measure(session: int) -> Sample:
     return Sample(time.time(), ticks / _TICKS, pages * _PAGE)
 
 
-def threads_cpu_s(pid: int) -> dict[str, float]:
-    """Return CPU seconds by the name of the thread; threads of one name are added up."""
-    found: dict[str, float] = {}
+@dataclass(frozen=True)
+class Thread:
+    """What a thread has used since its start: CPU seconds in user code and in the kernel, as the kernel tells them."""
+
+    tid: int
+    name: str
+    user_s: float
+    system_s: float
+
+    @property
+    def cpu_s(self) -> float:
+        """Both."""
+        return self.user_s + self.system_s
+
+
+def threads(pid: int) -> list[Thread]:
+    """Return the threads that a process has now; the first's `tid` is the process's."""
+    found = []
     for folder in Path(f"/proc/{pid}/task").iterdir():
-        name, _, rest = (
-            (folder / "stat").read_text(encoding="utf-8", errors="replace").partition("(")[2].rpartition(")")
-        )
-        fields = rest.split()
-        found[name] = found.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / _TICKS
+        try:
+            stat = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it ended while we looked
+            continue
+        name, _, rest = stat.partition("(")[2].rpartition(")")
+        user, system = (int(field) / _TICKS for field in rest.split()[11:13])
+        found.append(Thread(int(folder.name), name, user, system))
     return found
 
 
