@@ -35,6 +35,7 @@ from faust.types.tuples import ConsumerMessage
 from contracts.logs import logger
 from streams.engine.item import TP
 from streams.epochs import epoch_ends
+from streams.frames import mend_frames
 from streams.joining import JoinGuard, guard_joins, hear_refusals, keep_joining, leave_for_good
 from streams.log_ends import EndWatch, Run, is_read_again
 from streams.unpacking import KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
@@ -48,7 +49,7 @@ _LOOK_AGAIN_S = 0.2
 # A leader has so long to tell where an epoch ends: what was fetched of others waits for it. A fetch from it may come
 # before, which waits 1.5 s for records.
 _ANSWER_S = 10.0
-# At 1,024 calls of 200 ms this is an eighth of what the buffer holds; 20 empty answers a second cost next to nothing.
+# At 1,024 calls of 200 ms this is an eighth of what the buffer holds. What an empty answer costs: streams/frames.py.
 _HURRIED_MS = 50
 
 
@@ -332,6 +333,7 @@ def _mend_fetcher() -> None:
     fetcher.MemoryRecords = KeptRecords
     fetcher.PartitionRecords = TolerantPartitionRecords
     fetcher.FetchResult = PiecewiseFetchResult
+    mend_frames()
 
 
 __all__ = ["BUNDLE_RECORDS", "Bundle", "BundlingConsumer", "EngineThread"]

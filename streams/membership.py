@@ -388,7 +388,7 @@ class Membership:
             return
         if self._loading is not None:
             self._loading.cancel()
-        held = len(self._engine.held)
+        held = self._engine.holds
         await self._engine.drain(self._settings.drain_timeout_s)
         await self.commit()
         await self._engine.close()

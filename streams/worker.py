@@ -225,7 +225,7 @@ class Worker:
             self._ended.set_result(error)
 
     def _signalled(self, number: signal.Signals) -> None:
-        held = len(self._engine.held) if self._engine is not None else 0
+        held = self._engine.holds if self._engine is not None else 0
         limit_s = self._settings.worker.drain_timeout_s
         self._log.info("worker.stopping", detail=number.name, held=held, drain_timeout_s=limit_s)
         self._end(None)

@@ -118,6 +118,20 @@ class Engine:
         return tuple(self._held)
 
     @property
+    def holds(self) -> int:
+        """Return the number of unfinished items."""
+        return len(self._held)
+
+    @property
+    def started(self) -> list[Item]:
+        """Return the unfinished items that have started; all others are queued, and may be twenty times as many."""
+        return [item for item in self._dispatcher.running if item in self._held]
+
+    def oldest(self, *, queued: bool = False) -> Item | None:
+        """Return the unfinished item that was taken first, of all or of the queued ones."""
+        return next((item for item in self._held if not queued or item.state is State.QUEUED), None)
+
+    @property
     def is_open(self) -> bool:
         """Tell whether the books are loaded and items are taken."""
         return self._opened.is_set()
