@@ -30,7 +30,7 @@ from tests.support import eventually
 
 # So many that a part's share of the samples, one per tick of the kernel in the main thread, is good to some percent.
 _SECONDS = 24
-_CONSUMER = "shell|agents|membership|tail|fetching|unpacking|joining|log_ends|epochs"
+_CONSUMER = "shell|agents|membership|tail|fetching|unpacking|joining|log_ends|epochs|frames"
 # The innermost frame that belongs to one of these names the part; files of nobody (json, enum, typing) are passed over.
 PARTS: tuple[tuple[str, str], ...] = (
     ("logs and metrics", r"structlog|/logging/|prometheus_client|contracts/(logs|metrics)|providers/measured"),
