@@ -1,6 +1,7 @@
 """Tests of `penstock config`."""
 
 import json
+import os
 from pathlib import Path
 
 import jsonschema_rs
@@ -227,6 +228,18 @@ def test_show_says_which_values_come_from_the_environment() -> None:
 
     assert "  topic_prefix: blue  # from PENSTOCK_KAFKA__TOPIC_PREFIX" in lines
     assert "  deadline_s: 7.0  # from PENSTOCK_ROUTES__0__DEADLINE_S" in lines
+
+
+def test_show_prints_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.pem")).touch()
+    environ = {"PENSTOCK_KAFKA__TOPIC_PREFIX": "blue"}
+    settings = build(parse("version: 1", "x"), environ, Path())
+    kafka = settings.kafka.model_copy(update={"ssl_ca_file": tmp_path / os.fsdecode(b"caf\xe9.pem")})
+
+    text = effective_yaml(settings.model_copy(update={"kafka": kafka}), environ)
+
+    assert r"caf\uDCE9.pem" in text
+    assert "  topic_prefix: blue  # from PENSTOCK_KAFKA__TOPIC_PREFIX" in text
 
 
 def test_show_prints_yaml_that_means_the_same() -> None:
