@@ -23,6 +23,7 @@ from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.group import LeaveGroupRequest
 
+from contracts.kafka_config import SESSION_LIMITS_MS
 from contracts.logs import logger
 
 _JOIN_PAUSE_S = 1.0
@@ -32,8 +33,6 @@ _LEAVE_AGAIN_S = 0.2
 _ASK_S = 5.0
 # In the protocol's list of what has settings.
 _BROKER = 4
-# Of a broker, and their defaults.
-_SESSION_LIMITS_MS = {"group.min.session.timeout.ms": 6_000, "group.max.session.timeout.ms": 1_800_000}
 
 
 class JoinGuard(Protocol):
@@ -100,17 +99,17 @@ def keep_joining(coordinator: Any) -> None:
 
 async def _session(coordinator: Any) -> str:
     """Return what was asked for and what the broker allows, as far as it says so to a client without rights on it."""
-    found, node = _SESSION_LIMITS_MS, coordinator.coordinator_id
-    request = DescribeConfigsRequest([(_BROKER, str(node), list(_SESSION_LIMITS_MS))])
+    found, node = SESSION_LIMITS_MS, coordinator.coordinator_id
+    request = DescribeConfigsRequest([(_BROKER, str(node), list(SESSION_LIMITS_MS))])
     with contextlib.suppress(KafkaError, TimeoutError):
         async with asyncio.timeout(_ASK_S):
             answer = await coordinator._client.send(node, request)  # noqa: SLF001
         found = {name: int(value) for one in answer.resources for name, value, *_ in one[-1]}
-    least_s, most_s = ((found or _SESSION_LIMITS_MS)[name] / 1000 for name in _SESSION_LIMITS_MS)
-    source = "" if found and found is not _SESSION_LIMITS_MS else " unless its settings were changed"
+    least_s, most_s = ((found or SESSION_LIMITS_MS)[name] / 1000 for name in SESSION_LIMITS_MS)
+    source = "" if found and found is not SESSION_LIMITS_MS else " unless its settings were changed"
     return (
         f"worker.session_timeout_s is {coordinator._session_timeout_ms / 1000:g}, the broker allows "  # noqa: SLF001
-        f"{least_s:g} to {most_s:g}{source} ({', '.join(_SESSION_LIMITS_MS)})"
+        f"{least_s:g} to {most_s:g}{source} ({', '.join(SESSION_LIMITS_MS)})"
     )
 
 

@@ -47,8 +47,8 @@ class WorkerSettings(Section):
     commit_interval_s: Seconds = 1.0
     """How often finished offsets are committed."""
     session_timeout_s: float = Field(default=15.0, gt=0, le=MAX_GROUP_TIMEOUT_S)
-    """A worker silent for this long loses its partitions. A broker allows 6 to 1,800 s
-    (`group.min.session.timeout.ms`, `group.max.session.timeout.ms`); outside, it refuses the worker (`group.refused`)."""
+    """A worker silent for this long loses its partitions. Outside of what a broker allows, 6 to 1,800 s
+    (`group.min.session.timeout.ms`, `group.max.session.timeout.ms`), it refuses the worker (`group.refused`)."""
     rebalance_timeout_s: float = Field(default=90.0, gt=0, le=MAX_GROUP_TIMEOUT_S)
     """How long the group waits for a worker to hand over."""
     drain_timeout_s: Seconds = 50.0

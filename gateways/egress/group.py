@@ -7,6 +7,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
+from contracts.kafka_config import SESSION_LIMITS_MS
 from contracts.settings.egress import EgressProcess
 from gateways.egress.reading import QUEUE_LIMITS
 
@@ -58,7 +59,8 @@ def hint(code: int, config: Mapping[str, Any]) -> str:
     if code != KafkaError.INVALID_SESSION_TIMEOUT:
         return ""
     session_s = config["session.timeout.ms"] / 1000
+    least_s, most_s = (limit_ms / 1000 for limit_ms in SESSION_LIMITS_MS.values())
     return (
-        f": egress_process.session_timeout_s is {session_s:g}, the brokers allow 6 to 1800 unless their settings "
-        "were changed (group.min.session.timeout.ms, group.max.session.timeout.ms)"
+        f": egress_process.session_timeout_s is {session_s:g}, the brokers allow {least_s:g} to {most_s:g} unless "
+        f"their settings were changed ({', '.join(SESSION_LIMITS_MS)})"
     )

@@ -213,6 +213,16 @@ def test_a_variable_that_holds_a_secret_is_no_setting_gone_wrong(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("session_s", "is_told"), [(5.9, True), (6, False), (1800, False), (1801, True)])
+def test_a_session_that_a_broker_may_not_allow_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], session_s: float, is_told: bool
+) -> None:
+    assert check(write(tmp_path, f"{SMALL}worker: {{session_timeout_s: {session_s:g}}}\n")) == 0
+
+    said = f"warning: worker.session_timeout_s: is {session_s:g}; brokers allow 6 to 1800 unless their settings"
+    assert (said in capsys.readouterr().err) == is_told
+
+
 def test_a_template_in_a_system_prompt_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, SMALL.replace("system: Triage.", 'system: "Triage {{ data }}"'))
 
