@@ -134,7 +134,7 @@ def submit(
 def _submit(run: JobRun, wanted: BatchJob, path: Path) -> BatchJob:
     _, _, most = fingerprint(path)
     with Told("submitting lines", most) as told:
-        return run.submit(wanted, path, told.advance)
+        return run.submit(wanted, path, told.advance, as_asked=True)
 
 
 def _wanted(job_id: str | None, origin: BatchObject, path: Path, how: dict[str, Any], event_topic: str) -> BatchJob:
