@@ -5,14 +5,16 @@ Blocking: copies inputs.
 
 import contextlib
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO, Self
 
 from contracts.batch_jobs import BatchJob, BatchObject
 from contracts.codec import encodable
-from contracts.errors import ConfigError, InvalidPayload, TooLarge
+from contracts.errors import ConfigError, InvalidPayload, Retryable, TooLarge, is_of_disk
 from contracts.settings import BatchJobSettings
 from gateways.batch.objects import Objects, is_s3, split
 from gateways.batch.outcomes import Outcomes
@@ -45,8 +47,17 @@ class Desk:
         self._open.callback(self.objects.close)
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._open.close()
+        # The outcomes are the one database here.
+        if isinstance(error, sqlite3.OperationalError) and is_of_disk(error):
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> Retryable:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return Retryable(f"batch_jobs.work_dir: {self._folder.parent}: {reason}")
 
     def input(self, uri: str) -> tuple[BatchObject, Path]:
         """Return what an input is now, and a copy of it.
@@ -73,12 +84,22 @@ class Desk:
         Raises:
             InvalidPayload: it is gone, cannot be read or changes just now, or another one stands in its place.
             TooLarge: it is above `batch_jobs.max_input_bytes`.
-            AccessDenied, Retryable: S3 does not give it.
+            AccessDenied: the credentials do not reach it.
+            Retryable: S3 does not give it, or there is no room for it in `batch_jobs.work_dir`.
         """
+        try:
+            return found, self._copied(found)
+        except OSError as error:
+            # One with a name is not of the copy, which is open.
+            if error.filename is None and is_of_disk(error):
+                raise self._unusable(error) from error
+            raise
+
+    def _copied(self, found: BatchObject) -> Path:
         copy = self._folder / "input.jsonl"
         if is_s3(found.uri):
             self.objects.fetch(found, copy)
-            return found, copy
+            return copy
         path = Path(found.uri)
         if not path.is_file():
             message = f"{path}: {'this is no regular file' if path.exists() else 'there is no such file'}"
@@ -90,7 +111,7 @@ class Desk:
             raise InvalidPayload(message) from error
         with source, copy.open("wb") as target:
             self._copy(path, source, target)
-        return found, copy
+        return copy
 
     def _copy(self, path: Path, source: BinaryIO, target: BinaryIO) -> None:
         # Lines are numbered, and read more than once: of a file that is still written, or written anew, some would be

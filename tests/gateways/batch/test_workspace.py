@@ -1,12 +1,14 @@
 """The folder that a command works in: a job has the input that it began with, whatever becomes of the file."""
 
+import errno
 import os
+import sqlite3
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from contracts.errors import ConfigError, InvalidPayload, TooLarge
+from contracts.errors import ConfigError, InvalidPayload, Retryable, TooLarge
 from contracts.settings import BatchJobSettings
 from gateways.batch import workspace
 from gateways.batch.lines import Lines, fingerprint
@@ -80,3 +82,23 @@ def test_a_work_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     desk = Desk(BatchJobSettings(work_dir=f"{tmp_path}/none"), tmp_path)
     with pytest.raises(ConfigError, match=r"batch_jobs.work_dir: .*/none cannot be used: No such file"), desk:
         pass
+
+
+def test_a_full_disk_is_told_with_its_setting(input_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Desk, "_copy", full)
+    work = input_.parent
+    said = rf"^batch_jobs.work_dir: {work}: No space left on device$"
+    with Desk(BatchJobSettings(work_dir=str(work)), work) as desk, pytest.raises(Retryable, match=said):
+        desk.input("in.jsonl")
+
+
+def test_a_full_disk_under_the_outcomes_is_told_with_its_setting(tmp_path: Path) -> None:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    said = rf"^batch_jobs.work_dir: {tmp_path}: database or disk is full$"
+    with pytest.raises(Retryable, match=said), Desk(BatchJobSettings(work_dir=str(tmp_path)), tmp_path):
+        raise error
+    assert list(tmp_path.iterdir()) == []
