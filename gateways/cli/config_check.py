@@ -10,11 +10,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import jsonschema_rs
-import msgspec
 from jinja2 import TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from contracts.errors import ConfigError
+from contracts.codec import decode_any_json
+from contracts.errors import ConfigError, Undecodable
 from contracts.kafka_config import SESSION_LIMITS_MS
 from contracts.settings import RouteSettings, Settings, environment, parse
 from contracts.settings.callback_url import read_url
@@ -194,9 +194,10 @@ def _schema_trouble(index: int, route: RouteSettings, source: Document) -> Itera
     if route.output_schema_file is not None:
         where, setting = str(route.output_schema_file), f"{setting}_file"
         try:
-            schema = msgspec.json.decode(route.output_schema_file.read_bytes())
-        except msgspec.DecodeError as error:
-            yield f"{where}: {setting}: not JSON: {error}"
+            schema = decode_any_json(route.output_schema_file.read_bytes())
+        except (OSError, Undecodable) as error:
+            reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else error
+            yield f"{where}: {setting}: {reason}"
             return
     if schema is None:
         return

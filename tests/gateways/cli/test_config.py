@@ -1,5 +1,6 @@
 """Tests of `penstock config`."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -100,6 +101,42 @@ def test_a_schema_file_that_is_not_json_is_refused(tmp_path: Path, capsys: pytes
 
     assert check(file) == 2
     assert capsys.readouterr().err.startswith(f"{schema}: routes[0].output_schema_file: not JSON: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("true", 0, ""),
+        ('"x"', 2, "not a JSON Schema"),
+        ('{"not":' * 900 + "{}" + "}" * 900, 2, "nested too deeply"),
+        ("[" * 100_000, 2, "not JSON: "),
+    ],
+)
+def test_whatever_a_file_of_a_schema_holds_ends_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, code: int, said: str
+) -> None:
+    """`true` is a schema: any JSON."""
+    (tmp_path / "schema.json").write_text(text, encoding="utf-8")
+    file = write(tmp_path, SMALL.replace("output_schema: {type: object}", "output_schema_file: schema.json"))
+
+    assert check(file) == code
+    assert ("routes[0].output_schema_file: not " in capsys.readouterr().err) == bool(code)
+    assert run(["config", "asyncapi", "--config", str(file)]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_file_of_a_schema_that_cannot_be_read_is_located(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "schema.json").write_text("{}", encoding="utf-8")
+    file = write(tmp_path, SMALL.replace("output_schema: {type: object}", "output_schema_file: schema.json"))
+
+    def read(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert check(file) == 2
+    assert "routes[0].output_schema_file: cannot be read: Permission denied" in capsys.readouterr().err
 
 
 def test_secrets_are_read_only_when_asked_for(
