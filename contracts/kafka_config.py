@@ -12,6 +12,8 @@ from contracts.codec import RecordHeaders
 from contracts.errors import ConfigError
 from contracts.settings import KafkaSettings
 
+# What a broker allows for a member's session: its settings, and their defaults.
+SESSION_LIMITS_MS = {"group.min.session.timeout.ms": 6_000, "group.max.session.timeout.ms": 1_800_000}
 # Not `message.headers()`: of a name that is not UTF-8 confluent-kafka 2.16 returns half a list and sets an exception.
 # Called from C that is a SystemError; the interpreter's own fast call does not look, and the process dies (SIGSEGV).
 _headers = methodcaller("headers")

@@ -9,6 +9,7 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
     _coordinator.coordinator_dead    has it looked for again
     _coordinator._maybe_leave_group  wrapped: says once that it leaves, and hears neither a refusal nor silence
     _coordinator._closing, ._group_instance_id, ._client  whether it leaves for good, as a member that may, and how
+    _coordinator._session_timeout_ms what it asks for, to be said when the broker does not allow it
 """
 
 import asyncio
@@ -17,16 +18,21 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from aiokafka.client import ConnectionGroup, CoordinationType
-from aiokafka.errors import GroupLoadInProgressError, KafkaError, for_code
+from aiokafka.errors import GroupLoadInProgressError, InvalidSessionTimeoutError, KafkaError, for_code
+from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.group import LeaveGroupRequest
 
+from contracts.kafka_config import SESSION_LIMITS_MS
 from contracts.logs import logger
 
 _JOIN_PAUSE_S = 1.0
 # A worker that stops waits so long for a broker that hears it: one that has come back takes a second or two.
 _LEAVE_S = 3.0
 _LEAVE_AGAIN_S = 0.2
+_ASK_S = 5.0
+# In the protocol's list of what has settings.
+_BROKER = 4
 
 
 class JoinGuard(Protocol):
@@ -84,10 +90,27 @@ def keep_joining(coordinator: Any) -> None:
         tasks = (coordinator._heartbeat_task, coordinator._commit_refresh_task)  # noqa: SLF001
         if any(task and task.done() and not task.cancelled() and task.exception() is error for task in tasks):
             return await original(error)
-        log.warning("group.refused", error=repr(error), wait_s=_JOIN_PAUSE_S)
+        detail = {"detail": await _session(coordinator)} if isinstance(error, InvalidSessionTimeoutError) else {}
+        log.warning("group.refused", error=repr(error), **detail, wait_s=_JOIN_PAUSE_S)
         return await asyncio.wait([coordinator._closing], timeout=_JOIN_PAUSE_S)  # noqa: SLF001
 
     coordinator._push_error_to_user = refused  # noqa: SLF001
+
+
+async def _session(coordinator: Any) -> str:
+    """Return what was asked for and what the broker allows, as far as it says so to a client without rights on it."""
+    found, node = SESSION_LIMITS_MS, coordinator.coordinator_id
+    request = DescribeConfigsRequest([(_BROKER, str(node), list(SESSION_LIMITS_MS))])
+    with contextlib.suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(_ASK_S):
+            answer = await coordinator._client.send(node, request)  # noqa: SLF001
+        found = {name: int(value) for one in answer.resources for name, value, *_ in one[-1]}
+    least_s, most_s = ((found or SESSION_LIMITS_MS)[name] / 1000 for name in SESSION_LIMITS_MS)
+    source = "" if found and found is not SESSION_LIMITS_MS else " unless its settings were changed"
+    return (
+        f"worker.session_timeout_s is {coordinator._session_timeout_ms / 1000:g}, the broker allows "  # noqa: SLF001
+        f"{least_s:g} to {most_s:g}{source} ({', '.join(SESSION_LIMITS_MS)})"
+    )
 
 
 def hear_refusals(coordinator: Any) -> None:

@@ -61,7 +61,7 @@ class BatchJobSettings(Section):
     """Jobs at a time in `penstock batch serve`; each holds a thread and three Kafka connections."""
     max_input_bytes: int = Field(default=5 * 2**30, ge=1)
     """Largest input; it is copied to `work_dir` first."""
-    work_dir: str | None = None
+    work_dir: Annotated[str, Form(r"^[^\x00]*$", "the path of a folder")] | None = None
     """Folder for copies of inputs and for joins, some two to three times the largest input and its results; that of
     the system when absent."""
     retry_pause_s: Seconds = 5.0

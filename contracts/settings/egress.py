@@ -183,7 +183,7 @@ class CallbackSection(DoorSection):
 
     content_type: Literal["application/cloudevents+json", "application/json"] = "application/cloudevents+json"
     """Header of the body, which is a CloudEvent in JSON either way; for receivers that know plain JSON only."""
-    attempt_timeout_s: Seconds = Field(default=15.0, le=60)
+    attempt_timeout_s: float = Field(default=15.0, gt=0, le=60)
     """Limit of one attempt, from the look-up of the name to the head of the answer; below `timeout_s`."""
     max_per_s: float | None = Field(default=None, gt=0, le=100_000)
     """Callbacks a second, per process; no limit when absent."""
@@ -347,6 +347,11 @@ DoorSettings = Annotated[
 DOOR_KINDS = frozenset({"sns", "sqs", "eventbridge", "s3", "apigateway", "callback", "caller-callback", "salesforce"})
 
 
+# With the last commit behind it, below the longest poll interval that the client knows, a day: until then the group
+# waits for a process that gives partitions up.
+MAX_DRAIN_S = 86_000.0
+
+
 class EgressProcess(Section):
     """The process that runs the doors out."""
 
@@ -357,6 +362,8 @@ class EgressProcess(Section):
     instance_id: GroupName | None = None
     """Static membership: stable and unique per process (a pod name); a restart is then no rebalance."""
     session_timeout_s: float = Field(default=15.0, ge=1, le=300)
-    """A process silent for this long loses its partitions."""
+    """A process silent for this long loses its partitions. Below 6 it needs brokers with a smaller
+    `group.min.session.timeout.ms`."""
     drain_timeout_s: Seconds = 30.0
-    """How long deliveries in flight may finish on SIGTERM or when partitions are given up."""
+    """How long deliveries in flight may finish on SIGTERM or when partitions are given up; at most 86,000 together with
+    the longest `timeout_s` of the doors. So long the group waits for a process that hangs, at least 300 s."""

@@ -23,6 +23,7 @@ from contracts.settings.section import truths
 
 DEFAULT_FILE = "penstock.yaml"
 _MAX_SHOWN_CHARS = 80
+_INDEX_DIGITS = 9
 # Values under these keys may be a secret pasted by mistake: never repeated.
 _SECRET_KEYS = frozenset(
     {
@@ -58,6 +59,7 @@ _WORDS = {
     "string_too_long": "must have {max_length} characters or fewer",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
@@ -216,7 +218,7 @@ def _place(data: dict[str, Any], names: tuple[str, ...]) -> tuple[Path, Any]:
     path: list[str | int] = []
     target: Any = data
     for depth, name in enumerate(names):
-        is_index = isinstance(target, list) and name.isascii() and name.isdecimal()
+        is_index = isinstance(target, list) and name.isascii() and name.isdecimal() and len(name) <= _INDEX_DIGITS
         step: str | int = int(name) if is_index else name
         path.append(step)
         if depth == len(names) - 1:

@@ -1,5 +1,6 @@
 """YAML with line numbers: plain data, and where in the file each part of it stands."""
 
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,14 @@ Problem = tuple[Path, str]
 
 # Of a text, and of `<<`.
 _OF_KEYS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
+_OF_NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
+# Beyond some 4,300 digits Python refuses to print an integer, however it was written: then not even an error could
+# name it. So short, one in base 60 also fits a float.
+_MAX_NUMBER_CHARS = 300
+# A handful of aliases of aliases is more than any memory holds.
+_MAX_VALUES = 100_000
+_TOO_MANY = f"more than {_MAX_VALUES:,} values, those of an alias counted wherever it stands"
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class Unusable(ConfigError):
@@ -58,12 +67,33 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses duplicate keys, which YAML forbids and PyYAML lets pass."""
+    """Refuses duplicate keys, which YAML forbids and PyYAML lets pass, and scalars that nobody could even print."""
+
+    def compose_scalar_node(self, anchor: dict[Any, Node]) -> ScalarNode:
+        """Compose a scalar, key or value, after checking that it is text as UTF-8 knows it."""
+        node = super().compose_scalar_node(anchor)
+        # JSON, which is YAML too, escapes what lies beyond U+FFFF as a pair of halves.
+        node.value = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        problem = ""
+        if node.tag in _OF_NUMBERS and len(node.value) > _MAX_NUMBER_CHARS:
+            problem = f"a number has at most {_MAX_NUMBER_CHARS} characters, this one {len(node.value)}"
+        elif half := _HALF.search(node.value):
+            problem = f"\\u{ord(half[0]):04x} is half of a surrogate pair, and no character"
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return node
+
+    def flatten_mapping(self, node: MappingNode) -> None:
+        """Take in what `<<` names, as far as anybody could mean it."""
+        super().flatten_mapping(node)
+        if len(node.value) > _MAX_VALUES:
+            raise yaml.MarkedYAMLError(problem=_TOO_MANY, problem_mark=node.start_mark)
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Build a mapping after checking its keys."""
         seen: dict[Any, int] = {}
-        for key_node, _ in node.value:
+        # One that is called a mapping, as in `!!map [a]`, and is none is for PyYAML to refuse.
+        for key_node, _ in node.value if node.id == MappingNode.id else ():
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key_node.start_mark)
@@ -81,7 +111,7 @@ class _Loader(yaml.SafeLoader):
         """Build any value; PyYAML lets Python's own errors out for values such as the date 2026-02-30."""
         try:
             return super().construct_object(node, deep=deep)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
             kind = node.tag.removeprefix("tag:yaml.org,2002:")
             problem = f"not a valid {kind}: {error}"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
@@ -119,7 +149,7 @@ def parse(text: str, name: str) -> Document:
 def _parse(text: str, name: str) -> Document:
     loader = _Loader(text)
     try:
-        node = loader.get_single_node()
+        node = _composed(loader)
         if node is None:
             return Document(name, {})
         document = Document(name, loader.construct_document(node))
@@ -127,6 +157,15 @@ def _parse(text: str, name: str) -> Document:
         return document
     finally:
         loader.dispose()
+
+
+def _composed(loader: _Loader) -> Node | None:
+    try:
+        return loader.get_single_node()
+    except (ValueError, OverflowError) as error:
+        # Python's own, of chr().
+        problem = r"no character has a number above \U0010ffff"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=loader.get_mark()) from error
 
 
 def parse_value(text: str) -> Any:
@@ -140,6 +179,8 @@ def parse_value(text: str) -> Any:
 
 def _mark(node: Node, path: Path, lines: dict[Path, int]) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
+    if len(lines) > _MAX_VALUES:
+        raise yaml.MarkedYAMLError(problem=_TOO_MANY, problem_mark=node.start_mark)
     if isinstance(node, MappingNode):
         for key, value in node.value:
             lines[(*path, key.value)] = key.start_mark.line + 1

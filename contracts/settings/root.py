@@ -8,7 +8,7 @@ from pydantic import Field
 from contracts.settings import batches
 from contracts.settings.batch_api import HandOverProcess
 from contracts.settings.batch_jobs import BatchJobSettings, BatchProcess
-from contracts.settings.egress import CallerCallbackDoor, DoorSettings, EgressProcess
+from contracts.settings.egress import MAX_DRAIN_S, CallerCallbackDoor, DoorSettings, EgressProcess
 from contracts.settings.gateway import GatewaySettings
 from contracts.settings.ingress import IngressDoor, IngressProcess, LambdaDoor
 from contracts.settings.kafka import KafkaSettings, ProducerSettings
@@ -86,6 +86,7 @@ class Settings(Section):
         yield from self._key_misfits()
         yield from self._secret_misfits()
         yield from self._door_misfits()
+        yield from self._drain_misfits()
         for path, found, allowed in self.batch_jobs.misfits():
             yield ("batch_jobs", *path), found, allowed
 
@@ -107,6 +108,19 @@ class Settings(Section):
             yield ("lambda_door", "queue_url"), None, "the queue's URL, since target is sqs"
         if self.lambda_door.source and self.lambda_door.source not in self.sources:
             yield ("lambda_door", "source"), self.lambda_door.source, _one_of("a source", self.sources)
+
+    def _drain_misfits(self) -> Iterator[tuple[Path, Any, str]]:
+        """Yield what would make a door out drain for longer than its group can wait."""
+        drain_s = self.egress_process.drain_timeout_s
+        for name, door in self.egress.items():
+            if drain_s + door.timeout_s > MAX_DRAIN_S:
+                places: list[tuple[Path, float]] = [
+                    (("egress_process", "drain_timeout_s"), drain_s),
+                    (("egress", name, "timeout_s"), door.timeout_s),
+                ]
+                (path, found), (other, also) = sorted(places, key=lambda place: place[1], reverse=True)
+                allowed = f"at most {MAX_DRAIN_S:g} together with {'.'.join(map(str, other))}, {also:g}"
+                yield path, found, allowed
 
     def _key_misfits(self) -> Iterator[tuple[Path, Any, str]]:
         for index, key in enumerate(self.gateway.api_keys):

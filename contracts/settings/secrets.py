@@ -73,8 +73,10 @@ class SecretRef:
     def _read(self, path: Path) -> bytes:
         try:
             return path.read_bytes().rstrip(b"\r\n")
-        except OSError as error:
-            message = f"secret {self.reference} cannot be read: {error.strerror}"
+        except (OSError, ValueError) as error:
+            # Not OSError: a NUL in the path.
+            reason = error.strerror if isinstance(error, OSError) else error
+            message = f"secret {self.reference} cannot be read: {reason}"
             raise ConfigError(message) from error
 
     def __repr__(self) -> str:

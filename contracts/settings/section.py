@@ -111,7 +111,8 @@ def _existing_file(path: Path, info: ValidationInfo) -> Path:
     except OSError as error:
         # A name that is too long.
         raise ValueError(error.strerror) from error
-    message = f"no such file: {full}"
+    # A folder's name may be no UTF-8, and then no text that pydantic takes.
+    message = f"no such file: {str(full).encode(errors='backslashreplace').decode()}"
     raise ValueError(message)
 
 

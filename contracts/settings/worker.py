@@ -10,6 +10,8 @@ from contracts.settings.watchdog import WatchdogSettings
 # Measured: with a drain longer than the rebalance timeout two workers kick each other out for ever; 0.6 holds
 # (docs/faust.md).
 DRAIN_SHARE_OF_REBALANCE = 0.6
+# Kafka's protocol has milliseconds of 32 bits for both.
+MAX_GROUP_TIMEOUT_S = 2_147_483
 # After the drain: leaving the group, closing clients. Longer than that is a hang, and nobody should wait.
 _CLOSING_S = 15.0
 
@@ -44,9 +46,10 @@ class WorkerSettings(Section):
     tenants in proportion to their weights, and within a tenant to the earliest deadline."""
     commit_interval_s: Seconds = 1.0
     """How often finished offsets are committed."""
-    session_timeout_s: Seconds = 15.0
-    """A worker silent for this long loses its partitions."""
-    rebalance_timeout_s: Seconds = 90.0
+    session_timeout_s: float = Field(default=15.0, gt=0, le=MAX_GROUP_TIMEOUT_S)
+    """A worker silent for this long loses its partitions. Outside of what a broker allows, 6 to 1,800 s
+    (`group.min.session.timeout.ms`, `group.max.session.timeout.ms`), it refuses the worker (`group.refused`)."""
+    rebalance_timeout_s: float = Field(default=90.0, gt=0, le=MAX_GROUP_TIMEOUT_S)
     """How long the group waits for a worker to hand over."""
     drain_timeout_s: Seconds = 50.0
     """How long calls in flight may finish when partitions are given up or on SIGTERM; at most 0.6 of

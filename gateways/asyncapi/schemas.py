@@ -56,7 +56,7 @@ def ref(name: str) -> Schema:
     return {"$ref": _PREFIX + name}
 
 
-def _output(route: RouteSettings, settings: Settings) -> Schema:
+def _output(route: RouteSettings, settings: Settings) -> Schema | bool:
     if route.output_schema is not None:
         found: Any = route.output_schema
     elif route.output_schema_file is not None:
@@ -69,8 +69,18 @@ def _output(route: RouteSettings, settings: Settings) -> Schema:
         return {"type": "array", "items": {"type": "number"}, "minItems": 1}
     else:
         return {"type": "string"}
+    if isinstance(found, bool):
+        # Any JSON, or none.
+        return found
+    if not isinstance(found, dict):
+        message = f"route {route.name}: {route.output_schema_file}: not a JSON Schema"
+        raise ConfigError(message)
     kept = {key: value for key, value in found.items() if key not in _OF_ITS_OWN}
-    moved: Schema = _moved(kept, _PREFIX + output_name(route))
+    try:
+        moved: Schema = _moved(kept, _PREFIX + output_name(route))
+    except RecursionError as error:
+        message = f"route {route.name}: its output schema is nested too deeply"
+        raise ConfigError(message) from error
     return moved
 
 

@@ -45,9 +45,15 @@ class JobRun:
         self._is_stopped = is_stopped
 
     def submit(
-        self, wanted: BatchJob, path: Path, advance: Advance = _quiet, known: BatchJob | None = None
+        self,
+        wanted: BatchJob,
+        path: Path,
+        advance: Advance = _quiet,
+        known: BatchJob | None = None,
+        *,
+        as_asked: bool = False,
     ) -> BatchJob:
-        """Put every line on the log that is not there yet; `known` stands in for a jobs topic that was made anew.
+        """Put every line on the log that is not there yet; `known` and `as_asked` as for Submission.
 
         Raises:
             TakenOver: another process works on this job.
@@ -56,7 +62,7 @@ class JobRun:
         """
         producer = self._producer(wanted.id)
         try:
-            submission = Submission(self._settings, wanted, path, producer, self._is_stopped, known)
+            submission = Submission(self._settings, wanted, path, producer, self._is_stopped, known, as_asked=as_asked)
             return submission.send(submission.begin(), advance)
         finally:
             producer.close()

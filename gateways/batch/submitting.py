@@ -30,6 +30,11 @@ _GROUP = 500
 _HEADER_BYTES = 4096
 _LANE = "bulk"
 _CONFIRM_EVERY_S = 5.0
+# What becomes of the lines depends on these; the time at which they expire is another one at every call.
+_OPTIONS = {
+    "source": "--source", "type": "--type", "record_id": "--record-id", "partition_key": "--key",
+    "event_topic": "topic (--hand-over)",
+}  # fmt: skip
 
 Advance = Callable[[int], None]
 
@@ -89,6 +94,7 @@ class Submission:
         producer: under the job's own name.
         is_stopped: asked between groups of lines, and while Kafka does not answer.
         known: what is known of the job without the jobs topic, which may have been made anew under it.
+        as_asked: refuse to go on with a job that was begun otherwise than it is asked for now.
     """
 
     def __init__(
@@ -99,8 +105,11 @@ class Submission:
         producer: FencedProducer,
         is_stopped: Callable[[], bool] = lambda: False,
         known: BatchJob | None = None,
+        *,
+        as_asked: bool = False,
     ) -> None:
         self._settings = settings
+        self._as_asked = as_asked
         self._known = known
         # Of the input; known once it was begun.
         self._most_lines = 0
@@ -114,7 +123,8 @@ class Submission:
         """Take the job over from whoever had it, and return it as it is on the log.
 
         Raises:
-            InvalidPayload: a job of this id has another input, or its events are gone from the log.
+            InvalidPayload: a job of this id has another input or, with `as_asked`, other options, or its events are
+                gone from the log.
             LogUnavailable: Kafka does not do what is needed.
         """
         sha256, size_bytes, self._most_lines = fingerprint(self._path)
@@ -130,10 +140,21 @@ class Submission:
             )
             raise InvalidPayload(message)
         else:
+            self._compare_options(known)
             job = known
         if job.state == "submitting" or told is None:
             self._producer.write([job_record(self._topics, job)])
         return job
+
+    def _compare_options(self, known: BatchJob) -> None:
+        """Return when a job was begun as it is asked for, or that is of no account."""
+        asked = msgspec.structs.replace(
+            self._wanted, event_topic=self._wanted.event_topic or self._topics.events(_LANE)
+        )
+        for name, option in _OPTIONS.items():
+            if self._as_asked and (was := getattr(known, name)) != (now := getattr(asked, name)):
+                message = f"job {known.id} was begun with another {option}: {was or 'none'}, not {now or 'none'}"
+                raise InvalidPayload(message)
 
     def _placed(self, reader: LogReader, sha256: str, size_bytes: int) -> BatchJob:
         event_topic = self._wanted.event_topic or self._topics.events(_LANE)

@@ -17,6 +17,7 @@ import click
 from jsonpointer import JsonPointer, JsonPointerException
 
 from contracts.batch_jobs import JOB_ID, BatchJob, BatchObject
+from contracts.codec import encodable
 from contracts.envelope import format_time
 from contracts.settings import RouteSettings, Settings, load
 from contracts.signals import StopSignals
@@ -41,7 +42,20 @@ _config_option = click.option(
 )
 
 
-def _pointer(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+def _text(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not _is_text(value):
+        message = f"{value!r}: expected UTF-8 text"
+        raise click.BadParameter(message)
+    return value
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether a record can carry it: bytes of a command line that are no UTF-8 become halves of characters."""
+    return encodable(value) == value
+
+
+def _pointer(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    value = _text(context, parameter, value)
     try:
         JsonPointer(value or "")
     except JsonPointerException as error:
@@ -66,11 +80,12 @@ def batch() -> None:
 
 
 @batch.command()
-@click.argument("source_uri", metavar="INPUT")
+@click.argument("source_uri", metavar="INPUT", callback=_text)
 @click.option("--job", "job_id", help="Id of the job. [default: from the input and these options, so that the same "
               "command goes on with the same job]")  # fmt: skip
-@click.option("--source", default="batch", show_default=True, help="CloudEvents source of the events.")
-@click.option("--type", "kind", default="penstock.batch.line", show_default=True, help="CloudEvents type of them.")
+@click.option("--source", default="batch", show_default=True, callback=_text, help="CloudEvents source of the events.")
+@click.option("--type", "kind", default="penstock.batch.line", show_default=True, callback=_text,
+              help="CloudEvents type of them.")  # fmt: skip
 @click.option("--route", help="Refuse to begin unless this route takes such events.")
 @click.option("--record-id", default="/recordId", show_default=True, callback=_pointer,
               help="JSON pointer to a line's own id; where there is none, its number.")  # fmt: skip
@@ -102,7 +117,7 @@ def submit(
     _check_route(settings, how["source"], how["kind"], how["route"])
     with Desk(settings.batch_jobs, Path.cwd()) as desk, _stoppable() as is_stopped:
         origin, path = desk.input(source_uri)
-        _check_output(output, path)
+        _check_output(output, origin.uri)
         run = JobRun(settings, desk.objects, is_stopped)
         topic = Topics(settings.kafka.topic_prefix).handovers if how["hand_over"] else ""
         wanted = _wanted(job_id, origin, path, how, topic)
@@ -119,7 +134,7 @@ def submit(
 def _submit(run: JobRun, wanted: BatchJob, path: Path) -> BatchJob:
     _, _, most = fingerprint(path)
     with Told("submitting lines", most) as told:
-        return run.submit(wanted, path, told.advance)
+        return run.submit(wanted, path, told.advance, as_asked=True)
 
 
 def _wanted(job_id: str | None, origin: BatchObject, path: Path, how: dict[str, Any], event_topic: str) -> BatchJob:
@@ -228,11 +243,11 @@ def results(
         message = f"job {job_id} is not submitted to its end; {what}"
         raise click.ClickException(message)
     with Desk(settings.batch_jobs, Path.cwd()) as desk, _stoppable() as is_stopped:
-        _, path = desk.input(input_uri) if input_uri else desk.copy(job.object)
+        origin, path = desk.input(input_uri) if input_uri else desk.copy(job.object)
         if fingerprint(path)[0] != job.sha256:
             message = f"{input_uri or job.object.uri} is not the input of job {job_id} any more (SHA-256 differs)"
             raise click.ClickException(message)
-        _check_output(output, path)
+        _check_output(output, origin.uri)
         run = JobRun(settings, desk.objects, is_stopped)
         return _finish(desk, run, job, path, output, is_stopped, wait=wait, partial=partial)
 
@@ -266,7 +281,7 @@ def _finish(
     return 0 if manifest["is_complete"] else 1
 
 
-def _check_output(output: str | None, path: Path) -> None:
+def _check_output(output: str | None, source: str) -> None:
     """Refuse a place where results cannot go, before anything is waited or paid for.
 
     Raises:
@@ -275,15 +290,21 @@ def _check_output(output: str | None, path: Path) -> None:
     if output is None:
         return
     message = ""
-    if output.startswith("s3:"):
+    if not _is_text(output):
+        message = "expected UTF-8 text"
+    elif output.startswith("s3:"):
         message = "" if is_s3(output) and split(output)[0] else "expected s3://bucket/prefix"
     elif not Path(output).name or Path(output).is_dir():
         message = "is a folder; name a file in it, such as out.jsonl"
-    elif any(Path(one).exists() and Path(one).samefile(path) for one in beside(Path(output)).values()):
-        message = f"would replace the input, {path}"
+    elif any(_is_same(one, source) for one in beside(Path(output)).values()):
+        message = f"would replace the input, {source}"
     if message:
         message = f"{output!r}: {message}"
         raise click.BadParameter(message, param_hint="--output")
+
+
+def _is_same(one: str, other: str) -> bool:
+    return not is_s3(other) and Path(one).exists() and Path(other).exists() and Path(one).samefile(other)
 
 
 def _uris(output: str | None, job: BatchJob) -> dict[str, str]:

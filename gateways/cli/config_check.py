@@ -10,11 +10,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import jsonschema_rs
-import msgspec
 from jinja2 import TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from contracts.errors import ConfigError
+from contracts.codec import decode_any_json
+from contracts.errors import ConfigError, Undecodable
+from contracts.kafka_config import SESSION_LIMITS_MS
 from contracts.settings import RouteSettings, Settings, environment, parse
 from contracts.settings.callback_url import read_url
 from contracts.settings.egress import CallbackDoor, CallbackSection
@@ -67,6 +68,7 @@ def warnings(settings: Settings) -> Iterator[str]:
         claimed = source.ce_source or name
         if not any(fnmatchcase(claimed, pattern) for route in settings.routes for pattern in route.match.source):
             yield f"sources.{name}: no route takes events of {claimed!r}; each would be a dead letter (no_route)"
+    yield from _odd_sessions(settings)
     yield from _odd_routes(settings)
     used = {route.model for route in settings.routes}
     for alias in settings.models.keys() - used:
@@ -76,6 +78,16 @@ def warnings(settings: Settings) -> Iterator[str]:
         if isinstance(door, CallbackSection) and door.allow_networks:
             networks = ", ".join(str(network) for network in door.allow_networks)
             yield f"egress.{name}.allow_networks: {networks} may be dialled although internal; for own receivers only"
+
+
+def _odd_sessions(settings: Settings) -> Iterator[str]:
+    least_s, most_s = (limit_ms / 1000 for limit_ms in SESSION_LIMITS_MS.values())
+    names = ", ".join(SESSION_LIMITS_MS)
+    for section in ("worker", "egress_process"):
+        session_s = getattr(settings, section).session_timeout_s
+        if not (settings.kafka.embedded or least_s <= session_s <= most_s):
+            limits = f"brokers allow {least_s:g} to {most_s:g} unless their settings were changed ({names})"
+            yield f"{section}.session_timeout_s: is {session_s:g}; {limits}"
 
 
 def _odd_routes(settings: Settings) -> Iterator[str]:
@@ -182,9 +194,10 @@ def _schema_trouble(index: int, route: RouteSettings, source: Document) -> Itera
     if route.output_schema_file is not None:
         where, setting = str(route.output_schema_file), f"{setting}_file"
         try:
-            schema = msgspec.json.decode(route.output_schema_file.read_bytes())
-        except msgspec.DecodeError as error:
-            yield f"{where}: {setting}: not JSON: {error}"
+            schema = decode_any_json(route.output_schema_file.read_bytes())
+        except (OSError, Undecodable) as error:
+            reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else error
+            yield f"{where}: {setting}: {reason}"
             return
     if schema is None:
         return

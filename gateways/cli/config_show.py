@@ -13,7 +13,8 @@ def effective_yaml(settings: Settings, environ: Mapping[str, str] | None = None)
     """Return the whole configuration, defaults included; unset optional values are left out."""
     plain = settings.model_dump(mode="json", exclude_none=True)
     lines = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110).splitlines()
-    written = parse("\n".join(lines), "effective configuration")
+    # Only its lines count. A file whose name is not UTF-8 is there with escapes that no file of settings may have.
+    written = parse("\n".join(lines).replace(r"\uDC", r"\uFF"), "effective configuration")
     for names, (variable, _) in overrides(environment() if environ is None else environ).items():
         line = written.lines.get(_path(written, names))
         if line is not None:

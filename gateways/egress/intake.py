@@ -7,7 +7,6 @@ also while everything is paused, so the group never holds it to be dead because 
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +20,9 @@ from contracts.errors import LogUnavailable
 from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from contracts.metrics import EGRESS_LAG
-from contracts.settings.egress import EgressProcess
+from gateways.egress.group import hint
 from gateways.egress.ledger import Ledger
-from gateways.egress.reading import QUEUE_LIMITS, LogIds, in_thread, starts_of
+from gateways.egress.reading import LogIds, in_thread, starts_of
 from gateways.egress.selecting import Raw
 
 Place = tuple[str, int]
@@ -38,39 +37,11 @@ _CALL_TIMEOUT_S = 10.0
 _LOOK_TIMEOUT_S = 0.5
 _FATAL = KafkaError._FATAL  # noqa: SLF001 - the client's public constants
 _ALL_BROKERS_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
-_REFUSALS = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
-# The drain must end before the group gives up on us.
-_MAX_POLL_INTERVAL_S = 300
+# Of the group; over when it has let us in.
+_NO_MEMBER = frozenset({KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.INVALID_SESSION_TIMEOUT})
+_REFUSALS = _NO_MEMBER | {KafkaError.TOPIC_AUTHORIZATION_FAILED}
 
 _log = logger("egress")
-
-
-def group_config(config: dict[str, Any], group: str, process: EgressProcess) -> dict[str, Any]:
-    """Return the settings of a consumer of a door's group; `config` has the connection."""
-    static = {"group.instance.id": process.instance_id} if process.instance_id else {}
-    return (
-        config
-        | QUEUE_LIMITS
-        | static
-        | {
-            "client.id": group,
-            "group.id": group,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            # Nothing is skipped that was never committed: `since` of the door says where it begins.
-            "auto.offset.reset": "earliest",
-            "allow.auto.create.topics": False,
-            # Splits every topic evenly. The sticky one evens out the sum alone: one process had all results, the other
-            # delay topics only (seen on Kafka 4.1).
-            "partition.assignment.strategy": "range",
-            "max.poll.interval.ms": _MAX_POLL_INTERVAL_S * 1000,
-            "session.timeout.ms": int(process.session_timeout_s * 1000),
-            "fetch.wait.max.ms": 100,
-            "log.connection.close": False,
-            "log_level": 2,
-            "logger": logging.getLogger("penstock.egress.consumer"),
-        }
-    )
 
 
 def _need(wanted: Sequence[str], known: Container[str]) -> None:
@@ -311,7 +282,7 @@ class Intake:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         ids = self._ids()
-        self._noted.discard(KafkaError.GROUP_AUTHORIZATION_FAILED)
+        self._noted -= _NO_MEMBER
         for one in partitions:
             place = (one.topic, one.partition)
             self._ledgers[place] = Ledger(*place, ids.get(one.topic, ""))
@@ -393,4 +364,4 @@ class Intake:
             self._watch.forget()
         if code not in self._noted:
             self._noted.add(code)
-            _log.warning("egress.log_error", door=self._door, error=error.str())
+            _log.warning("egress.log_error", door=self._door, error=f"{error.str()}{hint(code, self._config)}")

@@ -17,7 +17,8 @@ from contracts.settings.egress import DoorSection, EgressProcess
 from contracts.topics import DELIVERY_TIERS, Topics
 from gateways.egress.base import Door, Item
 from gateways.egress.delivering import Delivery
-from gateways.egress.intake import Intake, group_config
+from gateways.egress.group import group_config
+from gateways.egress.intake import Intake
 from gateways.egress.ledger import Ledger
 from gateways.egress.queue import Entry, Lane, Queue, UnitId
 from gateways.egress.reading import LogIds, in_thread, other_logs
@@ -117,7 +118,7 @@ class DoorRunner:
         self._is_stopping, self._fault = False, None
         self.intake = Intake(
             self.name,
-            group_config(around.consumer, group, around.process),
+            group_config(around.consumer, group, around.process, self._settings.timeout_s),
             around.result_topics,
             waits_s,
             receiver=self,

@@ -16,7 +16,7 @@ from contracts.settings import KafkaSettings, ProducerSettings
 from contracts.settings.egress import DoorSection, EgressProcess
 from contracts.topics import DELIVERY_TIERS, Topics
 from gateways.egress.base import DELIVERED, Item, PlainDoor, Shape, Verdict
-from gateways.egress.intake import group_config
+from gateways.egress.group import group_config
 from gateways.egress.runner import DoorRunner, Surroundings
 from producers.producer import KafkaProducer
 from tests.kafkalab.fixtures import KafkaLab

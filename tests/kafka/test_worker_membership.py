@@ -154,3 +154,11 @@ def _is_settled(one: ChildProcess, other: ChildProcess) -> bool:
     first, second = _held(one), _held(other)
     topics = {topic for topic, _ in first | second}
     return bool(first and second) and not first & second and len(first | second) == len(topics) * PARTITIONS
+
+
+def test_a_session_that_the_broker_does_not_allow_is_told_with_its_limits(kafka: KafkaLab, tmp_path: Path) -> None:
+    lab = make_lab(kafka, tmp_path, session_timeout_s=1801)
+    with lab.worker() as worker:
+        worker.wait_for(r"session_timeout_s is 1801, the broker allows 1 to 1800 \(.*group\.refused", 40)
+
+        assert worker.process.poll() is None

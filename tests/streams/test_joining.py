@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka.client import AIOKafkaClient
@@ -11,11 +12,14 @@ from aiokafka.errors import (
     GroupAuthorizationFailedError,
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
+    InvalidSessionTimeoutError,
     KafkaError,
     NotCoordinatorForGroupError,
 )
+from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.group import LeaveGroupRequest
+from structlog.testing import capture_logs
 
 from streams import joining
 from streams.joining import guard_joins, hear_refusals, keep_joining, leave_for_good
@@ -185,6 +189,9 @@ class Refusing:
         self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heartbeat_task: asyncio.Future[None] | None = None
         self._commit_refresh_task: asyncio.Future[None] | None = None
+        self._client: Any = None
+        self._session_timeout_ms = 3_600_000
+        self.coordinator_id = 7
         self.told: list[Exception] = []
 
     async def _push_error_to_user(self, exc: Exception) -> None:
@@ -222,6 +229,48 @@ async def test_an_error_of_the_heartbeats_is_told_as_before() -> None:
     await coordinator._push_error_to_user(error)
 
     assert coordinator.told == [error]
+
+
+class Limits:
+    """Stands in for the client of a coordinator.
+
+    Args:
+        answer: to a question for settings, or what is raised.
+    """
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    async def send(self, node: int, request: DescribeConfigsRequest) -> Any:
+        assert (node, request._resources[0][:2]) == (7, (4, "7"))
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return SimpleNamespace(resources=[(0, None, 4, "7", self._answer)])
+
+
+@pytest.mark.usefixtures("no_pause")
+@pytest.mark.parametrize(
+    ("answer", "limits"),
+    [
+        (
+            [("group.max.session.timeout.ms", "60000", True), ("group.min.session.timeout.ms", "500", True)],
+            "0.5 to 60",
+        ),
+        ([], "6 to 1800 unless its settings were changed"),
+        (KafkaError("away"), "6 to 1800 unless its settings were changed"),
+    ],
+)
+async def test_a_session_that_the_broker_does_not_allow_is_told_with_setting_and_limit(
+    answer: Any, limits: str
+) -> None:
+    coordinator = Refusing()
+    coordinator._client = Limits(answer)
+    keep_joining(coordinator)
+    with capture_logs() as lines:
+        await coordinator._push_error_to_user(InvalidSessionTimeoutError())
+
+    said = f"worker.session_timeout_s is 3600, the broker allows {limits} "
+    assert [line["detail"] for line in lines] == [f"{said}(group.min.session.timeout.ms, group.max.session.timeout.ms)"]
 
 
 # --- leaving

@@ -43,6 +43,8 @@ def test_a_variable_that_is_missing_or_empty_is_refused(value: str | None, monke
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: embedded null byte"):
+        SecretRef("file:a\0b").resolve()
     with pytest.raises(ConfigError, match=r"secret file:.*/none cannot be read: No such file or directory"):
         SecretRef(f"file:{tmp_path}/none").resolve()
 

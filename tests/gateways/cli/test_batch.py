@@ -1,5 +1,6 @@
 """`penstock batch` before it touches Kafka."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,10 @@ def submit(folder: Path, *args: str) -> int:
         (("--type", "com.example.t", "--wait", "-o", "s3:///key"), "expected s3://bucket/prefix"),
         (("--type", "com.example.t", "--wait", "-o", "s3:/bucket"), "expected s3://bucket/prefix"),
         (("--type", "com.example.t", "--job", "no/slash"), "letters, digits"),
+        (("--type", "com.example.\udcff"), "expected UTF-8 text"),
+        (("--type", "com.example.t", "--source", "\udcff"), "expected UTF-8 text"),
+        (("--type", "com.example.t", "--key", "/\udcff"), "expected UTF-8 text"),
+        (("--type", "com.example.t", "--wait", "-o", "\udcff"), "expected UTF-8 text"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_sent(
@@ -78,3 +83,24 @@ def test_an_input_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Capt
 
     assert run(["batch", "submit", "nowhere.jsonl", "--type", "com.example.t", "--config", str(config)]) == 1
     assert "there is no such file" in capsys.readouterr().err
+
+
+def test_a_folder_whose_name_is_not_utf8_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    config = write(folder, ROUTES)
+    (folder / "in.jsonl").write_text("{}\n", encoding="utf-8")
+    monkeypatch.chdir(folder)
+
+    assert run(["batch", "submit", "in.jsonl", "--type", "com.example.t", "--config", str(config)]) == 1
+    assert "the path of an input must be UTF-8 text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///key", "s3://bucket", "s3://bucket/"])
+def test_an_input_on_s3_has_bucket_and_key(tmp_path: Path, capsys: pytest.CaptureFixture[str], uri: str) -> None:
+    config = write(tmp_path, ROUTES)
+
+    assert run(["batch", "submit", uri, "--type", "com.example.t", "--config", str(config)]) == 1
+    assert f"{uri}: expected s3://bucket/key" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """Tests of `penstock config`."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import jsonschema_rs
@@ -99,6 +101,42 @@ def test_a_schema_file_that_is_not_json_is_refused(tmp_path: Path, capsys: pytes
 
     assert check(file) == 2
     assert capsys.readouterr().err.startswith(f"{schema}: routes[0].output_schema_file: not JSON: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("true", 0, ""),
+        ('"x"', 2, "not a JSON Schema"),
+        ('{"not":' * 900 + "{}" + "}" * 900, 2, "nested too deeply"),
+        ("[" * 100_000, 2, "not JSON: "),
+    ],
+)
+def test_whatever_a_file_of_a_schema_holds_ends_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, code: int, said: str
+) -> None:
+    """`true` is a schema: any JSON."""
+    (tmp_path / "schema.json").write_text(text, encoding="utf-8")
+    file = write(tmp_path, SMALL.replace("output_schema: {type: object}", "output_schema_file: schema.json"))
+
+    assert check(file) == code
+    assert ("routes[0].output_schema_file: not " in capsys.readouterr().err) == bool(code)
+    assert run(["config", "asyncapi", "--config", str(file)]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_file_of_a_schema_that_cannot_be_read_is_located(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "schema.json").write_text("{}", encoding="utf-8")
+    file = write(tmp_path, SMALL.replace("output_schema: {type: object}", "output_schema_file: schema.json"))
+
+    def read(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert check(file) == 2
+    assert "routes[0].output_schema_file: cannot be read: Permission denied" in capsys.readouterr().err
 
 
 def test_secrets_are_read_only_when_asked_for(
@@ -212,6 +250,16 @@ def test_a_variable_that_holds_a_secret_is_no_setting_gone_wrong(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("session_s", "is_told"), [(5.9, True), (6, False), (1800, False), (1801, True)])
+def test_a_session_that_a_broker_may_not_allow_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], session_s: float, is_told: bool
+) -> None:
+    assert check(write(tmp_path, f"{SMALL}worker: {{session_timeout_s: {session_s:g}}}\n")) == 0
+
+    said = f"warning: worker.session_timeout_s: is {session_s:g}; brokers allow 6 to 1800 unless their settings"
+    assert (said in capsys.readouterr().err) == is_told
+
+
 def test_a_template_in_a_system_prompt_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, SMALL.replace("system: Triage.", 'system: "Triage {{ data }}"'))
 
@@ -227,6 +275,18 @@ def test_show_says_which_values_come_from_the_environment() -> None:
 
     assert "  topic_prefix: blue  # from PENSTOCK_KAFKA__TOPIC_PREFIX" in lines
     assert "  deadline_s: 7.0  # from PENSTOCK_ROUTES__0__DEADLINE_S" in lines
+
+
+def test_show_prints_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.pem")).touch()
+    environ = {"PENSTOCK_KAFKA__TOPIC_PREFIX": "blue"}
+    settings = build(parse("version: 1", "x"), environ, Path())
+    kafka = settings.kafka.model_copy(update={"ssl_ca_file": tmp_path / os.fsdecode(b"caf\xe9.pem")})
+
+    text = effective_yaml(settings.model_copy(update={"kafka": kafka}), environ)
+
+    assert r"caf\uDCE9.pem" in text
+    assert "  topic_prefix: blue  # from PENSTOCK_KAFKA__TOPIC_PREFIX" in text
 
 
 def test_show_prints_yaml_that_means_the_same() -> None:

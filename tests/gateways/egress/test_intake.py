@@ -8,8 +8,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 from structlog.testing import capture_logs
 
 from contracts.errors import LogUnavailable
-from contracts.settings.egress import EgressProcess
-from gateways.egress.intake import Intake, Receiver, group_config
+from contracts.settings.egress import MAX_DRAIN_S, EgressProcess
+from gateways.egress.group import group_config
+from gateways.egress.intake import Intake, Receiver
 from gateways.egress.ledger import Ledger
 from gateways.egress.reading import LogIds
 from producers.kafka_client import SILENT
@@ -34,10 +35,35 @@ def meet(intake: Intake, error: KafkaError | None) -> None:
 
 
 @pytest.mark.parametrize("session_timeout_s", [1, 300])
-def test_a_consumer_can_be_made_with_whatever_the_settings_allow(session_timeout_s: float) -> None:
-    process = EgressProcess(session_timeout_s=session_timeout_s)
+@pytest.mark.parametrize("drain_timeout_s", [0.001, MAX_DRAIN_S])
+def test_a_consumer_can_be_made_with_whatever_the_settings_allow(
+    session_timeout_s: float, drain_timeout_s: float
+) -> None:
+    process = EgressProcess(session_timeout_s=session_timeout_s, drain_timeout_s=drain_timeout_s)
 
-    Consumer(group_config({"bootstrap.servers": "localhost:1"}, "test", process) | {"logger": SILENT}).close()
+    Consumer(group_config({"bootstrap.servers": "localhost:1"}, "test", process, 0.0) | {"logger": SILENT}).close()
+
+
+@pytest.mark.parametrize(
+    ("drain_timeout_s", "timeout_s", "interval_s"), [(30, 30, 300), (290, 30, 350), (30, 600.5, 661), (4000, 30, 4060)]
+)
+def test_the_group_waits_for_a_drain_and_the_delivery_that_cannot_be_cut_short(
+    drain_timeout_s: float, timeout_s: float, interval_s: int
+) -> None:
+    config = group_config({}, "test", EgressProcess(drain_timeout_s=drain_timeout_s), timeout_s)
+
+    assert config["max.poll.interval.ms"] == interval_s * 1000
+
+
+def test_a_session_that_the_brokers_do_not_allow_is_told_with_its_setting(intake: Intake) -> None:
+    intake._config["session.timeout.ms"] = 2500
+    with capture_logs() as lines:
+        meet(intake, KafkaError(KafkaError.INVALID_SESSION_TIMEOUT, "JoinGroup failed"))
+
+    assert [line["error"].partition(", the brokers")[0] for line in lines] == [
+        "JoinGroup failed: egress_process.session_timeout_s is 2.5"
+    ]
+    assert not intake.is_reachable
 
 
 def test_a_client_that_will_get_nothing_any_more_is_given_up(intake: Intake) -> None:

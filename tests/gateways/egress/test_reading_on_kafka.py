@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from contracts.kafka_config import librdkafka_config
 from contracts.settings import KafkaSettings
 from contracts.settings.egress import EgressProcess
-from gateways.egress.intake import group_config
+from gateways.egress.group import group_config
 from gateways.egress.reading import reader_config
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import eventually
