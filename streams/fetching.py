@@ -13,6 +13,7 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
                                      place where it reads on; it looks at the last record again before
     fetcher._invalidate_preferred_read_replica_for_node  wrapped: called for each fetch that failed
     fetcher._get_actions_per_node    wrapped: empty partitions are asked without a long wait while others have records
+    fetcher._fetch_task              watched: who waits for records does not hear that nobody fetches any more
     fetcher._fetch_task, ._pending_tasks  ended before aiokafka ends them, and raises what it has cancelled
     fetcher._fetch_waiters, ._notify a fetch that waits looks again when a partition has room once more
     Consumer._wait_next_records      overridden: what one fetch brought of a partition goes through Faust in bundles;
@@ -97,10 +98,11 @@ class EngineThread(AIOKafkaConsumerThread):
         keep_joining(coordinator)
         hear_refusals(coordinator)
         leave_for_good(coordinator)
-        coordinator._coordination_task.add_done_callback(self._coordination_ended)  # noqa: SLF001
+        for task in (coordinator._coordination_task, self._consumer._fetcher._fetch_task):  # noqa: SLF001
+            task.add_done_callback(self._task_ended)
 
-    def _coordination_ended(self, task: "asyncio.Task[None]") -> None:
-        """End the worker with the task that keeps it in the group."""
+    def _task_ended(self, task: "asyncio.Task[None]") -> None:
+        """End the worker with the task that keeps it in the group, or the one that fetches."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
             asyncio.run_coroutine_threadsafe(self.app.crash(error), self.parent_loop)

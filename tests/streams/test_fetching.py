@@ -332,26 +332,47 @@ async def test_records_are_handed_out_when_nobody_may_ask_for_epochs(monkeypatch
     assert await Fetching(monkeypatch, TopicAuthorizationFailedError()).read() == [5, 6]
 
 
-# --- the end of the coordination
+# --- the end of aiokafka's tasks
 
 
-async def test_the_end_of_the_coordination_ends_the_worker() -> None:
+def started_on(coordination: Any, fetching_task: Any) -> Any:
+    """Return what stands for aiokafka's consumer with its two tasks."""
+    names = ("_do_rejoin_group", "_push_error_to_user", "_send_req", "_maybe_leave_group")
+    coordinator = SimpleNamespace(**dict.fromkeys(names), _coordination_task=coordination)
+    steps = ("_proc_fetch_request", "_update_fetch_positions", "_invalidate_preferred_read_replica_for_node")
+    more = {"_get_actions_per_node": None, "_fetch_max_wait_ms": 1500, "_fetch_task": fetching_task}
+    return SimpleNamespace(_coordinator=coordinator, _fetcher=SimpleNamespace(**dict.fromkeys(steps), **more))
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["coordination", "fetching"])
+async def test_the_end_of_a_task_of_aiokafka_ends_the_worker(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     crashed: list[BaseException] = []
+    error = KafkaError("Unexpected error during data retrieval")
 
     class App:
         async def crash(self, reason: BaseException) -> None:
             crashed.append(reason)
 
-    thread = make_thread()
-    thread.app, thread.parent_loop = cast("Any", App()), asyncio.get_running_loop()
-    error = KafkaError("Unexpected error during coordination")
-
-    async def coordination() -> None:
+    async def ends() -> None:
         raise error
 
-    task = asyncio.ensure_future(coordination())
-    task.add_done_callback(thread._coordination_ended)
+    async def nothing(_self: Any) -> None:
+        """Nothing is started here."""
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_start", nothing)
+    thread = make_thread()
+    thread.app, thread.parent_loop = cast("Any", App()), asyncio.get_running_loop()
+    tasks = [asyncio.ensure_future(ends() if number == place else nothing(None)) for number in range(2)]
+    thread._consumer = started_on(*tasks)
+    await thread.on_start()
     await eventually_async(lambda: crashed == [error])
+
+
+def test_who_waits_for_records_does_not_hear_that_fetching_has_ended() -> None:
+    assert "_fetch_task" not in inspect.getsource(fetcher.Fetcher.fetched_records)
+    assert 'KafkaError("Unexpected error during data retrieval") from exc' in inspect.getsource(
+        fetcher.Fetcher._fetch_requests_routine
+    )
 
 
 # --- header names
