@@ -24,6 +24,7 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -49,6 +50,8 @@ _LOOK_AGAIN_S = 0.2
 # A leader has so long to tell where an epoch ends: what was fetched of others waits for it. A fetch from it may come
 # before, which waits 1.5 s for records.
 _ANSWER_S = 10.0
+# The same where nothing was fetched yet, and it is asked again in a moment.
+_MISSED_S = 1.0
 # At 1,024 calls of 200 ms this is an eighth of what the buffer holds; 20 empty answers a second cost next to nothing.
 _HURRIED_MS = 50
 
@@ -113,14 +116,27 @@ class EngineThread(AIOKafkaConsumerThread):
         return {} if fetch.cancelled() else fetch.result()
 
     async def _fetch_and_look(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
+        await self._look_for_missed(consumer, self._ends_now(consumer))
         fetched = await super()._fetch_records(consumer, *args, **kwargs)
-        subscription = consumer._subscription.subscription  # noqa: SLF001
-        ends = self._ends_of(subscription.assignment if subscription is not None else None)
+        ends = self._ends_now(consumer)
         if doubted := ends.doubted(fetched, self.read_before):
             fetched = await self._ask_for_epochs(consumer, ends, fetched, doubted)
         records = ends.take(fetched)
         self._note(records)
         return records
+
+    def _ends_now(self, consumer: Any) -> EndWatch:
+        subscription = consumer._subscription.subscription  # noqa: SLF001
+        return self._ends_of(subscription.assignment if subscription is not None else None)
+
+    async def _look_for_missed(self, consumer: Any, ends: EndWatch) -> None:
+        """Find logs that end just in front of the last record; before anything is fetched that would have to wait."""
+        if missed := ends.missed():
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(_MISSED_S):
+                    kept = await epoch_ends(consumer._client, {tp: epoch for tp, (_, epoch) in missed.items()})  # noqa: SLF001
+                for tp in (tp for tp, (read_to, _) in missed.items() if kept.get(tp, read_to) < read_to):
+                    ends.found_missing(tp)
 
     async def _ask_for_epochs(
         self, consumer: Any, ends: EndWatch, fetched: Mapping[Any, Any], doubted: Mapping[Any, tuple[int, int]]

@@ -17,10 +17,10 @@ from faust import types as faust_types
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 
-from streams import fetching, unpacking
+from streams import fetching, log_ends, unpacking
 from streams.engine.item import TP
 from streams.fetching import BUNDLE_RECORDS, BundlingConsumer, EngineThread, hurry
-from streams.log_ends import Run
+from streams.log_ends import EndWatch, Run
 from streams.unpacking import KeptRecords, Piece, PiecewiseFetchResult, TolerantPartitionRecords
 from tests.support import eventually_async
 
@@ -107,6 +107,7 @@ def make_thread() -> EngineThread:
     thread = EngineThread.__new__(EngineThread)
     thread.forget_read()
     thread._assignment, thread._noted_s, thread._fetch = None, 0.0, None
+    thread._ends = EndWatch(lambda _tp: None)
     return thread
 
 
@@ -326,6 +327,22 @@ async def test_what_is_read_again_from_before_while_a_leader_is_asked_is_not_han
     under_test.fetched[AT] = under_test.piece(4, 5, 6, epochs=((4, 1), (5, 2)))
 
     assert (first, at, await under_test.read(), under_test.told) == ([], 4, [5, 6], [])
+
+
+@pytest.mark.parametrize(("answer", "told"), [(4, [AT]), (5, []), (None, []), (NotLeaderForPartitionError(), [])])
+async def test_a_log_that_ends_just_in_front_of_the_last_record_is_asked_for_its_epoch(
+    monkeypatch: pytest.MonkeyPatch, answer: Any, told: list[Any]
+) -> None:
+    """It is as long as what is asked for: nobody says that it is too short, and nothing comes."""
+    under_test = Fetching(monkeypatch, answer)
+    under_test.fetched = {}
+    monkeypatch.setattr(log_ends, "_SETTLE_S", 0.0)
+    asked = [("events", [(0, 7, 1)])], [("events", [(0, 4, 1)])]
+    under_test.ends.after_failure(under_test.assignment, asked[0])
+    nothing_yet = await under_test.read(), under_test.asked[:]
+    under_test.ends.after_fetch(under_test.assignment, asked[1])
+
+    assert (nothing_yet, await under_test.read(), under_test.told) == (([], []), [], told)
 
 
 async def test_records_are_handed_out_when_nobody_may_ask_for_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
