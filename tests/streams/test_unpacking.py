@@ -130,7 +130,7 @@ def test_a_damaged_length_behind_a_large_batch_is_refused_when_it_is_read() -> N
     large = batch(CODECS["gzip"])
     parsed = TolerantPartitionRecords(AT, KeptRecords(large + bytes(raw)), None, 0, None, None, True, READ_COMMITTED)
 
-    found = []
+    found: list[Any] = []
     with pytest.raises(CorruptRecordException, match=r"events/0.*offset 400000 is -12 bytes"):
         found.extend(parsed)
     assert [one.offset for one in found] == [one.offset for one in read(KeptRecords(large))[0]][: len(found)]
