@@ -187,13 +187,15 @@ class EngineThread(AIOKafkaConsumerThread):
             in_vain.append(request)
 
         async def fetch_and_note(assignment: Any, node_id: int, request: Any) -> Any:
-            found = await fetch(assignment, node_id, request)
-            has_failed = request in in_vain
+            try:
+                found = await fetch(assignment, node_id, request)
+            finally:
+                # Also when it is cut off in its pause behind a failure.
+                if has_failed := request in in_vain:
+                    in_vain.remove(request)
             if assignment.active:
                 ends = self._ends_of(assignment)
                 (ends.after_failure if has_failed else ends.after_fetch)(assignment, request.topics)
-            if has_failed:
-                in_vain.remove(request)
             return found
 
         async def reset_and_look(assignment: Any, node_id: int, tps: Sequence[Any]) -> Any:

@@ -1,7 +1,9 @@
 """The consumer thread: what it notes, and records that aiokafka's fast parser stumbles over."""
 
 import asyncio
+import gc
 import inspect
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -196,6 +198,35 @@ async def test_aiokafka_is_led_back_when_a_fetch_fails() -> None:
     await client._proc_fetch_request(assignment, 1, SimpleNamespace(topics=[("events", [(0, 7, 1)])]))
 
     assert state.position == 6
+
+
+async def test_a_fetch_that_is_cut_off_behind_its_failure_is_not_kept_for_ever() -> None:
+    class Request:
+        topics = (("events", ((0, 7, 1),)),)
+
+    thread, assignment, _ = read_to_seven()
+
+    async def proc_fetch_request(_assignment: object, node_id: int, request: object) -> bool:
+        client._invalidate_preferred_read_replica_for_node(node_id, request)
+        await asyncio.Event().wait()
+        return False
+
+    client: Any = SimpleNamespace(
+        _proc_fetch_request=proc_fetch_request,
+        _update_fetch_positions=None,
+        _invalidate_preferred_read_replica_for_node=lambda *_: None,
+    )
+    thread._look_back(client)
+    request = Request()
+    kept = weakref.ref(request)
+    fetching_one = asyncio.ensure_future(client._proc_fetch_request(assignment, 1, request))
+    await asyncio.sleep(0)
+    fetching_one.cancel()
+    await asyncio.wait([fetching_one])
+    del request, fetching_one
+    gc.collect()
+
+    assert kept() is None
 
 
 class Fetching:
