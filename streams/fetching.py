@@ -54,6 +54,8 @@ _ANSWER_S = 10.0
 _MISSED_S = 1.0
 # At 1,024 calls of 200 ms this is an eighth of what the buffer holds; 20 empty answers a second cost next to nothing.
 _HURRIED_MS = 50
+# A broker that has nothing waits for records; what brings nothing sooner was refused, and is asked for a little later.
+_AT_ONCE_S, _REFUSED_S = 0.025, 0.1
 
 
 class EngineThread(AIOKafkaConsumerThread):
@@ -187,6 +189,7 @@ class EngineThread(AIOKafkaConsumerThread):
             in_vain.append(request)
 
         async def fetch_and_note(assignment: Any, node_id: int, request: Any) -> Any:
+            since_s = time.monotonic()
             try:
                 found = await fetch(assignment, node_id, request)
             finally:
@@ -196,6 +199,9 @@ class EngineThread(AIOKafkaConsumerThread):
             if assignment.active:
                 ends = self._ends_of(assignment)
                 (ends.after_failure if has_failed else ends.after_fetch)(assignment, request.topics)
+                if not found and time.monotonic() < since_s + _AT_ONCE_S:
+                    # aiokafka would ask again at once, a thousand times a second and for ever where a disk is damaged.
+                    await asyncio.sleep(_REFUSED_S)
             return found
 
         async def reset_and_look(assignment: Any, node_id: int, tps: Sequence[Any]) -> Any:

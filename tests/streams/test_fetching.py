@@ -200,6 +200,34 @@ async def test_aiokafka_is_led_back_when_a_fetch_fails() -> None:
     assert state.position == 6
 
 
+@pytest.mark.parametrize(("brings", "waits"), [(False, 1), (True, 0)])
+async def test_a_fetch_that_is_refused_is_made_again_a_little_later(
+    brings: bool,
+    waits: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a damaged log, aiokafka would make it again at once, for ever."""
+    paused: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        paused.append(seconds)
+
+    async def proc_fetch_request(*_: object) -> bool:
+        return brings
+
+    thread, assignment, _ = read_to_seven()
+    client: Any = SimpleNamespace(
+        _proc_fetch_request=proc_fetch_request,
+        _update_fetch_positions=None,
+        _invalidate_preferred_read_replica_for_node=None,
+    )
+    thread._look_back(client)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    found = await client._proc_fetch_request(assignment, 1, SimpleNamespace(topics=[("events", [(0, 7, 1)])]))
+
+    assert (found, paused) == (brings, [fetching._REFUSED_S] * waits)
+
+
 async def test_a_fetch_that_is_cut_off_behind_its_failure_is_not_kept_for_ever() -> None:
     class Request:
         topics = (("events", ((0, 7, 1),)),)
