@@ -37,11 +37,11 @@ class TakenOver(PenstockError):
 
 @contextlib.contextmanager
 def fatal_errors(client: Producer) -> Iterator[None]:
-    """Raise a fatal error of a client in transactions as the KafkaException that it is.
+    """Raise a fatal error of a client as the KafkaException that it is.
 
     confluent-kafka 2.16 raises it and runs into the next one before it is told: that is a SystemError. And a record
-    that comes between the error and its telling is refused with a name for all of them: the requests of transactions
-    tell which one it was, at any time.
+    that comes between the error and its telling is refused with a name for all of them: the requests of transactions,
+    where there are any, tell which one it was, at any time.
     """
     try:
         yield
@@ -51,8 +51,17 @@ def fatal_errors(client: Producer) -> Iterator[None]:
         raise
     except KafkaException as exception:
         if error_of(exception).code() == KafkaError._FATAL:  # noqa: SLF001 - so named
-            client.begin_transaction()
+            _raise_fatal_of(client)
         raise
+
+
+def _raise_fatal_of(client: Producer) -> None:
+    try:
+        client.begin_transaction()
+    except KafkaException as exception:
+        # Else it has none: no transactions, which is not what was wrong.
+        if error_of(exception).fatal():
+            raise
 
 
 def end_client(client: Producer) -> None:

@@ -13,6 +13,7 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
                                      place where it reads on; it looks at the last record again before
     fetcher._invalidate_preferred_read_replica_for_node  wrapped: called for each fetch that failed
     fetcher._get_actions_per_node    wrapped: empty partitions are asked without a long wait while others have records
+    fetcher._fetch_task              watched: who waits for records does not hear that nobody fetches any more
     fetcher._fetch_task, ._pending_tasks  ended before aiokafka ends them, and raises what it has cancelled
     fetcher._fetch_waiters, ._notify a fetch that waits looks again when a partition has room once more
     Consumer._wait_next_records      overridden: what one fetch brought of a partition goes through Faust in bundles;
@@ -23,6 +24,7 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -49,8 +51,12 @@ _LOOK_AGAIN_S = 0.2
 # A leader has so long to tell where an epoch ends: what was fetched of others waits for it. A fetch from it may come
 # before, which waits 1.5 s for records.
 _ANSWER_S = 10.0
+# The same where nothing was fetched yet, and it is asked again in a moment.
+_MISSED_S = 1.0
 # At 1,024 calls of 200 ms this is an eighth of what the buffer holds. What an empty answer costs: streams/frames.py.
 _HURRIED_MS = 50
+# A broker that has nothing waits for records; what brings nothing sooner was refused, and is asked for a little later.
+_AT_ONCE_S, _REFUSED_S = 0.025, 0.1
 
 
 class EngineThread(AIOKafkaConsumerThread):
@@ -98,10 +104,11 @@ class EngineThread(AIOKafkaConsumerThread):
         keep_joining(coordinator)
         hear_refusals(coordinator)
         leave_for_good(coordinator)
-        coordinator._coordination_task.add_done_callback(self._coordination_ended)  # noqa: SLF001
+        for task in (coordinator._coordination_task, self._consumer._fetcher._fetch_task):  # noqa: SLF001
+            task.add_done_callback(self._task_ended)
 
-    def _coordination_ended(self, task: "asyncio.Task[None]") -> None:
-        """End the worker with the task that keeps it in the group."""
+    def _task_ended(self, task: "asyncio.Task[None]") -> None:
+        """End the worker with the task that keeps it in the group, or the one that fetches."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
             asyncio.run_coroutine_threadsafe(self.app.crash(error), self.parent_loop)
@@ -112,14 +119,27 @@ class EngineThread(AIOKafkaConsumerThread):
         return {} if fetch.cancelled() else fetch.result()
 
     async def _fetch_and_look(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
+        await self._look_for_missed(consumer, self._ends_now(consumer))
         fetched = await super()._fetch_records(consumer, *args, **kwargs)
-        subscription = consumer._subscription.subscription  # noqa: SLF001
-        ends = self._ends_of(subscription.assignment if subscription is not None else None)
+        ends = self._ends_now(consumer)
         if doubted := ends.doubted(fetched, self.read_before):
             fetched = await self._ask_for_epochs(consumer, ends, fetched, doubted)
         records = ends.take(fetched)
         self._note(records)
         return records
+
+    def _ends_now(self, consumer: Any) -> EndWatch:
+        subscription = consumer._subscription.subscription  # noqa: SLF001
+        return self._ends_of(subscription.assignment if subscription is not None else None)
+
+    async def _look_for_missed(self, consumer: Any, ends: EndWatch) -> None:
+        """Find logs that end just in front of the last record; before anything is fetched that would have to wait."""
+        if missed := ends.missed():
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(_MISSED_S):
+                    kept = await epoch_ends(consumer._client, {tp: epoch for tp, (_, epoch) in missed.items()})  # noqa: SLF001
+                for tp in (tp for tp, (read_to, _) in missed.items() if kept.get(tp, read_to) < read_to):
+                    ends.found_missing(tp)
 
     async def _ask_for_epochs(
         self, consumer: Any, ends: EndWatch, fetched: Mapping[Any, Any], doubted: Mapping[Any, tuple[int, int]]
@@ -170,13 +190,19 @@ class EngineThread(AIOKafkaConsumerThread):
             in_vain.append(request)
 
         async def fetch_and_note(assignment: Any, node_id: int, request: Any) -> Any:
-            found = await fetch(assignment, node_id, request)
-            has_failed = request in in_vain
+            since_s = time.monotonic()
+            try:
+                found = await fetch(assignment, node_id, request)
+            finally:
+                # Also when it is cut off in its pause behind a failure.
+                if has_failed := request in in_vain:
+                    in_vain.remove(request)
             if assignment.active:
                 ends = self._ends_of(assignment)
                 (ends.after_failure if has_failed else ends.after_fetch)(assignment, request.topics)
-            if has_failed:
-                in_vain.remove(request)
+                if not found and time.monotonic() < since_s + _AT_ONCE_S:
+                    # aiokafka would ask again at once, a thousand times a second and for ever where a disk is damaged.
+                    await asyncio.sleep(_REFUSED_S)
             return found
 
         async def reset_and_look(assignment: Any, node_id: int, tps: Sequence[Any]) -> Any:

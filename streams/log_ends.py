@@ -53,9 +53,12 @@ class EndWatch:
         self.runs: dict[Any, tuple[Run, ...]] = {}
         self.cut: set[Any] = set()
         self._tell = tell
+        self._begun: dict[Any, int] = {}
         self._out_of_range: dict[Any, int] = {}
         self._doubted: dict[Any, float] = {}
         self._compared: set[Any] = set()
+        # Of these, since when their broker has answered without the last record, or was asked last.
+        self._missed: dict[Any, float] = {}
         self._short: dict[Any, tuple[int, int]] = {}
 
     def after_failure(self, assignment: Any, topics: Sequence[Any]) -> None:
@@ -64,6 +67,8 @@ class EndWatch:
             for partition, offset, _ in partitions:
                 tp = TopicPartition(topic, partition)
                 state = assignment.state_value(tp)
+                self._begun.setdefault(tp, offset)
+                self._missed.pop(tp, None)
                 if state.has_valid_position and state.position == offset:
                     self._look_back(tp, state, offset)
 
@@ -72,8 +77,11 @@ class EndWatch:
         for topic, partitions in topics:
             for partition, offset, _ in partitions:
                 tp = TopicPartition(topic, partition)
+                self._begun.setdefault(tp, offset)
                 if assignment.state_value(tp).awaiting_reset:
                     self._out_of_range[tp] = offset
+                elif tp in self._compared:
+                    self._missed.setdefault(tp, time.monotonic())
 
     def after_reset(self, tp: Any, state: Any) -> bool:
         """Look at the last record again where aiokafka has gone back; tell whether it was so."""
@@ -96,12 +104,16 @@ class EndWatch:
         if newest and newest[0] < asked:
             self._compared.add(tp)
             asked = newest[0]
+        elif newest is None:
+            # What was passed over held no record; if it is lost, what has its offsets now may.
+            asked = min(asked, self._begun.get(tp, asked))
         state.seek(asked)
 
     def moved(self, tp: Any) -> None:
         """Forget what was found: the partition is read from somewhere else."""
         self._out_of_range.pop(tp, None)
         self._doubted.pop(tp, None)
+        self._missed.pop(tp, None)
         self._compared.discard(tp)
 
     def take(self, records: Mapping[Any, Sequence[Any]]) -> dict[Any, Sequence[Any]]:
@@ -119,6 +131,24 @@ class EndWatch:
         for tp, found in kept.items():
             self._note_epochs(tp, found, _epochs_of(records[tp]))
         return kept
+
+    def missed(self) -> dict[Any, tuple[int, int]]:
+        """Return what is to be asked for because the last record does not come; again after `_SETTLE_S`.
+
+        A log that ends just in front of it is as long as what is asked for: nothing says that it is too short.
+
+        Returns:
+            As `doubted`.
+        """
+        now_s = time.monotonic()
+        due = [tp for tp, since_s in self._missed.items() if now_s >= since_s + _SETTLE_S and tp not in self.cut]
+        self._missed |= dict.fromkeys(due, now_s)
+        return {tp: (runs[-1].last + 1, runs[-1].epoch) for tp in due if (runs := self.runs.get(tp))}
+
+    def found_missing(self, tp: Any) -> None:
+        """Take a log for cut whose last record has still not come, and is not there, as its leader says."""
+        if tp in self._missed:
+            self.found_cut(tp)
 
     def found_short(self, tp: Any, state: Any, offset: int) -> None:
         """Look at the last record again, if there is one, before a log counts as cut because its leader says so.
@@ -145,6 +175,7 @@ class EndWatch:
         """Forget a partition that is told where to be read from."""
         self.moved(tp)
         self.runs.pop(tp, None)
+        self._begun.pop(tp, None)
 
     def read_again(self, tp: Any, state: Any, offset: int) -> None:
         """Have what was fetched from an offset on fetched again."""

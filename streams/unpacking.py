@@ -10,6 +10,7 @@ from typing import Any
 
 from aiokafka.codec import gzip_decode, lz4_decode, lz4_encode, snappy_decode, zstd_decode
 from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBase, _DefaultRecordBatchPy
 from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.record.util import calc_crc32c, decode_varint
@@ -18,6 +19,8 @@ from aiokafka.record.util import calc_crc32c, decode_varint
 _PIECE_RECORDS = 100
 _BATCH_HEAD = struct.Struct(">qi")
 _BATCH_START = struct.Struct(">qiib")
+# Of the oldest format, behind length: a batch that says that it has less is damaged, and nobody knows where it ends.
+_LEAST_BYTES = 14
 _MAGIC_OFFSET = 16
 _MAGIC_WITH_HEADERS = 2
 # A batch stays in memory as long as its records have not been read to the end, one of each partition. Uncompressed it
@@ -79,7 +82,7 @@ class KeptRecords:
 
     def start(self, offset: int) -> None:
         """Begin with the batch that holds this offset, before the first one has been taken."""
-        if any(_may_be_large(batch) for batch in _batches(self.raw)):
+        if _has_large(self.raw):
             self._inner = _Ahead(self._in_parts(offset))
             self.has_next = self._inner.has_next
             self.next_batch = self._inner.next_batch
@@ -96,7 +99,7 @@ class KeptRecords:
 
 
 class TolerantPartitionRecords(_PartitionRecords):  # type: ignore[misc,valid-type] # aiokafka has no types here
-    """Goes on with the slow parser where the fast one meets a header name that is not UTF-8."""
+    """Goes on with the slow parser where the fast one meets a header name that is not UTF-8; says where damage is."""
 
     _records: Any
 
@@ -108,6 +111,15 @@ class TolerantPartitionRecords(_PartitionRecords):  # type: ignore[misc,valid-ty
         super().__init__(tp, records, aborted, fetch_offset, *args)
 
     def _unpack_records(self) -> Iterator[Any]:
+        try:
+            yield from self._unpacked()
+        except Exception as error:
+            # Whatever is wrong with it: who has to mend or to skip it needs the place.
+            place = f"{self._tp.topic}/{self._tp.partition}, offset {self.next_fetch_offset} or behind it"
+            message = f"a batch cannot be read ({place}): {error!r}"
+            raise CorruptRecordException(message) from error
+
+    def _unpacked(self) -> Iterator[Any]:
         try:
             yield from super()._unpack_records()
         except UnicodeDecodeError:
@@ -163,10 +175,18 @@ class _Lenient(bytearray):
 
 
 def _batches(raw: bytes) -> Iterator[bytes]:
-    """Yield the whole batches of what was fetched."""
+    """Yield the whole batches of what was fetched.
+
+    Raises:
+        CorruptRecordException: the length of one cannot be.
+    """
     start, size = 0, len(raw)
     while start + _BATCH_HEAD.size <= size:
-        end = start + _BATCH_HEAD.size + _BATCH_HEAD.unpack_from(raw, start)[1]
+        base, length = _BATCH_HEAD.unpack_from(raw, start)
+        if length < _LEAST_BYTES:
+            message = f"the length of the batch of offset {base} is {length} bytes"
+            raise CorruptRecordException(message)
+        end = start + _BATCH_HEAD.size + length
         if end > size:
             return
         yield raw[start:end]
@@ -178,10 +198,20 @@ def _epochs(raw: bytes) -> Iterator[tuple[int, int]]:
     start, newest = 0, None
     while start + _BATCH_START.size <= len(raw):
         base, length, epoch, magic = _BATCH_START.unpack_from(raw, start)
+        if length < _LEAST_BYTES:
+            return
         if magic >= _MAGIC_WITH_HEADERS and epoch >= 0 and epoch != newest:
             newest = epoch
             yield base, epoch
         start += _BATCH_HEAD.size + length
+
+
+def _has_large(raw: bytes) -> bool:
+    """Tell whether a batch of what was fetched may be large; not of what is damaged, which aiokafka refuses to read."""
+    try:
+        return any(map(_may_be_large, _batches(raw)))
+    except CorruptRecordException:
+        return False
 
 
 def _may_be_large(batch: bytes) -> bool:

@@ -84,7 +84,7 @@ class Writer:
         refused = [Refusal(unit.letter, error) for unit in units if (error := self._too_large(unit))]
         left = [unit for unit in units if not self._too_large(unit)]
         if not self._in_transactions:
-            return refused + [refusal for unit in left if (refusal := self._one_after_the_other(unit))]
+            return refused + self._one_by_one(left)
         if left and self._atomically(left):
             # One of them spoils the transaction of all: each in its own.
             refused += [Refusal(unit.letter, error) for unit in left if (error := self._atomically([unit]))]
@@ -126,6 +126,15 @@ class Writer:
             )
             raise LogUnavailable(message) from exception
         return errors[0] if errors else error.str()
+
+    def _one_by_one(self, units: Sequence[Unit]) -> list[Refusal]:
+        try:
+            with fatal_errors(self._client):
+                return [refusal for unit in units if (refusal := self._one_after_the_other(unit))]
+        except KafkaException as exception:
+            error = error_of(exception).str()
+            message = f"the client broke, the last records may be on the log: {error}; run the command again"
+            raise LogUnavailable(message) from exception
 
     def _one_after_the_other(self, unit: Unit) -> Refusal | None:
         done = ""

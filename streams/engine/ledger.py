@@ -41,6 +41,8 @@ class Ledger:
         self._replay_until = replay_until
         self._newest: int | None = None
         self._next = position
+        # Before `_next` where offsets without a record were passed over.
+        self._behind = position
         self.result_ends = dict(result_ends or {})
         self._answered = dict(answered or {})
         self._scan_starts = dict(scan_starts or {})
@@ -60,7 +62,7 @@ class Ledger:
         """
         if self._is_repeat(offset, timestamp_ms):
             return None
-        if offset < self._next:
+        if offset < self._behind:
             # The topic was recreated, or a broker lost its end. What was taken before is not on this log any more, and
             # its offsets are other events' now.
             self._unfinished.clear()
@@ -68,15 +70,17 @@ class Ledger:
             self._finished.clear()
             self.repeats.clear()
             self._log += 1
+        # A broker may have lost transaction markers and aborted records alone: events have their offsets then.
+        self._passed = min(self._passed, offset)
         self._unfinished[offset] = timestamp_ms
         self._newest_stamp_ms = timestamp_ms
         self._newest = offset
-        self._next = offset + 1
+        self._next = self._behind = offset + 1
         self.taken += 1
         return self._log
 
     def _is_repeat(self, offset: int, timestamp_ms: int) -> bool:
-        if timestamp_ms < 0 or offset >= self._next:
+        if timestamp_ms < 0 or offset >= self._behind:
             return False
         is_newest = offset == self._newest and timestamp_ms == self._newest_stamp_ms
         return is_newest or self._unfinished.get(offset) == timestamp_ms

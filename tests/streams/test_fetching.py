@@ -1,7 +1,9 @@
 """The consumer thread: what it notes, and records that aiokafka's fast parser stumbles over."""
 
 import asyncio
+import gc
 import inspect
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,10 +19,10 @@ from faust import types as faust_types
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 
-from streams import fetching, unpacking
+from streams import fetching, log_ends, unpacking
 from streams.engine.item import TP
 from streams.fetching import BUNDLE_RECORDS, BundlingConsumer, EngineThread, hurry
-from streams.log_ends import Run
+from streams.log_ends import EndWatch, Run
 from streams.unpacking import KeptRecords, Piece, PiecewiseFetchResult, TolerantPartitionRecords
 from tests.support import eventually_async
 
@@ -107,6 +109,7 @@ def make_thread() -> EngineThread:
     thread = EngineThread.__new__(EngineThread)
     thread.forget_read()
     thread._assignment, thread._noted_s, thread._fetch = None, 0.0, None
+    thread._ends = EndWatch(lambda _tp: None)
     return thread
 
 
@@ -195,6 +198,63 @@ async def test_aiokafka_is_led_back_when_a_fetch_fails() -> None:
     await client._proc_fetch_request(assignment, 1, SimpleNamespace(topics=[("events", [(0, 7, 1)])]))
 
     assert state.position == 6
+
+
+@pytest.mark.parametrize(("brings", "waits"), [(False, 1), (True, 0)])
+async def test_a_fetch_that_is_refused_is_made_again_a_little_later(
+    brings: bool,
+    waits: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a damaged log, aiokafka would make it again at once, for ever."""
+    paused: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        paused.append(seconds)
+
+    async def proc_fetch_request(*_: object) -> bool:
+        return brings
+
+    thread, assignment, _ = read_to_seven()
+    client: Any = SimpleNamespace(
+        _proc_fetch_request=proc_fetch_request,
+        _update_fetch_positions=None,
+        _invalidate_preferred_read_replica_for_node=None,
+    )
+    thread._look_back(client)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    found = await client._proc_fetch_request(assignment, 1, SimpleNamespace(topics=[("events", [(0, 7, 1)])]))
+
+    assert (found, paused) == (brings, [fetching._REFUSED_S] * waits)
+
+
+async def test_a_fetch_that_is_cut_off_behind_its_failure_is_not_kept_for_ever() -> None:
+    class Request:
+        topics = (("events", ((0, 7, 1),)),)
+
+    thread, assignment, _ = read_to_seven()
+
+    async def proc_fetch_request(_assignment: object, node_id: int, request: object) -> bool:
+        client._invalidate_preferred_read_replica_for_node(node_id, request)
+        await asyncio.Event().wait()
+        return False
+
+    client: Any = SimpleNamespace(
+        _proc_fetch_request=proc_fetch_request,
+        _update_fetch_positions=None,
+        _invalidate_preferred_read_replica_for_node=lambda *_: None,
+    )
+    thread._look_back(client)
+    request = Request()
+    kept = weakref.ref(request)
+    fetching_one = asyncio.ensure_future(client._proc_fetch_request(assignment, 1, request))
+    await asyncio.sleep(0)
+    fetching_one.cancel()
+    await asyncio.wait([fetching_one])
+    del request, fetching_one
+    gc.collect()
+
+    assert kept() is None
 
 
 class Fetching:
@@ -328,30 +388,67 @@ async def test_what_is_read_again_from_before_while_a_leader_is_asked_is_not_han
     assert (first, at, await under_test.read(), under_test.told) == ([], 4, [5, 6], [])
 
 
+@pytest.mark.parametrize(("answer", "told"), [(4, [AT]), (5, []), (None, []), (NotLeaderForPartitionError(), [])])
+async def test_a_log_that_ends_just_in_front_of_the_last_record_is_asked_for_its_epoch(
+    monkeypatch: pytest.MonkeyPatch, answer: Any, told: list[Any]
+) -> None:
+    """It is as long as what is asked for: nobody says that it is too short, and nothing comes."""
+    under_test = Fetching(monkeypatch, answer)
+    under_test.fetched = {}
+    monkeypatch.setattr(log_ends, "_SETTLE_S", 0.0)
+    asked = [("events", [(0, 7, 1)])], [("events", [(0, 4, 1)])]
+    under_test.ends.after_failure(under_test.assignment, asked[0])
+    nothing_yet = await under_test.read(), under_test.asked[:]
+    under_test.ends.after_fetch(under_test.assignment, asked[1])
+
+    assert (nothing_yet, await under_test.read(), under_test.told) == (([], []), [], told)
+
+
 async def test_records_are_handed_out_when_nobody_may_ask_for_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await Fetching(monkeypatch, TopicAuthorizationFailedError()).read() == [5, 6]
 
 
-# --- the end of the coordination
+# --- the end of aiokafka's tasks
 
 
-async def test_the_end_of_the_coordination_ends_the_worker() -> None:
+def started_on(coordination: Any, fetching_task: Any) -> Any:
+    """Return what stands for aiokafka's consumer with its two tasks."""
+    names = ("_do_rejoin_group", "_push_error_to_user", "_send_req", "_maybe_leave_group")
+    coordinator = SimpleNamespace(**dict.fromkeys(names), _coordination_task=coordination)
+    steps = ("_proc_fetch_request", "_update_fetch_positions", "_invalidate_preferred_read_replica_for_node")
+    more = {"_get_actions_per_node": None, "_fetch_max_wait_ms": 1500, "_fetch_task": fetching_task}
+    return SimpleNamespace(_coordinator=coordinator, _fetcher=SimpleNamespace(**dict.fromkeys(steps), **more))
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["coordination", "fetching"])
+async def test_the_end_of_a_task_of_aiokafka_ends_the_worker(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     crashed: list[BaseException] = []
+    error = KafkaError("Unexpected error during data retrieval")
 
     class App:
         async def crash(self, reason: BaseException) -> None:
             crashed.append(reason)
 
-    thread = make_thread()
-    thread.app, thread.parent_loop = cast("Any", App()), asyncio.get_running_loop()
-    error = KafkaError("Unexpected error during coordination")
-
-    async def coordination() -> None:
+    async def ends() -> None:
         raise error
 
-    task = asyncio.ensure_future(coordination())
-    task.add_done_callback(thread._coordination_ended)
+    async def nothing(_self: Any) -> None:
+        """Nothing is started here."""
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_start", nothing)
+    thread = make_thread()
+    thread.app, thread.parent_loop = cast("Any", App()), asyncio.get_running_loop()
+    tasks = [asyncio.ensure_future(ends() if number == place else nothing(None)) for number in range(2)]
+    thread._consumer = started_on(*tasks)
+    await thread.on_start()
     await eventually_async(lambda: crashed == [error])
+
+
+def test_who_waits_for_records_does_not_hear_that_fetching_has_ended() -> None:
+    assert "_fetch_task" not in inspect.getsource(fetcher.Fetcher.fetched_records)
+    assert 'KafkaError("Unexpected error during data retrieval") from exc' in inspect.getsource(
+        fetcher.Fetcher._fetch_requests_routine
+    )
 
 
 # --- header names

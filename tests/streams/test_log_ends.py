@@ -49,6 +49,13 @@ class Log:
         asked = self.state.position
         self.watch.after_failure(SimpleNamespace(state_value=lambda _tp: self.state), [("events", [(0, asked, 1)])])
 
+    def brings_nothing(self, seconds: float = 0.0) -> list[Any]:
+        """Have a fetch find nothing where it reads on; return what is to be asked for."""
+        self.now_s += seconds
+        assignment = SimpleNamespace(state_value=lambda _tp: self.state)
+        self.watch.after_fetch(assignment, [("events", [(0, self.state.position, 1)])])
+        return list(self.watch.missed().values())
+
     def is_out_of_range(self, seconds: float = 0.0) -> bool:
         """Have a fetch find that the log does not have what is asked for; aiokafka goes to its beginning."""
         self.now_s += seconds
@@ -99,6 +106,52 @@ async def test_the_last_record_is_looked_at_again_when_the_broker_was_away(monke
     log.fetch(record(8))
 
     assert (at, log.handed, log.told) == (6, [7, 8], 0)
+
+
+async def test_a_last_record_that_does_not_come_is_asked_for_every_three_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log(monkeypatch)
+    log.watch.runs[AT] = (Run(5, 6, 1),)
+    at_first = log.brings_nothing(60)
+    log.fails()
+    asked = [log.brings_nothing(seconds) for seconds in (60, 2.9, 0.2, 2.9, 0.2)]
+    log.fails()
+    away = log.brings_nothing(60)
+    log.fetch(record(6))
+
+    assert (at_first, asked, away) == ([], [[], [], [(7, 1)], [], [(7, 1)]], [])
+    assert (log.brings_nothing(60), log.told) == ([], 0)
+
+
+async def test_a_last_record_that_comes_while_it_is_asked_for_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(monkeypatch)
+    log.fails()
+    log.brings_nothing()
+    log.fetch(record(6))
+    log.watch.found_missing(AT)
+
+    assert log.told == 0
+
+
+@pytest.mark.parametrize("is_away", [True, False])
+async def test_where_nothing_was_handed_out_it_is_read_again_from_where_it_began(
+    monkeypatch: pytest.MonkeyPatch, *, is_away: bool
+) -> None:
+    """What was passed over were markers and aborted records, and other events may have their offsets."""
+    log = Log(monkeypatch, has_read=False)
+    log.brings_nothing()
+    log.state.seek(12)
+    if is_away:
+        log.fails()
+    else:
+        log.is_out_of_range()
+    at = log.state.position
+    log.watch.sought(AT)
+    log.state.seek(12)
+    log.fails()
+
+    assert (at, log.state.position) == (7, 12)
 
 
 async def test_a_log_that_was_cut_and_has_grown_again_while_its_broker_was_away_is_found(

@@ -107,6 +107,35 @@ def test_a_damaged_batch_is_refused_as_aiokafka_refuses_it(place: int) -> None:
         read(KeptRecords(bytes(raw)))
 
 
+@pytest.mark.parametrize("length", [-(2**31), -100, -13, -12, -1, 0, 13, 20, 45, 60])
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
+def test_a_batch_whose_length_is_damaged_is_refused_by_name_of_its_place_when_it_is_read(
+    length: int, is_first: bool
+) -> None:
+    before = batch(CODECS["none"], 3) if not is_first else b""
+    raw = bytearray(batch(CODECS["gzip"], 1000, 1000))
+    struct.pack_into(">i", raw, 8, length)
+    whole = before + bytes(raw) + batch(CODECS["gzip"], 1000, 400_000)
+    place = len(read(KeptRecords(before))[0]) and read(KeptRecords(before))[1]
+
+    # Not here: this runs in the task that fetches, of which nobody hears what it raises.
+    parsed = TolerantPartitionRecords(AT, KeptRecords(whole), None, 0, None, None, True, READ_COMMITTED)
+    with pytest.raises(CorruptRecordException, match=f"events/0, offset {place} or behind"):
+        list(parsed)
+
+
+def test_a_damaged_length_behind_a_large_batch_is_refused_when_it_is_read() -> None:
+    raw = bytearray(batch(CODECS["gzip"], 10, 400_000))
+    struct.pack_into(">i", raw, 8, -12)
+    large = batch(CODECS["gzip"])
+    parsed = TolerantPartitionRecords(AT, KeptRecords(large + bytes(raw)), None, 0, None, None, True, READ_COMMITTED)
+
+    found: list[Any] = []
+    with pytest.raises(CorruptRecordException, match=r"events/0.*offset 400000 is -12 bytes"):
+        found.extend(parsed)
+    assert [one.offset for one in found] == [one.offset for one in read(KeptRecords(large))[0]][: len(found)]
+
+
 def test_a_batch_that_cannot_be_unpacked_is_left_to_aiokafka() -> None:
     raw = bytearray(batch(CODECS["lz4"]))
     raw[200:300] = bytes(100)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings, ProducerSettings
 from gateways.cli import dlq_write
 from gateways.cli.dlq_letters import Letter, read_letter
@@ -51,9 +52,9 @@ class SmallClient:
         self.aborted += 1
 
 
-def writer_to(client: SmallClient, monkeypatch: pytest.MonkeyPatch) -> Writer:
+def writer_to(client: SmallClient, monkeypatch: pytest.MonkeyPatch, name: str = "some-letters") -> Writer:
     monkeypatch.setattr(dlq_write, "Producer", lambda *_, **__: client)
-    return Writer(KafkaSettings(), ProducerSettings(), "some-letters")
+    return Writer(KafkaSettings(), ProducerSettings(), name)
 
 
 def letters(count: int) -> list[Letter]:
@@ -116,3 +117,33 @@ def test_a_redrive_whose_record_is_refused_because_of_a_fatal_error_says_which_o
 
     with pytest.raises(TakenOver):
         writer_to(client, monkeypatch).write([Discard("me", "old")(one) for one in letters(2)])
+
+
+GAPS = KafkaException(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "a gap", fatal=True))
+NO_TRANSACTIONS = KafkaException(KafkaError(KafkaError._NOT_CONFIGURED, "requires transactional.id"))
+
+
+@pytest.mark.parametrize("step", ["produce", "flush", "flush beside a report"])
+def test_a_client_without_transactions_that_breaks_is_told_as_an_outage(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = SmallClient()
+
+    def produce(*_: Any, **__: Any) -> None:
+        raise KafkaException(KafkaError(KafkaError._FATAL, "Local: Fatal error"))
+
+    def flush(_timeout_s: float) -> int:
+        if step == "flush":
+            raise GAPS
+        message = "returned a result with an exception set"
+        raise SystemError(message) from GAPS
+
+    def begin_transaction() -> None:
+        raise NO_TRANSACTIONS
+
+    name = step.split(maxsplit=1)[0]
+    monkeypatch.setattr(client, name, {"produce": produce, "flush": flush}[name])
+    monkeypatch.setattr(client, "begin_transaction", begin_transaction)
+
+    with pytest.raises(LogUnavailable, match="Fatal error" if step == "produce" else "a gap"):
+        writer_to(client, monkeypatch, "").write([Discard("me", "old")(one) for one in letters(2)])

@@ -1,5 +1,6 @@
 """The ledger: what may be committed, and with which mark."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -304,6 +305,31 @@ def test_the_newest_record_that_comes_again_behind_a_gap_is_still_a_repeat() -> 
 
     assert ledger.take(0, 1000) is None
     assert ledger.commit_point == 5
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_events_that_got_the_offsets_of_lost_markers_are_taken_and_leave_what_is_in_work_in_the_books(
+    *, finished: bool
+) -> None:
+    """A broker has lost what nobody hands out, and what lies before is still there."""
+    ledger = Ledger(3)
+    ledger.take(4, 1000)
+    if finished:
+        ledger.finish(4, ref(4))
+    ledger.pass_gap(4, 9)
+    passed = ledger.commit_point, ledger.is_ahead(1)
+    again = ledger.take(6, 2000)
+
+    assert (passed, again) == ((9, False) if finished else (4, True), 0)
+    assert ledger.commit_point == (6 if finished else 4)
+    assert (ledger.is_ahead(2), ledger.is_ahead(3)) == (not finished, not finished)
+
+
+def test_events_that_got_the_offsets_of_lost_markers_before_the_first_record_are_taken() -> None:
+    ledger = Ledger(3)
+    ledger.pass_gap(None, 9)
+
+    assert (ledger.take(3, 1000), ledger.commit_point) == (0, 3)
 
 
 def test_only_what_was_there_at_the_reset_is_a_replay() -> None:
