@@ -42,6 +42,33 @@ class Read(NamedTuple):
     headers: list[tuple[str, bytes | None]]
 
 
+class Heard:
+    """What a client says about its connections: `error_cb` of its configuration, since it comes with no record.
+
+    Attributes:
+        is_cut_off: the last broker was lost.
+        why: text of the last failure: refused, an unknown host, a wrong password.
+    """
+
+    def __init__(self) -> None:
+        self.is_cut_off = False
+        self.why = ""
+
+    def __call__(self, error: KafkaError) -> None:
+        """Take note of an error."""
+        if error.code() == _ALL_BROKERS_DOWN:
+            self.is_cut_off = True
+        else:
+            self.why = error.str()
+
+    def unreachable(self, kafka: KafkaSettings, client: Consumer, error: KafkaException) -> LogUnavailable:
+        """Return the error for a question that nobody answered; of the question itself is known only that it failed."""
+        # Errors are told when a client is polled.
+        client.poll(0)
+        servers = ",".join(kafka.bootstrap_servers)
+        return LogUnavailable(f"no Kafka broker answers at {servers} ({self.why or error.args[0].str()})")
+
+
 class TopicReader:
     """Reads all partitions of some topics; a context manager.
 
@@ -60,7 +87,7 @@ class TopicReader:
         self._from_beginning = from_beginning
         self._patience_s = patience_s
         self._waited_s = 0.0
-        self._is_cut_off = False
+        self._heard = Heard()
         self._open: set[tuple[str, int]] = set()
         self._consumer = Consumer(
             librdkafka_config(kafka)
@@ -72,8 +99,7 @@ class TopicReader:
                 "allow.auto.create.topics": kafka.embedded,
                 # Failures are told by us, with what to do about them.
                 "log_level": 0,
-                # Comes here alone, and not with the records.
-                "error_cb": self._on_error,
+                "error_cb": self._heard,
             }
         )
 
@@ -113,9 +139,7 @@ class TopicReader:
             which = {} if topic is None else {"topic": topic}
             found: ClusterMetadata = self._consumer.list_topics(**which, timeout=METADATA_LIMIT_S)
         except KafkaException as error:
-            servers = ",".join(self._kafka.bootstrap_servers)
-            message = f"no Kafka broker answers at {servers} ({error.args[0].str()})"
-            raise LogUnavailable(message) from error
+            raise self._heard.unreachable(self._kafka, self._consumer, error) from error
         return found
 
     def _partitions(self, topic: str) -> list[int]:
@@ -138,7 +162,7 @@ class TopicReader:
     @property
     def is_cut_off(self) -> bool:
         """True from when the last broker was lost until one answers."""
-        return self._is_cut_off
+        return self._heard.is_cut_off
 
     def poll(self, timeout_s: float) -> Read | None:
         """Return the next record; None when there is none within the timeout, or twice that while it is cut off.
@@ -152,28 +176,25 @@ class TopicReader:
             return None
         error = message.error()
         if error is None:
-            self._heard()
+            self._has_come()
             return as_read(message)
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - confluent-kafka names its own codes so
-            self._heard()
+            self._has_come()
             self._open.discard((message.topic() or "", message.partition() or 0))
         elif not error.retriable() and error.code() not in {KafkaError._TRANSPORT, _ALL_BROKERS_DOWN}:  # noqa: SLF001 - same
             text = f"cannot read: {error.str()}"
             raise LogUnavailable(text)
         return None
 
-    def _on_error(self, error: KafkaError) -> None:
-        self._is_cut_off = self._is_cut_off or error.code() == _ALL_BROKERS_DOWN
-
-    def _heard(self) -> None:
-        self._waited_s, self._is_cut_off = 0.0, False
+    def _has_come(self) -> None:
+        self._waited_s, self._heard.is_cut_off = 0.0, False
 
     def _bear_silence(self, timeout_s: float) -> None:
-        if self._is_cut_off:
+        if self._heard.is_cut_off:
             # Where nothing new comes, no record says that a broker is back.
             with contextlib.suppress(KafkaException):
                 self._consumer.list_topics(self._topics[0], timeout=timeout_s)
-                self._is_cut_off = False
+                self._heard.is_cut_off = False
         # Only the time that was spent in here: what the caller does meanwhile, such as wait for a pager, is its own.
         self._waited_s += timeout_s
         if self._patience_s is not None and self._waited_s > self._patience_s and not self.at_end:
