@@ -38,7 +38,7 @@ def submit(folder: Path, *args: str) -> int:
         (("--type", "com.example.t", "--record-id", "/a~2"), "expected a JSON pointer"),
         (("--type", "com.example.t", "--wait", "-o", "."), "'.': is a folder"),
         (("--type", "com.example.t", "--wait", "-o", ""), "'': is a folder"),
-        (("--type", "com.example.t", "--wait", "-o", "buidl/out.jsonl"), "there is no folder buidl"),
+        (("--type", "com.example.t", "--wait", "-o", "lost/out.jsonl"), "there is no folder lost"),
         (("--type", "com.example.t", "--wait", "-o", "s3:///key"), "expected s3://bucket/prefix"),
         (("--type", "com.example.t", "--wait", "-o", "s3:/bucket"), "expected s3://bucket/prefix"),
         (("--type", "com.example.t", "--job", "no/slash"), "letters, digits"),
