@@ -28,6 +28,9 @@ _AGAIN_S = 2.0
 _LOOK_S, _LOOK_LIMIT_S = 0.5, 5.0
 # No attempt that Kafka lets fail lasts longer; work that did was going on, and its end is news.
 _ATTEMPT_S = 60.0
+# What is wrong lies with our settings most likely: the password, the certificates, the host's name.
+_TELLING_CODES = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE})  # noqa: SLF001 - confluent-kafka names its own codes so
+_AFTER = " (after "
 _CONFIGURATION_CODES = frozenset(
     {
         KafkaError.INVALID_REPLICATION_FACTOR,
@@ -55,6 +58,8 @@ class TopicAdmin:
         self._timeout_s = timeout_s
         # What goes wrong is told by our errors, with what to do about it.
         config: dict[str, Any] = {**librdkafka_config(kafka), "client.id": "penstock-topics", "log_level": 0}
+        config["error_cb"] = self._on_error
+        self._why = ""
         self._client = made(lambda: AdminClient(config))
 
     def wait(self, limit_s: float) -> None:
@@ -74,6 +79,7 @@ class TopicAdmin:
                     raise self._unreachable(error) from error
                 time.sleep(_POLL_INTERVAL_S)
             else:
+                self._why = ""
                 return
 
     def find(self, names: Iterable[str], *, with_config: bool = True) -> dict[str, Found]:
@@ -170,8 +176,15 @@ class TopicAdmin:
             found[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
         return found
 
+    def _on_error(self, error: KafkaError) -> None:
+        # Only what is the same at every attempt: whoever waits for the brokers tells each text once.
+        if error.code() in _TELLING_CODES:
+            self._why = error.str().partition(_AFTER)[0]
+
     def _unreachable(self, error: KafkaException) -> LogUnavailable:
-        return LogUnavailable(f"no Kafka broker answers at {self._servers}: {error_of(error).str()}")
+        # Errors are told when a client is polled; of the question itself is known only that it failed.
+        self._client.poll(0)
+        return LogUnavailable(f"no Kafka broker answers at {self._servers}: {self._why or error_of(error).str()}")
 
 
 class Patience:

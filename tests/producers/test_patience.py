@@ -81,9 +81,8 @@ def test_the_same_reason_is_told_again_after_work_that_went_on(
 def test_what_the_client_says_of_brokers_that_are_away_does_not_gather(monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps one error for every attempt to connect, and an outage may last for a day."""
     taken: list[object] = []
-    away = {"bootstrap.servers": "127.0.0.1:1", "error_cb": taken.append}
-    monkeypatch.setattr(admin, "librdkafka_config", lambda _kafka: away)
-    asking = admin.TopicAdmin(KafkaSettings(), 0.1)
+    monkeypatch.setattr(admin.TopicAdmin, "_on_error", lambda _self, error: taken.append(error))
+    asking = admin.TopicAdmin(KafkaSettings(bootstrap_servers=("127.0.0.1:1",)), 0.1)
 
     def are_taken() -> bool:
         with pytest.raises(LogUnavailable):
