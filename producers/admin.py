@@ -42,6 +42,21 @@ _CONFIGURATION_CODES = frozenset(
 )
 
 
+class Heard:
+    """What a client says about its connections; of that only what is the same at every attempt.
+
+    Whoever waits for the brokers tells each text once.
+    """
+
+    def __init__(self) -> None:
+        self.why = ""
+
+    def __call__(self, error: KafkaError) -> None:
+        """Take note of an error."""
+        if error.code() in _TELLING_CODES:
+            self.why = error.str().partition(_AFTER)[0]
+
+
 class TopicAdmin:
     """Topic administration of one cluster.
 
@@ -58,8 +73,8 @@ class TopicAdmin:
         self._timeout_s = timeout_s
         # What goes wrong is told by our errors, with what to do about it.
         config: dict[str, Any] = {**librdkafka_config(kafka), "client.id": "penstock-topics", "log_level": 0}
-        config["error_cb"] = self._on_error
-        self._why = ""
+        # Not a method: a client that is part of a cycle keeps its threads until the collector comes.
+        self._heard = config["error_cb"] = Heard()
         self._client = made(lambda: AdminClient(config))
 
     def wait(self, limit_s: float) -> None:
@@ -79,7 +94,7 @@ class TopicAdmin:
                     raise self._unreachable(error) from error
                 time.sleep(_POLL_INTERVAL_S)
             else:
-                self._why = ""
+                self._heard.why = ""
                 return
 
     def find(self, names: Iterable[str], *, with_config: bool = True) -> dict[str, Found]:
@@ -176,15 +191,10 @@ class TopicAdmin:
             found[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
         return found
 
-    def _on_error(self, error: KafkaError) -> None:
-        # Only what is the same at every attempt: whoever waits for the brokers tells each text once.
-        if error.code() in _TELLING_CODES:
-            self._why = error.str().partition(_AFTER)[0]
-
     def _unreachable(self, error: KafkaException) -> LogUnavailable:
         # Errors are told when a client is polled; of the question itself is known only that it failed.
         self._client.poll(0)
-        return LogUnavailable(f"no Kafka broker answers at {self._servers}: {self._why or error_of(error).str()}")
+        return LogUnavailable(f"no Kafka broker answers at {self._servers}: {self._heard.why or error_of(error).str()}")
 
 
 class Patience:
