@@ -28,6 +28,9 @@ _AGAIN_S = 2.0
 _LOOK_S, _LOOK_LIMIT_S = 0.5, 5.0
 # No attempt that Kafka lets fail lasts longer; work that did was going on, and its end is news.
 _ATTEMPT_S = 60.0
+# What is wrong lies with our settings most likely: the password, the certificates, the host's name.
+_TELLING_CODES = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE})  # noqa: SLF001 - confluent-kafka names its own codes so
+_AFTER = " (after "
 _CONFIGURATION_CODES = frozenset(
     {
         KafkaError.INVALID_REPLICATION_FACTOR,
@@ -37,6 +40,21 @@ _CONFIGURATION_CODES = frozenset(
         KafkaError.TOPIC_EXCEPTION,
     }
 )
+
+
+class Heard:
+    """What a client says about its connections; of that only what is the same at every attempt.
+
+    Whoever waits for the brokers tells each text once.
+    """
+
+    def __init__(self) -> None:
+        self.why = ""
+
+    def __call__(self, error: KafkaError) -> None:
+        """Take note of an error."""
+        if error.code() in _TELLING_CODES:
+            self.why = error.str().partition(_AFTER)[0]
 
 
 class TopicAdmin:
@@ -55,6 +73,8 @@ class TopicAdmin:
         self._timeout_s = timeout_s
         # What goes wrong is told by our errors, with what to do about it.
         config: dict[str, Any] = {**librdkafka_config(kafka), "client.id": "penstock-topics", "log_level": 0}
+        # Not a method: a client that is part of a cycle keeps its threads until the collector comes.
+        self._heard = config["error_cb"] = Heard()
         self._client = made(lambda: AdminClient(config))
 
     def wait(self, limit_s: float) -> None:
@@ -74,6 +94,7 @@ class TopicAdmin:
                     raise self._unreachable(error) from error
                 time.sleep(_POLL_INTERVAL_S)
             else:
+                self._heard.why = ""
                 return
 
     def find(self, names: Iterable[str], *, with_config: bool = True) -> dict[str, Found]:
@@ -171,7 +192,9 @@ class TopicAdmin:
         return found
 
     def _unreachable(self, error: KafkaException) -> LogUnavailable:
-        return LogUnavailable(f"no Kafka broker answers at {self._servers}: {error_of(error).str()}")
+        # Errors are told when a client is polled; of the question itself is known only that it failed.
+        self._client.poll(0)
+        return LogUnavailable(f"no Kafka broker answers at {self._servers}: {self._heard.why or error_of(error).str()}")
 
 
 class Patience:

@@ -56,7 +56,8 @@ main.add_command(worker)
 def run() -> None:
     """Run the group; problems of the user's are plain lines, not tracebacks."""
     try:
-        main(prog_name="python -m streams")
+        # `penstock worker` and the others become this one: the usage names the command that was typed.
+        main(prog_name="penstock")
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)

@@ -6,6 +6,7 @@ Reads: batch-jobs, events, result topics. Writes: batch-jobs, events. Blocking: 
 import asyncio
 import contextlib
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -285,7 +286,7 @@ def _check_output(output: str | None, source: str) -> None:
     """Refuse a place where results cannot go, before anything is waited or paid for.
 
     Raises:
-        click.BadParameter: it names no file or bucket, or one of the files would take the place of the input.
+        click.BadParameter: it names no bucket and no file that can be made, or would replace the input.
     """
     if output is None:
         return
@@ -296,6 +297,10 @@ def _check_output(output: str | None, source: str) -> None:
         message = "" if is_s3(output) and split(output)[0] else "expected s3://bucket/prefix"
     elif not Path(output).name or Path(output).is_dir():
         message = "is a folder; name a file in it, such as out.jsonl"
+    elif not (folder := Path(output).parent).is_dir():
+        message = f"there is no folder {folder}"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        message = f"nothing can be written in {folder}"
     elif any(_is_same(one, source) for one in beside(Path(output)).values()):
         message = f"would replace the input, {source}"
     if message:

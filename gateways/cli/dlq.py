@@ -16,7 +16,7 @@ from contracts.settings import Settings, load
 from contracts.topics import LANES, Topics
 from gateways.cli import dlq_show
 from gateways.cli.dlq_chosen import Chosen
-from gateways.cli.dlq_filters import Age, Filter, filtered
+from gateways.cli.dlq_filters import Age, Filter, Place, filtered
 from gateways.cli.dlq_letters import Letter, read_letter
 from gateways.cli.dlq_progress import Told
 from gateways.cli.dlq_resolve import Make, Tally, carry_out, stoppable
@@ -93,12 +93,12 @@ def stats(chosen: Filter, config: Path | None, *, with_resolved: bool) -> None:
 
 
 @dlq.command()
-@click.argument("place", metavar="PARTITION/OFFSET")
+@click.argument("place", metavar="PARTITION/OFFSET", type=Place())
 @click.option("--json", "in_json", is_flag=True, help="As one JSON object.")
 @click.option("--raw", is_flag=True, help="Only the original value, byte for byte.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="With --raw: write to this file.")
 @_config_option
-def show(place: str, config: Path | None, output: Path | None, *, in_json: bool, raw: bool) -> None:
+def show(place: tuple[int, int], config: Path | None, output: Path | None, *, in_json: bool, raw: bool) -> None:
     """Show everything about one dead letter; `list` names them.
 
     \b
@@ -106,11 +106,10 @@ def show(place: str, config: Path | None, output: Path | None, *, in_json: bool,
       penstock dlq show 2/17
       penstock dlq show 2/17 --raw --output body.bin
     """  # noqa: D301 - click's \b
-    partition, offset = _place(place)
     if output is not None and not raw:
         message = "--output goes with --raw"
         raise click.UsageError(message)
-    letter, resolved = _look_up(load(config), partition, offset)
+    letter, resolved = _look_up(load(config), *place)
     state = resolved.state if resolved else "open"
     if raw:
         _write_raw(letter, output)
@@ -264,14 +263,6 @@ def _target(record: Any, letter: Letter) -> str:
 
 def _topic(settings: Settings) -> LetterTopic:
     return LetterTopic(settings.kafka, Topics(settings.kafka.topic_prefix).dead_letters)
-
-
-def _place(text: str) -> tuple[int, int]:
-    partition, _, offset = text.partition("/")
-    if not (partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit()):
-        message = f"{text!r}: expected PARTITION/OFFSET, as `penstock dlq list` shows them"
-        raise click.BadParameter(message, param_hint="PARTITION/OFFSET")
-    return int(partition), int(offset)
 
 
 def _look_up(settings: Settings, partition: int, offset: int) -> tuple[Letter, Resolution | None]:

@@ -3,7 +3,7 @@
 import difflib
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
@@ -57,6 +57,21 @@ class Age(click.ParamType):
         if length is None:
             self.fail(f"{value!r}: expected a length such as 90s, 15m, 2h or 7d", param, ctx)
         return length
+
+
+class Place(click.ParamType):
+    """Where a record lies on its topic, as lists of dead letters and of undelivered outcomes show it."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return partition and offset."""
+        if isinstance(value, tuple):
+            return value
+        partition, _, offset = value.partition("/")
+        if not (partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit()):
+            self.fail(f"{value!r}: expected PARTITION/OFFSET, as `list` shows them", param, ctx)
+        return int(partition), int(offset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +137,14 @@ def _warn_of_unknown(reasons: tuple[str, ...]) -> None:
     """Say that a reason is not one of ours; letters of other versions may have it all the same."""
     known = {kind.reason for kind in _kinds(PenstockError)}
     for reason in set(reasons) - known:
-        close = difflib.get_close_matches(reason, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else "`penstock dlq stats` shows those there are"
+        hint = meant(reason, known) or "`penstock dlq stats` shows those there are"
         click.echo(f"no reason of this version is called {reason!r}; {hint}", err=True)
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Ask whether a name is a misspelt one; empty when none is like it."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def _kinds(kind: type[PenstockError]) -> Iterator[type[PenstockError]]:

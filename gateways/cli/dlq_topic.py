@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import librdkafka_config
 from contracts.settings import KafkaSettings
-from gateways.cli.reading import METADATA_LIMIT_S, Read, as_read
+from gateways.cli.reading import METADATA_LIMIT_S, Heard, Read, as_read
 
 _BATCH = 500
 _POLL_S = 0.05
@@ -45,6 +45,7 @@ class LetterTopic:
     def __init__(self, kafka: KafkaSettings, name: str) -> None:
         self._kafka = kafka
         self.name = name
+        self._heard = Heard()
         self._consumer = Consumer(
             librdkafka_config(kafka)
             | {
@@ -60,6 +61,7 @@ class LetterTopic:
                 "fetch.wait.max.ms": _FETCH_WAIT_MS,
                 "allow.auto.create.topics": kafka.embedded,
                 "log_level": 0,
+                "error_cb": self._heard,
             }
         )
 
@@ -81,9 +83,7 @@ class LetterTopic:
             try:
                 found = self._consumer.list_topics(topic, timeout=METADATA_LIMIT_S).topics[topic]
             except KafkaException as error:
-                servers = ",".join(self._kafka.bootstrap_servers)
-                message = f"no Kafka broker answers at {servers} ({error.args[0].str()})"
-                raise LogUnavailable(message) from error
+                raise self._heard.unreachable(self._kafka, self._consumer, error) from error
             if found.error is None and found.partitions:
                 return sorted(found.partitions)
             # On the embedded broker the first question makes the topic, and a later one finds it.

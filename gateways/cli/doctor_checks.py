@@ -17,6 +17,8 @@ from contracts.settings import BedrockProvider, Settings, load
 State = Literal["ok", "hint", "missing"]
 _COMMAND_LIMIT_S = 10.0
 _OLDEST_PYTHON = (3, 11)
+# All other doors out are AWS's, and all doors in.
+_DOORS_ELSEWHERE = frozenset({"callback", "caller-callback", "salesforce"})
 # Where botocore looks, in its order; named here without asking any service (checked 2026-11).
 _AWS_VARIABLES = (
     ("AWS_ACCESS_KEY_ID", "environment variable AWS_ACCESS_KEY_ID"),
@@ -148,8 +150,8 @@ def topics(settings: Settings) -> Finding:
     wanted = wanted_topics(settings)
     try:
         found = TopicAdmin(settings.kafka).find((want.topic.name for want in wanted), with_config=True)
-    except PenstockError:
-        return Finding("topics", "hint", "not looked at: no Kafka")
+    except PenstockError as error:
+        return Finding("topics", "hint", f"not looked at: {error}")
     differences = drifts(wanted, found, settings)
     if differences:
         text = "\n".join(f"{drift.topic}: {drift.text}" for drift in differences)
@@ -184,10 +186,19 @@ def aws(settings: Settings | None, environ: Mapping[str, str]) -> Finding:
     found += [str(path) for path in files if path.is_file()]
     if found:
         return Finding("aws", "ok", f"credentials would come from: {found[0]} (not tried)")
-    providers = settings.providers.values() if settings is not None else ()
-    wanted = any(isinstance(provider, BedrockProvider) and provider.bearer_token is None for provider in providers)
+    wanted = settings is not None and _uses_aws(settings)
     advice = "aws configure, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on AWS itself the instance's role is used"
-    text = "no credentials visible" + (
-        "" if wanted else "; only the bedrock provider needs them, and none is configured"
-    )
+    text = "no credentials visible" + ("" if wanted else "; the configuration has nothing that needs them")
     return Finding("aws", "hint", text, advice if wanted else "")
+
+
+def _uses_aws(settings: Settings) -> bool:
+    """Tell whether a provider, a door, an S3 object or a secret asks AWS, with credentials found as botocore does."""
+    refs = [secret.value for source in settings.sources.values() for secret in source.secrets]
+    refs += [api_key.key for api_key in settings.gateway.api_keys]
+    return (
+        any(isinstance(one, BedrockProvider) and one.bearer_token is None for one in settings.providers.values())
+        or any(door.kind not in _DOORS_ELSEWHERE for door in settings.egress.values())
+        or bool(settings.ingress or settings.batch_jobs.inputs)
+        or any(ref.kind == "aws-sm" for ref in refs)
+    )

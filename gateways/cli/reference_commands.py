@@ -53,7 +53,7 @@ def _elsewhere(name: str) -> str:
     args = (sys.executable, "-m", "streams", name, "--help")
     environ = {**environment(), "COLUMNS": str(_WIDTH), "LC_ALL": "C.UTF-8"}
     done = subprocess.run(args, capture_output=True, text=True, check=True, env=environ)  # noqa: S603 - our own program
-    return done.stdout.replace("python -m streams", "penstock")
+    return done.stdout
 
 
 def _block(text: str) -> str:

@@ -10,8 +10,9 @@ import secrets
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -193,10 +194,12 @@ def _conclude(report: "_Report", courier: Courier, target: str, *, was_interrupt
         )
         raise click.ClickException(message)
     report.show()
+    if report.ids_error:
+        click.echo(report.ids_error, err=True)
     if was_interrupted:
         click.echo(f"interrupted: {report.total} of {report.count} were sent", err=True)
         return _INTERRUPTED
-    return 0 if report.unexpected == 0 else 1
+    return 1 if report.unexpected or report.ids_error else 0
 
 
 class _Report:
@@ -211,6 +214,7 @@ class _Report:
         self.count = count
         self.total = 0
         self.unexpected = 0
+        self.ids_error = ""
         self._ids_file = ids_file
         self._statuses: Counter[tuple[int, bool]] = Counter()
         self._errors: Counter[str] = Counter()
@@ -223,17 +227,28 @@ class _Report:
     def __enter__(self) -> Self:
         self._progress = self._open.enter_context(_progress(self._console)) if self._console.is_terminal else None
         self._bar = self._progress.add_task("sent", total=self.count) if self._progress else None
-        self._ids = None
+        self._ids = self._file = None
         if self._ids_file is not None:
             try:
-                self._ids = csv.writer(self._open.enter_context(self._ids_file.open("w", encoding="utf-8", newline="")))
+                self._file = self._ids_file.open("w", encoding="utf-8", newline="")
             except OSError as error:
                 message = f"{self._ids_file}: cannot be written: {error.strerror}"
                 raise click.ClickException(message) from error
+            self._ids = csv.writer(self._file)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        if self._file is not None:
+            self._keep(self._file.close)
         self._open.close()
+
+    def _keep(self, write: Callable[[], object]) -> None:
+        """Write to the file of ids; where that fails go on without it, since the events go out all the same."""
+        try:
+            write()
+        except OSError as error:
+            self.ids_error = f"{self._ids_file}: cannot be written: {error.strerror}; ids are missing in it"
+            self._ids = None
 
     def add(self, answer: Answer) -> None:
         """Take one answer."""
@@ -245,7 +260,7 @@ class _Report:
         elif not answer.is_forged:
             self._latencies_s.append(answer.latency_s)
         if self._ids is not None and answer.event_id:
-            self._ids.writerow((answer.event_id, answer.status_url))
+            self._keep(partial(self._ids.writerow, (answer.event_id, answer.status_url)))
         self._tell()
 
     def _tell(self) -> None:

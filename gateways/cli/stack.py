@@ -5,6 +5,7 @@ Used by `demo` and `up`. Blocking: `wait_ready` and `stop`, both bounded.
 
 import contextlib
 import http.client
+import shutil
 import signal
 import sys
 import time
@@ -61,10 +62,16 @@ class ProgramFailed(click.ClickException):
     """Raise when a program did not start, or ended while it was needed; shows the end of its log."""
 
     def __init__(self, name: str, what: str, process: GuardedProcess) -> None:
-        last = process.last_lines() or "(it has written nothing)"
+        last = process.last_lines() or _why_nothing(process.log)
         indented = "\n".join(f"    {line}" for line in last.splitlines())
         super().__init__(f"{name} {what}; its last lines:\n{indented}\n  whole log: {process.log}")
         self.program = name
+
+
+def _why_nothing(log: Path) -> str:
+    """Say what the log could not: on a full disk not even the reason can be written."""
+    is_full = shutil.disk_usage(log.parent).free == 0
+    return f"(it has written nothing: the disk of {log.parent} is full)" if is_full else "(it has written nothing)"
 
 
 class Stack:

@@ -9,7 +9,7 @@ import click
 
 from contracts.settings import Settings, load
 from contracts.topics import LANES, Topics
-from gateways.cli.reading import TopicReader
+from gateways.cli.reading import SILENCE_LIMIT_S, TopicReader
 from gateways.cli.wording import LINES, as_json, line
 
 _POLL_S = 0.2
@@ -44,10 +44,19 @@ def tail(kind: str, config: Path | None, from_beginning: bool, count: int | None
     """  # noqa: D301 - click's \b
     settings = load(config)
     shown = 0
+    is_cut_off = False
     # Without --from-beginning and without following there would be nothing to show.
-    with TopicReader(settings.kafka, topics_of(kind, settings), from_beginning=from_beginning or not follow) as reader:
+    with TopicReader(
+        settings.kafka,
+        topics_of(kind, settings),
+        from_beginning=from_beginning or not follow,
+        patience_s=None if follow else SILENCE_LIMIT_S,
+    ) as reader:
         while count is None or shown < count:
             record = reader.poll(_POLL_S)
+            if reader.is_cut_off != is_cut_off:
+                is_cut_off = reader.is_cut_off
+                _tell(settings, is_cut_off=is_cut_off)
             if record is not None:
                 click.echo(as_json(record) if in_json else line(kind, record))
                 shown += 1
@@ -55,3 +64,10 @@ def tail(kind: str, config: Path | None, from_beginning: bool, count: int | None
                 break
     if not shown and not follow:
         click.echo(f"no {kind} on {', '.join(topics_of(kind, settings))}", err=True)
+
+
+def _tell(settings: Settings, *, is_cut_off: bool) -> None:
+    """Say why nothing comes: without it, an outage looks like a topic on which nothing happens."""
+    servers = ",".join(settings.kafka.bootstrap_servers)
+    answers = f"no Kafka broker answers at {servers}; waiting for it" if is_cut_off else "Kafka answers again"
+    click.echo(answers, err=True)

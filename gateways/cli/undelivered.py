@@ -5,6 +5,7 @@ Reads: undelivered. Writes: deliveries.5s. Blocking: until the topic is read to 
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,16 +14,20 @@ from typing import Any, NamedTuple
 import click
 
 from contracts.codec import Record, delivery_headers, delivery_note, format_time
-from contracts.errors import Undecodable
+from contracts.errors import LogUnavailable, TooLarge, Undecodable
 from contracts.payloads import DeliveryNote
 from contracts.settings import Settings, load
 from contracts.topics import DELIVERY_TIERS, Topics
-from gateways.cli.dlq_filters import Instant
-from gateways.cli.reading import Read, TopicReader
+from gateways.cli.dlq_filters import Instant, Place, meant
+from gateways.cli.dlq_resolve import Stop, stoppable
+from gateways.cli.reading import SILENCE_LIMIT_S, Read, TopicReader
 from gateways.cli.wording import instant_of, printable
 
 _POLL_S = 0.2
 _FLUSH_TIMEOUT_S = 10.0
+_LIMIT_S = 30.0
+_INTERRUPTED = 130
+_UNKNOWN = "it may be on its way all the same"
 _SHORTEST = min(DELIVERY_TIERS, key=lambda tier: DELIVERY_TIERS[tier])
 
 
@@ -45,12 +50,13 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]"
         ),
-        click.option("--place", "places", multiple=True, metavar="PARTITION/OFFSET", help="Only this one; repeatable."),
+        click.option("--place", "places", multiple=True, type=Place(), metavar="PARTITION/OFFSET",
+                     help="Only this one; repeatable."),
         click.option("--until", type=Instant(), help="Not given up later: 2h, 7d, or a time."),
         click.option("--since", type=Instant(), help="Not given up earlier: 2h, 7d, or a time."),
         click.option("--reason", "reasons", multiple=True, help="Only of this reason; repeatable."),
         click.option("--door", "doors", multiple=True, help="Only of this door; repeatable."),
-    ):
+    ):  # fmt: skip
         command = option(command)
     return command
 
@@ -91,31 +97,72 @@ def redrive(config: Path | None, *, dry_run: bool, yes: bool, **chosen: Any) -> 
     """
     settings = load(config)
     found = list(_matching(settings, **chosen))
+    if not found:
+        click.echo("nothing undelivered matches")
+        return 0
     able = [one for one in found if not one.note.is_value_left_out and one.note.door in settings.egress]
     for one in found:
         if one not in able:
-            why = "its value lies there only" if one.note.is_value_left_out else "no such door is configured"
-            note = one.note
-            click.echo(f"{one.place} not redriven: {why} ({note.door}, {note.topic} {note.partition}/{note.offset})")
+            _tell_left(one, "its value lies there only" if one.note.is_value_left_out else "no such door is configured")
     if dry_run or not able:
         click.echo(f"{len(able)} would be redriven")
         return int(len(able) < len(found))
     if not yes:
+        if not sys.stdin.isatty():
+            message = f"{len(able)} match; not a terminal, so nobody can be asked: --yes does it, --dry-run shows"
+            raise click.UsageError(message)
         click.confirm(f"redrive {len(able)} deliveries?", abort=True, err=True)
-    asyncio.run(_put_back(settings, able))
-    click.echo(f"{len(able)} of {len(found)} redriven")
-    return int(len(able) < len(found))
+    return _carry_out(settings, found, able)
 
 
-async def _put_back(settings: Settings, able: list[_Found]) -> None:
+def _carry_out(settings: Settings, found: list[_Found], able: list[_Found]) -> int:
+    """Do it, say what was done and what not, and return the exit code."""
+    left = {one.place: "not tried" for one in able}
+    with stoppable() as stop:
+        try:
+            asyncio.run(_put_back(settings, able, left, stop))
+        finally:
+            # Also at a second Ctrl-C: nothing on the topic says what was redriven.
+            for one in able:
+                if one.place in left:
+                    _tell_left(one, left[one.place])
+            done = len(able) - len(left)
+            click.echo(f"{done} of {len(found)} redriven")
+            if done and left:
+                click.echo("the same command would redrive those again; --place names what is left", err=True)
+    if stop.is_set and left:
+        return _INTERRUPTED
+    return int(done < len(found))
+
+
+def _tell_left(one: _Found, why: str) -> None:
+    note = one.note
+    text = f"{one.place} not redriven: {why} ({note.door}, {note.topic} {note.partition}/{note.offset})"
+    click.echo(printable(text))
+
+
+async def _put_back(settings: Settings, able: list[_Found], left: dict[str, str], stop: Stop) -> None:
+    """Write them one after the other; those that are confirmed are taken out of `left`, the others' reason goes in."""
     from producers.producer import KafkaProducer
 
     topic = Topics(settings.kafka.topic_prefix).deliveries(_SHORTEST)
-    producer = KafkaProducer(settings.kafka, settings.producer, client_id="penstock-cli", delivery_timeout_s=30.0)
+    producer = KafkaProducer(settings.kafka, settings.producer, client_id="penstock-cli", delivery_timeout_s=_LIMIT_S)
     await producer.start()
     try:
         for one in able:
-            await producer.produce(_again(one, topic))
+            if stop.is_set:
+                return
+            left[one.place] = _UNKNOWN
+            try:
+                await producer.produce(_again(one, topic))
+            except TooLarge as error:
+                left[one.place] = str(error)
+            except LogUnavailable as error:
+                # With the next ones it would be the same, half a minute each.
+                left[one.place] = f"{error}; {_UNKNOWN}"
+                return
+            else:
+                del left[one.place]
     finally:
         await producer.aclose(_FLUSH_TIMEOUT_S)
 
@@ -135,12 +182,13 @@ def _matching(
     settings: Settings,
     doors: tuple[str, ...],
     reasons: tuple[str, ...],
-    places: tuple[str, ...],
+    places: tuple[tuple[int, int], ...],
     since: datetime | None,
     until: datetime | None,
 ) -> Iterator[_Found]:
+    _warn_of_unknown(settings, doors)
     topic = Topics(settings.kafka.topic_prefix).undelivered
-    with TopicReader(settings.kafka, [topic], from_beginning=True) as reader:
+    with TopicReader(settings.kafka, [topic], from_beginning=True, patience_s=SILENCE_LIMIT_S) as reader:
         while not reader.at_end:
             record = reader.poll(_POLL_S)
             if record is None:
@@ -153,12 +201,20 @@ def _matching(
             is_meant = (
                 (not doors or found.note.door in doors)
                 and (not reasons or found.note.reason in reasons)
-                and (not places or found.place in places)
+                and (not places or (record.partition, record.offset) in places)
                 and (since is None or at >= since)
                 and (until is None or at <= until)
             )
             if is_meant:
                 yield found
+
+
+def _warn_of_unknown(settings: Settings, doors: tuple[str, ...]) -> None:
+    """Say that a door is not configured; one that was once may have undelivered outcomes all the same."""
+    for door in doors:
+        if door not in settings.egress:
+            hint = meant(door, settings.egress) or f"there are: {', '.join(settings.egress) or 'none'}"
+            click.echo(f"no door under egress is called {door!r}; {hint}", err=True)
 
 
 def _line(found: _Found) -> str:

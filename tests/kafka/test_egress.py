@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from gateways.cli.main import run
 from gateways.egress.base import DELIVERED, Item, Later, Refused, Shape, Verdict
 from tests.kafka.egress_lab import EgressLab, Told
 from tests.kafkalab.fixtures import KafkaLab
-from tests.support import eventually_async
+from tests.support import ROOT, eventually_async
 
 pytestmark = pytest.mark.timeout(120)
 LIMIT_S = 30.0
@@ -348,8 +350,12 @@ async def test_what_is_redriven_is_tried_again_under_the_same_id(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     first = f"{lines[0]['partition']}/{lines[0]['offset']}"
     assert (listed, {line["reason"] for line in lines}, len(lines)) == (0, {"too_large"}, 2)
-    done = await asyncio.to_thread(run, ["undelivered", "redrive", "--config", str(config), "--place", first, "--yes"])
-    assert done == 0
+    # A program of its own: it listens to signals, which only a main thread can.
+    args = (sys.executable, "-m", "gateways.cli", "undelivered", "redrive", "--config", str(config), "--place", first)
+    done = await asyncio.to_thread(
+        subprocess.run, (*args, "--yes"), cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "1 of 1 redriven\n"), done.stderr
     lab.clock.advance(DELIVERY_TIERS["5s"])
 
     await eventually_async(lambda: len(door.delivered) == 1, LIMIT_S)

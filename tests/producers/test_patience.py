@@ -1,6 +1,8 @@
 """What waits for Kafka says why once, whatever fails, and says it again when it had gone on meanwhile."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -81,9 +83,8 @@ def test_the_same_reason_is_told_again_after_work_that_went_on(
 def test_what_the_client_says_of_brokers_that_are_away_does_not_gather(monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps one error for every attempt to connect, and an outage may last for a day."""
     taken: list[object] = []
-    away = {"bootstrap.servers": "127.0.0.1:1", "error_cb": taken.append}
-    monkeypatch.setattr(admin, "librdkafka_config", lambda _kafka: away)
-    asking = admin.TopicAdmin(KafkaSettings(), 0.1)
+    monkeypatch.setattr(admin.Heard, "__call__", lambda _self, error: taken.append(error))
+    asking = admin.TopicAdmin(KafkaSettings(bootstrap_servers=("127.0.0.1:1",)), 0.1)
 
     def are_taken() -> bool:
         with pytest.raises(LogUnavailable):
@@ -91,3 +92,16 @@ def test_what_the_client_says_of_brokers_that_are_away_does_not_gather(monkeypat
         return bool(taken)
 
     eventually(are_taken, 20)
+
+
+def test_a_client_ends_with_its_owner_and_waits_for_no_collector() -> None:
+    """Whoever waits for brokers makes one every few seconds, each with threads."""
+    asking = admin.TopicAdmin(KafkaSettings(bootstrap_servers=("127.0.0.1:1",)), 0.1)
+    gone = weakref.ref(asking)
+    gc.disable()
+    try:
+        del asking
+
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import ConfigError
-from streams.__main__ import worker
+from streams.__main__ import run, worker
 
 PROVIDER = "{{kind: openai, base_url: 'http://127.0.0.1:1/v1', api_key: env:PENSTOCK_TEST_{name}}}"
 
@@ -27,3 +27,16 @@ def test_all_secrets_of_the_providers_in_use_that_are_missing_are_told_at_once(t
         f"{file}:3: providers.one.api_key: secret env:PENSTOCK_TEST_ONE is not set or empty",
         f"{file}:4: providers.two.api_key: secret env:PENSTOCK_TEST_TWO is not set or empty",
     ]
+
+
+def test_the_usage_names_the_command_that_was_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["streams", "worker", "--nope"])
+
+    with pytest.raises(SystemExit, match="2"):
+        run()
+
+    assert capsys.readouterr().err.startswith(
+        "Usage: penstock worker [OPTIONS]\nTry 'penstock worker --help' for help."
+    )

@@ -36,6 +36,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.mode == "fail":
         sys.exit("the disk is on fire")
+    if options.mode == "mute":
+        sys.exit(1)
     if options.mode == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if options.mode == "slow":

@@ -38,6 +38,7 @@ def submit(folder: Path, *args: str) -> int:
         (("--type", "com.example.t", "--record-id", "/a~2"), "expected a JSON pointer"),
         (("--type", "com.example.t", "--wait", "-o", "."), "'.': is a folder"),
         (("--type", "com.example.t", "--wait", "-o", ""), "'': is a folder"),
+        (("--type", "com.example.t", "--wait", "-o", "lost/out.jsonl"), "there is no folder lost"),
         (("--type", "com.example.t", "--wait", "-o", "s3:///key"), "expected s3://bucket/prefix"),
         (("--type", "com.example.t", "--wait", "-o", "s3:/bucket"), "expected s3://bucket/prefix"),
         (("--type", "com.example.t", "--job", "no/slash"), "letters, digits"),
@@ -70,6 +71,16 @@ def test_results_never_take_the_place_of_the_input(
 
     assert run(["batch", "submit", str(lines), "--config", str(config), *where]) == 2
     assert "would replace the input" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_that_nothing_can_be_written_in_is_refused_before_lines_are_paid_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Who runs the tests may be allowed to write everywhere.
+    monkeypatch.setattr("os.access", lambda _folder, mode: not mode & os.W_OK)
+
+    assert submit(tmp_path, "--type", "com.example.t", "--wait", "-o", str(tmp_path / "out.jsonl")) == 2
+    assert "nothing can be written in" in " ".join(capsys.readouterr().err.split())
 
 
 def test_no_jobs_are_no_empty_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.errors import LogUnavailable
 from contracts.settings import build, load, parse
 from gateways.cli import doctor_checks
 from gateways.cli.doctor_checks import Finding
@@ -118,3 +119,27 @@ def test_without_bedrock_missing_aws_credentials_need_no_advice(tmp_path: Path) 
     assert doctor_checks.aws(EXAMPLE, {"HOME": str(tmp_path)}).advice == ""
     bedrock = build(parse(SMALL.replace("{kind: embedded}", "{kind: bedrock, region: eu-west-1}"), "x"), {}, Path())
     assert "aws configure" in doctor_checks.aws(bedrock, {"HOME": str(tmp_path)}).advice
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "egress: {out: {kind: sqs, region: eu-west-1, queue_url: 'https://sqs.eu-west-1.amazonaws.com/1/q'}}\n",
+        "ingress: {in: {kind: sqs, queue_url: 'https://sqs.eu-west-1.amazonaws.com/1/q', type: com.example.x}}\n",
+        "gateway: {api_keys: [{id: tools, key: 'aws-sm:tools'}]}\n",
+    ],
+)
+def test_doors_and_secrets_of_aws_need_credentials_too(tmp_path: Path, more: str) -> None:
+    found = doctor_checks.aws(build(parse(SMALL + more, "x"), {}, Path()), {"HOME": str(tmp_path)})
+
+    assert (found.text, found.advice[:13]) == ("no credentials visible", "aws configure")
+
+
+def test_topics_that_may_not_be_looked_at_are_not_blamed_on_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        message = "configurations: Authorization failed"
+        raise LogUnavailable(message)
+
+    monkeypatch.setattr("producers.admin.TopicAdmin.find", refuse)
+
+    assert doctor_checks.topics(EXAMPLE).text == "not looked at: configurations: Authorization failed"

@@ -180,6 +180,18 @@ def test_a_file_for_ids_that_cannot_be_written_is_refused_before_anything_is_sen
     assert gateway.accepted == []
 
 
+def test_a_file_for_ids_on_a_full_disk_costs_neither_events_nor_the_report(
+    config: Path, gateway: Gateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--source", "github", "--count", "300", "--url", f"http://127.0.0.1:{gateway.server_port}"]
+    code = run(["send", "--config", str(config), *args, "--ids-file", "/dev/full"])
+
+    said = capsys.readouterr()
+    assert (code, len(gateway.accepted)) == (1, 300)
+    assert "300 answers in" in said.out
+    assert said.err == "/dev/full: cannot be written: No space left on device; ids are missing in it\n"
+
+
 def test_an_unknown_source_names_the_known_ones(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["send", "--config", str(config), "--source", "gitlab"]) == 2
     assert "there is no source 'gitlab'; configured: github" in capsys.readouterr().err

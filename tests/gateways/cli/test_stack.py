@@ -1,9 +1,11 @@
 """Tests of gateways/cli/stack.py: start, readiness, watching, order and limits of the end."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,6 +45,17 @@ def test_a_start_that_fails_names_the_program_and_shows_its_last_lines(stack: St
 
     with pytest.raises(ProgramFailed, match=r"(?s)gateway ended with exit code 1.*the disk is on fire.*gateway\.log"):
         stack.wait_ready("gateway", 20)
+
+
+def test_a_program_that_could_not_even_write_why_it_ended_is_explained(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.start(program("broker", "mute"))
+    eventually(lambda: stack._running["broker"][1].exit_code is not None, 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=0))
+
+    with pytest.raises(ProgramFailed, match=r"(?s)broker ended with exit code 1.*it has written nothing: the disk of "):
+        stack.check()
 
 
 def test_a_program_that_is_never_ready_is_reported_with_its_own_reason(stack: Stack) -> None:

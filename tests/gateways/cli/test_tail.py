@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings, build, parse
@@ -53,7 +53,7 @@ def test_no_broker_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateways.cli.reading.METADATA_LIMIT_S", 0.2)
     reader = TopicReader(KafkaSettings(bootstrap_servers=("127.0.0.1:1",)), ["x"], from_beginning=True)
 
-    with pytest.raises(LogUnavailable, match=r"no Kafka broker answers at 127\.0\.0\.1:1"):
+    with pytest.raises(LogUnavailable, match=r"no Kafka broker answers at 127\.0\.0\.1:1 \(.*Connection refused"):
         reader.start()
 
 
@@ -118,6 +118,76 @@ def test_a_topic_that_does_not_exist_is_named(embedded_broker: EmbeddedBroker, m
 
     with pytest.raises(LogUnavailable, match="topic x does not exist; `penstock topics create` makes it"):
         reader.start()
+
+
+class _Silent:
+    """A client that hears nothing; its broker is back when a test says so."""
+
+    def __init__(self) -> None:
+        self.is_back = False
+
+    def poll(self, _timeout_s: float) -> None: ...
+
+    def list_topics(self, *_: object, **__: object) -> None:
+        if not self.is_back:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+
+def _reader(monkeypatch: pytest.MonkeyPatch, patience_s: float | None) -> tuple[TopicReader, _Silent]:
+    kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:1",))
+    reader = TopicReader(kafka, ["x"], from_beginning=True, patience_s=patience_s)
+    client = _Silent()
+    monkeypatch.setattr(reader, "_consumer", client)
+    monkeypatch.setattr(reader, "_open", {("x", 0)})
+    return reader, client
+
+
+def test_a_reader_of_what_there_is_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, _ = _reader(monkeypatch, patience_s=1.0)
+    assert [reader.poll(0.5), reader.poll(0.5)] == [None, None]
+
+    with pytest.raises(
+        LogUnavailable, match=r"nothing came for 1 s from Kafka at 127\.0\.0\.1:1, and not all was read"
+    ):
+        reader.poll(0.5)
+
+
+def test_a_reader_that_is_at_the_end_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, _ = _reader(monkeypatch, patience_s=1.0)
+    monkeypatch.setattr(reader, "_open", set())
+
+    assert [reader.poll(0.5) for _ in range(9)] == [None] * 9
+
+
+def test_a_reader_knows_that_it_is_cut_off_until_a_broker_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, client = _reader(monkeypatch, patience_s=None)
+    reader._heard(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    reader.poll(0.2)
+    assert reader.is_cut_off
+
+    client.is_back = True
+    reader.poll(0.2)
+
+    assert not reader.is_cut_off
+
+
+@pytest.mark.embedded
+def test_a_broker_that_goes_away_is_told_to_whoever_follows(tmp_path: Path) -> None:
+    port_file = tmp_path / "port"
+    with ChildProcess("gateways.cli", "broker", "--port-file", str(port_file)) as broker:
+        broker.wait_for("listening on")
+        servers = f"127.0.0.1:{port_file.read_text(encoding='ascii').strip()}"
+        kafka = {"PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": servers, "PENSTOCK_KAFKA__EMBEDDED": "true"}
+        producer = Producer({"bootstrap.servers": servers})
+        record = result("a summary", "e-1")
+        producer.produce("penstock.results.v1", record.value, headers=[*record.headers])
+        assert producer.flush(10) == 0
+        args = ("gateways.cli", "tail", "results", "--from-beginning", "--config", str(write(tmp_path)))
+        with ChildProcess(*args, env={**os.environ, **kafka}) as tailing:
+            tailing.wait_for("a summary")
+            broker.signal(signal.SIGKILL)
+
+            tailing.wait_for(f"no Kafka broker answers at {servers}; waiting for it")
 
 
 def test_a_record_whose_headers_cannot_be_read_is_shown_as_such() -> None:

@@ -1,6 +1,8 @@
 """`penstock topics`: on real Kafka, on the embedded broker, and without any."""
 
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -160,6 +162,26 @@ def test_without_a_broker_it_says_so(
 
     assert run(args) == 1
     assert f"no Kafka broker answers at {address}" in capsys.readouterr().err
+
+
+def test_a_broker_that_speaks_no_tls_is_told_as_such(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with a wrong port of a cluster, a missing certificate or a wrong password: the question itself only fails."""
+    monkeypatch.setattr(module, "_REACH_LIMIT_S", 1.0)
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        serving.start()
+        config = write(f"127.0.0.1:{server.server_port}", security_protocol="SSL")
+
+        assert run(["topics", "--config", config]) == 1
+
+        server.shutdown()
+        serving.join()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"no Kafka broker answers at 127.0.0.1:{server.server_port}: ssl://")
+    assert "SSL handshake failed" in said
+    assert "(after" not in said
 
 
 def test_a_bad_configuration_is_told_in_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
