@@ -49,6 +49,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 INTERRUPTED = 130
+# As of a program that SIGPIPE has ended, in a shell.
+UNREAD = 141
 
 _EXAMPLES = """\b
 Examples:
@@ -135,10 +137,11 @@ def run(args: list[str] | None = None) -> int:
         return _complain(str(error), 2 if isinstance(error, ConfigError) else 1)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output (`| head`) is gone; without this the interpreter complains once more at its exit.
-        sys.stdout = None
-        return 0
+    except SystemExit as error:
+        # The reader of our output (`| head`) is gone: click would have it be 1, which is an answer of some commands.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        return UNREAD
     except OSError as error:
         # A file or a disk that cannot be used says all there is to say; anything else is a bug, and shows where.
         if error.filename is None and error.errno not in _FULL:

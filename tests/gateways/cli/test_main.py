@@ -136,9 +136,9 @@ def test_ctrl_c_while_python_still_imports_us_is_no_traceback(module: str, tmp_p
     assert done.stderr == ""
 
 
-def test_output_into_a_closed_pipe_is_no_traceback() -> None:
+def test_output_into_a_closed_pipe_is_no_traceback_and_has_a_code_of_its_own() -> None:
     done = subprocess.run(
-        ["/bin/sh", "-c", f"{sys.executable} -m gateways.cli config schema | head -n 1"],
+        ["/bin/sh", "-c", f"({sys.executable} -m gateways.cli config schema; echo $? >&2) | head -n 1"],
         capture_output=True,
         text=True,
         check=False,
@@ -146,7 +146,7 @@ def test_output_into_a_closed_pipe_is_no_traceback() -> None:
     )
 
     assert done.stdout == "{\n"
-    assert done.stderr == ""
+    assert done.stderr == "141\n"
 
 
 @pytest.mark.parametrize(
