@@ -8,6 +8,8 @@ import base64
 import itertools
 import operator
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ from producers.topic_plan import wanted_topics
 from tests.gateways.egress.receiver import OK, Receiver, Request, status
 from tests.kafkalab.fixtures import KafkaLab
 from tests.suites.egress import result_item
-from tests.support import ChildProcess, eventually_async
+from tests.support import ROOT, ChildProcess, eventually_async
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
@@ -160,8 +162,11 @@ async def test_a_gone_endpoint_stays_disabled_after_a_restart_until_an_operator_
             return len(lab.receiver.requests) > asked_while_disabled
 
         await eventually_async(delivered, WITHIN_S)
-        redrive = ["undelivered", "redrive", "--door", "crm", "--reason", "endpoint_disabled", "--yes"]
-        assert await asyncio.to_thread(run, [*redrive, "--config", str(lab.config)]) == 0
+        # A program of its own: it listens to signals, which only a main thread can.
+        redrive = (sys.executable, "-m", "gateways.cli", "undelivered", "redrive", "--config", str(lab.config), "--yes")
+        chosen = ("--door", "crm", "--reason", "endpoint_disabled")
+        done = await asyncio.to_thread(subprocess.run, (*redrive, *chosen), cwd=ROOT, check=False)
+        assert done.returncode == 0
         await eventually_async(lambda: refused_id in _by_id(lab.receiver.requests), WITHIN_S)
 
     assert [(note.state, note.reason) for note in lab.undelivered()[:2]] == [
