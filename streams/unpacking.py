@@ -111,21 +111,19 @@ class TolerantPartitionRecords(_PartitionRecords):  # type: ignore[misc,valid-ty
         super().__init__(tp, records, aborted, fetch_offset, *args)
 
     def _unpack_records(self) -> Iterator[Any]:
+        # One generator for both: each more would be gone through once per record.
         try:
-            yield from self._unpacked()
+            try:
+                yield from super()._unpack_records()
+            except UnicodeDecodeError:
+                # From the batch with that record on: the state of aborted transactions is that of this batch.
+                self._records = _SlowRecords(self._records.raw, self.next_fetch_offset)
+                yield from super()._unpack_records()
         except Exception as error:
             # Whatever is wrong with it: who has to mend or to skip it needs the place.
             place = f"{self._tp.topic}/{self._tp.partition}, offset {self.next_fetch_offset} or behind it"
             message = f"a batch cannot be read ({place}): {error!r}"
             raise CorruptRecordException(message) from error
-
-    def _unpacked(self) -> Iterator[Any]:
-        try:
-            yield from super()._unpack_records()
-        except UnicodeDecodeError:
-            # From the batch with that record on: the state of aborted transactions is that of this batch.
-            self._records = _SlowRecords(self._records.raw, self.next_fetch_offset)
-            yield from super()._unpack_records()
 
 
 class _Ahead:

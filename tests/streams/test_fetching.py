@@ -157,6 +157,21 @@ def read_to_seven() -> tuple[EngineThread, Assignment, TopicPartitionState]:
     return thread, assignment, state
 
 
+def looked_after(thread: Any, fetch: Any, update: Any = None) -> Any:
+    """Return a fetcher of these two methods, as the thread has wrapped them."""
+    fetcher = SimpleNamespace(
+        _proc_fetch_request=fetch,
+        _update_fetch_positions=update,
+        _invalidate_preferred_read_replica_for_node=lambda *_: None,
+    )
+    thread._look_back(fetcher)
+    return fetcher
+
+
+def request_for_seven() -> Any:
+    return SimpleNamespace(topics=[("events", [(0, 7, 1)])])
+
+
 async def test_aiokafka_is_led_back_to_the_last_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole way: its fetcher asks for what is not there, goes to the beginning, and finds itself led back."""
     monkeypatch.setattr(fetching, "_LOOK_AGAIN_S", 0.0)
@@ -170,13 +185,8 @@ async def test_aiokafka_is_led_back_to_the_last_record(monkeypatch: pytest.Monke
         state.reset_to(0)
         return False
 
-    client: Any = SimpleNamespace(
-        _proc_fetch_request=proc_fetch_request,
-        _update_fetch_positions=update_fetch_positions,
-        _invalidate_preferred_read_replica_for_node=lambda *_: None,
-    )
-    thread._look_back(client)
-    await client._proc_fetch_request(assignment, 1, SimpleNamespace(topics=[("events", [(0, 7, 1)])]))
+    client = looked_after(thread, proc_fetch_request, update_fetch_positions)
+    await client._proc_fetch_request(assignment, 1, request_for_seven())
     await client._update_fetch_positions(assignment, 1, [AT])
 
     assert state.position == 6
@@ -189,13 +199,8 @@ async def test_aiokafka_is_led_back_when_a_fetch_fails() -> None:
         client._invalidate_preferred_read_replica_for_node(node_id, request)
         return False
 
-    client: Any = SimpleNamespace(
-        _proc_fetch_request=proc_fetch_request,
-        _update_fetch_positions=None,
-        _invalidate_preferred_read_replica_for_node=lambda *_: None,
-    )
-    thread._look_back(client)
-    await client._proc_fetch_request(assignment, 1, SimpleNamespace(topics=[("events", [(0, 7, 1)])]))
+    client = looked_after(thread, proc_fetch_request)
+    await client._proc_fetch_request(assignment, 1, request_for_seven())
 
     assert state.position == 6
 
@@ -216,14 +221,9 @@ async def test_a_fetch_that_is_refused_is_made_again_a_little_later(
         return brings
 
     thread, assignment, _ = read_to_seven()
-    client: Any = SimpleNamespace(
-        _proc_fetch_request=proc_fetch_request,
-        _update_fetch_positions=None,
-        _invalidate_preferred_read_replica_for_node=None,
-    )
-    thread._look_back(client)
+    client = looked_after(thread, proc_fetch_request)
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    found = await client._proc_fetch_request(assignment, 1, SimpleNamespace(topics=[("events", [(0, 7, 1)])]))
+    found = await client._proc_fetch_request(assignment, 1, request_for_seven())
 
     assert (found, paused) == (brings, [fetching._REFUSED_S] * waits)
 
@@ -239,12 +239,7 @@ async def test_a_fetch_that_is_cut_off_behind_its_failure_is_not_kept_for_ever()
         await asyncio.Event().wait()
         return False
 
-    client: Any = SimpleNamespace(
-        _proc_fetch_request=proc_fetch_request,
-        _update_fetch_positions=None,
-        _invalidate_preferred_read_replica_for_node=lambda *_: None,
-    )
-    thread._look_back(client)
+    client = looked_after(thread, proc_fetch_request)
     request = Request()
     kept = weakref.ref(request)
     fetching_one = asyncio.ensure_future(client._proc_fetch_request(assignment, 1, request))
