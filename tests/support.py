@@ -20,8 +20,10 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeVar, overload
 from unittest import mock
+
+from tests.nursery import Forked, Nursery
 
 ROOT = Path(__file__).resolve().parent.parent
 POLL_INTERVAL_S = 0.02
@@ -175,7 +177,12 @@ class ChildProcess:
         env: variables in addition to this process's own; a None value removes one.
         cwd: working directory, the project's root unless told.
         grace_s: how long SIGTERM may take before SIGKILL.
+
+    Attributes:
+        nursery: forks the programs of tests that ask for that; see tests/nursery.py.
     """
+
+    nursery: ClassVar[Nursery | None] = None
 
     def __init__(
         self,
@@ -194,21 +201,24 @@ class ChildProcess:
         # As long as this object lives the output stays readable. No open file is kept for that: one in a reference
         # cycle is closed by the garbage collector, with a warning in whatever test runs at that moment.
         weakref.finalize(self, self._log.unlink, missing_ok=True)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._leash: Leash | None = None
 
     def __enter__(self) -> Self:
         """Start it."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.args,
-                cwd=self._cwd,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            if self.nursery is not None and self.nursery.takes(self._env):
+                self._process = self.nursery.start(self.args[2:], self._env, self._cwd, log)
+            else:
+                self._process = subprocess.Popen(
+                    self.args,
+                    cwd=self._cwd,
+                    env=self._env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
         self._leash = Leash(self._process.pid)
         return self
 
@@ -217,7 +227,7 @@ class ChildProcess:
         self.stop()
 
     @property
-    def process(self) -> "subprocess.Popen[bytes]":
+    def process(self) -> "subprocess.Popen[bytes] | Forked":
         """The running process."""
         if self._process is None:
             msg = "use ChildProcess as a context manager"
@@ -292,7 +302,7 @@ class ChildProcess:
         self._leash.release()
 
 
-def end_group(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
+def end_group(process: "subprocess.Popen[bytes] | Forked", grace_s: float) -> None:
     """End a process started as the leader of its own group, and the group: SIGTERM, after `grace_s` seconds SIGKILL."""
 
     def send(number: signal.Signals) -> None:

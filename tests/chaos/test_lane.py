@@ -13,7 +13,7 @@ from tests.chaos.plan import make_plan
 from tests.chaos.report import offenders
 from tests.kafkalab.fixtures import KafkaLab
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240), pytest.mark.usefixtures("forked")]
 
 SEED = 4
 SECONDS = 20.0

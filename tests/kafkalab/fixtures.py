@@ -1,5 +1,7 @@
 """pytest fixtures for real Kafka, loaded by tests/conftest.py: `kafka_broker` (one a session) and `kafka` (one a test).
 
+`forked` has a test's programs forked from one that has imported what they need (tests/nursery.py).
+
 The broker starts before the first test, outside of the per-test timeout, and only when a collected test asks for it.
 """
 
@@ -14,6 +16,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from tests.kafkalab.broker import Broker, KafkaUnavailableError
 from tests.kafkalab.choice import start_broker
 from tests.kafkalab.jvm import SHORT_LIVED, JvmBroker
+from tests.nursery import Nursery
+from tests.support import ROOT, ChildProcess
 
 ADMIN_LIMIT_S = 15.0
 _KEY = pytest.StashKey[Broker | str]()
@@ -85,6 +89,20 @@ def kafka(kafka_broker: Broker) -> Iterator[KafkaLab]:
     lab = KafkaLab(kafka_broker)
     yield lab
     lab.clean_up()
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Give the session's, which begins with the first program."""
+    made = Nursery(ROOT)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def forked(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the programs of a test be forked."""
+    monkeypatch.setattr(ChildProcess, "nursery", nursery)
 
 
 @pytest.hookimpl(wrapper=True)
