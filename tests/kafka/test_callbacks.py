@@ -141,6 +141,7 @@ async def test_an_outage_and_a_kill_in_it_lose_no_callback_and_ids_are_stable(la
             standardwebhooks.Webhook(SECRET).verify(attempt.body, attempt.headers)
 
 
+@pytest.mark.long
 async def test_a_gone_endpoint_stays_disabled_after_a_restart_until_an_operator_helps(lab: CallbackLab) -> None:
     numbers = itertools.count()
     lab.receiver.answer = status(410)

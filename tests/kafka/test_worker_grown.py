@@ -14,6 +14,7 @@ pytestmark = pytest.mark.timeout(150)
 _MORE = PARTITIONS + 2
 
 
+@pytest.mark.long
 def test_a_running_worker_takes_up_partitions_that_are_added(kafka: KafkaLab, tmp_path: Path) -> None:
     """Its consumer hears of them before its producer does, which would refuse their first outcomes."""
     lab = WorkerLab(kafka, tmp_path)

@@ -83,6 +83,7 @@ def test_a_second_worker_with_the_same_instance_id_is_refused_and_the_first_goes
         assert (tally.duplicates, _rebalances(first)) == ([], 1)
 
 
+@pytest.mark.long
 def test_a_twin_on_another_host_is_refused_when_the_first_outlives_its_session(kafka: KafkaLab, tmp_path: Path) -> None:
     lab = make_lab(kafka, tmp_path)
     with static(lab, "a") as first:

@@ -35,6 +35,7 @@ def test_a_source_topic_that_is_recreated_while_no_worker_runs_loses_nothing(kaf
     assert (tally.lost(400), tally.duplicates) == ([], [])
 
 
+@pytest.mark.long
 def test_a_source_topic_that_is_recreated_under_a_running_worker_loses_nothing(kafka: KafkaLab, tmp_path: Path) -> None:
     lab = WorkerLab(kafka, tmp_path)
     lab.create_topics()
@@ -117,6 +118,7 @@ def test_a_topic_that_is_recreated_behind_a_workers_back_and_longer_than_before_
     assert (tally.lost(800), tally.duplicates) == ([], [])
 
 
+@pytest.mark.long
 def test_a_topic_that_is_recreated_behind_two_workers_backs_loses_nothing(kafka: KafkaLab, tmp_path: Path) -> None:
     """The one that does not lead the group gets its partitions again in the same generation."""
     lab = WorkerLab(kafka, tmp_path, worker={"session_timeout_s": 60, "rebalance_timeout_s": 60})
