@@ -21,8 +21,10 @@ OnSignal = Callable[[signal.Signals], object]
 
 def end_at_once(number: signal.Signals) -> NoReturn:
     """End this process with the exit code of a program that a signal has ended; nothing is closed or finished."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # On a full disk, or when its reader is gone.
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     os._exit(128 + number)
 
 
