@@ -24,7 +24,7 @@ from contracts import logs
 from contracts.errors import ConfigError
 from contracts.logs import logger
 from contracts.settings import Settings, environment
-from contracts.signals import StopSignals
+from contracts.signals import ENDING, StopSignals
 from gateways.listening import announce, listen
 from gateways.member import Member
 from gateways.metrics_page import FOLDER_VARIABLE, PIDS, reserve
@@ -107,7 +107,7 @@ class Supervisor:
             ConfigError: the port file cannot be written.
         """
         loop = asyncio.get_running_loop()
-        StopSignals(self._begin, self._cut_short).follow(loop.add_signal_handler)
+        StopSignals(self._begin, self._cut_short).follow(loop.add_signal_handler, ENDING)
         loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
         keeping = [asyncio.ensure_future(self._keep(index)) for index in range(processes)]
         try:
