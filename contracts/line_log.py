@@ -5,7 +5,6 @@ for company up to 50 ms, so a SIGKILL may lose that many; every other line goes 
 """
 
 import logging
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
-from contracts.logs import Naming, logger
+from contracts.logs import OUTPUT, Naming, logger
 
 # Calls a function after so many seconds; of the event loop that uses the log.
 CallLater = Callable[[float, Callable[[], None]], object]
@@ -65,8 +64,8 @@ class LineLog:
         lines, self._lines = self._lines, []
         if lines:
             written = [self._encoded(*line) for line in lines]
-            sys.stderr.write(b"\n".join([*written, b""]).decode())
-            sys.stderr.flush()
+            OUTPUT.write(b"\n".join([*written, b""]).decode())
+            OUTPUT.flush()
 
     def _encoded(self, event: str, level: str, fields: dict[str, Any], micros: int) -> bytes:
         end = {"event": event, "level": level, "timestamp": self._time(micros)} | self._more

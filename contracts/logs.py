@@ -9,12 +9,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO, cast
 
 import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
+from contracts.metrics import LOG_LINES_UNWRITTEN
 from contracts.settings import LogSettings
 
 # Fields of the canonical lines; a name that is not here does not go into one.
@@ -45,6 +46,51 @@ _FILLED_IN = re.compile(r"%\S*?[a-zA-Z]")
 KEEP_LOGGERS = True
 
 
+# Also a file that is closed, one whose buffer is in use by the line that a signal has interrupted, and none at all.
+_FAILURES = (OSError, ValueError, RuntimeError, AttributeError)
+
+
+class Output:
+    """Standard error, written to without errors, by any thread: what finds no room is counted, and troubles nobody.
+
+    A full disk, a reader that has gone, a terminal that was closed: none of them may stop an event, the answer to a
+    request or the orderly end of a program. What Python keeps in its buffer of 8 KiB follows late, once there is room.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self._unwritten = 0
+
+    def write(self, text: str) -> int:
+        """Write lines, or count them."""
+        try:
+            # Not kept: it may be exchanged.
+            sys.stderr.write(text)
+        except _FAILURES:
+            lines = text.count("\n")
+            self._unwritten += lines
+            LOG_LINES_UNWRITTEN.inc(lines)
+        else:
+            self._tell()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is in the buffer, if that can be."""
+        with contextlib.suppress(*_FAILURES):
+            sys.stderr.flush()
+
+    def _tell(self) -> None:
+        """Say once how many lines are missing above."""
+        unwritten, self._unwritten = self._unwritten, 0
+        if unwritten:
+            # By logging: structlog's lock is not reentrant, and this runs inside of its write.
+            logging.getLogger("log").warning("lines.unwritten", extra={_ABOUT_LINES: {"unwritten": unwritten}})
+
+
+OUTPUT = Output()
+
+
 def configure(settings: LogSettings, process: int | None = None) -> None:
     """Send structured log lines, and those of the libraries, to standard error.
 
@@ -65,10 +111,10 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
     structlog.configure(
         processors=[_tell_first, *shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", OUTPUT)),
         cache_logger_on_first_use=KEEP_LOGGERS,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(OUTPUT)
     ours: list[Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,

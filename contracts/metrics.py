@@ -181,6 +181,10 @@ INGRESS_DURATION = _histogram(
     "ingress_message_duration_seconds", "Time from receiving a message to its deletion.", ("door",), _FAST
 )
 BUILD_INFO = _gauge("build_info", "Constant 1; labels say what runs.", ("version", "component"), across="livemax")
+LOG_LINES_UNWRITTEN = _counter(
+    "log_lines_unwritten_total",
+    "Log lines that could not be written to standard error: its disk is full, or nobody reads it any more.",
+)
 CLOCK_STEPS = _counter("clock_steps_total", "Times the machine's clock was set by two seconds or more.")
 GATEWAY_PROCESSES = _gauge("gateway_processes", "Processes of this gateway that serve.")
 GATEWAY_RESTARTS = _counter(

@@ -2,6 +2,9 @@
 
 `timeout` and some supervisors send a signal to the process and to its group, within a moment. That is one wish: taken
 for two, it would cut off what was to be finished, such as model calls that then are paid for again.
+
+SIGHUP is what a closed terminal sends, and some operators to have a configuration read again. The gateway does that; by
+itself it would end any other program in the middle of its work, so it asks for an orderly end as well.
 """
 
 import contextlib
@@ -21,8 +24,10 @@ OnSignal = Callable[[signal.Signals], object]
 
 def end_at_once(number: signal.Signals) -> NoReturn:
     """End this process with the exit code of a program that a signal has ended; nothing is closed or finished."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # On a full disk, or when its reader is gone.
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     os._exit(128 + number)
 
 
@@ -49,6 +54,11 @@ def _give_back() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _ending() -> tuple[signal.Signals, ...]:
+    # Under nohup it is ignored, and stays so.
+    return (*ENDING, signal.SIGHUP) if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else ENDING
+
+
 class StopSignals:
     """Takes the signals of one program; an instance is a signal handler.
 
@@ -69,14 +79,15 @@ class StopSignals:
     def __call__(self, number: int, _frame: object = None) -> None:
         """Take a signal."""
         now_s, before_s = self._clock(), self._wished_at_s
-        if before_s is not None and now_s - before_s < ONE_WISH_S:
+        # Of a terminal that is closed, the kernel and the shell may each tell, seconds apart.
+        if before_s is not None and (now_s - before_s < ONE_WISH_S or number == signal.SIGHUP):
             return
         self._wished_at_s = now_s
         (self._begin if before_s is None else self._cut_short)(signal.Signals(number))
 
-    def follow(self, add_handler: Callable[..., object], numbers: Sequence[signal.Signals] = ENDING) -> None:
-        """Listen on an event loop, whose `add_signal_handler` is given."""
-        for number in numbers:
+    def follow(self, add_handler: Callable[..., object], numbers: Sequence[signal.Signals] | None = None) -> None:
+        """Listen on an event loop, whose `add_signal_handler` is given; to SIGHUP too, unless numbers are given."""
+        for number in _ending() if numbers is None else numbers:
             add_handler(number, self, number)
 
     @contextlib.contextmanager

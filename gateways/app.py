@@ -17,7 +17,7 @@ from contracts.errors import LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import BUILD_INFO, GATEWAY_PROCESSES, GATEWAY_RESTARTS, LOOP_LAG
 from contracts.settings import Settings, environment
-from contracts.signals import StopSignals, end_at_once
+from contracts.signals import ENDING, StopSignals, end_at_once
 from gateways.api import Api
 from gateways.listening import announce, listen
 from gateways.member import Member, Refusals
@@ -163,7 +163,7 @@ class Ending:
 
     def follow_signals(self) -> None:
         """Let the first SIGTERM or SIGINT begin the end, and the second cut it short."""
-        self._signals.follow(asyncio.get_running_loop().add_signal_handler)
+        self._signals.follow(asyncio.get_running_loop().add_signal_handler, ENDING)
 
     def follow(self, member: Member) -> None:
         """Serve as one of several: end with the supervisor, and when only a restart helps."""

@@ -4,6 +4,7 @@ Reads: the files of PROMETHEUS_MULTIPROC_DIR, where there is one. Blocking: some
 Source: prometheus_client 0.26, "Multiprocess mode" (checked 2026-11).
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,24 @@ from contracts.settings import environment
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 PIDS = "pids"
+# Of a process, by what its metrics are in: prometheus_client makes sparse files, and writes to them through memory. A
+# page that a full disk cannot give then is the end of the process (SIGBUS). A counter of a label takes some 250 bytes.
+_GAUGES = ("gauge_livesum", "gauge_livemin", "gauge_livemax", "gauge_max")
+_RESERVED_BYTES = {"counter": 1 << 20, "histogram": 1 << 20, **dict.fromkeys(_GAUGES, 1 << 16)}
 _DROPPED_AT_0 = next(iter(KEY_LAST_USED.describe())).name
+
+
+def reserve(folder: Path, number: int) -> None:
+    """Take the room for the metrics of a process before it starts; what its predecessor counted stays.
+
+    Raises:
+        OSError: there is none.
+    """
+    for kind, size in _RESERVED_BYTES.items():
+        with (folder / f"{kind}_{number}.db").open("ab") as file:
+            # Not everywhere, as on macOS.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
 
 
 def metrics_page() -> bytes:

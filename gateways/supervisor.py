@@ -24,10 +24,10 @@ from contracts import logs
 from contracts.errors import ConfigError
 from contracts.logs import logger
 from contracts.settings import Settings, environment
-from contracts.signals import StopSignals
+from contracts.signals import ENDING, StopSignals
 from gateways.listening import announce, listen
 from gateways.member import Member
-from gateways.metrics_page import FOLDER_VARIABLE, PIDS
+from gateways.metrics_page import FOLDER_VARIABLE, PIDS, reserve
 
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
@@ -107,7 +107,7 @@ class Supervisor:
             ConfigError: the port file cannot be written.
         """
         loop = asyncio.get_running_loop()
-        StopSignals(self._begin, self._cut_short).follow(loop.add_signal_handler)
+        StopSignals(self._begin, self._cut_short).follow(loop.add_signal_handler, ENDING)
         loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
         keeping = [asyncio.ensure_future(self._keep(index)) for index in range(processes)]
         try:
@@ -157,6 +157,11 @@ class Supervisor:
                     await asyncio.wait_for(self._stopping.wait(), wait_s)
 
     async def _run_one(self, index: int, starts: int) -> int:
+        try:
+            reserve(self._metrics, index)
+        except OSError as error:
+            _log.error("gateway.no_room", process=index, path=str(self._metrics), error=error.strerror)
+            return 1
         ready, says_ready = os.pipe()
         member = Member(index, self._listener.fileno(), self._life[0], says_ready, starts)
         loop = asyncio.get_running_loop()
@@ -194,7 +199,9 @@ class Supervisor:
 
     def _note_pids(self) -> None:
         text = "\n".join(str(process.pid) for process in self._running.values())
-        (self._metrics / PIDS).write_text(text, encoding="ascii")
+        # On a full disk the metrics of the processes' memory and CPU are missing, and nothing else.
+        with contextlib.suppress(OSError):
+            (self._metrics / PIDS).write_text(text, encoding="ascii")
 
     def _begin(self, number: signal.Signals) -> None:
         _log.info("gateway.stopping", processes=len(self._running))

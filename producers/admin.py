@@ -117,6 +117,8 @@ class TopicAdmin:
                 len(topic.partitions),
                 min((len(partition.replicas) for partition in topic.partitions.values()), default=0),
                 configs.get(name),
+                tuple(number for number, partition in topic.partitions.items() if partition.leader < 0),
+                {number: len(partition.isrs) for number, partition in topic.partitions.items()},
             )
             for name, topic in present.items()
         }

@@ -1,7 +1,7 @@
 """Which topics an installation needs and how they should be, and where the cluster differs; no network."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from contracts.settings import Settings
 from contracts.topics import Topic, Topics
@@ -12,6 +12,7 @@ _DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 _UNLIMITED = -1
 _MAX_MESSAGE = "max.message.bytes"
 _RETENTION = "retention.ms"
+_MIN_IN_SYNC = "min.insync.replicas"
 # Kinds without which an event still reaches its outcome.
 _OPTIONAL = frozenset(
     {"deltas", "cancels", "replies", "deliveries", "undelivered", "batch-jobs", "handovers", "endpoints"}
@@ -32,12 +33,20 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """A topic as it is; config is None where the cluster does not tell."""
+    """A topic as it is.
+
+    Attributes:
+        config: None where the cluster does not tell.
+        leaderless: partitions that nobody leads: they can neither be read nor written.
+        in_sync: replicas that have everything, by partition.
+    """
 
     name: str
     partitions: int
     replication_factor: int
     config: Mapping[str, str] | None
+    leaderless: tuple[int, ...] = ()
+    in_sync: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,10 +130,20 @@ def _differences(want: Wanted, have: Found, event_partitions: int, settings: Set
         yield f"{have.partitions} partitions, configured are {want.partitions}"
     if have.replication_factor < want.replication_factor:
         yield f"{have.replication_factor} replicas, configured are {want.replication_factor}"
+    if have.leaderless:
+        yield f"no broker leads partition {_numbers(have.leaderless)}: nothing of it is read or written until one does"
     if have.config is None:
         yield "its configuration cannot be read"
         return
+    least = min(int(have.config.get(_MIN_IN_SYNC, 1)), have.replication_factor)
+    short = [number for number, count in have.in_sync.items() if count < least and number not in have.leaderless]
+    if short:
+        yield f"too few replicas of partition {_numbers(short)} are in sync, must be {least}: nothing is written to it"
     yield from _config_differences(want.config, have.config, largest_batch_bytes(settings.producer))
+
+
+def _numbers(partitions: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(partitions)))
 
 
 def _config_differences(want: Mapping[str, str], have: Mapping[str, str], largest_bytes: int) -> Iterator[str]:

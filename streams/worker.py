@@ -8,7 +8,6 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -93,7 +92,7 @@ class Worker:
         await self._health.start()
         if port_file is not None:
             await asyncio.to_thread(_announce, self._health.port, port_file)
-        sys.stderr.write(f"worker health on {self._health.address}\n")
+        logs.OUTPUT.write(f"worker health on {self._health.address}\n")
         BUILD_INFO.labels(version("penstock"), "worker").set(1)
         await self._producer.start()
         await self._delta_producer.start()
@@ -115,7 +114,7 @@ class Worker:
         used = [(name, self._settings.providers[name]) for name in sorted(wanted)]
         for shortfall in shortfalls(used, self._settings.worker.max_in_flight):
             self._log.warning("transport.limited", detail=shortfall)
-            sys.stderr.write(f"warning: {shortfall}\n")
+            logs.OUTPUT.write(f"warning: {shortfall}\n")
 
     async def _start(self) -> None:
         settings = self._settings
@@ -237,7 +236,7 @@ class Worker:
     def _crash(self, error: BaseException) -> int:
         """Say why and end hard: nothing may be committed on the way out."""
         if isinstance(error, ConfigError):
-            sys.stderr.write(f"penstock worker: {error}\n")
+            logs.OUTPUT.write(f"penstock worker: {error}\n")
             return self._exit_now(2)
         self._log.error("worker.crashed", error=f"{type(error).__name__}: {error}", exc_info=error)
         return self._exit_now(1)
@@ -269,7 +268,7 @@ class Worker:
 
     def _exit_now(self, status: int) -> int:
         self._flush()
-        sys.stderr.flush()
+        logs.OUTPUT.flush()
         os._exit(status)
 
     def _flush(self) -> None:
@@ -379,5 +378,5 @@ async def _main(settings: Settings, port_file: Path | None) -> int:
     try:
         return await Worker(settings).run(port_file)
     except PenstockError as error:
-        sys.stderr.write(f"penstock worker: {error}\n")
+        logs.OUTPUT.write(f"penstock worker: {error}\n")
         return 2 if isinstance(error, ConfigError) else 1

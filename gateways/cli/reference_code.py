@@ -43,7 +43,7 @@ def metrics() -> str:
             labels = ", ".join(map(code, metric._labelnames))  # noqa: SLF001 - the only place that has the names
             rows.append((code(described.name + suffix), described.type, labels, described.documentation))
     return (
-        "# Metrics\n\nServed at `/metrics` by the gateway and by the worker, in the Prometheus text format.\n"
+        "# Metrics\n\nServed at `/metrics` by every program that keeps running, in the Prometheus text format.\n"
         "Not every process moves every metric.\n\n" + table(("metric", "type", "labels", "meaning"), sorted(rows))
     )
 

@@ -79,7 +79,10 @@ def create(outer_config: Path | None, config: Path | None, wait_s: float, *, dry
 @_config_option
 @click.pass_obj
 def verify(outer_config: Path | None, config: Path | None) -> int:
-    """Compare the topics with the configuration. Exit code 1 when they differ in a way that matters."""
+    """Compare the topics with the configuration.
+
+    Exit code 1 when they differ in a way that matters, or a partition cannot be read or written now.
+    """
     settings = load(config or outer_config)
     wanted, found = _look(settings)
     differences = drifts(wanted, found, settings)

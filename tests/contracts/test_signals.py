@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
+
 from contracts.signals import ENDING, StopSignals
 from tests.support import ROOT
 
@@ -39,11 +41,30 @@ def test_a_later_one_ends_at_once_and_may_come_twice_as_well() -> None:
     assert calls == ["begin SIGTERM", "cut short SIGINT", "cut short SIGINT"]
 
 
-def test_an_event_loop_is_given_a_handler_for_both() -> None:
+def test_a_terminal_that_is_closed_is_a_wish_and_never_a_second_one() -> None:
+    calls: list[str] = []
+    clock = iter((100.0, 103.0, 104.0))
+    signals = StopSignals(
+        lambda number: calls.append(f"begin {number.name}"),
+        lambda number: calls.append(f"cut short {number.name}"),
+        clock=lambda: next(clock),
+    )
+    for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+        signals(number)
+
+    assert calls == ["begin SIGHUP", "cut short SIGTERM"]
+
+
+@pytest.mark.parametrize("is_ignored", [False, True], ids=["in a terminal", "under nohup"])
+def test_an_event_loop_is_given_a_handler_for_each_that_is_not_ignored(
+    *, is_ignored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_IGN if is_ignored else signal.SIG_DFL)
     signals, added = StopSignals(lambda _: None), []
     signals.follow(lambda *handler: added.append(handler))
 
-    assert added == [(number, signals, number) for number in ENDING]
+    wanted = ENDING if is_ignored else (*ENDING, signal.SIGHUP)
+    assert added == [(number, signals, number) for number in wanted]
 
 
 def test_the_former_handlers_come_back() -> None:

@@ -4,6 +4,7 @@ A block fenced as `sh` in a README says in a comment before it how it is tested:
 """
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _BLOCK = re.compile(
 )
 _LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
 _HEADING = re.compile(r"^#+\s+(.+)$", re.MULTILINE)
+_COMMAND = re.compile(r"`(penstock [a-z][^`]*)`")
 _CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -81,6 +83,11 @@ def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
     headings = _HEADING.findall(_prose(page))
     return {re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def inline_commands(page: Path) -> list[list[str]]:
+    """Return the command lines of ours within a page's sentences, as words; pipes cut off."""
+    return [shlex.split(found.partition("|")[0].rstrip("\\")) for found in _COMMAND.findall(_prose(page))]
 
 
 def _prose(page: Path) -> str:

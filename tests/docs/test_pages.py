@@ -23,7 +23,7 @@ from contracts.settings import (
 from gateways.cli.main import COMMANDS, cli
 from streams.__main__ import main as streams
 from tests.architecture.source import project_files, relative
-from tests.docs.pages import READMES, Block, anchors, blocks, links, pages
+from tests.docs.pages import READMES, Block, anchors, blocks, inline_commands, links, pages
 from tests.support import ROOT
 
 PAGES = pages()
@@ -102,6 +102,29 @@ def test_every_penstock_command_of_a_page_can_be_parsed(block: Block) -> None:
         words = [word for word in shlex.split(line) if not _ASSIGNMENT.fullmatch(word)]
         if words[:1] == ["penstock"]:
             _parse(words[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_ids)
+def test_every_penstock_command_within_a_sentence_exists_with_its_options(page: Path) -> None:
+    for _, *words in inline_commands(page):
+        command, names = _found(words)
+        known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+
+        assert {word for word in names if word.startswith("--")} - {*known, "--help", "--version"} == set(), words
+
+
+def _found(words: list[str]) -> tuple[click.Command, list[str]]:
+    """Return the command that words name, and the other words; what a command takes may be left out in a sentence."""
+    command: click.Command = streams if words[0] in {"worker", "fm-stub", "hand-over"} else cli
+    while isinstance(command, click.Group) and words and words[0][0] not in "-.<":
+        found = command.get_command(click.Context(command), words[0]) if words[0] in _names(command) else None
+        assert found is not None, words
+        command, words = found, words[1:]
+    return command, words
+
+
+def _names(group: click.Group) -> list[str]:
+    return group.list_commands(click.Context(group))
 
 
 def _parse(words: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Several gateway processes on one port: shared work, one page of metrics, deaths, an orderly end."""
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
@@ -284,6 +286,28 @@ async def test_a_configuration_that_has_become_wrong_ends_nobody_but_the_process
         os.kill(os.getpid(), signal.SIGTERM)
 
         assert await running == 0
+
+
+@pytest.mark.process
+async def test_a_process_for_whose_metrics_there_is_no_room_is_started_once_there_is(
+    secret_environment: None,  # noqa: ARG001 - a fixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "_FIRST_WAIT_S", 0.01)
+    no_room = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    reserve = mock.Mock(side_effect=[no_room, no_room, None])
+    monkeypatch.setattr(supervisor, "reserve", reserve)
+    started = tmp_path / "started"
+    command = (sys.executable, "-c", "import sys, time; open(sys.argv[1], 'w'); time.sleep(60)", str(started))
+    with listen("127.0.0.1", 0) as listener:
+        several = Supervisor(Settings.model_validate(CONFIGURATION), listener, command, tmp_path)
+        running = asyncio.ensure_future(several.run(1, None))
+        await eventually_async(lambda: running.done() or started.exists())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+        assert await running == 0
+    assert reserve.call_count == 3
 
 
 def test_waits_grow_to_a_bound_and_begin_anew_after_a_steady_life() -> None:

@@ -68,6 +68,20 @@ def test_topics_as_wanted_have_no_drift() -> None:
     assert drifts(wanted_topics(configured), as_wanted(configured), configured) == []
 
 
+def test_partitions_without_a_leader_or_enough_replicas_are_named() -> None:
+    in_sync = {0: 3, 1: 0, 2: 1, 3: 2, 10: 1}
+    (leader, replicas) = changed(
+        "penstock.results.v1", leaderless=(1,), in_sync=in_sync, config={"min.insync.replicas": "2"}
+    )
+
+    assert leader.text == "no broker leads partition 1: nothing of it is read or written until one does"
+    assert replicas.text == ("too few replicas of partition 2, 10 are in sync, must be 2: nothing is written to it")
+    # Kafka asks for no more replicas in sync than there are.
+    alone = {"replication_factor": 1, "in_sync": {0: 1}, "config": {"min.insync.replicas": "2"}}
+    configured = settings(kafka={"bootstrap_servers": ["k:9092"], "replication_factor": 1})
+    assert changed("penstock.results.v1", configured=configured, **alone) == []
+
+
 def test_a_missing_topic_is_drift() -> None:
     configured = settings()
     found = as_wanted(configured)
