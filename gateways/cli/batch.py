@@ -20,7 +20,7 @@ from jsonpointer import JsonPointer, JsonPointerException
 from contracts.batch_jobs import JOB_ID, BatchJob, BatchObject
 from contracts.codec import encodable
 from contracts.envelope import format_time
-from contracts.settings import RouteSettings, Settings, load
+from contracts.settings import RouteSettings, Settings, load, locating
 from contracts.signals import StopSignals
 from contracts.topics import Topics
 from gateways.batch.jobs import read_jobs
@@ -349,7 +349,8 @@ def serve(config: Path | None) -> None:
 
     settings = load(config)
     configure(settings.logging)
-    asyncio.run(_serve(settings))
+    with locating(config):
+        asyncio.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
