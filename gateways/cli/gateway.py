@@ -11,6 +11,7 @@ import click
 
 from contracts.settings import Settings, Unusable, config_file, load, located, locating, require_secrets
 from contracts.settings.load import missing_secrets
+from gateways.cli.modules import command_of
 
 if TYPE_CHECKING:
     from gateways.member import Member
@@ -62,7 +63,7 @@ def _require_secrets(settings: Settings, config: Path | None) -> None:
 
 def _command(config: Path | None) -> tuple[str, ...]:
     chosen = () if config is None else ("--config", str(config))
-    return (sys.executable, "-m", "gateways.cli", "gateway", *chosen)
+    return command_of("gateways.cli", "gateway", *chosen)
 
 
 def _run_member(settings: Settings, config: Path | None, text: str) -> None:
