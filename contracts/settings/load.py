@@ -120,10 +120,13 @@ def locating(path: FilePath | str | None = None) -> Iterator[None]:
 def _document(file: FilePath, named: FilePath | str | None) -> Document:
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+    except OSError as error:
         hint = "" if named else " (name one with --config or PENSTOCK_CONFIG)"
-        message = f"{file}: cannot be read: {reason}{hint}"
+        message = f"{file}: cannot be read: {error.strerror}{hint}"
+        raise ConfigError(message) from error
+    except UnicodeDecodeError as error:
+        *lines, last = error.object[: error.start].decode().split("\n")
+        message = f"{file}:{len(lines) + 1}:{len(last) + 1}: not UTF-8 text: byte 0x{error.object[error.start]:02x}"
         raise ConfigError(message) from error
     return parse(text, str(file))
 
