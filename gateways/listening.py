@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 from contracts.errors import ConfigError
-from contracts.settings.section import authority
+from contracts.settings.section import authority, cannot_listen
 
 BACKLOG = 1024
 # A client that takes nothing of what waits for it for so long loses its connection: the HTTP server has no limit of its
@@ -27,9 +27,8 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        message = f"gateway.host: cannot listen on {host}: {error.strerror}"
-        raise ConfigError(message) from error
+    except (OSError, ValueError) as error:
+        raise _refused(host, port, error) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -39,11 +38,13 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        where = authority(host, port)
-        message = f"gateway.port: cannot listen on {where}: {error.strerror}; choose another port, or 0 for any"
-        raise ConfigError(message) from error
+        raise _refused(host, port, error) from error
     listener.setblocking(False)
     return listener
+
+
+def _refused(host: str, port: int, error: OSError | ValueError) -> ConfigError:
+    return cannot_listen("gateway", host, port, error, ("host", "port"))
 
 
 def nearby(host: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from contracts.errors import ConfigError, PenstockError
-from contracts.settings import load, require_secrets
+from contracts.settings import load, locating, require_secrets
 
 
 @click.command()
@@ -22,7 +22,8 @@ def worker(config: Path | None, port_file: Path | None) -> None:
     # Faust takes a while to import; a mistake in the file is told before that.
     from streams.worker import run_worker
 
-    sys.exit(run_worker(settings, port_file))
+    with locating(config):
+        sys.exit(run_worker(settings, port_file))
 
 
 class _Commands(click.Group):

@@ -6,9 +6,8 @@ import msgspec
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from contracts.errors import ConfigError
 from contracts.metrics import REGISTRY
-from contracts.settings.section import authority
+from contracts.settings.section import authority, cannot_listen
 from contracts.stuck import StuckReport
 
 
@@ -62,12 +61,8 @@ class HealthServer:
         site = web.TCPSite(self._runner, self._host, self._port)
         try:
             await site.start()
-        except OSError as error:
-            message = (
-                f"{self._section}.health_port: cannot listen on {authority(self._host, self._port)}: {error.strerror}; "
-                "choose another, or 0 for any free one"
-            )
-            raise ConfigError(message) from error
+        except (OSError, ValueError) as error:
+            raise cannot_listen(self._section, self._host, self._port, error) from error
         host, self.port = self._runner.addresses[0][:2]
         self.address = f"http://{authority(host, self.port)}"
 

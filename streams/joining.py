@@ -2,7 +2,8 @@
 
 Verified, like that file, against its TESTED_VERSIONS; a test touches every name.
 
-    _coordinator._do_rejoin_group    wrapped: a static member asks first whether a twin has taken its place
+    _coordinator._do_rejoin_group    wrapped: a static member asks first whether a twin has taken its place; and a join
+                                     that works ends what is said of refusals
     _coordinator._push_error_to_user wrapped: a refused join waits for a reader who does not read before it has joined
     _coordinator._heartbeat_task, ._commit_refresh_task  their errors are no refused join
     _coordinator._send_req           wrapped: an answer that refuses the whole question for commits is not "no commits"
@@ -14,6 +15,7 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -27,6 +29,8 @@ from contracts.kafka_config import SESSION_LIMITS_MS
 from contracts.logs import logger
 
 _JOIN_PAUSE_S = 1.0
+# The same refusal is said again after so long: it may last for days.
+_SAY_AGAIN_S = 30.0
 # A worker that stops waits so long for a broker that hears it: one that has come back takes a second or two.
 _LEAVE_S = 3.0
 _LEAVE_AGAIN_S = 0.2
@@ -76,6 +80,30 @@ def guard_joins(coordinator: Any, guard: JoinGuard) -> None:
     coordinator._do_rejoin_group = rejoin  # noqa: SLF001
 
 
+class _Refusals:
+    """What is said of refused joins: each kind at once, the same from time to time with how long it has lasted."""
+
+    def __init__(self) -> None:
+        self.joined()
+
+    def joined(self) -> None:
+        self._told, self._since_s, self._say_again_s = "", 0.0, 0.0
+
+    async def tell(self, coordinator: Any, error: Exception) -> None:
+        now_s, told = time.monotonic(), repr(error)
+        if told != self._told:
+            self._told, self._since_s = told, now_s
+        elif now_s < self._say_again_s:
+            return
+        self._say_again_s = now_s + _SAY_AGAIN_S
+        more: dict[str, object] = (
+            {"detail": await _session(coordinator)} if isinstance(error, InvalidSessionTimeoutError) else {}
+        )
+        if now_s > self._since_s:
+            more["lasts_s"] = round(now_s - self._since_s)
+        logger("worker").warning("group.refused", error=told, **more, wait_s=_JOIN_PAUSE_S)
+
+
 def keep_joining(coordinator: Any) -> None:
     """Try again when the group refuses a join.
 
@@ -84,17 +112,23 @@ def keep_joining(coordinator: Any) -> None:
     late) would end in a silent hang.
     """
     original: Callable[[Exception], Awaitable[Any]] = coordinator._push_error_to_user  # noqa: SLF001
-    log = logger("worker")
+    join: Callable[[Any], Awaitable[bool]] = coordinator._do_rejoin_group  # noqa: SLF001
+    refusals = _Refusals()
 
     async def refused(error: Exception) -> Any:
         tasks = (coordinator._heartbeat_task, coordinator._commit_refresh_task)  # noqa: SLF001
         if any(task and task.done() and not task.cancelled() and task.exception() is error for task in tasks):
             return await original(error)
-        detail = {"detail": await _session(coordinator)} if isinstance(error, InvalidSessionTimeoutError) else {}
-        log.warning("group.refused", error=repr(error), **detail, wait_s=_JOIN_PAUSE_S)
+        await refusals.tell(coordinator, error)
         return await asyncio.wait([coordinator._closing], timeout=_JOIN_PAUSE_S)  # noqa: SLF001
 
-    coordinator._push_error_to_user = refused  # noqa: SLF001
+    async def rejoin(subscription: Any) -> bool:
+        is_joined = await join(subscription)
+        if is_joined:
+            refusals.joined()
+        return is_joined
+
+    coordinator._push_error_to_user, coordinator._do_rejoin_group = refused, rejoin  # noqa: SLF001
 
 
 async def _session(coordinator: Any) -> str:

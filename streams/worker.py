@@ -17,7 +17,7 @@ from contracts import logs
 from contracts.codec import Position
 from contracts.errors import ConfigError, LogUnavailable, PenstockError
 from contracts.metrics import BUILD_INFO, FM_CONCURRENCY_LIMIT
-from contracts.settings import Settings, WorkerSettings
+from contracts.settings import Settings, Unusable, WorkerSettings
 from contracts.signals import StopSignals
 from contracts.stuck import StuckReport
 from contracts.topics import RETRY_LANE, Topics
@@ -377,6 +377,9 @@ def run_worker(settings: Settings, port_file: Path | None = None) -> int:
 async def _main(settings: Settings, port_file: Path | None) -> int:
     try:
         return await Worker(settings).run(port_file)
+    except Unusable:
+        # Who knows the file tells its line.
+        raise
     except PenstockError as error:
         logs.OUTPUT.write(f"penstock worker: {error}\n")
         return 2 if isinstance(error, ConfigError) else 1

@@ -4,7 +4,7 @@ from contracts.settings.batch_jobs import BatchInput, BatchJobSettings
 from contracts.settings.environ import environment
 from contracts.settings.gateway import ApiKey, GatewaySettings, ResultsViewSettings
 from contracts.settings.kafka import KafkaSettings, ProducerSettings
-from contracts.settings.load import build, config_file, load, located, require_secrets
+from contracts.settings.load import build, config_file, load, located, locating, require_secrets
 from contracts.settings.logging import LogSettings
 from contracts.settings.marks import Unusable, parse
 from contracts.settings.models import (
@@ -63,6 +63,7 @@ __all__ = [
     "environment",
     "load",
     "located",
+    "locating",
     "parse",
     "require_secrets",
 ]

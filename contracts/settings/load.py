@@ -3,6 +3,7 @@
 Blocking: reads one file, and the files it names are checked for existence.
 """
 
+import contextlib
 import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from contracts.settings.marks import Document, Path, Problem, Unusable, parse, p
 from contracts.settings.root import Settings
 from contracts.settings.secrets import references
 from contracts.settings.section import truths
+from contracts.settings.words import NUMBERS, UNITS, WORDS
 
 DEFAULT_FILE = "penstock.yaml"
 _MAX_SHOWN_CHARS = 80
@@ -44,44 +46,6 @@ _TAGS: Mapping[int | str, frozenset[str]] = {
     "providers": frozenset({"embedded", "bedrock", "openai", "fake"}),
     "egress": DOOR_KINDS,
 }
-_SECTION = "must be a section: indented lines of `key: value`"
-_INSTANT = "must be a time with its zone, such as 2026-12-31T23:59:59Z"
-# In place of pydantic's own, by type of the problem; braces are filled from its context.
-_WORDS = {
-    "model_type": _SECTION,
-    "model_attributes_type": _SECTION,
-    "dict_type": _SECTION,
-    "tuple_type": "must be a list",
-    "too_short": "must have {min_length} or more entries",
-    "too_long": "must have {max_length} entries or fewer",
-    "string_type": "must be text; numbers, dates, true and false count as text in quotes only",
-    "string_too_short": "must have {min_length} or more characters",
-    "string_too_long": "must have {max_length} characters or fewer",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_parsing_size": "must be a whole number of fewer digits",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a finite number",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be {ge} or more",
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be {le} or less",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "literal_error": "must be {expected}",
-    "datetime_type": _INSTANT,
-    "datetime_parsing": _INSTANT,
-    "datetime_from_date_parsing": _INSTANT,
-    "timezone_aware": _INSTANT,
-    "path_type": "must be the path of a file",
-    "ip_any_network": "must be a network, such as 10.0.0.0/8 or one address",
-    "invalid_key": "a key must be text",
-}
-# What a number is, by the end of its setting's name: most who write 5m or 64MB mean the right thing.
-_UNITS = {"_s": " of seconds, such as 300", "_bytes": " of bytes, such as 1048576"}
-_NUMBERS = frozenset({"int_type", "int_parsing", "float_type", "float_parsing"})
 
 
 def load(path: FilePath | str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -144,13 +108,25 @@ def located(
     return _in_order(document, _apply_overrides(document, environ), error.problems)
 
 
+@contextlib.contextmanager
+def locating(path: FilePath | str | None = None) -> Iterator[None]:
+    """Have settings that turn out to be unusable named with file and line; `path` as for `load`."""
+    try:
+        yield
+    except Unusable as error:
+        raise located(error, path) from error
+
+
 def _document(file: FilePath, named: FilePath | str | None) -> Document:
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+    except OSError as error:
         hint = "" if named else " (name one with --config or PENSTOCK_CONFIG)"
-        message = f"{file}: cannot be read: {reason}{hint}"
+        message = f"{file}: cannot be read: {error.strerror}{hint}"
+        raise ConfigError(message) from error
+    except UnicodeDecodeError as error:
+        *lines, last = error.object[: error.start].decode().split("\n")
+        message = f"{file}:{len(lines) + 1}:{len(last) + 1}: not UTF-8 text: byte 0x{error.object[error.start]:02x}"
         raise ConfigError(message) from error
     return parse(text, str(file))
 
@@ -287,9 +263,9 @@ def _problem(details: ErrorDetails, data: Any) -> tuple[Path, str]:
     if kind == "union_tag_invalid":
         return (*path, "kind"), f"found {_show(details['ctx']['tag'])}, allowed: {details['ctx']['expected_tags']}"
     context = {name: _plain(value) for name, value in details.get("ctx", {}).items()}
-    text = _WORDS[kind].format(**context) if kind in _WORDS else details["msg"].removeprefix("Value error, ")
-    if kind in _NUMBERS:
-        text += next((unit for end, unit in _UNITS.items() if str(path[-1]).endswith(end)), "")
+    text = WORDS[kind].format(**context) if kind in WORDS else details["msg"].removeprefix("Value error, ")
+    if kind in NUMBERS:
+        text += next((unit for end, unit in UNITS.items() if str(path[-1]).endswith(end)), "")
     if kind == "literal_error":
         text += _meant(details["input"], re.findall(r"'([^']*)'", str(context["expected"])))
     return path, text

@@ -1,5 +1,6 @@
 """YAML with line numbers: plain data, and where in the file each part of it stands."""
 
+import itertools
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -141,9 +142,6 @@ def parse(text: str, name: str) -> Document:
     except yaml.YAMLError as error:
         message = f"{name}: not valid YAML: {error}"
         raise ConfigError(message) from error
-    except RecursionError as error:
-        message = f"{name}: not usable YAML: nested too deeply, or an alias that contains itself"
-        raise ConfigError(message) from error
 
 
 def _parse(text: str, name: str) -> Document:
@@ -152,6 +150,7 @@ def _parse(text: str, name: str) -> Document:
         node = _composed(loader)
         if node is None:
             return Document(name, {})
+        _refuse_loops(node, frozenset(), set())
         document = Document(name, loader.construct_document(node))
         _mark(node, (), document.lines)
         return document
@@ -166,6 +165,21 @@ def _composed(loader: _Loader) -> Node | None:
         # Python's own, of chr().
         problem = r"no character has a number above \U0010ffff"
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=loader.get_mark()) from error
+    except RecursionError as error:
+        # At the innermost part that is open. What comes later needs fewer frames for each level.
+        raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=loader.marks[-1]) from error
+
+
+def _refuse_loops(node: Node, around: frozenset[int], seen: set[int]) -> None:
+    """Refuse an alias of something that it stands in."""
+    if id(node) in around:
+        raise yaml.MarkedYAMLError(problem="an alias within it names the whole of it", problem_mark=node.start_mark)
+    if isinstance(node, ScalarNode) or id(node) in seen:
+        return
+    parts = itertools.chain.from_iterable(node.value) if isinstance(node, MappingNode) else node.value
+    for part in parts:
+        _refuse_loops(part, around | {id(node)}, seen)
+    seen.add(id(node))
 
 
 def parse_value(text: str) -> Any:

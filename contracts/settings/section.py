@@ -1,8 +1,10 @@
 """What every section of the configuration has in common."""
 
 import ast
+import errno
 import inspect
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
+
+from contracts.settings.marks import Unusable
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,42 @@ Pointer = Annotated[str, Form(r"^(/([^~/]|~[01])*)+$", "a JSON pointer, such as 
 HttpUrl = Annotated[str, Form("^https?://", "a URL that begins with http:// or https://")]
 ListenHost = Annotated[str, Form(r"^\S+$", "an address or a host name to listen on, such as 127.0.0.1")]
 Port = Annotated[int, Field(ge=0, le=65535)]
+# Taken by somebody else, or for the superuser only. Everything else is about the host.
+_OF_PORTS = frozenset({errno.EADDRINUSE, errno.EACCES})
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 
 
 def authority(host: str, port: int) -> str:
     """Return host and port as they stand in a URL: an IPv6 address in brackets (RFC 3986, 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def cannot_listen(
+    section: str,
+    host: str,
+    port: int,
+    error: OSError | ValueError,
+    keys: tuple[str, str] = ("health_host", "health_port"),
+) -> Unusable:
+    """Return what is said of an address that a program cannot listen on, at the setting that has to be changed.
+
+    Args:
+        section: of the settings.
+        host: found there.
+        port: likewise.
+        error: ValueError for a name that no resolver takes.
+        keys: of host and port.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _OF_PORTS:
+        key, what = keys[1], "choose another, or 0 for any free one"
+    else:
+        key, what = keys[0], "choose an address of this machine, or 127.0.0.1 for none but itself"
+    # asyncio's text has the address once more; negative numbers are the resolver's.
+    system = os.strerror(number) if number is not None and number > 0 else None
+    reason = system or (error.strerror if isinstance(error, OSError) else None) or error
+    text = f"{section}.{key}: cannot listen on {authority(host, port)}: {reason}; {what}"
+    return Unusable([((section, key), text)])
 
 
 def truths(data: Any, settings: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], bool]]:

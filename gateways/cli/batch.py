@@ -20,7 +20,7 @@ from jsonpointer import JsonPointer, JsonPointerException
 from contracts.batch_jobs import JOB_ID, BatchJob, BatchObject
 from contracts.codec import encodable
 from contracts.envelope import format_time
-from contracts.settings import RouteSettings, Settings, load
+from contracts.settings import RouteSettings, Settings, load, locating
 from contracts.signals import StopSignals
 from contracts.topics import Topics
 from gateways.batch.jobs import read_jobs
@@ -33,10 +33,14 @@ from gateways.batch.workspace import Desk
 from gateways.cli import batch_show
 from gateways.cli.dlq_filters import Age
 from gateways.cli.dlq_progress import Told
-from producers.kafka_client import Stopped
+from producers.admin import TopicAdmin
+from producers.kafka_client import Stopped, unless_stopped
 
 _INTERRUPTED = 130
 _ID_CHARS = 20
+# What is asked first has half a minute, for a coordinator that still loads. Later questions have 10 s each, so a broker
+# that takes longer for the first one would not do.
+_REACH_LIMIT_S = 10.0
 
 _config_option = click.option(
     "--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]"
@@ -122,6 +126,8 @@ def submit(
         run = JobRun(settings, desk.objects, is_stopped)
         topic = Topics(settings.kafka.topic_prefix).handovers if how["hand_over"] else ""
         wanted = _wanted(job_id, origin, path, how, topic)
+        admin = TopicAdmin(settings.kafka)
+        unless_stopped(lambda: admin.wait(_REACH_LIMIT_S), is_stopped)
         job = _submit(run, wanted, path)
         if job.state == "submitting":
             return _interrupted(job)
@@ -349,7 +355,8 @@ def serve(config: Path | None) -> None:
 
     settings = load(config)
     configure(settings.logging)
-    asyncio.run(_serve(settings))
+    with locating(config):
+        asyncio.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:

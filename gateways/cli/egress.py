@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from contracts.settings import Settings, load, require_secrets
+from contracts.settings import Settings, load, locating, require_secrets
 
 _FLUSH_TIMEOUT_S = 10.0
 
@@ -34,7 +34,8 @@ def egress(names: tuple[str, ...], config: Path | None) -> None:
     settings = load(config)
     require_secrets(settings, [("egress", name) for name in names or settings.egress], config)
     logs.configure(settings.logging)
-    uvloop.run(_run(settings, names))
+    with locating(config):
+        uvloop.run(_run(settings, names))
 
 
 async def _run(settings: Settings, names: tuple[str, ...]) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from contracts.settings import Settings, Unusable, config_file, load, located, require_secrets
+from contracts.settings import Settings, Unusable, config_file, load, located, locating, require_secrets
 from contracts.settings.load import missing_secrets
+from gateways.cli.modules import command_of
 
 if TYPE_CHECKING:
     from gateways.member import Member
@@ -42,7 +43,8 @@ def gateway(config: Path | None, port_file: Path | None, processes: int | None, 
     elif (processes or settings.gateway.processes) > 1:
         from gateways.supervisor import supervise
 
-        sys.exit(supervise(settings, processes or settings.gateway.processes, _command(config), port_file))
+        with locating(config):
+            sys.exit(supervise(settings, processes or settings.gateway.processes, _command(config), port_file))
     else:
         _run(settings, config, port_file)
 
@@ -61,7 +63,7 @@ def _require_secrets(settings: Settings, config: Path | None) -> None:
 
 def _command(config: Path | None) -> tuple[str, ...]:
     chosen = () if config is None else ("--config", str(config))
-    return (sys.executable, "-m", "gateways.cli", "gateway", *chosen)
+    return command_of("gateways.cli", "gateway", *chosen)
 
 
 def _run_member(settings: Settings, config: Path | None, text: str) -> None:
@@ -86,7 +88,5 @@ def _run(settings: Settings, config: Path | None, port_file: Path | None, member
         require_secrets(newer, RELOADED, config)
         return own(newer)
 
-    try:
+    with locating(config):
         run_gateway(own(settings), port_file, ConfigFile(config_file(config), again), member)
-    except Unusable as error:
-        raise located(error, config) from error

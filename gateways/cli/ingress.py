@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from contracts.settings import load
+from contracts.settings import load, locating
 
 
 @click.command()
@@ -27,4 +27,5 @@ def ingress(names: tuple[str, ...], config: Path | None) -> None:
     from gateways.ingress.runner import run_doors
     from gateways.openapi import package_version
 
-    run_doors(settings, names, package_version())
+    with locating(config):
+        run_doors(settings, names, package_version())

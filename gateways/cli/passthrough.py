@@ -1,4 +1,4 @@
-"""Commands that live in streams/: this process becomes `python -m streams ...`, arguments untouched.
+"""Commands that live in streams/: this process becomes `python -P -m streams ...`, arguments untouched.
 
 The gateway side must not import streams (they meet on the log), so the command line replaces itself instead.
 """
@@ -8,12 +8,14 @@ import sys
 
 import click
 
+from gateways.cli.modules import command_of
+
 _UNTOUCHED = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
 
 
 def _become(*args: str) -> None:
     # The whole point: signals and exit code are the program's own, and no second process stands between.
-    os.execv(sys.executable, [sys.executable, "-m", "streams", *args])  # noqa: S606
+    os.execv(sys.executable, command_of("streams", *args))  # noqa: S606
 
 
 @click.command(context_settings=_UNTOUCHED, add_help_option=False)

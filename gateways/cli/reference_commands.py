@@ -1,12 +1,12 @@
 """The reference page of the command line: the help text of every command, as it is printed."""
 
 import subprocess
-import sys
 
 import click
 
 from contracts.settings import environment
 from gateways.cli.main import COMMANDS, cli
+from gateways.cli.modules import command_of
 
 _WIDTH = 100
 # These become other programs, which know their own help.
@@ -50,7 +50,7 @@ def _context(command: click.Command, parent: click.Context | None, name: str) ->
 
 
 def _elsewhere(name: str) -> str:
-    args = (sys.executable, "-m", "streams", name, "--help")
+    args = command_of("streams", name, "--help")
     environ = {**environment(), "COLUMNS": str(_WIDTH), "LC_ALL": "C.UTF-8"}
     done = subprocess.run(args, capture_output=True, text=True, check=True, env=environ)  # noqa: S603 - our own program
     return done.stdout

@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import click
 
 from contracts.signals import StopSignals
 from gateways.cli.guarded import GuardedProcess, wait_until
+from gateways.cli.modules import command_of
 
 READY_LIMIT_S = 30.0
 _PROBE_TIMEOUT_S = 2.0
@@ -110,7 +110,7 @@ class Stack:
     def start(self, program: Program) -> None:
         """Start a program; returns at once."""
         self._port_file(program.name).unlink(missing_ok=True)
-        args = (sys.executable, "-m", *program.args, "--port-file", str(self._port_file(program.name)))
+        args = command_of(*program.args, "--port-file", str(self._port_file(program.name)))
         environ = self._environ | dict(program.environ) | {"PYTHONUNBUFFERED": "1"}
         process = GuardedProcess(args, environ, self.folder / f"{program.name}.log")
         self._running[program.name] = (program, process)

@@ -6,7 +6,6 @@ Blocking: until it is told to stop or one of its programs ends.
 import contextlib
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 from contracts.settings import KafkaSettings, Settings, environment, load
 from contracts.settings.environ import overrides
 from gateways.cli import programs, running, throwaway
+from gateways.cli.modules import command_of
 from gateways.cli.stack import Stack
 from gateways.listening import reached_at
 
@@ -113,7 +113,7 @@ def _connect(stack: Stack, kafka: str | None, file: Path, settings: Settings) ->
 
 
 def _topics(what: str, file: Path, connection: dict[str, str]) -> int:
-    args = (sys.executable, "-m", "gateways.cli", "topics", what, "--config", str(file))
+    args = command_of("gateways.cli", "topics", what, "--config", str(file))
     return subprocess.run(args, env={**environment(), **connection}, check=False).returncode  # noqa: S603 - our own
 
 

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from contracts.errors import ConfigError
 from contracts.metrics import REGISTRY
-from contracts.settings.section import authority
+from contracts.settings.section import authority, cannot_listen
 
 
 class HealthPage:
@@ -45,12 +44,8 @@ class HealthPage:
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._host, self._port).start()
-        except OSError as error:
-            message = (
-                f"{self._section}.health_port: cannot listen on {authority(self._host, self._port)}: {error.strerror}; "
-                "choose another, or 0 for any free one"
-            )
-            raise ConfigError(message) from error
+        except (OSError, ValueError) as error:
+            raise cannot_listen(self._section, self._host, self._port, error) from error
         host, port = self._runner.addresses[0][:2]
         return f"http://{authority(host, port)}"
 

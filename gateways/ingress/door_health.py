@@ -5,9 +5,8 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from contracts.errors import ConfigError
 from contracts.metrics import REGISTRY
-from contracts.settings.section import authority
+from contracts.settings.section import authority, cannot_listen
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -41,12 +40,9 @@ class DoorHealth:
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._host, self._port).start()
-        except OSError as error:
-            message = (
-                f"ingress_process.health_port: cannot listen on {authority(self._host, self._port)}: {error.strerror}; "
-                "choose another, or 0 for any free one"
-            )
-            raise ConfigError(message) from error
+        except (OSError, ValueError) as error:
+            problem = cannot_listen("ingress_process", self._host, self._port, error)
+            raise problem from error
         host, port = self._runner.addresses[0][:2]
         return f"http://{authority(host, port)}"
 

@@ -9,7 +9,7 @@ import click
 
 from contracts import logs
 from contracts.metrics import BUILD_INFO
-from contracts.settings import Settings, load
+from contracts.settings import Settings, load, locating
 from contracts.signals import StopSignals, end_at_once
 from streams.handover.service import Service
 from streams.health import HealthServer
@@ -26,7 +26,8 @@ def hand_over(config: Path | None) -> None:
     """
     settings = load(config)
     logs.configure(settings.logging)
-    asyncio.run(_run(settings))
+    with locating(config):
+        asyncio.run(_run(settings))
 
 
 async def _run(settings: Settings) -> None:

@@ -10,10 +10,19 @@ from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import TopicPartitionState
-from aiokafka.errors import KafkaError, NotLeaderForPartitionError, TopicAuthorizationFailedError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    NotLeaderForPartitionError,
+    RequestTimedOutError,
+    TopicAuthorizationFailedError,
+)
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from faust import types as faust_types
 from faust.transport import consumer as faust_consumer
@@ -412,7 +421,8 @@ def started_on(coordination: Any, fetching_task: Any) -> Any:
     coordinator = SimpleNamespace(**dict.fromkeys(names), _coordination_task=coordination)
     steps = ("_proc_fetch_request", "_update_fetch_positions", "_invalidate_preferred_read_replica_for_node")
     more = {"_get_actions_per_node": None, "_fetch_max_wait_ms": 1500, "_fetch_task": fetching_task}
-    return SimpleNamespace(_coordinator=coordinator, _fetcher=SimpleNamespace(**dict.fromkeys(steps), **more))
+    parts = {"_coordinator": coordinator, "_client": SimpleNamespace(send=None)}
+    return SimpleNamespace(**parts, _fetcher=SimpleNamespace(**dict.fromkeys(steps), **more))
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["coordination", "fetching"])
@@ -437,6 +447,59 @@ async def test_the_end_of_a_task_of_aiokafka_ends_the_worker(place: int, monkeyp
     thread._consumer = started_on(*tasks)
     await thread.on_start()
     await eventually_async(lambda: crashed == [error])
+
+
+class Connection:
+    """Stands for aiokafka's to a broker that answers nothing."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def connected(self) -> bool:
+        return self.is_open
+
+    def send(self, _request: object, **_more: object) -> asyncio.Future[Any]:
+        return self.answer
+
+    def close(self, **_reason: object) -> None:
+        self.is_open = False
+
+
+async def test_two_requests_that_go_unanswered_at_one_time_are_both_to_be_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def nothing(_self: Any) -> None:
+        """Nothing is started here."""
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_start", nothing)
+    client, connection = AIOKafkaClient(), Connection()
+    client._conns[1, ConnectionGroup.DEFAULT] = connection
+    thread, task = make_thread(), asyncio.ensure_future(nothing(None))
+    thread._consumer = started_on(task, task)
+    thread._consumer._client = client
+    await thread.on_start()
+
+    async def ask_twice() -> None:
+        with pytest.raises(RequestTimedOutError):
+            await client.send(1, MetadataRequest([]))
+        await client.send(1, MetadataRequest([]))
+
+    asking = asyncio.gather(ask_twice(), client.send(1, MetadataRequest([])), return_exceptions=True)
+    asyncio.get_running_loop().call_later(0, connection.answer.set_exception, TimeoutError())
+
+    assert [type(error) for error in await asking] == [NodeNotReadyError, KafkaConnectionError]
+    assert KafkaConnectionError.retriable
+
+
+async def test_other_key_errors_stay_what_they_are() -> None:
+    async def send(*_request: object, **_group: object) -> None:
+        raise KeyError(1)
+
+    client: Any = SimpleNamespace(send=send)
+    fetching.hear_lost_connections(client)
+    with pytest.raises(KeyError):
+        await client.send(1, MetadataRequest([]))
 
 
 def test_who_waits_for_records_does_not_hear_that_fetching_has_ended() -> None:

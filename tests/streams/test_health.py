@@ -101,3 +101,11 @@ async def test_a_taken_port_is_refused_with_what_to_do() -> None:
         with pytest.raises(ConfigError, match=r"worker\.health_port: cannot listen on .*choose another, or 0"):
             await server.start()
         await server.aclose()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b"])
+async def test_a_host_that_is_none_of_this_machine_is_refused(host: str) -> None:
+    server = HealthServer("worker", host, 0, list, list)
+    with pytest.raises(ConfigError, match=rf"worker\.health_host: cannot listen on {host}:0: .*; choose an address"):
+        await server.start()
+    await server.aclose()

@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 
 from streams import joining
 from streams.joining import guard_joins, hear_refusals, keep_joining, leave_for_good
+from tests.support import FakeClock
 
 # --- the names
 
@@ -197,6 +198,9 @@ class Refusing:
     async def _push_error_to_user(self, exc: Exception) -> None:
         self.told.append(exc)
 
+    async def _do_rejoin_group(self, _subscription: object) -> bool:
+        return True
+
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +214,32 @@ async def test_a_refused_join_is_tried_again_and_waits_for_no_reader() -> None:
     await coordinator._push_error_to_user(KafkaError("RebalanceInProgressError()"))
 
     assert coordinator.told == []
+
+
+async def said_of(coordinator: Any, error: Exception, clock: FakeClock, times: int) -> list[tuple[str, float | None]]:
+    """Return error and duration of what is said while a join is refused once a second."""
+    with capture_logs() as lines:
+        for _ in range(times):
+            await coordinator._push_error_to_user(error)
+            clock.advance(1.0)
+    return [(line["error"], line.get("lasts_s")) for line in lines]
+
+
+@pytest.mark.usefixtures("no_pause")
+async def test_a_refusal_is_said_at_once_and_from_time_to_time_with_how_long_it_has_lasted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, coordinator = FakeClock(), Refusing()
+    monkeypatch.setattr(joining, "time", SimpleNamespace(monotonic=clock))
+    keep_joining(coordinator)
+
+    first = "GroupAuthorizationFailedError()"
+    assert await said_of(coordinator, GroupAuthorizationFailedError(), clock, 65) == [
+        (first, None), (first, 30), (first, 60),
+    ]  # fmt: skip
+    assert await said_of(coordinator, KafkaError("other"), clock, 2) == [("KafkaError('other')", None)]
+    await coordinator._do_rejoin_group(None)
+    assert await said_of(coordinator, KafkaError("other"), clock, 2) == [("KafkaError('other')", None)]
 
 
 async def test_a_worker_that_stops_does_not_wait_to_join_again() -> None:

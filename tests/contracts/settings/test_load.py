@@ -1,6 +1,7 @@
 """Every mistake a user can make in penstock.yaml or the environment ends in a line that says where and what to do."""
 
 import contextlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -138,8 +139,9 @@ def test_every_mistake_of_a_file_is_told_at_once_in_the_order_of_its_lines() -> 
         ("a:\n- b\x07", "penstock.yaml:2: not valid YAML: the character U+0007 must not stand there as it is"),
         ("? [a, b]\n: c", "penstock.yaml:1:3: not valid YAML: a key must be plain text"),
         ("{{ a }}: 1", "penstock.yaml:1:1: not valid YAML: a key must be plain text"),
-        ("a: &a [*a]", "penstock.yaml: not usable YAML: nested too deeply, or an alias that contains itself"),
-        ("[" * 1000, "penstock.yaml: not usable YAML: nested too deeply, or an alias that contains itself"),
+        ("a: 1\nb: &a [*a]", "penstock.yaml:2:4: not valid YAML: an alias within it names the whole of it"),
+        ("a: &a {b: 1,\n <<: *a}", "penstock.yaml:1:4: not valid YAML: an alias within it names the whole of it"),
+        ("!!str &a {=: *a}", "penstock.yaml:1:1: not valid YAML: an alias within it names the whole of it"),
         (
             "a: !!python/object/apply:os.system [x]",
             f"penstock.yaml:1:4: not valid YAML: could not determine a constructor for the tag {OS_SYSTEM}",
@@ -148,6 +150,18 @@ def test_every_mistake_of_a_file_is_told_at_once_in_the_order_of_its_lines() -> 
 )
 def test_bad_yaml_is_located(text: str, said: str) -> None:
     assert complaint(text) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: 1\nb: " + "[" * 1000, r"2:([1-9][0-9]{2})"),
+        ("a: 1\n" + "\n".join("  " * depth + "a:" for depth in range(1000)), r"([1-9][0-9]{2}):[0-9]+"),
+    ],
+    ids=["in a line", "in lines"],
+)
+def test_what_is_nested_too_deeply_is_located(text: str, place: str) -> None:
+    assert re.fullmatch(f"penstock.yaml:{place}: not valid YAML: nested too deeply", complaint(text))
 
 
 @pytest.mark.parametrize("text", ["a: !!bool maybe", "a: !!timestamp foo", "a: !!float x", "a: !!binary \u00e9"])
@@ -188,12 +202,12 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "latin.yaml"
-    path.write_bytes(b"# caf\xe9\nversion: 1\n")
+    path.write_bytes("version: 1\n# \u00e9 ".encode() + b"caf\xe9\n")
 
     with pytest.raises(ConfigError) as caught:
         load(path, {})
 
-    assert str(caught.value) == f"{path}: cannot be read: not UTF-8 text"
+    assert str(caught.value) == f"{path}:2:8: not UTF-8 text: byte 0xe9"
 
 
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:

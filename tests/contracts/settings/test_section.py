@@ -1,11 +1,14 @@
 """What every section of the configuration has in common."""
 
+import errno
+import socket
 from typing import Annotated
 
+import pytest
 from pydantic import Field
 
 from contracts.settings import Settings
-from contracts.settings.section import Section
+from contracts.settings.section import Section, cannot_listen
 
 Size = Annotated[int, Field(description="Any size.")]
 
@@ -46,3 +49,23 @@ def test_every_section_of_the_file_is_described() -> None:
     fields = Settings.model_json_schema()["properties"]
 
     assert [name for name, field in fields.items() if "description" not in field] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "key", "reason"),
+    [
+        (OSError(errno.EADDRINUSE, "error while attempting to bind on ..."), "health_port", "Address already in use"),
+        (PermissionError(errno.EACCES, "Permission denied"), "health_port", "Permission denied"),
+        (OSError(errno.EADDRNOTAVAIL, "error while ..."), "health_host", "Cannot assign requested address"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "health_host", "Name or service not known"),
+        (UnicodeError("label too long"), "health_host", "label too long"),
+        (OSError("could not bind"), "health_host", "could not bind"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_told_of_the_setting_that_is_to_be_changed(
+    error: OSError | ValueError, key: str, reason: str
+) -> None:
+    ((place, text),) = cannot_listen("worker", "box", 81, error).problems
+
+    assert place == ("worker", key)
+    assert text.startswith(f"worker.{key}: cannot listen on box:81: {reason}; choose ")

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from gateways.batch.jobs import Jobs
+from gateways.batch.run import JobRun
+from gateways.cli import batch
 from gateways.cli.batch_show import listing
 from gateways.cli.main import run
 from tests.gateways.cli.settings import write
+from tests.support import free_port
 
 ROUTES = """\
 version: 1
@@ -81,6 +84,21 @@ def test_a_folder_that_nothing_can_be_written_in_is_refused_before_lines_are_pai
 
     assert submit(tmp_path, "--type", "com.example.t", "--wait", "-o", str(tmp_path / "out.jsonl")) == 2
     assert "nothing can be written in" in " ".join(capsys.readouterr().err.split())
+
+
+def test_brokers_that_are_away_are_told_before_half_a_minute_is_spent_on_a_transaction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submitted(*_args: object, **_more: object) -> None:
+        pytest.fail("nothing is begun without a broker")
+
+    monkeypatch.setenv("PENSTOCK_KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setattr(batch, "_REACH_LIMIT_S", 0.2)
+    monkeypatch.setattr(JobRun, "submit", submitted)
+    monkeypatch.chdir(tmp_path)
+
+    assert submit(tmp_path, "--type", "com.example.t") == 1
+    assert "no Kafka broker answers at 127.0.0.1:" in capsys.readouterr().err
 
 
 def test_no_jobs_are_no_empty_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,7 @@ def test_a_port_that_is_taken_names_the_setting(
         variable = f"PENSTOCK_{section.upper()}__HEALTH_PORT"
         with ChildProcess(*second.args[2:], env={**AWS, variable: port}) as other:
             assert other.wait(20) == 2
-            assert f"{section}.health_port: cannot listen on 127.0.0.1:{port}" in other.output
+            assert f"environment {variable}: {section}.health_port: cannot listen on 127.0.0.1:{port}" in other.output
 
 
 @pytest.mark.parametrize("name", sorted(PROGRAMS))

@@ -13,6 +13,7 @@ import pytest
 from contracts.errors import ConfigError, LogUnavailable
 from gateways.cli import main as module
 from gateways.cli.main import COMMANDS, cli, run
+from gateways.cli.modules import command_of
 from tests.support import ROOT
 
 pytestmark = pytest.mark.process
@@ -167,9 +168,24 @@ def test_a_file_or_a_disk_that_cannot_be_used_is_no_traceback(
 
 
 def test_worker_arguments_go_through_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[list[str]] = []
+    called: list[tuple[str, ...]] = []
     monkeypatch.setattr("os.execv", lambda _program, args: called.append(args))
 
     run(["worker", "--config", "x.yaml", "--help"])
 
-    assert called == [[sys.executable, "-m", "streams", "worker", "--config", "x.yaml", "--help"]]
+    assert called == [(sys.executable, "-m", "streams", "worker", "--config", "x.yaml", "--help")]
+
+
+def test_a_users_own_folder_is_not_started_in_place_of_our_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "streams"
+    theirs.mkdir()
+    for name in ("__init__.py", "__main__.py"):
+        (theirs / name).write_text("raise SystemExit('theirs')\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+    done = subprocess.run(command_of("streams", "--help"), capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hand-over" in done.stdout
