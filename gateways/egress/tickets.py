@@ -19,8 +19,9 @@ from contracts.logs import logger
 from contracts.settings import SecretRef
 
 MIN_SECRET_BYTES = 32
-# A ticket is some 200 characters for usual ids and at most about 1,100.
-_MAX_CHARS = 2048
+# A ticket is some 200 characters for usual ids. A source and an id of 256 rare characters each, and the longest topic,
+# make 2,300.
+_MAX_CHARS = 3072
 _SALT = b"penstock.result-ticket.v1"
 _FIELDS = 6
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")

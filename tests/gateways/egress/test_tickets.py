@@ -1,5 +1,7 @@
 """Result tickets."""
 
+import random
+
 import pytest
 from itsdangerous import URLSafeSerializer
 from structlog.testing import capture_logs
@@ -33,6 +35,15 @@ def test_a_ticket_is_what_the_library_writes(event_id: str, monkeypatch: pytest.
 
     assert tickets._serializer.loads(text) == ["crm", event_id, *POSITION]
     assert len(text) < 2048
+
+
+def test_the_longest_ticket_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    tickets = _tickets(monkeypatch)
+    rare = random.Random(1)  # noqa: S311 - seeded
+    source, event_id = ("".join(chr(rare.randrange(0x20000, 0x2A6D0)) for _ in range(256)) for _ in range(2))
+    position = POSITION._replace(topic=f"{rare.randbytes(110).hex()}.events.interactive.v1")
+
+    assert tickets.read(tickets.issue(source, event_id, position)).id == event_id
 
 
 def test_a_changed_ticket_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
