@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from contracts.deltas import cancel_record
-from contracts.envelope import format_time
+from contracts.envelope import format_time, result_id
 from contracts.errors import PenstockError
 from contracts.metrics import CANCELS, STREAM_FIRST_TOKEN, WATCHERS_ENDED
 from contracts.payloads import Cancel
@@ -16,6 +16,7 @@ from gateways.asgi import Request, Response
 from gateways.egress.feed import Seen
 from gateways.egress.frames import HEARTBEAT, RETRY, Frame, as_event, read_seen
 from gateways.egress.live import Entry
+from gateways.egress.outcomes import event_name
 from gateways.egress.tickets import Ticket
 from gateways.endpoints.accepting import called_by, places, posted_by
 from gateways.endpoints.results import decoded_id, query_of, ticket_of
@@ -58,14 +59,15 @@ async def post_stream(parts: Parts, request: Request, _parameter: bytes) -> Resp
         parts.backlog.check(record.topic)
         parts.caller_limits.event(caller, len(body))
         with contextlib.ExitStack() as stack:
-            entry = stack.enter_context(parts.live.watching(event.source, event.id, _PROTOCOL, is_new=True))
+            name = event_name(result_id(event.source, event.id), event.owner)
+            entry = stack.enter_context(parts.live.watching(name, _PROTOCOL, is_new=True))
             position = await produce(parts.producer, record, settings.ack_timeout_s)
             held = stack.pop_all()
     request.notes |= {"topic": record.topic, "partition": position.partition, "offset": position.offset}
     parts.results.note_accepted(caller.id, event.id, event.source, position)
     place = places(parts, event, position)
     first = {"type": "accepted", "id": event.id, "source": event.source} | place
-    chunks = _chunks(parts, entry, Ticket(event.source, event.id, position), Seen(), first, began_s)
+    chunks = _chunks(parts, entry, Ticket(event.source, event.id, position, event.owner), Seen(), first, began_s)
     return _streamed(parts, request, chunks, held, ((b"location", place["stream_url"].encode()),))
 
 
@@ -85,9 +87,9 @@ async def get_stream(parts: Parts, request: Request, raw_id: bytes) -> Response:
     if seen is None:
         return Response(_NO_CONTENT, headers=_cors(parts, request))
     # Too old, or Kafka away: said now, with its code.
-    await parts.results.outcome_of(ticket.source, ticket.id, ticket.position)
+    await parts.results.outcome_of(ticket.source, ticket.id, ticket.position, ticket.owner)
     stack = contextlib.ExitStack()
-    entry = stack.enter_context(parts.live.watching(ticket.source, ticket.id, _PROTOCOL))
+    entry = stack.enter_context(parts.live.watching(ticket.name, _PROTOCOL))
     return _streamed(parts, request, _chunks(parts, entry, ticket, seen), stack)
 
 
@@ -106,7 +108,7 @@ async def delete_stream(parts: Parts, request: Request, raw_id: bytes) -> Respon
     ticket = ticket_of(parts, query_of(request), decoded_id(raw_id))
     caller.check_source(ticket.source)
     request.notes |= {"event_id": ticket.id, "source": ticket.source}
-    outcome = await parts.results.outcome_of(ticket.source, ticket.id, ticket.position)
+    outcome = await parts.results.outcome_of(ticket.source, ticket.id, ticket.position, ticket.owner)
     if outcome is not None:
         CANCELS.labels("ended").inc()
         return Response(200, msgspec.json.encode(outcome.body()), headers=_HEADERS[:1])

@@ -48,7 +48,7 @@ def open_view(log: Log, path: Path | None) -> ResultsView:
 async def found_by_id(view: ResultsView, event_id: str) -> bool:
     """Ask as a caller does that has no ticket."""
     accepted = await view.accepted("crm", event_id, None)
-    outcome = await view.outcome_of(accepted.source, event_id, accepted.position)
+    outcome = await view.outcome_of(accepted.source, event_id, accepted.position, "crm")
     return outcome is not None and outcome.event_id == event_id
 
 
@@ -221,7 +221,7 @@ async def test_a_topic_that_was_made_anew_gives_no_wrong_outcome(log: Log, kafka
     try:
         await caught_up(view)
 
-        assert await view.outcome_of("crm", "old", position) is None
+        assert await view.outcome_of("crm", "old", position, "crm") is None
     finally:
         view.close()
 

@@ -21,9 +21,9 @@ def _tickets(monkeypatch: pytest.MonkeyPatch, secret: str = "t" * 32) -> Tickets
 
 @pytest.mark.parametrize("event_id", ["e1", "a/b c\u00fc%&?#", "x" * 256])
 def test_a_ticket_gives_back_what_it_was_issued_for(event_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = _tickets(monkeypatch).issue("crm", event_id, POSITION)
+    text = _tickets(monkeypatch).issue("crm", event_id, POSITION, "billing")
 
-    assert _tickets(monkeypatch).read(text) == Ticket("crm", event_id, POSITION)
+    assert _tickets(monkeypatch).read(text) == Ticket("crm", event_id, POSITION, "billing")
     assert text.isascii()
     assert not set(text) & set("/?&#% ")
 
@@ -33,7 +33,7 @@ def test_a_ticket_is_what_the_library_writes(event_id: str, monkeypatch: pytest.
     tickets = _tickets(monkeypatch)
     text = tickets.issue("crm", event_id, POSITION)
 
-    assert tickets._serializer.loads(text) == ["crm", event_id, *POSITION]
+    assert tickets._serializer.loads(text) == ["crm", event_id, *POSITION, ""]
     assert len(text) < 2048
 
 
