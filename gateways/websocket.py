@@ -27,11 +27,10 @@ from gateways.egress.feed import Seen
 from gateways.egress.frames import Frame, read_seen
 from gateways.egress.outcomes import event_name
 from gateways.egress.tickets import Ticket
-from gateways.endpoints.accepting import places
+from gateways.endpoints.accepting import accepted_frame, places
 from gateways.endpoints.results import decoded_id, query_of, ticket_of
-from gateways.ingress import posted
+from gateways.ingress import once, posted
 from gateways.ingress.callers import Caller
-from gateways.ingress.producing import produce
 from gateways.parts import Parts
 from gateways.problems import internal, problem, problem_of
 
@@ -264,20 +263,21 @@ class _Session:
         limits = parts.caller_limits
         limits.request(self._caller)
         headers = [*_STRUCTURED, *([(b"penstock-lane", said.lane.encode())] if said.lane else [])]
-        event, record, _ = posted.accept(
+        event, record, _ = sent = posted.accept(
             self._caller, headers, b"", bytes(said.event), parts.topics, delivery="stream", usual_lane="interactive"
         )
         parts.backlog.check(record.topic)
         limits.event(self._caller, len(bytes(said.event)))
+        candidate = posted.candidate(sent, headers, settings.idempotency.window_s)
         with contextlib.ExitStack() as stack:
             name = event_name(result_id(event.source, event.id), event.owner)
-            entry = stack.enter_context(parts.live.watching(name, _LABEL, is_new=True))
+            is_new = once.is_new(parts.claims, candidate)
+            entry = stack.enter_context(parts.live.watching(name, _LABEL, is_new=is_new))
             self._check_room(event.id)
-            position = await produce(parts.producer, record, settings.ack_timeout_s)
+            placed = await once.produce_once(parts.claims, parts.producer, candidate, settings.ack_timeout_s)
+            position = placed.position
             parts.results.note_accepted(self._caller.id, event.id, event.source, position)
-            await self._say(
-                {"type": "accepted", "id": event.id, "source": event.source} | places(parts, event, position)
-            )
+            await self._say(accepted_frame(event, places(parts, event, position), placed))
             self._start(Ticket(event.source, event.id, position, event.owner), Seen(), entry, stack.pop_all())
 
     def _watch(self, ticket: Ticket, seen: Seen) -> None:

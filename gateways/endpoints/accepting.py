@@ -80,6 +80,12 @@ def places(parts: Parts, event: Event, position: Position) -> dict[str, str]:
     return found
 
 
+def accepted_frame(event: Event, place: dict[str, str], placed: Placed) -> dict[str, Any]:
+    """Return what the watcher of a streamed event gets first."""
+    again = {"duplicate": True} if placed.is_duplicate else {}
+    return {"type": "accepted", "id": event.id, "source": event.source} | place | again
+
+
 def status_url(parts: Parts, event: Event, position: Position) -> str:
     """Return where to ask for an event's result, with the ticket that allows it."""
     return places(parts, event, position)["status_url"]

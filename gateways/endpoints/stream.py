@@ -18,9 +18,9 @@ from gateways.egress.frames import HEARTBEAT, RETRY, Frame, as_event, read_seen
 from gateways.egress.live import Entry
 from gateways.egress.outcomes import event_name
 from gateways.egress.tickets import Ticket
-from gateways.endpoints.accepting import called_by, places, posted_by
+from gateways.endpoints.accepting import DUPLICATE, accepted_frame, called_by, places, posted_by
 from gateways.endpoints.results import decoded_id, query_of, ticket_of
-from gateways.ingress import posted
+from gateways.ingress import once, posted
 from gateways.ingress.producing import produce
 from gateways.parts import Parts
 from gateways.streaming import Stream
@@ -46,7 +46,7 @@ async def post_stream(parts: Parts, request: Request, _parameter: bytes) -> Resp
     caller, admission = await posted_by(parts, request)
     async with request.body(settings.max_body_bytes, settings.body_timeout_s, admission) as body:
         request.notes["body_bytes"] = len(body)
-        event, record, lane = posted.accept(
+        event, record, lane = sent = posted.accept(
             caller,
             request.headers,
             request.query,
@@ -58,17 +58,21 @@ async def post_stream(parts: Parts, request: Request, _parameter: bytes) -> Resp
         request.notes |= {"event_id": event.id, "source": event.source, "type": event.type, "lane": lane}
         parts.backlog.check(record.topic)
         parts.caller_limits.event(caller, len(body))
+        candidate = posted.candidate(sent, request.headers, settings.idempotency.window_s)
         with contextlib.ExitStack() as stack:
             name = event_name(result_id(event.source, event.id), event.owner)
-            entry = stack.enter_context(parts.live.watching(name, _PROTOCOL, is_new=True))
-            position = await produce(parts.producer, record, settings.ack_timeout_s)
+            is_new = once.is_new(parts.claims, candidate)
+            entry = stack.enter_context(parts.live.watching(name, _PROTOCOL, is_new=is_new))
+            placed = await once.produce_once(parts.claims, parts.producer, candidate, settings.ack_timeout_s)
             held = stack.pop_all()
+    position, place = placed.position, places(parts, event, placed.position)
     request.notes |= {"topic": record.topic, "partition": position.partition, "offset": position.offset}
+    request.notes["dedup"] = placed.dedup
     parts.results.note_accepted(caller.id, event.id, event.source, position)
-    place = places(parts, event, position)
-    first = {"type": "accepted", "id": event.id, "source": event.source} | place
+    first = accepted_frame(event, place, placed)
     chunks = _chunks(parts, entry, Ticket(event.source, event.id, position, event.owner), Seen(), first, began_s)
-    return _streamed(parts, request, chunks, held, ((b"location", place["stream_url"].encode()),))
+    more = ((b"location", place["stream_url"].encode()), *((DUPLICATE,) if placed.is_duplicate else ()))
+    return _streamed(parts, request, chunks, held, more)
 
 
 async def get_stream(parts: Parts, request: Request, raw_id: bytes) -> Response:
