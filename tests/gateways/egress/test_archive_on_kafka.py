@@ -74,9 +74,9 @@ async def test_old_outcomes_are_found_without_a_ticket_and_without_a_scan(
     try:
         await caught_up(view)
 
-        assert view._cache.get("crm", "e3") is None
+        assert view._cache.get("crm", "e3", "crm") is None
         assert await found_by_id(view, "e3")
-        assert view._cache.get("crm", "e3"), "the second time from memory"
+        assert view._cache.get("crm", "e3", "crm"), "the second time from memory"
         with pytest.raises(UnknownResult):
             await view.accepted("billing", "e3", None)
         with pytest.raises(UnknownResult):
