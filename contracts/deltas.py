@@ -12,6 +12,7 @@ from contracts.payloads import CANCEL_TYPE, DELTA_TYPE, Cancel, Delta
 
 _ID = "ce_id"
 _TYPE = "ce_type"
+_OWNER = f"ce_{OWNER}"
 
 
 def delta_headers(event: Event, app_id: str, position: Position) -> Headers:
@@ -48,6 +49,12 @@ def delta_id(headers: Iterable[tuple[str, bytes | str | None]]) -> str:
     if kind not in {DELTA_TYPE.encode(), DELTA_TYPE} or not named:
         return ""
     return named if isinstance(named, str) else named.decode("ascii", "replace")
+
+
+def delta_owner(headers: Iterable[tuple[str, bytes | str | None]]) -> str:
+    """Return the API key id of a delta's event; empty for a webhook's."""
+    named = next((raw for name, raw in headers if name == _OWNER), None) or b""
+    return named if isinstance(named, str) else named.decode("utf-8", "replace")
 
 
 def read_delta(value: bytes | None) -> Delta:

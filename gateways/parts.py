@@ -53,8 +53,8 @@ class Results(Protocol):
         """Remember an event of an API caller."""
         ...
 
-    async def outcome_of(self, source: str, event_id: str, position: Position) -> Outcome | None:
-        """Return the outcome of an event; None while there is none.
+    async def outcome_of(self, source: str, event_id: str, position: Position, owner: str = "") -> Outcome | None:
+        """Return the outcome of an event of an API key, of a webhook's without owner; None while there is none.
 
         Raises:
             UnknownResult: too old.

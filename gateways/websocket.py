@@ -18,18 +18,19 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from contracts.envelope import result_id
 from contracts.errors import Busy, Forbidden, InvalidPayload, PenstockError, Unauthenticated
 from contracts.logs import logger
 from contracts.metrics import WATCHERS_ENDED
 from gateways.asgi import Message, Receive, Request, Response, Send
 from gateways.egress.feed import Seen
 from gateways.egress.frames import Frame, read_seen
+from gateways.egress.outcomes import event_name
 from gateways.egress.tickets import Ticket
-from gateways.endpoints.accepting import places
+from gateways.endpoints.accepting import accepted_frame, places
 from gateways.endpoints.results import decoded_id, query_of, ticket_of
-from gateways.ingress import posted
+from gateways.ingress import once, posted
 from gateways.ingress.callers import Caller
-from gateways.ingress.producing import produce
 from gateways.parts import Parts
 from gateways.problems import internal, problem, problem_of
 
@@ -262,24 +263,26 @@ class _Session:
         limits = parts.caller_limits
         limits.request(self._caller)
         headers = [*_STRUCTURED, *([(b"penstock-lane", said.lane.encode())] if said.lane else [])]
-        event, record, _ = posted.accept(
+        event, record, _ = sent = posted.accept(
             self._caller, headers, b"", bytes(said.event), parts.topics, delivery="stream", usual_lane="interactive"
         )
         parts.backlog.check(record.topic)
         limits.event(self._caller, len(bytes(said.event)))
+        candidate = posted.candidate(sent, headers, settings.idempotency.window_s)
         with contextlib.ExitStack() as stack:
-            entry = stack.enter_context(parts.live.watching(event.source, event.id, _LABEL, is_new=True))
+            name = event_name(result_id(event.source, event.id), event.owner)
+            is_new = once.is_new(parts.claims, candidate)
+            entry = stack.enter_context(parts.live.watching(name, _LABEL, is_new=is_new))
             self._check_room(event.id)
-            position = await produce(parts.producer, record, settings.ack_timeout_s)
+            placed = await once.produce_once(parts.claims, parts.producer, candidate, settings.ack_timeout_s)
+            position = placed.position
             parts.results.note_accepted(self._caller.id, event.id, event.source, position)
-            await self._say(
-                {"type": "accepted", "id": event.id, "source": event.source} | places(parts, event, position)
-            )
-            self._start(Ticket(event.source, event.id, position), Seen(), entry, stack.pop_all())
+            await self._say(accepted_frame(event, places(parts, event, position), placed))
+            self._start(Ticket(event.source, event.id, position, event.owner), Seen(), entry, stack.pop_all())
 
     def _watch(self, ticket: Ticket, seen: Seen) -> None:
         with contextlib.ExitStack() as stack:
-            entry = stack.enter_context(self._parts.live.watching(ticket.source, ticket.id, _LABEL))
+            entry = stack.enter_context(self._parts.live.watching(ticket.name, _LABEL))
             self._check_room(ticket.id)
             self._start(ticket, seen, entry, stack.pop_all())
 
@@ -313,7 +316,7 @@ class _Session:
     async def _tell(self, ticket: Ticket, seen: Seen, entry: Any) -> None:
         try:
             # Too old: said at once.
-            await self._parts.results.outcome_of(ticket.source, ticket.id, ticket.position)
+            await self._parts.results.outcome_of(ticket.source, ticket.id, ticket.position, ticket.owner)
             async for frames in self._parts.live.frames(entry, ticket, seen):
                 for frame in frames:
                     await self._say(frame)

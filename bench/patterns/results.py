@@ -229,7 +229,7 @@ async def _look_up(site: Site, view: ResultsView) -> dict[str, Any]:
             position = _position(topics, number, begin_ms)
             if way == "id":
                 position = (await view.accepted("bench", f"e{number}", None)).position
-            outcome = await view.outcome_of("bench", f"e{number}", position)
+            outcome = await view.outcome_of("bench", f"e{number}", position, "bench")
             times[way].append((time.perf_counter() - started_s) * 1000)
             missed += outcome is None or outcome.event_id != f"e{number}"
     rss_mb = measure(os.getpid()).rss_bytes / _MB

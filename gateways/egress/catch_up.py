@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from contracts.deltas import delta_id, read_delta
+from contracts.deltas import read_delta
 from contracts.errors import Undecodable
 from contracts.kafka_config import headers_of
-from gateways.egress.feed import Feed
+from gateways.egress.feed import Feed, delta_name
 from gateways.egress.reading import partitions_of, translated_errors, watermarks
 
 _CALL_TIMEOUT_S = 2.0
@@ -29,7 +29,7 @@ class Place(NamedTuple):
         from_offset: goes on there; None begins at `since_ms`.
     """
 
-    result_id: str
+    name: str
     partition: int
     since_ms: int
     from_offset: int | None = None
@@ -71,7 +71,7 @@ def catch_up(
             if at < end:
                 consumer.assign([TopicPartition(topic, place.partition, at)])
             while at < end and time.monotonic() < give_up_s and not is_cancelled():
-                at = _read(consumer, place.result_id, feed, at, end)
+                at = _read(consumer, place.name, feed, at, end)
             return CaughtUp(at, is_complete=at >= end)
         finally:
             consumer.close()
@@ -106,7 +106,7 @@ def _read(consumer: Consumer, wanted: str, feed: Feed, at: int, end: int) -> int
         if offset >= end:
             return end
         at = offset + 1
-        if delta_id(headers_of(message)) == wanted:
+        if delta_name(headers_of(message)) == wanted:
             take(feed, message.value())
     return at
 

@@ -56,14 +56,13 @@ class Delivery:
         settling = []
         for entry, verdict in zip(batch, verdicts, strict=True):
             self._count(entry, verdict)
-            if isinstance(verdict, Later) and (rest_s := self._rest_s(breaker, entry, verdict)) is not None:
-                again[entry] = rest_s
-                if verdict.scope != "operator":
-                    entry.item = entry.item._replace(attempt=entry.item.attempt + 1)
-            elif isinstance(verdict, Delivered):
+            is_late = isinstance(verdict, Later) and self._is_late(breaker, entry, verdict)
+            if isinstance(verdict, Delivered):
                 entry.confirm(verdict.through)
+            elif isinstance(verdict, Later) and not is_late and self._is_held(breaker, verdict):
+                again[entry] = self._rest_s(entry, verdict)
             else:
-                settling.append(self._settle(entry, verdict))
+                settling.append(self._settle(entry, verdict, is_late=is_late))
         if settling:
             await asyncio.gather(*settling)
         return again, {entry for entry in batch if entry not in again}
@@ -100,15 +99,21 @@ class Delivery:
             DELIVERY_DURATION.labels(self._name).observe(time.monotonic() - begun_s)
         return [failure] * len(batch)
 
-    def _rest_s(self, breaker: Breaker, entry: Entry, later: Later) -> float | None:
-        """Return how long an item rests here until it goes out again; None when it is to be put aside."""
-        shape, attempt = self._door.shape, entry.item.attempt
-        is_operators = later.scope == "operator"
-        if not is_operators and time.time() - entry.first_at_s >= self._patience_s and self._is_held(breaker, later):
-            return None
-        if shape.order != "none":
-            return held_wait_s(attempt, later.retry_after_s)
-        return 0.0 if self._is_held(breaker, later) else None
+    def _is_late(self, breaker: Breaker, entry: Entry, later: Later) -> bool:
+        """Tell whether an item that would wait here has been tried for so long that it is given up."""
+        has_patience = later.scope == "operator" or time.time() - entry.first_at_s < self._patience_s
+        return not has_patience and self._is_held(breaker, later)
+
+    def _rest_s(self, entry: Entry, later: Later) -> float:
+        """Return how long an item rests here until it goes out again, and count the attempt."""
+        if self._door.shape.order == "none":
+            # It tries for an open breaker, which spaces the tries. Counted, they would use up within minutes what is to
+            # last for three days, and the first fault behind the outage would give the item up.
+            return 0.0
+        rest_s = held_wait_s(entry.item.attempt, later.retry_after_s)
+        if later.scope != "operator":
+            entry.item = entry.item._replace(attempt=entry.item.attempt + 1)
+        return rest_s
 
     def _is_held(self, breaker: Breaker, later: Later) -> bool:
         shape = self._door.shape
@@ -116,7 +121,7 @@ class Delivery:
             return True
         return breaker.is_open and not shape.many_destinations and later.scope != "item"
 
-    async def _settle(self, entry: Entry, verdict: Later | Refused) -> None:
+    async def _settle(self, entry: Entry, verdict: Later | Refused, *, is_late: bool) -> None:
         attempt = entry.item.attempt
         if isinstance(verdict, Refused):
             await self._settler.give_up(entry, "refused", attempt, verdict.reason, verdict.message)
@@ -124,7 +129,7 @@ class Delivery:
             age_s = time.time() - entry.first_at_s
             delay_s = untried_wait_s(age_s, verdict.retry_after_s or 0.0, is_down=True)
             await self._settler.park(entry, attempt - 1, delay_s, verdict.reason, verdict.message)
-        elif attempt >= self._settings.max_attempts or self._door.shape.order != "none":
+        elif is_late or attempt >= self._settings.max_attempts:
             await self._settler.give_up(entry, "exhausted", attempt, verdict.reason, verdict.message)
         else:
             delay_s = wait_s(attempt, verdict.retry_after_s)

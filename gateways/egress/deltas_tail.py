@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from contracts.deltas import delta_id
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from contracts.metrics import DELTAS_FOLLOWED
+from gateways.egress.feed import delta_name
 from gateways.egress.reading import LogIds, partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
@@ -28,9 +28,9 @@ _log = logger("gateway")
 
 
 class Arrival(NamedTuple):
-    """A delta of a watched event."""
+    """A delta of a watched event; `name` is the event's."""
 
-    result_id: str
+    name: str
     offset: int
     value: bytes | None
 
@@ -41,7 +41,7 @@ class DeltasTail:
     Args:
         config: of the consumer.
         topic: of the deltas.
-        wanted: ids that are watched; read on the thread.
+        wanted: names of the events that are watched; read on the thread.
         on_arrivals: gets a batch, on the thread.
         on_gap: called on the thread when it begins, or begins anew, and may have missed records; also when the topic
             was made anew.
@@ -158,8 +158,8 @@ class DeltasTail:
         arrivals = []
         for message in messages:
             if message.error() is None:
-                found = delta_id(headers_of(message))
-                if found in self._wanted:
-                    arrivals.append(Arrival(found, message.offset() or 0, message.value()))
+                name = delta_name(headers_of(message))
+                if name in self._wanted:
+                    arrivals.append(Arrival(name, message.offset() or 0, message.value()))
         if arrivals:
             self._on_arrivals(arrivals)

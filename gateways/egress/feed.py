@@ -6,10 +6,20 @@ Reads: nothing; gateways/egress/live.py feeds it, and gateways/egress/catch_up.p
 import asyncio
 from typing import NamedTuple
 
+from contracts.codec import RecordHeaders
+from contracts.deltas import delta_id, delta_owner
 from contracts.payloads import Delta, DeltaEnding
+from gateways.egress.outcomes import event_name
 
 # Attempts of one event; older ones are forgotten, as a late record of theirs is unlikely and does no harm.
 _MAX_PAST = 64
+
+
+def delta_name(headers: RecordHeaders) -> str:
+    """Return by what the event of a delta is known; empty for any other record."""
+    headers = tuple(headers)
+    found = delta_id(headers)
+    return event_name(found, delta_owner(headers)) if found else ""
 
 
 class Seen(NamedTuple):

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from contracts.codec import Position
-from contracts.envelope import result_id
 from contracts.errors import Busy, LogUnavailable
 from contracts.logs import logger
 from contracts.metrics import CATCH_UPS, STREAM_RESUMES, WATCHERS, WATCHERS_LIMIT
@@ -45,7 +44,7 @@ _BATCH_CHARS = 16_384
 _BATCH_FRAMES = 256
 
 _log = logger("gateway")
-Outcomes = Callable[[str, str, Position], Awaitable[Outcome | None]]
+Outcomes = Callable[[str, str, Position, str], Awaitable[Outcome | None]]
 
 
 class Entry:
@@ -82,7 +81,7 @@ class Live:
         config: of consumers.
         topic: of the deltas.
         settings: limits.
-        outcomes: finds the outcome of (source, id, position).
+        outcomes: finds the outcome of (source, id, position, owner).
     """
 
     def __init__(self, config: dict[str, Any], topic: str, settings: StreamSettings, outcomes: Outcomes) -> None:
@@ -136,16 +135,15 @@ class Live:
 
     def note_outcome(self, outcome: Outcome) -> None:
         """Hear that an event has its outcome; may be called on any thread."""
-        if outcome.result_id in self._entries:
-            self._call_soon(self._announce, outcome.result_id)
+        if outcome.name in self._entries:
+            self._call_soon(self._announce, outcome.name)
 
     @contextlib.contextmanager
-    def watching(self, source: str, event_id: str, protocol: str, *, is_new: bool = False) -> Iterator[Entry]:
+    def watching(self, name: str, protocol: str, *, is_new: bool = False) -> Iterator[Entry]:
         """Hold a place among the watchers, and collect the event's deltas from now on.
 
         Args:
-            source: of the event.
-            event_id: of the event.
+            name: of the event.
             protocol: metric label.
             is_new: the event is not on the log yet, so that there is nothing to look up.
 
@@ -155,7 +153,7 @@ class Live:
         if self._watchers >= self._settings.max_watchers:
             message = f"{self._watchers} events are being watched, the limit of gateway.streams.max_watchers"
             raise Busy(message, retry_after_s=5.0)
-        entry = self._entry(result_id(source, event_id), is_new=is_new)
+        entry = self._entry(name, is_new=is_new)
         self._watchers += 1
         entry.watchers += 1
         WATCHERS.labels(protocol).inc()
@@ -228,7 +226,7 @@ class Live:
 
     async def _outcome(self, ticket: Ticket) -> Outcome | None:
         try:
-            return await self._outcomes(ticket.source, ticket.id, ticket.position)
+            return await self._outcomes(ticket.source, ticket.id, ticket.position, ticket.owner)
         except (Busy, LogUnavailable):
             return None
 
@@ -261,7 +259,7 @@ class Live:
     async def _catch_up(self, entry: Entry, ticket: Ticket) -> None:
         try:
             fresh, begun = Feed(self._settings.max_answer_bytes), self._begun
-            place = Place(result_id(ticket.source, ticket.id), ticket.position.partition, ticket.position.timestamp_ms)
+            place = Place(ticket.name, ticket.position.partition, ticket.position.timestamp_ms)
             for _ in range(_CATCH_UP_ROUNDS):
                 reached = await self._look_up(place, fresh)
                 place = place._replace(from_offset=reached.next_offset)
@@ -272,7 +270,7 @@ class Live:
             if begun != self._begun:
                 # The tail began behind the end that this look-up reached: once more.
                 return
-            if self._entries.get(place.result_id) is not entry:
+            if self._entries.get(place.name) is not entry:
                 return  # Forgotten meanwhile, and counted no more.
             if entry.is_cut:
                 fresh.stop()
@@ -308,7 +306,7 @@ class Live:
 
     def _take(self, arrivals: Sequence[Arrival]) -> None:
         for arrival in arrivals:
-            entry = self._entries.get(arrival.result_id)
+            entry = self._entries.get(arrival.name)
             if entry is None:
                 continue
             if entry.held is not None:

@@ -22,7 +22,7 @@ from gateways.egress.base import DELIVERED, Board, Item, Later, PlainDoor, Refus
 from gateways.egress.notify_answers import meaning_of
 from gateways.egress.notify_body import body_of
 from gateways.egress.notify_endpoint import Endpoint, MemoryBoard
-from gateways.egress.notify_posting import Poster
+from gateways.egress.notify_posting import Poster, as_dialled
 from gateways.egress.notify_signing import resolve_keys
 
 
@@ -113,8 +113,8 @@ class Notify(PlainDoor):
 def _checked_url(name: str, text: str, policy: AddressPolicy) -> URL:
     """Return the URL as the HTTP client takes it, when it reads it as we do and its literal address may be dialled."""
     target = read_url(text)
-    url = URL(text, encoded=True)
-    if (url.scheme, url.host, url.port) != (target.scheme, target.host, target.port):
+    url = as_dialled(target)
+    if url is None:
         message = f"egress.{name}.url: can be read in two ways"
         raise ConfigError(message)
     reason = policy.refusal(target.host) if target.is_literal else None

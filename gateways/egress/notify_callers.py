@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from aiohttp.abc import AbstractResolver
-from yarl import URL
 
 from contracts.envelope import CALLBACK_URL
 from contracts.errors import Undecodable
@@ -22,7 +21,7 @@ from contracts.settings.egress import CallerCallbackDoor
 from gateways.egress.addresses import AddressPolicy
 from gateways.egress.base import Item, PlainDoor, Refused, Shape, Verdict
 from gateways.egress.notify_body import body_of
-from gateways.egress.notify_posting import Poster
+from gateways.egress.notify_posting import Poster, as_dialled
 from gateways.egress.notify_signing import SigningKey, resolve_keys
 
 
@@ -109,8 +108,8 @@ class NotifyCallers(PlainDoor):
             return Refused("url_refused", f"{error.reason}: {error}")
         except Undecodable as error:
             return Refused(error.reason, str(error))
-        url = URL(target.url, encoded=True)
-        if (url.scheme, url.host, url.port) != (target.scheme, target.host, target.port):
+        url = as_dialled(target)
+        if url is None:
             return Refused("url_refused", "the URL can be read in two ways")
         verdict, _ = await self._poster.attempt(item, body, url, caller.keys)
         return verdict

@@ -20,6 +20,7 @@ from yarl import URL
 from contracts.errors import ConfigError
 from contracts.logs import logger
 from contracts.metrics import CALLBACK_DURATION, CALLBACKS, Children
+from contracts.settings.callback_url import Target
 from contracts.settings.egress import CallbackSection
 from gateways.egress.addresses import AddressPolicy
 from gateways.egress.base import DELIVERED, Delivered, Item, Later, Refused, Verdict
@@ -169,6 +170,15 @@ class Poster:
         except (OSError, ssl.SSLError) as error:
             message = f"egress.{self._name}.ca_file: cannot be used: {error}"
             raise ConfigError(message) from error
+
+
+def as_dialled(target: Target) -> URL | None:
+    """Return a URL as the HTTP client takes it; None when that reads it in another way than we do."""
+    url = URL(target.url, encoded=True)
+    # The raw host is what is looked up and dialled. yarl's `host` is decoded: it is no `xn--` name any more, and where
+    # such a label cannot be decoded it raises.
+    host = (url.raw_host or "").lower()
+    return url if (url.scheme, host, url.port) == (target.scheme, target.host, target.port) else None
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:

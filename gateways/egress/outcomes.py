@@ -31,6 +31,16 @@ _MAX_REPETITIONS = 20_000
 RecordHeaders = Iterable[tuple[str, bytes | None]]
 
 
+def event_name(result_id: str, owner: str) -> str:
+    """Return by what an event is known here: two keys that may claim one source may also use one id.
+
+    Args:
+        result_id: follows from source and id.
+        owner: API key id; empty for webhooks.
+    """
+    return f"{result_id} {owner}" if owner else result_id
+
+
 class Outcome(NamedTuple):
     """The terminal record of one event."""
 
@@ -41,6 +51,11 @@ class Outcome(NamedTuple):
     type: str
     value: bytes
     timestamp_ms: int
+
+    @property
+    def name(self) -> str:
+        """Return by what its event is known."""
+        return event_name(self.result_id, self.owner)
 
     @property
     def status(self) -> OutcomeStatus:
@@ -155,7 +170,7 @@ def read_repetition(headers: RecordHeaders, value: bytes | None) -> Repetition |
 
 
 class OutcomeCache:
-    """Recent outcomes by result id, accepted events of API callers by (owner, id), and which record repeats which.
+    """Recent outcomes by name, accepted events of API callers by (owner, id), and which record repeats which.
 
     Safe for use by several threads.
 
@@ -188,22 +203,23 @@ class OutcomeCache:
     def add(self, outcome: Outcome) -> None:
         """Keep an outcome; the first one of an event stands, a duplicate says the same."""
         with self._lock:
-            if outcome.result_id in self._outcomes:
+            name = outcome.name
+            if name in self._outcomes:
                 return
-            self._outcomes[outcome.result_id] = outcome
+            self._outcomes[name] = outcome
             self._held_bytes += _size(outcome)
             while self._held_bytes > self._limit_bytes:
                 _, dropped = self._outcomes.popitem(last=False)
                 self._held_bytes -= _size(dropped)
                 self.dropped_until_ms = max(self.dropped_until_ms, dropped.timestamp_ms)
 
-    def get(self, source: str, event_id: str) -> Outcome | None:
+    def get(self, source: str, event_id: str, owner: str = "") -> Outcome | None:
         """Return the outcome of an event, when it is here."""
-        key = result_id(source, event_id)
+        name = event_name(result_id(source, event_id), owner)
         with self._lock:
-            outcome = self._outcomes.get(key)
+            outcome = self._outcomes.get(name)
             if outcome is not None:
-                self._outcomes.move_to_end(key)
+                self._outcomes.move_to_end(name)
             return outcome
 
     def note_accepted(self, owner: str, event_id: str, accepted: Accepted) -> None:

@@ -138,9 +138,10 @@ class Queue:
         """Return the lane of a destination, a new one when there is none."""
         lane = self._lanes.get(destination)
         if lane is None:
-            lane = self._lanes[destination] = Lane(destination, Breaker(self._settings.breaker, self._clock))
-            if len(self._lanes) > _MAX_LANES:
+            if len(self._lanes) >= _MAX_LANES:
+                # Before the new one is there, which has nothing to do yet either.
                 self._forget_some()
+            lane = self._lanes[destination] = Lane(destination, Breaker(self._settings.breaker, self._clock))
         return lane
 
     @property

@@ -120,8 +120,14 @@ class ResultsView:
         """Remember an event of an API caller, so that it can be asked for at once."""
         self._cache.note_accepted(owner, event_id, Accepted(source, position))
 
-    async def outcome_of(self, source: str, event_id: str, position: Position) -> Outcome | None:
+    async def outcome_of(self, source: str, event_id: str, position: Position, owner: str = "") -> Outcome | None:
         """Return the outcome of an event that lies at a position; None while there is none.
+
+        Args:
+            source: of the event.
+            event_id: of the event.
+            position: of the event's record.
+            owner: API key id; empty for webhooks.
 
         Raises:
             UnknownResult: the event is older than results are kept.
@@ -132,7 +138,7 @@ class ResultsView:
         if repetition is not None:
             # The first one is never a repetition itself.
             event_id, position = repetition.first_event_id, repetition.first
-        found = self._cache.get(source, event_id)
+        found = self._cache.get(source, event_id, owner)
         if found is not None:
             return found
         if position.timestamp_ms < (self._clock() - self._retention_s) * 1000:
@@ -142,23 +148,28 @@ class ResultsView:
             position.partition, position.timestamp_ms
         ):
             return None
-        wanted = Wanted(result_id(source, event_id), position)
+        wanted = Wanted(result_id(source, event_id), position, owner)
         if self._archive is not None:
-            try:
-                found = await self._archive.outcome(wanted.result_id)
-            except IndexUnreadable:
-                # With the ticket it is found without an index.
-                is_known = False
-            else:
-                is_known = self._archive.knows_since(position.timestamp_ms)
-            if found is not None:
-                self._cache.add(found)
+            found, is_known = await self._archived(self._archive, wanted)
             if found is not None or is_known:
                 return found
         found = await self._look_up(wanted)
         # A look-up may have shown that the event repeats another one.
         is_moved = found is None and self._cache.repetition(position) is not None
-        return await self.outcome_of(source, event_id, position) if is_moved else found
+        return await self.outcome_of(source, event_id, position, owner) if is_moved else found
+
+    async def _archived(self, archive: Archive, wanted: Wanted) -> tuple[Outcome | None, bool]:
+        """Return what the index has, and whether it has everything."""
+        try:
+            found = await archive.outcome(wanted.result_id)
+        except IndexUnreadable:
+            # With the ticket it is found without an index.
+            return None, False
+        if found is None:
+            return None, archive.knows_since(wanted.since_ms)
+        self._cache.add(found)
+        # The index knows the newest of an id: before one of another owner the wanted one may lie.
+        return (found, True) if found.name == wanted.name else (None, False)
 
     async def accepted(self, owner: str, event_id: str, source: str | None, *, within_memory: bool = False) -> Accepted:
         """Return the newest event with this id of an API caller: its source, and where it lies.
@@ -256,7 +267,7 @@ class ResultsView:
         return self._is_complete and all(read_to.get(place, -1) >= end for place, end in present.ends.items())
 
     async def _look_up(self, wanted: Wanted) -> Outcome | None:
-        miss, logs = self._misses.get(wanted.result_id), self._tail.logs
+        miss, logs = self._misses.get(wanted.name), self._tail.logs
         if miss is not None and miss.logs != logs:
             # A topic was made anew, where the outcome may lie before the place at which the last look-up ended.
             miss = None
@@ -271,13 +282,13 @@ class ResultsView:
         finally:
             self._scans -= 1
         if scanned.outcome is not None:
-            self._misses.pop(wanted.result_id, None)
+            self._misses.pop(wanted.name, None)
             self._cache.add(scanned.outcome)
             return scanned.outcome
         if scanned.repetition is not None:
             self._cache.note_repetition(scanned.repetition)
             return None
-        self._remember_miss(wanted.result_id, scanned, logs)
+        self._remember_miss(wanted.name, scanned, logs)
         if not scanned.is_complete:
             message = "the look-up of an old result takes longer"
             raise Busy(message)
@@ -287,10 +298,10 @@ class ResultsView:
         limits = SCAN_LIMIT_S, self._is_closed.is_set
         return await in_thread(self._executor, scan, self._config, self._result_topics, wanted, from_offsets, *limits)
 
-    def _remember_miss(self, wanted_id: str, scanned: Scanned, logs: int) -> None:
+    def _remember_miss(self, name: str, scanned: Scanned, logs: int) -> None:
         # An unfinished scan is to be continued at once.
         valid_s = _MISS_VALID_S if scanned.is_complete else 0.0
-        self._misses.pop(wanted_id, None)
-        self._misses[wanted_id] = _Miss(time.monotonic() + valid_s, scanned.next_offsets, logs)
+        self._misses.pop(name, None)
+        self._misses[name] = _Miss(time.monotonic() + valid_s, scanned.next_offsets, logs)
         while len(self._misses) > _MAX_MISSES:
             self._misses.popitem(last=False)

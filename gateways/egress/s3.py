@@ -24,6 +24,8 @@ FIRST_STAMP = "penstock-first-timestamp-ms"
 _EXISTS_STATUS = 412
 # Two at once for one name; one of them will be told that it exists.
 _RACE_STATUS = 409
+# Of the calendar: the first second of the year 1, the last one of 9999.
+_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
 
 
 class S3(PlainDoor):
@@ -145,4 +147,6 @@ def _kept(verdict: Later | Refused) -> Later:
 
 
 def _day(item: Item) -> str:
-    return datetime.fromtimestamp(item.position.timestamp_ms / 1000, UTC).date().isoformat()
+    # Whoever wrote the record chose its time. One outside of the calendar must not hold up its partition.
+    seconds = min(max(item.position.timestamp_ms // 1000, _FIRST_S), _LAST_S)
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from contracts.codec import Position
 from contracts.kafka_config import headers_of
-from gateways.egress.outcomes import Outcome, Repetition, read_outcome, read_repetition
+from gateways.egress.outcomes import Outcome, Repetition, event_name, read_outcome, read_repetition
 from gateways.egress.reading import offset_since, partitions_of, translated_errors, watermarks
 
 _CALL_TIMEOUT_S = 2.0
@@ -26,6 +26,12 @@ class Wanted(NamedTuple):
 
     result_id: str
     position: Position
+    owner: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return by what the event is known."""
+        return event_name(self.result_id, self.owner)
 
     @property
     def partition(self) -> int:
@@ -83,7 +89,7 @@ def scan(
                     next_offsets[topic] = (message.offset() or 0) + 1
                     headers = headers_of(message)
                     outcome = read_outcome(headers, message.value(), message.timestamp()[1])
-                    if outcome is not None and outcome.result_id == wanted.result_id:
+                    if outcome is not None and outcome.name == wanted.name:
                         return Scanned(outcome, next_offsets, is_complete=True)
                     repetition = read_repetition(headers, message.value()) if outcome is None else None
                     if repetition is not None and repetition.position == wanted.position:

@@ -14,15 +14,18 @@ import msgspec
 from itsdangerous import BadData, URLSafeSerializer
 
 from contracts.codec import Position
+from contracts.envelope import result_id
 from contracts.errors import ConfigError, UnknownResult
 from contracts.logs import logger
 from contracts.settings import SecretRef
+from gateways.egress.outcomes import event_name
 
 MIN_SECRET_BYTES = 32
-# A ticket is some 200 characters for usual ids and at most about 1,100.
-_MAX_CHARS = 2048
+# A ticket is some 200 characters for usual ids. A source and an id of 256 rare characters each, and the longest topic,
+# make 2,300.
+_MAX_CHARS = 3072
 _SALT = b"penstock.result-ticket.v1"
-_FIELDS = 6
+_FIELDS = 7
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _LONG_BYTES = 600
 
@@ -30,11 +33,17 @@ _log = logger("gateway")
 
 
 class Ticket(NamedTuple):
-    """Which event, and where its record lies."""
+    """Which event, where its record lies, and whose it is: the API key's id, empty for webhooks."""
 
     source: str
     id: str
     position: Position
+    owner: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return by what the event is known."""
+        return event_name(result_id(self.source, self.id), self.owner)
 
 
 class Tickets:
@@ -54,12 +63,12 @@ class Tickets:
         )
         self._signing_key = hmac.digest(key, _SALT, "sha256")
 
-    def issue(self, source: str, event_id: str, position: Position) -> str:
+    def issue(self, source: str, event_id: str, position: Position, owner: str = "") -> str:
         """Return the ticket of an accepted event."""
-        plain = msgspec.json.encode([source, event_id, *position])
+        plain = msgspec.json.encode([source, event_id, *position, owner])
         if len(plain) > _LONG_BYTES:
             # The library compresses, so that the longest ids still fit.
-            return self._serializer.dumps([source, event_id, *position])
+            return self._serializer.dumps([source, event_id, *position, owner])
         payload = _url_safe(plain)
         return (payload + b"." + _url_safe(hmac.digest(self._signing_key, payload, "sha256"))).decode()
 
@@ -78,8 +87,8 @@ class Tickets:
             raise UnknownResult(message) from error
         if not isinstance(fields, list) or len(fields) != _FIELDS:
             raise UnknownResult(message)
-        source, event_id, *position = fields
-        return Ticket(source, event_id, Position(*position))
+        source, event_id, *position, owner = fields
+        return Ticket(source, event_id, Position(*position), owner)
 
 
 def _url_safe(raw: bytes) -> bytes:

@@ -70,7 +70,7 @@ def accepted_once(parts: Parts, event: Event, placed: Placed, status: int = 202,
 
 def places(parts: Parts, event: Event, position: Position) -> dict[str, str]:
     """Return the URLs of an event's outcome and, where it is streamed, of its stream; both work without an API key."""
-    ticket = parts.tickets.issue(event.source, event.id, position)
+    ticket = parts.tickets.issue(event.source, event.id, position, event.owner)
     base = (parts.settings.public_url or "").rstrip("/")
     event_id = event.id if _PLAIN.fullmatch(event.id) else quote(event.id, safe="")
     tail = f"{event_id}?ticket={ticket}"
@@ -78,6 +78,12 @@ def places(parts: Parts, event: Event, position: Position) -> dict[str, str]:
     if event.extensions.get(DELIVERY) == "stream":
         found["stream_url"] = f"{base}/v1/stream/{tail}"
     return found
+
+
+def accepted_frame(event: Event, place: dict[str, str], placed: Placed) -> dict[str, Any]:
+    """Return what the watcher of a streamed event gets first."""
+    again = {"duplicate": True} if placed.is_duplicate else {}
+    return {"type": "accepted", "id": event.id, "source": event.source} | place | again
 
 
 def status_url(parts: Parts, event: Event, position: Position) -> str:

@@ -158,9 +158,7 @@ async def _outcome(
 
 
 async def _look(parts: Parts, call: _Call) -> Outcome | None:
-    event = call.event
-    outcome = await look(parts, event.source, event.id, call.position, parts.settings.sync_margin_s / 2)
-    return outcome if outcome is not None and outcome.owner == event.owner else None
+    return await look(parts, call.event, call.position, parts.settings.sync_margin_s / 2)
 
 
 def _label(outcome: Outcome) -> str:

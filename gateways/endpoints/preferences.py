@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from gateways.ingress.header_lines import HeaderLines
 
-_TOKEN = re.compile(r'\s*([^\s=;,"]+)\s*(?:=\s*(?:"([^"]*)"|([^\s;,"]*)))?\s*(?:;[^,]*)?')
+# Begins with a token, not with blanks: anybody may send these, and from each of a run of them it would be tried anew.
+_TOKEN = re.compile(r'([^\s=;,"]+)\s*(?:=\s*(?:"([^"]*)"|([^\s;,"]*)))?\s*(?:;[^,]*)?')
 _MAX_WAIT_S = 86_400
 
 
@@ -29,5 +30,7 @@ def preferences(headers: HeaderLines) -> Preferences:
             for match in _TOKEN.finditer(raw.decode("latin-1")):
                 found.setdefault(match[1].lower(), match[2] if match[2] is not None else match[3] or "")
     wait = found.get("wait", "")
-    wait_s = min(int(wait), _MAX_WAIT_S) if wait.isascii() and wait.isdecimal() else None
+    # Python takes no number of thousands of digits; so many as the longest wait has, and one more, say enough.
+    digits = wait.lstrip("0")[: len(str(_MAX_WAIT_S)) + 1] or "0"
+    wait_s = min(int(digits), _MAX_WAIT_S) if wait.isascii() and wait.isdecimal() else None
     return Preferences(wait_s, "respond-async" in found)

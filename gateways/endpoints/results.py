@@ -39,29 +39,26 @@ async def get_result(parts: Parts, request: Request, raw_id: bytes) -> Response:
 
 
 class _Asked(NamedTuple):
-    """Whose result is asked for; an owner of None has the ticket."""
+    """Which result is asked for; the owner is an API key, or empty for a webhook's."""
 
     source: str
     id: str
     position: Position
-    owner: str | None
+    owner: str
 
 
 async def _asked(parts: Parts, request: Request, event_id: str) -> _Asked:
     query = query_of(request)
     if "ticket" in query:
         ticket = ticket_of(parts, query, event_id)
-        return _Asked(ticket.source, event_id, ticket.position, None)
+        return _Asked(ticket.source, event_id, ticket.position, ticket.owner)
     caller = called_by(parts, request)
     found = await parts.results.accepted(caller.id, event_id, query.get("source"))
     return _Asked(found.source, event_id, found.position, caller.id)
 
 
 async def _read(parts: Parts, asked: _Asked) -> Outcome | None:
-    outcome = await parts.results.outcome_of(asked.source, asked.id, asked.position)
-    if outcome is not None and asked.owner not in {None, outcome.owner}:
-        raise _unknown()
-    return outcome
+    return await parts.results.outcome_of(asked.source, asked.id, asked.position, asked.owner)
 
 
 async def _wait(parts: Parts, request: Request, asked: _Asked, budget: Budget) -> Outcome | None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from contracts.deltas import cancel_record
-from contracts.envelope import format_time
+from contracts.envelope import format_time, result_id
 from contracts.errors import PenstockError
 from contracts.metrics import CANCELS, STREAM_FIRST_TOKEN, WATCHERS_ENDED
 from contracts.payloads import Cancel
@@ -16,10 +16,11 @@ from gateways.asgi import Request, Response
 from gateways.egress.feed import Seen
 from gateways.egress.frames import HEARTBEAT, RETRY, Frame, as_event, read_seen
 from gateways.egress.live import Entry
+from gateways.egress.outcomes import event_name
 from gateways.egress.tickets import Ticket
-from gateways.endpoints.accepting import called_by, places, posted_by
+from gateways.endpoints.accepting import DUPLICATE, accepted_frame, called_by, places, posted_by
 from gateways.endpoints.results import decoded_id, query_of, ticket_of
-from gateways.ingress import posted
+from gateways.ingress import once, posted
 from gateways.ingress.producing import produce
 from gateways.parts import Parts
 from gateways.streaming import Stream
@@ -45,7 +46,7 @@ async def post_stream(parts: Parts, request: Request, _parameter: bytes) -> Resp
     caller, admission = await posted_by(parts, request)
     async with request.body(settings.max_body_bytes, settings.body_timeout_s, admission) as body:
         request.notes["body_bytes"] = len(body)
-        event, record, lane = posted.accept(
+        event, record, lane = sent = posted.accept(
             caller,
             request.headers,
             request.query,
@@ -57,16 +58,21 @@ async def post_stream(parts: Parts, request: Request, _parameter: bytes) -> Resp
         request.notes |= {"event_id": event.id, "source": event.source, "type": event.type, "lane": lane}
         parts.backlog.check(record.topic)
         parts.caller_limits.event(caller, len(body))
+        candidate = posted.candidate(sent, request.headers, settings.idempotency.window_s)
         with contextlib.ExitStack() as stack:
-            entry = stack.enter_context(parts.live.watching(event.source, event.id, _PROTOCOL, is_new=True))
-            position = await produce(parts.producer, record, settings.ack_timeout_s)
+            name = event_name(result_id(event.source, event.id), event.owner)
+            is_new = once.is_new(parts.claims, candidate)
+            entry = stack.enter_context(parts.live.watching(name, _PROTOCOL, is_new=is_new))
+            placed = await once.produce_once(parts.claims, parts.producer, candidate, settings.ack_timeout_s)
             held = stack.pop_all()
+    position, place = placed.position, places(parts, event, placed.position)
     request.notes |= {"topic": record.topic, "partition": position.partition, "offset": position.offset}
+    request.notes["dedup"] = placed.dedup
     parts.results.note_accepted(caller.id, event.id, event.source, position)
-    place = places(parts, event, position)
-    first = {"type": "accepted", "id": event.id, "source": event.source} | place
-    chunks = _chunks(parts, entry, Ticket(event.source, event.id, position), Seen(), first, began_s)
-    return _streamed(parts, request, chunks, held, ((b"location", place["stream_url"].encode()),))
+    first = accepted_frame(event, place, placed)
+    chunks = _chunks(parts, entry, Ticket(event.source, event.id, position, event.owner), Seen(), first, began_s)
+    more = ((b"location", place["stream_url"].encode()), *((DUPLICATE,) if placed.is_duplicate else ()))
+    return _streamed(parts, request, chunks, held, more)
 
 
 async def get_stream(parts: Parts, request: Request, raw_id: bytes) -> Response:
@@ -85,9 +91,9 @@ async def get_stream(parts: Parts, request: Request, raw_id: bytes) -> Response:
     if seen is None:
         return Response(_NO_CONTENT, headers=_cors(parts, request))
     # Too old, or Kafka away: said now, with its code.
-    await parts.results.outcome_of(ticket.source, ticket.id, ticket.position)
+    await parts.results.outcome_of(ticket.source, ticket.id, ticket.position, ticket.owner)
     stack = contextlib.ExitStack()
-    entry = stack.enter_context(parts.live.watching(ticket.source, ticket.id, _PROTOCOL))
+    entry = stack.enter_context(parts.live.watching(ticket.name, _PROTOCOL))
     return _streamed(parts, request, _chunks(parts, entry, ticket, seen), stack)
 
 
@@ -106,7 +112,7 @@ async def delete_stream(parts: Parts, request: Request, raw_id: bytes) -> Respon
     ticket = ticket_of(parts, query_of(request), decoded_id(raw_id))
     caller.check_source(ticket.source)
     request.notes |= {"event_id": ticket.id, "source": ticket.source}
-    outcome = await parts.results.outcome_of(ticket.source, ticket.id, ticket.position)
+    outcome = await parts.results.outcome_of(ticket.source, ticket.id, ticket.position, ticket.owner)
     if outcome is not None:
         CANCELS.labels("ended").inc()
         return Response(200, msgspec.json.encode(outcome.body()), headers=_HEADERS[:1])

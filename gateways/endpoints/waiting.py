@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from contracts.codec import Position
+from contracts.envelope import Event
 from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.settings import GatewaySettings
 from gateways.asgi import Request
@@ -85,9 +86,9 @@ async def wait_for_outcome(request: Request, waiter: Waiter, budget: Budget) -> 
         gone.cancel()
 
 
-async def look(parts: Parts, source: str, event_id: str, position: Position, limit_s: float) -> Outcome | None:
+async def look(parts: Parts, event: Event, position: Position, limit_s: float) -> Outcome | None:
     """Look for an outcome where every outcome can be found; None also when that is not possible right now."""
     with contextlib.suppress(TimeoutError, Busy, LogUnavailable, UnknownResult):
         async with asyncio.timeout(limit_s):
-            return await parts.results.outcome_of(source, event_id, position)
+            return await parts.results.outcome_of(event.source, event.id, position, event.owner)
     return None

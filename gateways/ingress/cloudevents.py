@@ -92,7 +92,8 @@ def _percent_decoded(name: str, value: bytes) -> str:
 
 def _structured(body: bytes) -> Parsed:
     try:
-        members = _RAW.decode(body)
+        # Raw members are not looked at for this by the decoder.
+        members = _RAW.decode(body.decode())
         values = {
             name: msgspec.json.decode(raw) for name, raw in members.items() if name not in {"data", "data_base64"}
         }
@@ -138,18 +139,17 @@ def _data(members: Mapping[str, msgspec.Raw], attributes: Mapping[str, str]) -> 
     raw = bytes(members["data"])
     if is_json(attributes.get("datacontenttype", "application/json")):
         return raw
-    text = msgspec.json.decode(raw)
-    if not isinstance(text, str):
+    try:
+        return msgspec.json.decode(raw, type=str).encode()
+    except msgspec.DecodeError as error:
         message = "data of a datacontenttype that is not JSON must be a string, or go into data_base64"
-        raise InvalidPayload(message)
-    return text.encode()
+        raise InvalidPayload(message) from error
 
 
 def _from_base64(raw: msgspec.Raw) -> bytes:
-    text = msgspec.json.decode(raw)
     try:
-        return base64.b64decode(text if isinstance(text, str) else "?", validate=True)
-    except (binascii.Error, ValueError) as error:
+        return base64.b64decode(msgspec.json.decode(raw, type=str), validate=True)
+    except (msgspec.DecodeError, binascii.Error, ValueError) as error:
         message = "data_base64 is not a base64 string"
         raise InvalidPayload(message) from error
 

@@ -33,7 +33,7 @@ class Deadline:
         self._cancelling = task.cancelling()
         queue = _queues.get(self._timeout_s)
         if queue is None or queue.loop is not loop:
-            queue = _queues[self._timeout_s] = _Queue(loop)
+            queue = _queues[self._timeout_s] = _Queue(loop, self._timeout_s)
         self._queue = queue
         self.at_s = loop.time() + self._timeout_s
         queue.waits[self] = None
@@ -53,8 +53,9 @@ class Deadline:
 
 
 class _Queue:
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
         self.loop = loop
+        self._timeout_s = timeout_s
         self.waits: dict[Deadline, None] = {}
         self.timer: asyncio.TimerHandle | None = None
 
@@ -70,3 +71,6 @@ class _Queue:
                 return
             del self.waits[wait]
             wait.expire()
+        if _queues.get(self._timeout_s) is self:
+            # Lengths may be as many as waits: what a Lambda function has left is another one each time.
+            del _queues[self._timeout_s]

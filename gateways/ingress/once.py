@@ -58,6 +58,12 @@ class Placed(Struct, frozen=True):
         return self.dedup == "duplicate"
 
 
+def is_new(claims: Claims, candidate: Candidate) -> bool:
+    """Tell whether a record will be written, as far as is known now."""
+    identity = candidate.identity
+    return identity is None or candidate.is_redelivery or claims.find(identity) is None
+
+
 async def produce_once(claims: Claims, producer: Producer, candidate: Candidate, timeout_s: float) -> Placed:
     """Return where the event lies, once it is durable; a copy of one that is on its way waits for that one's ack.
 

@@ -69,11 +69,12 @@ class Results:
         assert position.timestamp_ms >= 0
         self.noted[owner, event_id] = Accepted(source, position)
 
-    async def outcome_of(self, source: str, event_id: str, position: Position) -> Outcome | None:
+    async def outcome_of(self, source: str, event_id: str, position: Position, owner: str = "") -> Outcome | None:
         assert position.topic
         if self.error:
             raise self.error
-        return self.outcomes.get((source, event_id))
+        found = self.outcomes.get((source, event_id))
+        return found if found is not None and found.owner == owner else None
 
     async def accepted(self, owner: str, event_id: str, source: str | None, *, within_memory: bool = False) -> Accepted:
         assert within_memory in {True, False}

@@ -10,7 +10,7 @@ from contracts.codec import encode_json
 from contracts.envelope import result_id
 from contracts.payloads import EXPIRED_TYPE, RESULT_TYPE, Delta, OutcomeMarker
 from gateways.egress.deltas_tail import Arrival
-from gateways.egress.outcomes import Outcome
+from gateways.egress.outcomes import Outcome, event_name
 from tests.gateways.driver import Gateway
 
 EPOCH = 7_000_000_000_000
@@ -36,7 +36,9 @@ class LiveLab:
             is_final = bool(final) and number == first + len(texts) - 1
             more = {"is_final": True, **final} if is_final else {}
             delta = Delta(event_id=event_id, epoch=epoch, sequence=number, text=text, **more)
-            self.live._take([Arrival(result_id("crm", event_id), next(self._offsets), encode_json(delta))])
+            self.live._take(
+                [Arrival(event_name(result_id("crm", event_id), "crm"), next(self._offsets), encode_json(delta))]
+            )
 
     def finish(self, event_id: str, output: Any = None) -> None:
         """Put the outcome on the log: a result, or an expired event where there is no output."""

@@ -136,6 +136,28 @@ async def test_who_comes_back_goes_on_where_it_was(door: Door) -> None:
     assert (first["at"], first["text"]) == (f"{EPOCH}.3", "c")
 
 
+async def test_a_repeated_post_is_no_new_event_and_shows_the_stream_of_the_first(door: Door) -> None:
+    await door.accepted()
+    door.lab.say("e1", "a", "b", ending="succeeded")
+    door.lab.finish("e1", "ab")
+    async with door.post() as response:
+        assert response.headers["penstock-duplicate"] == "true"
+        shown = await read(response)
+
+    assert len(door.gateway.records) == 1
+    assert (shown.accepted["duplicate"], shown.text, shown.gaps) == (True, "ab", 0)
+    assert shown.last
+
+
+async def test_what_is_asked_for_again_is_a_new_event(door: Door) -> None:
+    await door.accepted()
+    async with door.post(penstock_redelivery="true") as response:
+        frame = await anext(events_of(response))
+
+    assert "duplicate" not in frame
+    assert len(door.gateway.records) == 2
+
+
 async def test_several_watch_one_event_each_from_where_it_is(door: Door) -> None:
     accepted = await door.accepted()
     door.lab.say("e1", "a", "b", "c", ending="succeeded")

@@ -76,6 +76,22 @@ async def test_an_event_is_submitted_and_its_answer_grows(door: Door, ws: Socket
     await eventually_async(lambda: watchers() == 0)
 
 
+async def test_an_event_that_is_submitted_again_is_the_first_one(door: Door, ws: Socket) -> None:
+    await ws.submit()
+    await ws.next("accepted")
+    door.lab.say("e1", "Good day", ending="succeeded")
+    door.lab.finish("e1", "Good day")
+    await ws.next("result")
+    await eventually_async(lambda: watchers() == 0)
+
+    await ws.submit()
+    frames = [await ws.next() for _ in range(3)]
+
+    assert [frame["type"] for frame in frames] == ["accepted", "delta", "result"]
+    assert frames[0]["duplicate"] is True
+    assert len(door.gateway.records) == 1
+
+
 async def test_a_key_over_its_limit_is_told_so_and_the_connection_stays(door: Door) -> None:
     section = {"id": "crm", "key": "env:TEST_API_KEY", "limit": {"events": {"events_per_s": 0.05, "burst": 1}}}
     door.gateway.parts.callers.adopt(Callers([ApiKey.model_validate(section)]))

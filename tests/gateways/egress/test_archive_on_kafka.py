@@ -48,7 +48,7 @@ def open_view(log: Log, path: Path | None) -> ResultsView:
 async def found_by_id(view: ResultsView, event_id: str) -> bool:
     """Ask as a caller does that has no ticket."""
     accepted = await view.accepted("crm", event_id, None)
-    outcome = await view.outcome_of(accepted.source, event_id, accepted.position)
+    outcome = await view.outcome_of(accepted.source, event_id, accepted.position, "crm")
     return outcome is not None and outcome.event_id == event_id
 
 
@@ -74,9 +74,9 @@ async def test_old_outcomes_are_found_without_a_ticket_and_without_a_scan(
     try:
         await caught_up(view)
 
-        assert view._cache.get("crm", "e3") is None
+        assert view._cache.get("crm", "e3", "crm") is None
         assert await found_by_id(view, "e3")
-        assert view._cache.get("crm", "e3"), "the second time from memory"
+        assert view._cache.get("crm", "e3", "crm"), "the second time from memory"
         with pytest.raises(UnknownResult):
             await view.accepted("billing", "e3", None)
         with pytest.raises(UnknownResult):
@@ -221,7 +221,7 @@ async def test_a_topic_that_was_made_anew_gives_no_wrong_outcome(log: Log, kafka
     try:
         await caught_up(view)
 
-        assert await view.outcome_of("crm", "old", position) is None
+        assert await view.outcome_of("crm", "old", position, "crm") is None
     finally:
         view.close()
 

@@ -2,10 +2,14 @@
 
 import pytest
 
+from contracts.codec import Position
+from contracts.deltas import delta_headers
+from contracts.envelope import OWNER, Event
 from contracts.errors import InvalidPayload
 from contracts.payloads import Delta, DeltaEnding
-from gateways.egress.feed import Feed, Seen
+from gateways.egress.feed import Feed, Seen, delta_name
 from gateways.egress.frames import Frame, news, read_seen
+from gateways.egress.tickets import Ticket
 
 
 def delta(epoch: int, number: int, text: str = "x", ending: DeltaEnding | None = None) -> Delta:
@@ -25,6 +29,17 @@ def told(feed: Feed, seen: Seen = Seen()) -> list[str]:  # noqa: B008 - immutabl
 
 def _brief(frame: Frame) -> str:
     return f"{frame['type']} {frame['at']} {frame.get('text', '')}".strip()
+
+
+def test_deltas_of_two_owners_of_one_id_are_told_apart() -> None:
+    names = set()
+    for owner in ("", "crm", "shop"):
+        event = Event(id="e1", source="s", type="t", data=b"", extensions={OWNER: owner} if owner else {})
+        name = delta_name(delta_headers(event, "app", Position("t", 0, 0, 0)))
+        names.add(name)
+
+        assert name == Ticket("s", "e1", Position("t", 0, 0, 0), owner).name
+    assert len(names) == 3
 
 
 def test_pieces_are_told_in_order_from_where_a_watcher_is() -> None:

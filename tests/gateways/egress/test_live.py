@@ -25,6 +25,7 @@ from tests.support import eventually_async, no_threads
 
 TICKET = Ticket("s", "e1", Position("t.events.interactive.v1", 1, 7, 1_000))
 ID = result_id("s", "e1")
+OTHER_ID = result_id("s", "e2")
 LookUp = Callable[[Place, Feed], CaughtUp]
 
 
@@ -79,7 +80,7 @@ class Log:
         self.live.note_outcome(self.outcome)
 
     async def all(self, seen: Seen = Seen(), *, is_new: bool = False) -> list[str]:  # noqa: B008 - immutable
-        with self.live.watching("s", "e1", "sse", is_new=is_new) as entry:
+        with self.live.watching(ID, "sse", is_new=is_new) as entry:
             return [_brief(frame) async for batch in self.live.frames(entry, TICKET, seen) for frame in batch]
 
 
@@ -220,10 +221,10 @@ async def test_a_look_up_that_ends_before_the_tail_begins_is_made_again(make: Ca
 
 async def test_text_is_held_within_its_bound(make: Callable[..., Log]) -> None:
     log = make(max_buffered_bytes=2**20, max_answer_bytes=900_000)
-    with log.live.watching("s", "e1", "sse", is_new=True), log.live.watching("s", "e2", "sse", is_new=True):
+    with log.live.watching(ID, "sse", is_new=True), log.live.watching(OTHER_ID, "sse", is_new=True):
         for number in range(1, 9):
             log.arrive(number, value(number, "x" * 100_000))
-            log.live._take([Arrival(result_id("s", "e2"), number, value(number, "x" * 100_000))])
+            log.live._take([Arrival(OTHER_ID, number, value(number, "x" * 100_000))])
         entries = log.live._entries
 
         assert log.live._size_chars <= 2**20
@@ -284,10 +285,10 @@ async def test_a_look_up_for_an_event_that_was_forgotten_meanwhile_counts_nothin
 
 async def test_places_are_bounded_and_given_back(make: Callable[..., Log]) -> None:
     log = make(max_watchers=1)
-    with log.live.watching("s", "e1", "sse"), pytest.raises(Busy), log.live.watching("s", "e2", "sse"):
+    with log.live.watching(ID, "sse"), pytest.raises(Busy), log.live.watching(OTHER_ID, "sse"):
         pass
 
-    with log.live.watching("s", "e2", "sse"):
+    with log.live.watching(OTHER_ID, "sse"):
         pass
 
 
@@ -314,7 +315,7 @@ async def test_while_a_look_up_takes_long_there_are_signs_of_life(make: Callable
 
     log.look_up = look_up
     try:
-        with log.live.watching("s", "e1", "sse") as entry:
+        with log.live.watching(ID, "sse") as entry:
             frames = log.live.frames(entry, TICKET, Seen())
             async with asyncio.timeout(5):
                 assert [await anext(frames), await anext(frames)] == [[], []]

@@ -255,6 +255,13 @@ def test_an_internal_literal_is_refused_at_start(tmp_path: Path, url: str, text:
         Notify("crm", door_settings(tmp_path, url))
 
 
+@pytest.mark.parametrize("host", ["xn--bcher-kva.example", "XN--Bcher-Kva.Example", "xn--zz.example"])
+def test_a_name_of_another_script_is_taken_as_it_is_written(tmp_path: Path, host: str) -> None:
+    door = Notify("crm", door_settings(tmp_path, f"http://{host}:8080/"))
+
+    assert door.destination(result_item(1)).lower() == f"http://{host}:8080".lower()
+
+
 async def test_allowed_internal_networks_are_named_at_every_start(tmp_path: Path) -> None:
     door = Notify("crm", door_settings(tmp_path, "http://127.0.0.1:8080/"))
     with capture_logs() as lines:

@@ -35,7 +35,7 @@ def _item(number: int, url: str, owner: str = "crm-key") -> Item:
     return item._replace(headers=headers, outcome=item.outcome._replace(owner=owner))
 
 
-def _door(folder: Path, rounds: Any = (("127.0.0.1",),)) -> NotifyCallers:
+def _door(folder: Path, rounds: Any = (("127.0.0.1",),), hosts: Any = (NAME,)) -> NotifyCallers:
     secret = folder / "secret"
     secret.write_text(SECRET)
     keys = [
@@ -43,7 +43,7 @@ def _door(folder: Path, rounds: Any = (("127.0.0.1",),)) -> NotifyCallers:
             {
                 "id": "crm-key",
                 "key": "env:K",
-                "callbacks": {"hosts": [NAME], "secrets": [{"id": "k1", "value": f"file:{secret}"}]},
+                "callbacks": {"hosts": hosts, "secrets": [{"id": "k1", "value": f"file:{secret}"}]},
             }
         ),
         ApiKey.model_validate({"id": "plain", "key": "env:K"}),
@@ -112,6 +112,20 @@ async def test_a_url_outside_the_callers_rule_is_refused_again_here(lab: _Caller
     assert isinstance(verdict, Refused)
     assert verdict.reason == "url_refused"
     assert lab.receiver.connections == 0
+
+
+@pytest.mark.parametrize("name", ["xn--bcher-kva.example", "xn--zz.example"])
+async def test_a_name_of_another_script_is_dialled_as_it_is_written(tmp_path: Path, name: str) -> None:
+    async with Receiver() as receiver:
+        door = _door(tmp_path, hosts=["*.example"])
+        await door.start()
+        try:
+            (verdict,) = await door.deliver([_item(1, f"http://{name}:{receiver.port}/")])
+        finally:
+            await door.aclose()
+
+        assert verdict == Delivered()
+        assert receiver.requests[0].headers["host"] == f"{name}:{receiver.port}"
 
 
 async def test_an_allowed_name_that_leads_inside_is_not_dialled(tmp_path: Path) -> None:

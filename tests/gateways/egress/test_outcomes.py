@@ -56,6 +56,17 @@ def test_the_cache_holds_no_more_than_its_bytes_and_drops_the_least_used() -> No
     assert cache.dropped_until_ms == 1
 
 
+def test_each_owner_of_an_id_has_an_outcome_of_its_own() -> None:
+    cache = OutcomeCache(10_000)
+    mine, others = (_outcome("e1", value)._replace(owner=owner) for value, owner in ((b"1", "crm"), (b"2", "shop")))
+    cache.add(others)
+    cache.add(mine)
+
+    assert cache.get("crm", "e1", "crm") == mine
+    assert cache.get("crm", "e1", "shop") == others
+    assert cache.get("crm", "e1") is None
+
+
 def test_a_duplicate_outcome_is_counted_once() -> None:
     cache = OutcomeCache(10_000)
     for _ in range(100):

@@ -170,6 +170,34 @@ async def test_what_an_operator_must_mend_uses_up_no_attempt_and_stays() -> None
     assert entry.item.attempt == 1
 
 
+@pytest.mark.parametrize(
+    ("first_at_s", "topic"), [(0.0, "penstock.deliveries.5s.v1"), (1.0, "penstock.undelivered.v1")]
+)
+async def test_tries_for_an_open_breaker_use_up_patience_and_no_attempt(first_at_s: float, topic: str) -> None:
+    class Away(Faulty):
+        async def deliver(self, items: Any) -> list[Verdict]:
+            return [Later("unavailable") for _ in items]
+
+    put: list[str] = []
+
+    async def produce(record: Any) -> None:
+        put.append(record.topic)
+
+    section = DoorSection(max_attempts=3)
+    delivery = Delivery("d", Away(""), section, Settler("d", Topics(), produce))
+    entry = Entry(result_item(1), Ledger("r", 0), 1, first_at_s)
+    breaker = Breaker(section.breaker, FakeClock())
+    breaker.failed(opens=True)
+    for _ in range(5 if first_at_s == 0.0 else 0):
+        assert await delivery.deliver(breaker, [entry]) == ({entry: 0.0}, set())
+    if first_at_s == 0.0:
+        # By another item; the destination falters once more.
+        breaker.succeeded()
+
+    assert await delivery.deliver(breaker, [entry]) == ({}, {entry})
+    assert put == [topic]
+
+
 async def test_an_ordered_item_is_given_up_when_patience_is_over() -> None:
     class Locked(Faulty):
         shape = Shape(order="key")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.settings.egress import DoorSection
+from gateways.egress import queue
 from gateways.egress.base import Item, Shape
 from gateways.egress.ledger import Ledger
 from gateways.egress.queue import Entry, Lane, Queue
@@ -63,6 +64,19 @@ def test_a_batch_waits_for_company_until_it_is_full_or_has_waited_long_enough() 
 
     assert lab.numbers() == [1, 2, 3]
     assert lab.numbers() is None
+
+
+def test_a_destination_that_is_one_too_many_keeps_what_is_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "_MAX_LANES", 2)
+    lab = Lab(Shape(many_destinations=True), max_in_flight_per_destination=2)
+    for destination in ("a", "b"):
+        lab.fail(destination)
+
+    kept = [lab.add(number, destination="c") for number in (1, 2)]
+
+    assert [lab.numbers(), lab.numbers()] == [[1], [2]]
+    lab.add(3, destination="d")
+    assert [entry.offset for entry in lab.queue.drop(lambda entry: entry not in kept)] == [3]
 
 
 def test_nobody_waits_for_company_when_nothing_more_comes_in() -> None:

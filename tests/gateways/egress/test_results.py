@@ -4,17 +4,19 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
 from contracts.codec import Position, Record, encode_event, encode_json, outcome_headers
-from contracts.envelope import Event
+from contracts.envelope import Event, result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.payloads import DUPLICATE_TYPE, RESULT_TYPE, DuplicateMarker
 from contracts.settings import KafkaSettings, ProducerSettings
 from gateways.egress import results
-from gateways.egress.outcomes import Accepted
+from gateways.egress.outcomes import Accepted, Outcome
 from gateways.egress.results import ResultsView
 from gateways.egress.tail import Tail
 from producers.embedded import EmbeddedBroker
@@ -149,6 +151,45 @@ async def test_an_outcome_that_is_no_longer_in_memory_is_found_by_its_position(
         view.close()
 
 
+@pytest.mark.parametrize("is_following", [True, False])
+async def test_owners_who_use_one_id_of_one_source_get_each_their_own_outcome(log: Log, *, is_following: bool) -> None:
+    others, others_position = await log.event("e1", owner="shop")
+    mine, position = await log.event("e1", owner="crm")
+    await log.outcome(others, others_position)
+    view = log.view()
+    if is_following:
+        view.start()
+    try:
+        assert await eventually_async(lambda: view.outcome_of("crm", "e1", others_position, "shop"), within_s=15)
+        assert await view.outcome_of("crm", "e1", position, "crm") is None
+
+        await log.outcome(mine, position)
+        found = await eventually_async(lambda: view.outcome_of("crm", "e1", position, "crm"))
+    finally:
+        view.close()
+
+    assert found is not None
+    assert found.owner == "crm"
+
+
+async def test_an_outcome_is_looked_up_where_the_index_has_another_owners(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, position = await log.event("e1", owner="crm")
+    await log.outcome(mine, position)
+    others = Outcome(result_id("crm", "e1"), "e1", "crm", "shop", RESULT_TYPE, b"{}", 1)
+    index = SimpleNamespace(outcome=AsyncMock(return_value=others), knows_since=lambda _: True, close=lambda: None)
+    view = log.view()
+    monkeypatch.setattr(view, "_archive", index)
+    try:
+        found = await view.outcome_of("crm", "e1", position, "crm")
+    finally:
+        view.close()
+
+    assert found is not None
+    assert found.owner == "crm"
+
+
 async def test_a_look_up_without_a_finding_is_not_repeated_at_once(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     event, position = await log.event("e1")
     view = log.view()
@@ -215,7 +256,8 @@ async def test_events_of_a_caller_are_known_by_id_also_from_other_gateways(log: 
     await log.outcome(event, position)
 
     async def answered() -> bool:
-        return await view.outcome_of("crm", "e1", (await view.accepted("crm", "e1", "crm")).position) is not None
+        found = await view.accepted("crm", "e1", "crm")
+        return await view.outcome_of("crm", "e1", found.position, "crm") is not None
 
     assert await eventually_async(answered, within_s=15)
     await _caught_up(view)

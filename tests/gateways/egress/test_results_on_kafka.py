@@ -79,9 +79,9 @@ async def test_what_is_older_than_the_window_is_looked_up_and_not_held_to_be_pen
         await eventually_async(lambda: view.is_caught_up)
 
         assert view._cache.get("crm", "old") is None
-        assert view._cache.get("crm", "fresh")
+        assert view._cache.get("crm", "fresh", "crm")
         assert await view.outcome_of("crm", "old", old)
-        assert await view.outcome_of("crm", "fresh", fresh)
+        assert await view.outcome_of("crm", "fresh", fresh, "crm")
         # Known by id from its outcome alone, though this view never saw the event.
         assert (await view.accepted("crm", "fresh", None)).position == fresh
     finally:

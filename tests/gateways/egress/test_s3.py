@@ -184,6 +184,16 @@ def test_a_new_day_begins_a_new_object_and_a_straggler_does_not(lab: S3Lab) -> N
     assert not lab.door.splits(tomorrow, today)
 
 
+@pytest.mark.parametrize(("stamp_ms", "day"), [(2**62, "9999-12-31"), (-(2**62), "0001-01-01")])
+async def test_a_record_with_a_senseless_time_is_written(lab: S3Lab, stamp_ms: int, day: str) -> None:
+    item = lab.item(1)
+    odd = item._replace(position=item.position._replace(timestamp_ms=stamp_ms))
+
+    assert lab.door.splits(item, odd) == (stamp_ms > 0)
+    assert await lab.door.deliver([odd]) == [Delivered()]
+    assert f"/dt={day}/" in next(iter(await lab.objects()))
+
+
 async def test_lines_can_be_plain(lab: S3Lab) -> None:
     door = lab.make(compression="none")
     await door.start()

@@ -1,5 +1,7 @@
 """Result tickets."""
 
+import random
+
 import pytest
 from itsdangerous import URLSafeSerializer
 from structlog.testing import capture_logs
@@ -19,9 +21,9 @@ def _tickets(monkeypatch: pytest.MonkeyPatch, secret: str = "t" * 32) -> Tickets
 
 @pytest.mark.parametrize("event_id", ["e1", "a/b c\u00fc%&?#", "x" * 256])
 def test_a_ticket_gives_back_what_it_was_issued_for(event_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = _tickets(monkeypatch).issue("crm", event_id, POSITION)
+    text = _tickets(monkeypatch).issue("crm", event_id, POSITION, "billing")
 
-    assert _tickets(monkeypatch).read(text) == Ticket("crm", event_id, POSITION)
+    assert _tickets(monkeypatch).read(text) == Ticket("crm", event_id, POSITION, "billing")
     assert text.isascii()
     assert not set(text) & set("/?&#% ")
 
@@ -31,8 +33,17 @@ def test_a_ticket_is_what_the_library_writes(event_id: str, monkeypatch: pytest.
     tickets = _tickets(monkeypatch)
     text = tickets.issue("crm", event_id, POSITION)
 
-    assert tickets._serializer.loads(text) == ["crm", event_id, *POSITION]
+    assert tickets._serializer.loads(text) == ["crm", event_id, *POSITION, ""]
     assert len(text) < 2048
+
+
+def test_the_longest_ticket_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    tickets = _tickets(monkeypatch)
+    rare = random.Random(1)  # noqa: S311 - seeded
+    source, event_id = ("".join(chr(rare.randrange(0x20000, 0x2A6D0)) for _ in range(256)) for _ in range(2))
+    position = POSITION._replace(topic=f"{rare.randbytes(110).hex()}.events.interactive.v1")
+
+    assert tickets.read(tickets.issue(source, event_id, position)).id == event_id
 
 
 def test_a_changed_ticket_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

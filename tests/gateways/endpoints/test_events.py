@@ -132,6 +132,18 @@ async def test_a_structured_body_that_is_no_object_is_400(gateway: Gateway, body
 
 
 @pytest.mark.parametrize(
+    "data",
+    [b'"data":"\xff"', b'"data_base64":"\xff"', b'"datacontenttype":"text/plain","data":"\xff"']
+    + [b'"datacontenttype":"text/plain","data":' + number for number in (b"1e999", b"9" * 800)],
+)
+async def test_data_that_json_cannot_hold_is_400(gateway: Gateway, data: bytes) -> None:
+    body = b'{"specversion":"1.0","id":"e1","source":"crm","type":"t",' + data + b"}"
+
+    assert (await _post(gateway, body, content_type=STRUCTURED)).status == 400
+    assert gateway.records == []
+
+
+@pytest.mark.parametrize(
     "content_type", ["application/cloudevents-batch+json", "application/cloudevents+xml", "application/cloudevents"]
 )
 async def test_batches_and_other_event_formats_are_415(gateway: Gateway, content_type: str) -> None:

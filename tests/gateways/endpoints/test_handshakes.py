@@ -195,6 +195,19 @@ async def test_the_answer_to_a_crc_is_no_signature_of_an_event() -> None:
     assert (forged.status, honest.status) == (401, 202)
 
 
+async def test_the_answer_to_a_crc_signs_no_empty_body_either() -> None:
+    template = {"signature_header": "x-signature", "timestamp_header": "x-time", "signed": "{timestamp}{body}"}
+    gateway = await _gateway(
+        "hmac", hmac=template | {"prefix": "sha256=", "encoding": "base64"}, handshakes={"crc": True}
+    )
+    stamp = str(int(time.time()))
+    token = (await gateway.call("GET", f"/webhooks/shop?crc_token={stamp}")).json()["response_token"]
+
+    forged = await gateway.call("POST", "/webhooks/shop", {"x-signature": token, "x-time": stamp})
+
+    assert forged.status == 401
+
+
 async def test_a_forgery_by_crc_is_counted_with_its_private_reason() -> None:
     gateway = await _gateway("hmac", hmac=X, handshakes={"crc": True})
     labels = {"source": "shop", "detail": "crc_token"}

@@ -117,11 +117,12 @@ async def test_unknown_foreign_and_forged_look_the_same(gateway: Gateway) -> Non
     assert len({answer.body for answer in answers}) == 1
 
 
-async def test_an_outcome_of_another_owner_is_unknown(gateway: Gateway) -> None:
-    await _accepted_url(gateway)
+async def test_an_outcome_of_another_owner_is_neither_the_keys_nor_the_tickets(gateway: Gateway) -> None:
+    url = await _accepted_url(gateway)
     gateway.results.outcomes["crm", "e1"] = outcome(owner="billing")
 
-    assert (await gateway.call("GET", "/v1/results/e1", as_caller())).status == 404
+    assert (await gateway.call("GET", "/v1/results/e1", as_caller())).json()["status"] == "pending"
+    assert (await gateway.call("GET", url)).json()["status"] == "pending"
 
 
 async def test_without_ticket_and_key_the_answer_is_401(gateway: Gateway) -> None:

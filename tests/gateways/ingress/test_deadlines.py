@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gateways.ingress import deadlines
 from gateways.ingress.deadlines import Deadline
 
 SHORT_S, LONG_S = 0.01, 30.0
@@ -79,3 +80,12 @@ async def test_what_has_ended_is_not_kept() -> None:
         assert deadline in deadline._queue.waits
 
     assert not deadline._queue.waits
+
+
+async def test_lengths_without_waits_are_forgotten() -> None:
+    lengths = [SHORT_S + number / 1_000_000 for number in range(1, 9)]
+    for length_s in lengths:
+        with pytest.raises(TimeoutError), Deadline(length_s):
+            await asyncio.get_running_loop().create_future()
+
+    assert not deadlines._queues.keys() & set(lengths)
