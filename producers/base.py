@@ -1,17 +1,30 @@
 """The protocol of everything that puts records on topics; the Kafka producer and its in-memory twin share one suite."""
 
-import asyncio
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from contracts.codec import Position, Record
 from contracts.errors import LogUnavailable
 
 # Where a confirmed record lies; the timestamp is the one the log keeps, milliseconds since 1970.
 Delivered = Position
-# Gets where a record lies, or what `produce` raises.
-Ack = asyncio.Future[Delivered]
 # Topic and partition of a record; None = the client chooses by its key.
 Place = tuple[str, int | None]
+
+
+class Ack(Protocol):
+    """Gets where a record lies, or what `produce` raises; a future is one."""
+
+    def done(self) -> bool:
+        """Tell whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: Delivered, /) -> None:
+        """Take where the record lies."""
+        ...
+
+    def set_exception(self, exception: Any, /) -> None:
+        """Take why it is not known to be on the log."""
+        ...
 
 
 class Forbidden(LogUnavailable):
@@ -45,10 +58,10 @@ class Producer(Protocol):
         ...
 
     def post(self, record: Record, ack: Ack) -> None:
-        """Do as `produce`, without a coroutine: for who has many at once, and who waits for the future by itself.
+        """Do as `produce`, without a coroutine: for who has many at once, and who waits for the ack by itself.
 
         Raises:
-            Busy, TooLarge, LogUnavailable: nothing was buffered, and the future is as it was.
+            Busy, TooLarge, LogUnavailable: nothing was buffered, and the ack is as it was.
         """
         ...
 

@@ -75,7 +75,7 @@ class MemoryProducer:
             LogUnavailable: not open, set unreachable, no such partition, asked for by `fail_next`, or nothing is
                 confirmed at present.
         """
-        ack: Ack = asyncio.get_running_loop().create_future()
+        ack: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
         self.post(record, ack)
         return await ack
 

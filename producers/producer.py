@@ -107,7 +107,7 @@ class KafkaProducer:
             TooLarge: the record is above the limit of this client or of its topic.
             LogUnavailable: not confirmed in time, refused, the client is not open, or nothing is confirmed at present.
         """
-        ack: Ack = asyncio.get_running_loop().create_future()
+        ack: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
         self.post(record, ack)
         return await ack
 

@@ -15,6 +15,7 @@ from streams.steps.route import Router
 
 if TYPE_CHECKING:
     from streams.deltas import Preview
+    from streams.plans import Begun
 
 
 class Job(msgspec.Struct, eq=False):
@@ -33,6 +34,7 @@ class Job(msgspec.Struct, eq=False):
         is_foreign: parked by another application, which will take it up itself.
         prompt: rendered ahead of the first attempt; empty when it has not been, or has been used.
         preview: deltas of the newest attempt; None for an event that is not streamed.
+        begun: the call that was made for it without a task; None once its outcome has been taken up.
     """
 
     key: bytes | None
@@ -54,6 +56,7 @@ class Job(msgspec.Struct, eq=False):
     is_foreign: bool = False
     prompt: tuple[Message, ...] = ()
     preview: Union["Preview", None] = None
+    begun: Union["Begun", None] = None
 
     @property
     def accepted_at(self) -> datetime:

@@ -4,20 +4,18 @@ Reads: nothing. Writes: through streams/settle.py. The engine calls it per item;
 """
 
 import asyncio
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from contracts.codec import Position, RecordHeaders
 from contracts.envelope import OWNER
 from contracts.errors import Cancelled, ConfigurationFault, OutputInvalid, PenstockError, Retryable, Throttled
 from contracts.logs import logger
-from contracts.metrics import CONTRACT_FAILURES, FM_COST, FM_QUEUE_WAIT, FM_UNPRICED
-from contracts.payloads import DeltaEnding, InferenceAnswer, InferenceRequest, Message, Provenance, Usage
+from contracts.metrics import CONTRACT_FAILURES
+from contracts.payloads import DeltaEnding, InferenceAnswer, InferenceRequest, Message
 from contracts.repetition import identity_of
-from contracts.settings import ModelSettings, RouteSettings, Settings
-from contracts.tallies import Tally
+from contracts.settings import RouteSettings, Settings
 from contracts.topics import RETRY_LANE
 from producers.window import size_bytes_of
 from streams.batching.caller import Caller, create_caller, usage_before
@@ -28,51 +26,28 @@ from streams.engine.calls import PaidCalls
 from streams.engine.dispatcher import Slot
 from streams.engine.item import Item, ResultRef, State
 from streams.engine.tenure import Tenure, TenureLostError
-from streams.failures import Ended, Failures, Guard, Parked, Passes, enter_state, left_s
+from streams.failures import Ended, Failures, Parked, Passes, enter_state
 from streams.guards import Guards
 from streams.job import Job, make_job, restart_deadline
 from streams.outcome import Bury, Expire, disposition
 from streams.parking import take_up
-from streams.providers.base import Provider
+from streams.plans import Plan, note_wait
+from streams.providers.base import Provider, direct_of
 from streams.settle import Settler
-from streams.steps.invoke import add_usage, cost_usd, invoke_streamed
+from streams.staged import Result
+from streams.steps.invoke import invoke_streamed
 from streams.steps.order import order_of
 from streams.steps.prompt import PromptTemplate
 from streams.steps.route import Router
 from streams.steps.validate import OutputContract, repair_turn
+from streams.straight import Straightway
 
-# A common rule of thumb for English text; only bounds of unknown costs are made with it.
-_CHARS_PER_TOKEN = 4
-_waits, _unpriced, _costs = Tally(None, FM_QUEUE_WAIT), Tally(FM_UNPRICED), Tally(FM_COST, adds=True)
 A = TypeVar("A")
 T = TypeVar("T")
 
 
 class InternalError(PenstockError):
     """Stands for a bug that one event has met; that event is dead-lettered, the traceback is logged."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A route, ready to run."""
-
-    settings: RouteSettings
-    template: PromptTemplate
-    contract: OutputContract
-    model: ModelSettings
-    provider: Provider
-    caller: Caller
-    guard: Guard
-
-    @functools.cached_property
-    def provider_name(self) -> str:
-        """Return the provider's name; asked for several times per event, and it lies behind two wrappers."""
-        return self.provider.name
-
-    @property
-    def streams(self) -> bool:
-        """Tell whether an answer can be shown while it is made: one call for one event, of a chat model."""
-        return self.settings.batch.kind == "none" and self.model.task == "chat"
 
 
 class Pipeline:
@@ -113,13 +88,16 @@ class Pipeline:
         self._failures = Failures(self.calls.__contains__, settler.park)
         self._orders = {route.name: order_of(route) for route in settings.routes}
         self._plans = {route.name: self._plan(route, settings, providers) for route in settings.routes}
+        self.straight = Straightway(self._plans, self.calls, settler, self, self._is_special)
 
     def _plan(self, route: RouteSettings, settings: Settings, providers: Mapping[str, Provider]) -> Plan:
         model = settings.models[route.model]
         template = PromptTemplate(route.prompt, route.name)
         guard = self._guards.of(route)
         contract, provider = OutputContract(route, model.task), providers[model.provider]
-        return Plan(route, template, contract, model, provider, create_caller(route, provider, contract.schema), guard)
+        caller = create_caller(route, provider, contract.schema)
+        plan = Plan(route, template, contract, model, provider, caller, guard)
+        return replace(plan, direct=direct_of(provider)) if plan.streams else plan
 
     def item(
         self, position: Position, key: bytes | None, value: bytes | None, headers: RecordHeaders, lane: str
@@ -174,6 +152,16 @@ class Pipeline:
         self.calls.drop(item.position)
         return ref
 
+    def _is_special(self, item: Item, job: Job) -> bool:
+        """Tell whether an event worth a call is for more than one call and its result."""
+        return self._spills(item, job) or Deltas.wanted(job)
+
+    async def settle(self, result: Result, refused: Exception) -> ResultRef:
+        """Go on with a result that was refused; see Settler.settled."""
+        ref = await self._settler.settled(result, refused)
+        self.calls.drop(result.position)
+        return ref
+
     async def _spilled(self, job: Job, item: Item, slot: Slot, tenure: Tenure) -> ResultRef | None:
         """Hand an event over to the batch API; None when it does not fit there."""
         # Not settled: it goes on here then, and takes a slot again.
@@ -209,14 +197,7 @@ class Pipeline:
         self._settling(item, slot)
         if job.preview is not None:
             await self._end_preview(job, "succeeded")
-        provenance = Provenance(
-            provider=plan.provider_name,
-            model=answer.model,
-            route=plan.settings.name,
-            prompt_digest=plan.template.digest,
-            response_id=answer.response_id,
-        )
-        return await self._settler.result(job, item.position, tenure, answer, output, provenance)
+        return await self._settler.result(job, item.position, tenure, answer, output, plan.provenance(answer))
 
     @staticmethod
     async def _end_preview(job: Job, ending: DeltaEnding) -> None:
@@ -235,11 +216,13 @@ class Pipeline:
         assert job.route is not None  # noqa: S101 - for the type checker: a job without a route has a fault
         plan = self._plans[job.route.name]
         guard = plan.guard
-        _waits[job.route_name,].append(max(0.0, asyncio.get_running_loop().time() - item.taken_at))
+        if job.begun is None:
+            note_wait(job, asyncio.get_running_loop().time() - item.taken_at)
         messages: tuple[Message, ...] = ()
         has_repaired = False
         while True:
-            passes = await self._failures.enter(guard, job, item, slot, tenure)
+            # With a call that was made already it is inside.
+            passes = job.begun.passes if job.begun else await self._failures.enter(guard, job, item, slot, tenure)
             try:
                 messages = messages or self._render(plan, job, passes)
                 if not messages:
@@ -253,7 +236,7 @@ class Pipeline:
                 messages, has_repaired = ((*messages, *repair), True) if repair else ((), False)
                 self.calls.drop(item.position)
             except PenstockError as error:
-                self._book_doubt(plan, error, messages)
+                plan.book_doubt(error, messages)
                 _still_ours(tenure)
                 await self._failures.after(guard, job, item, slot, tenure, error, passes)
             else:
@@ -303,32 +286,23 @@ class Pipeline:
         messages: tuple[Message, ...],
         passes: Passes,
     ) -> InferenceAnswer:
-        job.attempts += 1
-        item.attempts = job.attempts
-        request = InferenceRequest(
-            event_id=job.event.id,
-            model=plan.model.model,
-            messages=messages,
-            system=plan.template.system,
-            max_tokens=plan.model.max_tokens,
-            temperature=plan.model.temperature,
-            output_schema=plan.contract.schema,
-            timeout_s=min(plan.settings.attempt_timeout_s, left_s(job)),
-            metadata={"event_id": job.event.id, "route": plan.settings.name},
-            task=plan.model.task,
-        )
-        plan.guard.breaker.calling += 1
+        entry = job.begun.entry if job.begun else None
+        if entry is None:
+            job.attempts += 1
+            item.attempts = job.attempts
+            plan.guard.breaker.calling += 1
+        request = plan.request(job, messages)
         try:
             answer = await self.calls.run(
-                item.position, self._call, slot.lend(), plan, request, passes, job, item, tenure
+                item.position, self._call, slot.lend(), plan, request, passes, job, item, tenure, entry=entry
             )
         except PenstockError as error:
             if (spent := usage_before(error)) is not None:
-                self._book(plan, job, spent)
+                plan.book(job, spent)
             raise
         finally:
             plan.guard.breaker.calling -= 1
-        self._book(plan, job, answer.usage)
+        plan.book(job, answer.usage)
         return answer
 
     def _caller(self, plan: Plan, job: Job, item: Item, tenure: Tenure) -> Caller:
@@ -341,15 +315,16 @@ class Pipeline:
     async def _call(
         self, plan: Plan, request: InferenceRequest, passes: Passes, job: Job, item: Item, tenure: Tenure
     ) -> InferenceAnswer:
+        begun, job.begun = job.begun, None
         caller, gate = self._caller(plan, job, item, tenure), plan.guard.gate
-        gate.calling += 1
+        gate.calling += 0 if begun else 1
         try:
             try:
-                answer = await caller(request)
+                answer = begun.answer() if begun else await caller(request)
             finally:
                 gate.calling -= 1
         except PenstockError as error:
-            self._charge(plan, usage_before(error))
+            plan.charge(usage_before(error))
             if not isinstance(error, (Retryable, ConfigurationFault)):
                 # A refusal of this one event proves that the provider is there.
                 gate.succeeded(passes.model)
@@ -361,37 +336,9 @@ class Pipeline:
             logger("worker").exception("provider.failed", provider=plan.provider.name, event_id=request.event_id)
             message = f"{plan.provider.name}: {type(error).__name__}: {error}"
             raise InternalError(message) from error
-        self._charge(plan, answer.usage)
+        plan.charge(answer.usage)
         gate.succeeded(passes.model)
         return answer
-
-    @staticmethod
-    def _charge(plan: Plan, usage: Usage | None) -> None:
-        """Count the cost, once per call: a redelivered event may take part in a call that another one made."""
-        if usage is None:
-            return
-        cost = cost_usd(usage, plan.model)
-        if cost is None:
-            _unpriced[plan.provider_name, plan.model.model].append(1)
-        else:
-            _costs[plan.provider_name, plan.model.model, "reported"].append(cost)
-
-    @staticmethod
-    def _book(plan: Plan, job: Job, usage: Usage) -> None:
-        """Add to what the event has cost."""
-        job.usage = usage if job.attempts == 1 else add_usage(job.usage, usage)
-        cost = cost_usd(usage, plan.model)
-        job.cost_usd = None if cost is None or job.cost_usd is None else job.cost_usd + cost
-
-    @staticmethod
-    def _book_doubt(plan: Plan, error: PenstockError, messages: tuple[Message, ...]) -> None:
-        """Book what a failed call may have cost at most: its prompt, and an answer of full length."""
-        if getattr(error, "possibly_billed", False) and plan.model.price is not None:
-            # Of several events in one call the first one answers for the instructions, which were sent once.
-            instructions = "" if is_echo(error) else plan.template.system
-            chars = len(instructions) + sum(len(message.content) for message in messages)
-            bound = cost_usd(Usage(chars // _CHARS_PER_TOKEN, plan.model.max_tokens), plan.model)
-            _costs[plan.provider_name, plan.model.model, "possibly_billed"].append(bound or 0.0)
 
 
 def _still_ours(tenure: Tenure) -> None:

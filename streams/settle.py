@@ -42,7 +42,7 @@ from contracts.payloads import (
 )
 from contracts.tallies import Tally
 from contracts.topics import Topics
-from producers.base import Delivered, Forbidden, Place, Producer
+from producers.base import Ack, Delivered, Forbidden, Place, Producer
 from streams.engine.item import ResultRef
 from streams.engine.repeats import First
 from streams.engine.tenure import Tenure
@@ -50,17 +50,13 @@ from streams.job import Job, nameless
 from streams.outcome import Bury, Expire
 from streams.parking import parked_records
 from streams.replies import Replies
-from streams.staged import Patience, Result, Silent, Stale
+from streams.staged import Patience, Result, Silent, Stale, Unheard
 
 _MAX_TEXT_CHARS = 2000
 _MAX_ANSWER_CHARS = 16_000
 _MAX_BRIEF_CHARS = 200
 _finished = Tally(EVENTS_FINISHED, EVENT_AGE)
 _ENDS = 2
-# What the client has, it sends whenever a broker is there again, also when the partitions are somebody else's by then.
-# So where no acks come it gets nothing more: what waits here is asked for its right to work before it is written.
-_SILENT_AFTER_S = 0.1
-_LOOK_AGAIN_S = 0.02
 
 
 class Settler:
@@ -82,9 +78,8 @@ class Settler:
         self._replies = Replies(producer, topics.replies)
         self._log = logger("worker")
         self._results: list[Result] = []
-        self._patience = Patience()
-        # Silent places that something waits for.
-        self._unheard: dict[Place, asyncio.Event] = {}
+        self._unheard = Unheard(producer)
+        self._patience = Patience(self._unheard)
         self.lines = LineLog("worker", lambda after_s, call: asyncio.get_running_loop().call_later(after_s, call))
 
     async def result(
@@ -96,33 +91,47 @@ class Settler:
             LogUnavailable: the broker did not confirm it.
             TenureLostError: the partition was given up.
         """
-        result = Result(job, position, tenure, answer, output, provenance)
+        return await self.settled(Result(job, position, tenure, answer, output, provenance))
+
+    async def settled(self, result: Result, refused: Exception | None = None) -> ResultRef:
+        """Write a result as `result` does, or go on with one that was posted.
+
+        Args:
+            result: what to write.
+            refused: what its ack got in place of a position.
+        """
         try:
-            delivered = await self._staged(result)
+            delivered = await self._staged(result, refused)
         except TooLarge as error:
-            return await self.bury(job, position, tenure, Bury(error.reason, "poison"), error)
-        self._replies.copy(job.event, result.record)
-        self._finished(job, position, "result")
+            return await self.bury(result.job, result.position, result.tenure, Bury(error.reason, "poison"), error)
+        self.confirmed(result)
         return ResultRef(delivered.topic, delivered.offset)
 
-    async def _staged(self, result: Result) -> Delivered:
-        """Have a result written with those of the other tasks that run before the loop's next turn."""
+    def confirmed(self, result: Result) -> None:
+        """Tell who waits for a result that it is on the log."""
+        self._replies.copy(result.job.event, result.record)
+        self._finished(result.job, result.position, "result")
+
+    async def _staged(self, result: Result, refused: Exception | None) -> Delivered:
         loop = asyncio.get_running_loop()
         while True:
+            if refused is not None:
+                await self._patience.after(refused)
             if not result.tenure.may_work:
                 await result.tenure.permission()
-            result.ack = loop.create_future()
-            if not self._results:
-                loop.call_soon(self._write)
-            self._results.append(result)
+            ack: asyncio.Future[Delivered] = loop.create_future()
+            self.post(result, ack)
             try:
-                return await result.ack
-            except (Busy, Forbidden) as refused:
-                await self._patience.after(refused)
-            except Silent as error:
-                await self._heard(error.place)
-            except Stale:
-                continue
+                return await ack
+            except (Busy, Forbidden, Silent, Stale) as error:
+                refused = error
+
+    def post(self, result: Result, ack: Ack) -> None:
+        """Have a result written with the others of this turn of the loop; the ack may get what `settled` sees to."""
+        result.ack = ack
+        if not self._results:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._results.append(result)
 
     def _write(self) -> None:
         """Write the results that have come together, step by step for all of them.
@@ -131,7 +140,7 @@ class Settler:
         the others' code (docs/adr/0028).
         """
         results, self._results = self._results, []
-        if silent := self._producer.silent(_SILENT_AFTER_S):
+        if silent := self._unheard.silent():
             results = [result for result in results if result.goes_on(lambda one: self._hold_back(one, silent))]
         now_ns = time.time_ns()
         now_s, now = now_ns / 1e9, format_unix_ms(now_ns // 1_000_000)
@@ -346,26 +355,13 @@ class Settler:
             if not tenure.may_work:
                 await tenure.permission()
             place = record.topic, record.partition
-            if place in self._unheard or place in self._producer.silent(_SILENT_AFTER_S):
-                await self._heard(place)
+            if place in self._unheard:
+                await self._unheard.heard(place)
                 continue
             try:
                 return await self._producer.produce(record)
             except (Busy, Forbidden) as refused:
                 await self._patience.after(refused)
-
-    async def _heard(self, place: Place) -> None:
-        """Return when a silent place is silent no more."""
-        if not self._unheard:
-            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._listen)
-        await self._unheard.setdefault(place, asyncio.Event()).wait()
-
-    def _listen(self) -> None:
-        """Look once for all that wait: each for itself, a thousand of them would keep a processor busy."""
-        for place in self._unheard.keys() - self._producer.silent(_SILENT_AFTER_S):
-            self._unheard.pop(place).set()
-        if self._unheard:
-            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._listen)
 
     def _finished(self, job: Job, position: Position, outcome: str, **fields: Any) -> None:
         age_s = time.time() - job.accepted_s

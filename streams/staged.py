@@ -13,11 +13,13 @@ from contracts.codec import Position, Record, encode_json
 from contracts.errors import Busy, TooLarge
 from contracts.logs import logger
 from contracts.payloads import InferenceAnswer, InferenceResult, Provenance
-from producers.base import Ack, Forbidden, Place
+from producers.base import Ack, Forbidden, Place, Producer
 from streams.engine.tenure import Tenure
 from streams.job import Job
 
 _SAY_EVERY_S = 30.0
+_SILENT_AFTER_S = 0.1
+_LOOK_AGAIN_S = 0.02
 
 
 class Stale(Exception):
@@ -32,20 +34,65 @@ class Silent(Exception):
         self.place = place
 
 
+class Unheard:
+    """Silent places that something waits for.
+
+    What the client has, it sends whenever a broker is there again, also when the partitions are somebody else's by
+    then. So where no acks come it gets no more: what waits here is asked for its right to work before it is written.
+    """
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._waiting: dict[Place, asyncio.Event] = {}
+
+    def silent(self) -> frozenset[Place]:
+        """Return the silent places."""
+        return self._producer.silent(_SILENT_AFTER_S)
+
+    def __contains__(self, place: Place) -> bool:
+        return place in self._waiting or place in self.silent()
+
+    async def heard(self, place: Place) -> None:
+        """Return when a silent place is silent no more."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._listen)
+        await self._waiting.setdefault(place, asyncio.Event()).wait()
+
+    def _listen(self) -> None:
+        """Look once for all that wait: each for itself, a thousand of them would keep a processor busy."""
+        for place in self._waiting.keys() - self.silent():
+            self._waiting.pop(place).set()
+        if self._waiting:
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._listen)
+
+
 class Patience:
     """Waits for the log to take what it has refused: it is paid for, and is neither dropped nor a reason to end."""
 
-    def __init__(self) -> None:
+    def __init__(self, unheard: Unheard) -> None:
+        self._unheard = unheard
         self._quiet_until_s = float("-inf")
 
-    async def after(self, refused: Busy | Forbidden) -> None:
-        """Return when it may be tried again; say from time to time what an operator has to mend."""
+    async def after(self, refused: Exception) -> None:
+        """Return when what was refused may be tried again; raise what is for good."""
+        match refused:
+            case Busy() | Forbidden():
+                self._say(refused)
+                await asyncio.sleep(refused.retry_after_s or 1.0)
+            case Silent():
+                await self._unheard.heard(refused.place)
+            case Stale():
+                pass
+            case _:
+                raise refused
+
+    def _say(self, refused: Busy | Forbidden) -> None:
+        """Say from time to time what an operator has to mend."""
         now_s = asyncio.get_running_loop().time()
         if isinstance(refused, Forbidden) and now_s >= self._quiet_until_s:
             self._quiet_until_s = now_s + _SAY_EVERY_S
             detail = "outcomes wait for it in the worker, and soon nothing more is called"
             logger("worker").error("topic.forbidden", error=str(refused), detail=detail)
-        await asyncio.sleep(refused.retry_after_s or 1.0)
 
 
 class Result:

@@ -28,9 +28,10 @@ from producers.topic_plan import Wanted, blockers, wanted_topics
 from streams.app import create_app
 from streams.cancels import CancelReader, Cancels
 from streams.deltas import Deltas, delta_producer
-from streams.engine.engine import Engine, Limits
+from streams.engine.engine import Engine
 from streams.engine.item import TP
 from streams.engine.mark import mark_fits
+from streams.engine.work import Limits
 from streams.health import HealthServer
 from streams.instance import Instance
 from streams.large_pages import keep_large
@@ -142,6 +143,7 @@ class Worker:
             pipeline.prepare,
             lambda: sum(arrivals.count for arrivals in arriving),
             send,
+            pipeline.straight,
         )
         self._engine = engine
         for arrivals in arriving:

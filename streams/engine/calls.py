@@ -15,7 +15,7 @@ from contracts.errors import ProviderUnavailable
 T = TypeVar("T")
 
 
-class _Call(Generic[T]):
+class Call(Generic[T]):
     """One call, and who else waits for it."""
 
     __slots__ = ("answer", "is_done", "waiters")
@@ -39,11 +39,22 @@ class PaidCalls(Generic[T]):
         self._size_of = size_of
         self._max_kept = max_kept
         self._max_kept_bytes = max_kept_bytes
-        self._calls: dict[Position, _Call[T]] = {}
+        self._calls: dict[Position, Call[T]] = {}
         self._kept: dict[Position, int] = {}
 
+    def begin(self, position: Position) -> Call[T]:
+        """Note a call that begins; whoever makes it tells `run` or `answered` what became of it."""
+        entry: Call[T] = Call()
+        self._calls[position] = entry
+        return entry
+
     async def run(
-        self, position: Position, call: Callable[..., Awaitable[T]], on_end: Callable[[], None], *args: Any
+        self,
+        position: Position,
+        call: Callable[..., Awaitable[T]],
+        on_end: Callable[[], None],
+        *args: Any,
+        entry: Call[T] | None = None,
     ) -> T:
         """Make the call, or take part in the one already made for this event.
 
@@ -52,17 +63,18 @@ class PaidCalls(Generic[T]):
             call: makes the call.
             on_end: run when the call has ended; frees the slot.
             args: of the call; a closure in their place would cost its caller more than the call itself.
+            entry: of a call that has begun already, which is then the one meant.
 
         Raises:
             ProviderUnavailable: the call was cancelled, and nobody had asked for it.
         """
         try:
-            known = self._calls.get(position)
-            if known is not None:
-                self._kept.pop(position, None)
-                return await self._join(known)
-            entry: _Call[T] = _Call()
-            self._calls[position] = entry
+            if entry is None:
+                known = self._calls.get(position)
+                if known is not None:
+                    self._kept.pop(position, None)
+                    return await self._join(known)
+                entry = self.begin(position)
             try:
                 answer = await call(*args)
             except BaseException as raised:
@@ -73,12 +85,13 @@ class PaidCalls(Generic[T]):
                 if error is raised:
                     raise
                 raise error from None
-            self._answered(position, entry, answer)
+            self.answered(position, entry, answer)
             return answer
         finally:
             on_end()
 
-    def _answered(self, position: Position, entry: _Call[T], answer: T) -> None:
+    def answered(self, position: Position, entry: Call[T], answer: T) -> None:
+        """Note the answer to a call."""
         entry.is_done, entry.answer = True, answer
         for waiter in entry.waiters:
             if not waiter.done():
@@ -87,7 +100,7 @@ class PaidCalls(Generic[T]):
             self.keep(position)
 
     @staticmethod
-    async def _join(entry: _Call[T]) -> T:
+    async def _join(entry: Call[T]) -> T:
         if entry.is_done:
             return entry.answer  # type: ignore[return-value]  # done: the answer is there, whatever T is
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -129,7 +142,7 @@ def _asked_for(error: BaseException) -> BaseException:
     return ProviderUnavailable("the provider cancelled the call", possibly_billed=True)
 
 
-def _tell(entry: _Call[T], error: BaseException) -> None:
+def _tell(entry: Call[T], error: BaseException) -> None:
     for waiter in entry.waiters:
         if waiter.done():
             continue

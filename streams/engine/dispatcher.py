@@ -1,7 +1,7 @@
 """What runs when: order within a chain, lanes and tenants by weight, earliest deadline first, slots for model calls.
 
-An item is queued, then runs as one task. It holds a slot from its start to the end of its model call; its chain waits
-until its outcome is confirmed. So a slow broker ack never keeps a slot, and a slow key never keeps another key.
+An item is queued, then runs, as one task where it needs one. It holds a slot from its start to the end of its model
+call; its chain waits until its outcome is confirmed. So a slow broker ack keeps no slot, and a slow key no other key.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import functools
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from streams.engine.fairness import FairQueue
 from streams.engine.item import Item, State
@@ -45,6 +45,10 @@ class Slot:
         self._is_lent = True
         return self.release
 
+    def take_back(self) -> None:
+        """Untie it: the call that it was lent to has never been made."""
+        self._is_lent = False
+
     @property
     def pays(self) -> bool:
         """Tell whether a call holds it right now."""
@@ -76,6 +80,14 @@ class Slot:
             self.is_held = True
 
 
+class Run(Protocol):
+    """An item that runs without a task."""
+
+    def cut(self) -> None:
+        """Forget it: nothing is written for it any more, and what was written is not waited for."""
+        ...
+
+
 class Dispatcher:
     """Starts queued items.
 
@@ -90,6 +102,7 @@ class Dispatcher:
         arrived: how many of the calls that hold a slot have their answer already, and will release it in a moment:
             their slots are handed out at once, so that the model does not wait for us. `hand_out` when there are more.
         send: called right behind the first steps of items that have started together: what they ask for can go out.
+        begin: begins items that start together without tasks; None for each that needs one. `ended` when one has.
     """
 
     def __init__(
@@ -103,8 +116,10 @@ class Dispatcher:
         prepare: Callable[[Sequence[Item]], None] = lambda _items: None,
         arrived: Callable[[], int] = lambda: 0,
         send: Callable[[], object] = lambda: None,
+        begin: Callable[[Sequence[tuple[Item, Slot]]], Sequence[Run | None]] = lambda starts: [None] * len(starts),
     ) -> None:
         self._run = run
+        self._begin = begin
         self._on_start = on_start
         self._free = self._slots_in_all = slots
         # Not handed out yet, since work has just begun.
@@ -119,7 +134,7 @@ class Dispatcher:
         self._turns: dict[str, int] = dict.fromkeys(self._ready, 0)
         self._chains: dict[Hashable, deque[Item]] = {}
         self._resuming: deque[asyncio.Future[None]] = deque()
-        self._tasks: dict[Item, asyncio.Task[None]] = {}
+        self._running: dict[Item, asyncio.Task[None] | Run] = {}
         self._slots: dict[Item, Slot] = {}
         self._prepare = prepare
         self._arrived = arrived
@@ -156,9 +171,14 @@ class Dispatcher:
         return item.chain is not None and item in self._chains.get(item.chain, ())
 
     @property
-    def running(self) -> dict[Item, asyncio.Task[None]]:
+    def running(self) -> Mapping[Item, asyncio.Task[None] | Run]:
         """Return the items that have started and not ended, without those whose call goes on for a later tenure."""
-        return self._tasks
+        return self._running
+
+    @property
+    def tasks(self) -> dict[Item, asyncio.Task[None]]:
+        """Return those of the running items that have a task."""
+        return {item: task for item, task in self._running.items() if isinstance(task, asyncio.Task)}
 
     @property
     def in_flight(self) -> int:
@@ -168,12 +188,20 @@ class Dispatcher:
     def detach_calls(self) -> list[Item]:
         """Let go of the items that are in a paid call, and return them.
 
-        Their tasks go on, hold their slots and chains, and end by themselves; `running` does not show them any more.
+        They go on, hold their slots and chains, and end by themselves; `running` does not show them any more.
         """
-        paying = [item for item, slot in self._slots.items() if slot.pays and item in self._tasks]
+        paying = [item for item, slot in self._slots.items() if slot.pays and item in self._running]
         for item in paying:
-            del self._tasks[item]
+            del self._running[item]
         return paying
+
+    def cut(self) -> list[Item]:
+        """Cut the running items that have no task, and return them."""
+        found = [(item, run) for item, run in self._running.items() if not isinstance(run, asyncio.Task)]
+        for item, run in found:
+            run.cut()
+            self.ended(item, self._slots[item])
+        return [item for item, _ in found]
 
     def fill(self) -> None:
         """Have free slots handed out in the loop's next turn: together, which costs less than one by one."""
@@ -206,9 +234,7 @@ class Dispatcher:
             starting.append(item)
         if starting:
             self._prepare(starting)
-        for item in starting:
-            self._start(item)
-        if starting:
+            self._start(starting)
             # Behind the tasks, in the turn in which they run: one more turn is milliseconds when there is much to do.
             asyncio.get_running_loop().call_soon(self._send)
 
@@ -233,21 +259,36 @@ class Dispatcher:
         self._turns[chosen] -= total
         return self._ready[chosen].pop()
 
-    def _start(self, item: Item) -> None:
-        item.state = State.CALLING
-        slot = Slot(self)
-        task = asyncio.get_running_loop().create_task(self._run(item, slot))
-        self._tasks[item] = task
-        self._slots[item] = slot
-        # Not in a `finally` of the coroutine: that one never begins when the task is cut before its first step.
-        task.add_done_callback(functools.partial(self._ended, item, slot))
-        self._on_start()
+    def _start(self, items: Sequence[Item]) -> None:
+        starts = [(item, Slot(self)) for item in items]
+        for item, slot in starts:
+            item.state = State.CALLING
+            self._slots[item] = slot
+        for (item, slot), run in zip(starts, self._begin(starts), strict=True):
+            self._running[item] = run or self._task(item, slot, self._run(item, slot))
+            self._on_start()
 
-    def _ended(self, item: Item, slot: Slot, task: asyncio.Task[None]) -> None:
+    def _task(self, item: Item, slot: Slot, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        # Not in a `finally` of the coroutine: that one never begins when the task is cut before its first step.
+        task.add_done_callback(functools.partial(self._task_ended, item, slot))
+        return task
+
+    def goes_on(self, item: Item, slot: Slot, work: Coroutine[Any, Any, None]) -> None:
+        """Give an item that runs without a task one after all, for the rest of its work."""
+        task = self._task(item, slot, work)
+        if item in self._running:
+            self._running[item] = task
+
+    def _task_ended(self, item: Item, slot: Slot, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._on_crash(error)
-        self._tasks.pop(item, None)
+        self.ended(item, slot)
+
+    def ended(self, item: Item, slot: Slot) -> None:
+        """Let go of an item that ran, and let its chain go on."""
+        self._running.pop(item, None)
         del self._slots[item]
         if item.chain is not None:
             waiting = self._chains.get(item.chain)

@@ -5,53 +5,20 @@ partitions are given up. See docs/architecture.md.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from contracts.codec import Position
 from contracts.metrics import FM_QUEUE_DEPTH, HELD_BYTES, HELD_EVENTS, PAUSED, REMEMBERED, REPLAYED
-from streams.engine.dispatcher import Dispatcher, Slot
+from streams.engine.dispatcher import Dispatcher, Run, Slot
 from streams.engine.item import TP, Item, ResultRef, State
 from streams.engine.ledger import Ledger
 from streams.engine.shares import SharedLimit
 from streams.engine.tenure import Tenure, TenureLostError
+from streams.engine.work import Limits, Straight, Way, Work
 
 _DRAIN_POLL_S = 0.05
 _LIMITS = ("ready_keys", "held_events", "held_bytes", "uncommitted")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much the engine takes.
-
-    Attributes:
-        in_flight: model calls at a time.
-        ready_keys: per lane, items that could run at once and have not started.
-        held_events, held_bytes: taken and not finished, all lanes together; each lane has a part of its own.
-        uncommitted: offsets a partition may run ahead of its oldest unfinished one.
-        tenant_weights: shares of tenants within a lane; 1 for those not named.
-    """
-
-    in_flight: int
-    ready_keys: int
-    held_events: int
-    held_bytes: int
-    uncommitted: int
-    tenant_weights: Mapping[str, float] = field(default_factory=dict)
-
-
-class Work(Protocol):
-    """What is done with an item."""
-
-    async def __call__(self, item: Item, slot: Slot, tenure: Tenure) -> ResultRef | None:
-        """Return where the confirmed terminal record lies.
-
-        Raises:
-            TenureLostError: the partitions were given up; nothing was produced for the item.
-            Exception: anything else ends the worker with nothing committed.
-        """
-        ...
 
 
 class Engine:
@@ -68,6 +35,7 @@ class Engine:
         prepare: told the items that start next, together; does what does not wait, and must not raise.
         arrived: how many calls have their answer already and will go on in a moment; see Dispatcher, and `hand_out`.
         send: called when items that have started together have made their calls; see Dispatcher.
+        straight: does without tasks what needs none; None = every item has a task.
 
     Attributes:
         moves: items that have started or ended so far; the watchdog wants it to grow.
@@ -86,6 +54,7 @@ class Engine:
         prepare: Callable[[Sequence[Item]], None] = lambda _items: None,
         arrived: Callable[[], int] = lambda: 0,
         send: Callable[[], object] = lambda: None,
+        straight: Straight | None = None,
     ) -> None:
         self.moves = 0
         self._work = work
@@ -94,9 +63,13 @@ class Engine:
         self._keep_answer = keep_answer
         self._drop_answer = drop_answer
         self._replayed = replayed
+        self._straight = straight
+        weights, begin = limits.tenant_weights, self._begin
         self._dispatcher = Dispatcher(
-            self._run, limits.in_flight, lanes, on_crash, self._started, limits.tenant_weights, prepare, arrived, send
+            self._run, limits.in_flight, lanes, on_crash, self._started, weights, prepare, arrived, send, begin
         )
+        if straight is not None:
+            straight.follow(Way(self._ended, self._goes_on, self.crash))
         self.hand_out = self._dispatcher.hand_out
         self._ledgers: dict[TP, Ledger] = {}
         self._tenure = Tenure(-1)
@@ -253,12 +226,39 @@ class Engine:
         self.moves += 1
         self._room.set()
 
-    async def _run(self, item: Item, slot: Slot) -> None:
-        tenure = self._tenure
+    def _begin(self, starts: Sequence[tuple[Item, Slot]]) -> Sequence[Run | None]:
+        """Begin items without tasks."""
+        tenure, straight = self._tenure, self._straight
+        # What starts now was taken in this tenure, or waits behind the end of its own: all of it, or none.
+        if straight is None or not tenure.may_work or any(item.generation != tenure.generation for item, _ in starts):
+            return [None] * len(starts)
+        return straight.begin(starts, tenure)
+
+    def _ended(self, item: Item, slot: Slot, tenure: Tenure, result: ResultRef) -> None:
+        """Book an item that ended without a task."""
+        self._let_go(item)
+        self._finish(item, tenure, result)
+        self._dispatcher.ended(item, slot)
+
+    def _goes_on(self, item: Item, slot: Slot, tenure: Tenure, rest: Callable[[], Awaitable[ResultRef | None]]) -> None:
+        self._dispatcher.goes_on(item, slot, self._run(item, slot, tenure, rest))
+
+    async def _run(
+        self,
+        item: Item,
+        slot: Slot,
+        began: Tenure | None = None,
+        rest: Callable[[], Awaitable[ResultRef | None]] | None = None,
+    ) -> None:
+        """Do the work on an item, or the rest of it, in the tenure in which it began."""
+        tenure = began or self._tenure
         try:
-            if item.generation != tenure.generation or not tenure.may_work:
-                await tenure.permission(item.generation)
-            result = await self._work(item, slot, tenure)
+            if rest is not None:
+                result = await rest()
+            else:
+                if item.generation != tenure.generation or not tenure.may_work:
+                    await tenure.permission(item.generation)
+                result = await self._work(item, slot, tenure)
         except TenureLostError:
             # An item whose call went on was noted at the end of its tenure; the event may be in other hands since.
             if item in self._dispatcher.running:
@@ -273,6 +273,9 @@ class Engine:
             raise
         finally:
             self._let_go(item)
+        self._finish(item, tenure, result)
+
+    def _finish(self, item: Item, tenure: Tenure, result: ResultRef | None) -> None:
         if tenure is self._tenure and item.tp in self._ledgers:
             self._ledgers[item.tp].finish(item.position.offset, result, item.log)
 
@@ -343,14 +346,20 @@ class Engine:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         while self._dispatcher.running and loop.time() < end and self._tenure.may_work:
-            resting = [task for item, task in self._dispatcher.running.items() if item.state is State.RESTING]
+            resting = [task for item, task in self._dispatcher.tasks.items() if item.state is State.RESTING]
             for task in resting:
                 task.cancel()
             if resting:
                 await asyncio.wait(resting, timeout=max(0.0, end - loop.time()))
-            tasks = list(self._dispatcher.running.values())
+            tasks, limit_s = list(self._dispatcher.tasks.values()), min(_DRAIN_POLL_S, max(0.0, end - loop.time()))
             if tasks:
-                await asyncio.wait(tasks, timeout=min(_DRAIN_POLL_S, max(0.0, end - loop.time())))
+                await asyncio.wait(tasks, timeout=limit_s)
+            elif self._dispatcher.running:
+                # What ends without a task makes room. Nobody else waits for that: nothing is taken any more.
+                self._room.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(limit_s):
+                        await self._room.wait()
 
     async def close(self) -> None:
         """End the tenure: what still runs is cut, but for calls that are being paid for.
@@ -363,7 +372,10 @@ class Engine:
         for item in self._dispatcher.detach_calls():
             self._keep_answer(item.position)
             self._let_go(item)
-        tasks = list(self._dispatcher.running.values())
+        for item in self._dispatcher.cut():
+            self._keep_answer(item.position)
+            self._let_go(item)
+        tasks = list(self._dispatcher.tasks.values())
         for task in tasks:
             task.cancel()
         if tasks:

@@ -45,6 +45,62 @@ class Provider(Protocol):
         ...
 
 
+class NotAsked(Exception):
+    """Raise where the server never had the request: the call is to be made as if this one had not been."""
+
+
+class Waiter(Protocol):
+    """What gets the answer to a call; a future is one."""
+
+    def done(self) -> bool:
+        """Tell whether nothing is wanted any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """Take what came."""
+        ...
+
+    def set_exception(self, exception: Any, /) -> None:
+        """Take why nothing came."""
+        ...
+
+    def cancel(self) -> object:
+        """Know that the provider was closed."""
+        ...
+
+
+@runtime_checkable
+class Direct(Protocol):
+    """What a provider can do besides: calls of chat models without a task; one that does keeps each call's time limit.
+
+    The metrics, limits and errors are those of `Provider.invoke`.
+    """
+
+    def begin(self, request: InferenceRequest, waiter: Waiter) -> bool:
+        """Make a call whose outcome the waiter gets, for `read`; False when it would have to wait for something."""
+        ...
+
+    def read(self, outcome: Any, request: InferenceRequest, took_s: float) -> InferenceAnswer:
+        """Return the answer out of an outcome; to be called once for every call that was begun.
+
+        Args:
+            outcome: what the waiter got, an exception as well; None when it was cancelled.
+            request: of the call.
+            took_s: seconds from its beginning to its outcome.
+
+        Raises:
+            NotAsked: see there.
+            PenstockError: as `Provider.invoke`.
+        """
+        ...
+
+
+def direct_of(provider: object) -> Direct | None:
+    """Return a started provider, or a wrapper of one, as one that calls without a task; None when it cannot."""
+    found = getattr(provider, "direct", None)
+    return found if isinstance(found, Direct) else None
+
+
 class Arrivals:
     """Answers that have come whose calls have not gone on yet.
 

@@ -5,13 +5,14 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import msgspec
 
 from contracts.errors import ProviderTimeout
 from contracts.metrics import FM_CONCURRENCY_LIMIT
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest
-from streams.providers.base import Provider, Several, arrivals_of, several_inputs
+from streams.providers.base import Direct, Provider, Several, Waiter, arrivals_of, direct_of, several_inputs
 
 
 class Limited:
@@ -23,6 +24,7 @@ class Limited:
         self.arrivals = arrivals_of(provider)
         # Calls whose answer has come are counted here and in `arrivals`.
         self._taken = 0
+        self._direct: Direct | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
         self.arrivals.listeners.append(self._let_in)
 
@@ -51,6 +53,25 @@ class Limited:
             return await self._provider.invoke(request)
         finally:
             self._give_back()
+
+    @property
+    def direct(self) -> Direct | None:
+        """Return this wrapper where the wrapped provider calls without a task."""
+        self._direct = direct_of(self._provider)
+        return self if self._direct is not None else None
+
+    def begin(self, request: InferenceRequest, waiter: Waiter) -> bool:
+        """Have the wrapped provider make a call, if there is a slot; see Direct."""
+        if self._direct is None or self._waiters or not self._has_room or not self._direct.begin(request, waiter):
+            return False
+        self._taken += 1
+        return True
+
+    def read(self, outcome: Any, request: InferenceRequest, took_s: float) -> InferenceAnswer:
+        """Return the wrapped provider's answer."""
+        assert self._direct is not None  # noqa: S101 - for the type checker: a call was begun
+        self._give_back()
+        return self._direct.read(outcome, request, took_s)
 
     async def invoke_many(self, requests: Sequence[InferenceRequest], timeout_s: float) -> Several:
         """Return the wrapped provider's answers, once there is a slot; they take one."""

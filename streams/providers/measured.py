@@ -4,12 +4,22 @@ import contextlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
 
 from contracts.errors import PenstockError
 from contracts.metrics import FM_DURATION, FM_INFLIGHT, FM_REQUESTS, FM_TOKENS
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 from contracts.tallies import Tally
-from streams.providers.base import Arrivals, Provider, Several, arrivals_of, several_inputs
+from streams.providers.base import (
+    Arrivals,
+    Direct,
+    Provider,
+    Several,
+    Waiter,
+    arrivals_of,
+    direct_of,
+    several_inputs,
+)
 
 _requests = Tally(FM_REQUESTS, FM_DURATION)
 _tokens = Tally(FM_TOKENS, adds=True)
@@ -29,6 +39,7 @@ class Measured:
         self._provider = provider
         self._clock = clock
         self._name = name = provider.name
+        self._direct: Direct | None = None
         self.arrivals = arrivals_of(provider)
         _arrivals[name].append(self.arrivals)
         FM_INFLIGHT.labels(name).set_function(lambda: _in_flight(name))
@@ -58,6 +69,32 @@ class Measured:
             raise
         finally:
             self._end(request, outcome, began_at_s)
+        self._count_tokens(request, answer.usage)
+        return answer
+
+    @property
+    def direct(self) -> Direct | None:
+        """Return this wrapper where the wrapped provider calls without a task."""
+        self._direct = direct_of(self._provider)
+        return self if self._direct is not None else None
+
+    def begin(self, request: InferenceRequest, waiter: Waiter) -> bool:
+        """Have the wrapped provider make a call; see Direct."""
+        if self._direct is None or not self._direct.begin(request, waiter):
+            return False
+        _calling[self._name] += 1
+        return True
+
+    def read(self, outcome: Any, request: InferenceRequest, took_s: float) -> InferenceAnswer:
+        """Return the wrapped provider's answer."""
+        assert self._direct is not None  # noqa: S101 - for the type checker: a call was begun
+        _calling[self._name] -= 1
+        try:
+            answer = self._direct.read(outcome, request, took_s)
+        except PenstockError as error:
+            _requests[self._name, request.model, error.reason].append(took_s)
+            raise
+        _requests[self._name, request.model, "ok"].append(took_s)
         self._count_tokens(request, answer.usage)
         return answer
 

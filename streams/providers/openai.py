@@ -23,11 +23,12 @@ from contracts.errors import (
 from contracts.payloads import DeltaChunk, FinishReason, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import OpenAIProvider
 from streams.providers import openai_batch
-from streams.providers.base import MAX_TOKENS, Arrivals, Several, counts
+from streams.providers.base import MAX_TOKENS, Arrivals, Direct, NotAsked, Several, Waiter, counts
 from streams.providers.openai_errors import from_status, from_stream, parse
 from streams.providers.sse import EventSplitter
-from streams.providers.transport.base import Limits, Reply, Response, TimedOut, Transport, TransportError
+from streams.providers.transport.base import BrokenOff, Limits, Reply, Response, TimedOut, Transport, TransportError
 from streams.providers.transport.choice import create_transport
+from streams.providers.transport.lean import Lean
 
 # An answer of 64k tokens is about 256 kB of text; escaped and framed it stays far below.
 _MAX_ANSWER_BYTES = 16 * 2**20
@@ -92,6 +93,31 @@ class OpenAI:
         response = await self._send(request, self._body(request))
         return _plain(response.body, request) or _answer(_parse(response.body), request)
 
+    @property
+    def direct(self) -> Direct | None:
+        """Return this provider where its transport calls without a task."""
+        return self if isinstance(self._transport, Lean) else None
+
+    def begin(self, request: InferenceRequest, waiter: Waiter) -> bool:
+        """Post the request of a chat completion, without a task; see Direct."""
+        transport = self._transport
+        if not isinstance(transport, Lean):
+            return False
+        body = msgspec.json.encode(self._body(request))
+        return transport.begin(openai_batch.PATHS["chat"], body, _headers(request), request.timeout_s, waiter)
+
+    def read(self, outcome: Any, request: InferenceRequest, took_s: float) -> InferenceAnswer:  # noqa: ARG002 - as Direct
+        """Return the chat completion that came."""
+        if isinstance(outcome, BrokenOff) and not outcome.possibly_billed:
+            raise NotAsked
+        if isinstance(outcome, TransportError):
+            raise self._translate_error(outcome, request) from outcome
+        if outcome is None:
+            message = f"event {request.event_id}: the connections to {self._host} were closed"
+            raise ProviderUnavailable(message, possibly_billed=True)
+        self._check(outcome, request)
+        return _plain(outcome.body, request) or _answer(_parse(outcome.body), request)
+
     async def invoke_many(self, requests: Sequence[InferenceRequest], timeout_s: float) -> Several:
         """Return the completions or vectors of a list."""
         first = msgspec.structs.replace(requests[0], timeout_s=timeout_s)
@@ -129,9 +155,13 @@ class OpenAI:
             response = await self._running().post(path, msgspec.json.encode(body), headers, request.timeout_s)
         except TransportError as error:
             raise self._translate_error(error, request) from error
+        self._check(response, request)
+        return response
+
+    @staticmethod
+    def _check(response: Response, request: InferenceRequest) -> None:
         if response.status != 200:  # noqa: PLR2004 - the one success of this API
             raise from_status(response.status, response.headers, response.body, request.model)
-        return response
 
     def _running(self) -> Transport:
         if self._transport is None:

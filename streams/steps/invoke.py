@@ -36,6 +36,11 @@ async def invoke(provider: Provider, request: InferenceRequest) -> InferenceAnsw
         raise ProviderTimeout(message) from None
     finally:
         calls.leave(call)
+    return clean(answer)
+
+
+def clean(answer: InferenceAnswer) -> InferenceAnswer:
+    """Return an answer with a text that can be written."""
     text = encodable(answer.text)
     return answer if text == answer.text else msgspec.structs.replace(answer, text=text)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -32,7 +33,7 @@ class Lab:
 
     def fail(self, waiting: Waiting, error: type[LogUnavailable | TooLarge] = LogUnavailable) -> None:
         waiting.fail(error("no ack"))
-        assert isinstance(waiting.future.exception(), error)
+        assert isinstance(cast("asyncio.Future[Any]", waiting.future).exception(), error)
 
     def run(self, seconds: float) -> None:
         for _ in range(round(seconds / TICK_S)):
@@ -88,7 +89,7 @@ async def test_what_was_let_in_before_is_waited_for_and_opens_as_well(lab: Lab) 
 
     lab.confirm(first)
 
-    assert first.future.result().offset == 0
+    assert cast("asyncio.Future[Any]", first.future).result().offset == 0
     assert not lab.is_refused()
 
 

@@ -15,11 +15,12 @@ from contracts.repetition import identify
 from contracts.settings import WorkerSettings
 from streams import membership as membership_module
 from streams.engine.dispatcher import Slot
-from streams.engine.engine import Engine, Limits
+from streams.engine.engine import Engine
 from streams.engine.item import TP, Item, ResultRef
 from streams.engine.mark import Mark, decode_mark
 from streams.engine.repeats import First, Repeats
 from streams.engine.tenure import Tenure
+from streams.engine.work import Limits
 from streams.log_ends import Run
 from streams.membership import Membership
 from streams.recall import Recall

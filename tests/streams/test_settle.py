@@ -17,7 +17,7 @@ from contracts.settings import LogSettings, ProducerSettings, RouteSettings
 from contracts.topics import Topics
 from producers.base import Ack, Forbidden, Place
 from producers.memory import MemoryProducer
-from streams import settle
+from streams import staged
 from streams.engine.item import ResultRef
 from streams.engine.tenure import Tenure, TenureLostError
 from streams.job import make_job
@@ -309,7 +309,7 @@ async def test_a_silent_log_gets_nothing_more_until_it_confirms_again(ending: ob
     tried = 1 + (ending is Bench.bury)
     second = asyncio.ensure_future(ending(silence.bench))  # type: ignore[operator]
     other = asyncio.ensure_future(silence.result_of(2))
-    await asyncio.sleep(3 * settle._LOOK_AGAIN_S)
+    await asyncio.sleep(3 * staged._LOOK_AGAIN_S)
     assert silence.handed_over == 1 + tried
     silence.bench.producer.release_acks()
 
@@ -323,7 +323,7 @@ async def test_what_a_silent_log_did_not_get_is_not_written_once_the_partition_i
     silence = Silence()
     first = await silence.begin()
     second = asyncio.ensure_future(ending(silence.bench))  # type: ignore[operator]
-    await asyncio.sleep(2 * settle._LOOK_AGAIN_S)
+    await asyncio.sleep(2 * staged._LOOK_AGAIN_S)
     silence.bench.tenure.end()
     silence.bench.producer.release_acks()
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Protocol, cast
 
+from streams.providers.base import Waiter
 from streams.providers.transport.base import BrokenOff, Headers, Limits, Response, TimedOut, TransportError, Unusable
 from streams.providers.transport.parser import Parser, read_headers
 
@@ -17,7 +18,7 @@ _MAX_UNREAD_BYTES = 256 * 1024
 class Owner(Protocol):
     """Who is told when a connection is free again, or gone."""
 
-    def answered(self, waiter: "Waiter", answer: Response) -> None:
+    def answered(self, waiter: Waiter, answer: Response) -> None:
         """Give a call its whole answer, at once or a little later."""
         ...
 
@@ -83,9 +84,6 @@ class Stream:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-Waiter = asyncio.Future[Response | Stream]
 
 
 class Connection(asyncio.Protocol):

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from streams.providers.base import Arrivals
+from streams.providers.base import Arrivals, Waiter
 from streams.providers.transport.base import BrokenOff, ConnectFailed, Limits, Response, TimedOut
-from streams.providers.transport.connection import Connection, Stream, Waiter
+from streams.providers.transport.connection import Connection, Stream
 from streams.providers.transport.request import Address, Heads, trust
 
 # Deadlines nearer together than this are looked at together.
@@ -111,6 +111,21 @@ class Lean:
         call = self._call(path, body, headers, timeout_s, is_streamed=False)
         return cast("Coroutine[Any, Any, Response]", call)
 
+    def begin(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float, waiter: Waiter) -> bool:
+        """Post as `post`, on a connection that is there; the waiter gets the answer or a TransportError.
+
+        Nothing is tried again: who had BrokenOff, with nothing billed, makes the call anew.
+
+        Returns:
+            False when no connection is free.
+        """
+        loop = self._loop
+        connection = None if loop is None else self._take_idle()
+        if loop is None or connection is None:
+            return False
+        self._ask(connection, self._heads.render(path, headers, len(body)) + body, loop.time() + timeout_s, waiter)
+        return True
+
     @contextlib.asynccontextmanager
     async def open(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> AsyncIterator[Stream]:
         """Post, and yield the answer as soon as its head is there."""
@@ -130,7 +145,8 @@ class Lean:
         connection = self._take_idle() or await self._acquire(deadline_at)
         has_retried = False
         while True:
-            waiter = self._ask(connection, request, deadline_at, is_streamed=is_streamed)
+            waiter: asyncio.Future[Response | Stream] = self._usable(connection).create_future()
+            self._ask(connection, request, deadline_at, waiter, is_streamed=is_streamed)
             try:
                 return await waiter
             except asyncio.CancelledError:
@@ -147,24 +163,23 @@ class Lean:
             connection = (None if is_last else self._take_live()) or await self._acquire(deadline_at, is_fresh=is_last)
             has_retried = True
 
-    def _ask(
-        self, connection: Connection, request: bytes, deadline_at: float, *, is_streamed: bool
-    ) -> asyncio.Future[Response | Stream]:
-        """Write the request; the future gets the answer."""
-        loop = self._loop
-        if loop is None:
+    def _usable(self, connection: Connection) -> asyncio.AbstractEventLoop:
+        """Return the loop; where the transport was closed meanwhile, close the connection as well."""
+        if self._loop is None:
             connection.abort()
-            self._running()
-            raise AssertionError
-        waiter: asyncio.Future[Response | Stream] = loop.create_future()
+        return self._running()
+
+    def _ask(
+        self, connection: Connection, request: bytes, deadline_at: float, waiter: Waiter, *, is_streamed: bool = False
+    ) -> None:
+        """Write the request, soon; the waiter gets the answer."""
         self._busy.add(connection)
         connection.begin(request, deadline_at, waiter, is_streamed=is_streamed)
         if not self._unsent:
-            loop.call_soon(self._send)
+            self._running().call_soon(self._send)
         self._unsent.append(connection)
         if deadline_at < self._timer_at:
             self._watch(deadline_at)
-        return waiter
 
     def _send(self) -> None:
         """Write the requests of the tasks that ran before, one after the other.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
@@ -27,6 +28,29 @@ class Arrival:
     ack_s: float
     rest_s: float
     is_cut: bool
+    is_straight: bool
+
+
+class Straight:
+    """An item that runs without a task of the dispatcher's, until it is cut."""
+
+    def __init__(self, world: "World", dispatcher: Dispatcher, item: Item, slot: Slot) -> None:
+        self._dispatcher, self._item, self._slot = dispatcher, item, slot
+        self._is_cut = False
+        self._task = asyncio.ensure_future(self._run(world))
+
+    def cut(self) -> None:
+        self._is_cut = True
+        self._task.cancel()
+
+    async def _run(self, world: "World") -> None:
+        plan: Arrival = self._item.work
+        if plan.rest_s:
+            self._dispatcher.goes_on(self._item, self._slot, world.work(self._item, self._slot))
+            return
+        await world.work(self._item, self._slot)
+        if not self._is_cut:
+            self._dispatcher.ended(self._item, self._slot)
 
 
 arrivals = st.lists(
@@ -40,6 +64,7 @@ arrivals = st.lists(
         ack_s=st.sampled_from((0.0, 0.1, 5.0)),
         rest_s=st.sampled_from((0.0, 0.0, 0.0, 3.0)),
         is_cut=st.sampled_from((False, False, False, False, True)),
+        is_straight=st.booleans(),
     ),
     max_size=60,
 )
@@ -90,7 +115,12 @@ class World:
             self.calling -= 1
 
     async def run(self, plan: list[Arrival]) -> None:
-        dispatcher = Dispatcher(self.work, self.slots, LANES, lambda error: self.broken.append(repr(error)))
+        def begin(starts: Sequence[tuple[Item, Slot]]) -> list[Straight | None]:
+            return [Straight(self, dispatcher, item, slot) if item.work.is_straight else None for item, slot in starts]
+
+        dispatcher = Dispatcher(
+            self.work, self.slots, LANES, lambda error: self.broken.append(repr(error)), begin=begin
+        )
         for number, one in enumerate(plan):
             await asyncio.sleep(one.after_s)
             item = Item(Position("t", 0, number, 0), one.chain, one.lane, 1, one, tenant=one.tenant)
@@ -98,13 +128,15 @@ class World:
             await settled(1)
             if one.is_cut and item in dispatcher.running:
                 await settled(3)
-                if item in dispatcher.running:
-                    dispatcher.running[item].cancel()
+                if item in dispatcher.tasks:
+                    dispatcher.tasks[item].cancel()
             await settled(3)
             self._no_idle_slot(dispatcher)
         while dispatcher.running or dispatcher._is_due:
-            if dispatcher.running:
-                await asyncio.wait(list(dispatcher.running.values()), return_when=asyncio.FIRST_COMPLETED)
+            if tasks := dispatcher.tasks:
+                await asyncio.wait(list(tasks.values()), return_when=asyncio.FIRST_COMPLETED)
+            elif dispatcher.running:
+                await asyncio.sleep(0.1)
             await settled(3)
             self._no_idle_slot(dispatcher)
         if dispatcher.queued or dispatcher._chains or dispatcher._free != self.slots or dispatcher.settling:

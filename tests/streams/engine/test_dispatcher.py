@@ -40,7 +40,7 @@ class Bench:
     async def idle(self) -> None:
         await settled(5)
         while self.dispatcher.running:
-            await asyncio.wait(list(self.dispatcher.running.values()))
+            await asyncio.wait(list(self.dispatcher.tasks.values()))
             # What a free slot or an ended chain lets start, starts in the loop's next turn.
             await settled(5)
 
@@ -146,7 +146,7 @@ async def test_a_cancelled_wait_for_a_slot_gives_the_slot_back() -> None:
     first, second, third = (make_item(offset) for offset in range(3))
     bench.add(first, second, third)
     await settled()
-    bench.dispatcher.running[first].cancel()
+    bench.dispatcher.tasks[first].cancel()
     await bench.idle()
 
     assert bench.ended == [1, 2]
@@ -164,7 +164,7 @@ async def test_a_lent_slot_is_held_until_the_call_ends_even_when_the_item_is_gon
     first = make_item(0)
     bench.add(first, make_item(1))
     await settled()
-    bench.dispatcher.running[first].cancel()
+    bench.dispatcher.tasks[first].cancel()
     await settled()
 
     assert bench.started == [0]
@@ -256,7 +256,7 @@ async def test_a_fault_is_told_and_frees_slot_and_chain() -> None:
     failing = make_item(0, "a")
     bench.add(failing, make_item(1, "a"))
     await asyncio.sleep(0)
-    task = bench.dispatcher.running[failing]
+    task = bench.dispatcher.tasks[failing]
     await settled()
 
     assert [str(error) for error in bench.crashes] == ["broken"]
@@ -270,7 +270,7 @@ async def test_an_item_that_is_cut_before_its_first_step_gives_back_slot_and_cha
     first = make_item(0, "a")
     bench.add(first, make_item(1, "a"))
     bench.dispatcher.hand_out()
-    bench.dispatcher.running[first].cancel()
+    bench.dispatcher.tasks[first].cancel()
     await bench.idle()
 
     assert bench.ended == [1]

@@ -8,10 +8,11 @@ import pytest
 from contracts.metrics import PAUSED, REGISTRY
 from streams.engine.calls import PaidCalls
 from streams.engine.dispatcher import Slot
-from streams.engine.engine import Engine, Limits
+from streams.engine.engine import Engine
 from streams.engine.item import TP, Item, ResultRef, State
 from streams.engine.ledger import Ledger
 from streams.engine.tenure import Tenure
+from streams.engine.work import Limits
 from tests.streams.engine.support import RESULTS, TP0, make_item
 from tests.streams.virtual_clock import elapsed_s, settled
 
@@ -68,7 +69,7 @@ class Bench:
 
     async def idle(self) -> None:
         await settled(5)
-        while running := self.engine._dispatcher.running:
+        while running := self.engine._dispatcher.tasks:
             await asyncio.wait(list(running.values()), return_when=asyncio.FIRST_COMPLETED)
             # What a free slot or an ended chain lets start, starts in the loop's next turn.
             await settled(5)

@@ -7,11 +7,11 @@ import pytest
 from contracts.errors import ProviderUnavailable
 from streams.engine.calls import PaidCalls
 from streams.engine.dispatcher import Dispatcher, Slot
-from streams.engine.engine import Limits
 from streams.engine.gate import OUTAGE_FAILURES, Gate, Pass
 from streams.engine.item import TP, Item, ResultRef
 from streams.engine.ledger import Ledger
 from streams.engine.mark import encode_mark, mark_fits
+from streams.engine.work import Limits
 from tests.streams.engine.support import RESULTS, TOPIC, TP0, make_item
 from tests.streams.engine.test_calls import AT, Model, let_go, run
 from tests.streams.engine.test_engine import Bench, for_ever

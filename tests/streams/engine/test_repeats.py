@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from contracts.metrics import REGISTRY
 from contracts.repetition import By, Identity, identify
 from streams.engine.dispatcher import Slot
-from streams.engine.engine import Engine, Limits
+from streams.engine.engine import Engine
 from streams.engine.item import Item, ResultRef
 from streams.engine.ledger import Ledger
 from streams.engine.repeats import First, Repeats
 from streams.engine.tenure import Tenure
+from streams.engine.work import Limits
 from tests.streams.engine.support import RESULTS, TP0, make_item
 from tests.streams.virtual_clock import settled
 

@@ -17,12 +17,13 @@ from contracts.topics import RETRY_LANE, Topics
 from producers.memory import MemoryProducer
 from streams.cancels import Cancels
 from streams.deltas import Deltas
-from streams.engine.engine import Engine, Limits
+from streams.engine.engine import Engine
 from streams.engine.item import TP
 from streams.engine.ledger import Ledger
 from streams.engine.tenure import Tenure
+from streams.engine.work import Limits
 from streams.pipeline import Pipeline
-from streams.providers.base import Provider
+from streams.providers.base import Provider, Waiter
 from streams.providers.fake import Fake
 from streams.settle import Settler
 from tests.streams.virtual_clock import now_at, settled
@@ -78,12 +79,53 @@ class Broken:
         raise NotImplementedError
 
 
+class WithoutTask:
+    """Makes a provider's calls without a task of the event's, as one with such a transport does; see Direct."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._provider, name)
+
+    @property
+    def direct(self) -> "WithoutTask":
+        return self
+
+    def begin(self, request: InferenceRequest, waiter: Waiter) -> bool:
+        """Have the provider called."""
+
+        async def call() -> None:
+            try:
+                answer = await self._provider.invoke(request)
+            except Exception as error:  # noqa: BLE001 - handed on
+                waiter.set_exception(error)
+            else:
+                waiter.set_result(answer)
+
+        task = asyncio.ensure_future(call())
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return True
+
+    def read(self, outcome: Any, _request: InferenceRequest, _took_s: float) -> InferenceAnswer:
+        """Return or raise what came."""
+        if isinstance(outcome, Exception):
+            raise outcome
+        assert isinstance(outcome, InferenceAnswer)
+        return outcome
+
+
 class Bench:
     """See the module; make it inside the running loop.
 
     Attributes:
+        is_straight: whether events go without a task where they can; conftest.py has every test run both ways.
         crashes: what would have ended the worker.
     """
+
+    is_straight = False
 
     def __init__(
         self,
@@ -99,7 +141,7 @@ class Bench:
         self.cancels = Cancels()
         self.pipeline = Pipeline(
             settings or make_settings(),
-            {"p": provider or self.fake},
+            {"p": WithoutTask(provider or self.fake) if self.is_straight else provider or self.fake},
             Settler(self.producer, TOPICS, APP_ID),
             Deltas(self.producer, TOPICS.deltas, APP_ID, clock=lambda: now_at().timestamp()),
             self.cancels,
@@ -114,6 +156,7 @@ class Bench:
             self.pipeline.calls.drop,
             self.pipeline.replay,
             self.pipeline.prepare,
+            straight=self.pipeline.straight,
         )
         self.tenure = Tenure(1)
         self._offsets = itertools.count()
@@ -152,8 +195,11 @@ class Bench:
         """Return when every event has ended."""
         async with asyncio.timeout(within_s):
             await settled(5)
-            while (running := self.engine._dispatcher.running) and not self.crashes:
-                await asyncio.wait(list(running.values()), return_when=asyncio.FIRST_COMPLETED)
+            while self.engine._dispatcher.running and not self.crashes:
+                if tasks := self.engine._dispatcher.tasks:
+                    await asyncio.wait(list(tasks.values()), return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    await asyncio.sleep(0.01)
                 # What a free slot or an ended chain lets start, starts in the loop's next turn.
                 await settled(5)
 

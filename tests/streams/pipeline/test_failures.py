@@ -322,22 +322,6 @@ async def test_an_unconfirmed_dead_letter_holds_no_slot_either() -> None:
     await bench.idle()
 
 
-async def test_a_hand_over_between_answer_and_record_does_not_pay_again() -> None:
-    bench = await Bench([{"latency_s": 10, "answer": "paid"}]).start()
-    accepted_ms = int(now_at().timestamp() * 1000)
-    await bench.send(event(), timestamp_ms=accepted_ms)
-    await asyncio.sleep(1)
-    await bench.engine.drain(1)
-    await bench.engine.close()
-    await asyncio.sleep(20)
-    again = await Bench().start()
-    again.pipeline.calls = bench.pipeline.calls
-    await again.send(event(), timestamp_ms=accepted_ms)
-    await again.idle()
-
-    assert (again.result().output, again.result().attempts, again.fake.calls) == ("paid", 1, {})
-
-
 async def test_failures_kept_for_the_dead_letter_are_the_first_and_the_newest() -> None:
     settings = make_settings({"deadline_s": 3600, "retry": {"max_attempts": 20, "base_s": 0.01, "max_s": 0.02}})
     bench = await Bench([{"error": "throttled"}], settings).run(event())

@@ -202,10 +202,10 @@ async def given_up(bench: Bench, one: Event, after_s: float) -> None:
 
 
 async def test_a_paid_answer_that_was_kept_is_taken_also_behind_the_deadline() -> None:
-    bench = Bench([{"latency_s": 5}], make_settings({"deadline_s": 60}))
+    bench = Bench([{"latency_s": 5, "answer": "paid"}], make_settings({"deadline_s": 60}))
     await given_up(bench, event(0), after_s=120)
 
-    assert (bench.result().attempts, bench.fake.calls) == (1, {"e0": 1})
+    assert (bench.result().output, bench.result().attempts, bench.fake.calls) == ("paid", 1, {"e0": 1})
 
 
 async def test_an_answer_that_another_item_of_the_event_takes_over_is_booked_once() -> None:

@@ -4,13 +4,14 @@ import asyncio
 
 import pytest
 
-from contracts.errors import ConfigError, ProviderTimeout
+from contracts.errors import ConfigError, ProviderTimeout, Throttled
 from contracts.payloads import InferenceAnswer, InferenceRequest
 from contracts.settings.models import BedrockProvider, FakeProvider
 from streams.providers.base import Arrivals
 from streams.providers.bedrock import Bedrock
 from streams.providers.fake import Fake
 from streams.providers.limited import Limited
+from tests.streams.pipeline.support import WithoutTask
 from tests.streams.providers.labs import FakeLab
 from tests.suites.provider import ask
 
@@ -202,3 +203,32 @@ async def test_who_waits_is_let_in_when_it_is_told_that_an_answer_has_come() -> 
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_calls_without_a_task_take_places_and_give_them_back_whatever_came() -> None:
+    fake = Fake(FakeProvider(kind="fake", script=({"error": "throttled", "times": 1}, {"answer": "ok"})))
+    provider = Limited(WithoutTask(fake), 1)
+    assert provider.direct is provider
+    waiters = [asyncio.get_running_loop().create_future() for _ in range(3)]
+
+    assert provider.begin(ask(LAB), waiters[0])
+    assert not provider.begin(ask(LAB), waiters[1])
+    with pytest.raises(Throttled) as caught:
+        await waiters[0]
+    with pytest.raises(Throttled):
+        provider.read(caught.value, ask(LAB), 0.1)
+    assert provider.begin(ask(LAB), waiters[2])
+    # With a task it waits for the one without.
+    second = asyncio.create_task(provider.invoke(ask(LAB)))
+    answer = await waiters[2]
+    assert not second.done()
+    assert provider.read(answer, ask(LAB), 0.1).text == "ok"
+
+    await second
+    assert fake.peak_in_flight == 1
+
+
+def test_a_provider_that_needs_tasks_needs_them_behind_the_limit() -> None:
+    provider, _ = limited(1)
+
+    assert provider.direct is None

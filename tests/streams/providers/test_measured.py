@@ -1,6 +1,7 @@
 """The metrics around a provider."""
 
 import asyncio
+import contextlib
 import itertools
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from contracts.errors import Throttled
 from contracts.metrics import REGISTRY
 from contracts.settings.models import FakeProvider
-from streams.providers.base import Arrivals
+from streams.providers.base import Arrivals, NotAsked
 from streams.providers.fake import Fake
 from streams.providers.measured import Measured
+from tests.streams.pipeline.support import WithoutTask
 from tests.streams.providers.labs import FakeLab
 from tests.suites.provider import ask
 
@@ -30,6 +32,10 @@ def request(model: str, **changes: Any) -> Any:
 
 def sample(name: str, model: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(f"penstock_{name}", {"provider": "fake", "model": model, **labels})
+
+
+def in_flight() -> float:
+    return REGISTRY.get_sample_value("penstock_fm_inflight", {"provider": "fake"}) or 0.0
 
 
 def measured(**step: object) -> Measured:
@@ -95,3 +101,36 @@ async def test_a_list_of_requests_is_one_call_with_the_tokens_of_all(model: str)
     assert sample("fm_requests_total", model, outcome="ok") == 1
     assert sample("fm_request_duration_seconds_sum", model) == 2.0
     assert sample("fm_tokens_total", model, type="input") == several.usage.input_tokens
+
+
+@pytest.mark.parametrize("step", [{"answer": "ok"}, {"error": "throttled"}], ids=["ok", "throttled"])
+async def test_a_call_without_a_task_is_counted_as_one_with_it(model: str, step: dict[str, Any]) -> None:
+    provider = Measured(WithoutTask(Fake(FakeProvider(kind="fake", script=(step,)))))
+    assert provider.direct is provider
+    waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    before = in_flight()
+    assert provider.begin(request(model), waiter)
+    assert in_flight() == before + 1
+    await asyncio.wait([waiter])
+    outcome = waiter.exception() or waiter.result()
+    with contextlib.suppress(Throttled):
+        provider.read(outcome, request(model), 2.0)
+
+    assert in_flight() == before
+    assert sample("fm_requests_total", model, outcome="throttled" if waiter.exception() else "ok") == 1
+    assert sample("fm_request_duration_seconds_sum", model) == 2.0
+    tokens = None if waiter.exception() else waiter.result().usage.output_tokens
+    assert sample("fm_tokens_total", model, type="output") == tokens
+
+
+async def test_a_call_that_never_was_is_not_counted(model: str) -> None:
+    wrapped = WithoutTask(Fake(FakeProvider(kind="fake", script=({"answer": "ok"},))))
+    provider = Measured(wrapped)
+    assert provider.direct is provider
+    before = in_flight()
+    assert provider.begin(request(model), asyncio.get_running_loop().create_future())
+    with pytest.raises(NotAsked):
+        provider.read(NotAsked(), request(model), 2.0)
+
+    assert in_flight() == before
+    assert [sample("fm_requests_total", model, outcome=outcome) for outcome in ("ok", "not_asked")] == [None, None]

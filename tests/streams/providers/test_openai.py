@@ -22,7 +22,9 @@ from contracts.errors import (
 )
 from contracts.payloads import InferenceRequest, Usage
 from contracts.settings.models import OpenAIProvider
+from streams.providers.base import NotAsked
 from streams.providers.openai import OpenAI, _answer, _plain
+from streams.providers.transport.base import BrokenOff
 from tests.streams.providers.canned import Canned
 from tests.streams.providers.labs import StubLab, openai, started_stub
 from tests.suites.provider import SCHEMA, ProviderSuite, ask, collect
@@ -318,3 +320,61 @@ async def test_a_stream_that_breaks_off_behind_its_last_event_is_whole(lab: Stub
 
     async with serving(handle) as server, provider_for(server.port, transport=transport) as provider:
         assert await texts(provider, ask(lab)) == ["ok", ""]
+
+
+async def told(call: "asyncio.Future[Any] | asyncio.Task[Any]") -> Any:
+    await asyncio.wait([call])
+    return call.exception() or call.result()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (completion({"content": "ok"}, usage={"prompt_tokens": 3, "completion_tokens": 2}), 200),
+        (completion({"content": None, "refusal": "no"}), 200),
+        (b"<html>", 200),
+        ({"error": {"message": "slow down", "type": "requests"}}, 429),
+        ({"error": {"message": "who are you?"}}, 401),
+        (b"oops", 503),
+    ],
+    ids=["answer", "refusal", "no JSON", "429", "401", "503"],
+)
+async def test_without_a_task_a_call_has_the_same_outcome(lab: StubLab, body: Any, status: int) -> None:
+    async with Canned(body, status) as server, provider_for(server.port) as provider:
+        assert provider.direct is provider
+        with_task = await told(asyncio.ensure_future(provider.invoke(ask(lab))))
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        assert provider.begin(ask(lab), waiter)
+        outcome = await told(waiter)
+        try:
+            without: Any = provider.read(outcome, ask(lab), 0.1)
+        except PenstockError as error:
+            without = error
+
+    assert (type(without), str(without)) == (type(with_task), str(with_task))
+    assert server.requests[0][1] == server.requests[1][1]
+
+
+async def test_without_a_task_there_is_no_call_before_there_is_a_connection(lab: StubLab) -> None:
+    async with Canned(completion({"content": "ok"})) as server, provider_for(server.port) as provider:
+        assert not provider.begin(ask(lab), asyncio.get_running_loop().create_future())
+        await asyncio.sleep(0)
+
+    assert server.requests == []
+
+
+async def test_without_a_task_a_call_over_a_connection_that_has_gone_was_not_made(lab: StubLab) -> None:
+    async with provider_for(free_port()) as provider:
+        with pytest.raises(NotAsked):
+            provider.read(BrokenOff("gone", possibly_billed=False), ask(lab), 0.1)
+        with pytest.raises(ProviderUnavailable) as caught:
+            provider.read(BrokenOff("gone", possibly_billed=True), ask(lab), 0.1)
+        assert caught.value.possibly_billed
+        with pytest.raises(ProviderUnavailable):
+            provider.read(None, ask(lab), 0.1)
+
+
+async def test_over_the_general_transport_calls_need_tasks(lab: StubLab) -> None:
+    async with provider_for(free_port(), transport="aiohttp") as provider:
+        assert provider.direct is None
+        assert not provider.begin(ask(lab), asyncio.get_running_loop().create_future())

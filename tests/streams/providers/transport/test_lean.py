@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 
-from streams.providers.base import Arrivals
+from streams.providers.base import Arrivals, Waiter
 from streams.providers.transport import lean
 from streams.providers.transport.base import BrokenOff, Headers, Limits, Response, TimedOut
-from streams.providers.transport.connection import Connection, Stream, Waiter
+from streams.providers.transport.connection import Connection, Stream
 from streams.providers.transport.lean import Lean
 from tests.suites.transport import OK, Handler, Server, TransportSuite, Wire, always, serving
 from tests.support import eventually_async
@@ -145,7 +146,7 @@ async def test_few_answers_are_given_in_one_turn_of_the_loop_and_all_in_the_next
     client = Lean("http://127.0.0.1:1", {}, 1000)
     await client.start()
     client._busy = set(range(lean._MANY))  # type: ignore[arg-type]
-    waiters: list[Waiter] = [asyncio.get_running_loop().create_future() for _ in range(3 * lean._AT_ONCE)]
+    waiters: list[asyncio.Future[Any]] = [asyncio.get_running_loop().create_future() for _ in range(3 * lean._AT_ONCE)]
     for waiter in waiters:
         client.answered(waiter, Response(200, Headers({}), b""))
     given, most = 0, 0
@@ -164,7 +165,7 @@ async def test_an_answer_that_has_come_is_given_when_the_client_closes() -> None
     client = Lean("http://127.0.0.1:1", {}, 100)
     await client.start()
     client._busy = set(range(lean._MANY))  # type: ignore[arg-type]
-    waiters: list[Waiter] = [asyncio.get_running_loop().create_future() for _ in range(3 + lean._AT_ONCE)]
+    waiters: list[asyncio.Future[Any]] = [asyncio.get_running_loop().create_future() for _ in range(3 + lean._AT_ONCE)]
     for waiter in waiters:
         client.answered(waiter, Response(200, Headers({}), b""))
     waiters[1].cancel()
@@ -273,7 +274,7 @@ async def test_who_hands_out_calls_hears_of_answers_before_these_are_given_and_o
     client = Lean("http://127.0.0.1:1", {}, 1000, arrivals=arrivals)
     await client.start()
     client._busy = set(range(lean._MANY))  # type: ignore[arg-type]
-    waiters: list[Waiter] = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    waiters: list[asyncio.Future[Any]] = [asyncio.get_running_loop().create_future() for _ in range(3)]
     arrivals.listeners.append(lambda: told.append((arrivals.count, sum(waiter.done() for waiter in waiters))))
     for waiter in waiters:
         client.answered(waiter, Response(200, Headers({}), b""))
@@ -336,7 +337,7 @@ async def test_a_refusal_is_given_at_once_however_many_calls_are_in_flight() -> 
     client = Lean("http://127.0.0.1:1", {}, 1000, arrivals=arrivals)
     await client.start()
     client._busy = set(range(lean._MANY))  # type: ignore[arg-type]
-    waiters: list[Waiter] = [asyncio.get_running_loop().create_future() for _ in range(2)]
+    waiters: list[asyncio.Future[Any]] = [asyncio.get_running_loop().create_future() for _ in range(2)]
     for waiter, status in zip(waiters, (429, 200), strict=True):
         client.answered(waiter, Response(status, Headers({}), b""))
 
@@ -345,3 +346,45 @@ async def test_a_refusal_is_given_at_once_however_many_calls_are_in_flight() -> 
 
     client._busy = set()
     await client.aclose()
+
+
+class _WithoutTask(Lean):
+    """Makes a call without a task where there is a connection, and anew if it was not made."""
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Response:
+        waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        if self.begin(path, body, headers, timeout_s, waiter):
+            try:
+                return await waiter
+            except BrokenOff as error:
+                if error.possibly_billed:
+                    raise
+        return await super().post(path, body, headers, timeout_s)
+
+
+class TestWithoutTask(TransportSuite):
+    """Lean, with calls that need no task."""
+
+    kind = _WithoutTask
+
+
+async def test_without_a_task_a_call_is_given_up_at_its_time_limit() -> None:
+    async def silent(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(OK)
+        await wire.request()
+        await asyncio.Event().wait()
+
+    async with serving(silent) as server:
+        client = Lean(f"http://127.0.0.1:{server.port}", {}, 10)
+        await client.start()
+        waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        assert not client.begin("/x", b"{}", {}, 5.0, waiter)
+        await client.post("/x", b"{}", {}, 5.0)
+        assert client.begin("/x", b"{}", {}, 0.05, waiter)
+
+        with pytest.raises(TimedOut) as caught:
+            await waiter
+        assert caught.value.possibly_billed
+        await client.aclose()
+        assert not client.begin("/x", b"{}", {}, 5.0, waiter)
