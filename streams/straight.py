@@ -87,28 +87,32 @@ class _Run:
 
 
 class _Ack:
-    """Gets where a run's result lies."""
+    """Gets where a run's result lies.
 
-    __slots__ = ("_is_told", "_run", "_straight")
+    Then it lets go of the run: with a cycle, all of an event would wait for the next collection of garbage.
+    """
+
+    __slots__ = ("_run", "_straight")
 
     def __init__(self, straight: "Straightway", run: _Run) -> None:
         self._straight = straight
-        self._run = run
-        self._is_told = False
+        self._run: _Run | None = run
 
     def done(self) -> bool:
         """Tell whether nobody waits any more."""
-        return self._is_told or self._run.is_cut
+        return self._run is None or self._run.is_cut
 
     def set_result(self, place: Delivered, /) -> None:
         """Take where it lies."""
-        self._is_told = True
-        self._straight.confirmed(self._run, place)
+        run, self._run = self._run, None
+        if run is not None:
+            self._straight.confirmed(run, place)
 
     def set_exception(self, error: Exception, /) -> None:
         """Take why it is not known to lie anywhere."""
-        self._is_told = True
-        self._straight.refused(self._run, error)
+        run, self._run = self._run, None
+        if run is not None:
+            self._straight.refused(run, error)
 
 
 class Straightway:

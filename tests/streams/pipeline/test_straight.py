@@ -1,6 +1,7 @@
 """What goes without a task, what does not, and what becomes of it when something special happens on the way."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from streams.engine.ledger import Ledger
 from streams.engine.tenure import Tenure
 from streams.providers.base import NotAsked, Waiter
 from streams.providers.fake import Fake
+from streams.staged import Result
+from streams.straight import _Run
 from tests.streams.pipeline.support import EVENTS, PARTITION, SCHEMA, Bench, event, make_settings
 from tests.streams.virtual_clock import now_at, settled
 
@@ -64,6 +67,20 @@ async def test_an_ordinary_event_has_no_task() -> None:
 
     await bench.idle()
     assert (bench.result().attempts, bench.committed) == (1, 1)
+
+
+async def test_an_event_that_has_ended_leaves_nothing_for_the_collection_of_garbage() -> None:
+    bench = await Bench().start()
+    gc.disable()
+    try:
+        await bench.send(event(77))
+        await bench.idle()
+
+        assert bench.result().attempts == 1
+        left = [one for one in gc.get_objects() if isinstance(one, _Run | Result) and one.job.event.id == "e77"]
+        assert left == []
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
