@@ -320,7 +320,7 @@ class Pipeline:
         gate.calling += 0 if begun else 1
         try:
             try:
-                answer = begun.answer() if begun else await caller(request)
+                answer = await (begun.answer(caller, request) if begun else caller(request))
             finally:
                 gate.calling -= 1
         except PenstockError as error:

@@ -17,7 +17,7 @@ from streams.engine.batcher import is_echo
 from streams.engine.calls import Call
 from streams.failures import Guard, Passes, left_s
 from streams.job import Job
-from streams.providers.base import Direct, Provider
+from streams.providers.base import Direct, NotAsked, Provider
 from streams.steps.invoke import add_usage, cost_usd
 from streams.steps.prompt import PromptTemplate
 from streams.steps.validate import OutputContract
@@ -119,8 +119,10 @@ class Begun(NamedTuple):
     entry: Call[InferenceAnswer]
     outcome: InferenceAnswer | Exception
 
-    def answer(self) -> InferenceAnswer:
-        """Return the answer, or raise what came in its place."""
+    async def answer(self, caller: Caller, request: InferenceRequest) -> InferenceAnswer:
+        """Return the answer, or raise what came in its place; of a call that the server never had, make it."""
+        if isinstance(self.outcome, NotAsked):
+            return await caller(request)
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome

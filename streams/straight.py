@@ -22,7 +22,7 @@ from streams.engine.work import Way
 from streams.failures import Passes, enter_state, left_s
 from streams.job import Job
 from streams.plans import Begun, Plan, note_wait
-from streams.providers.base import Direct, NotAsked
+from streams.providers.base import Direct
 from streams.settle import Settler
 from streams.staged import Result
 from streams.steps.invoke import clean
@@ -87,25 +87,32 @@ class _Run:
 
 
 class _Ack:
-    """Gets where a run's result lies."""
+    """Gets where a run's result lies.
+
+    Then it lets go of the run: with a cycle, all of an event would wait for the next collection of garbage.
+    """
 
     __slots__ = ("_run", "_straight")
 
     def __init__(self, straight: "Straightway", run: _Run) -> None:
         self._straight = straight
-        self._run = run
+        self._run: _Run | None = run
 
     def done(self) -> bool:
         """Tell whether nobody waits any more."""
-        return self._run.is_cut
+        return self._run is None or self._run.is_cut
 
     def set_result(self, place: Delivered, /) -> None:
         """Take where it lies."""
-        self._straight.confirmed(self._run, place)
+        run, self._run = self._run, None
+        if run is not None:
+            self._straight.confirmed(run, place)
 
     def set_exception(self, error: Exception, /) -> None:
         """Take why it is not known to lie anywhere."""
-        self._straight.refused(self._run, error)
+        run, self._run = self._run, None
+        if run is not None:
+            self._straight.refused(run, error)
 
 
 class Straightway:
@@ -143,8 +150,12 @@ class Straightway:
 
     def begin(self, starts: Sequence[tuple[Item, Slot]], tenure: Tenure) -> Sequence[_Run | None]:
         """Make the calls of items whose turn it is; None for each that needs a task."""
-        runs = [self._fit(_Run(self, item, slot, tenure)) for item, slot in starts]
-        return [run if run is not None and self._ask(run) else None for run in runs]
+        try:
+            runs = [self._fit(_Run(self, item, slot, tenure)) for item, slot in starts]
+            return [run if run is not None and self._ask(run) else None for run in runs]
+        except Exception as error:  # noqa: BLE001 - a bug; unseen, it would leave events behind that never end
+            self._way.crash(error)
+            return [None] * len(starts)
 
     def _fit(self, run: _Run) -> _Run | None:
         """Return a run with its request; None unless all about it is as usual."""
@@ -195,14 +206,12 @@ class Straightway:
                 self._book(run)
             for run in runs:
                 self._post(run)
-        except Exception as error:  # noqa: BLE001 - a bug; unseen, it would leave events behind that never end
+        except Exception as error:  # noqa: BLE001 - as above
             self._way.crash(error)
 
     def _is_answered(self, run: _Run, now_s: float) -> bool:
         try:
             run.answer = clean(run.direct.read(run.outcome, run.request, now_s - run.since_s))
-        except NotAsked:
-            self._anew(run)
         except Exception as error:  # noqa: BLE001 - the other way tells them apart
             self._needs_task(run, error)
         else:
@@ -261,14 +270,4 @@ class Straightway:
 
     def _needs_task(self, run: _Run, outcome: InferenceAnswer | Exception) -> None:
         run.job.begun = Begun(run.passes, run.entry, outcome)
-        self._way.goes_on(run.item, run.slot, run.tenure, lambda: self._work(run.item, run.slot, run.tenure))
-
-    def _anew(self, run: _Run) -> None:
-        """Begin again, as if no call had been made."""
-        guard = run.plan.guard
-        guard.gate.calling -= 1
-        guard.breaker.calling -= 1
-        self._calls.drop(run.item.position)
-        run.job.attempts = run.item.attempts = 0
-        run.slot.take_back()
         self._way.goes_on(run.item, run.slot, run.tenure, lambda: self._work(run.item, run.slot, run.tenure))

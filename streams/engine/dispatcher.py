@@ -45,10 +45,6 @@ class Slot:
         self._is_lent = True
         return self.release
 
-    def take_back(self) -> None:
-        """Untie it: the call that it was lent to has never been made."""
-        self._is_lent = False
-
     @property
     def pays(self) -> bool:
         """Tell whether a call holds it right now."""

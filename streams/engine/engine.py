@@ -381,7 +381,8 @@ class Engine:
         if tasks:
             await asyncio.wait(tasks)
         for item in self.held:
-            # A task that was cut before its first step has let nothing go.
+            # A task that was cut before its first step has let nothing go. The call may have been made without it.
+            self._keep_answer(item.position)
             self._let_go(item)
         self._ledgers = {}
         self._opened.clear()

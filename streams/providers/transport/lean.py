@@ -119,12 +119,14 @@ class Lean:
         Returns:
             False when no connection is free.
         """
-        loop = self._loop
-        connection = None if loop is None else self._take_idle()
-        if loop is None or connection is None:
+        if not self._idle:
             return False
-        self._ask(connection, self._heads.render(path, headers, len(body)) + body, loop.time() + timeout_s, waiter)
-        return True
+        # Before a connection is taken: a head that cannot be rendered must not cost one.
+        request = self._heads.render(path, headers, len(body)) + body
+        connection = self._take_idle()
+        if connection is not None:
+            self._ask(connection, request, self._running().time() + timeout_s, waiter)
+        return connection is not None
 
     @contextlib.asynccontextmanager
     async def open(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> AsyncIterator[Stream]:

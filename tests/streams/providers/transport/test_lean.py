@@ -11,7 +11,7 @@ import pytest
 
 from streams.providers.base import Arrivals, Waiter
 from streams.providers.transport import lean
-from streams.providers.transport.base import BrokenOff, Headers, Limits, Response, TimedOut
+from streams.providers.transport.base import BrokenOff, Headers, Limits, Response, TimedOut, Unsendable
 from streams.providers.transport.connection import Connection, Stream
 from streams.providers.transport.lean import Lean
 from tests.suites.transport import OK, Handler, Server, TransportSuite, Wire, always, serving
@@ -381,6 +381,9 @@ async def test_without_a_task_a_call_is_given_up_at_its_time_limit() -> None:
         waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         assert not client.begin("/x", b"{}", {}, 5.0, waiter)
         await client.post("/x", b"{}", {}, 5.0)
+        with pytest.raises(Unsendable):
+            client.begin("/x", b"{}", {"X-Id": "a\r\nb"}, 5.0, waiter)
+        # Which has not cost the connection.
         assert client.begin("/x", b"{}", {}, 0.05, waiter)
 
         with pytest.raises(TimedOut) as caught:
