@@ -194,8 +194,9 @@ def _become(wanted: dict[str, Any], control: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(wanted["environ"])
     os.chdir(wanted["cwd"])
-    more = wanted["environ"].get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:1] = [wanted["cwd"], *(folder for folder in more if folder and folder not in sys.path[1:])]
+    # As at a start: what PYTHONPATH names comes first, and is not there a second time for an installation's sake.
+    more = [folder for folder in wanted["environ"].get("PYTHONPATH", "").split(os.pathsep) if folder]
+    sys.path[:] = [wanted["cwd"], *more, *(folder for folder in sys.path[1:] if folder not in more)]
     module, *sys.argv[1:] = wanted["args"]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
