@@ -26,12 +26,12 @@ GROUPS = {
     "browser": "browser",
 }
 # Offline tests leave a third of their core idle, and the others half: they wait for programs and brokers. Two cores
-# bear three to five processes at a time: those of the Kafka tests fork their programs, and wait for half of the time.
+# bear three or four processes at a time.
 PARALLEL = {
     "offline": str((os.cpu_count() or 1) + 1),
     "process": "3",
     "embedded": "3",
-    "kafka": "5",
+    "kafka": "4",
     "e2e": "3",
 }
 # Written by whoever still builds a Docker engine in the background when the tests begin; see .ci/run.

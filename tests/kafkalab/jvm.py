@@ -52,8 +52,6 @@ DEFAULT_PROPERTIES = {
     # After a kill the broker waits for its own old session to end before it serves again: 13 s with the defaults.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
-    # A record every half second that says nothing: a third of what a broker takes that has nothing to do.
-    "metadata.max.idle.interval.ms": "5000",
     # Fault tests use short sessions, to see a rebalance within seconds.
     "group.min.session.timeout.ms": "1000",
 }
