@@ -18,8 +18,8 @@ import pytest
 from contracts import logs
 from contracts.line_log import LineLog
 from contracts.metrics import REGISTRY
-from contracts.settings import LogSettings
 from contracts.signals import end_at_once
+from tests.contracts.log_lab import configured
 
 FULL = Path("/dev/full")
 
@@ -42,15 +42,8 @@ class Disk(io.StringIO):
 
 @contextlib.contextmanager
 def logging_to(stream: io.StringIO | None) -> Iterator[None]:
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    with mock.patch.object(sys, "stderr", stream), mock.patch.object(logs.OUTPUT, "_unwritten", 0):
-        logs.configure(LogSettings(format="json"))
-        try:
-            yield
-        finally:
-            root.handlers[:] = before
-            root.setLevel(level)
+    with mock.patch.object(sys, "stderr", stream), mock.patch.object(logs.OUTPUT, "_unwritten", 0), configured():
+        yield
 
 
 def unwritten() -> float:

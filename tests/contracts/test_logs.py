@@ -1,32 +1,19 @@
 """Lines of libraries are written like ours, and not again and again."""
 
-import contextlib
 import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from contracts import logs
-from contracts.settings.logging import LogSettings
+from tests.contracts.log_lab import configured
 from tests.support import FakeClock
 
 LIBRARY = logging.getLogger("somebody.conn")
-
-
-@contextlib.contextmanager
-def configured() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    logs.configure(LogSettings(format="json"))
-    try:
-        yield
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
 
 
 def test_a_librarys_line_names_its_logger_and_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:

@@ -270,6 +270,16 @@ def test_a_refusal_that_cannot_be_shared_is_said_by_everybody(tmp_path: Path) ->
     assert all(Refusals(tmp_path / "gone").is_ours_to_say("a") for _ in range(2))
 
 
+async def _stopped_once_there_is(started: Path, command: tuple[str, ...], folder: Path) -> int:
+    """Run a supervisor of one process until a file is there, stop it, and return its exit status."""
+    with listen("127.0.0.1", 0) as listener:
+        several = Supervisor(Settings.model_validate(CONFIGURATION), listener, command, folder)
+        running = asyncio.ensure_future(several.run(1, None))
+        await eventually_async(lambda: running.done() or started.exists())
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await running
+
+
 @pytest.mark.process
 async def test_a_configuration_that_has_become_wrong_ends_nobody_but_the_process_that_starts_with_it(
     secret_environment: None,  # noqa: ARG001 - a fixture
@@ -279,13 +289,7 @@ async def test_a_configuration_that_has_become_wrong_ends_nobody_but_the_process
     monkeypatch.setattr(supervisor, "_FIRST_WAIT_S", 0.01)
     started = tmp_path / "started"
     command = (sys.executable, "-c", _DIES_THEN_FINDS_A_WRONG_CONFIGURATION, str(started))
-    with listen("127.0.0.1", 0) as listener:
-        several = Supervisor(Settings.model_validate(CONFIGURATION), listener, command, tmp_path)
-        running = asyncio.ensure_future(several.run(1, None))
-        await eventually_async(lambda: running.done() or started.exists())
-        os.kill(os.getpid(), signal.SIGTERM)
-
-        assert await running == 0
+    assert await _stopped_once_there_is(started, command, tmp_path) == 0
 
 
 @pytest.mark.process
@@ -300,13 +304,7 @@ async def test_a_process_for_whose_metrics_there_is_no_room_is_started_once_ther
     monkeypatch.setattr(supervisor, "reserve", reserve)
     started = tmp_path / "started"
     command = (sys.executable, "-c", "import sys, time; open(sys.argv[1], 'w'); time.sleep(60)", str(started))
-    with listen("127.0.0.1", 0) as listener:
-        several = Supervisor(Settings.model_validate(CONFIGURATION), listener, command, tmp_path)
-        running = asyncio.ensure_future(several.run(1, None))
-        await eventually_async(lambda: running.done() or started.exists())
-        os.kill(os.getpid(), signal.SIGTERM)
-
-        assert await running == 0
+    assert await _stopped_once_there_is(started, command, tmp_path) == 0
     assert reserve.call_count == 3
 
 
