@@ -82,7 +82,12 @@ def asyncapi_command(file: Path | None, form: str) -> None:
       penstock config asyncapi > asyncapi.yaml
     """  # noqa: D301 - click's \b
     document = asyncapi(load(file))
-    click.echo(as_yaml(document) if form == "yaml" else json.dumps(document, indent=2), nl=form == "json")
+    try:
+        text = as_yaml(document) if form == "yaml" else json.dumps(document, indent=2)
+    except RecursionError as error:
+        message = "an output schema of the routes is nested too deeply to be written"
+        raise ConfigError(message) from error
+    click.echo(text, nl=form == "json")
 
 
 def as_yaml(document: dict[str, object]) -> str:

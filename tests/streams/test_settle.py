@@ -246,7 +246,7 @@ async def test_an_output_that_is_nested_too_deeply_to_be_written_is_buried() -> 
     bench = Bench()
     await bench.producer.start()
     output: list[Any] = []
-    for _ in range(5000):
+    for _ in range(100_000):
         output = [output]
     answer = InferenceAnswer(text="", model="m")
     await bench.settler.result(bench.job, AT, bench.tenure, answer, output, PROVENANCE)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from contracts.errors import InvalidRequest
 from contracts.settings.models import EMBEDDED_MODELS
 from streams.providers.extract import packed
 from streams.providers.extract.fill import fill
@@ -21,8 +22,18 @@ def answer(texts: Sequence[str], schema: dict[str, Any] | None) -> str:
     A packed call is answered event by event, each as it would be in a call of its own.
 
     Raises:
-        InvalidRequest: the schema cannot be filled from the prompt; the text names the field.
+        InvalidRequest: the schema cannot be filled from the prompt; the text names the field. Or the prompt's data is
+            nested too deeply.
     """
+    try:
+        return _answer(texts, schema)
+    except RecursionError as error:
+        # How deep is too deep depends on the Python that runs it; what it read may be deeper than what it can walk.
+        message = "the prompt's data is nested too deeply for the extractive model"
+        raise InvalidRequest(message) from error
+
+
+def _answer(texts: Sequence[str], schema: dict[str, Any] | None) -> str:
     pack = packed.of(texts, schema)
     if pack is not None:
         outputs = [{"id": one.id, "output": json.loads(answer([one.text], pack.output_schema))} for one in pack.events]

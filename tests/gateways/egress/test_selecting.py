@@ -113,7 +113,7 @@ def test_a_waiting_record_keeps_its_place_and_counts_its_attempts() -> None:
 
 
 def test_a_value_nested_too_deep_to_be_read_is_delivered_all_the_same() -> None:
-    deep = b'{"output":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    deep = b'{"output":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
     item = selector().from_results(raw(result_item(1))._replace(value=deep))
 

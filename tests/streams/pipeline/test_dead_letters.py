@@ -90,7 +90,6 @@ async def test_an_answer_that_breaks_the_schema_twice_is_buried_with_the_paid_an
         ("{{ data | dictsort }}", b"[1]", "prompt_failed"),
         ("{{ data.n + 1 }}", b'{"n": "x"}', "prompt_failed"),
         ("{{ 1 // data.n }}", b'{"n": 0}', "prompt_failed"),
-        ("{{ data }}", b'{"a":' * 600 + b'"\\u200b"' + b"}" * 600, "prompt_failed"),
         ("{{ data }}", b"[" * 100_000, "undecodable"),
     ],
 )
@@ -100,6 +99,16 @@ async def test_data_that_the_prompt_cannot_take_ends_the_event_and_not_the_worke
     bench = await Bench(settings=make_settings({"prompt": {"user": template}})).run(event(data=data))
 
     assert (bench.crashes, bench.marker().reason, bench.fake.calls) == ([], reason, {})
+
+
+@pytest.mark.parametrize("template", ["{{ data }}", "{{ data | tojson }}", "{{ text }}", "{{ data.a }}"])
+@pytest.mark.parametrize("depth", [600, 2000, 100_000])
+async def test_data_of_any_depth_ends_the_event_and_not_the_worker(depth: int, template: str) -> None:
+    """How deep is too deep depends on the Python, and on who reads: what is decoded may be too deep for the rest."""
+    data = b'{"a":' * depth + b'"\\u200b"' + b"}" * depth
+    bench = await Bench(settings=make_settings({"prompt": {"user": template}})).run(event(data=data))
+
+    assert (bench.crashes, len(bench.terminals)) == ([], 1)
 
 
 @pytest.mark.parametrize("error", [None, "invalid_request"])

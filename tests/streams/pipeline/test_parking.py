@@ -276,7 +276,7 @@ async def test_a_parked_event_with_a_timestamp_out_of_this_world_is_answered() -
 
 async def test_a_note_nested_deeper_than_anybody_reads_is_buried() -> None:
     (record,) = (await parked()).parked
-    note = encode_json(parked_event(record.headers)[1])[:-1] + b',"more":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    note = encode_json(parked_event(record.headers)[1])[:-1] + b',"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     bench = await taken_up(record._replace(headers=[*record.headers[:-1], ("penstock-retry", note)]))
 
     assert (dead_letter(bench.letters[0].headers).reason, bench.fake.calls, bench.crashes) == ("undecodable", {}, [])

@@ -242,3 +242,8 @@ def test_a_cut_answer_is_whole_characters_within_its_tokens() -> None:
 
     assert (text, is_cut) == ("\u4f60\u597d", True)
     assert estimate_tokens(text) == 2
+
+
+def test_data_that_is_nested_too_deeply_to_be_walked_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="nested too deeply"):
+        answer([json.dumps({"name": [1]}).replace("[1]", "[" * 700 + "]" * 700)], None)
