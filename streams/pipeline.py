@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 
 from contracts.codec import Position, RecordHeaders
 from contracts.envelope import OWNER
-from contracts.errors import Cancelled, ConfigurationFault, OutputInvalid, PenstockError, Retryable, Throttled
+from contracts.errors import (
+    Cancelled,
+    ConfigurationFault,
+    LogUnavailable,
+    OutputInvalid,
+    PenstockError,
+    Retryable,
+    Throttled,
+)
 from contracts.logs import logger
 from contracts.metrics import CONTRACT_FAILURES
 from contracts.payloads import DeltaEnding, InferenceAnswer, InferenceRequest, Message
@@ -189,6 +197,9 @@ class Pipeline:
             if isinstance(ended.decision, Expire):
                 return await self._settler.expire(job, item.position, tenure, ended.decision)
             return await self._settler.bury(job, item.position, tenure, ended.decision, ended.error)
+        except LogUnavailable:
+            # It was to be parked, and may be or not: as with any outcome, only the log knows, and a restart reads it.
+            raise
         except PenstockError as error:
             let_go(error)
             is_called = bool(item.attempts) or item.position in self.calls
