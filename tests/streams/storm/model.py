@@ -122,7 +122,8 @@ class Model:
         call = await self._made((number,), request.timeout_s)
         if request.output_schema is None:
             self._end(call, "ok", {number})
-            return InferenceAnswer(text=f"answer to {number} is long", model="m", usage=Usage(1, 1))
+            text = f"answer to {number} is long" + self._shared.dice.choice(("", "", " x" * 80))
+            return InferenceAnswer(text=text, model="m", usage=Usage(1, 1))
         if self._weighs(self._shared.weather.invalid * (0.5 if is_repair else 1)):
             self._end(call, "invalid", set())
             return InferenceAnswer(text=self._shared.dice.choice(("no", '{"n": "x"}', "[" * 3000)), model="m")

@@ -45,6 +45,7 @@ def violations(world: World) -> Iterator[str]:
     yield from _once(world, ends)
     yield from _ordered(world, ends)
     yield from _paid(world, ends)
+    yield from _bounded(world)
     yield from _told(world)
     yield from _previews(world)
     for worker in world.fleet.workers:
@@ -153,6 +154,22 @@ def _odd(world: World, number: int, made: list[Call]) -> Iterator[str]:
                 yield f"was called again behind its answer: {call}, {later}"
 
 
+def _bounded(world: World) -> Iterator[str]:
+    """Look for more calls of one event each than a worker has slots."""
+    for worker in world.fleet.everybody:
+        changes: list[tuple[float, int]] = []
+        for call in world.shared.calls:
+            # A call of several outlives those of its events whose time is over.
+            if call.worker == worker.number and len(call.numbers) == 1 and call.end_s < float("inf"):
+                changes += [(call.start_s, 1), (call.end_s, -1)]
+        calling = most = 0
+        for _, change in sorted(changes):
+            calling += change
+            most = max(most, calling)
+        if most > world.plan.limits.in_flight:
+            yield f"worker {worker.number} has made {most} calls at a time"
+
+
 def _was_away(world: World, worker: int, since_s: float, until_s: float) -> bool:
     """Tell whether a worker's events may have been in other hands."""
     lost_s = world.fleet.everybody[worker].lost_s
@@ -179,7 +196,7 @@ def _told(world: World) -> Iterator[str]:
 
 def _fits(document: Mapping[str, Any]) -> bool:
     number, output = int(document["event_id"][1:]), document["output"]
-    return output == {"n": number} if isinstance(output, dict) else output.strip() == f"answer to {number} is long"
+    return output == {"n": number} if isinstance(output, dict) else output.startswith(f"answer to {number} is long")
 
 
 def _previews(world: World) -> Iterator[str]:
