@@ -20,6 +20,7 @@ def main() -> int:
         if args.end is None:
             lines = [str(played.plan), *played.trace, *lines]
         sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
     sys.stdout.write(f"{bad} seeds have violations\n")
     return 1 if bad else 0
 
