@@ -112,7 +112,8 @@ class Preview:
     ) -> None:
         self._producer = producer
         self._topic = topic
-        self._job = job
+        # Not the job: it names the preview.
+        self._event_id, self._key, self._route, self._accepted_s = job.event.id, job.key, job.route_name, job.accepted_s
         self._partition = partition
         self._headers = headers
         self._tenure = tenure
@@ -182,16 +183,16 @@ class Preview:
             return
         self._sequence += 1
         if self._sequence == 1:
-            _firsts[self._job.route_name,].observe(max(0.0, time.time() - self._job.accepted_at.timestamp()))
+            _firsts[self._route,].observe(max(0.0, time.time() - self._accepted_s))
         delta = Delta(
-            event_id=self._job.event.id,
+            event_id=self._event_id,
             epoch=self._epoch,
             sequence=self._sequence,
             text=text,
             is_final=ending is not None,
             ending=ending,
         )
-        record = delta_record(self._topic, self._job.key, self._headers, self._partition, delta)
+        record = delta_record(self._topic, self._key, self._headers, self._partition, delta)
         # Tasks begin in the order in which they are made, and so do their records.
         task = asyncio.ensure_future(self._deliver(record))
         self._in_flight.add(task)
@@ -204,14 +205,14 @@ class Preview:
             await self._producer.produce(record)
         except PenstockError as error:
             if not self._is_broken:
-                _log.warning("deltas.failed", event_id=self._job.event.id, route=self._job.route_name, error=str(error))
+                _log.warning("deltas.failed", event_id=self._event_id, route=self._route, error=str(error))
             self._is_broken = True
             self._give_up("failed")
         else:
-            _deltas[self._job.route_name, "confirmed"].inc()
+            _deltas[self._route, "confirmed"].inc()
 
     def _give_up(self, outcome: str) -> None:
-        _deltas[self._job.route_name, outcome].inc()
+        _deltas[self._route, outcome].inc()
         self._is_over = True
         self._waiting.clear()
         self._stop_timer()

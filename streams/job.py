@@ -82,12 +82,12 @@ def make_job(position: Position, key: bytes | None, value: bytes | None, headers
     try:
         event = decode_event(key, value, headers)
     except Undecodable as error:
-        event, fault = _stand_in(position, value, headers), error
+        event, fault = _stand_in(position, value, headers), error.with_traceback(None)
     else:
         try:
             route = router.route(event)
         except NoRoute as error:
-            fault = error
+            fault = error.with_traceback(None)
     deadline_s = accepted_s + (route.deadline_s if route else 0)
     if (expires_at := event.expires_at) is not None:
         deadline_s = min(deadline_s, expires_at.timestamp())

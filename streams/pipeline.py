@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 
 from contracts.codec import Position, RecordHeaders
 from contracts.envelope import OWNER
-from contracts.errors import Cancelled, ConfigurationFault, OutputInvalid, PenstockError, Retryable, Throttled
+from contracts.errors import (
+    Cancelled,
+    ConfigurationFault,
+    LogUnavailable,
+    OutputInvalid,
+    PenstockError,
+    Retryable,
+    Throttled,
+)
 from contracts.logs import logger
 from contracts.metrics import CONTRACT_FAILURES
 from contracts.payloads import DeltaEnding, InferenceAnswer, InferenceRequest, Message
@@ -26,7 +34,7 @@ from streams.engine.calls import PaidCalls
 from streams.engine.dispatcher import Slot
 from streams.engine.item import Item, ResultRef, State
 from streams.engine.tenure import Tenure, TenureLostError
-from streams.failures import Ended, Failures, Parked, Passes, enter_state
+from streams.failures import Ended, Failures, Parked, Passes, enter_state, let_go
 from streams.guards import Guards
 from streams.job import Job, make_job, restart_deadline
 from streams.outcome import Bury, Expire, disposition
@@ -179,15 +187,21 @@ class Pipeline:
             else:
                 answer, output, plan = await work
         except Parked as parked:
+            let_go(parked)
             await self._end_preview(job, "retried")
             return parked.ref
         except Ended as ended:
+            let_go(ended)
             self._settling(item, slot)
             await self._end_preview(job, "expired" if isinstance(ended.decision, Expire) else "dead_letter")
             if isinstance(ended.decision, Expire):
                 return await self._settler.expire(job, item.position, tenure, ended.decision)
             return await self._settler.bury(job, item.position, tenure, ended.decision, ended.error)
+        except LogUnavailable:
+            # It was to be parked, and may be or not: as with any outcome, only the log knows, and a restart reads it.
+            raise
         except PenstockError as error:
+            let_go(error)
             is_called = bool(item.attempts) or item.position in self.calls
             if isinstance(error, Cancelled) and is_called and item.state is State.CALLING:
                 job.cost_usd = None  # what a call costs that was cut is not known
@@ -236,6 +250,7 @@ class Pipeline:
                 messages, has_repaired = ((*messages, *repair), True) if repair else ((), False)
                 self.calls.drop(item.position)
             except PenstockError as error:
+                let_go(error)
                 plan.book_doubt(error, messages)
                 _still_ours(tenure)
                 await self._failures.after(guard, job, item, slot, tenure, error, passes)

@@ -46,6 +46,7 @@ from producers.base import Ack, Delivered, Forbidden, Place, Producer
 from streams.engine.item import ResultRef
 from streams.engine.repeats import First
 from streams.engine.tenure import Tenure
+from streams.failures import let_go
 from streams.job import Job, nameless
 from streams.outcome import Bury, Expire
 from streams.parking import parked_records
@@ -103,6 +104,7 @@ class Settler:
         try:
             delivered = await self._staged(result, refused)
         except TooLarge as error:
+            let_go(error)
             return await self.bury(result.job, result.position, result.tenure, Bury(error.reason, "poison"), error)
         self.confirmed(result)
         return ResultRef(delivered.topic, delivered.offset)
@@ -124,7 +126,8 @@ class Settler:
             try:
                 return await ack
             except (Busy, Forbidden, Silent, Stale) as error:
-                refused = error
+                # Its traceback names this frame, which names it: see streams.failures.let_go.
+                refused = error.with_traceback(None)
 
     def post(self, result: Result, ack: Ack) -> None:
         """Have a result written with the others of this turn of the loop; the ack may get what `settled` sees to."""

@@ -52,8 +52,8 @@ _KAFKA_RETRY_S = 2.0
 _PROBE_TIMEOUT_S = 5.0
 _FLUSH_LIMIT_S = 15.0
 # An event has some 60 tracked objects while its call is in flight. At Python's first threshold of 700 each of them is
-# looked at again and again before it ends, a quarter of a worker's CPU (measured, 256 in flight); nearly all of them
-# end by reference count. What is left in cycles waits for the collection: some MB at most.
+# looked at again and again before it ends, a quarter of a worker's CPU (measured, 256 in flight); they end by
+# reference count (tests/streams/pipeline/test_garbage.py). What is left in cycles waits for the collection.
 _GC_THRESHOLDS = (50_000, 10, 10)
 # With more calls in flight than the first threshold has room for, each collection would find them all alive.
 _OBJECTS_PER_CALL = 150

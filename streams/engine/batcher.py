@@ -126,11 +126,13 @@ class Batcher(Generic[T, R]):
         if not waiter.answer.cancel() and not waiter.answer.cancelled():
             # Looked at, so that a failure that came together with a cancel is not reported as overlooked.
             waiter.answer.exception()
+            waiter.part = None
             return
         if waiter.part is not None:
             task = waiter.part.task
             if task is not None and all(other.answer.cancelled() for other in waiter.part.waiters):
                 task.cancel()
+            waiter.part = None
             return
         if waiter in self._gathering:
             self._gathering.remove(waiter)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Never
+from typing import Any, Never
 
 import click
 
@@ -32,13 +32,16 @@ _WEIGHTS = {"storm": STORM, "cluster": CLUSTER, "injected": WEIGHTS}
 @click.option(
     "--apart", is_flag=True, help="Each fault is over before the next one; tells the longest stall after each."
 )
+@click.option("--mixed", is_flag=True, help="Packed and streamed events as well, and such as wait on the retry topic.")
 @click.option("--plan-only", is_flag=True, help="Print the plans and end.")
-def main(seed: int | None, minutes: float, rate: float, legs: tuple[str, ...], *, apart: bool, plan_only: bool) -> None:
+def main(
+    seed: int | None, minutes: float, rate: float, legs: tuple[str, ...], *, apart: bool, mixed: bool, plan_only: bool
+) -> None:
     """Disturb real workers on real Kafka by plan, and check that every event ended once, in order, paid once."""
     signal.signal(signal.SIGTERM, _end)
     seed = seed if seed is not None else random.SystemRandom().randrange(10**6)
     chosen = legs or LEGS
-    options = "".join(f" --leg {leg}" for leg in legs) + (" --apart" if apart else "")
+    options = "".join(f" --leg {leg}" for leg in legs) + (" --apart" if apart else "") + (" --mixed" if mixed else "")
     command = f"python -m tests.chaos --seed {seed} --minutes {minutes:g} --rate {rate:g}{options}"
     click.echo(f"again: {command}")
     plans = {leg: make_plan(seed, minutes * 60, _WEIGHTS[leg], is_apart=apart) for leg in chosen}
@@ -47,7 +50,7 @@ def main(seed: int | None, minutes: float, rate: float, legs: tuple[str, ...], *
     if plan_only:
         return
     try:
-        verdicts = [_run(plans[leg], leg, rate) for leg in chosen]
+        verdicts = [_run(plans[leg], leg, rate, is_mixed=mixed) for leg in chosen]
     except KeyboardInterrupt:
         click.echo("stopped; everything that was started has been ended", err=True)
         sys.exit(130)
@@ -56,13 +59,13 @@ def main(seed: int | None, minutes: float, rate: float, legs: tuple[str, ...], *
     sys.exit(status)
 
 
-def _run(plan: Plan, name: str, rate: float) -> Verdict:
+def _run(plan: Plan, name: str, rate: float, *, is_mixed: bool) -> Verdict:
     dice = random.Random(f"{plan.seed}/{name}/after")  # noqa: S311 - reproducible on purpose
     folder = run_folder(plan.seed, name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with contextlib.ExitStack() as stack:
-        leg = stack.enter_context(_leg(plan, name, rate))
+        leg = stack.enter_context(_leg(plan, name, rate, is_mixed=is_mixed))
         start_s = time.monotonic()
         try:
             leg.storm(int(plan.seconds * rate) if name == "injected" else 0)
@@ -77,7 +80,7 @@ def _run(plan: Plan, name: str, rate: float) -> Verdict:
 
 
 @contextlib.contextmanager
-def _leg(plan: Plan, name: str, rate: float) -> Iterator[Leg]:
+def _leg(plan: Plan, name: str, rate: float, *, is_mixed: bool) -> Iterator[Leg]:
     is_cluster = name == "cluster"
     folder = run_folder(plan.seed, name)
     if name == "injected":
@@ -91,7 +94,8 @@ def _leg(plan: Plan, name: str, rate: float) -> Iterator[Leg]:
         lab = Lab(broker.bootstrap, f"chaos-{name}", folder, replicas=3 if is_cluster else 1)
         brokers = broker.brokers if isinstance(broker, JvmCluster) else [broker]
         data = [broker.data for broker in brokers]
-        with Leg(name, lab, plan, brokers, click.echo, rate=rate, with_gateway=not is_cluster, data=data) as leg:
+        options: dict[str, Any] = {"with_gateway": not is_cluster, "data": data, "is_mixed": is_mixed}
+        with Leg(name, lab, plan, brokers, click.echo, rate=rate, **options) as leg:
             yield leg
     finally:
         broker.close()

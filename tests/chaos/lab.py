@@ -25,6 +25,8 @@ SOURCE = "chaos"
 ADMIN_LIMIT_S = 30.0
 # In the text of an event; the model refuses it, as real ones refuse some prompts.
 POISON = "POISON"
+# Types of events of a mixed run: several in one call, and free of order, with long waits on the retry topic.
+PACKED, FREE = "chaos.packed", "chaos.free"
 
 
 class Lab:
@@ -77,7 +79,7 @@ class Lab:
             "sources": {SOURCE: source},
             "providers": {"p": {"kind": "openai", "base_url": f"{model_url}/v1"}},
             "models": {"m": {"provider": "p", "model": "m-1"}},
-            "routes": [urgent, {"name": "usual", "deadline_s": 900, **_ROUTE}],
+            "routes": [urgent, *_MIXED, {"name": "usual", "deadline_s": 900, **_ROUTE}],
             "worker": {
                 "app_id": self.prefix,
                 "lanes": list(LANES),
@@ -165,6 +167,25 @@ _ROUTE: dict[str, Any] = {
     "attempt_timeout_s": 4,
     "retry": {"max_attempts": 40, "base_s": 0.2, "max_s": 2},
 }
+
+_MIXED: list[dict[str, Any]] = [
+    {
+        "name": "packed",
+        "match": {"type": PACKED},
+        "deadline_s": 900,
+        **_ROUTE,
+        "output_schema": {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]},
+        "batch": {"kind": "pack", "max_events": 4, "max_wait_s": 0.2},
+    },
+    {
+        "name": "free",
+        "match": {"type": FREE},
+        "deadline_s": 900,
+        **_ROUTE,
+        "order": "none",
+        "retry": {**_ROUTE["retry"], "park_after_s": 0.05},
+    },
+]
 
 
 def _done(future: Any, *fine: int) -> bool:

@@ -168,6 +168,7 @@ class Ledger:
         window_ms: linger and ack: how long before a freeze a record may have been given to the producer and still be
             in it; before the brokers fell silent, where they had.
         until_ms: stalls count up to then; 0 = all.
+        parked: events that may be committed before their end, since they have waited on the retry topic.
     """
 
     def __init__(
@@ -180,6 +181,7 @@ class Ledger:
         freezes: Sequence[Freeze] = (),
         window_ms: int = 1000,
         until_ms: int = 0,
+        parked: frozenset[Place] = frozenset(),
     ) -> None:
         self._events = {event.place: event for event in events}
         self._outcomes = outcomes
@@ -189,6 +191,7 @@ class Ledger:
         self._freezes = freezes
         self._window_ms = window_ms
         self._until_ms = until_ms
+        self._parked = parked
         self._ended: dict[tuple[Place, int], list[Outcome]] = defaultdict(list)
         self.balance = Balance()
 
@@ -270,7 +273,8 @@ class Ledger:
         for sample in self._samples:
             for place, event in self._events.items():
                 commit = sample.commits.get((place.topic, place.partition), 0)
-                if event.incarnation == sample.incarnation and place.offset < commit:
+                is_under = event.incarnation == sample.incarnation and place.offset < commit
+                if is_under and place not in self._parked:
                     ended_at = first.get(place)
                     if ended_at is None or ended_at >= sample.result_ends[place.partition]:
                         self.balance.ahead.append(f"{event.name} at {_name(place)} under commit {commit}")

@@ -4,13 +4,14 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from contracts.codec import Headers, source_position
+from contracts.codec import Headers, parked_event, source_position
 from contracts.payloads import DUPLICATE_TYPE, TERMINAL_TYPES
-from tests.chaos.lab import Lab
+from tests.chaos.lab import FREE, Lab
 from tests.chaos.ledger import LogEvent, Outcome, Place
 from tests.support import eventually
 
@@ -20,14 +21,23 @@ _WAIT_S = 0.2
 
 
 class Reader:
-    """Reads topics from their beginning, again and again, with a consumer outside of any group."""
+    """Reads topics from their beginning, again and again, with a consumer outside of any group.
+
+    Attributes:
+        outcomes: in order; what ends a record of the retry topic ends the event that waited there.
+    """
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._config = {"bootstrap.servers": lab.bootstrap, "group.id": f"{lab.prefix}-ledger", "log_level": 0}
         self._results = Consumer(self._config)
-        self._results.assign([TopicPartition(lab.topics.results, number, 0) for number in range(lab.partitions)])
+        self._topics = lab.topics.results, lab.topics.retries
+        places = [TopicPartition(topic, number, 0) for topic in self._topics for number in range(lab.partitions)]
+        self._results.assign(places)
         self.outcomes: list[Outcome] = []
+        # By the place of a record on the retry topic; and outcomes whose record has not been read yet.
+        self._origins: dict[Place, Place] = {}
+        self._unknown: list[Outcome] = []
 
     def close(self) -> None:
         """Close its connections."""
@@ -37,9 +47,7 @@ class Reader:
         """Return everything on the event topics as they are now."""
         found = []
         for message in self._all(self._lab.sources):
-            place = Place(
-                message.topic() or "", message.partition() or 0, message.offset() or 0, message.timestamp()[1]
-            )
+            place = _place(message)
             with contextlib.suppress(ValueError):
                 name = json.loads(message.value() or b"{}")["id"]
                 found.append(LogEvent(place, _key(message), name, incarnation))
@@ -48,17 +56,34 @@ class Reader:
     def poll(self, timeout_s: float = 0.1) -> None:
         """Read new terminal records."""
         for message in self._results.consume(_BATCH, timeout_s):
-            if message.error() is None and (outcome := _outcome(message)) is not None:
-                self.outcomes.append(outcome)
+            if message.error() is None and message.topic() == self._lab.topics.retries:
+                self._origins[_place(message)] = _origin(message)
+            elif message.error() is None and (outcome := _outcome(message)) is not None:
+                self._unknown.append(outcome)
+        waiting, self._unknown = self._unknown, []
+        for outcome in waiting:
+            source = self._origins.get(outcome.source, outcome.source)
+            known = source.topic != self._lab.topics.retries
+            (self.outcomes if known else self._unknown).append(replace(outcome, source=source))
+
+    @property
+    def parked(self) -> frozenset[Place]:
+        """Return the events that have waited on the retry topic."""
+        return frozenset(self._origins.values())
 
     def catch_up(self) -> dict[int, int]:
         """Read all there is, and return where each result partition ended."""
         ends = self.ends()
+        everywhere = {
+            (topic, number): self._end(self._results, topic, number) for topic in self._topics for number in ends
+        }
 
         def is_there() -> bool:
             self.poll()
-            at = self._results.position([TopicPartition(self._lab.topics.results, number) for number in ends])
-            return all(tp.offset >= ends[tp.partition] or ends[tp.partition] == 0 for tp in at)
+            at = self._results.position([TopicPartition(*place) for place in everywhere])
+            return all(
+                tp.offset >= everywhere[tp.topic, tp.partition] or not everywhere[tp.topic, tp.partition] for tp in at
+            )
 
         eventually(is_there, READ_LIMIT_S)
         return ends
@@ -101,6 +126,15 @@ class Reader:
         return max(high, 0)
 
 
+def _place(message: Message) -> Place:
+    return Place(message.topic() or "", message.partition() or 0, message.offset() or 0, message.timestamp()[1])
+
+
+def _origin(message: Message) -> Place:
+    _, note, _ = parked_event(cast("list[tuple[str, bytes | None]]", message.headers() or []))
+    return Place(note.topic, note.partition, note.offset, note.timestamp_ms)
+
+
 def _outcome(message: Message) -> Outcome | None:
     headers = cast("Headers", message.headers() or [])
     found = source_position(cast("list[tuple[str, bytes | None]]", headers))
@@ -121,5 +155,5 @@ def _outcome(message: Message) -> Outcome | None:
 
 def _key(message: Message) -> bytes | None:
     # What cannot be decoded, and what has no route, is free of order (streams/pipeline.py).
-    is_decodable = "ce_specversion" in dict(cast("Headers", message.headers() or []))
-    return message.key() if is_decodable else None
+    headers = dict(cast("Headers", message.headers() or []))
+    return message.key() if "ce_specversion" in headers and headers["ce_type"] != FREE.encode() else None

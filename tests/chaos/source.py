@@ -16,11 +16,12 @@ from confluent_kafka import Producer
 
 from contracts.codec import encode_event
 from contracts.envelope import Event
-from tests.chaos.lab import POISON, SECRET, SOURCE, Lab
+from tests.chaos.lab import FREE, PACKED, POISON, SECRET, SOURCE, Lab
 
 KEYS = 60
 _SILENCE_MS = 1000
 WEBHOOK_SHARE, URGENT_SHARE, POISON_SHARE, UNDECODABLE_SHARE = 0.1, 0.1, 0.02, 0.01
+STREAMED_SHARE = 0.1
 
 
 class Source:
@@ -29,16 +30,28 @@ class Source:
     Args:
         rate: events a second.
         gateway: its address; None leaves webhooks out.
+        is_mixed: some are packed, free of order, or streamed.
 
     Attributes:
         sent: names of everything that was tried.
         accepted: names that the broker or the gateway has confirmed, and where they lie as far as that is known.
     """
 
-    def __init__(self, lab: Lab, seed: int, rate: float, gateway: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        seed: int,
+        rate: float,
+        gateway: Callable[[], str | None] = lambda: None,
+        *,
+        is_mixed: bool = False,
+    ) -> None:
         self._lab = lab
         self._dice = random.Random(f"{seed}/source")  # noqa: S311 - reproducible on purpose
         self._rate = rate
+        # Of its own: a seed's events are the same without.
+        self._mixer = random.Random(f"{seed}/mixed")  # noqa: S311 - as above
+        self._is_mixed = is_mixed
         self._gateway = gateway
         self._stop = threading.Event()
         self._number = 0
@@ -103,9 +116,11 @@ class Source:
         text = f"{POISON} " if self._dice.random() < POISON_SHARE else ""
         body = {"id": name, "key": key, "text": f"{text}event {number} of a chaos run"}
         self.sent.append(name)
-        return Event(
-            id=name, source=SOURCE, type=kind, data=json.dumps(body).encode(), extensions={"partitionkey": key}
-        )
+        extensions = {"partitionkey": key}
+        if self._is_mixed and kind == "chaos.event":
+            kind = self._mixer.choices((kind, PACKED, FREE), (2, 1, 1))[0]
+            extensions |= {"delivery": "stream"} if self._mixer.random() < STREAMED_SHARE else {}
+        return Event(id=name, source=SOURCE, type=kind, data=json.dumps(body).encode(), extensions=extensions)
 
     def _produce(self, event: Event) -> None:
         topic = self._lab.sources[int(self._dice.random() < 0.8)]

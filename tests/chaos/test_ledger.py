@@ -91,6 +91,12 @@ def test_a_commit_over_an_unfinished_event_is_found() -> None:
     assert (len(good.ahead), len(bad.ahead)) == (0, 1)
 
 
+def test_an_event_that_has_waited_on_the_retry_topic_may_be_committed_before_its_end() -> None:
+    found, samples = [outcome(A, 0), outcome(B, 1)], [Sample(0, {(TOPIC, 0): 2}, {0: 1})]
+
+    assert Ledger([A, B], found, [], samples=samples, parked=frozenset({B.place})).close().ahead == []
+
+
 def test_a_partition_with_work_that_ends_nothing_is_a_stall() -> None:
     late = event(1, stamp=2100)
     assert Ledger([A, late], [outcome(A, 0, 2000), outcome(late, 1, 9100)], []).close().stall_ms == 7000

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from contracts.codec import Record, dead_letter, decode_json, encode_json, parked_event, source_position
+from contracts.errors import LogUnavailable
 from contracts.metrics import REGISTRY
 from contracts.payloads import InferenceResult, OutcomeMarker
 from contracts.settings import ProducerSettings
@@ -280,6 +281,15 @@ async def test_a_note_nested_deeper_than_anybody_reads_is_buried() -> None:
     bench = await taken_up(record._replace(headers=[*record.headers[:-1], ("penstock-retry", note)]))
 
     assert (dead_letter(bench.letters[0].headers).reason, bench.fake.calls, bench.crashes) == ("undecodable", {}, [])
+
+
+async def test_an_event_that_may_be_parked_or_not_ends_the_worker_and_is_not_buried() -> None:
+    bench = Bench([SLOW_DOWN], make_settings(UNORDERED))
+    bench.producer.fail_next(LogUnavailable("not confirmed"))
+    await bench.run(event())
+
+    assert ([type(error) for error in bench.crashes], bench.committed) == ([LogUnavailable], 0)
+    assert bench.producer.records == []
 
 
 async def test_parking_is_counted() -> None:
