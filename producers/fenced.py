@@ -27,6 +27,8 @@ _OPEN_LIMIT_S = 15.0
 FENCED = frozenset(
     {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}  # noqa: SLF001 - so named
 )
+# With which brokers answer what is under way in the instant of a take-over, before they know it themselves (Kafka 4.1).
+_NAMELESS = frozenset({KafkaError.UNKNOWN, KafkaError.INVALID_TXN_STATE})
 
 
 class TakenOver(PenstockError):
@@ -169,7 +171,7 @@ class FencedProducer:
             with fatal_errors(self._client):
                 left = self._written(records, errors)
         except KafkaException as exception:
-            raise self._translated(error_of(exception)) from exception
+            raise self._translated(self._named(error_of(exception))) from exception
         if left or errors:
             message = errors[0] if errors else f"{left} records were not confirmed in {_LIMIT_S:g} s"
             raise LogUnavailable(message)
@@ -192,6 +194,17 @@ class FencedProducer:
     def _send(self, record: Record, errors: list[str]) -> None:
         produce_waiting(self._client, record, None if self._is_fenced else errors, _LIMIT_S, self._see_stop)
         self._client.poll(0)
+
+    def _named(self, error: KafkaError) -> KafkaError:
+        """Return that a take-over was behind an error without a name, where the brokers say so when asked once more."""
+        if error.code() in _NAMELESS and error.txn_requires_abort():
+            try:
+                with fatal_errors(self._client):
+                    self._in_steps(self._client.abort_transaction)
+            except KafkaException as exception:
+                later = error_of(exception)
+                return later if later.code() in FENCED else error
+        return error
 
     def _translated(self, error: KafkaError) -> PenstockError:
         if error.code() in FENCED:

@@ -97,8 +97,13 @@ class Plan:
         job.cost_usd = None if cost is None or job.cost_usd is None else job.cost_usd + cost
 
     def book_doubt(self, error: PenstockError, messages: tuple[Message, ...]) -> None:
-        """Book what a failed call may have cost at most: its prompt, and an answer of full length."""
-        if getattr(error, "possibly_billed", False) and self.model.price is not None:
+        """Book what a failed call may have cost at most, once: its prompt, and an answer of full length.
+
+        A redelivered event that waited for the call of another item fails with the same error.
+        """
+        is_booked = getattr(error, "is_booked", False)
+        if getattr(error, "possibly_billed", False) and not is_booked and self.model.price is not None:
+            error.is_booked = True  # type: ignore[attr-defined]
             # Of several events in one call the first one answers for the instructions, which were sent once.
             instructions = "" if is_echo(error) else self.template.system
             chars = len(instructions) + sum(len(message.content) for message in messages)

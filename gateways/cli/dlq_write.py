@@ -112,15 +112,16 @@ class Writer:
         return errors[0] if errors else "not confirmed in time"
 
     def _undo(self, error: KafkaError, errors: list[str]) -> str:
-        if error.code() in FENCED:
-            message = "another redrive or discard was started on this topic, and has taken over"
-            raise TakenOver(message)
+        _see_taken_over(error)
         if error.fatal() or not error.txn_requires_abort():
             message = f"the transaction broke, and is undone or complete: {error.str()}; run the command again"
             raise LogUnavailable(message)
         try:
-            self._client.abort_transaction(_LIMIT_S)
+            with fatal_errors(self._client):
+                self._client.abort_transaction(_LIMIT_S)
         except KafkaException as exception:
+            # In the instant of a take-over brokers tell of it only when they are asked once more.
+            _see_taken_over(error_of(exception))
             message = (
                 f"the transaction cannot be undone now ({error_of(exception).str()}); Kafka does it in {_LIMIT_S:g} s"
             )
@@ -153,3 +154,9 @@ class Writer:
             if is_fatal(error_of(exception)):
                 raise
             errors.append(str(translate_error(error_of(exception), record.topic, record.partition)))
+
+
+def _see_taken_over(error: KafkaError) -> None:
+    if error.code() in FENCED:
+        message = "another redrive or discard was started on this topic, and has taken over"
+        raise TakenOver(message)

@@ -17,7 +17,7 @@ from contracts.errors import ConfigError, LogUnavailable
 from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from gateways.egress.index import ResultIndex
-from gateways.egress.outcomes import Accepted, Noted, Place, Written, read_accepted, read_outcome
+from gateways.egress.outcomes import Accepted, Noted, Outcome, Place, Written, read_accepted, read_outcome
 from gateways.egress.reading import LogIds, other_logs, partitions_of, watermarks
 
 _CALL_TIMEOUT_S = 2.0
@@ -30,6 +30,8 @@ _POLL_RECORDS = 1000
 # One transaction: as many rows as come in this time, or so many.
 _WRITE_EVERY_S = 0.5
 _WRITE_ROWS = 5000
+# Outcomes among which a second one of an event is noticed: a crash causes one within minutes. Some 5 MB.
+_RECENT = 20_000
 
 _log = logger("gateway")
 
@@ -75,6 +77,7 @@ class Indexing:
         self._thread = threading.Thread(target=self._run, name="results-index", daemon=True)
         self._followed: set[tuple[str, int]] = set()
         self._at_end: set[tuple[str, int]] = set()
+        self._recent: dict[str, int] = {}
         self._clear()
         # Written by the thread, read by others: single assignments.
         self.is_caught_up = False
@@ -122,6 +125,8 @@ class Indexing:
     def _follow(self) -> None:
         self._followed, self._at_end, self.is_caught_up = set(), set(), False
         self.read_to = {}
+        # What is read again, after a failed write or of a log made anew, is no second outcome.
+        self._recent.clear()
         self._clear()
         if self._index.is_damaged:
             self._index.make_anew()
@@ -195,11 +200,21 @@ class Indexing:
         outcome = read_outcome(headers, message.value(), timestamp_ms)
         if outcome is None:
             return
-        self._outcomes.append(Written(outcome.result_id, Place(*place, offset), timestamp_ms))
+        if self._counts(outcome):
+            self._outcomes.append(Written(outcome.result_id, Place(*place, offset), timestamp_ms))
         answered = source_position(headers)
         if outcome.owner and answered is not None:
             # Also where the event itself is gone already, or was never read here.
             self._accepted.append(Noted(outcome.owner, outcome.event_id, Accepted(outcome.source, answered[1])))
+
+    def _counts(self, outcome: Outcome) -> bool:
+        """Tell whether it is an event's first outcome, or the first since it was put back from the dead letters."""
+        if outcome.redrives <= self._recent.get(outcome.name, -1):
+            return False
+        self._recent[outcome.name] = outcome.redrives
+        if len(self._recent) > _RECENT:
+            del self._recent[next(iter(self._recent))]
+        return True
 
     def _write(self) -> None:
         """Write what has gathered, when it is enough or time."""

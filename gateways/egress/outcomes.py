@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from contracts.codec import Position, decode_json, source_position
+from contracts.codec import Position, decode_json, redrive_of, source_position
 from contracts.envelope import EVENT_ID, EVENT_SOURCE, OWNER, result_id
 from contracts.errors import Undecodable
 from contracts.payloads import (
@@ -42,7 +42,11 @@ def event_name(result_id: str, owner: str) -> str:
 
 
 class Outcome(NamedTuple):
-    """The terminal record of one event."""
+    """The terminal record of one event.
+
+    Attributes:
+        redrives: how often the event had been put back from the dead letters.
+    """
 
     result_id: str
     event_id: str
@@ -51,6 +55,7 @@ class Outcome(NamedTuple):
     type: str
     value: bytes
     timestamp_ms: int
+    redrives: int = 0
 
     @property
     def name(self) -> str:
@@ -116,11 +121,13 @@ class Noted(NamedTuple):
 
 def read_outcome(headers: RecordHeaders, value: bytes | None, timestamp_ms: int) -> Outcome | None:
     """Return the outcome a record carries; None when it is not a terminal record."""
+    headers = tuple(headers)
     found = {name: raw for name, raw in headers if name.startswith("ce_") and raw is not None}
     try:
         outcome_type = found["ce_type"].decode()
         if outcome_type not in TERMINAL_TYPES or value is None:
             return None
+        redrive = redrive_of(headers)
         return Outcome(
             found["ce_id"].decode(),
             found[f"ce_{EVENT_ID}"].decode(),
@@ -129,6 +136,7 @@ def read_outcome(headers: RecordHeaders, value: bytes | None, timestamp_ms: int)
             outcome_type,
             value,
             timestamp_ms,
+            redrive.count if redrive is not None else 0,
         )
     except (KeyError, UnicodeDecodeError):
         return None
@@ -201,11 +209,14 @@ class OutcomeCache:
             return self._repetitions.get(position)
 
     def add(self, outcome: Outcome) -> None:
-        """Keep an outcome; the first one of an event stands, a duplicate says the same."""
+        """Keep an outcome; the first one of an event stands until the event was put back from the dead letters."""
         with self._lock:
             name = outcome.name
-            if name in self._outcomes:
-                return
+            if (known := self._outcomes.get(name)) is not None:
+                if outcome.redrives <= known.redrives:
+                    return
+                del self._outcomes[name]
+                self._held_bytes -= _size(known)
             self._outcomes[name] = outcome
             self._held_bytes += _size(outcome)
             while self._held_bytes > self._limit_bytes:

@@ -88,6 +88,7 @@ class Process:
         self._board = board
         self._runners = [DoorRunner(name, door, settings.egress[name], around) for name, door in doors.items()]
         self._tasks: list[asyncio.Task[None]] = []
+        self._has_begun = False
         self._stop = asyncio.Event()
         page = settings.egress_process
         self._page = HealthPage("egress_process", page.health_host, page.health_port, self.problems, self.unready)
@@ -101,10 +102,12 @@ class Process:
         loop = asyncio.get_running_loop()
         StopSignals(self._begin, _cut_short).follow(loop.add_signal_handler)
         try:
+            # First, since who asks whether this process lives does not wait for Kafka.
+            address = await self._page.start()
             await self._start_board()
             for door in self._doors.values():
                 await door.start()
-            address = await self._page.start()
+            self._has_begun = True
             self._tasks = [loop.create_task(runner.run(self._stop), name=runner.name) for runner in self._runners]
             print(f"delivering {', '.join(self._doors)}; health on {address}", flush=True)  # noqa: T201 - for people
             await asyncio.gather(*self._tasks)
@@ -131,6 +134,8 @@ class Process:
     def unready(self) -> list[str]:
         """Return which doors deliver nothing because Kafka is away; a destination that is away is no reason."""
         stopping = ["shutting_down"] if self._stop.is_set() else []
+        if not self._has_begun:
+            return [*stopping, "starting"]
         return stopping + [f"log_unavailable:{one.name}" for one in self._runners if not one.is_reachable]
 
     def _begin(self, _number: signal.Signals) -> None:

@@ -6,8 +6,8 @@ partition, or a single item, by the door's order. A unit stands in the lane of i
 
 import heapq
 import itertools
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from contracts.settings.egress import DoorSection
 from gateways.egress.base import Item, Shape
@@ -65,11 +65,13 @@ class Lane:
     """What goes to one destination.
 
     Attributes:
+        owner: whose it is: an API key, or empty.
         in_flight: deliveries under way.
     """
 
-    def __init__(self, destination: str, breaker: Breaker) -> None:
+    def __init__(self, destination: str, owner: str, breaker: Breaker) -> None:
         self.destination = destination
+        self.owner = owner
         self.breaker = breaker
         self.ready: deque[_Unit] = deque()
         self.units: dict[UnitId, _Unit] = {}
@@ -108,8 +110,9 @@ class Queue:
         self._settings = settings
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
-        # There may be thousands of lanes: those with something that could go out, and those that are closed.
-        self._ready: OrderedDict[str, Lane] = OrderedDict()
+        # There may be thousands of lanes: those with something that could go out, by owner, and those that are closed.
+        self._ready: OrderedDict[str, OrderedDict[str, Lane]] = OrderedDict()
+        self._under_way: Counter[str] = Counter()
         self._closed: dict[str, Lane] = {}
         self._resting: list[tuple[float, int, Lane, _Unit]] = []
         self._tie = itertools.count()
@@ -122,7 +125,7 @@ class Queue:
     def add(self, entry: Entry) -> None:
         """Take an item behind the others of its unit."""
         entry.queued_at_s = self._clock()
-        lane = self.lane(entry.destination)
+        lane = self._lane(entry)
         unit = lane.units.get(entry.unit_id)
         if unit is None:
             unit = lane.units[entry.unit_id] = _Unit(entry.unit_id)
@@ -134,14 +137,16 @@ class Queue:
         lane.items += 1
         self.items += 1
 
-    def lane(self, destination: str) -> Lane:
-        """Return the lane of a destination, a new one when there is none."""
+    def _lane(self, entry: Entry) -> Lane:
+        """Return the lane of an entry's destination, a new one when there is none."""
+        destination = entry.destination
         lane = self._lanes.get(destination)
         if lane is None:
             if len(self._lanes) >= _MAX_LANES:
                 # Before the new one is there, which has nothing to do yet either.
                 self._forget_some()
-            lane = self._lanes[destination] = Lane(destination, Breaker(self._settings.breaker, self._clock))
+            breaker = Breaker(self._settings.breaker, self._clock)
+            lane = self._lanes[destination] = Lane(destination, entry.item.outcome.owner, breaker)
         return lane
 
     @property
@@ -161,7 +166,7 @@ class Queue:
         found = next(
             (
                 (lane, batch)
-                for lane in self._ready.values()
+                for lane in self._in_turn()
                 if lane.in_flight < self._limit(lane) and (batch := self._from_lane(lane, is_full=is_full))
             ),
             None,
@@ -170,16 +175,26 @@ class Queue:
             lane, _ = found
             lane.in_flight += 1
             self.in_flight += 1
-            # The next one looks at the other destinations first.
-            self._ready.move_to_end(lane.destination)
+            self._under_way[lane.owner] += 1
+            # The next one looks at the other owners and destinations first.
+            self._ready.move_to_end(lane.owner)
+            self._ready[lane.owner].move_to_end(lane.destination)
             if not lane.ready:
-                del self._ready[lane.destination]
+                self._make_unready(lane)
         return found
+
+    def _in_turn(self) -> Iterator[Lane]:
+        """Yield the lanes that have something, of who has the fewest deliveries under way first.
+
+        So nobody with many destinations that hang holds up those of others for longer than one delivery takes.
+        """
+        for owner in sorted(self._ready, key=self._under_way.__getitem__):
+            yield from self._ready[owner].values()
 
     def wake_at_s(self) -> float | None:
         """Return when `next_batch` may have something that it has not now; None when only news can change that."""
         times = [self._resting[0][0]] if self._resting else []
-        for lane in self._ready.values():
+        for lane in self._in_turn():
             if lane.in_flight >= (1 if lane.breaker.is_open else self._per_lane):
                 continue
             heads = lane.ready if self._shape.order == "partition" else [lane.ready[0]]
@@ -196,6 +211,9 @@ class Queue:
         """
         lane.in_flight -= 1
         self.in_flight -= 1
+        self._under_way[lane.owner] -= 1
+        if not self._under_way[lane.owner]:
+            del self._under_way[lane.owner]
         entries = list(batch)
         for entry in reversed(entries):
             if entry in again:
@@ -344,13 +362,19 @@ class Queue:
 
     def _make_ready(self, lane: Lane, unit: _Unit) -> None:
         lane.ready.append(unit)
-        self._ready[lane.destination] = lane
+        self._ready.setdefault(lane.owner, OrderedDict())[lane.destination] = lane
+
+    def _make_unready(self, lane: Lane) -> None:
+        if lanes := self._ready.get(lane.owner):
+            lanes.pop(lane.destination, None)
+            if not lanes:
+                del self._ready[lane.owner]
 
     def _settle(self, lane: Lane) -> None:
         """Put a lane where it belongs now."""
         name = lane.destination
         if not lane.ready:
-            self._ready.pop(name, None)
+            self._make_unready(lane)
         if lane.breaker.is_open:
             self._closed[name] = lane
         else:

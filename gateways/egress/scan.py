@@ -48,6 +48,7 @@ class Scanned(NamedTuple):
     """What a scan found, and how far it got.
 
     Attributes:
+        outcome: the first one, or of an event that was put back from the dead letters the newest.
         next_offsets: by topic, where the next scan for the same outcome goes on.
         is_complete: False when the time ran out before the end of the topics.
         repetition: the event has no outcome of its own, because it repeats an earlier one.
@@ -69,10 +70,13 @@ def scan(
 ) -> Scanned:
     """Read one partition of each topic until the outcome is found, the end is reached or the time is up.
 
+    Behind a dead letter's marker it reads on, since the event may have been put back.
+
     Raises:
         LogUnavailable: Kafka did not answer.
     """
     give_up_s = time.monotonic() + limit_s
+    found: Outcome | None = None
     with translated_errors():
         consumer = Consumer(config)
         try:
@@ -90,11 +94,13 @@ def scan(
                     headers = headers_of(message)
                     outcome = read_outcome(headers, message.value(), message.timestamp()[1])
                     if outcome is not None and outcome.name == wanted.name:
-                        return Scanned(outcome, next_offsets, is_complete=True)
+                        found = outcome if found is None or outcome.redrives > found.redrives else found
+                        if found.status != "dead_letter":
+                            return Scanned(found, next_offsets, is_complete=True)
                     repetition = read_repetition(headers, message.value()) if outcome is None else None
                     if repetition is not None and repetition.position == wanted.position:
                         return Scanned(None, next_offsets, is_complete=True, repetition=repetition)
-            return Scanned(None, next_offsets, is_complete=not open_topics)
+            return Scanned(found, next_offsets, is_complete=not open_topics)
         finally:
             consumer.close()
 

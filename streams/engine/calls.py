@@ -143,11 +143,9 @@ def _asked_for(error: BaseException) -> BaseException:
 
 
 def _tell(entry: Call[T], error: BaseException) -> None:
+    """Tell all who wait of one error: the call failed once, however many they are."""
+    if not isinstance(error, Exception):
+        error = ProviderUnavailable("the call was cut off", possibly_billed=True)
     for waiter in entry.waiters:
-        if waiter.done():
-            continue
-        if isinstance(error, Exception):
+        if not waiter.done():
             waiter.set_exception(error)
-        else:
-            message = "the call was cut off"
-            waiter.set_exception(ProviderUnavailable(message, possibly_billed=True))

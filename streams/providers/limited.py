@@ -37,6 +37,7 @@ class Limited:
         """Start the wrapped provider."""
         FM_CONCURRENCY_LIMIT.labels(self.name).set(self._max_in_flight)
         await self._provider.start()
+        self._direct = direct_of(self._provider)
 
     async def aclose(self) -> None:
         """Close the wrapped provider."""
@@ -56,8 +57,7 @@ class Limited:
 
     @property
     def direct(self) -> Direct | None:
-        """Return this wrapper where the wrapped provider calls without a task."""
-        self._direct = direct_of(self._provider)
+        """Return this wrapper where the wrapped provider, once started, calls without a task."""
         return self if self._direct is not None else None
 
     def begin(self, request: InferenceRequest, waiter: Waiter) -> bool:

@@ -52,6 +52,7 @@ class Measured:
     async def start(self) -> None:
         """Start the wrapped provider."""
         await self._provider.start()
+        self._direct = direct_of(self._provider)
 
     async def aclose(self) -> None:
         """Close the wrapped provider."""
@@ -74,8 +75,7 @@ class Measured:
 
     @property
     def direct(self) -> Direct | None:
-        """Return this wrapper where the wrapped provider calls without a task."""
-        self._direct = direct_of(self._provider)
+        """Return this wrapper where the wrapped provider, once started, calls without a task."""
         return self if self._direct is not None else None
 
     def begin(self, request: InferenceRequest, waiter: Waiter) -> bool:

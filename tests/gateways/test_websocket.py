@@ -218,6 +218,28 @@ async def test_a_message_that_is_too_large_ends_the_connection(ws: Socket) -> No
     assert await ws.closed() == 1009
 
 
+async def test_who_is_refused_is_not_listened_to(door: Door) -> None:
+    host, _, port = door.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    key = base64.b64encode(bytes(16)).decode()
+    writer.write(
+        b"GET /v1/stream HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key.encode() + b"\r\n\r\n"
+    )
+    assert (await reader.readline()).split()[1] == b"401"
+    # The beginning of a message, in frames of 64 KiB, of which the server would hold 64 MiB.
+    frame = b"\xff" + (2**16).to_bytes(8, "big") + bytes(4 + 2**16)
+
+    async def send() -> None:
+        for number in range(2**10):
+            writer.write((b"\x00" if number else b"\x01") + frame)
+            await writer.drain()
+
+    with pytest.raises(ConnectionError):
+        await send()
+    writer.close()
+
+
 async def test_a_gateway_that_ends_says_so(door: Door, ws: Socket) -> None:
     await ws.submit()
     door.gateway.parts.live.end()

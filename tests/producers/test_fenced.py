@@ -40,3 +40,45 @@ def test_a_broken_client_without_transactions_is_not_asked_in_vain_what_was_wron
     with pytest.raises(LogUnavailable, match="Fatal error"):
         producer.write([Record("events", None, b"x", ())])
     producer.close()
+
+
+class _Answering:
+    """A client whose commit the brokers answer with an error without a name, and what follows with something else."""
+
+    def __init__(self, later: KafkaException | None) -> None:
+        self.later = later
+        self.aborted = 0
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_, **__: 0
+
+    def commit_transaction(self, _timeout_s: float) -> None:
+        raise KafkaException(KafkaError(KafkaError.UNKNOWN, "Unknown broker error", txn_requires_abort=True))
+
+    def abort_transaction(self, _timeout_s: float) -> None:
+        self.aborted += 1
+        if self.later is not None:
+            raise self.later
+
+
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        (KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True)), fenced.TakenOver),
+        (KafkaException(KafkaError(KafkaError.INVALID_TXN_STATE, "committed")), LogUnavailable),
+        (None, LogUnavailable),
+    ],
+    ids=["taken over", "who knows", "undone"],
+)
+def test_a_commit_that_fails_without_a_name_is_asked_after(
+    later: KafkaException | None, expected: type[Exception]
+) -> None:
+    producer = fenced.FencedProducer(
+        KafkaSettings(bootstrap_servers=(f"127.0.0.1:{free_port()}",)), ProducerSettings(), "work"
+    )
+    producer.close()
+    producer._client = client = cast("Any", _Answering(later))
+
+    with pytest.raises(expected):
+        producer.write([Record("events", None, b"x", ())])
+    assert client.aborted == 1

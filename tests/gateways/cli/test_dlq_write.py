@@ -119,6 +119,24 @@ def test_a_redrive_whose_record_is_refused_because_of_a_fatal_error_says_which_o
         writer_to(client, monkeypatch).write([Discard("me", "old")(one) for one in letters(2)])
 
 
+def test_a_redrive_that_is_overtaken_in_the_instant_of_its_commit_asks_once_more_what_happened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = SmallClient()
+
+    def commit_transaction(_timeout_s: float) -> None:
+        raise KafkaException(KafkaError(KafkaError.UNKNOWN, "Unknown broker error", txn_requires_abort=True))
+
+    def abort_transaction(_timeout_s: float) -> None:
+        raise FENCED
+
+    monkeypatch.setattr(client, "commit_transaction", commit_transaction)
+    monkeypatch.setattr(client, "abort_transaction", abort_transaction)
+
+    with pytest.raises(TakenOver):
+        writer_to(client, monkeypatch).write([Discard("me", "old")(one) for one in letters(2)])
+
+
 GAPS = KafkaException(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "a gap", fatal=True))
 NO_TRANSACTIONS = KafkaException(KafkaError(KafkaError._NOT_CONFIGURED, "requires transactional.id"))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -16,12 +16,12 @@ from gateways.egress.breaker import Breaker
 from gateways.egress.delivering import Delivery
 from gateways.egress.ledger import Ledger
 from gateways.egress.page import HealthPage
-from gateways.egress.process import chosen_doors
+from gateways.egress.process import Process, chosen_doors
 from gateways.egress.queue import Entry
 from gateways.egress.settling import Settler
 from gateways.egress.table import SHARING, TABLE
 from tests.suites.egress import result_item
-from tests.support import FakeClock
+from tests.support import FakeClock, eventually_async, free_port
 
 TWO = """
 version: 1
@@ -101,6 +101,39 @@ async def test_the_page_says_what_is_wrong() -> None:
                 await HealthPage("egress_process", "127.0.0.1", int(address.rpartition(":")[2]), list, list).start()
     finally:
         await page.aclose()
+
+
+async def test_its_page_is_there_while_the_board_is_still_read() -> None:
+    is_read = asyncio.Event()
+
+    class Board:
+        def start(self) -> None: ...
+
+        def close(self) -> None: ...
+
+        async def ready(self, limit_s: float) -> bool:
+            async with asyncio.timeout(limit_s):
+                return await is_read.wait()
+
+    port = free_port()
+    one = settings(f"{TWO}egress_process: {{health_port: {port}}}\n")
+
+    async def produce(_record: Any) -> None: ...
+
+    running = asyncio.ensure_future(Process(one, {}, produce, cast("Any", Board())).run())
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+
+        async def answers(path: str) -> tuple[int, Any] | None:
+            try:
+                answer = await session.get(path)
+            except aiohttp.ClientConnectionError:
+                return None
+            return answer.status, (await answer.json())["problems"]
+
+        assert await eventually_async(lambda: answers("/healthz")) == (200, [])
+        assert await answers("/readyz") == (503, ["starting"])
+    is_read.set()
+    await running
 
 
 class Faulty(PlainDoor):

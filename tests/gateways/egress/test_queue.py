@@ -28,8 +28,11 @@ class Lab:
         self.shape = shape
         self.queue = Queue(shape, splits, DoorSection.model_validate(settings), self.clock)
 
-    def add(self, number: int, unit: object = None, destination: str = "", ledger: Ledger = LEDGER) -> Entry:
-        entry = Entry(result_item(number), ledger, number, 0.0)
+    def add(
+        self, number: int, unit: object = None, destination: str = "", ledger: Ledger = LEDGER, owner: str = ""
+    ) -> Entry:
+        item = result_item(number)
+        entry = Entry(item._replace(outcome=item.outcome._replace(owner=owner)), ledger, number, 0.0)
         entry.unit_id = (number,) if unit is None else (unit,)
         entry.destination = destination
         self.queue.add(entry)
@@ -179,6 +182,41 @@ def test_destinations_take_turns_and_none_takes_all() -> None:
 
     assert order == ["busy", "rare", "busy", "rare"]
     assert lab.next() is None
+
+
+def test_who_has_many_destinations_that_hang_holds_up_nobody_else_for_longer_than_a_delivery() -> None:
+    lab = Lab(Shape(many_destinations=True), max_in_flight=4)
+    for number in range(10):
+        lab.add(number, destination=f"hangs-{number}", owner="many")
+    hanging = [found for _ in range(4) if (found := lab.next())]
+    for number in range(10, 14):
+        lab.add(number, destination="other", owner="one")
+    assert (len(hanging), lab.next()) == (4, None)
+
+    lab.queue.done(*hanging[0], {})
+    delivered = []
+    for _ in range(4):
+        found = lab.next()
+        assert found is not None
+        delivered.append(found[1][0].offset)
+        lab.queue.done(*found, {})
+
+    # Their turns come one after the other; then the many get the place again.
+    assert delivered == [10, 11, 12, 13]
+    assert lab.numbers() == [4]
+
+
+def test_owners_with_as_much_under_way_take_turns() -> None:
+    lab = Lab(Shape(many_destinations=True), max_in_flight=1)
+    for number in range(6):
+        lab.add(number, destination=f"d{number}", owner=f"owner-{number % 3}")
+
+    order = []
+    while found := lab.next():
+        order.append(found[1][0].offset)
+        lab.queue.done(*found, {})
+
+    assert order == [0, 1, 2, 3, 4, 5]
 
 
 def test_an_open_breaker_lets_one_item_try_after_its_wait() -> None:

@@ -221,6 +221,19 @@ async def test_an_answer_that_another_item_of_the_event_takes_over_is_booked_onc
     )
 
 
+async def test_a_doubtful_call_that_another_item_of_the_event_waits_for_is_booked_once() -> None:
+    model = {"price": {"input_usd": 0.0, "output_usd": 1000.0}, "max_tokens": 100}
+    settings = make_settings({**LONG, "order": "none"}, model=model)
+    before = sample("fm_cost_usd_total", provider="fake", model="fake-1", basis="possibly_billed")
+    bench = Bench([{"times": 1, "latency_s": 5, "error": "provider_timeout"}, {"answer": "ok"}], settings)
+    await given_up(bench, event(0), after_s=1)
+
+    # One call in doubt and one that answered; the longest answer costs 0.1 USD.
+    assert (bench.result().output, bench.fake.calls) == ("ok", {"e0": 2})
+    booked_usd = sample("fm_cost_usd_total", provider="fake", model="fake-1", basis="possibly_billed") - before
+    assert booked_usd == pytest.approx(0.1)
+
+
 async def test_a_kept_back_answer_that_breaks_its_schema_is_asked_for_again_from_the_start() -> None:
     settings = make_settings({**LONG, "output_schema": SCHEMA})
     bench = await Bench([{"times": 60, "answer": "no"}, {"answer": '{"n": 1}'}], settings, in_flight=30).start()

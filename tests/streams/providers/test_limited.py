@@ -208,6 +208,7 @@ async def test_who_waits_is_let_in_when_it_is_told_that_an_answer_has_come() -> 
 async def test_calls_without_a_task_take_places_and_give_them_back_whatever_came() -> None:
     fake = Fake(FakeProvider(kind="fake", script=({"error": "throttled", "times": 1}, {"answer": "ok"})))
     provider = Limited(WithoutTask(fake), 1)
+    await provider.start()
     assert provider.direct is provider
     waiters = [asyncio.get_running_loop().create_future() for _ in range(3)]
 
@@ -228,7 +229,8 @@ async def test_calls_without_a_task_take_places_and_give_them_back_whatever_came
     assert fake.peak_in_flight == 1
 
 
-def test_a_provider_that_needs_tasks_needs_them_behind_the_limit() -> None:
+async def test_a_provider_that_needs_tasks_needs_them_behind_the_limit() -> None:
     provider, _ = limited(1)
+    await provider.start()
 
     assert provider.direct is None

@@ -106,6 +106,7 @@ async def test_a_list_of_requests_is_one_call_with_the_tokens_of_all(model: str)
 @pytest.mark.parametrize("step", [{"answer": "ok"}, {"error": "throttled"}], ids=["ok", "throttled"])
 async def test_a_call_without_a_task_is_counted_as_one_with_it(model: str, step: dict[str, Any]) -> None:
     provider = Measured(WithoutTask(Fake(FakeProvider(kind="fake", script=(step,)))))
+    await provider.start()
     assert provider.direct is provider
     waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     before = in_flight()
@@ -126,6 +127,7 @@ async def test_a_call_without_a_task_is_counted_as_one_with_it(model: str, step:
 async def test_a_call_that_never_was_is_not_counted(model: str) -> None:
     wrapped = WithoutTask(Fake(FakeProvider(kind="fake", script=({"answer": "ok"},))))
     provider = Measured(wrapped)
+    await provider.start()
     assert provider.direct is provider
     before = in_flight()
     assert provider.begin(request(model), asyncio.get_running_loop().create_future())
