@@ -4,12 +4,14 @@ Blocking: reads the certificate files and secrets that the section names. A test
 Source: librdkafka CONFIGURATION.md (2.16), faust 0.15.3 `faust/auth.py` (checked 2026-11).
 """
 
+import re
 import ssl
+from collections.abc import Callable
 from operator import methodcaller
 from typing import Any
 
 from contracts.codec import RecordHeaders
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, LogUnavailable
 from contracts.settings import KafkaSettings
 
 # What a broker allows for a member's session: its settings, and their defaults.
@@ -17,6 +19,9 @@ SESSION_LIMITS_MS = {"group.min.session.timeout.ms": 6_000, "group.max.session.t
 # Not `message.headers()`: of a name that is not UTF-8 confluent-kafka 2.16 returns half a list and sets an exception.
 # Called from C that is a SystemError; the interpreter's own fast call does not look, and the process dies (SIGSEGV).
 _headers = methodcaller("headers")
+# How often a client looks at itself. Twice without a broker is no accident: finding them again takes no time at all.
+_LOOK_EVERY_MS = 5_000
+_SOURCE = re.compile(r'"source":"(\w+)"')
 
 
 def librdkafka_config(kafka: KafkaSettings) -> dict[str, str]:
@@ -37,6 +42,45 @@ def librdkafka_config(kafka: KafkaSettings) -> dict[str, str]:
         }
         config |= {name: str(path) for name, path in files.items() if path is not None}
     return config
+
+
+def self_watching() -> dict[str, Any]:
+    """Return settings with which a client's `poll` and `consume` raise once it can never do anything again.
+
+    For a client that lives long and is polled all the time; its owner makes another one. An answer that names topics
+    and no brokers, as one gives that is the last to stop, can make librdkafka 2.13 to 2.16 forget all it knew, and not
+    look for any (its issue 5301). It says nothing then: only its statistics show it.
+
+    Raises (`poll` and `consume`):
+        LogUnavailable: the client knows no brokers, for 5 s and more.
+    """
+    return {"statistics.interval.ms": _LOOK_EVERY_MS, "stats_cb": _twice_without()}
+
+
+def _twice_without() -> Callable[[str], None]:
+    # Several clients may be made with the same settings.
+    without: set[str] = set()
+
+    def look(statistics: str) -> None:
+        name = statistics.partition('"client_id":')[0]
+        if _has_brokers(statistics):
+            without.discard(name)
+        elif name not in without:
+            without.add(name)
+        else:
+            without.discard(name)
+            message = "the Kafka client has lost all its brokers and does not look for any; it is made anew"
+            raise LogUnavailable(message)
+
+    return look
+
+
+def _has_brokers(statistics: str) -> bool:
+    """Tell whether there is one to connect to; also where the statistics are not what they are in 2.16."""
+    brokers = statistics.partition('"brokers":')[2].partition('"topics":')[0]
+    kinds = set(_SOURCE.findall(brokers))
+    # A coordinator is known by its role alone: it stays, and leads nowhere.
+    return bool(kinds - {"logical"}) if kinds else bool(brokers.strip("{}, ")) or not brokers
 
 
 def faust_config(kafka: KafkaSettings) -> dict[str, Any]:

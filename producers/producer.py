@@ -18,6 +18,7 @@ from confluent_kafka import Producer as ConfluentProducer
 from contracts import tallies
 from contracts.codec import Record
 from contracts.errors import Busy, LogUnavailable
+from contracts.kafka_config import self_watching
 from contracts.logs import logger, tell_left_out
 from contracts.metrics import PRODUCER_BUFFER_BYTES, PRODUCER_BUFFER_LIMIT, PRODUCER_REBUILDS
 from contracts.settings import KafkaSettings, ProducerSettings
@@ -203,8 +204,9 @@ class KafkaProducer:
         else:
             try:
                 self._client.poll(0)
-            except (KafkaException, SystemError) as error:
+            except (KafkaException, SystemError, LogUnavailable) as error:
                 # The binding raises a fatal error here; a callback that runs behind it turns it into a SystemError.
+                # A client without brokers is as useless, and cannot send any more what is given up with it.
                 self._break(str(error.__cause__ or error))
         self._window.stalls.look()
         now_s = time.monotonic()
@@ -236,7 +238,7 @@ class KafkaProducer:
             _log.info("producer.rebuilt")
 
     def _build(self) -> None:
-        self._client = ConfluentProducer(self._make_config(), logger=ClientLog())
+        self._client = ConfluentProducer(self._make_config() | self_watching(), logger=ClientLog())
         # A fault that comes back at once must not make a loop of rebuilding.
         self._rebuild_at_s = time.monotonic() + _REBUILD_PAUSE_S
 
@@ -270,6 +272,6 @@ def _report(waiting: Waiting, error: KafkaError | None, message: KafkaMessage) -
 
 
 def _end_client(client: Any) -> None:
-    with contextlib.suppress(KafkaException, SystemError):
+    with contextlib.suppress(KafkaException, SystemError, LogUnavailable):
         client.purge()
         client.close()

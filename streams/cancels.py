@@ -16,8 +16,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from contracts.codec import Position
 from contracts.deltas import read_cancel
-from contracts.errors import Cancelled, Undecodable
-from contracts.kafka_config import librdkafka_config
+from contracts.errors import Cancelled, LogUnavailable, Undecodable
+from contracts.kafka_config import librdkafka_config, self_watching
 from contracts.logs import logger
 from contracts.metrics import CANCELS
 from contracts.settings import KafkaSettings
@@ -135,12 +135,12 @@ class CancelReader:
         while not self._stop.is_set():
             self._followed = set()
             try:
-                consumer = Consumer(self._config)
+                consumer = Consumer(self._config | self_watching())
                 try:
                     self._follow(consumer)
                 finally:
                     consumer.close()
-            except KafkaException as error:
+            except (LogUnavailable, KafkaException) as error:
                 if not self._is_warned:
                     _log.warning("cancels.log_unavailable", error=str(error))
                 self._is_warned = True

@@ -17,6 +17,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from contracts.codec import Record, decode_json, encode_json
 from contracts.errors import Busy, LogUnavailable, TooLarge, Undecodable
+from contracts.kafka_config import self_watching
 from contracts.logs import logger
 from contracts.payloads import EndpointState
 from gateways.egress.reading import LogIds, partitions_of, watermarks
@@ -105,7 +106,7 @@ class KafkaBoard:
             self._stop.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        consumer = Consumer(self._config)
+        consumer = Consumer(self._config | self_watching())
         try:
             partitions = partitions_of(consumer, self._topic, _CALL_TIMEOUT_S)
             if not partitions:

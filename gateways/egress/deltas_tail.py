@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import headers_of
+from contracts.kafka_config import headers_of, self_watching
 from contracts.logs import logger
 from contracts.metrics import DELTAS_FOLLOWED
 from gateways.egress.feed import delta_name
@@ -93,6 +93,10 @@ class DeltasTail:
         while not self._stop.is_set():
             try:
                 self._follow()
+            except LogUnavailable as error:
+                _log.warning("deltas.log_unavailable", error=str(error))
+                self._on_gap()
+                self._stop.wait(_RETRY_S)
             except Exception:  # noqa: BLE001 - the edge of this thread: nobody above could do more than start again
                 _log.exception("deltas.tail_failed")
                 self._on_gap()
@@ -100,7 +104,7 @@ class DeltasTail:
 
     def _follow(self) -> None:
         self._is_first_look, self._refresh_at_s = True, 0.0
-        consumer = Consumer(self._config)
+        consumer = Consumer(self._config | self_watching())
         try:
             while not self._stop.is_set():
                 if self._log_ids.made_anew():

@@ -14,7 +14,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from contracts.codec import Position, source_position
 from contracts.errors import ConfigError, LogUnavailable
-from contracts.kafka_config import headers_of
+from contracts.kafka_config import headers_of, self_watching
 from contracts.logs import logger
 from gateways.egress.index import ResultIndex
 from gateways.egress.outcomes import Accepted, Noted, Outcome, Place, Written, read_accepted, read_outcome
@@ -132,7 +132,7 @@ class Indexing:
             self._index.make_anew()
             # The new file knows no ids yet.
             self.log_ids = {}
-        consumer = Consumer(self._config)
+        consumer = Consumer(self._config | self_watching())
         refresh_s = 0.0
         try:
             while not self._stop.is_set():

@@ -17,7 +17,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from contracts.codec import Position
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import headers_of
+from contracts.kafka_config import headers_of, self_watching
 from contracts.logs import logger
 from contracts.metrics import EGRESS_LAG
 from gateways.egress.group import hint
@@ -166,7 +166,8 @@ class Intake:
 
     def _open(self) -> None:
         wanted = [*self._topics, *self._waits_s]
-        consumer = Consumer(self._config | {"on_commit": self._on_commit, "error_cb": self._on_error})
+        callbacks = {"on_commit": self._on_commit, "error_cb": self._on_error}
+        consumer = Consumer(self._config | callbacks | self_watching())
         try:
             _need(wanted, consumer.list_topics(timeout=_CALL_TIMEOUT_S).topics)
             if self._watch is not None:

@@ -13,7 +13,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from contracts.envelope import REPLY_TO, ReplyAddress
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import headers_of
+from contracts.kafka_config import headers_of, self_watching
 from contracts.logs import logger
 from gateways.egress.outcomes import Outcome, read_outcome
 from gateways.egress.reading import LogIds, partitions_of, watermarks
@@ -83,7 +83,7 @@ class Replies:
             self._stop.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        consumer = Consumer(self._config)
+        consumer = Consumer(self._config | self_watching())
         try:
             self._begin(consumer)
             while not self._stop.is_set():

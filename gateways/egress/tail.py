@@ -13,7 +13,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from contracts.codec import Position, source_position
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import headers_of
+from contracts.kafka_config import headers_of, self_watching
 from contracts.logs import logger
 from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, read_accepted, read_outcome, read_repetition
 from gateways.egress.reading import LogIds, offset_since, partitions_of, watermarks
@@ -121,6 +121,10 @@ class Tail:
         while not self._stop.is_set():
             try:
                 self._follow()
+            except LogUnavailable as error:
+                _log.warning("results.log_unavailable", error=str(error))
+                self._is_reachable = False
+                self._stop.wait(_RETRY_S)
             except Exception:  # noqa: BLE001 - the edge of this thread: nobody above could do more than start again
                 _log.exception("results.tail_failed")
                 self._is_reachable = False
@@ -129,7 +133,7 @@ class Tail:
     def _follow(self) -> None:
         self._covered_from_ms, self._caught_up, self._has_looked, self._refresh_at_s = {}, frozenset(), False, 0.0
         self.read_to = {}
-        consumer = Consumer(self._config)
+        consumer = Consumer(self._config | self_watching())
         try:
             while not self._stop.is_set():
                 if anew := self._log_ids.made_anew():

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from faust.auth import SASLCredentials
 
-from contracts.errors import ConfigError
-from contracts.kafka_config import faust_config, headers_of, librdkafka_config
+from contracts.errors import ConfigError, LogUnavailable
+from contracts.kafka_config import faust_config, headers_of, librdkafka_config, self_watching
 from contracts.settings import KafkaSettings, SecretRef
 
 SASL = {
@@ -150,3 +150,46 @@ def test_headers_are_read_in_order_and_as_bytes(headers: object, found: object) 
 def test_a_record_with_a_header_name_that_is_not_utf_8_is_none_of_ours_and_stops_nobody() -> None:
     assert headers_of(_Message(UNREADABLE)) == []
     assert headers_of(_Message(UNREADABLE), unreadable=[("so", None)]) == [("so", None)]
+
+
+def statistics(brokers: str, name: str = "a#producer-1") -> str:
+    """Return what librdkafka 2.16 says of itself, cut to what is looked at."""
+    return f'{{ "name": "{name}", "client_id": "a", "brokers":{{ {brokers}}}, "topics":{{ }} }}'
+
+
+LEARNED = '"h:1/1": { "name":"h:1/1", "nodeid":1, "source":"learned", "state":"DOWN" } '
+COORDINATOR = '"GroupCoordinator": { "name":"GroupCoordinator", "nodeid":-1, "source":"logical", "state":"DOWN" } '
+
+
+@pytest.mark.parametrize("none", ["", COORDINATOR])
+def test_a_client_that_has_no_brokers_twice_has_lost_them(none: str) -> None:
+    look = self_watching()["stats_cb"]
+    look(statistics(none))
+
+    with pytest.raises(LogUnavailable, match="has lost all its brokers"):
+        look(statistics(none))
+
+
+@pytest.mark.parametrize("between", [statistics(LEARNED), statistics(COORDINATOR + LEARNED)])
+def test_a_client_that_has_found_its_brokers_again_has_not_lost_them(between: str) -> None:
+    look = self_watching()["stats_cb"]
+    for _ in range(3):
+        look(statistics(""))
+        look(between)
+
+
+def test_of_two_clients_made_with_the_same_settings_each_is_looked_at() -> None:
+    look = self_watching()["stats_cb"]
+    look(statistics("", "a#producer-1"))
+    look(statistics("", "a#producer-2"))
+    look(statistics(LEARNED, "a#producer-2"))
+
+    with pytest.raises(LogUnavailable):
+        look(statistics("", "a#producer-1"))
+
+
+@pytest.mark.parametrize("other", ["", "{}", '{"brokers":{ "h:1": { "from":"somewhere" } }, "topics":{ } }'])
+def test_statistics_of_another_kind_say_nothing(other: str) -> None:
+    look = self_watching()["stats_cb"]
+    for _ in range(3):
+        look(other)

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings
 from producers.embedded import EmbeddedBroker
 from streams import cancels
@@ -14,14 +15,20 @@ from streams.cancels import CancelReader, _starts
 from tests.support import eventually_async
 
 
-async def test_cancels_are_followed_later_when_no_client_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE)), LogUnavailable("it has lost all its brokers")]
+)
+async def test_cancels_are_followed_later_when_a_client_cannot_be_made_or_used(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     monkeypatch.setattr(cancels, "_RETRY_S", 0.01)
     made: list[object] = []
 
     def make(config: dict[str, Any]) -> Consumer:
         made.append(config)
+        assert "stats_cb" in config
         if len(made) == 1:
-            raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE))
+            raise error
         return Consumer(config)
 
     monkeypatch.setattr(cancels, "Consumer", make)
