@@ -7,7 +7,7 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
     thread._seek_wait                overridden: a place that was told to be read from is no log that has lost its end
     thread.on_partitions_assigned    overridden: ends a fetch that began under an earlier assignment
     _coordinator._coordination_task  watched: nobody else does while nothing is read
-    _client.send                     wrapped: KeyError when two requests on one connection go unanswered at one time
+    _client._sync_task               watched: without it nobody finds the group's coordinator again
     fetcher.MemoryRecords, .PartitionRecords, .FetchResult  replaced by those of streams/unpacking.py: a header name
                                      that is not UTF-8 would end the worker for ever; a fetch is unpacked in pieces
     fetcher._proc_fetch_request, ._update_fetch_positions  wrapped: aiokafka begins a log again that ends before the
@@ -27,16 +27,16 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from aiokafka.client import ConnectionGroup
 from aiokafka.consumer import fetcher
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaError
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types.tuples import ConsumerMessage
 
 from contracts.logs import logger
+from streams.connections import hear_lost_connections, mend_connections
 from streams.engine.item import TP
 from streams.epochs import epoch_ends
 from streams.frames import mend_frames
@@ -98,7 +98,8 @@ class EngineThread(AIOKafkaConsumerThread):
         await super().on_start()
         if self._consumer is None:
             return
-        hear_lost_connections(self._consumer._client)  # noqa: SLF001
+        client = self._consumer._client  # noqa: SLF001
+        hear_lost_connections(client)
         hurry(self._consumer._fetcher)  # noqa: SLF001
         self._look_back(self._consumer._fetcher)  # noqa: SLF001
         coordinator = self._consumer._coordinator  # noqa: SLF001
@@ -107,11 +108,12 @@ class EngineThread(AIOKafkaConsumerThread):
         keep_joining(coordinator)
         hear_refusals(coordinator)
         leave_for_good(coordinator)
-        for task in (coordinator._coordination_task, self._consumer._fetcher._fetch_task):  # noqa: SLF001
+        fetching = self._consumer._fetcher._fetch_task  # noqa: SLF001
+        for task in (coordinator._coordination_task, fetching, client._sync_task):  # noqa: SLF001
             task.add_done_callback(self._task_ended)
 
     def _task_ended(self, task: "asyncio.Task[None]") -> None:
-        """End the worker with the task that keeps it in the group, or the one that fetches."""
+        """End the worker with the task that keeps it in the group, fetches, or knows where the brokers are."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
             asyncio.run_coroutine_threadsafe(self.app.crash(error), self.parent_loop)
@@ -357,33 +359,13 @@ def hurry(fetching: Any) -> None:
     fetching._get_actions_per_node = actions  # noqa: SLF001
 
 
-def hear_lost_connections(client: Any) -> None:
-    """Raise what everybody tries again after when a connection was closed for another request.
-
-    1. Two requests on one connection run out of time in the same turn of the loop; the first closes it.
-    2. Whoever asks next finds it closed, and takes it off aiokafka's list.
-    3. The second looks it up there to close it: a KeyError, which would end the fetches or the place in the group.
-    """
-    original: Callable[..., Awaitable[Any]] = client.send
-
-    async def send(node_id: Any, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
-        try:
-            return await original(node_id, request, group=group)
-        except KeyError as error:
-            if error.args != ((node_id, group),):
-                raise
-            message = f"the connection to broker {node_id} was closed for another request"
-            raise KafkaConnectionError(message) from error
-
-    client.send = send
-
-
 def _mend_fetcher() -> None:
     """Put our parsers in place, for the whole process."""
     fetcher.MemoryRecords = KeptRecords
     fetcher.PartitionRecords = TolerantPartitionRecords
     fetcher.FetchResult = PiecewiseFetchResult
     mend_frames()
+    mend_connections()
 
 
 __all__ = ["BUNDLE_RECORDS", "Bundle", "BundlingConsumer", "EngineThread"]

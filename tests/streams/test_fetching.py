@@ -415,17 +415,17 @@ async def test_records_are_handed_out_when_nobody_may_ask_for_epochs(monkeypatch
 # --- the end of aiokafka's tasks
 
 
-def started_on(coordination: Any, fetching_task: Any) -> Any:
-    """Return what stands for aiokafka's consumer with its two tasks."""
+def started_on(coordination: Any, fetching_task: Any, synchronizer: Any) -> Any:
+    """Return what stands for aiokafka's consumer with its three tasks."""
     names = ("_do_rejoin_group", "_push_error_to_user", "_send_req", "_maybe_leave_group")
     coordinator = SimpleNamespace(**dict.fromkeys(names), _coordination_task=coordination)
     steps = ("_proc_fetch_request", "_update_fetch_positions", "_invalidate_preferred_read_replica_for_node")
     more = {"_get_actions_per_node": None, "_fetch_max_wait_ms": 1500, "_fetch_task": fetching_task}
-    parts = {"_coordinator": coordinator, "_client": SimpleNamespace(send=None)}
+    parts = {"_coordinator": coordinator, "_client": SimpleNamespace(send=None, _sync_task=synchronizer)}
     return SimpleNamespace(**parts, _fetcher=SimpleNamespace(**dict.fromkeys(steps), **more))
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["coordination", "fetching"])
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["coordination", "fetching", "metadata"])
 async def test_the_end_of_a_task_of_aiokafka_ends_the_worker(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     crashed: list[BaseException] = []
     error = KafkaError("Unexpected error during data retrieval")
@@ -443,7 +443,7 @@ async def test_the_end_of_a_task_of_aiokafka_ends_the_worker(place: int, monkeyp
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_start", nothing)
     thread = make_thread()
     thread.app, thread.parent_loop = cast("Any", App()), asyncio.get_running_loop()
-    tasks = [asyncio.ensure_future(ends() if number == place else nothing(None)) for number in range(2)]
+    tasks = [asyncio.ensure_future(ends() if number == place else nothing(None)) for number in range(3)]
     thread._consumer = started_on(*tasks)
     await thread.on_start()
     await eventually_async(lambda: crashed == [error])
@@ -476,7 +476,8 @@ async def test_two_requests_that_go_unanswered_at_one_time_are_both_to_be_made_a
     client, connection = AIOKafkaClient(), Connection()
     client._conns[1, ConnectionGroup.DEFAULT] = connection
     thread, task = make_thread(), asyncio.ensure_future(nothing(None))
-    thread._consumer = started_on(task, task)
+    thread._consumer = started_on(task, task, task)
+    client._sync_task = task
     thread._consumer._client = client
     await thread.on_start()
 
@@ -490,16 +491,6 @@ async def test_two_requests_that_go_unanswered_at_one_time_are_both_to_be_made_a
 
     assert [type(error) for error in await asking] == [NodeNotReadyError, KafkaConnectionError]
     assert KafkaConnectionError.retriable
-
-
-async def test_other_key_errors_stay_what_they_are() -> None:
-    async def send(*_request: object, **_group: object) -> None:
-        raise KeyError(1)
-
-    client: Any = SimpleNamespace(send=send)
-    fetching.hear_lost_connections(client)
-    with pytest.raises(KeyError):
-        await client.send(1, MetadataRequest([]))
 
 
 def test_who_waits_for_records_does_not_hear_that_fetching_has_ended() -> None:
