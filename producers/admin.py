@@ -26,6 +26,8 @@ _ANSWER_SLACK_S = 5.0
 # what a worker waits, since a large cluster far away may never answer in less. A stop waits for none.
 _AGAIN_S = 2.0
 _LOOK_S, _LOOK_LIMIT_S = 0.5, 5.0
+# Of one client, some 30 s: as long may a connection take.
+_LOOKS = 8
 # No attempt that Kafka lets fail lasts longer; work that did was going on, and its end is news.
 _ATTEMPT_S = 60.0
 # What is wrong lies with our settings most likely: the password, the certificates, the host's name.
@@ -214,6 +216,7 @@ class Patience:
         self._stop = stop
         self._admin: TopicAdmin | None = None
         self._look_s = _LOOK_S
+        self._failed_looks = 0
         self._told = ""
         self.waits_for = ""
 
@@ -251,6 +254,10 @@ class Patience:
             unless_stopped(lambda: admin.wait(look_s), self._stop.is_set)
         except LogUnavailable:
             self._look_s = min(2 * self._look_s, _LOOK_LIMIT_S)
+            self._failed_looks += 1
+            if self._failed_looks % _LOOKS == 0:
+                # One that has lost all its brokers looks for none, and does not say so: see self_watching.
+                self._admin = None
             raise
 
     def _rest(self, reason: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import librdkafka_config
+from contracts.kafka_config import librdkafka_config, self_watching
 from contracts.settings import KafkaSettings
 from producers.kafka_client import error_of
 
@@ -35,7 +35,8 @@ class GroupLag:
             "enable.auto.commit": False,
             "log_level": 0,
         }
-        self._consumer = Consumer(librdkafka_config(kafka) | own)
+        self._config = librdkafka_config(kafka) | own
+        self._consumer = self._made()
         self._group_id = group_id
         self._timeout_s = timeout_s
 
@@ -48,6 +49,7 @@ class GroupLag:
             LogUnavailable: Kafka does not say.
         """
         try:
+            self._look()
             partitions = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic].partitions
             numbers = sorted(partitions or ())
             found = committed(self._consumer, topic, numbers, self._timeout_s)
@@ -60,6 +62,18 @@ class GroupLag:
     def close(self) -> None:
         """Let go of the connections."""
         self._consumer.close()
+
+    def _made(self) -> Consumer:
+        return Consumer(self._config | self_watching())
+
+    def _look(self) -> None:
+        """Make another consumer when this one has lost all its brokers."""
+        try:
+            # Nothing is assigned to it.
+            self._consumer.poll(0)
+        except LogUnavailable:
+            self._consumer.close()
+            self._consumer = self._made()
 
     def _lag(self, topic: str, number: int, offset: int) -> int:
         part = TopicPartition(topic, number)

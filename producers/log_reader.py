@@ -7,6 +7,7 @@ half a second after a stop.
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -25,6 +26,9 @@ _QUEUE_KBYTES = 4_096
 _FETCH_BYTES = 4 * 2**20
 _APPEARS_S = 5.0
 _WIDEN_EVERY_S = 30.0
+# Looks in vain after which a client counts as one that has lost all its brokers for good: see self_watching, which is
+# for those that are polled all the time.
+_LOOKS = 2
 _PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - so named
 _MOVING = frozenset(
     {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
@@ -67,16 +71,21 @@ class LogReader:
     def __init__(self, kafka: KafkaSettings, is_stopped: IsStopped | None = None) -> None:
         self._kafka = kafka
         self._is_stopped = is_stopped
-        # A request that was given up still works with this client of ours.
+        # A request that was given up still works with a client of ours.
         self._is_left = False
         # Where each partition must be read to, and has been.
         self._open: dict[Place, int] = {}
         self._positions: dict[Place, int] = {}
         self._widen_at_s = 0.0
+        self._failed_looks = 0
         self._admin: TopicAdmin | None = None
         # Of the topics that are read, where it matters whether they are made anew.
         self._logs: dict[str, str] = {}
-        self._consumer = self._client(
+        self._consumer, self._ends = self._clients()
+
+    def _clients(self) -> tuple[Consumer, Consumer]:
+        """Return the one that reads, and the one that is asked."""
+        reading = self._client(
             {
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
@@ -88,7 +97,7 @@ class LogReader:
             }
         )
         # Asked for the ends alone: of committed records they would end in front of anybody's open transaction.
-        self._ends = self._client({"isolation.level": "read_uncommitted"})
+        return reading, self._client({"isolation.level": "read_uncommitted"})
 
     def _client(self, more: dict[str, Any]) -> Consumer:
         config: dict[str, Any] = {
@@ -105,8 +114,8 @@ class LogReader:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._consumer.close()
         if not self._is_left:
+            self._consumer.close()
             self._ends.close()
 
     def spans(self, topic: str) -> list[tuple[int, int]]:
@@ -217,7 +226,8 @@ class LogReader:
     def widen(self) -> set[str]:
         """Take up partitions that were added since, or made anew, at their first record; return topics made anew.
 
-        Looks every 30 s, if brokers answer. Made anew is known where `begin` was told of logs.
+        Looks every 30 s, if brokers answer. Where they do not, it goes on with other clients after a minute. Made anew
+        is known where `begin` was told of logs.
         """
         anew: set[str] = set()
         if time.monotonic() < self._widen_at_s:
@@ -225,6 +235,7 @@ class LogReader:
         self._widen_at_s = time.monotonic() + _WIDEN_EVERY_S
         topics = {topic for topic, _ in self._positions}
         with contextlib.suppress(LogUnavailable, KafkaException):
+            self._look()
             counts = self._asked(lambda: {topic: self._partitions(topic) for topic in topics})
             if anew := self._made_anew():
                 self._positions = {place: at for place, at in self._positions.items() if place[0] not in anew}
@@ -233,6 +244,28 @@ class LogReader:
                 self._positions |= dict.fromkeys(new, 0)
                 self._consumer.assign([TopicPartition(*place, at) for place, at in self._positions.items()])
         return anew
+
+    def _look(self) -> None:
+        """See whether both clients still find a broker, and replace them when one does not.
+
+        Raises:
+            KafkaException: one does not, this time.
+            LogUnavailable: the same, or there is no thread for another one now.
+        """
+        topic = next((topic for topic, _ in self._positions), None)
+        try:
+            for client in (self._consumer, self._ends):
+                self._asked(partial(client.list_topics, topic, timeout=_REQUEST_S))
+            self._failed_looks = 0
+        except KafkaException:
+            self._failed_looks += 1
+            if self._failed_looks % _LOOKS == 0:
+                former = self._consumer, self._ends
+                self._consumer, self._ends = self._clients()
+                self._consumer.assign([TopicPartition(*place, at) for place, at in self._positions.items()])
+                for client in former:
+                    client.close()
+            raise
 
     def read(self, topic: str, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Found]:
         """Yield the records of some partitions, from the first offset up to, not including, the second.

@@ -27,7 +27,8 @@ from confluent_kafka import (
 from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec, TopicDescription
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import librdkafka_config
+from contracts.kafka_config import librdkafka_config, self_watching
+from contracts.logs import logger
 from contracts.settings import KafkaSettings
 from producers.threads import NoThread, in_pool
 
@@ -199,6 +200,7 @@ def _result(name: str, answer: "futures.Future[_Answer]") -> _Answer:
 
 
 # All who ask the same brokers ask with one client: each is threads, and connections. It goes with the last of them.
+# Some of them live as long as the process: once it has lost all its brokers, all go on with another one.
 _clients: weakref.WeakValueDictionary[frozenset[tuple[str, Any]], AdminClient] = weakref.WeakValueDictionary()
 _making = threading.Lock()
 
@@ -210,9 +212,15 @@ def _client_of(config: Mapping[str, Any]) -> AdminClient:
         client = _clients.get(key)
         # One without work is false.
         if client is None:
-            client = AdminClient({**connection, "client.id": "penstock-log-ids", "log_level": 0})
+            client = AdminClient({**connection, "client.id": "penstock-log-ids", "log_level": 0} | self_watching())
             _clients[key] = client
     return client
+
+
+def _give_up(client: AdminClient) -> None:
+    with _making:
+        for key in [key for key, one in _clients.items() if one is client]:
+            del _clients[key]
 
 
 class Present(NamedTuple):
@@ -360,8 +368,7 @@ class LogIds:
 
     @property
     def _client(self) -> AdminClient:
-        if self._made is None:
-            self._made = _client_of(self._config)
+        self._made = _client_of(self._config)
         return self._made
 
     def _ask_anew(self) -> None:
@@ -370,8 +377,14 @@ class LogIds:
 
     def _ask(self, topics: Sequence[str], limit_s: float) -> Mapping[str, "futures.Future[TopicDescription]"]:
         # While brokers are away it keeps an error for every attempt to connect, some 20 a second, until it is polled.
-        self._client.poll(0)
-        return self._client.describe_topics(
+        client = self._client
+        try:
+            client.poll(0)
+        except LogUnavailable as error:
+            logger("gateway").warning("log_ids.log_unavailable", error=str(error))
+            _give_up(client)
+            client = self._client
+        return client.describe_topics(
             TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=limit_s
         )
 

@@ -104,6 +104,8 @@ class Replies:
             # It may be made any moment; until then outcomes are found on the result topics.
             if self._stop.wait(_RETRY_S):
                 return
+            # What the client says of itself is kept until it is polled, 8 KiB every 5 s.
+            consumer.poll(0)
         partition = partitions[int(self._instance, 16) % len(partitions)]
         # Invariant: the place where reading starts is known before the address is given to anybody.
         _, end = watermarks(consumer, self._topic, partition, _CALL_TIMEOUT_S)

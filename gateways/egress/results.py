@@ -35,11 +35,16 @@ _MAX_MISSES = 10_000
 
 
 class _Miss(NamedTuple):
-    """A scan that found nothing: not repeated before an instant, and then continued where it ended."""
+    """A scan that found nothing for good: not repeated before an instant, and then continued where it ended.
+
+    Attributes:
+        found: a dead letter, behind which a later outcome may lie.
+    """
 
     valid_until_s: float
     next_offsets: Mapping[str, int]
     logs: int
+    found: Outcome | None = None
 
 
 class ResultsView:
@@ -274,6 +279,8 @@ class ResultsView:
         if miss is not None and time.monotonic() < miss.valid_until_s:
             return None
         if self._scans >= MAX_SCANS:
+            if miss is not None and miss.found is not None:
+                return miss.found
             message = "too many look-ups of old results"
             raise Busy(message)
         self._scans += 1
@@ -281,14 +288,17 @@ class ResultsView:
             scanned = await self._scan(wanted, miss.next_offsets if miss else {})
         finally:
             self._scans -= 1
-        if scanned.outcome is not None:
+        found = _newest(scanned.outcome, miss.found if miss else None)
+        if found is not None and scanned.is_complete:
             self._misses.pop(wanted.name, None)
-            self._cache.add(scanned.outcome)
-            return scanned.outcome
+            self._cache.add(found)
+            return found
         if scanned.repetition is not None:
             self._cache.note_repetition(scanned.repetition)
             return None
-        self._remember_miss(wanted.name, scanned, logs)
+        self._remember_miss(wanted.name, scanned, logs, found)
+        if found is not None:
+            return found
         if not scanned.is_complete:
             message = "the look-up of an old result takes longer"
             raise Busy(message)
@@ -298,10 +308,14 @@ class ResultsView:
         limits = SCAN_LIMIT_S, self._is_closed.is_set
         return await in_thread(self._executor, scan, self._config, self._result_topics, wanted, from_offsets, *limits)
 
-    def _remember_miss(self, name: str, scanned: Scanned, logs: int) -> None:
+    def _remember_miss(self, name: str, scanned: Scanned, logs: int, found: Outcome | None) -> None:
         # An unfinished scan is to be continued at once.
         valid_s = _MISS_VALID_S if scanned.is_complete else 0.0
         self._misses.pop(name, None)
-        self._misses[name] = _Miss(time.monotonic() + valid_s, scanned.next_offsets, logs)
+        self._misses[name] = _Miss(time.monotonic() + valid_s, scanned.next_offsets, logs, found)
         while len(self._misses) > _MAX_MISSES:
             self._misses.popitem(last=False)
+
+
+def _newest(one: Outcome | None, earlier: Outcome | None) -> Outcome | None:
+    return earlier if one is None or (earlier is not None and earlier.redrives >= one.redrives) else one

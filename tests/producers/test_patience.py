@@ -54,6 +54,34 @@ def test_a_cluster_that_answers_slowly_is_found(monkeypatch: pytest.MonkeyPatch)
     assert done == [True]
 
 
+def test_a_client_that_finds_no_broker_for_long_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have lost all it knew, and looks for none then, while a new one finds them at once."""
+    made: list[int] = []
+
+    class Admin:
+        def __init__(self, *_: object) -> None:
+            made.append(0)
+
+        def wait(self, _limit_s: float) -> None:
+            """Have the first client find nothing any more."""
+            made[-1] += 1
+            if len(made) == 1:
+                message = "no Kafka broker answers"
+                raise LogUnavailable(message)
+
+    monkeypatch.setattr(admin, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(admin, "TopicAdmin", Admin)
+    stop = threading.Event()
+    # Otherwise it would wait for ever.
+    timer = threading.Timer(5.0, stop.set)
+    timer.start()
+
+    Patience(KafkaSettings(), "batch", stop).run(lambda: None)
+    timer.cancel()
+
+    assert made == [8, 1]
+
+
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
     monkeypatch.setattr(admin, "_AGAIN_S", 0.0)

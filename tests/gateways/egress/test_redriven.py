@@ -9,8 +9,10 @@ from contracts.codec import REDRIVE, Position, Record, encode_json, outcome_head
 from contracts.envelope import Event, result_id
 from contracts.payloads import DEAD_LETTER_MARKER_TYPE, RESULT_TYPE, Redrive
 from contracts.settings import KafkaSettings, ResultsViewSettings
+from gateways.egress import results
 from gateways.egress.outcomes import Outcome
 from gateways.egress.results import ResultsView
+from gateways.egress.scan import Scanned
 from producers.embedded import EmbeddedBroker
 from tests.gateways.egress.test_results import Log
 from tests.support import eventually_async
@@ -105,3 +107,33 @@ async def test_from_a_look_up(log: Log, ends: Sequence[End], shown: End) -> None
         assert said(await view.outcome_of("crm", "e1", position)) == shown[2]
     finally:
         view.close()
+
+
+@pytest.mark.parametrize("is_redriven", [True, False])
+async def test_a_look_up_that_ran_out_of_time_behind_a_dead_letter_goes_on_when_asked_again(
+    log: Log, monkeypatch: pytest.MonkeyPatch, is_redriven: bool
+) -> None:
+    event, position = await log.event("e1")
+    dead, good = (
+        Outcome(result_id("crm", event.id), event.id, "crm", "", kind, value, position.timestamp_ms, count)
+        for kind, count, value in (DEAD, GOOD)
+    )
+    offsets: list[dict[str, int]] = []
+    answers = [Scanned(dead, {"r": 5}, is_complete=False), Scanned(None, {"r": 9}, is_complete=False)]
+    answers.append(Scanned(good if is_redriven else None, {"r": 12}, is_complete=True))
+
+    def scan(*args: object) -> Scanned:
+        offsets.append(dict(args[3]))  # type: ignore[call-overload]
+        return answers.pop(0)
+
+    monkeypatch.setattr(results, "scan", scan)
+    view = log.view()
+    try:
+        # The last one comes from memory.
+        heard = [said(await view.outcome_of("crm", "e1", position)) for _ in range(4)]
+    finally:
+        view.close()
+
+    last = b"redriven" if is_redriven else b"dead"
+    assert heard == [b"dead", b"dead", last, last]
+    assert offsets == [{}, {"r": 5}, {"r": 9}]

@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from contracts.errors import LogUnavailable
-from gateways.egress import board, deltas_tail, indexing, intake, replies, tail
+from gateways.egress import board, deltas_tail, indexing, intake, reading, replies, tail
 from gateways.egress.board import KafkaBoard
 from gateways.egress.deltas_tail import DeltasTail
 from gateways.egress.indexing import Indexing
@@ -90,6 +90,40 @@ def test_a_reader_makes_another_client(make: Callable[[], Any], stranded: type[S
     finally:
         reader.close()
     assert stranded.closed >= 2
+
+
+def test_who_asks_for_ids_goes_on_with_another_client_and_so_do_all_who_share_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A door that begins a new session asks first, and would never begin."""
+
+    class Asked(Stranded):
+        def describe_topics(self, *_args: Any, **_more: Any) -> dict[str, Any]:
+            """Tell which client was asked."""
+            return {"by": self}
+
+    monkeypatch.setattr(reading, "AdminClient", Asked)
+    board, door = (LogIds({"bootstrap.servers": "stranded:9092"}, ["t"]) for _ in range(2))
+    first: Any = board._ask(["t"], 1.0)["by"]
+    assert Asked.made == 1
+
+    second: Any = door._ask(["t"], 1.0)["by"]
+
+    assert second is not first
+    assert cast("Any", board)._client is second
+
+
+def test_replies_whose_topic_is_missing_keep_nothing_that_the_client_says(
+    monkeypatch: pytest.MonkeyPatch, stranded: type[Stranded]
+) -> None:
+    """Nobody else polls then, and statistics would gather for as long as that is so."""
+    monkeypatch.setattr(replies, "partitions_of", lambda *_: ())
+    waiting = Replies({}, "t", lambda _: None)
+    waiting.start()
+    try:
+        eventually(lambda: stranded.made > 2)
+    finally:
+        waiting.close()
 
 
 async def test_a_doors_session_ends_and_the_next_one_has_another_client(stranded: type[Stranded]) -> None:

@@ -1,0 +1,61 @@
+"""A reader that goes on and on makes other clients when those that it has find no broker any more."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from contracts.settings import KafkaSettings
+from producers import log_reader
+from producers.log_reader import LogReader
+
+
+class Client:
+    """Finds its brokers as long as it is told to."""
+
+    made: list["Client"]
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.is_reading = "fetch.max.bytes" in config
+        self.is_lost = self.is_closed = False
+        self.at: list[tuple[str, int, int]] = []
+        self.made.append(self)
+
+    def list_topics(self, topic: str, timeout: float) -> Any:  # noqa: ARG002 - the client's
+        """Tell of one partition."""
+        if self.is_lost:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=None, partitions={0: None})})
+
+    def get_watermark_offsets(self, *_: object) -> tuple[int, int]:
+        """Tell of some records."""
+        return 3, 9
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        """Note them."""
+        self.at = [(one.topic, one.partition, one.offset) for one in places]
+
+    def close(self) -> None:
+        """Note it."""
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["reading", "asked"])
+def test_clients_that_find_no_broker_for_a_minute_are_replaced(monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
+    monkeypatch.setattr(Client, "made", [], raising=False)
+    monkeypatch.setattr(log_reader, "Consumer", Client)
+    monkeypatch.setattr(log_reader, "_WIDEN_EVERY_S", 0.0)
+    with LogReader(KafkaSettings(bootstrap_servers="127.0.0.1:1")) as reader:
+        reader.begin({"t": [5]})
+        reader.widen()
+        (client,) = (one for one in Client.made if one.is_reading is lost)
+        client.is_lost = True
+        reader.widen()
+        assert len(Client.made) == 2
+
+        reader.widen()
+        reader.widen()
+
+        assert [one.is_closed for one in Client.made] == [True, True, False, False]
+        assert [one.at for one in Client.made if one.is_reading] == [[("t", 0, 5)]] * 2
