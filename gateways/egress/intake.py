@@ -321,7 +321,9 @@ class Intake:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             self._commit(consumer, self._ledgers.values(), is_last=True)
-            consumer.close()
+            # It may say once more that it has lost its brokers; why the session has ended is known.
+            with contextlib.suppress(LogUnavailable):
+                consumer.close()
 
     # And this in the event loop.
 
