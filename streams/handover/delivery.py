@@ -3,6 +3,7 @@
 Reads: handovers, results, retries. Writes: batch-jobs, results, retries. Blocking: S3, Bedrock, Kafka.
 """
 
+import math
 import shutil
 import time
 from collections import Counter, defaultdict
@@ -15,7 +16,7 @@ import msgspec
 
 from contracts.batch_jobs import HandOver, HandOverPart, job_record
 from contracts.codec import Record, source_position
-from contracts.envelope import format_time
+from contracts.envelope import format_time, parse_time
 from contracts.errors import DISK_ERRORS, InvalidRequest, LogUnavailable, ModelNotFound, PenstockError, is_of_disk
 from contracts.logs import logger
 from contracts.metrics import FM_COST, HANDOVER_LAST, HANDOVER_RECORDS, HANDOVER_RESTS
@@ -35,6 +36,8 @@ _GROUP = 500
 _BACKOFF = 10
 _REFUSED = "Refused"
 _IDS_TIMEOUT_S = 10.0
+# So much do clocks differ at most.
+_CLOCKS_S = 60.0
 _log = logger("hand-over")
 
 
@@ -130,6 +133,8 @@ class Delivery:
         self._files = files
         # After a restart somebody may have written a part of the answers.
         self._is_resumed = files is None
+        gathered_at = parse_time(state.gathered_at)
+        self._youngest_ms = (gathered_at.timestamp() + _CLOCKS_S) * 1000 if gathered_at else math.inf
         self._batches = [desk.ways.by_alias[alias].batch for alias in state.parts if alias in desk.ways.by_alias]
         self._pause_s, self._look_at_s = pace or (self._first_pause_s, 0.0)
 
@@ -299,7 +304,9 @@ class Delivery:
             if name not in ids:
                 continue
             # Also of what an earlier process has written: that one has told nobody what it has cost.
-            kind, made = self._outcome(record, job, answers.get(name), costs)
+            # What is younger lies at the offset of a record that its broker has lost, and the answer is to that one.
+            answer = answers.get(name) if record.timestamp_ms <= self._youngest_ms else None
+            kind, made = self._outcome(record, job, answer, costs)
             if _place(record) in known:
                 counts["answered_before"] += 1
                 continue

@@ -1,14 +1,17 @@
 """What a hand-over brings back when it is taken up: which answers it knows, and what they have cost."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
+import msgspec
 import pytest
 
 from contracts.batch_jobs import HandOver, HandOverPart
-from contracts.codec import Record, decode_json
+from contracts.codec import Record, decode_json, parked_event
+from contracts.envelope import format_time
 from contracts.metrics import REGISTRY
 from contracts.settings import Settings
 from producers.log_reader import Found
@@ -135,3 +138,18 @@ def test_the_cost_of_answers_that_an_earlier_process_has_written_is_told_as_well
     assert state.counts == {"answered_before": 2, "succeeded": 1}
     assert state.cost_usd == pytest.approx(3 * COST_USD)
     assert spent_usd() - booked_usd == pytest.approx(3 * COST_USD)
+
+
+def test_a_record_that_came_after_everything_was_gathered_gets_no_answer_of_the_job(tmp_path: Path) -> None:
+    """Its broker has lost the record that was handed over, and has given its offset again."""
+    site = Site(tmp_path, make_settings(), [record(0), record(1)], [])
+    gathered_ms = site.reader._records[0].timestamp_ms
+    site.reader._records[1] = site.reader._records[1]._replace(timestamp_ms=gathered_ms + 61_000)
+    gathered_at = format_time(datetime.fromtimestamp(gathered_ms / 1000, UTC))
+    state = msgspec.structs.replace(site.delivery.state, gathered_at=gathered_at)
+
+    Delivery(site.delivery._desk, state, tmp_path / "h").step()
+
+    first, second, _ = site.written
+    assert (first.topic, second.topic) == (TOPICS.results, TOPICS.retries)
+    assert parked_event(second.headers)[1].reason == "batch_unanswered"
