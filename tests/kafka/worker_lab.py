@@ -168,6 +168,16 @@ class WorkerLab:
 
         eventually(lambda: _worked(reset), within_s=20)
 
+    def forget_offsets(self) -> None:
+        """Have Kafka forget all commits of the group; nobody may be in the group."""
+        admin = self.kafka.admin()
+
+        def forget() -> bool:
+            admin.delete_consumer_groups([self.prefix])[self.prefix].result(15)
+            return True
+
+        eventually(lambda: _worked(forget), within_s=20)
+
 
 def _worked(act: Any) -> bool:
     from confluent_kafka import KafkaException
