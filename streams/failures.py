@@ -219,7 +219,7 @@ class Failures:
         decision = decide(
             error,
             failures=failures,
-            age_s=time.time() - job.accepted_s,
+            age_s=age_s(job),
             left_s=left_s(job),
             policy=guard.route.retry,
             gate_reason=guard.gate.reason,
@@ -340,6 +340,13 @@ def let_go(failure: BaseException) -> None:
     while one is not None and one.__traceback__ is not None:
         one.__traceback__ = None
         one = one.__cause__ or one.__context__
+
+
+def age_s(job: Job) -> float:
+    """Return the seconds since an event was accepted, or since an operator's replay gave it a new deadline."""
+    begun_s = job.deadline_s - (job.route.deadline_s if job.route else 0.0)
+    # The sender's own deadline comes before the route's: it says nothing of when that began.
+    return time.time() - max(job.accepted_s, begun_s)
 
 
 def left_s(job: Job) -> float:

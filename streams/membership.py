@@ -29,6 +29,8 @@ _RETRY_S = 1.0
 _PROBE_TIMEOUT_S = 5.0
 # How often marks of idle partitions follow what others write: a restart scans no more than this much for nothing.
 _FOLLOW_INTERVAL_S = 30.0
+# Per partition, its commit, and from where on each result topic is scanned; None = not at all.
+_Positions = dict[TP, tuple[int, dict[str, int] | None]]
 
 
 class Membership:
@@ -160,30 +162,31 @@ class Membership:
         self._logs = {tp: self._ids.get(tp.topic, mark.log if (mark := marks.get(tp)) else 0) for tp in tps}
         self._journals = {tp: journal_of(marks.get(tp), self._ids, self._tail.result_topics) for tp in tps}
         starts = self._starts(marks)
-        positions: dict[TP, tuple[int, dict[str, int] | None]] = {}
-        self._floors = {}
-        for tp in tps:
-            commit, mark = commits[tp], marks.get(tp)
-            offset = commit[0] if commit else 0
-            positions[tp] = (offset, starts.get(tp))
-            self._floors[tp] = mark.floor if mark else offset if commit else 0
+        offsets = {tp: commit[0] if commit else 0 for tp, commit in commits.items()}
+        positions: _Positions = {tp: (offset, starts.get(tp)) for tp, offset in offsets.items()}
+        self._floors = {tp: mark.floor if (mark := marks.get(tp)) else offset for tp, offset in offsets.items()}
         tails, repeats = await self._books(positions)
-        # Nothing was committed: nothing is answered yet, and the log is read from where it begins.
-        positions |= {tp: (tails[tp].log[0], None) for tp in tps - self._committed.keys()}
+        # Nothing was committed, or no more: Kafka forgets commits of a group that was away for a week, and those of a
+        # topic that is deleted. The log is read from where it begins, and what lies there may be answered.
+        fresh = {tp: tails[tp].log for tp, commit in commits.items() if commit is None}
+        everything = dict.fromkeys(self._tail.result_topics, 0)
+        positions |= {tp: (begin, everything if begin < end else None) for tp, (begin, end) in fresh.items()}
         other = {tp for tp, mark in marks.items() if mark is not None and mark.log not in {0, self._logs[tp]}}
         ours = {tp: mark for tp, mark in marks.items() if mark is not None and tp not in other | self._anew.keys()}
         anew = other | self._anew.keys() | await self._lost(ours, tails)
         self._read = {tp: mark.read for tp, mark in ours.items() if mark.read and tp not in anew}
         for tp in other:
             detail = "the topic was made anew: the commit is of the former one, and the log is read from its beginning"
-            place = {"topic": tp.topic, "partition": tp.partition, "offset": self._committed[tp][0]}
-            self._log.warning("commit.foreign", **place, detail=detail)
-        if anew:
+            self._log.warning("commit.foreign", **tp._asdict(), offset=self._committed[tp][0], detail=detail)
+        if anew or any(begin < end for begin, end in fresh.values()):
             positions |= {tp: self._start_anew(tp, tails[tp].log[0]) for tp in anew}
             tails, repeats = await self._books(positions)
-        claimed = {tp: offset for tp, (offset, found) in positions.items() if found is None or tp in anew}
+        # Also where a mark lacks a topic: a scan of that would begin at its end, and miss what is answered by then.
+        are_known = self._tail.result_topics.issubset
+        begun = anew | fresh.keys()
+        claimed = {tp: at for tp, (at, found) in positions.items() if tp in begun or not are_known(found or ())}
         await self._claim(claimed, tails)
-        for tp in other:
+        for tp in other | fresh.keys():
             # Those of a longer former log would hold the mark back. Of a cut one they stay: better a scan than a call.
             tail = tails[tp]
             tail.answered = {place: ref for place, ref in tail.answered.items() if place[0] < tail.log[1]}
@@ -195,9 +198,7 @@ class Membership:
         }
         return ledgers, {tp: positions[tp][0] for tp in anew}
 
-    async def _books(
-        self, positions: Mapping[TP, tuple[int, dict[str, int] | None]]
-    ) -> tuple[dict[TP, Tail], dict[TP, Repeats]]:
+    async def _books(self, positions: _Positions) -> tuple[dict[TP, Tail], dict[TP, Repeats]]:
         """Return what is answered already, and what may be repeated; read side by side, since both take a second."""
         return await asyncio.gather(in_thread(self._tail.read, positions), self._remembered(positions))
 

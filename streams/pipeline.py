@@ -16,6 +16,7 @@ from contracts.errors import (
     LogUnavailable,
     OutputInvalid,
     PenstockError,
+    ProviderUnavailable,
     Retryable,
     Throttled,
 )
@@ -338,6 +339,11 @@ class Pipeline:
                 answer = await (begun.answer(caller, request) if begun else caller(request))
             finally:
                 gate.calling -= 1
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # Its sender does not want it any more. What the model has made until then is paid for, and never told.
+                plan.book_doubt(ProviderUnavailable("cut off", possibly_billed=True), request.messages)
+            raise
         except PenstockError as error:
             plan.charge(usage_before(error))
             if not isinstance(error, (Retryable, ConfigurationFault)):

@@ -2,17 +2,21 @@
 
 import getpass
 import socket
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from contracts.codec import Record, RecordHeaders, redrive_headers, resolution_headers
 from contracts.envelope import EXPIRY_TIME, format_time, parse_time
 from contracts.errors import LogUnavailable
-from contracts.payloads import Redrive, Resolution
+from contracts.payloads import DeadLetter, Redrive, Resolution
 from gateways.cli.dlq_letters import Letter
 from gateways.cli.dlq_write import Refusal, Unit
+
+# Of events that were put back, some 300 bytes each: two letters of one are written within minutes.
+_MAX_PUT_BACK = 20_000
 
 
 def operator() -> str:
@@ -77,6 +81,8 @@ class Redriving:
         self._event_topics = event_topics
         self._ask = partitions
         self._partitions: dict[str, list[int]] = {}
+        # By where their first records lie, the newest events that were put back.
+        self._put_back: OrderedDict[tuple[Any, ...], None] = OrderedDict()
         self._by = by
         self._why = why
         self._extend = extend
@@ -86,6 +92,9 @@ class Redriving:
         obstacle = self._obstacle(letter)
         if obstacle or letter.why is None:
             return Refusal(letter, obstacle)
+        resolved = _resolution(letter, "redriven", self._by, self._why, letter.why.topic)
+        if self._is_put_back(letter, letter.why):
+            return Unit(letter, (resolved,))
         event = Record(
             letter.why.topic,
             letter.record.key,
@@ -94,7 +103,22 @@ class Redriving:
             # The same partition as before, whoever wrote it: the order of a key holds only inside of one.
             letter.why.partition,
         )
-        return Unit(letter, (event, _resolution(letter, "redriven", self._by, self._why, letter.why.topic)))
+        return Unit(letter, (event, resolved))
+
+    def _is_put_back(self, letter: Letter, why: DeadLetter) -> bool:
+        """Tell whether this event has been put back already, for another letter.
+
+        A worker that is killed between a letter and its marker leaves one behind, and the next worker writes another.
+        """
+        # Without its time, a place may be that of an event on a former log.
+        if why.timestamp_ms <= 0:
+            return False
+        place = (why.topic, why.partition, why.offset, why.timestamp_ms, letter.source, letter.event_id)
+        is_known = place in self._put_back
+        self._put_back[place] = None
+        if len(self._put_back) > _MAX_PUT_BACK:
+            self._put_back.popitem(last=False)
+        return is_known
 
     def _obstacle(self, letter: Letter) -> str:
         why = letter.why

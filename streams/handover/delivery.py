@@ -3,9 +3,10 @@
 Reads: handovers, results, retries. Writes: batch-jobs, results, retries. Blocking: S3, Bedrock, Kafka.
 """
 
+import math
 import shutil
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,10 +16,10 @@ import msgspec
 
 from contracts.batch_jobs import HandOver, HandOverPart, job_record
 from contracts.codec import Record, source_position
-from contracts.envelope import format_time
+from contracts.envelope import format_time, parse_time
 from contracts.errors import DISK_ERRORS, InvalidRequest, LogUnavailable, ModelNotFound, PenstockError, is_of_disk
 from contracts.logs import logger
-from contracts.metrics import HANDOVER_LAST, HANDOVER_RECORDS, HANDOVER_RESTS
+from contracts.metrics import FM_COST, HANDOVER_LAST, HANDOVER_RECORDS, HANDOVER_RESTS
 from contracts.settings import Settings
 from contracts.topics import Topics
 from producers.admin import TopicAdmin
@@ -27,7 +28,7 @@ from producers.kafka_client import IsStopped, unless_stopped
 from producers.log_reader import Found, LogReader
 from streams.handover.answers import Answers
 from streams.handover.choosing import Way, Ways, record_id
-from streams.handover.settling import Outcomes
+from streams.handover.settling import PROVIDER, Outcomes
 from streams.job import Job
 from streams.providers.bedrock_jobs import OVER, BedrockJobs, read_output
 
@@ -35,6 +36,8 @@ _GROUP = 500
 _BACKOFF = 10
 _REFUSED = "Refused"
 _IDS_TIMEOUT_S = 10.0
+# So much do clocks differ at most.
+_CLOCKS_S = 60.0
 _log = logger("hand-over")
 
 
@@ -130,6 +133,8 @@ class Delivery:
         self._files = files
         # After a restart somebody may have written a part of the answers.
         self._is_resumed = files is None
+        gathered_at = parse_time(state.gathered_at)
+        self._youngest_ms = (gathered_at.timestamp() + _CLOCKS_S) * 1000 if gathered_at else math.inf
         self._batches = [desk.ways.by_alias[alias].batch for alias in state.parts if alias in desk.ways.by_alias]
         self._pause_s, self._look_at_s = pace or (self._first_pause_s, 0.0)
 
@@ -266,7 +271,8 @@ class Delivery:
         ids = self._ids(self.state.parts)
         known = self._known() if self._is_resumed else set()
         counts: Counter[str] = Counter()
-        costs: list[float] = []
+        # By model.
+        costs: defaultdict[str, float] = defaultdict(float)
         # As in `_again`.
         self._folder.mkdir(parents=True, exist_ok=True)
         with Answers(self._folder / "answers.db") as answers:
@@ -276,39 +282,47 @@ class Delivery:
             # Should a write fail from here on, a part of the answers is on the log.
             self._is_resumed = True
             self._write(self._answers(answers, ids, known, counts, costs))
-        ended_at = format_time(datetime.now(UTC))
+        ended_at, cost_usd = format_time(datetime.now(UTC)), round(sum(costs.values()), 6)
         self._note(
             msgspec.structs.replace(
-                self.state, state="finished", ended_at=ended_at, counts=dict(counts), cost_usd=round(sum(costs), 6)
+                self.state, state="finished", ended_at=ended_at, counts=dict(counts), cost_usd=cost_usd
             )
         )
         for outcome, count in counts.items():
             HANDOVER_RECORDS.labels(outcome).inc(count)
+        for model, spent_usd in costs.items():
+            FM_COST.labels(PROVIDER, model, "reported").inc(spent_usd)
         HANDOVER_LAST.set_to_current_time()
         statuses = [f"{part.status} {part.message}".strip() for part in self.state.parts.values()]
-        _log.info("handover.finished", hand_over=self.state.id, statuses=statuses, cost_usd=sum(costs), **counts)
+        _log.info("handover.finished", hand_over=self.state.id, statuses=statuses, cost_usd=cost_usd, **counts)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _answers(
-        self, answers: Answers, ids: set[str], known: set[_Place], counts: Counter[str], costs: list[float]
+        self, answers: Answers, ids: set[str], known: set[_Place], counts: Counter[str], costs: dict[str, float]
     ) -> Iterator[Record]:
         for record, job, name in self._records():
             if name not in ids:
                 continue
+            # Also of what an earlier process has written: that one has told nobody what it has cost.
+            # What is younger lies at the offset of a record that its broker has lost, and the answer is to that one.
+            answer = answers.get(name) if record.timestamp_ms <= self._youngest_ms else None
+            kind, made = self._outcome(record, job, answer, costs)
             if _place(record) in known:
                 counts["answered_before"] += 1
                 continue
-            way = self._desk.ways.by_route.get(job.route_name)
-            found = answers.get(name)
-            if way is None:
-                counts["unanswered"] += 1
-                yield self._desk.outcomes.retry(record, job, "batch_unanswered")
-                continue
-            ended = read_output(found[0], way.model.model, found[1]) if found is not None else None
-            kind, made = self._desk.outcomes.of(record, job, way, ended)
             counts[kind] += 1
-            costs.append(job.cost_usd or 0.0)
             yield made
+
+    def _outcome(
+        self, record: Found, job: Job, answer: tuple[bytes, str] | None, costs: dict[str, float]
+    ) -> tuple[str, Record]:
+        way = self._desk.ways.by_route.get(job.route_name)
+        if way is None:
+            return "unanswered", self._desk.outcomes.retry(record, job, "batch_unanswered")
+        ended = read_output(answer[0], way.model.model, answer[1]) if answer is not None else None
+        kind, made = self._desk.outcomes.of(record, job, way, ended)
+        costs[way.model.model] += job.cost_usd or 0.0
+        return kind, made
 
     def _records(self) -> Iterator[tuple[Found, Job, str]]:
         """Walk over the records of this hand-over that are ours.
@@ -327,8 +341,12 @@ class Delivery:
 
     def _known(self) -> set[_Place]:
         """Return the places of records that have an answer: an outcome, or a retry that the workers take up."""
-        with self._desk.reader() as reader:
-            reader.begin(self.state.answer_starts, self.state.answer_logs)
+        # Of a result topic that a route was given since, nothing was noted: it is read from its first record.
+        desk = self._desk
+        outputs = desk.topics.result_topics(route.output_topic for route in desk.settings.routes)
+        starts: dict[str, tuple[int, ...]] = dict.fromkeys(sorted(outputs), ())
+        with desk.reader() as reader:
+            reader.begin(starts | self.state.answer_starts, self.state.answer_logs)
             return set(self._answered(reader.to_the_end()))
 
     def _answered(self, records: Iterable[Found]) -> Iterator[_Place]:

@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+import msgspec
+
 from contracts.batch_jobs import HandOver, job_record, kind_of
 from contracts.codec import decode_json
 from contracts.envelope import parse_time
@@ -28,7 +30,7 @@ from contracts.topics import Topics
 from producers.admin import Patience
 from producers.fenced import FencedProducer
 from producers.kafka_client import start_thread
-from producers.log_reader import LogReader
+from producers.log_reader import Found, LogReader
 from streams.handover.choosing import Ways
 from streams.handover.delivery import Delivery, Desk, Log, give_up, note_rest
 from streams.handover.gathering import Gathering
@@ -39,6 +41,8 @@ _POLL_S = 0.5
 _MEASURE_EVERY_S = 5.0
 # Whether the topic is still the same log; asked before every hand-over as well.
 _CONFIRM_EVERY_S = 30.0
+# In so many looks in a row a log must end before what was handed over of it: its leader may still be settling.
+_LOOKS, _LOOK_AGAIN_S = 3, 1.0
 _log = logger("hand-over")
 
 
@@ -110,6 +114,8 @@ class Service:
         self._gathering: Gathering | None = None
         self._folder: Path | None = None
         self._confirm_at_s = 0.0
+        # Partitions that were read from an earlier offset again, until it is known what is left of them.
+        self._went_back: set[int] = set()
 
     def stop(self) -> None:
         """End soon; what is under way is taken up by the next start."""
@@ -183,9 +189,9 @@ class Service:
 
     def _work(self, desk: Desk, work: Path) -> None:
         history = self._history(desk)
-        known = [state for state in history if desk.log.holds(state)]
         with desk.reader() as reader, _Ends(desk, self._topics.handovers) as ends:
-            starts = self._starts(reader, known)
+            known = self._shortened(desk, reader, [state for state in history if desk.log.holds(state)])
+            starts, behind = self._starts(reader, known)
             reader.begin({self._topics.handovers: starts})
             # What was asked for is of one log, though it was made anew between two of the questions.
             desk.log.confirm()
@@ -202,6 +208,7 @@ class Service:
                 self._measure(reader, gathering, ends.told)
                 if len(self._open) < self._max_open:
                     for record in reader.poll(_POLL_S):
+                        self._follow(desk, behind, record)
                         gathering.take(record)
                         if gathering.is_due:
                             gathering = self._hand_over(desk, gathering, reader, work)
@@ -270,13 +277,80 @@ class Service:
                     found[state.id] = state
         return list(found.values())
 
-    def _starts(self, reader: LogReader, history: Sequence[HandOver]) -> list[int]:
-        """Return where each partition goes on: behind what was ever handed over."""
-        starts = []
-        for number, (begins, _) in enumerate(reader.spans(self._topics.handovers)):
-            ends = [state.ranges[str(number)][1] for state in history if str(number) in state.ranges]
-            starts.append(max([begins, *ends]))
-        return starts
+    def _starts(self, reader: LogReader, history: Sequence[HandOver]) -> tuple[list[int], dict[int, int]]:
+        """Return where each partition goes on, behind what was ever handed over; and those that do, by number."""
+        starts, behind = [], {}
+        for number, (begins, end) in enumerate(reader.spans(self._topics.handovers)):
+            starts.append(max(begins, _handed_over(history, number)))
+            if starts[-1] <= end:
+                behind[number] = starts[-1]
+        return starts, behind
+
+    def _follow(self, desk: Desk, behind: dict[int, int], record: Found) -> None:
+        """Note how far a partition was read.
+
+        Raises:
+            LogUnavailable: its log has lost its end, and is read from its beginning: begin anew.
+        """
+        if desk.log.id and record.offset < behind.get(record.partition, 0):
+            self._went_back.add(record.partition)
+            place = f"{record.topic}/{record.partition}"
+            message = f"{place} was read up to offset {behind[record.partition]}, and {record.offset} came again"
+            raise LogUnavailable(message)
+        behind[record.partition] = record.offset + 1
+
+    def _shortened(self, desk: Desk, reader: LogReader, known: list[HandOver]) -> list[HandOver]:
+        """Take out of hand-overs what their log has lost: other records get these offsets.
+
+        They would be passed over, or get the answers to those that are gone. And who reads on behind the end of a log
+        is led to its beginning: all of it would be handed over once more. A log without an id may be another one, of
+        which nothing was handed over yet.
+        """
+        ours = [state for state in known if desk.log.id and state.log == desk.log.id]
+        cut = self._cut(reader, ours) if ours else {}
+        changed: dict[str, HandOver] = {}
+        for number, end in cut.items():
+            name = str(number)
+            having = [state for state in ours if name in state.ranges]
+            # The newest first: below one that has all of its records nothing is lost.
+            for state in sorted(having, key=lambda one: one.ranges[name][1], reverse=True):
+                first, last = state.ranges[name]
+                kept = max(first, self._kept(desk, state, number, min(last, end)))
+                if kept == last:
+                    break
+                _log.error("handover.cut", hand_over=state.id, partition=number, offset=kept, lost=last - kept)
+                others = {other: span for other, span in changed.get(state.id, state).ranges.items() if other != name}
+                ranges = others | ({name: (first, kept)} if kept > first else {})
+                changed[state.id] = msgspec.structs.replace(state, ranges=ranges)
+        if changed:
+            desk.producer.write([job_record(self._topics, state) for state in changed.values()])
+        self._went_back.clear()
+        return [changed.get(state.id, state) for state in known]
+
+    def _cut(self, reader: LogReader, ours: Sequence[HandOver]) -> dict[int, int]:
+        """Return the partitions that have lost records which were handed over, or may have, and where they end."""
+        cut: dict[int, int] = {}
+        for look in range(_LOOKS):
+            if look and (not cut or self._stop.wait(_LOOK_AGAIN_S)):
+                return {}
+            ends = enumerate(reader.ends(self._topics.handovers))
+            cut = {n: end for n, end in ends if n in self._went_back or end < _handed_over(ours, n)}
+        return cut
+
+    def _kept(self, desk: Desk, state: HandOver, number: int, end: int) -> int:
+        """Return up to where a partition that ends there has what was handed over: what is younger has come since."""
+        gathered_at, first = parse_time(state.gathered_at), state.ranges[str(number)][0]
+        if gathered_at is not None and first < end:
+            with desk.reader() as reader:
+                for record in reader.read(self._topics.handovers, {number: (first, end)}):
+                    if record.timestamp_ms > gathered_at.timestamp() * 1000:
+                        return record.offset
+        return end
+
+
+def _handed_over(history: Sequence[HandOver], number: int) -> int:
+    """Return the offset behind what was ever handed over of a partition."""
+    return max([0, *(state.ranges[str(number)][1] for state in history if str(number) in state.ranges)])
 
 
 def waiting(ends: Sequence[int], positions: Sequence[int], gathered: Mapping[str, tuple[int, int]]) -> int:

@@ -28,6 +28,8 @@ from streams.parking import parked_records
 from streams.providers.bedrock_jobs import Ended
 from streams.steps.invoke import add_usage, cost_usd
 
+# As the workers call it.
+PROVIDER = "aws.bedrock"
 _MAX_TEXT_CHARS = 500
 
 
@@ -73,6 +75,7 @@ class Outcomes:
             reason=error.reason,
             message=encodable(str(error))[:_MAX_TEXT_CHARS],
             at=format_time(datetime.now(UTC)),
+            possibly_billed=bool(getattr(error, "possibly_billed", False)),
         )
         job.failures.append(note)
         return self.retry(record, job, f"batch_{error.reason}")
@@ -103,7 +106,7 @@ class Outcomes:
             type=job.event.type,
             output=output,
             provenance=Provenance(
-                provider="aws.bedrock",
+                provider=PROVIDER,
                 model=answer.model,
                 route=way.route.name,
                 prompt_digest=way.template.digest,

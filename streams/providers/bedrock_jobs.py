@@ -25,6 +25,8 @@ from streams.providers.bedrock_errors import finish, translate
 OVER = frozenset({"Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired"})
 _RETRIES = {"total_max_attempts": 5, "mode": "standard"}
 _NOT_THERE = frozenset({"404", "NoSuchKey", "NoSuchBucket"})
+# The job exists: its name is taken, and its token was forgotten, or is being worked on.
+_CONFLICT = "ConflictException"
 _TOO_MANY = 429
 _SERVER_ERROR = 500
 
@@ -106,10 +108,10 @@ class BedrockJobs:
         Raises:
             InvalidRequest, ModelNotFound, AccessDenied, QuotaExhausted, Throttled, ProviderUnavailable: as it is.
         """
-        source = {"s3InputFormat": "JSONL", "s3Uri": input_uri}
+        source, name = {"s3InputFormat": "JSONL", "s3Uri": input_uri}, f"penstock-{token}"[:63]
         try:
             answer = self._client("bedrock").create_model_invocation_job(
-                jobName=f"penstock-{token}"[:63],
+                jobName=name,
                 clientRequestToken=token,
                 roleArn=self._batch.role_arn,
                 modelId=model,
@@ -119,8 +121,27 @@ class BedrockJobs:
                 timeoutDurationInHours=self._batch.timeout_hours,
             )
         except (BotoCoreError, ClientError) as error:
+            if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") == _CONFLICT:
+                return self._of_name(name)
             raise translate(error, model) from error
         return str(answer["jobArn"])
+
+    def _of_name(self, name: str) -> str:
+        """Return the ARN of the job that has a name of ours, which nobody else gives.
+
+        A token is kept for a while only. Taken for a refusal, the job would be paid for beside the workers' answers.
+        """
+        try:
+            pages = self._client("bedrock").get_paginator("list_model_invocation_jobs").paginate(nameContains=name)
+            jobs = (job for page in pages for job in page["invocationJobSummaries"])
+            found = [str(job["jobArn"]) for job in jobs if job["jobName"] == name]
+        except (BotoCoreError, ClientError) as error:
+            message = f"job {name} may be there, and cannot be looked for: {translate(error, name)}"
+            raise ProviderUnavailable(message) from error
+        if not found:
+            message = f"Bedrock says that job {name} is in conflict with another one, and shows none of this name"
+            raise ProviderUnavailable(message)
+        return found[0]
 
     def status(self, arn: str) -> tuple[str, str]:
         """Return a job's state and message.

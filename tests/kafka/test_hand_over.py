@@ -1,5 +1,6 @@
 """Events for the provider's batch API on real Kafka: handed over once, answered once, whoever is killed."""
 
+import contextlib
 import json
 import resource
 import signal
@@ -12,8 +13,9 @@ import pytest
 
 from tests.awslab.moto import Moto
 from tests.kafka.batch_lab import BatchLab, events_of, read_lines, write_lines
-from tests.kafka.worker_lab import PARTITIONS, STATIC, Outcomes, WorkerLab, recreate
+from tests.kafka.worker_lab import PARTITIONS, STATIC, Outcomes, WorkerLab, cut_log, recreate
 from tests.kafkalab.fixtures import KafkaLab
+from tests.kafkalab.jvm import JvmBroker
 from tests.stub import Stub
 from tests.support import ChildProcess, ask, eventually
 
@@ -357,3 +359,40 @@ def test_a_bulk_backlog_spills_into_a_batch_and_each_event_is_paid_and_answered_
     assert calls["batch"] == len(parked)
     # What was in flight at the kill may be paid twice, as without a hand-over.
     assert count <= paid <= count + 32
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_topic_that_has_lost_its_end_is_not_handed_over_again(
+    kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any, *, is_running: bool
+) -> None:
+    """A reader behind its end is led to its beginning, and what comes lies at offsets that were handed over."""
+    broker = kafka.broker
+    if not isinstance(broker, JvmBroker):
+        pytest.skip("only the data of a broker of our own can be cut")
+    site = Site(kafka, tmp_path, stub, s3)
+    site.knobs()
+    topic = site.batch.lab.topics.handovers
+    with site.batch.lab.worker(), contextlib.ExitStack() as stack:
+        handing = stack.enter_context(site.hand_over())
+        assert succeeded(site, tmp_path, "first", LINES) == LINES
+        ends = site.batch.lab.ends(topic)
+        assert succeeded(site, tmp_path, "second", LINES) == LINES
+        if not is_running:
+            handing.signal(signal.SIGTERM)
+            assert handing.wait(20) == 0, handing.output
+        broker.kill()
+        for number, end in ends.items():
+            cut_log(broker.data / f"{topic}-{number}", end)
+        broker.start()
+        if not is_running:
+            handing = stack.enter_context(site.hand_over())
+        assert succeeded(site, tmp_path, "third", 40) == 40
+        assert handing.output.count("handover.cut") >= PARTITIONS
+        # And not when it is taken up again.
+        handing.signal(signal.SIGTERM)
+        assert handing.wait(20) == 0, handing.output
+        stack.enter_context(site.hand_over())
+        assert succeeded(site, tmp_path, "fourth", 40) == 40
+
+    assert site.stats()["by_operation"]["batch"] == 2 * LINES + 80

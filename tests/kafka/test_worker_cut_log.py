@@ -4,21 +4,16 @@ The topic and its id stay. One broker is enough: it is killed, and what it would
 """
 
 import re
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab
+from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab, cut_log
 from tests.kafkalab.fixtures import KafkaLab
 from tests.kafkalab.jvm import JvmBroker
 from tests.support import eventually
 
 pytestmark = [pytest.mark.timeout(150), pytest.mark.long]
-
-_OFFSET = struct.Struct(">q")
-_OFFSET_AND_LENGTH = struct.Struct(">qi")
 
 
 @pytest.mark.parametrize("more", [100, 400])
@@ -36,7 +31,7 @@ def test_a_log_that_loses_its_end_under_a_running_worker_loses_nothing_more_and_
         eventually(lambda: sum(lab.committed().values()) == 400, within_s=10)
         broker.kill()
         for number, end in ends.items():
-            _cut(broker.data / f"{lab.events}-{number}", end, broker.data / f"{other}-{number}")
+            cut_log(broker.data / f"{lab.events}-{number}", end, broker.data / f"{other}-{number}")
         broker.start()
         if not has_grown:
             lab.send(400, more)
@@ -65,7 +60,7 @@ def test_a_worker_that_starts_behind_a_log_that_was_cut_and_has_grown_past_its_c
             worker.stop()
         broker.kill()
         for number, end in ends.items():
-            _cut(broker.data / f"{lab.events}-{number}", end)
+            cut_log(broker.data / f"{lab.events}-{number}", end)
         broker.start()
         lab.send(400, 400)
         with lab.running() as worker:
@@ -92,23 +87,3 @@ def _with_400_events(kafka: KafkaLab, folder: Path) -> tuple[JvmBroker, WorkerLa
 def _told(output: str) -> list[int]:
     """Return what was said to be lost of each partition."""
     return [int(lost) for lost in re.findall(r'"lost":(\d+),.*"event":"(?:log\.cut|commit\.ahead)"', output)]
-
-
-def _cut(folder: Path, end: int, other: Path | None = None) -> None:
-    """Cut the only segment of a partition at the batch that begins at an offset; go on with the batches of another."""
-    segment = folder / f"{0:020}.log"
-    data = segment.read_bytes()
-    kept = next(place for place, offset in _batches(data) if offset >= end)
-    more = bytearray((other / segment.name).read_bytes() if other else b"")
-    for place, offset in tuple(_batches(more)):
-        # The checksum does not cover it.
-        _OFFSET.pack_into(more, place, end + offset)
-    segment.write_bytes(data[:kept] + more)
-
-
-def _batches(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
-    place = 0
-    while place < len(data):
-        offset, length = _OFFSET_AND_LENGTH.unpack_from(data, place)
-        yield place, offset
-        place += _OFFSET_AND_LENGTH.size + length

@@ -234,3 +234,20 @@ async def _commit(lab: WorkerLab, commits: Commits) -> None:
         await consumer.commit(commits)
     finally:
         await consumer.stop()
+
+
+def test_a_group_whose_commits_kafka_has_forgotten_pays_for_nothing_twice(kafka: KafkaLab, tmp_path: Path) -> None:
+    """As it does a week after the last worker has left."""
+    lab = WorkerLab(kafka, tmp_path)
+    lab.create_topics()
+    lab.send(0, 200)
+    with Outcomes(kafka, lab.topics.results) as results:
+        with lab.running():
+            results.wait_for(200)
+        lab.forget_offsets()
+        lab.send(200, 100)
+        with lab.running():
+            tally = results.wait_for(300)
+            eventually(lambda: sum(lab.committed().values()) == 300, within_s=20)
+
+    assert (tally.lost(300), tally.duplicates) == ([], [])

@@ -6,6 +6,7 @@ Blocking: every wait is bounded; a run of some thousand events takes seconds.
 import contextlib
 import json
 import re
+import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from tests.support import ChildProcess, ask, eventually
 
 PARTITIONS = 4
 KEYS = 50
+_OFFSET = struct.Struct(">q")
+_OFFSET_AND_LENGTH = struct.Struct(">qi")
 # A stable instance id, for `worker(**STATIC)`: who comes after a killed worker need not wait for its session to end.
 STATIC = {"worker__instance_id": "one"}
 
@@ -149,12 +152,12 @@ class WorkerLab:
             found = commits.read([self.events], range(PARTITIONS))
         return {number: offset for (_, number), offset in found.items()}
 
-    def ends(self) -> dict[int, int]:
-        """Return the end of each partition of the standard lane."""
+    def ends(self, topic: str | None = None) -> dict[int, int]:
+        """Return the end of each partition of the standard lane, or of another topic."""
         with contextlib.closing(
             Consumer({"bootstrap.servers": self.kafka.bootstrap, "group.id": self.kafka.name("ends"), "log_level": 0})
         ) as consumer:
-            places = [TopicPartition(self.events, number) for number in range(PARTITIONS)]
+            places = [TopicPartition(topic or self.events, number) for number in range(PARTITIONS)]
             return {place.partition: consumer.get_watermark_offsets(place, timeout=10)[1] for place in places}
 
     def reset_offsets(self) -> None:
@@ -167,6 +170,16 @@ class WorkerLab:
             return bool(admin.alter_consumer_group_offsets([request])[self.prefix].result(15))
 
         eventually(lambda: _worked(reset), within_s=20)
+
+    def forget_offsets(self) -> None:
+        """Have Kafka forget all commits of the group; nobody may be in the group."""
+        admin = self.kafka.admin()
+
+        def forget() -> bool:
+            admin.delete_consumer_groups([self.prefix])[self.prefix].result(15)
+            return True
+
+        eventually(lambda: _worked(forget), within_s=20)
 
 
 def _worked(act: Any) -> bool:
@@ -193,6 +206,29 @@ def recreate(kafka: KafkaLab, topic: str, partitions: int = PARTITIONS) -> None:
         return True
 
     eventually(recreated, within_s=20)
+
+
+def cut_log(folder: Path, end: int, other: Path | None = None) -> None:
+    """Cut the only segment of a partition at the batch that begins at an offset; go on with the batches of another.
+
+    Its broker must not run.
+    """
+    segment = folder / f"{0:020}.log"
+    data = segment.read_bytes()
+    kept = next((place for place, offset in _batches(data) if offset >= end), len(data))
+    more = bytearray((other / segment.name).read_bytes() if other else b"")
+    for place, offset in tuple(_batches(more)):
+        # The checksum does not cover it.
+        _OFFSET.pack_into(more, place, end + offset)
+    segment.write_bytes(data[:kept] + more)
+
+
+def _batches(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    place = 0
+    while place < len(data):
+        offset, length = _OFFSET_AND_LENGTH.unpack_from(data, place)
+        yield place, offset
+        place += _OFFSET_AND_LENGTH.size + length
 
 
 def wait_for_partitions(process: ChildProcess, times: int = 1, within_s: float = 40.0) -> None:

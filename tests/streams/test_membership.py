@@ -113,7 +113,12 @@ class FakeTail:
         self.log.append(("tail", dict(wanted)))
         self.source = self.sources.pop(0) if self.sources else self.source
         return {
-            tp: Tail(dict(self.answered), {RESULTS: 30 if starts is None else 20}, {RESULTS: 30}, self.source)
+            tp: Tail(
+                dict(self.answered),
+                dict.fromkeys(self.result_topics, 30 if starts is None else 20),
+                dict.fromkeys(self.result_topics, 30),
+                self.source,
+            )
             for tp, (_, starts) in wanted.items()
         }
 
@@ -250,8 +255,32 @@ async def test_a_partition_without_a_commit_is_claimed_before_the_first_call(ben
     await bench.idle()
 
     assert bench.log == [
-        ("tail", {TP0: (0, None)}), ("commit", {TP0: (3, "penstock1 results=30")}), ("work", 3),
+        ("tail", {TP0: (0, None)}), ("tail", {TP0: (3, {RESULTS: 0})}), ("commit", {TP0: (3, "penstock1 results=20")}),
+        ("work", 3),
     ]  # fmt: skip
+
+
+async def test_what_is_answered_is_not_called_again_where_commits_are_forgotten(bench: Bench) -> None:
+    """As those of a group that was away for a week; an answer behind the end of the log is of a former one."""
+    bench.tail.source = (3, 6)
+    bench.tail.answered = {
+        (3, 1000): ResultRef(RESULTS, 21),
+        (5, 1000): ResultRef(RESULTS, 22),
+        (9, 1000): ResultRef(RESULTS, 7),
+    }
+    bench.assign()
+    await bench.work_on(3, 4, 5)
+
+    assert [entry for entry in bench.log if entry[0] == "work"] == [("work", 4)]  # type: ignore[index]
+    assert bench.shell.offsets[TP0] == (6, "penstock1 results=35")
+
+
+async def test_a_log_without_records_has_no_answers_to_look_for(bench: Bench) -> None:
+    """A lane that is new beside others, whose results are many."""
+    bench.tail.source = (3, 3)
+    await bench.opened()
+
+    assert bench.log == [("tail", {TP0: (0, None)}), ("commit", {TP0: (3, "penstock1 results=30")})]
 
 
 async def test_a_commit_of_another_log_is_not_believed_and_what_is_answered_stays_answered(bench: Bench) -> None:
@@ -579,7 +608,7 @@ async def test_the_first_id_that_is_heard_of_stays_while_the_books_are_waited_fo
     bench.shell.refusals = 0
     await eventually_async(lambda: bench.engine.is_open)
 
-    assert bench.shell.offsets[TP0] == (3, "penstock1 !log=7 results=30")
+    assert bench.shell.offsets[TP0] == (3, "penstock1 !log=7 results=20")
 
 
 async def test_the_ids_of_all_topics_are_one_question(bench: Bench) -> None:
@@ -717,7 +746,7 @@ async def test_a_claim_that_is_refused_is_tried_again_and_nothing_is_called_befo
     await bench.submit(3)
     await bench.idle()
 
-    assert [entry[0] for entry in bench.log] == ["tail", "tail", "tail", "commit", "work"]  # type: ignore[index]
+    assert [entry[0] for entry in bench.log] == [*["tail"] * 6, "commit", "work"]  # type: ignore[index]
 
 
 async def test_a_commit_with_a_mark_is_where_the_scan_begins(bench: Bench) -> None:
@@ -729,6 +758,21 @@ async def test_a_commit_with_a_mark_is_where_the_scan_begins(bench: Bench) -> No
     await bench.idle()
 
     assert bench.log == [("tail", {TP0: (5, {RESULTS: 17})}), ("work", 6)]
+
+
+async def test_a_result_topic_that_the_mark_does_not_have_is_claimed_before_the_first_call(bench: Bench) -> None:
+    """A route has got one since. A crash right after the first call would find no answer on it, and pay again."""
+    bench.tail.result_topics = frozenset({RESULTS, "own"})
+    bench.shell.offsets[TP0] = (5, "penstock1 !floor=2 results=17")
+    bench.assign()
+    await bench.submit(5)
+    await bench.idle()
+
+    assert bench.log == [
+        ("tail", {TP0: (5, {RESULTS: 17})}),
+        ("commit", {TP0: (5, "penstock1 !floor=2 own=20 results=20")}),
+        ("work", 5),
+    ]
 
 
 async def test_a_commit_without_a_mark_is_an_operators_reset_and_nothing_is_skipped(bench: Bench) -> None:
@@ -940,7 +984,7 @@ async def test_what_is_finished_is_committed_with_its_mark_and_only_once(bench: 
     await bench.work_on(3)
     await bench.membership.commit()
 
-    assert bench.log[3:] == [("commit", {TP0: (4, "penstock1 results=34")})]
+    assert bench.log[4:] == [("commit", {TP0: (4, "penstock1 results=34")})]
 
 
 async def test_a_refused_commit_is_covered_by_the_next(bench: Bench) -> None:
@@ -971,7 +1015,7 @@ async def test_a_hand_over_commits_what_was_finished_and_nothing_afterwards(benc
     await bench.membership.hand_over()
     await bench.membership.commit()
 
-    assert bench.log[2:] == [("work", 3), ("commit", {TP0: (4, "penstock1 results=34")})]
+    assert bench.log[3:] == [("work", 3), ("commit", {TP0: (4, "penstock1 results=34")})]
     assert not await bench.submit(4)
 
 

@@ -198,6 +198,29 @@ def test_what_was_redriven_is_not_redriven_again(desk: Desk) -> None:
     assert desk.listed("--all") == {"e-1": "redriven"}
 
 
+def test_an_event_that_was_buried_twice_is_put_back_once(desk: Desk) -> None:
+    """A worker was killed between its letter and its marker, and the next one met the event again."""
+    for event_id, timestamp_ms in (("e-1", 5), ("e-1", 5), ("e-2", 5), ("e-1", 6)):
+        desk.bury(event_id, timestamp_ms=timestamp_ms)
+
+    code, out, _ = desk("redrive", "--yes")
+
+    marks = [redrive_of(as_read(message).headers) for message in desk.read(desk.events)]
+    assert (code, out) == (0, "4 of 4 dead letters redriven\n")
+    assert [mark and mark.offset for mark in marks] == [0, 2, 3]
+    assert desk.listed() == {}
+
+
+def test_letters_that_do_not_say_when_their_event_came_are_each_put_back(desk: Desk) -> None:
+    """Offset and names alone may be those of two events, one of them on a log that was made anew."""
+    desk.bury("e-1")
+    desk.bury("e-1")
+
+    desk("redrive", "--yes")
+
+    assert len(desk.read(desk.events)) == 2
+
+
 def test_the_oldest_go_first_in_their_order(desk: Desk) -> None:
     for number in range(5):
         desk.bury(f"e-{number}")

@@ -107,6 +107,13 @@ def test_what_has_no_answer_goes_to_the_workers(
     assert (found, note(made).reason, note(made).attempts) == (kind, reason, attempts)
 
 
+def test_a_line_that_says_nothing_may_have_been_paid_for() -> None:
+    """Its letter, should the workers fail as well, says so."""
+    unreadable = {"modelOutput": {"stopReason": "end_turn", "output": None}}
+
+    assert [one.possibly_billed for one in note(settle(record(0), unreadable)[1]).failures] == [True]
+
+
 def test_an_answer_too_large_for_a_record_goes_to_the_workers() -> None:
     kind, made = settle(record(0), output("x" * 5000), max_bytes=4000)
 

@@ -7,6 +7,7 @@ import pytest
 
 from contracts.codec import Position, dead_letter, encode_event
 from contracts.deltas import cancel_record, read_cancel, read_delta
+from contracts.metrics import REGISTRY
 from contracts.payloads import Cancel
 from streams import cancels
 from streams.cancels import Cancels
@@ -30,6 +31,11 @@ async def reached(bench: Bench, state: State) -> None:
             await asyncio.sleep(0.01)
 
 
+def doubtful_usd() -> float:
+    labels = {"provider": "fake", "model": "fake-1", "basis": "possibly_billed"}
+    return REGISTRY.get_sample_value("penstock_fm_cost_usd_total", labels) or 0.0
+
+
 async def test_a_call_that_is_under_way_is_stopped() -> None:
     bench = await Bench([{"latency_s": 1000}]).start()
     position = await put(bench)
@@ -44,6 +50,21 @@ async def test_a_call_that_is_under_way_is_stopped() -> None:
     assert (bench.marker().status, bench.marker().reason) == ("dead_letter", "cancelled")
     assert read_delta(bench.on(TOPICS.deltas)[-1].value).ending == "dead_letter"
     assert (bench.fake.in_flight, bench.committed, bench.crashes) == (0, 1, [])
+
+
+async def test_what_a_call_that_is_stopped_may_have_cost_is_booked() -> None:
+    """The longest answer costs 0.1 USD."""
+    model = {"price": {"input_usd": 0.0, "output_usd": 1000.0}, "max_tokens": 100}
+    bench = await Bench([{"latency_s": 1000}], make_settings(model=model)).start()
+    position = await put(bench)
+    await reached(bench, State.CALLING)
+    await asyncio.sleep(1)
+    before_usd = doubtful_usd()
+
+    bench.cancels.add(position)
+    await bench.idle(within_s=10)
+
+    assert doubtful_usd() - before_usd == pytest.approx(0.1)
 
 
 async def test_an_event_that_rests_between_attempts_is_stopped() -> None:

@@ -12,9 +12,10 @@ from contracts.errors import Busy, LogUnavailable
 from contracts.metrics import REGISTRY
 from contracts.payloads import EXPIRED_TYPE, Message
 from streams.engine.gate import OUTAGE_FAILURES
-from streams.engine.item import State
+from streams.engine.item import TP, State
+from streams.engine.ledger import Ledger
 from streams.steps.prompt import PromptTemplate
-from tests.streams.pipeline.support import Bench, event, headers_of, ids_of, make_settings
+from tests.streams.pipeline.support import EVENTS, PARTITION, Bench, event, headers_of, ids_of, make_settings
 from tests.streams.virtual_clock import now_at, settled
 
 TRANSIENT = ["throttled", "provider_unavailable", "provider_timeout"]
@@ -328,3 +329,30 @@ async def test_failures_kept_for_the_dead_letter_are_the_first_and_the_newest() 
     attempts = [note.attempt for note in dead_letter(bench.letters[0].headers).failures]
 
     assert attempts == [1, *range(12, 21)]
+
+
+async def replayed(bench: Bench, one: Event) -> None:
+    """Deliver an event of yesterday that an operator wants done again, and wait for its end."""
+    await bench.producer.start()
+    bench.engine.prepare(bench.tenure)
+    bench.engine.begin(bench.tenure, {TP(EVENTS, PARTITION): Ledger(0, replay_until=1)})
+    await bench.send(one, timestamp_ms=int(now_at().timestamp() * 1000) - 86_400_000)
+    await bench.idle()
+
+
+async def test_a_replayed_event_is_tried_again_however_old_it_is() -> None:
+    bench = Bench([{"times": 1, "error": "throttled"}], make_settings({"retry": {"max_age_s": 600}}))
+    await replayed(bench, event())
+
+    assert (bench.result().attempts, bench.letters) == (2, [])
+
+
+async def test_a_replayed_event_that_was_parked_is_tried_again_however_old_it_is() -> None:
+    route = {"order": "none", "deadline_s": 7200, "retry": {"max_age_s": 3600}}
+    first = Bench([{"error": "throttled", "retry_after_s": 900}], make_settings(route))
+    await replayed(first, event())
+    bench = await Bench([{"times": 1, "error": "throttled"}], make_settings(route)).start()
+    await bench.take_up(*first.parked)
+    await bench.idle()
+
+    assert (bench.result().attempts, bench.letters) == (3, [])

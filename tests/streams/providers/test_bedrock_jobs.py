@@ -1,0 +1,95 @@
+"""The control plane of Bedrock's batch API: a job that exists is never taken for one that was refused."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+
+from contracts.errors import InvalidRequest, ProviderUnavailable
+from contracts.settings import BedrockProvider
+from streams.providers.bedrock_jobs import BedrockJobs
+
+ARN = "arn:aws:bedrock:eu-central-1:123456789012:model-invocation-job/abcdefghijkl"
+ROLE = "arn:aws:iam::123456789012:role/batch"
+API = {"role_arn": ROLE, "input": "s3://jobs/in", "output": "s3://jobs/out"}
+CREATE, LIST = "create_model_invocation_job", "list_model_invocation_jobs"
+
+
+def summary(name: str, arn: str = ARN) -> dict[str, Any]:
+    return {
+        "jobArn": arn,
+        "jobName": name,
+        "modelId": "m",
+        "roleArn": ROLE,
+        "submitTime": datetime.now(UTC),
+        "inputDataConfig": {"s3InputDataConfig": {"s3Uri": "s3://jobs/in/h/0.jsonl"}},
+        "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": "s3://jobs/out/h/"}},
+    }
+
+
+class Plane:
+    """The jobs, and what the service answers them."""
+
+    def __init__(self) -> None:
+        client = boto3.client(
+            "bedrock", region_name="eu-central-1", aws_access_key_id="test", aws_secret_access_key="test"
+        )
+        self.stub = Stubber(client)
+        provider = BedrockProvider.model_validate({"kind": "bedrock", "region": "eu-central-1", "batch_api": API})
+        assert provider.batch_api is not None
+        self.jobs = BedrockJobs(provider, provider.batch_api)
+        self.jobs._clients["bedrock"] = client
+
+    def refuses(self, operation: str, code: str, status: int = 400) -> None:
+        """Have the next call refused."""
+        self.stub.add_client_error(operation, code, "no", http_status_code=status)
+
+    def create(self) -> str:
+        """Create the job of token `tx1`."""
+        return self.jobs.create("anthropic.claude-v1:0", "tx1", "s3://jobs/in/h/1.jsonl", "s3://jobs/out/h/")
+
+
+@pytest.fixture
+def plane() -> Iterator[Plane]:
+    made = Plane()
+    with made.stub:
+        yield made
+        made.stub.assert_no_pending_responses()
+
+
+def test_a_job_whose_token_the_service_has_forgotten_is_found_by_its_name(plane: Plane) -> None:
+    """Killed before its id was noted, and taken up days later: refused, it would run beside the workers' answers."""
+    plane.refuses(CREATE, "ConflictException")
+    first = {"invocationJobSummaries": [summary("penstock-tx10", "arn:aws:bedrock:other")], "nextToken": "more"}
+    plane.stub.add_response(LIST, first, {"nameContains": "penstock-tx1"})
+    asked = {"nameContains": "penstock-tx1", "nextToken": "more"}
+    plane.stub.add_response(LIST, {"invocationJobSummaries": [summary("penstock-tx1")]}, asked)
+
+    assert plane.create() == ARN
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ValidationException", "ResourceNotFoundException"])
+def test_a_job_that_may_exist_and_cannot_be_looked_for_is_not_taken_for_a_refused_one(plane: Plane, code: str) -> None:
+    plane.refuses(CREATE, "ConflictException")
+    plane.refuses(LIST, code)
+
+    with pytest.raises(ProviderUnavailable, match="penstock-tx1 may be there"):
+        plane.create()
+
+
+def test_a_conflict_without_a_job_passes(plane: Plane) -> None:
+    plane.refuses(CREATE, "ConflictException")
+    plane.stub.add_response(LIST, {"invocationJobSummaries": []}, {"nameContains": "penstock-tx1"})
+
+    with pytest.raises(ProviderUnavailable, match="in conflict"):
+        plane.create()
+
+
+def test_a_job_that_the_service_will_not_have_is_refused(plane: Plane) -> None:
+    plane.refuses(CREATE, "ValidationException")
+
+    with pytest.raises(InvalidRequest):
+        plane.create()
