@@ -89,7 +89,8 @@ async def get_stream(parts: Parts, request: Request, raw_id: bytes) -> Response:
     said = request.values(b"last-event-id")
     seen = read_seen(said[-1].decode("ascii", "replace") if said else query.get("last_event_id", ""))
     if seen is None:
-        return Response(_NO_CONTENT, headers=_cors(parts, request))
+        # Not to be kept, as the stream itself: who asks for it without that id is to get it.
+        return Response(_NO_CONTENT, headers=(*_HEADERS[:1], *_cors(parts, request)))
     # Too old, or Kafka away: said now, with its code.
     await parts.results.outcome_of(ticket.source, ticket.id, ticket.position, ticket.owner)
     stack = contextlib.ExitStack()

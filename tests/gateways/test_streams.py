@@ -136,6 +136,12 @@ async def test_who_comes_back_goes_on_where_it_was(door: Door) -> None:
     assert (first["at"], first["text"]) == (f"{EPOCH}.3", "c")
 
 
+async def test_the_answer_that_nothing_more_comes_is_kept_by_no_cache(door: Door) -> None:
+    accepted = await door.accepted()
+    async with door.get(accepted, "end") as response:
+        assert (response.status, response.headers["cache-control"]) == (204, "no-store")
+
+
 async def test_a_repeated_post_is_no_new_event_and_shows_the_stream_of_the_first(door: Door) -> None:
     await door.accepted()
     door.lab.say("e1", "a", "b", ending="succeeded")
