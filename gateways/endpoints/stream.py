@@ -23,6 +23,7 @@ from gateways.endpoints.results import decoded_id, query_of, ticket_of
 from gateways.ingress import once, posted
 from gateways.ingress.producing import produce
 from gateways.parts import Parts
+from gateways.problems import told
 from gateways.streaming import Stream
 
 _PROTOCOL = "sse"
@@ -154,7 +155,7 @@ async def _chunks(
             yield b"".join(map(as_event, frames)) or HEARTBEAT
     except PenstockError as error:
         # The head is out: all that is left is to say it. The client comes back, and is refused with the right code.
-        yield as_event({"type": "error", "id": ticket.id, "reason": error.reason, "message": str(error)})
+        yield as_event({"type": "error", "id": ticket.id, "reason": error.reason, "message": told(error)})
 
 
 def _cors(parts: Parts, request: Request) -> tuple[tuple[bytes, bytes], ...]:

@@ -1,6 +1,7 @@
 """Server-sent events over a real listener, without Kafka: admission, limits, clients that leave or do not read."""
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from contracts.metrics import REGISTRY
 from contracts.settings import Settings
 from gateways import listening
 from gateways.listening import listen
-from gateways.server import Server, serve
+from gateways.server import Room, Server, serve
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, Gateway
 from tests.gateways.live_lab import EPOCH, LiveLab
 from tests.stream_client import Frame, Shown, events_of
@@ -61,15 +62,19 @@ class Door:
             return await anext(events_of(response))
 
 
-@pytest.fixture
-async def door(secret_environment: None) -> AsyncIterator[Door]:  # noqa: ARG001 - a fixture cannot use usefixtures
-    settings = CONFIGURATION | {"gateway": CONFIGURATION["gateway"] | {"streams": STREAMS}}
-    gateway = Gateway(Settings.model_validate(settings))
+ROOM = Room(4096, 1000)
+
+
+@contextlib.asynccontextmanager
+async def opened(room: Room = ROOM, **settings: Any) -> AsyncIterator[Door]:
+    """Serve a gateway with further settings of the gateway's section."""
+    own = CONFIGURATION["gateway"] | {"streams": STREAMS} | settings
+    gateway = Gateway(Settings.model_validate(CONFIGURATION | {"gateway": own}))
     await gateway.producer.start()
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     stop = asyncio.Event()
-    serving = asyncio.ensure_future(serve(Server(gateway.api, listener, 5.0), stop))
+    serving = asyncio.ensure_future(serve(Server(gateway.api, listener, 5.0, room), stop))
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
         yield Door(url, client, LiveLab(gateway))
     gateway.parts.live.end()
@@ -77,6 +82,12 @@ async def door(secret_environment: None) -> AsyncIterator[Door]:  # noqa: ARG001
     async with asyncio.timeout(5):
         await serving
     await asyncio.to_thread(gateway.parts.live.close)
+
+
+@pytest.fixture
+async def door(secret_environment: None) -> AsyncIterator[Door]:  # noqa: ARG001 - a fixture cannot use usefixtures
+    async with opened() as door:
+        yield door
 
 
 async def read(response: aiohttp.ClientResponse, shown: Shown | None = None) -> Shown:
