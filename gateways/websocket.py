@@ -134,6 +134,8 @@ async def serve_websocket(parts: Parts, request: Request, admitted: Admitted, se
 async def refuse_websocket(response: Response, send: Send) -> None:
     """Answer with the status that the request would have over HTTP."""
     headers = [(b"content-type", response.content_type), *response.headers]
+    if response.closes:
+        headers.append((b"connection", b"close"))
     await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": response.body})
 

@@ -1,6 +1,7 @@
 """How much may be open at a time: WebSockets in all and of a key, requests of one address; on a real listener."""
 
 import asyncio
+import base64
 import json
 from typing import Any
 
@@ -132,3 +133,19 @@ async def test_the_address_is_the_one_that_a_trusted_proxy_names() -> None:
             assert response.status == 429
         for stream in streams:
             stream.close()
+
+
+async def test_the_connection_of_a_handshake_that_is_one_too_many_is_closed() -> None:
+    async with opened(overload={"max_open_per_peer": 1}) as door:
+        socket = await connect(door)
+        host, _, port = door.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        lines = (b"Host: a", b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13")
+        key = b"Sec-WebSocket-Key: " + base64.b64encode(bytes(16))
+        writer.write(b"\r\n".join((b"GET /v1/stream HTTP/1.1", *lines, key, b"", b"")))
+
+        async with asyncio.timeout(2):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        writer.close()
+        await socket.close()

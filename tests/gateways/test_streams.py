@@ -75,13 +75,15 @@ async def opened(room: Room = ROOM, **settings: Any) -> AsyncIterator[Door]:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     stop = asyncio.Event()
     serving = asyncio.ensure_future(serve(Server(gateway.api, listener, 5.0, room), stop))
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
-        yield Door(url, client, LiveLab(gateway))
-    gateway.parts.live.end()
-    stop.set()
-    async with asyncio.timeout(5):
-        await serving
-    await asyncio.to_thread(gateway.parts.live.close)
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
+            yield Door(url, client, LiveLab(gateway))
+    finally:
+        gateway.parts.live.end()
+        stop.set()
+        async with asyncio.timeout(5):
+            await serving
+        await asyncio.to_thread(gateway.parts.live.close)
 
 
 @pytest.fixture
