@@ -125,7 +125,7 @@ RATE_LIMITED = _counter(
 )
 CALLER_RATE_LIMITED = _counter(
     "caller_rate_limited_total",
-    "Requests of API keys refused with 429, by limit: requests, events, bytes, in_flight_bytes.",
+    "Requests of API keys refused with 429, by limit: requests, events, bytes, in_flight_bytes, websockets.",
     ("key_id", "limit"),
 )
 BACKLOG_LAG = _gauge(
@@ -272,6 +272,8 @@ FIRST_DELTA = _histogram(
 )
 WATCHERS = _gauge("stream_watchers", "Connections that watch an event, by protocol: sse or websocket.", ("protocol",))
 WATCHERS_LIMIT = _gauge("stream_watchers_limit", "Limit of the same.")
+WEBSOCKETS = _gauge("stream_websockets", "WebSockets that are open, whether or not they watch an event.")
+WEBSOCKETS_LIMIT = _gauge("stream_websockets_limit", "Limit of the same, fewer where the open files do not suffice.")
 WATCHERS_ENDED = _counter(
     "stream_watchers_ended_total",
     "Watchers that ended: finished, left, slow (the client did not read), limit (too long), stopping, failed.",

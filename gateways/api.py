@@ -1,6 +1,7 @@
 """The ASGI application: hygiene, routing, errors into answers, one log line and two metrics per exchange."""
 
 import asyncio
+import contextlib
 import time
 from typing import Literal
 
@@ -14,7 +15,7 @@ from gateways.endpoints.table import Endpoint, find
 from gateways.parts import Parts
 from gateways.problems import internal, problem, problem_of
 from gateways.streaming import send_stream
-from gateways.websocket import serve_websocket
+from gateways.websocket import Admitted, admit, raw_id_of, refuse_websocket, serve_websocket
 
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
@@ -37,20 +38,21 @@ class Api:
         parts: what the handlers work with.
 
     Attributes:
-        in_progress: tasks of the requests that are being answered.
+        in_progress: tasks of the requests that are being answered, each with the address that it counts for, if any.
         log: their lines; whoever ends the process flushes it.
     """
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self.in_progress: set[asyncio.Task[None]] = set()
+        self.in_progress: dict[asyncio.Task[None], str] = {}
+        self._max_open_per_peer = parts.limits.max_open_per_peer
         self.log = LineLog("gateway", lambda after_s, call: asyncio.get_running_loop().call_later(after_s, call))
 
     async def __call__(self, scope: Message, receive: Receive, send_message: Send) -> None:
         """Answer one request."""
         task = asyncio.current_task()
         if task is not None:
-            self.in_progress.add(task)
+            self.in_progress[task] = ""
         try:
             if scope["type"] != "http":
                 await self._serve_other(scope, receive, send_message)
@@ -79,20 +81,69 @@ class Api:
             if response.stream is not None:
                 await send_stream(response, response.stream, request.receive, send_message, is_head=is_head)
         finally:
-            if task is not None:
-                self.in_progress.discard(task)
+            if task is not None and (peer := self.in_progress.pop(task, "")):
+                self._parts.limits.open.give_back(peer)
 
     def _quieten(self, request: Request, error: PenstockError) -> None:
         """Of an API key that is over its limit again and again, write a line now and then."""
         owner = request.notes.get("owner")
         if owner is not None and isinstance(error, RateLimited):
-            left_out = self._parts.limits.left_out("", owner)
-            request.is_quiet = left_out is None
-            request.notes["similar_left_out"] = left_out
+            self._say_seldom(request, owner)
+
+    def _say_seldom(self, request: Request, name: str) -> None:
+        left_out = self._parts.limits.left_out("", name)
+        request.is_quiet = left_out is None
+        request.notes["similar_left_out"] = left_out
 
     async def _serve_other(self, scope: Message, receive: Receive, send_message: Send) -> None:
-        if scope["type"] == "websocket":
-            await serve_websocket(self._parts, scope, receive, send_message)
+        if scope["type"] != "websocket":
+            return
+        started_s = time.perf_counter()
+        request = Request({**scope, "method": "GET"}, receive)
+        await receive()
+        with contextlib.ExitStack() as held:
+            met = self._meet_websocket(request, held)
+            response = met if isinstance(met, Response) else _SWITCHED
+            self._note(_WEBSOCKET, request, response, time.perf_counter() - started_s)
+            if isinstance(met, Response):
+                await refuse_websocket(met, send_message)
+            else:
+                await serve_websocket(self._parts, request, met, send_message)
+
+    def _meet_websocket(self, request: Request, held: contextlib.ExitStack) -> Admitted | Response:
+        """Return who gets a WebSocket, or the answer to a request that gets none."""
+        refusal, raw_id = _unfit(request), raw_id_of(request.path)
+        if refusal is not None:
+            return refusal
+        if raw_id is None:
+            return _nowhere(request)
+        refusal = self._crowded(_WEBSOCKET, request)
+        if refusal is not None:
+            return refusal
+        try:
+            return admit(self._parts, request, raw_id, held)
+        except PenstockError as error:
+            self._quieten(request, error)
+            return _refused(request, error)
+        except Exception:  # noqa: BLE001 - the edge
+            _log.exception("request.failed", path=_shown(request.path))
+            return internal()
+
+    def _crowded(self, endpoint: Endpoint, request: Request) -> Response | None:
+        """Count a request for its address until it is answered; return the refusal where too many are open already."""
+        task = asyncio.current_task()
+        # Probes may come through the balancer through which everybody comes.
+        if self._max_open_per_peer is None or endpoint.logged == "none" or task is None:
+            return None
+        peer = self._parts.peers.find(request.peer, request.headers).name
+        try:
+            self._parts.limits.open.take(peer, self._max_open_per_peer, "open_per_peer")
+        except RateLimited as error:
+            request.notes["peer"] = peer
+            self._say_seldom(request, peer)
+            return _refused(request, error)._replace(closes=True)
+        self.in_progress[task] = peer
+        return None
 
     def _note(self, endpoint: Endpoint, request: Request, response: Response, duration_s: float) -> None:
         """Count and log an exchange; one that goes on for long when it begins."""
@@ -122,15 +173,17 @@ class Api:
             allow = endpoint.methods(self._parts, parameter)
         if request.method not in allow:
             return endpoint, parameter, _refused(request, MethodNotAllowed(allow))
-        return endpoint, parameter, None
+        return endpoint, parameter, self._crowded(endpoint, request) if self._max_open_per_peer else None
 
 
 async def _not_found(_parts: Parts, request: Request, _parameter: bytes) -> Response:
     return _nowhere(request)
 
 
-# Of a path that has no endpoint.
+# Of a path that has no endpoint, and of a request for a WebSocket, which is in no OpenAPI document.
 _NOWHERE = Endpoint("unknown", "GET", "", _not_found, {})
+_WEBSOCKET = Endpoint("websocket", "GET", "/v1/stream", _not_found, {})
+_SWITCHED = Response(101)
 
 
 def _unfit(request: Request) -> Response | None:

@@ -15,7 +15,7 @@ import uvloop
 from contracts import logs, tallies
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
-from contracts.metrics import BUILD_INFO, GATEWAY_PROCESSES, GATEWAY_RESTARTS, LOOP_LAG
+from contracts.metrics import BUILD_INFO, GATEWAY_PROCESSES, GATEWAY_RESTARTS, LOOP_LAG, WEBSOCKETS_LIMIT
 from contracts.settings import Settings, environment
 from contracts.signals import ENDING, StopSignals, end_at_once
 from gateways.api import Api
@@ -25,7 +25,7 @@ from gateways.metrics_page import FOLDER_VARIABLE
 from gateways.openapi import package_version
 from gateways.parts import Parts, build_parts
 from gateways.reloading import ConfigFile, Reloader
-from gateways.server import Server, serve
+from gateways.server import Room, Server, room_for, serve
 from producers.base import Producer
 from producers.kafka_client import in_thread
 
@@ -107,7 +107,7 @@ async def run(
             parts.live.start()
         serving = asyncio.ensure_future(
             serve(
-                Server(api, listener, settings.gateway.header_timeout_s, settings.gateway.max_connections),
+                Server(api, listener, settings.gateway.header_timeout_s, _room(settings, parts)),
                 ending.closes_door,
             )
         )
@@ -134,6 +134,16 @@ async def run(
         await producer.aclose(_FLUSH_TIMEOUT_S)
         _flush(api)
         _log.info("gateway.stopped")
+
+
+def _room(settings: Settings, parts: Parts) -> Room:
+    wanted = Room(settings.gateway.max_connections, settings.gateway.streams.max_websockets)
+    room = room_for(wanted)
+    parts.caller_limits.websockets.limit = room.websockets
+    WEBSOCKETS_LIMIT.set(room.websockets)
+    if room != wanted:
+        _log.warning("gateway.few_files", connections=room.connections, websockets=room.websockets)
+    return room
 
 
 async def _closed(close: Callable[[], None]) -> None:

@@ -160,7 +160,7 @@ def build_parts(
         admission,
         Peers(overload.trusted_proxies),
         Limits(overload, admission),
-        CallerLimits(admission),
+        CallerLimits(admission, max_websockets=settings.gateway.streams.max_websockets),
         _backlog(settings, topics),
         Claims(settings.gateway.idempotency.max_entries, settings.gateway.idempotency.max_bytes),
         results,

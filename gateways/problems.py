@@ -24,6 +24,7 @@ from gateways.asgi import Response
 
 _CONTENT_TYPE = b"application/problem+json"
 _DEFAULT_RETRY_AFTER_S = 2.0
+_COME_AGAIN = "Not possible right now; please try again."
 _OUTCOME_STATUSES = {kind.reason: kind.http_status for kind in Terminal.__subclasses__()}
 
 
@@ -53,8 +54,13 @@ def problem_of(error: PenstockError) -> Response:
     if isinstance(error, Busy | Retryable):
         wait = error.retry_after_s or _DEFAULT_RETRY_AFTER_S
         headers = ((b"retry-after", b"%d" % max(1, math.ceil(wait))),)
-        return problem(error.http_status, error.reason, "Not possible right now; please try again.", headers)
+        return problem(error.http_status, error.reason, _COME_AGAIN, headers)
     return internal()
+
+
+def told(error: PenstockError) -> str:
+    """Return what a watcher is told of an error: of Kafka's and our own troubles no more than any other answer says."""
+    return str(error) if isinstance(error, Rejected | Busy) else _COME_AGAIN
 
 
 def outcome_status(reason: str, *, is_expired: bool) -> int:

@@ -8,7 +8,7 @@ import asyncio
 import resource
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
@@ -23,6 +23,17 @@ from gateways.listening import BACKLOG
 _MAX_BUFFER_BYTES = 64 * 1024
 # Files that are not HTTP connections: Kafka, logs, libraries.
 _OTHER_FILES = 256
+_FEWEST_CONNECTIONS = 16
+
+
+class Room(NamedTuple):
+    """How much may be open at a time: connections, and WebSockets beside them."""
+
+    connections: int
+    websockets: int
+
+
+_USUAL = Room(4096, 1000)
 
 
 class Server(EmbeddedServer):
@@ -32,19 +43,21 @@ class Server(EmbeddedServer):
         app: the ASGI application.
         listener: bound and listening; owned by this object from now on.
         header_timeout_s: until the headers must have come, also on an idle connection.
-        max_connections: at a time; slow ones are closed by the header and body deadlines.
+        room: connections at a time, of which slow ones are closed by the header and body deadlines. A WebSocket is none
+            of them any more once it is accepted: how many there are is for the application to see to. Without room for
+            one there are none.
     """
 
     def __init__(
-        self, app: Callable[..., Any], listener: socket.socket, header_timeout_s: float, max_connections: int = 4096
+        self, app: Callable[..., Any], listener: socket.socket, header_timeout_s: float, room: Room = _USUAL
     ) -> None:
         super().__init__(
             app,
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
-            websockets=True,
+            websockets=room.websockets > 0,
             backlog=BACKLOG,
-            backpressure=_connection_limit(max_connections),
+            backpressure=room.connections,
             http1_settings=HTTP1Settings(
                 header_read_timeout=max(1, int(header_timeout_s * 1000)), max_buffer_size=_MAX_BUFFER_BYTES
             ),
@@ -89,11 +102,18 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
     await serving
 
 
-def _connection_limit(max_connections: int) -> int:
-    """Return how many connections fit, after raising this process's soft limit of open files as far as it may go."""
+def room_for(wanted: Room) -> Room:
+    """Return how much of it fits, after raising this process's soft limit of open files as far as it may go.
+
+    Where that is less than is wanted, both get their share of it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max_connections + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = sum(wanted) + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max_connections if soft == resource.RLIM_INFINITY else max(16, min(max_connections, soft - _OTHER_FILES))
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    files = max(0, soft - _OTHER_FILES)
+    websockets = min(wanted.websockets, max(1, files * wanted.websockets // sum(wanted)))
+    return Room(max(_FEWEST_CONNECTIONS, files - websockets), websockets)

@@ -13,7 +13,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -32,7 +32,7 @@ from gateways.endpoints.results import decoded_id, query_of, ticket_of
 from gateways.ingress import once, posted
 from gateways.ingress.callers import Caller
 from gateways.parts import Parts
-from gateways.problems import internal, problem, problem_of
+from gateways.problems import told
 
 PROTOCOL = "penstock.v1"
 # A browser cannot set headers: it offers its key as a second subprotocol, base64url without padding.
@@ -79,54 +79,65 @@ class _ClosedError(Exception):
         self.outcome = outcome
 
 
-async def serve_websocket(parts: Parts, scope: Message, receive: Receive, send: Send) -> None:
-    """Serve one connection; a request that may not have one is refused with the status it would have over HTTP."""
-    request = Request({**scope, "method": "GET"}, receive)
-    await receive()
-    try:
-        caller, first = _authenticated(parts, request)
-    except PenstockError as error:
-        await _refuse(problem_of(error), send)
-        return
-    except _NowhereError:
-        await _refuse(problem(404, "not_found", "no such path"), send)
-        return
-    except Exception:  # noqa: BLE001 - the edge
-        _log.exception("request.failed", path=ascii(request.path[:200]))
-        await _refuse(internal(), send)
-        return
-    offered = _offered(request)
-    await send({"type": "websocket.accept", "subprotocol": PROTOCOL if PROTOCOL in offered else None})
-    await _Session(parts, caller, request, send).run(receive, first)
+class Admitted(NamedTuple):
+    """Who may have a connection.
+
+    Attributes:
+        caller: whose key it is; None for whoever has a ticket.
+        first: what to watch at once.
+    """
+
+    caller: Caller | None
+    first: _Watch | None
 
 
-class _NowhereError(Exception):
-    """Raised for a path that has no WebSocket."""
+def raw_id_of(path: bytes) -> bytes | None:
+    """Return the event id in a path, empty where it names none; None for a path that has no WebSocket."""
+    rest, _, event_id = path[len(_PATH) :].partition(b"/")
+    return None if rest or not path.startswith(_PATH) else event_id
 
 
-def _authenticated(parts: Parts, request: Request) -> tuple[Caller | None, _Watch | None]:
-    """Return who calls, or what to watch by a ticket in the URL.
+def admit(parts: Parts, request: Request, raw_id: bytes, held: contextlib.ExitStack) -> Admitted:
+    """Return who may have a connection, which has its place until the stack is closed.
 
     Raises:
         Forbidden: a web page of another origin.
         Unauthenticated: neither key nor ticket.
         UnknownResult: a forged ticket.
-        Busy: we are about to end, or too many requests with this key.
+        RateLimited: too many requests with this key, or too many connections.
+        Busy: we are about to end, or as many connections are open as may be.
     """
-    path, _, event_id = request.path[len(_PATH) :].partition(b"/")
-    if not request.path.startswith(_PATH) or path:
-        raise _NowhereError
     if parts.health.is_shutting_down:
         message = "this instance is stopping"
         raise Busy(message)
     _check_origin(parts, request)
-    if event_id:
+    if raw_id:
         query = query_of(request)
-        ticket = ticket_of(parts, query, decoded_id(event_id))
-        return None, _Watch(ticket.id, query["ticket"], query.get("last_event_id", ""))
-    caller = parts.callers.authenticate(_credentials(request))
-    parts.caller_limits.request(caller)
-    return caller, None
+        ticket = ticket_of(parts, query, decoded_id(raw_id))
+        admitted = Admitted(None, _Watch(ticket.id, query["ticket"], query.get("last_event_id", "")))
+    else:
+        caller = parts.callers.authenticate(_credentials(request))
+        request.notes["owner"] = caller.id
+        parts.caller_limits.request(caller)
+        admitted = Admitted(caller, None)
+    held.enter_context(parts.caller_limits.websocket(admitted.caller))
+    return admitted
+
+
+async def serve_websocket(parts: Parts, request: Request, admitted: Admitted, send: Send) -> None:
+    """Accept a connection, and serve it until it ends."""
+    offered = _offered(request)
+    await send({"type": "websocket.accept", "subprotocol": PROTOCOL if PROTOCOL in offered else None})
+    await _Session(parts, admitted.caller, request, send).run(request.receive, admitted.first)
+
+
+async def refuse_websocket(response: Response, send: Send) -> None:
+    """Answer with the status that the request would have over HTTP."""
+    headers = [(b"content-type", response.content_type), *response.headers]
+    if response.closes:
+        headers.append((b"connection", b"close"))
+    await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": response.body})
 
 
 def _check_origin(parts: Parts, request: Request) -> None:
@@ -163,12 +174,6 @@ def _credentials(request: Request) -> list[tuple[bytes, bytes]]:
         message = "the key in the subprotocol is not base64url"
         raise Unauthenticated(message) from error
     return [*request.headers, (b"authorization", b"Bearer " + raw)]
-
-
-async def _refuse(response: Response, send: Send) -> None:
-    headers = [(b"content-type", response.content_type), *response.headers]
-    await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": response.body})
 
 
 class _Session:
@@ -222,18 +227,21 @@ class _Session:
         if first is not None:
             await self._answer(first)
         while True:
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                raise _ClosedError(_NORMAL, "", "left")
-            raw = message.get("text") or message.get("bytes") or b""
-            if len(raw) > self._parts.settings.max_body_bytes:
-                raise _ClosedError(_TOO_BIG, "the message is too large", "failed")
-            try:
-                said = _decode(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                await self._say(_refusal(InvalidPayload(f"not a message of {PROTOCOL}: {error}")))
-                continue
-            await self._answer(said)
+            # In a call of its own: nothing of a message is kept while the next one is waited for.
+            await self._hear(await receive())
+
+    async def _hear(self, message: Message) -> None:
+        if message["type"] == "websocket.disconnect":
+            raise _ClosedError(_NORMAL, "", "left")
+        raw = message.get("text") or message.get("bytes") or b""
+        if _is_longer(raw, self._parts.settings.max_body_bytes):
+            raise _ClosedError(_TOO_BIG, "the message is too large", "failed")
+        try:
+            said = _decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            await self._say(_refusal(InvalidPayload(f"not a message of {PROTOCOL}: {error}")))
+            return
+        await self._answer(said)
 
     async def _answer(self, said: _Submit | _Watch | _Unwatch | _Ping) -> None:
         named = getattr(said, "id", "")
@@ -260,14 +268,16 @@ class _Session:
         if self._caller is None:
             message = "submitting needs an API key"
             raise Unauthenticated(message)
+        # Looked up again: since the connection was made the key may have been taken away, or have got other limits.
+        caller = parts.callers.authenticate(_credentials(self._request))
         limits = parts.caller_limits
-        limits.request(self._caller)
+        limits.request(caller)
         headers = [*_STRUCTURED, *([(b"penstock-lane", said.lane.encode())] if said.lane else [])]
         event, record, _ = sent = posted.accept(
-            self._caller, headers, b"", bytes(said.event), parts.topics, delivery="stream", usual_lane="interactive"
+            caller, headers, b"", bytes(said.event), parts.topics, delivery="stream", usual_lane="interactive"
         )
         parts.backlog.check(record.topic)
-        limits.event(self._caller, len(bytes(said.event)))
+        limits.event(caller, len(bytes(said.event)))
         candidate = posted.candidate(sent, headers, settings.idempotency.window_s)
         with contextlib.ExitStack() as stack:
             name = event_name(result_id(event.source, event.id), event.owner)
@@ -276,7 +286,7 @@ class _Session:
             self._check_room(event.id)
             placed = await once.produce_once(parts.claims, parts.producer, candidate, settings.ack_timeout_s)
             position = placed.position
-            parts.results.note_accepted(self._caller.id, event.id, event.source, position)
+            parts.results.note_accepted(caller.id, event.id, event.source, position)
             await self._say(accepted_frame(event, places(parts, event, position), placed))
             self._start(Ticket(event.source, event.id, position, event.owner), Seen(), entry, stack.pop_all())
 
@@ -342,7 +352,14 @@ class _Session:
             raise _ClosedError(_NORMAL, "", "left") from error
 
 
+def _is_longer(raw: str | bytes, limit_bytes: int) -> bool:
+    """Tell whether a message has more bytes than it may; text comes as characters, of which one may be four."""
+    if len(raw) > limit_bytes:
+        return True
+    return isinstance(raw, str) and not raw.isascii() and len(raw.encode()) > limit_bytes
+
+
 def _refusal(error: PenstockError, named: str = "") -> Frame:
-    frame: Frame = {"type": "error", "reason": error.reason, "message": str(error), "status": "refused"}
+    frame: Frame = {"type": "error", "reason": error.reason, "message": told(error), "status": "refused"}
     wait_s = getattr(error, "retry_after_s", None)
     return frame | ({"id": named} if named else {}) | ({"retry_after_s": wait_s} if wait_s else {})

@@ -33,6 +33,8 @@ class CallerLimit(Section):
     in_flight_bytes: int | None = Field(default=None, ge=1024)
     """Bytes of its bodies between their arrival and Kafka's ack, of all requests together; not less than
     `gateway.max_body_bytes`. A WebSocket has one event in flight. A part of what all may hold when absent."""
+    websockets: int | None = Field(default=None, ge=1, le=1_000_000)
+    """WebSockets open at a time with this key. Not limited when absent."""
 
 
 class BadSignatures(Section):
@@ -63,6 +65,9 @@ class OverloadSettings(Section):
     per_peer: RateLimit | None = None
     """Limit of verified events per address, all sources together; not limited when absent. An IPv6 address counts with
     its whole /64."""
+    max_open_per_peer: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Requests being answered, streams included, and WebSockets, at a time from one address; beyond it the answer is
+    429. Probes (`/healthz`, `/readyz`) are left out. Not limited when absent."""
     bad_signatures: BadSignatures | None = BadSignatures()
     """Budget of requests without a good signature; null switches it off."""
     max_peers: int = Field(default=10_000, ge=16, le=1_000_000)

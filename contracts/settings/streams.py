@@ -16,6 +16,9 @@ class StreamSettings(Section):
 
     max_watchers: int = Field(default=1000, ge=1, le=4000)
     """Events watched at a time; beyond it a request is refused with 503, before anything is accepted."""
+    max_websockets: int = Field(default=1000, ge=0, le=1_000_000)
+    """WebSockets open at a time, beside `gateway.max_connections`; beyond it one is refused with 503. For each the HTTP
+    server may hold 64 MiB of a message that has not come to its end. 0 = none: streams are server-sent events only."""
     max_buffered_bytes: int = Field(default=64 * 2**20, ge=2**20)
     """Text of the watched answers held in memory; beyond it the newest stops growing, and its watchers get the result
     alone."""

@@ -43,6 +43,7 @@ GET_STREAM: dict[str, Any] = {
         "204": {"description": "There is nothing behind the last event id."},
         "400": _problem("The query or the last event id cannot be read."),
         "404": _problem("Unknown, or too old."),
+        "429": _problem("Too many requests of this address are open.", _RETRY_AFTER),
         "503": _TOO_MANY,
     },
     "security": [{}],

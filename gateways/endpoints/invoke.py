@@ -9,6 +9,8 @@ import asyncio
 import time
 from typing import NamedTuple
 
+import msgspec
+
 from contracts.codec import Position, decode_json
 from contracts.envelope import Event, result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
@@ -34,7 +36,7 @@ _RECOGNISE_EVERY_S = 0.05
 
 
 class _Call(NamedTuple):
-    """An invocation whose event is on the log."""
+    """An invocation whose event, here without its data, is on the log."""
 
     event: Event
     position: Position
@@ -95,12 +97,17 @@ async def _begin(parts: Parts, request: Request, caller: Caller, admission: Admi
             known = await _known(parts, caller, event) if is_known else None
             if known is not None:
                 SYNC_JOINED.inc()
-                return _Call(event, known, kind, is_repeated=True)
+                return _called(event, known, kind, is_repeated=True)
             placed = await _produce(parts, candidate, waiter.result_id, kind)
             position = placed.position
             parts.results.note_accepted(caller.id, event.id, event.source, position)
     request.notes |= {"partition": position.partition, "offset": position.offset, "dedup": placed.dedup}
-    return _Call(event, position, kind, is_repeated=placed.is_duplicate)
+    return _called(event, position, kind, is_repeated=placed.is_duplicate)
+
+
+def _called(event: Event, position: Position, kind: Kind, *, is_repeated: bool) -> _Call:
+    # Half a minute may be waited, by as many as may wait: nobody does so with the body in hand.
+    return _Call(msgspec.structs.replace(event, data=b""), position, kind, is_repeated)
 
 
 async def _produce(parts: Parts, candidate: Candidate, wanted: str, kind: Kind) -> Placed:

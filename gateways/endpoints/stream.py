@@ -23,6 +23,7 @@ from gateways.endpoints.results import decoded_id, query_of, ticket_of
 from gateways.ingress import once, posted
 from gateways.ingress.producing import produce
 from gateways.parts import Parts
+from gateways.problems import told
 from gateways.streaming import Stream
 
 _PROTOCOL = "sse"
@@ -89,7 +90,8 @@ async def get_stream(parts: Parts, request: Request, raw_id: bytes) -> Response:
     said = request.values(b"last-event-id")
     seen = read_seen(said[-1].decode("ascii", "replace") if said else query.get("last_event_id", ""))
     if seen is None:
-        return Response(_NO_CONTENT, headers=_cors(parts, request))
+        # Not to be kept, as the stream itself: who asks for it without that id is to get it.
+        return Response(_NO_CONTENT, headers=(*_HEADERS[:1], *_cors(parts, request)))
     # Too old, or Kafka away: said now, with its code.
     await parts.results.outcome_of(ticket.source, ticket.id, ticket.position, ticket.owner)
     stack = contextlib.ExitStack()
@@ -153,7 +155,7 @@ async def _chunks(
             yield b"".join(map(as_event, frames)) or HEARTBEAT
     except PenstockError as error:
         # The head is out: all that is left is to say it. The client comes back, and is refused with the right code.
-        yield as_event({"type": "error", "id": ticket.id, "reason": error.reason, "message": str(error)})
+        yield as_event({"type": "error", "id": ticket.id, "reason": error.reason, "message": told(error)})
 
 
 def _cors(parts: Parts, request: Request) -> tuple[tuple[bytes, bytes], ...]:

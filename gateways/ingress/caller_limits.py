@@ -3,16 +3,17 @@
 A key is known before anything is counted, so whoever has none uses up nobody's limit.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from contracts.errors import RateLimited
-from contracts.metrics import CALLER_RATE_LIMITED
+from contracts.metrics import CALLER_RATE_LIMITED, WEBSOCKETS
 from contracts.settings.overload import CallerLimit
 from gateways.ingress.admission import Admission, PartOf
 from gateways.ingress.buckets import Bucket
 from gateways.ingress.callers import Caller
-from gateways.ingress.limits import Rate, over_limit
+from gateways.ingress.limits import Places, Rate, over_limit
 
 
 class _InFlight(PartOf):
@@ -49,11 +50,22 @@ class CallerLimits:
     Args:
         admission: bytes in flight of all requests.
         clock: monotonic seconds.
+        max_websockets: open at a time, of all keys and of whoever has a ticket; no limit when None.
+
+    Attributes:
+        websockets: those that are open.
     """
 
-    def __init__(self, admission: Admission, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        max_websockets: int | None = None,
+    ) -> None:
         self._admission = admission
         self._clock = clock
+        self.websockets = Places(max_websockets)
         # By id of the key, as many as are configured; made anew when a reload brings another limit.
         self._quotas: dict[str, _Quota] = {}
 
@@ -95,6 +107,29 @@ class CallerLimits:
         now_s = self._clock()
         _check(caller, quota.events, now_s)
         quota.events.spend(now_s, size_bytes)
+
+    @contextlib.contextmanager
+    def websocket(self, caller: Caller | None) -> Iterator[None]:
+        """Hold a place for a WebSocket: of a key, or of whoever has a ticket.
+
+        Raises:
+            RateLimited: the key has as many as it may.
+            Busy: all are taken.
+        """
+        name, most = "", None
+        if caller is not None:
+            name, most = caller.id, caller.limit.websockets if caller.limit else None
+        try:
+            self.websockets.take(name, most, "websockets")
+        except RateLimited:
+            CALLER_RATE_LIMITED.labels(name, "websockets").inc()
+            raise
+        WEBSOCKETS.inc()
+        try:
+            yield
+        finally:
+            WEBSOCKETS.dec()
+            self.websockets.give_back(name)
 
     def _quota(self, caller: Caller) -> _Quota | None:
         if caller.limit is None:

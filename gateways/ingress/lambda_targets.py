@@ -66,7 +66,7 @@ class KafkaTarget:
 
 
 class QueueTarget:
-    """Sends a `QueuedEvent` to SQS; a FIFO queue gets the partition key as group and the event's id against repeats."""
+    """Sends a `QueuedEvent` to SQS; a FIFO queue gets the partition key as group, id and body against repeats."""
 
     def __init__(self, settings: Settings) -> None:
         self._door = settings.lambda_door
@@ -121,7 +121,8 @@ class QueueTarget:
             event = accepted.event
             options = {
                 "MessageGroupId": _digest(event.key or event.id.encode()),
-                "MessageDeduplicationId": _digest(f"{event.source}\n{event.id}".encode()),
+                # With the body: another event under an id that was just used must not be dropped as its repetition.
+                "MessageDeduplicationId": _digest(f"{event.source}\n{event.id}\n".encode() + event.data),
             }
         try:
             self._client.send_message(QueueUrl=self._url, MessageBody=body, **options)

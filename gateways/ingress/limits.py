@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from contracts.errors import BadSignature, PenstockError, RateLimited, Rejected
+from contracts.errors import BadSignature, Busy, PenstockError, RateLimited, Rejected
 from contracts.logs import QUIET_S
 from contracts.metrics import RATE_LIMITED
 from contracts.settings.overload import OverloadSettings, RateLimit
@@ -22,6 +22,8 @@ from gateways.ingress.buckets import Bucket
 _SUSPECTS_SHARE = 1 / 8
 _BYTES_BURST_S = 10.0
 _LONGEST_RETRY_S = 60.0
+# When somebody who has too much open may have closed some of it.
+_PLACE_RETRY_S = 5.0
 
 
 class Rate:
@@ -49,11 +51,58 @@ class Rate:
             self._bytes.spend(now_s, size_bytes)
 
 
+class Places:
+    """What is open at a time, in all and by name; not thread-safe, one event loop uses it.
+
+    Args:
+        limit: in all; no limit when None.
+
+    Attributes:
+        taken: in all.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.taken = 0
+        # Of names that have one: as many as are open.
+        self._by_name: dict[str, int] = {}
+
+    def take(self, name: str, most: int | None, what: str) -> None:
+        """Take one.
+
+        Args:
+            name: whose it is.
+            most: that this name may have.
+            what: the limit, for the refusal.
+
+        Raises:
+            RateLimited: the name has as many as it may.
+            Busy: all are taken.
+        """
+        taken = self._by_name.get(name, 0)
+        if most is not None and taken >= most:
+            raise over_limit(what, _PLACE_RETRY_S)
+        if self.limit is not None and self.taken >= self.limit:
+            message = f"{self.taken} are open, the limit of {what}"
+            raise Busy(message, retry_after_s=_PLACE_RETRY_S)
+        self._by_name[name] = taken + 1
+        self.taken += 1
+
+    def give_back(self, name: str) -> None:
+        """Give one back."""
+        self.taken -= 1
+        left = self._by_name.pop(name) - 1
+        if left:
+            self._by_name[name] = left
+
+
 class Limits:
     """The limits of one gateway process; not thread-safe, one event loop uses it.
 
     Attributes:
         limits_peers: addresses have a limit.
+        open: requests being answered and WebSockets, by address.
+        max_open_per_peer: of these; nothing is counted when None.
 
     Args:
         settings: of all sources.
@@ -71,6 +120,8 @@ class Limits:
         self._sources: dict[str, tuple[RateLimit, Rate]] = {}
         self._per_peer = settings.per_peer
         self.limits_peers = settings.per_peer is not None
+        self.max_open_per_peer = settings.max_open_per_peer
+        self.open = Places()
         self._max_peers = settings.max_peers
         self._peers: OrderedDict[str, Rate] = OrderedDict()
         self._quiet: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()

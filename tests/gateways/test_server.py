@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import resource
 import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from gateways.listening import listen
-from gateways.server import Server, serve
+from gateways.server import Room, Server, room_for, serve
 from tests.gateways.driver import SECRET, Gateway
 from tests.support import eventually_async
 
@@ -231,3 +232,24 @@ async def test_an_open_request_is_finished_after_the_door_is_closed(gateway: Gat
     writer.close()
     async with asyncio.timeout(5):
         await serving
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "room", "raised_to"),
+    [
+        (256, resource.RLIM_INFINITY, Room(4096, 1000), 5352),
+        (256, 10_000, Room(4096, 1000), 5352),
+        (8192, 8192, Room(4096, 1000), None),
+        (256, 1024, Room(618, 150), 1024),
+        (200, 200, Room(16, 1), 200),
+    ],
+)
+def test_connections_and_websockets_share_the_files_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, room: Room, raised_to: int | None
+) -> None:
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+
+    assert room_for(Room(4096, 1000)) == room
+    assert raised == ([] if raised_to is None else [(raised_to, hard)])

@@ -1,6 +1,7 @@
 """Server-sent events over a real listener, without Kafka: admission, limits, clients that leave or do not read."""
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from contracts.metrics import REGISTRY
 from contracts.settings import Settings
 from gateways import listening
 from gateways.listening import listen
-from gateways.server import Server, serve
+from gateways.server import Room, Server, serve
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, Gateway
 from tests.gateways.live_lab import EPOCH, LiveLab
 from tests.stream_client import Frame, Shown, events_of
@@ -61,22 +62,34 @@ class Door:
             return await anext(events_of(response))
 
 
-@pytest.fixture
-async def door(secret_environment: None) -> AsyncIterator[Door]:  # noqa: ARG001 - a fixture cannot use usefixtures
-    settings = CONFIGURATION | {"gateway": CONFIGURATION["gateway"] | {"streams": STREAMS}}
-    gateway = Gateway(Settings.model_validate(settings))
+ROOM = Room(4096, 1000)
+
+
+@contextlib.asynccontextmanager
+async def opened(room: Room = ROOM, **settings: Any) -> AsyncIterator[Door]:
+    """Serve a gateway with further settings of the gateway's section."""
+    own = CONFIGURATION["gateway"] | {"streams": STREAMS} | settings
+    gateway = Gateway(Settings.model_validate(CONFIGURATION | {"gateway": own}))
     await gateway.producer.start()
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     stop = asyncio.Event()
-    serving = asyncio.ensure_future(serve(Server(gateway.api, listener, 5.0), stop))
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
-        yield Door(url, client, LiveLab(gateway))
-    gateway.parts.live.end()
-    stop.set()
-    async with asyncio.timeout(5):
-        await serving
-    await asyncio.to_thread(gateway.parts.live.close)
+    serving = asyncio.ensure_future(serve(Server(gateway.api, listener, 5.0, room), stop))
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
+            yield Door(url, client, LiveLab(gateway))
+    finally:
+        gateway.parts.live.end()
+        stop.set()
+        async with asyncio.timeout(5):
+            await serving
+        await asyncio.to_thread(gateway.parts.live.close)
+
+
+@pytest.fixture
+async def door(secret_environment: None) -> AsyncIterator[Door]:  # noqa: ARG001 - a fixture cannot use usefixtures
+    async with opened() as door:
+        yield door
 
 
 async def read(response: aiohttp.ClientResponse, shown: Shown | None = None) -> Shown:
@@ -134,6 +147,12 @@ async def test_who_comes_back_goes_on_where_it_was(door: Door) -> None:
         first = await anext(events_of(response))
 
     assert (first["at"], first["text"]) == (f"{EPOCH}.3", "c")
+
+
+async def test_the_answer_that_nothing_more_comes_is_kept_by_no_cache(door: Door) -> None:
+    accepted = await door.accepted()
+    async with door.get(accepted, "end") as response:
+        assert (response.status, response.headers["cache-control"]) == (204, "no-store")
 
 
 async def test_a_repeated_post_is_no_new_event_and_shows_the_stream_of_the_first(door: Door) -> None:

@@ -3,16 +3,20 @@
 import asyncio
 import base64
 import json
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
+from contracts import tallies
+from contracts.errors import LogUnavailable
 from contracts.metrics import REGISTRY
 from contracts.settings import ApiKey
 from gateways.ingress.callers import Callers
-from tests.gateways.driver import API_KEY
+from tests.gateways.driver import API_KEY, Gateway
 from tests.gateways.live_lab import EPOCH
 from tests.gateways.test_streams import KEY, Door, door, narrow_connection, watchers
 from tests.stream_client import Frame, Shown
@@ -293,3 +297,77 @@ async def test_an_origin_that_is_none_is_refused_like_any_other(door: Door) -> N
         await connect(door, headers=KEY | {"Origin": "http://["})
 
     assert caught.value.status == 403
+
+
+async def test_a_key_that_was_taken_away_submits_nothing_more_and_what_is_watched_goes_on(
+    door: Door, ws: Socket
+) -> None:
+    await ws.submit("e1")
+    await ws.next("accepted")
+    section = {"id": "billing", "key": "env:TEST_OTHER_API_KEY"}
+    door.gateway.parts.callers.adopt(Callers([ApiKey.model_validate(section)]))
+    await ws.submit("e2")
+    refusal = await ws.next("error")
+    door.lab.say("e1", "Good day")
+
+    assert (refusal["reason"], refusal["status"]) == ("unauthenticated", "refused")
+    assert (await ws.next("delta"))["text"] == "Good day"
+    assert len(door.gateway.records) == 1
+
+
+async def test_the_length_of_a_message_is_that_of_its_bytes(ws: Socket) -> None:
+    await ws.connection.send_str("\u00e9" * 600)
+
+    assert await ws.closed() == 1009
+
+
+async def test_nothing_of_a_message_is_kept_while_the_next_one_is_waited_for(gateway: Gateway) -> None:
+    text = json.dumps({"type": "ping", "more": "x" * 500})
+    before = sys.getrefcount(text)
+    incoming: list[dict[str, Any]] = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": text}]
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        if incoming:
+            return incoming.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    lines = [(b"host", b"a"), (b"authorization", b"Bearer " + API_KEY.encode())]
+    scope = {"type": "websocket", "path": "/v1/stream", "headers": lines, "client": ("127.0.0.1", 50_000)}
+    serving = asyncio.ensure_future(gateway.api(scope, receive, send))
+    await eventually_async(lambda: any("pong" in message.get("text", "") for message in sent))
+
+    # The reader has come back to where it waits.
+    await eventually_async(lambda: sys.getrefcount(text) == before)
+    gateway.parts.live.end()
+    await serving
+
+
+async def test_of_kafkas_troubles_a_watcher_hears_no_more_than_that_they_are_there(door: Door, ws: Socket) -> None:
+    accepted = await door.accepted()
+    ticket = accepted["stream_url"].partition("ticket=")[2]
+    door.gateway.results.error = LogUnavailable("Kafka cannot be read: broker-1.internal:9092 refuses")
+    await ws.say(type="watch", id="e1", ticket=ticket)
+    refusal = await ws.next("error")
+    door.gateway.results.error = None
+
+    assert refusal["reason"] == "log_unavailable"
+    assert "broker-1" not in json.dumps(refusal)
+
+
+async def test_a_refused_handshake_is_counted_and_logged_as_any_other_request(door: Door) -> None:
+    labels = {"endpoint": "websocket", "status": "401"}
+    before = REGISTRY.get_sample_value("penstock_http_requests_total", labels) or 0.0
+    with capture_logs() as lines:
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await connect(door, headers={"Authorization": "Bearer wrong-key-of-some-length"})
+        door.gateway.api.log.flush()
+    tallies.flush()
+
+    assert REGISTRY.get_sample_value("penstock_http_requests_total", labels) == before + 1
+    (line,) = [line for line in lines if line["event"] == "request.refused"]
+    assert (line["path"], line["status"], line["reason"]) == ("/v1/stream", 401, "unauthenticated")

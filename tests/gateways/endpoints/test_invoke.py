@@ -1,6 +1,7 @@
 """POST /v1/invoke: waiting for the outcome, and every way in which the answer is 202 instead."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -325,3 +326,15 @@ async def test_a_repetition_that_only_the_claims_know_is_nothing_to_expect_an_ou
 
     assert (again.status, len(gateway.records)) == (202, 1)
     assert result_id("crm", "order-1") not in gateway.parts.waiters.forecast
+
+
+async def test_who_waits_does_so_without_the_body_in_hand(gateway: Gateway) -> None:
+    body = b'{"to be": "found again"}'
+    calling = asyncio.create_task(gateway.call("POST", "/v1/invoke", as_caller(ce_type="t"), body))
+    await eventually_async(lambda: gateway.records and not gateway.parts.admission.held_bytes)
+    gc.collect()
+    held = [one for one in gc.get_objects() if isinstance(one, Event) and one.data == body]
+    gateway.parts.waiters.end()
+
+    assert (await calling).status == 202
+    assert held == []

@@ -372,6 +372,21 @@ async def test_through_a_queue_the_event_is_the_same_as_straight_to_the_log(
 
 @pytest.mark.process
 @pytest.mark.usefixtures("fresh_container")
+def test_another_event_under_an_id_that_was_just_used_is_queued_and_a_repetition_is_not(
+    aws: AwsLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = aws.queue(unique("accepted.fifo"), FifoQueue="true")
+    door = {"target": "sqs", "queue_url": queue.url, "endpoint_url": aws.url, "region": REGION}
+    _configuration(tmp_path, monkeypatch, lambda_door=door)
+
+    for body in (BODY, BODY, BODY + b" "):
+        assert handler(request_of("http-api-v2", body), Context())["statusCode"] == 202
+
+    assert len(queue.receive()) == 2
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("fresh_container")
 @pytest.mark.parametrize("code", ["RequestThrottled", "AccessDenied"])
 def test_a_queue_that_does_not_take_the_event_is_503_and_never_202(
     aws: AwsLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
