@@ -46,6 +46,19 @@ def interrupts_kill() -> Callable[[], None]:
     return _give_back
 
 
+@contextlib.contextmanager
+def killable() -> Iterator[None]:
+    """Let Ctrl-C kill this process meanwhile, as `interrupts_kill` does.
+
+    For calls into librdkafka that may take seconds: Python hears of a signal when they return, and not before.
+    """
+    answered = interrupts_kill()
+    try:
+        yield
+    finally:
+        answered()
+
+
 def _nothing() -> None:
     """Give nothing back."""
 

@@ -15,6 +15,7 @@ from contracts.errors import ConfigError, LogUnavailable, PenstockError
 from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
 from contracts.settings import KafkaSettings
+from contracts.signals import killable
 from producers.kafka_client import error_of, made, unless_stopped
 from producers.topic_plan import Found, Wanted
 
@@ -90,7 +91,8 @@ class TopicAdmin:
             # It keeps an error for every attempt to connect, some 20 a second, until it is polled.
             self._client.poll(0)
             try:
-                self._client.list_topics(timeout=max(0.1, min(self._timeout_s, end_s - time.monotonic())))
+                with killable():
+                    self._client.list_topics(timeout=max(0.1, min(self._timeout_s, end_s - time.monotonic())))
             except KafkaException as error:
                 if time.monotonic() >= end_s:
                     raise self._unreachable(error) from error
@@ -108,7 +110,8 @@ class TopicAdmin:
         wanted = frozenset(names)
         try:
             # All of them: asking for one by name would make it where topics appear on first use.
-            topics = self._client.list_topics(timeout=self._timeout_s).topics
+            with killable():
+                topics = self._client.list_topics(timeout=self._timeout_s).topics
         except KafkaException as error:
             raise self._unreachable(error) from error
         present = {name: topic for name, topic in topics.items() if name in wanted and topic.error is None}

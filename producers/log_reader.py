@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import bytes_of, headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
+from contracts.signals import killable
 from producers.admin import TopicAdmin
 from producers.kafka_client import IsStopped, Stopped, error_of, made, unless_stopped
 
@@ -129,7 +130,8 @@ class LogReader:
 
     def _asked(self, request: Callable[[], _Answer]) -> _Answer:
         try:
-            return unless_stopped(request, self._is_stopped)
+            with killable():
+                return unless_stopped(request, self._is_stopped)
         except Stopped:
             self._is_left = True
             raise

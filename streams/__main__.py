@@ -1,5 +1,11 @@
 """`python -m streams worker`, `python -m streams fm-stub` and `python -m streams hand-over`."""
 
+# ruff: noqa: E402 - the first lines are for a Ctrl-C during all other imports, as in gateways/cli/main.py
+from contracts.signals import interrupts_kill
+
+# Until `run` can answer; given back at the end of this file.
+_answered = interrupts_kill()
+
 import sys
 from pathlib import Path
 
@@ -56,6 +62,8 @@ main.add_command(worker)
 
 def run() -> None:
     """Run the group; problems of the user's are plain lines, not tracebacks."""
+    # Faust alone takes a second to import. Each of the programs takes its signals itself, once it runs.
+    answered = interrupts_kill()
     try:
         # `penstock worker` and the others become this one: the usage names the command that was typed.
         main(prog_name="penstock")
@@ -65,7 +73,11 @@ def run() -> None:
     except PenstockError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
+    finally:
+        answered()
 
+
+_answered()
 
 if __name__ == "__main__":
     run()

@@ -2,17 +2,29 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from contracts.settings.secrets import SecretRef
 from contracts.settings.section import ExistingFile, Form, Seconds, Section
+
+_MAX_PORT = 65535
 
 
 def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-_Server = Annotated[str, Form(r"^\S+:\d{1,5}$", "host:port, such as localhost:9092")]
+_SERVER = "host:port, such as localhost:9092"
+
+
+def _checked(server: str) -> str:
+    if int(server.rpartition(":")[2]) > _MAX_PORT:
+        message = f"must be {_SERVER}, the port 65535 at most"
+        raise ValueError(message)
+    return server
+
+
+_Server = Annotated[str, Form(r"^[^\s/]+:[1-9]\d{0,4}$", _SERVER), AfterValidator(_checked)]
 Servers = Annotated[
     tuple[_Server, ...],
     BeforeValidator(_split, json_schema_input_type=str | Annotated[tuple[_Server, ...], Field(min_length=1)]),

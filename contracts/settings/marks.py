@@ -26,6 +26,7 @@ _MAX_NUMBER_CHARS = 300
 _MAX_VALUES = 100_000
 _TOO_MANY = f"more than {_MAX_VALUES:,} values, those of an alias counted wherever it stands"
 _HALF = re.compile("[\ud800-\udfff]")
+_OPENED = ("while scanning a quoted scalar", "while parsing a flow ")
 
 
 class Unusable(ConfigError):
@@ -132,6 +133,7 @@ def parse(text: str, name: str) -> Document:
         problem = error.problem or error.context or ""
         if problem.startswith("but "):
             problem = f"{error.context}, {problem}"
+        problem += _still_open(text, error)
         message = f"{where}: not valid YAML: {problem}"
         raise ConfigError(message) from error
     except yaml.reader.ReaderError as error:
@@ -142,6 +144,14 @@ def parse(text: str, name: str) -> Document:
     except yaml.YAMLError as error:
         message = f"{name}: not valid YAML: {error}"
         raise ConfigError(message) from error
+
+
+def _still_open(text: str, error: yaml.MarkedYAMLError) -> str:
+    """Name the quote or bracket that was not closed: what is wrong with it shows lines later, often at the end."""
+    begun, mark = error.context_mark, error.problem_mark
+    if begun is None or mark is None or begun.line == mark.line or not (error.context or "").startswith(_OPENED):
+        return ""
+    return f"; the {text[begun.index]} of line {begun.line + 1} is still open"
 
 
 def _parse(text: str, name: str) -> Document:

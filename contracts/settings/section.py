@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
@@ -43,12 +44,30 @@ class Form:
         )
 
 
+def checked_url(text: str) -> str:
+    """Return the URL of a server.
+
+    Raises:
+        ValueError: nobody could connect to it: no host, a name that no resolver takes, a port that is none.
+    """
+    try:
+        parts = urlsplit(text)
+        # Both look closer when they are asked for.
+        is_one = parts.scheme in {"http", "https"} and bool((parts.hostname or "").encode("idna")) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        message = "must be a URL with a host, and with a port of 1 to 65535 if any, such as http://127.0.0.1:8000"
+        raise ValueError(message)
+    return text
+
+
 Lane = Annotated[str, Form("^(interactive|standard|bulk)$", "interactive, standard or bulk")]
 GroupName = Annotated[
     str, Form(r"^[A-Za-z0-9._-]{1,200}$", "letters, digits, dots, dashes and underscores, at most 200")
 ]
 Pointer = Annotated[str, Form(r"^(/([^~/]|~[01])*)+$", "a JSON pointer, such as /account/id")]
-HttpUrl = Annotated[str, Form("^https?://", "a URL that begins with http:// or https://")]
+HttpUrl = Annotated[str, Form("^https?://", "a URL that begins with http:// or https://"), AfterValidator(checked_url)]
 ListenHost = Annotated[str, Form(r"^\S+$", "an address or a host name to listen on, such as 127.0.0.1")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 # Taken by somebody else, or for the superuser only. Everything else is about the host.

@@ -16,7 +16,7 @@ from contracts.settings import Settings, load
 from contracts.topics import LANES, Topics
 from gateways.cli import dlq_show
 from gateways.cli.dlq_chosen import Chosen
-from gateways.cli.dlq_filters import Age, Filter, Place, filtered
+from gateways.cli.dlq_filters import Age, Filter, Finite, Place, filtered
 from gateways.cli.dlq_letters import Letter, read_letter
 from gateways.cli.dlq_progress import Told
 from gateways.cli.dlq_resolve import Make, Tally, carry_out, stoppable
@@ -126,7 +126,7 @@ def _acting(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--no-transaction", is_flag=True, help="Where Kafka's transactions are not to be had: cut off in "
                      "between, a letter stays open though its event was put back."),
         click.option("--why", default="", help="Kept with what became of the letters."),
-        click.option("--rate", type=click.FloatRange(0, min_open=True), help="Letters per second. [default: no limit]"),
+        click.option("--rate", type=Finite(0, min_open=True), help="Letters per second. [default: no limit]"),
         click.option("--limit", type=click.IntRange(min=1), help="Only the oldest N."),
         click.option("--yes", is_flag=True, help="Do not ask."),
         click.option("--dry-run", is_flag=True, help="Only say what would be done."),

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -57,6 +58,17 @@ class Age(click.ParamType):
         if length is None:
             self.fail(f"{value!r}: expected a length such as 90s, 15m, 2h or 7d", param, ctx)
         return length
+
+
+class Finite(click.FloatRange):
+    """A number in a range; `inf` and `nan` compare as if they were in many."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r}: expected a finite number", param, ctx)
+        return number
 
 
 class Place(click.ParamType):

@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import librdkafka_config
 from contracts.settings import KafkaSettings
+from contracts.signals import killable
 from gateways.cli.reading import METADATA_LIMIT_S, Heard, Read, as_read
 
 _BATCH = 500
@@ -81,7 +82,8 @@ class LetterTopic:
         deadline_s = time.monotonic() + METADATA_LIMIT_S
         while True:
             try:
-                found = self._consumer.list_topics(topic, timeout=METADATA_LIMIT_S).topics[topic]
+                with killable():
+                    found = self._consumer.list_topics(topic, timeout=METADATA_LIMIT_S).topics[topic]
             except KafkaException as error:
                 raise self._heard.unreachable(self._kafka, self._consumer, error) from error
             if found.error is None and found.partitions:

@@ -178,7 +178,7 @@ def command(name: str, args: tuple[str, ...], needed_for: str, advice: str) -> F
 def aws(settings: Settings | None, environ: Mapping[str, str]) -> Finding:
     """Check where AWS credentials would come from; no call is made, so they may still be refused."""
     found = [text for variable, text in _AWS_VARIABLES if environ.get(variable)]
-    home = Path(environ.get("HOME", "~")).expanduser()
+    home = _home(environ)
     files = (
         Path(environ.get("AWS_SHARED_CREDENTIALS_FILE", home / ".aws/credentials")),
         Path(environ.get("AWS_CONFIG_FILE", home / ".aws/config")),
@@ -190,6 +190,14 @@ def aws(settings: Settings | None, environ: Mapping[str, str]) -> Finding:
     advice = "aws configure, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on AWS itself the instance's role is used"
     text = "no credentials visible" + ("" if wanted else "; the configuration has nothing that needs them")
     return Finding("aws", "hint", text, advice if wanted else "")
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    try:
+        return Path(environ.get("HOME", "~")).expanduser()
+    except RuntimeError:
+        # Nobody the system knows, as under an arbitrary user id in a container.
+        return Path("/")
 
 
 def _uses_aws(settings: Settings) -> bool:

@@ -23,6 +23,7 @@ from confluent_kafka.admin import ClusterMetadata
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import bytes_of, headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
+from contracts.signals import killable
 
 METADATA_LIMIT_S = 5.0
 # How long a reader of what there is waits for the next record, as `penstock dlq` does.
@@ -137,7 +138,8 @@ class TopicReader:
     def _metadata(self, topic: str | None) -> ClusterMetadata:
         try:
             which = {} if topic is None else {"topic": topic}
-            found: ClusterMetadata = self._consumer.list_topics(**which, timeout=METADATA_LIMIT_S)
+            with killable():
+                found: ClusterMetadata = self._consumer.list_topics(**which, timeout=METADATA_LIMIT_S)
         except KafkaException as error:
             raise self._heard.unreachable(self._kafka, self._consumer, error) from error
         return found

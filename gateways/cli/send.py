@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -24,7 +23,9 @@ from rich.table import Table
 
 from contracts.errors import ConfigError
 from contracts.settings import SecretRef, Settings, SourceSettings, load
+from contracts.settings.section import checked_url
 from contracts.signals import StopSignals
+from gateways.cli.dlq_filters import Finite
 from gateways.ingress.secrets import Secrets, SecretStore
 from gateways.listening import reached_at
 from producers.samples.courier import NO_ANSWER, Answer, Courier, Plan
@@ -37,12 +38,13 @@ _INTERRUPTED = 130
 _SEEDS = 10**9
 
 
-def _http_url(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    parts = urlsplit(value or "")
-    if value is not None and (parts.scheme not in {"http", "https"} or not parts.hostname):
+def http_url(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Return the value of an option that names a server; a click callback."""
+    try:
+        return value if value is None else checked_url(value)
+    except ValueError as error:
         message = f"{value!r}: expected http://HOST:PORT"
-        raise click.BadParameter(message)
-    return value
+        raise click.BadParameter(message) from error
 
 
 def _reference(_context: click.Context, _parameter: click.Parameter, value: str | None) -> SecretRef | None:
@@ -55,16 +57,16 @@ def _reference(_context: click.Context, _parameter: click.Parameter, value: str 
 @click.command("send")
 @click.option("--source", "name", required=True, help="Name of a source in the configuration.")
 @click.option("--count", type=click.IntRange(1, 10_000_000), default=10, show_default=True, help="How many events.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Events per second. [default: no limit]")
+@click.option("--rate", type=Finite(0, min_open=True), help="Events per second. [default: no limit]")
 @click.option(
-    "--url", callback=_http_url, help="Base URL of the gateway. [default: that of `penstock up`, else as configured]"
+    "--url", callback=http_url, help="Base URL of the gateway. [default: that of `penstock up`, else as configured]"
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Same seed, same events, ids included. [default: random]")
 @click.option("--concurrency", type=click.IntRange(1, 2_000), default=20, show_default=True, help="Open requests.")
 @click.option("--forge", type=click.IntRange(min=0), default=0, help="The last N get a wrong signature: 401.")
 @click.option("--redeliver", is_flag=True,
               help="Have events done again that the gateway knows; needs the source's redelivery_secret.")  # fmt: skip
-@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=15.0, show_default=True,
+@click.option("--timeout", "timeout_s", type=Finite(0, min_open=True), default=15.0, show_default=True,
               help="Seconds to wait for an answer.")  # fmt: skip
 @click.option("--ids-file", type=click.Path(path_type=Path, dir_okay=False),
               help="Write `id,status_url` of every accepted event.")  # fmt: skip

@@ -6,6 +6,7 @@ import click
 from rich.table import Table
 
 from contracts.settings import Settings, load
+from gateways.cli.dlq_filters import Finite
 from gateways.cli.wording import lasting, show_table
 from producers.admin import TopicAdmin
 from producers.mock_cluster import LIMITS
@@ -53,7 +54,7 @@ def list_(outer_config: Path | None, config: Path | None) -> None:
 
 @topics.command("create")
 @_config_option
-@click.option("--wait", "wait_s", type=click.FloatRange(0), default=0.0, help="Wait up to S seconds for Kafka.")
+@click.option("--wait", "wait_s", type=Finite(0), default=0.0, help="Wait up to S seconds for Kafka.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be made.")
 @click.pass_obj
 def create(outer_config: Path | None, config: Path | None, wait_s: float, *, dry_run: bool) -> None:

@@ -19,6 +19,7 @@ from contracts.errors import LogUnavailable
 from contracts.settings import Settings, load
 from contracts.stuck import PartitionState, StuckReport
 from gateways.cli import why_stuck_group
+from gateways.cli.dlq_filters import Finite
 from gateways.cli.why_stuck_group import GroupReport
 from gateways.cli.why_stuck_words import Finding, of_partition, of_worker
 from gateways.cli.wording import printable, show_table
@@ -33,7 +34,7 @@ NOT_STUCK, STUCK, CANNOT_TELL = 0, 1, 2
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]")
 @click.option("--worker", "workers", multiple=True, metavar="URL", help="Health address of a worker; repeat for more. "
               "[default: from the configuration]")  # fmt: skip
-@click.option("--older-than", "older_than_s", type=click.FloatRange(0), default=30.0, show_default=True, metavar="S",
+@click.option("--older-than", "older_than_s", type=Finite(0), default=30.0, show_default=True, metavar="S",
               help="Events taken so long ago count as stuck.")  # fmt: skip
 @click.option("--json", "in_json", is_flag=True, help="One JSON document with everything that was found.")
 def why_stuck(config: Path | None, workers: tuple[str, ...], older_than_s: float, *, in_json: bool) -> int:

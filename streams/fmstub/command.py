@@ -97,11 +97,11 @@ def fm_stub(
     try:
         objects = JobObjects(s3_endpoint) if s3_endpoint else None
         asyncio.run(serve(backend, host, port, port_file, objects))
-    except OSError as error:
-        # Only a file has a name.
-        of_file = error.filename is not None and port_file is not None
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: a host that no resolver takes. Only a file has a name.
+        of_file = getattr(error, "filename", None) is not None and port_file is not None
         what = f"--port-file {port_file} cannot be written" if of_file else f"cannot listen on {host}:{port}"
-        message = f"{what}: {error.strerror or error}"
+        message = f"{what}: {getattr(error, 'strerror', None) or error}"
         raise click.ClickException(message) from error
 
 

@@ -1,11 +1,15 @@
 """The command of the worker, up to its start."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from contracts.errors import ConfigError
 from streams.__main__ import run, worker
+from tests.support import ROOT
 
 PROVIDER = "{{kind: openai, base_url: 'http://127.0.0.1:1/v1', api_key: env:PENSTOCK_TEST_{name}}}"
 
@@ -40,3 +44,23 @@ def test_the_usage_names_the_command_that_was_typed(
     assert capsys.readouterr().err.startswith(
         "Usage: penstock worker [OPTIONS]\nTry 'penstock worker --help' for help."
     )
+
+
+@pytest.mark.parametrize("module", ["click", "faust"])
+def test_ctrl_c_while_python_still_imports_a_program_is_no_traceback(module: str, tmp_path: Path) -> None:
+    # Stands before the real one, and is interrupted in the middle.
+    (tmp_path / f"{module}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / "penstock.yaml").write_text(
+        "version: 1\nproviders: {p: {kind: embedded}}\nmodels: {m: {provider: p, model: embedded/extract-v1}}\n"
+        "routes: [{name: a, prompt: {user: x}, model: m}]\n"
+    )
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"sys.path.insert(0, {str(tmp_path)!r}); "
+        f"sys.argv = ['streams', 'worker', '--config', {str(tmp_path / 'penstock.yaml')!r}]; "
+        "from streams.__main__ import run; run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""

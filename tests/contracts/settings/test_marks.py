@@ -33,6 +33,11 @@ def bomb(inner: str) -> str:
         (r'"\udfff": 1', rf"1:1: not valid YAML: \udfff {HALF}"),
         (r'a: "\U00110000"', r"1:7: not valid YAML: no character has a number above \U0010ffff"),
         (r'a: "\Uffffffff"', r"1:7: not valid YAML: no character has a number above \U0010ffff"),
+        ('a: 1\nb: "x\nc: 2\n', '4:1: not valid YAML: found unexpected end of stream; the " of line 2 is still open'),
+        (
+            "\ufeffa: [1, 2\nb: 3\n",
+            "2:2: not valid YAML: expected ',' or ']', but got ':'; the [ of line 1 is still open",
+        ),
         ("a: !!map [b]", "1:4: not valid YAML: expected a mapping node, but found sequence"),
         ("a: !!int ''", "1:4: not valid YAML: not a valid int: string index out of range"),
         ("a: !!float ''", "1:4: not valid YAML: not a valid float: string index out of range"),

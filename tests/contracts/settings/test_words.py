@@ -35,6 +35,17 @@ def complaint(text: str) -> str:
             "kafka.bootstrap_servers: must be host:port, such as localhost:9092; found 'localhost'",
         ),
         (
+            "kafka: {bootstrap_servers: 'http://kafka:9092'}",
+            "kafka.bootstrap_servers: must be host:port, such as localhost:9092; found 'http://kafka:9092'",
+        ),
+        (
+            "kafka: {bootstrap_servers: [a:1, kafka:90920]}",
+            (
+                "kafka.bootstrap_servers[1]: must be host:port, such as localhost:9092, the port 65535 at most; "
+                "found 'kafka:90920'"
+            ),
+        ),
+        (
             "kafka: {topic_prefix: my topics}",
             (
                 "kafka.topic_prefix: must be letters, digits, dashes and underscores, at most 64, the first a letter "
@@ -104,6 +115,27 @@ def complaint(text: str) -> str:
         (
             "providers: {p: {kind: openai, base_url: 'ftp://me:hunter2@host'}}",
             "providers.p.base_url: must be a URL that begins with http:// or https://; found 'ftp://***@host'",
+        ),
+        (
+            "providers: {p: {kind: openai, base_url: 'http://[::1/v1'}}",
+            (
+                "providers.p.base_url: must be a URL with a host, and with a port of 1 to 65535 if any, such as "
+                "http://127.0.0.1:8000; found 'http://[::1/v1'"
+            ),
+        ),
+        (
+            "batch_jobs: {s3_endpoint_url: 'http://minio:90000'}",
+            (
+                "batch_jobs.s3_endpoint_url: must be a URL with a host, and with a port of 1 to 65535 if any, such as "
+                "http://127.0.0.1:8000; found 'http://minio:90000'"
+            ),
+        ),
+        (
+            "secrets_manager: {endpoint_url: 'http://a..b'}",
+            (
+                "secrets_manager.endpoint_url: must be a URL with a host, and with a port of 1 to 65535 if any, such "
+                "as http://127.0.0.1:8000; found 'http://a..b'"
+            ),
         ),
         (
             "egress_process: {instance_id: a b}",

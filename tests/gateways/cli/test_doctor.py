@@ -143,3 +143,12 @@ def test_topics_that_may_not_be_looked_at_are_not_blamed_on_kafka(monkeypatch: p
     monkeypatch.setattr("producers.admin.TopicAdmin.find", refuse)
 
     assert doctor_checks.topics(EXAMPLE).text == "not looked at: configurations: Authorization failed"
+
+
+def test_a_user_without_a_home_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_path: Path) -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+
+    assert doctor_checks.aws(None, {}).text.startswith("no credentials visible")

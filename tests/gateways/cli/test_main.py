@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,9 +15,12 @@ from contracts.errors import ConfigError, LogUnavailable
 from gateways.cli import main as module
 from gateways.cli.main import COMMANDS, cli, run
 from gateways.cli.modules import command_of
-from tests.support import ROOT
+from tests.support import ROOT, ChildProcess
 
 pytestmark = pytest.mark.process
+_START_LIMIT_S = 20.0
+# A call to a broker may take 5 s and more.
+_PROMPT_S = 3.0
 
 
 @pytest.fixture
@@ -136,6 +140,33 @@ def test_ctrl_c_while_python_still_imports_us_is_no_traceback(module: str, tmp_p
 
     assert done.returncode == -signal.SIGINT
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tail", "results"],
+        ["topics", "create", "--wait", "60"],
+        ["topics", "verify"],
+        ["dlq", "list"],
+        ["batch", "status"],
+    ],
+    ids=" ".join,
+)
+def test_ctrl_c_does_not_wait_for_a_broker_that_does_not_answer(command: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(_START_LIMIT_S)
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        environ = {"PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": address}
+        with ChildProcess("gateways.cli", *command, env=environ) as child:
+            # It connects by itself, and asks a moment later: by its third try, after two pauses, the question stands.
+            for _ in range(3):
+                connection, _ = silent.accept()
+                connection.close()
+            child.signal(signal.SIGINT)
+
+            assert child.wait(_PROMPT_S) in {-signal.SIGINT, 130}
+            assert "Traceback" not in child.output
 
 
 def test_output_into_a_closed_pipe_is_no_traceback_and_has_a_code_of_its_own() -> None:

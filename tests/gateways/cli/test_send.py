@@ -223,6 +223,9 @@ def test_no_listener_says_how_to_start_one(config: Path, capsys: pytest.CaptureF
         ["--timeout", "0"],
         ["--url", "ftp://host"],
         ["--url", "127.0.0.1:8080"],
+        ["--url", "http://[::1"],
+        ["--url", "http://127.0.0.1:80800"],
+        ["--url", "http://a..b"],
     ],
 )
 def test_bad_options_are_refused_in_words(config: Path, args: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,13 @@ def test_an_address_that_is_taken_is_a_plain_error() -> None:
     assert "Traceback" not in outcome.output
 
 
+def test_a_host_that_no_resolver_takes_is_a_plain_error() -> None:
+    result = CliRunner().invoke(fm_stub, ["--host", "a..b"])
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: cannot listen on a..b:0: ")
+
+
 def test_a_port_file_that_cannot_be_written_is_told_as_such() -> None:
     outcome = CliRunner().invoke(fm_stub, ["--port-file", "/nowhere/port"])
 
