@@ -138,6 +138,16 @@ async def test_a_receivers_library_verifies_exactly_what_arrives(lab: Lab) -> No
     assert request.headers["accept-encoding"] == "identity"
 
 
+async def test_the_end_of_an_event_that_was_put_back_is_no_repetition_of_its_first_end(lab: Lab) -> None:
+    item = result_item(1)
+    await _deliver(lab, item)
+    for attempt in (1, 2):
+        await _deliver(lab, item._replace(outcome=item.outcome._replace(redrives=1), attempt=attempt))
+
+    first, second, third = (request.headers["webhook-id"] for request in lab.receiver.requests)
+    assert second == third == f"{first}-1"
+
+
 async def test_the_body_says_what_ended_how_and_repeats_byte_for_byte(lab: Lab) -> None:
     await _deliver(lab)
     await _deliver(lab, result_item(1, attempt=2))
