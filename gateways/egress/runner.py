@@ -5,9 +5,9 @@ An item is finished, and so committed, only when it is delivered, or safe on ano
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
@@ -29,6 +29,8 @@ _RESTART_BASE_S = 1.0
 _RESTART_MAX_S = 30.0
 # Between two questions to brokers that did not answer the first one.
 _ASK_AGAIN_S = 2.0
+
+Answer = TypeVar("Answer")
 
 _log = logger("egress")
 
@@ -126,7 +128,7 @@ class DoorRunner:
             watch=LogIds(around.consumer, (*around.result_topics, *waits_s)) if around.has_topic_ids else None,
         )
         try:
-            await self.intake.open()
+            await unless_stopped(stop, self.intake.open())
             while not stop.is_set():
                 await self.intake.poll(is_full=self._is_full)
                 if self._fault is not None:
@@ -299,3 +301,14 @@ async def _wait(stop: asyncio.Event, limit_s: float) -> None:
         waiting = asyncio.ensure_future(stop.wait())
         await asyncio.wait({waiting}, timeout=limit_s)
         waiting.cancel()
+
+
+async def unless_stopped(stop: asyncio.Event, work: Awaitable[Answer]) -> Answer | None:
+    """Return what some work brings; None when told to stop before, and then nobody waits for it any longer."""
+    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        doing.cancel()
+        stopping.cancel()

@@ -1,5 +1,6 @@
 """A door that must not repeat: what it does while nobody says which log its records lie on."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -137,3 +138,31 @@ async def test_what_no_thread_can_deliver_waits_and_has_not_been_tried(door: Tol
     assert (sorted(door.delivered), attempts) == (["e0", "e1"], [1, 1])
     assert {line["reason"] for line in lines if line["event"] == "delivery.failed"} == {"no_thread"}
     assert "egress.door_raised" not in {line["event"] for line in lines}
+
+
+async def test_a_stop_does_not_wait_until_kafka_lets_the_door_in(monkeypatch: pytest.MonkeyPatch, door: Told) -> None:
+    is_asked, is_closed = asyncio.Event(), asyncio.Event()
+
+    class Closed:
+        ledgers = ()
+
+        def __init__(self, *_args: Any, **_more: Any) -> None: ...
+
+        async def open(self) -> None:
+            is_asked.set()
+            await asyncio.Event().wait()
+
+        async def aclose(self) -> None:
+            is_closed.set()
+
+    monkeypatch.setattr(module, "Intake", Closed)
+    around = Surroundings({}, "app", Topics("p"), (), (), _nothing, EgressProcess(), has_topic_ids=False)
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(DoorRunner("door", cast("Door", door), DoorSection(), around).run(stop))
+    await is_asked.wait()
+
+    stop.set()
+
+    async with asyncio.timeout(5):
+        await running
+    assert is_closed.is_set()
