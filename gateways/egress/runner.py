@@ -18,9 +18,9 @@ from contracts.topics import DELIVERY_TIERS, Topics
 from gateways.egress.base import Door, Item
 from gateways.egress.delivering import Delivery
 from gateways.egress.group import group_config
-from gateways.egress.intake import Intake
-from gateways.egress.ledger import Ledger
-from gateways.egress.queue import Entry, Lane, Queue, UnitId
+from gateways.egress.intake import MAX_SPAN, Intake
+from gateways.egress.ledger import Entry, Ledger, UnitId
+from gateways.egress.queue import Lane, Queue
 from gateways.egress.reading import LogIds, in_thread, other_logs
 from gateways.egress.selecting import Raw, Selector
 from gateways.egress.settling import Produce, Settler
@@ -135,6 +135,7 @@ class DoorRunner:
                     # What it left comes again with a new session; in this one it would hold up its partition.
                     raise self._fault
                 self._pump()
+                self._relieve()
                 self._measure()
         finally:
             self._is_stopping = True
@@ -207,7 +208,8 @@ class DoorRunner:
             self._start(self._strand(lane, entry), [entry])
         while found := self._queue.next_batch(is_full=self._is_full):
             lane, batch = found
-            self._start(self._deliver(lane, batch), batch)
+            # What is put off makes room for the intake, and none for deliveries.
+            self._start(self._deliver(lane, batch), batch).add_done_callback(lambda _task: self._pump())
         if self._timer is not None:
             self._timer.cancel()
         # With all slots taken only the end of a delivery changes anything, and that calls here.
@@ -216,10 +218,19 @@ class DoorRunner:
             delay_s = max(0.001, wake_at_s - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._pump)
 
-    def _start(self, work: Any, entries: Sequence[Entry]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _relieve(self) -> None:
+        """Put off what keeps others waiting in the log: in hand for long, where hand or partition takes no more."""
+        if self.intake is None or not self._door.shape.many_destinations:
+            return
+        floors = {one: (one.next_offset or 0) - MAX_SPAN // 2 for one in self.intake.ledgers if one.span > MAX_SPAN}
+        for lane, entry in self._queue.take_crowding(floors, is_full=self._is_full):
+            self._start(self._strand(lane, entry), [entry])
+
+    def _start(self, work: Any, entries: Sequence[Entry]) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = entries
         task.add_done_callback(self._on_end)
+        return task
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task)
@@ -227,7 +238,6 @@ class DoorRunner:
             self._fault = fault
             if self._is_stopping:
                 _log.error("egress.delivery_failed", door=self.name, exc_info=fault)
-        self._pump()
 
     async def _deliver(self, lane: Lane, batch: list[Entry]) -> None:
         again: dict[Entry, float] = {}

@@ -15,10 +15,9 @@ from contracts.topics import Topics
 from gateways.egress.base import DELIVERED, Later, PlainDoor, Shape, Verdict
 from gateways.egress.breaker import Breaker
 from gateways.egress.delivering import Delivery
-from gateways.egress.ledger import Ledger
+from gateways.egress.ledger import Entry, Ledger
 from gateways.egress.page import HealthPage
 from gateways.egress.process import Process, chosen_doors
-from gateways.egress.queue import Entry
 from gateways.egress.settling import Settler
 from gateways.egress.table import SHARING, TABLE
 from tests.suites.egress import result_item
@@ -136,6 +135,7 @@ async def test_its_page_is_there_while_the_board_is_still_read() -> None:
     is_read.set()
     await running
 
+
 async def test_a_stop_does_not_wait_until_the_board_is_read() -> None:
     class Board:
         is_closed = False
@@ -164,7 +164,6 @@ async def test_a_stop_does_not_wait_until_the_board_is_read() -> None:
     async with asyncio.timeout(5):
         await running
     assert board.is_closed
-
 
 
 class Faulty(PlainDoor):
