@@ -33,6 +33,9 @@ from gateways.egress.notify_signing import SigningKey, signed_headers
 # Read so that the connection can be used again; an answer that is longer or slower costs the connection.
 _DRAINED_BYTES = 64 * 1024
 _DRAIN_LIMIT_S = 1.0
+# Names that may be looked up at a time for each attempt. An attempt ends before the system's look-up of a name whose
+# server does not answer, which takes 5 s for each try, server and search domain: a minute of them are to be borne.
+_LOOK_UPS = 4
 
 # First match counts. Reason: bounded slug.
 _FAILURES: tuple[tuple[type[BaseException], str], ...] = (
@@ -90,7 +93,7 @@ class Poster:
         if self._settings.allow_networks:
             networks = ", ".join(str(network) for network in self._settings.allow_networks)
             _log.warning("callback.internal_networks_allowed", door=self._name, detail=networks)
-        self._resolver = self._resolver or SystemResolver(self._settings.max_in_flight)
+        self._resolver = self._resolver or SystemResolver(_LOOK_UPS * self._settings.max_in_flight)
         self._session = guarded_session(
             self._policy,
             self._resolver,

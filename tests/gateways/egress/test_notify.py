@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
@@ -368,3 +370,30 @@ async def test_plain_text_where_tls_is_expected_is_a_failure_with_its_reason(tmp
         verdict = await _deliver_to(tmp_path, f"https://{NAME}:{receiver.port}/")
 
     assert verdict.reason == "tls_failed"
+
+
+async def test_a_name_server_that_does_not_answer_holds_up_no_look_up_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's look-up goes on for up to a minute behind the attempt that asked."""
+    answer = threading.Event()
+    asked = list[str]()
+
+    def look_up(host: str, port: int, **_more: object) -> list[Any]:
+        asked.append(host)
+        if len(asked) == 1:
+            answer.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
+
+    async with Receiver() as receiver:
+        url = f"http://{NAME}:{receiver.port}/"
+        door = Notify("crm", door_settings(tmp_path, url, max_in_flight=1, attempt_timeout_s=0.5))
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        await door.start()
+        try:
+            verdicts = [(await door.deliver([result_item(number)]))[0] for number in range(2)]
+        finally:
+            answer.set()
+            await door.aclose()
+
+    assert [one.reason if isinstance(one, Later) else one for one in verdicts] == ["timeout", Delivered()]
