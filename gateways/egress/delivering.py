@@ -16,7 +16,7 @@ from contracts.metrics import DELIVERIES, DELIVERY_AGE, DELIVERY_DURATION
 from contracts.settings.egress import DoorSection
 from gateways.egress.base import DELIVERED, Delivered, Door, Later, Refused, Verdict
 from gateways.egress.breaker import Breaker
-from gateways.egress.queue import Entry
+from gateways.egress.ledger import Entry
 from gateways.egress.schedule import held_wait_s, patience_s, untried_wait_s, wait_s
 from gateways.egress.settling import Settler
 from producers.threads import NoThread

@@ -45,7 +45,7 @@ class SystemResolver(AbstractResolver):
     """Asks the system's resolver in threads of its own: a name server that does not answer holds up nobody else's.
 
     Args:
-        threads: names that may be looked up at a time; as many as attempts, so that none waits for another.
+        threads: names that may be looked up at a time, those included that nobody waits for any longer.
     """
 
     def __init__(self, threads: int) -> None:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -22,8 +21,9 @@ from contracts.logs import logger
 from contracts.metrics import EGRESS_LAG
 from gateways.egress.group import hint
 from gateways.egress.ledger import Ledger
-from gateways.egress.reading import LogIds, in_thread, starts_of
+from gateways.egress.reading import LogIds, starts_of, translated_errors
 from gateways.egress.selecting import Raw
+from producers.threads import DaemonPool
 
 Place = tuple[str, int]
 
@@ -35,6 +35,9 @@ _COMMIT_EVERY_S = 1.0
 _LAG_EVERY_S = 5.0
 _CALL_TIMEOUT_S = 10.0
 _LOOK_TIMEOUT_S = 0.5
+# Decision: brokers that are there answer a commit in milliseconds, and have a new coordinator in a few seconds. The
+# client itself waits for the session timeout.
+_CLOSE_LIMIT_S = 5.0
 _FATAL = KafkaError._FATAL  # noqa: SLF001 - the client's public constants
 _ALL_BROKERS_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
 # Of the group; over when it has let us in.
@@ -105,7 +108,7 @@ class Intake:
         self._receiver = receiver
         self._clock = clock
         self._watch = watch
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"egress-{door}")
+        self._thread = DaemonPool(1, f"egress-{door}")
         self._consumer: Consumer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ledgers: dict[Place, Ledger] = {}
@@ -143,11 +146,19 @@ class Intake:
             await self._in_thread(self._rewind, rewinds)
 
     async def aclose(self) -> None:
-        """Commit what is finished and leave the group."""
+        """Commit what is finished and leave the group; of brokers that do not answer it waits some seconds.
+
+        What is not committed is delivered once more, and can be recognised.
+        """
         try:
-            await self._in_thread(self._close)
+            async with asyncio.timeout(_CLOSE_LIMIT_S):
+                if self._consumer is not None:
+                    await self._in_thread(self._close)
+        except TimeoutError:
+            # Its thread goes on with it, and does not outlive the process.
+            _log.warning("egress.not_committed", door=self._door, error=f"no answer within {_CLOSE_LIMIT_S:g} s")
         finally:
-            self._thread.shutdown(wait=False)
+            self._thread.close()
 
     @property
     def is_reachable(self) -> bool:
@@ -160,7 +171,8 @@ class Intake:
         return self._ledgers.values()
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await in_thread(self._thread, function, *args)
+        with translated_errors():
+            return await self._thread.run(function, *args)
 
     # What follows runs in the thread.
 

@@ -1,4 +1,11 @@
-"""What of one partition is finished, and so what may be committed; one per assigned partition, thrown away with it."""
+"""What of one partition is finished, and so what may be committed; one per assigned partition, thrown away with it.
+
+And what is taken of it, in hand.
+"""
+
+from gateways.egress.base import Item
+
+UnitId = tuple[object, ...]
 
 
 class Ledger:
@@ -66,3 +73,35 @@ class Ledger:
     def committed(self, offset: int) -> None:
         """Note that the broker has an offset."""
         self._committed = offset
+
+
+class Entry:
+    """One item in hand, and the record it came with: the item's own, or one of a delay topic."""
+
+    __slots__ = ("destination", "first_at_s", "item", "ledger", "offset", "queued_at_s", "size_bytes", "unit_id")
+
+    def __init__(self, item: Item, ledger: Ledger, offset: int, first_at_s: float) -> None:
+        self.item = item
+        self.ledger = ledger
+        self.offset = offset
+        # Unix time of the first attempt.
+        self.first_at_s = first_at_s
+        self.size_bytes = item.size_bytes
+        self.queued_at_s = 0.0
+        self.destination = ""
+        self.unit_id: UnitId = ()
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Tell whether the destination has confirmed it together with others of its partition."""
+        return self._is_own and self.offset <= self.ledger.through
+
+    def confirm(self, through: int) -> None:
+        """Note that the destination has confirmed everything of its partition up to an offset."""
+        if self._is_own:
+            self.ledger.through = max(self.ledger.through, through)
+
+    @property
+    def _is_own(self) -> bool:
+        # What comes over a delay topic has been given up in its own partition.
+        return self.ledger.topic == self.item.position.topic

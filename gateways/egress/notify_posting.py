@@ -26,13 +26,16 @@ from gateways.egress.addresses import AddressPolicy
 from gateways.egress.base import DELIVERED, Delivered, Item, Later, Refused, Verdict
 from gateways.egress.dialling import AddressRefused, SystemResolver, guarded_session
 from gateways.egress.notify_answers import meaning_of, wait_asked_for
-from gateways.egress.notify_body import headers_of
+from gateways.egress.notify_body import headers_of, webhook_id_of
 from gateways.egress.notify_pace import Pace
 from gateways.egress.notify_signing import SigningKey, signed_headers
 
 # Read so that the connection can be used again; an answer that is longer or slower costs the connection.
 _DRAINED_BYTES = 64 * 1024
 _DRAIN_LIMIT_S = 1.0
+# Names that may be looked up at a time for each attempt. An attempt ends before the system's look-up of a name whose
+# server does not answer, which takes 5 s for each try, server and search domain: a minute of them are to be borne.
+_LOOK_UPS = 4
 
 # First match counts. Reason: bounded slug.
 _FAILURES: tuple[tuple[type[BaseException], str], ...] = (
@@ -90,7 +93,7 @@ class Poster:
         if self._settings.allow_networks:
             networks = ", ".join(str(network) for network in self._settings.allow_networks)
             _log.warning("callback.internal_networks_allowed", door=self._name, detail=networks)
-        self._resolver = self._resolver or SystemResolver(self._settings.max_in_flight)
+        self._resolver = self._resolver or SystemResolver(_LOOK_UPS * self._settings.max_in_flight)
         self._session = guarded_session(
             self._policy,
             self._resolver,
@@ -113,7 +116,7 @@ class Poster:
         status, detail, key_ids = 0, "", tuple[str, ...]()
         verdict: Verdict
         try:
-            signature, key_ids = signed_headers(keys, item.outcome.result_id, body, self._now())
+            signature, key_ids = signed_headers(keys, webhook_id_of(item), body, self._now())
             headers = headers_of(item, self._settings.content_type, self._user_agent) | signature
             status, waits = await self._post(url, body, headers)
             verdict = self._verdict(status, waits)

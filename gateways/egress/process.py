@@ -18,7 +18,7 @@ from gateways.egress.base import Door
 from gateways.egress.board import KafkaBoard
 from gateways.egress.page import HealthPage
 from gateways.egress.reading import reader_config
-from gateways.egress.runner import DoorRunner, Surroundings
+from gateways.egress.runner import DoorRunner, Surroundings, unless_stopped
 from gateways.egress.settling import Produce
 from gateways.egress.table import Shared, create_door
 
@@ -105,6 +105,8 @@ class Process:
             # First, since who asks whether this process lives does not wait for Kafka.
             address = await self._page.start()
             await self._start_board()
+            if self._stop.is_set():
+                return
             for door in self._doors.values():
                 await door.start()
             self._has_begun = True
@@ -123,7 +125,7 @@ class Process:
         if self._board is None:
             return
         self._board.start()
-        if not await self._board.ready(_BOARD_LIMIT_S):
+        if await unless_stopped(self._stop, self._board.ready(_BOARD_LIMIT_S)) is False:
             # Kafka is away, so that nothing can be delivered yet either.
             _log.warning("egress.board_not_read")
 

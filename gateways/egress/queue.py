@@ -12,41 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contracts.settings.egress import DoorSection
 from gateways.egress.base import Item, Shape
 from gateways.egress.breaker import Breaker
-from gateways.egress.ledger import Ledger
-
-UnitId = tuple[object, ...]
-
-
-class Entry:
-    """One item in hand, and the record it came with: the item's own, or one of a delay topic."""
-
-    __slots__ = ("destination", "first_at_s", "item", "ledger", "offset", "queued_at_s", "size_bytes", "unit_id")
-
-    def __init__(self, item: Item, ledger: Ledger, offset: int, first_at_s: float) -> None:
-        self.item = item
-        self.ledger = ledger
-        self.offset = offset
-        # Unix time of the first attempt.
-        self.first_at_s = first_at_s
-        self.size_bytes = item.size_bytes
-        self.queued_at_s = 0.0
-        self.destination = ""
-        self.unit_id: UnitId = ()
-
-    @property
-    def is_confirmed(self) -> bool:
-        """Tell whether the destination has confirmed it together with others of its partition."""
-        return self._is_own and self.offset <= self.ledger.through
-
-    def confirm(self, through: int) -> None:
-        """Note that the destination has confirmed everything of its partition up to an offset."""
-        if self._is_own:
-            self.ledger.through = max(self.ledger.through, through)
-
-    @property
-    def _is_own(self) -> bool:
-        # What comes over a delay topic has been given up in its own partition.
-        return self.ledger.topic == self.item.position.topic
+from gateways.egress.ledger import Entry, Ledger, UnitId
+from gateways.egress.schedule import LATE_S, surplus
 
 
 class _Unit:
@@ -82,6 +49,11 @@ class Lane:
     def is_idle(self) -> bool:
         """Tell whether it can be forgotten."""
         return not self.units and not self.in_flight and self.breaker.is_pristine
+
+    @property
+    def waiting(self) -> list[Entry]:
+        """Return what can go out, of each unit the first."""
+        return [unit.entries[0] for unit in self.ready]
 
 
 # Lanes of destinations that failed lately and have nothing to do; forgetting one forgets its failures.
@@ -119,6 +91,9 @@ class Queue:
         self._per_lane = settings.max_in_flight
         if shape.many_destinations:
             self._per_lane = settings.max_in_flight_per_destination or max(1, settings.max_in_flight // 4)
+        self._can_strand = shape.many_destinations and shape.order == "none"
+        self._least_room = -(-settings.max_held_bytes // settings.max_held_items)
+        self._room_under_way = 0
         self.in_flight = 0
         self.items = 0
 
@@ -172,10 +147,11 @@ class Queue:
             None,
         )
         if found is not None:
-            lane, _ = found
+            lane, batch = found
             lane.in_flight += 1
             self.in_flight += 1
             self._under_way[lane.owner] += 1
+            self._room_under_way += sum(map(self._room, batch))
             # The next one looks at the other owners and destinations first.
             self._ready.move_to_end(lane.owner)
             self._ready[lane.owner].move_to_end(lane.destination)
@@ -215,6 +191,7 @@ class Queue:
         if not self._under_way[lane.owner]:
             del self._under_way[lane.owner]
         entries = list(batch)
+        self._room_under_way -= sum(map(self._room, entries))
         for entry in reversed(entries):
             if entry in again:
                 self._put_back(lane, lane.units[entry.unit_id], entry, again[entry])
@@ -228,19 +205,50 @@ class Queue:
         That is what waits for a destination that is down, but for one item that tries; and while nothing more comes in,
         what is beyond a quarter of the items in hand for one destination, since others may wait behind it in the log.
         """
-        if not self._shape.many_destinations or self._shape.order != "none":
+        if not self._can_strand:
             return []
         share = max(1, self._settings.max_held_items // 4) if is_full else self._settings.max_held_items
-        stranded = []
+        stranded: list[tuple[Lane, Entry]] = []
         for lane in list((self._lanes if is_full else self._closed).values()):
             keep = 1 if lane.breaker.is_open else share
-            while len(lane.ready) > keep:
-                unit = lane.ready.pop()
-                stranded.append((lane, unit.entries.pop()))
-                self.items -= 1
-                lane.items -= 1
-                del lane.units[unit.id]
+            if len(lane.ready) > keep:
+                stranded += self._take_out(lane, set(lane.waiting[keep:]).__contains__)
         return stranded
+
+    def take_crowding(self, floors: Mapping[Ledger, int], *, is_full: bool) -> list[tuple[Lane, Entry]]:
+        """Take what has waited here for so long that others wait for it in the log, where there are many destinations.
+
+        Args:
+            floors: of partitions that may not run ahead any further: what lies in front of it is taken.
+            is_full: nothing more comes in: of every owner the latest beyond an even share of half the room are taken.
+        """
+        late_s = self._clock() - LATE_S
+        beyond = self._surplus(late_s) if is_full and self._can_strand else set[Entry]()
+
+        def is_crowding(entry: Entry) -> bool:
+            return entry in beyond or (entry.queued_at_s <= late_s and entry.offset < floors.get(entry.ledger, 0))
+
+        lanes = list(self._lanes.values()) if self._can_strand and (floors or beyond) else []
+        return [one for lane in lanes for one in self._take_out(lane, is_crowding)]
+
+    def _surplus(self, late_s: float) -> set[Entry]:
+        held = [[lane.waiting for lane in lanes.values()] for lanes in self._ready.values()]
+        return surplus(held, late_s, (self._settings.max_held_bytes - 1) // 2 - self._room_under_way, self._room)
+
+    def _take_out(self, lane: Lane, is_taken: Callable[[Entry], bool]) -> list[tuple[Lane, Entry]]:
+        taken = {entry.unit_id: entry for entry in lane.waiting if is_taken(entry)}
+        if taken:
+            lane.ready = deque(unit for unit in lane.ready if unit.id not in taken)
+            for unit_id in taken:
+                del lane.units[unit_id]
+            lane.items -= len(taken)
+            self.items -= len(taken)
+            self._settle(lane)
+        return [(lane, entry) for entry in taken.values()]
+
+    def _room(self, entry: Entry) -> int:
+        # Of the room in hand, as a part of its bytes; one that is small takes its part of the items.
+        return max(entry.size_bytes, self._least_room)
 
     def drop(self, is_dropped: Callable[[Entry], bool]) -> list[Entry]:
         """Forget what waits and is no longer ours, and return it; what is under way comes back by `done`."""

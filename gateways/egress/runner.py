@@ -5,9 +5,9 @@ An item is finished, and so committed, only when it is delivered, or safe on ano
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
@@ -18,9 +18,9 @@ from contracts.topics import DELIVERY_TIERS, Topics
 from gateways.egress.base import Door, Item
 from gateways.egress.delivering import Delivery
 from gateways.egress.group import group_config
-from gateways.egress.intake import Intake
-from gateways.egress.ledger import Ledger
-from gateways.egress.queue import Entry, Lane, Queue, UnitId
+from gateways.egress.intake import MAX_SPAN, Intake
+from gateways.egress.ledger import Entry, Ledger, UnitId
+from gateways.egress.queue import Lane, Queue
 from gateways.egress.reading import LogIds, in_thread, other_logs
 from gateways.egress.selecting import Raw, Selector
 from gateways.egress.settling import Produce, Settler
@@ -29,6 +29,8 @@ _RESTART_BASE_S = 1.0
 _RESTART_MAX_S = 30.0
 # Between two questions to brokers that did not answer the first one.
 _ASK_AGAIN_S = 2.0
+
+Answer = TypeVar("Answer")
 
 _log = logger("egress")
 
@@ -126,13 +128,14 @@ class DoorRunner:
             watch=LogIds(around.consumer, (*around.result_topics, *waits_s)) if around.has_topic_ids else None,
         )
         try:
-            await self.intake.open()
+            await unless_stopped(stop, self.intake.open())
             while not stop.is_set():
                 await self.intake.poll(is_full=self._is_full)
                 if self._fault is not None:
                     # What it left comes again with a new session; in this one it would hold up its partition.
                     raise self._fault
                 self._pump()
+                self._relieve()
                 self._measure()
         finally:
             self._is_stopping = True
@@ -205,7 +208,8 @@ class DoorRunner:
             self._start(self._strand(lane, entry), [entry])
         while found := self._queue.next_batch(is_full=self._is_full):
             lane, batch = found
-            self._start(self._deliver(lane, batch), batch)
+            # What is put off makes room for the intake, and none for deliveries.
+            self._start(self._deliver(lane, batch), batch).add_done_callback(lambda _task: self._pump())
         if self._timer is not None:
             self._timer.cancel()
         # With all slots taken only the end of a delivery changes anything, and that calls here.
@@ -214,10 +218,19 @@ class DoorRunner:
             delay_s = max(0.001, wake_at_s - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._pump)
 
-    def _start(self, work: Any, entries: Sequence[Entry]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _relieve(self) -> None:
+        """Put off what keeps others waiting in the log: in hand for long, where hand or partition takes no more."""
+        if self.intake is None or not self._door.shape.many_destinations:
+            return
+        floors = {one: (one.next_offset or 0) - MAX_SPAN // 2 for one in self.intake.ledgers if one.span > MAX_SPAN}
+        for lane, entry in self._queue.take_crowding(floors, is_full=self._is_full):
+            self._start(self._strand(lane, entry), [entry])
+
+    def _start(self, work: Any, entries: Sequence[Entry]) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = entries
         task.add_done_callback(self._on_end)
+        return task
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task)
@@ -225,7 +238,6 @@ class DoorRunner:
             self._fault = fault
             if self._is_stopping:
                 _log.error("egress.delivery_failed", door=self.name, exc_info=fault)
-        self._pump()
 
     async def _deliver(self, lane: Lane, batch: list[Entry]) -> None:
         again: dict[Entry, float] = {}
@@ -299,3 +311,14 @@ async def _wait(stop: asyncio.Event, limit_s: float) -> None:
         waiting = asyncio.ensure_future(stop.wait())
         await asyncio.wait({waiting}, timeout=limit_s)
         waiting.cancel()
+
+
+async def unless_stopped(stop: asyncio.Event, work: Awaitable[Answer]) -> Answer | None:
+    """Return what some work brings; None when told to stop before, and then nobody waits for it any longer."""
+    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        doing.cancel()
+        stopping.cancel()

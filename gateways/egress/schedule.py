@@ -1,4 +1,4 @@
-"""When a failed delivery is tried again, and when it is given up.
+"""When a failed delivery is tried again, when it is given up, and what is put off untried so that others have room.
 
     attempt  waits    after the first attempt
      1       -        0
@@ -19,10 +19,14 @@ limits of the door when it comes back.
 """
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import accumulate
+from operator import itemgetter
 
 from contracts.topics import DELIVERY_TIERS
+from gateways.egress.ledger import Entry
 
 WAITS_S = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0, 86400.0, 86400.0)
 MAX_ATTEMPTS = len(WAITS_S) + 1
@@ -32,6 +36,8 @@ _HELD_MAX_S = 300.0
 # A record that was not even tried waits for at least so long: its destination is down, or has enough to do.
 _DOWN_S = 60.0
 _BUSY_S = 5.0
+# Decision: a door that does well has what it holds out of hand sooner; what has waited for longer holds up others.
+LATE_S = 60.0
 # Longer waits than the longest tier make no difference.
 MAX_S = 86_400.0
 
@@ -82,3 +88,42 @@ def retry_after_s(text: str | None, now: datetime | None = None) -> float | None
         at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
         seconds = (at - (now or datetime.now(UTC))).total_seconds()
     return None if math.isnan(seconds) else min(MAX_S, max(0.0, seconds))
+
+
+def surplus(
+    held: Iterable[Sequence[Sequence[Entry]]], late_s: float, room: int, size: Callable[[Entry], int]
+) -> set[Entry]:
+    """Return the entries in hand that owners must leave to each other's, so that more can come in.
+
+    That is, of owners whose oldest entry is late, the latest beyond an even share; the first of each destination stays
+    before the second of any. Whoever has something in hand keeps something, and so has his turn.
+
+    Args:
+        held: what waits, by owner and destination, the oldest first.
+        late_s: when what is late was queued, at the latest.
+        room: that all may have together.
+        size: how much of it an entry takes.
+    """
+    owners = [list(lanes) for lanes in held]
+    late = [lanes for lanes in owners if min(lane[0].queued_at_s for lane in lanes) <= late_s]
+    if not late:
+        return set()
+    share = _even_share([sum(size(one) for lane in lanes for one in lane) for lanes in owners], room)
+    found = set[Entry]()
+    for lanes in late:
+        placed = ((place, one) for lane in lanes for place, one in enumerate(lane))
+        ranked = [one for _, one in sorted(placed, key=itemgetter(0))]
+        sums = accumulate(map(size, ranked))
+        next(sums)
+        found.update(one for one, total in zip(ranked[1:], sums, strict=True) if total > share)
+    return found
+
+
+def _even_share(wanted: Sequence[int], room: int) -> int:
+    """Return the most that each may have; who wants less leaves the rest to the others."""
+    for index, one in enumerate(sorted(wanted)):
+        share = room // (len(wanted) - index)
+        if one > share:
+            return share
+        room -= one
+    return max(wanted, default=0)

@@ -16,7 +16,7 @@ from contracts.logs import logger
 from contracts.metrics import DELIVERIES_PARKED, UNDELIVERED
 from contracts.payloads import DeliveryNote
 from contracts.topics import Topics
-from gateways.egress.queue import Entry
+from gateways.egress.ledger import Entry
 from gateways.egress.schedule import tier_for
 
 Produce = Callable[[Record], Awaitable[Any]]

@@ -14,6 +14,7 @@ from contracts.codec import Record
 from contracts.settings.egress import EgressProcess
 from contracts.topics import DELIVERY_TIERS
 from gateways.cli.main import run
+from gateways.egress import queue
 from gateways.egress.base import DELIVERED, Item, Later, Refused, Shape, Verdict
 from tests.kafka.egress_lab import EgressLab, Told
 from tests.kafkalab.fixtures import KafkaLab
@@ -121,6 +122,26 @@ async def test_order_per_key_holds_through_failures_and_holds_back_no_other_key(
     # The keys 1 and 2 were done before the row of key 0 was free again.
     assert door.delivered.index("e23") < door.delivered.index("e6")
     assert lab.read(lab.topics.deliveries("5s")) == []
+
+
+async def test_a_caller_whose_receivers_hang_holds_up_no_result_of_others(
+    lab: EgressLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "LATE_S", 0.5)
+    door = Told(
+        Shape(many_destinations=True),
+        where=lambda item: item.outcome.event_id,
+        waits=lambda item: item.outcome.owner == "hangs",
+    )
+    door.gate.clear()
+    await lab.outcomes(400, owner="hangs")
+    others = await lab.outcomes(4, first=400, owner="other")
+
+    lab.run(door, max_held_items=20, max_in_flight=4, timeout_s=2.0)
+
+    # Two a second come to an end: those in front would take minutes.
+    await eventually_async(lambda: set(door.delivered) >= set(others), LIMIT_S)
+    door.gate.set()
 
 
 async def test_a_destination_that_is_down_pauses_its_door_alone_and_loses_nothing(lab: EgressLab) -> None:

@@ -27,10 +27,10 @@ def result_item(number: int = 0, **changes: Any) -> Item:
 
     Args:
         number: also its offset.
-        changes: output, key, delivery, connection, partition, timestamp_ms, attempt.
+        changes: output, key, delivery, owner, connection, partition, timestamp_ms, attempt.
     """
     output = changes.get("output", {"summary": f"result {number}"})
-    extensions = {DELIVERY: changes.get("delivery", "notify"), OWNER: "crm-key"}
+    extensions = {DELIVERY: changes.get("delivery", "notify"), OWNER: changes.get("owner", "crm-key")}
     if "connection" in changes:
         extensions[CONNECTION_ID] = changes["connection"]
     event = Event(

@@ -1,5 +1,6 @@
 """What a door's consumer makes of the client's errors; its records are for the tests on real Kafka."""
 
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from structlog.testing import capture_logs
 
 from contracts.errors import LogUnavailable
 from contracts.settings.egress import MAX_DRAIN_S, EgressProcess
+from gateways.egress import intake as module
 from gateways.egress.group import group_config
 from gateways.egress.intake import Intake, Receiver
 from gateways.egress.ledger import Ledger
@@ -209,3 +211,33 @@ async def test_a_door_with_nothing_to_read_is_ready_again_when_the_brokers_are_b
         finally:
             cluster.set_up()
             await intake.aclose()
+
+
+@pytest.mark.embedded
+async def test_a_client_that_is_cut_off_is_left_to_its_last_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CLOSE_LIMIT_S", 0.5)
+    with MockCluster() as cluster:
+        cluster.create_topic("results")
+        process = EgressProcess(session_timeout_s=60)
+        config = group_config({"bootstrap.servers": cluster.bootstrap}, "group", process)
+        intake = Intake("door", config, ["results"], {}, cast("Receiver", Nobody()))
+        await intake.open()
+
+        async def is_assigned() -> bool:
+            await intake.poll(is_full=False)
+            return bool(list(intake.ledgers))
+
+        try:
+            await eventually_async(is_assigned, 20.0)
+            for ledger in intake.ledgers:
+                ledger.skip(0)
+            cluster.set_down()
+            with capture_logs() as lines:
+                begun_s = time.monotonic()
+                await intake.aclose()
+                took_s = time.monotonic() - begun_s
+            assert took_s < 5
+            assert [line["event"] for line in lines] == ["egress.not_committed"]
+        finally:
+            cluster.set_up()
+            await eventually_async(lambda: not intake._thread.busy, 60.0)

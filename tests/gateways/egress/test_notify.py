@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
@@ -136,6 +138,16 @@ async def test_a_receivers_library_verifies_exactly_what_arrives(lab: Lab) -> No
     assert request.line == "POST /hooks?x=1 HTTP/1.1"
     assert request.headers["host"] == f"{NAME}:{lab.receiver.port}"
     assert request.headers["accept-encoding"] == "identity"
+
+
+async def test_the_end_of_an_event_that_was_put_back_is_no_repetition_of_its_first_end(lab: Lab) -> None:
+    item = result_item(1)
+    await _deliver(lab, item)
+    for attempt in (1, 2):
+        await _deliver(lab, item._replace(outcome=item.outcome._replace(redrives=1), attempt=attempt))
+
+    first, second, third = (request.headers["webhook-id"] for request in lab.receiver.requests)
+    assert second == third == f"{first}-1"
 
 
 async def test_the_body_says_what_ended_how_and_repeats_byte_for_byte(lab: Lab) -> None:
@@ -358,3 +370,30 @@ async def test_plain_text_where_tls_is_expected_is_a_failure_with_its_reason(tmp
         verdict = await _deliver_to(tmp_path, f"https://{NAME}:{receiver.port}/")
 
     assert verdict.reason == "tls_failed"
+
+
+async def test_a_name_server_that_does_not_answer_holds_up_no_look_up_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's look-up goes on for up to a minute behind the attempt that asked."""
+    answer = threading.Event()
+    asked = list[str]()
+
+    def look_up(host: str, port: int, **_more: object) -> list[Any]:
+        asked.append(host)
+        if len(asked) == 1:
+            answer.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
+
+    async with Receiver() as receiver:
+        url = f"http://{NAME}:{receiver.port}/"
+        door = Notify("crm", door_settings(tmp_path, url, max_in_flight=1, attempt_timeout_s=0.5))
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        await door.start()
+        try:
+            verdicts = [(await door.deliver([result_item(number)]))[0] for number in range(2)]
+        finally:
+            answer.set()
+            await door.aclose()
+
+    assert [one.reason if isinstance(one, Later) else one for one in verdicts] == ["timeout", Delivered()]

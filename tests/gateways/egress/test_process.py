@@ -1,6 +1,7 @@
 """The process of the doors: which doors, its page, and a door whose own code fails."""
 
 import asyncio
+import signal
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,10 +15,9 @@ from contracts.topics import Topics
 from gateways.egress.base import DELIVERED, Later, PlainDoor, Shape, Verdict
 from gateways.egress.breaker import Breaker
 from gateways.egress.delivering import Delivery
-from gateways.egress.ledger import Ledger
+from gateways.egress.ledger import Entry, Ledger
 from gateways.egress.page import HealthPage
 from gateways.egress.process import Process, chosen_doors
-from gateways.egress.queue import Entry
 from gateways.egress.settling import Settler
 from gateways.egress.table import SHARING, TABLE
 from tests.suites.egress import result_item
@@ -134,6 +134,36 @@ async def test_its_page_is_there_while_the_board_is_still_read() -> None:
         assert await answers("/readyz") == (503, ["starting"])
     is_read.set()
     await running
+
+
+async def test_a_stop_does_not_wait_until_the_board_is_read() -> None:
+    class Board:
+        is_closed = False
+
+        def start(self) -> None: ...
+
+        def close(self) -> None:
+            self.is_closed = True
+
+        async def ready(self, limit_s: float) -> bool:
+            async with asyncio.timeout(limit_s):
+                is_asked.set()
+                return await asyncio.Event().wait()
+
+    is_asked, board = asyncio.Event(), Board()
+
+    async def produce(_record: Any) -> None: ...
+
+    one = settings(f"{TWO}egress_process: {{health_port: 0}}\n")
+    process = Process(one, {}, produce, cast("Any", board))
+    running = asyncio.ensure_future(process.run())
+    await is_asked.wait()
+
+    process._begin(signal.SIGTERM)
+
+    async with asyncio.timeout(5):
+        await running
+    assert board.is_closed
 
 
 class Faulty(PlainDoor):

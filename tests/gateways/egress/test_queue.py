@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from contracts.settings.egress import DoorSection
 from gateways.egress import queue
 from gateways.egress.base import Item, Shape
-from gateways.egress.ledger import Ledger
-from gateways.egress.queue import Entry, Lane, Queue
+from gateways.egress.ledger import Entry, Ledger
+from gateways.egress.queue import Lane, Queue
+from gateways.egress.schedule import LATE_S
 from tests.suites.egress import result_item
 from tests.support import FakeClock
 
@@ -267,6 +268,103 @@ def test_what_waits_for_a_destination_that_is_down_is_taken_out_but_for_one() ->
     assert sorted(stranded) == [1, 2, 3, 4]
     assert lab.queue.items == 2
     assert lab.numbers() == [9]
+
+
+def test_of_a_hand_that_is_full_of_one_owners_late_items_the_latest_are_taken_beyond_half_of_it() -> None:
+    lab = Lab(Shape(many_destinations=True), max_in_flight=2, max_held_items=20)
+    for number in range(19):
+        lab.add(number, destination=f"hangs-{number}", owner="many")
+    hanging = [found for _ in range(2) if (found := lab.next())]
+    assert len(hanging) == 2
+    lab.clock.advance(LATE_S - 1)
+    lab.add(90, destination="other", owner="one")
+    assert lab.queue.take_crowding({}, is_full=True) == [], "it may do well"
+
+    lab.clock.advance(1)
+    taken = [entry.offset for _, entry in lab.queue.take_crowding({}, is_full=True)]
+
+    # With the two under way nine are left, and the intake begins again below ten.
+    assert taken == list(range(8, 19))
+    assert lab.queue.items == 7
+    for found in hanging:
+        lab.queue.done(*found, {})
+    assert [lab.numbers(), lab.numbers()] == [[2], [90]]
+    assert lab.queue.take_crowding({}, is_full=False) == []
+
+
+def test_destinations_of_an_owner_keep_their_oldest_and_every_owner_something() -> None:
+    lab = Lab(Shape(many_destinations=True), max_in_flight=1, max_held_items=4)
+    for number in range(6):
+        lab.add(number, destination="slow" if number < 4 else f"d{number}", owner="many")
+    lab.add(7, destination="other", owner="one")
+    lab.clock.advance(LATE_S)
+
+    taken = {entry.offset for _, entry in lab.queue.take_crowding({}, is_full=True)}
+
+    assert taken == {1, 2, 3, 4, 5}
+    assert [lab.numbers(), lab.numbers()] == [[0], None]
+
+
+def test_large_items_count_by_their_bytes() -> None:
+    size = result_item(0).size_bytes
+    lab = Lab(Shape(many_destinations=True), max_held_items=1000, max_held_bytes=max(2**16, 100 * size))
+    count = lab.queue._settings.max_held_bytes // size
+    for number in range(count):
+        lab.add(number, destination=f"d{number}")
+    lab.clock.advance(LATE_S)
+
+    lab.queue.take_crowding({}, is_full=True)
+
+    assert 0 < lab.queue.items * size < lab.queue._settings.max_held_bytes / 2
+
+
+def test_what_lies_in_front_of_a_floor_is_taken_when_it_is_late() -> None:
+    lab = Lab(Shape(many_destinations=True), max_in_flight=1)
+    other = Ledger("results", 1)
+    for number in range(4):
+        lab.add(number, destination="slow", ledger=LEDGER if number < 3 else other)
+    under_way = lab.next()
+    assert under_way is not None
+    lab.clock.advance(LATE_S - 1)
+    assert lab.queue.take_crowding({LEDGER: 2}, is_full=False) == []
+
+    lab.clock.advance(1)
+
+    assert [entry.offset for _, entry in lab.queue.take_crowding({LEDGER: 2}, is_full=False)] == [1]
+    lab.queue.done(*under_way, {})
+    assert [lab.numbers(), lab.queue.items] == [[2], 1]
+
+
+@pytest.mark.parametrize("shape", [Shape(), Shape(order="key", many_destinations=True)])
+def test_where_nothing_may_be_put_off_nothing_is_taken(shape: Shape) -> None:
+    lab = Lab(shape, max_held_items=2)
+    for number in range(4):
+        lab.add(number)
+    lab.clock.advance(LATE_S)
+
+    assert lab.queue.take_crowding({LEDGER: 4}, is_full=True) == []
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40),
+    st.integers(1, 30),
+    st.integers(0, 4),
+)
+def test_when_all_is_late_the_hand_takes_more_again_and_every_owner_has_his_turn(
+    owners: list[tuple[int, int]], max_held_items: int, slots: int
+) -> None:
+    lab = Lab(Shape(many_destinations=True), max_in_flight=slots + 1, max_held_items=max_held_items)
+    for number, (owner, host) in enumerate(owners):
+        lab.add(number, destination=f"{owner}-{host}", owner=str(owner))
+    under_way = sum(lab.next() is not None for _ in range(slots))
+    waiting = set(lab.queue._ready)
+    lab.clock.advance(LATE_S)
+
+    taken = lab.queue.take_crowding({}, is_full=True)
+
+    assert len(taken) + lab.queue.items + under_way == len(owners)
+    assert set(lab.queue._ready) == waiting
+    assert lab.queue.items <= len(waiting) or lab.queue.items + under_way < max_held_items / 2
 
 
 def test_partitions_that_are_given_up_leave_nothing_but_what_is_under_way() -> None:

@@ -1,16 +1,20 @@
 """A door that must not repeat: what it does while nobody says which log its records lie on."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
+from contracts.codec import Record, delivery_note
 from contracts.errors import LogUnavailable
 from contracts.settings.egress import DoorSection, EgressProcess
 from contracts.topics import Topics
+from gateways.egress import queue
 from gateways.egress import runner as module
 from gateways.egress.base import DELIVERED, Door, Item, Shape, Verdict
+from gateways.egress.intake import MAX_SPAN
 from gateways.egress.ledger import Ledger
 from gateways.egress.reading import LogIds
 from gateways.egress.runner import DoorRunner, Surroundings
@@ -137,3 +141,98 @@ async def test_what_no_thread_can_deliver_waits_and_has_not_been_tried(door: Tol
     assert (sorted(door.delivered), attempts) == (["e0", "e1"], [1, 1])
     assert {line["reason"] for line in lines if line["event"] == "delivery.failed"} == {"no_thread"}
     assert "egress.door_raised" not in {line["event"] for line in lines}
+
+
+class Callers:
+    """A door to many places of which those of the caller `hangs` never answer, and where its items are put off to."""
+
+    def __init__(self) -> None:
+        self.put_off: list[tuple[str, str]] = []
+        self.door = Told(
+            Shape(many_destinations=True),
+            where=lambda item: item.outcome.event_id,
+            waits=lambda item: item.outcome.owner == "hangs",
+        )
+        self.door.gate.clear()
+        around = Surroundings({}, "app", Topics("p"), (), (), self._produce, EgressProcess())
+        settings = DoorSection.model_validate({"max_held_items": 10, "max_in_flight": 2})
+        self.runner = DoorRunner("door", cast("Door", self.door), settings, around)
+        self.ledger = Ledger("penstock.results.v1", 0)
+        self.runner.intake = cast("Any", SimpleNamespace(ledgers=[self.ledger]))
+
+    async def _produce(self, record: Record) -> None:
+        self.put_off.append((record.topic, delivery_note(record.headers)[0].reason))
+
+    def read(self, first: int, count: int, owner: str) -> None:
+        """Let the door read records of a caller."""
+        for number in range(first, first + count):
+            item = result_item(number, owner=owner)
+            self.runner._take(self.ledger, cast("Raw", SimpleNamespace(position=item.position)), item, 0.0)
+        self.runner._pump()
+
+
+async def test_a_caller_whose_receivers_hang_leaves_room_for_the_results_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue, "LATE_S", 0.0)
+    callers = Callers()
+    callers.read(0, 10, "hangs")
+    runner = callers.runner
+    assert (runner._is_full, runner._queue.in_flight) == (True, 2)
+
+    runner._relieve()
+
+    await eventually_async(lambda: not runner._is_full)
+    # Two are under way, and with two that wait the next one would not fit below half of ten.
+    assert callers.put_off == [("p.deliveries.5s.v1", "destination_busy")] * 6
+    assert (callers.ledger.unfinished, callers.ledger.to_commit()) == (4, 0)
+    callers.read(10, 1, "other")
+    callers.door.gate.set()
+    await eventually_async(lambda: "e10" in callers.door.delivered)
+
+
+async def test_what_holds_up_a_partition_that_may_not_run_ahead_any_further_is_put_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue, "LATE_S", 0.0)
+    callers = Callers()
+    callers.read(0, 3, "hangs")
+    callers.ledger.skip(MAX_SPAN - 1)
+    callers.runner._relieve()
+    assert callers.put_off == []
+
+    callers.ledger.skip(MAX_SPAN)
+    callers.runner._relieve()
+
+    await eventually_async(lambda: callers.put_off == [("p.deliveries.5s.v1", "destination_busy")])
+    assert callers.ledger.unfinished == 2
+    callers.door.gate.set()
+    await eventually_async(lambda: not callers.ledger.span)
+
+
+async def test_a_stop_does_not_wait_until_kafka_lets_the_door_in(monkeypatch: pytest.MonkeyPatch, door: Told) -> None:
+    is_asked, is_closed = asyncio.Event(), asyncio.Event()
+
+    class Closed:
+        ledgers = ()
+
+        def __init__(self, *_args: Any, **_more: Any) -> None: ...
+
+        async def open(self) -> None:
+            is_asked.set()
+            await asyncio.Event().wait()
+
+        async def aclose(self) -> None:
+            is_closed.set()
+
+    monkeypatch.setattr(module, "Intake", Closed)
+    around = Surroundings({}, "app", Topics("p"), (), (), _nothing, EgressProcess(), has_topic_ids=False)
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(DoorRunner("door", cast("Door", door), DoorSection(), around).run(stop))
+    await is_asked.wait()
+
+    stop.set()
+
+    async with asyncio.timeout(5):
+        await running
+    assert is_closed.is_set()

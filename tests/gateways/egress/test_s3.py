@@ -15,8 +15,7 @@ from contracts.settings.egress import DoorSection, S3Door
 from gateways.egress.base import Delivered, Door, Later
 from gateways.egress.breaker import Breaker
 from gateways.egress.delivering import Delivery
-from gateways.egress.ledger import Ledger
-from gateways.egress.queue import Entry
+from gateways.egress.ledger import Entry, Ledger
 from gateways.egress.s3 import S3
 from gateways.egress.settling import Settler
 from tests.awslab.front import Fault, Front

@@ -8,8 +8,7 @@ from contracts.codec import Record, delivery_note
 from contracts.errors import Busy, LogUnavailable, TooLarge
 from contracts.topics import Topics
 from gateways.egress import settling
-from gateways.egress.ledger import Ledger
-from gateways.egress.queue import Entry
+from gateways.egress.ledger import Entry, Ledger
 from gateways.egress.settling import Settler
 from tests.suites.egress import result_item
 

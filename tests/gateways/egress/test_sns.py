@@ -10,6 +10,7 @@ import pytest
 
 from contracts.settings.egress import SnsDoor
 from gateways.egress.base import Delivered, Door, Later
+from gateways.egress.messages import deduplication_of
 from gateways.egress.sns import Sns
 from tests.awslab.front import Fault, Front
 from tests.awslab.lab import AwsLab
@@ -85,6 +86,6 @@ async def test_a_fifo_topic_gets_the_key_as_group_and_the_id_against_repeats(lab
 
         (message,) = await lab.messages()
         assert message["Attributes"]["MessageGroupId"] == "key-1"
-        assert message["Attributes"]["MessageDeduplicationId"] == lab.item(1).outcome.result_id
+        assert message["Attributes"]["MessageDeduplicationId"] == deduplication_of(lab.item(1))
     finally:
         await door.aclose()
