@@ -77,7 +77,11 @@ class MemoryProducer:
         """
         ack: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
         self.post(record, ack)
-        return await ack
+        try:
+            return await ack
+        finally:
+            # An error names this frame by its traceback, and the ack names the error: a cycle that holds the record.
+            del ack
 
     def post(self, record: Record, ack: Ack) -> None:
         """Append the record; the future gets where it lies, or an error.

@@ -110,7 +110,11 @@ class KafkaProducer:
         """
         ack: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
         self.post(record, ack)
-        return await ack
+        try:
+            return await ack
+        finally:
+            # An error names this frame by its traceback, and the ack names the error: a cycle that holds the record.
+            del ack
 
     def post(self, record: Record, ack: Ack) -> None:
         """Hand a record to the client; the future gets where it lies, or an error.

@@ -21,6 +21,7 @@ from contracts.kafka_config import librdkafka_config, self_watching
 from contracts.logs import logger
 from contracts.metrics import CANCELS
 from contracts.settings import KafkaSettings
+from streams.engine.calls import let_go_of_cancelled
 from streams.engine.item import Item, State
 
 # Wishes for events that no worker has taken yet, 200 bytes each; the oldest are forgotten, and the events answered.
@@ -79,13 +80,18 @@ class Cancels:
         except BaseException:
             task.cancel()
             await asyncio.wait({task})
+            let_go_of_cancelled(task)
             raise
         finally:
             if self._at_work.get(position) is stop:
                 del self._at_work[position]
-        if not task.cancelled():
+        try:
             return task.result()
-        raise _stopped()
+        except asyncio.CancelledError:
+            raise _stopped() from None
+        finally:
+            # What is raised names this frame by its traceback, and the task names it, too.
+            del task, either
 
 
 def _stopped() -> Cancelled:

@@ -331,17 +331,6 @@ class Failures:
         )
 
 
-def let_go(failure: BaseException) -> None:
-    """Have a failure that was taken up hold nothing any more: its traceback names the frames that name the failure.
-
-    In such a cycle all of its event would wait for the next collection of garbage; see docs/adr/0030.
-    """
-    one: BaseException | None = failure
-    while one is not None and one.__traceback__ is not None:
-        one.__traceback__ = None
-        one = one.__cause__ or one.__context__
-
-
 def age_s(job: Job) -> float:
     """Return the seconds since an event was accepted, or since an operator's replay gave it a new deadline."""
     begun_s = job.deadline_s - (job.route.deadline_s if job.route else 0.0)

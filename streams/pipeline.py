@@ -4,6 +4,7 @@ Reads: nothing. Writes: through streams/settle.py. The engine calls it per item;
 """
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -27,15 +28,15 @@ from contracts.repetition import identity_of
 from contracts.settings import RouteSettings, Settings
 from contracts.topics import RETRY_LANE
 from producers.window import size_bytes_of
-from streams.batching.caller import Caller, create_caller, usage_before
+from streams.batching.caller import Batched, Caller, carry_usage, create_caller, usage_before
 from streams.cancels import Cancels
 from streams.deltas import Deltas
 from streams.engine.batcher import is_echo
-from streams.engine.calls import PaidCalls
+from streams.engine.calls import PaidCalls, let_go
 from streams.engine.dispatcher import Slot
 from streams.engine.item import Item, ResultRef, State
 from streams.engine.tenure import Tenure, TenureLostError
-from streams.failures import Ended, Failures, Parked, Passes, enter_state, let_go
+from streams.failures import Ended, Failures, Parked, Passes, enter_state
 from streams.guards import Guards
 from streams.job import Job, make_job, restart_deadline
 from streams.outcome import Bury, Expire, disposition
@@ -323,6 +324,11 @@ class Pipeline:
 
     def _caller(self, plan: Plan, job: Job, item: Item, tenure: Tenure) -> Caller:
         """Return how this attempt reaches the provider."""
+        if isinstance(plan.caller, Batched):
+            # Who gets the partition next calls what has not been sent by then.
+            return functools.partial(
+                plan.caller, is_wanted=lambda: not tenure.is_over or self.calls.is_awaited(item.position)
+            )
         if self._deltas is None or not self._deltas.wanted(job) or not plan.streams:
             return plan.caller
         preview = self._deltas.begin(job, item.position, tenure)
@@ -354,9 +360,10 @@ class Pipeline:
                 gate.failed(error.reason, passes.model, is_fault=isinstance(error, ConfigurationFault))
             raise
         except Exception as error:
+            plan.charge(usage_before(error))
             logger("worker").exception("provider.failed", provider=plan.provider.name, event_id=request.event_id)
             message = f"{plan.provider.name}: {type(error).__name__}: {error}"
-            raise InternalError(message) from error
+            raise carry_usage(InternalError(message), usage_before(error)) from error
         plan.charge(answer.usage)
         gate.succeeded(passes.model)
         return answer

@@ -43,10 +43,10 @@ from contracts.payloads import (
 from contracts.tallies import Tally
 from contracts.topics import Topics
 from producers.base import Ack, Delivered, Forbidden, Place, Producer
+from streams.engine.calls import let_go
 from streams.engine.item import ResultRef
 from streams.engine.repeats import First
 from streams.engine.tenure import Tenure
-from streams.failures import let_go
 from streams.job import Job, nameless
 from streams.outcome import Bury, Expire
 from streams.parking import parked_records
@@ -126,7 +126,7 @@ class Settler:
             try:
                 return await ack
             except (Busy, Forbidden, Silent, Stale) as error:
-                # Its traceback names this frame, which names it: see streams.failures.let_go.
+                # Its traceback names this frame, which names it: see streams.engine.calls.let_go.
                 refused = error.with_traceback(None)
 
     def post(self, result: Result, ack: Ack) -> None:

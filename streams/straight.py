@@ -84,6 +84,8 @@ class _Run:
     def cut(self) -> None:
         """Forget the event."""
         self.is_cut = True
+        # It names the ack, which names this run and gets nothing any more.
+        self.result = None  # type: ignore[assignment]  # nobody reads it of a run that is cut
 
 
 class _Ack:

@@ -30,7 +30,8 @@ class Batch(Section):
     max_bytes: int = Field(default=32_768, ge=1, le=16 * 2**20)
     """Bytes of the events' prompts in one call, instructions not counted; a larger event goes alone."""
     max_wait_s: float = Field(default=0.05, ge=0, le=60)
-    """How long the first event of a call waits for others, seconds."""
+    """How long the first event of a call waits for others, seconds; less than the route's attempt_timeout_s and
+    deadline_s, in which an event has to be answered."""
     max_calls: int = Field(default=16, ge=1, le=4096)
     """Calls of the route at a time; while all are taken, events go on gathering."""
     max_answer_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
@@ -45,13 +46,26 @@ class Batch(Section):
 
 
 def misfits(
-    batch: Batch, model: ModelSettings, provider: ProviderSettings, *, has_schema: bool, max_in_flight: int
+    batch: Batch,
+    model: ModelSettings,
+    provider: ProviderSettings,
+    *,
+    has_schema: bool,
+    max_in_flight: int,
+    patience_s: float,
 ) -> Iterator[tuple[str, Any, str]]:
-    """Yield what does not fit a route's model and worker: key in the section, what was found, what is allowed."""
+    """Yield what does not fit a route, its model and worker: key in the section, what was found, what is allowed.
+
+    `patience_s` is how long an event waits for its answer at most.
+    """
     if batch.kind == "none":
         return
     if batch.max_events > max_in_flight:
         yield "max_events", batch.max_events, f"at most worker.max_in_flight ({max_in_flight})"
+    if batch.max_wait_s >= patience_s:
+        # One that finds no company would never be sent, and be buried in the end.
+        allowed = f"less than {patience_s:g}: then an event gives up waiting (attempt_timeout_s, deadline_s)"
+        yield "max_wait_s", batch.max_wait_s, allowed
     if batch.kind == "pack":
         if model.task != "chat":
             yield "kind", batch.kind, f"inputs for a model whose task is {model.task}"

@@ -156,8 +156,9 @@ class Settings(Section):
             yield ("routes", index, "prompt", key), getattr(route.prompt, key), allowed
         has_schema = route.output_schema is not None or route.output_schema_file is not None
         limit = self.worker.max_in_flight
+        patience_s = min(route.attempt_timeout_s, route.deadline_s)
         for key, found, allowed in batches.misfits(
-            route.batch, model, provider, has_schema=has_schema, max_in_flight=limit
+            route.batch, model, provider, has_schema=has_schema, max_in_flight=limit, patience_s=patience_s
         ):
             yield ("routes", index, "batch", key), found, allowed
 

@@ -7,7 +7,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,13 +15,15 @@ from contracts.errors import ConfigurationFault, PenstockError, ProviderTimeout,
 from contracts.metrics import FM_BATCH_EVENTS, FM_BATCH_SPLITS, FM_TOKENS_SAVED
 from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings import RouteSettings
-from streams.engine.batcher import Batcher, Limits, Unmatched
-from streams.providers.base import Provider, Several
+from streams.engine.batcher import Batcher, Limits, Unmatched, as_echo
+from streams.engine.calls import asked_for
+from streams.providers.base import Provider, Several, place_of
 from streams.steps.invoke import add_usage, invoke, invoke_many, share_out
 from streams.steps.pack import Packer, spared_share, unpack
 
 Caller = Callable[[InferenceRequest], Awaitable[InferenceAnswer]]
-Many = Callable[[Sequence[InferenceRequest], float], Awaitable[Several]]
+E = TypeVar("E", bound=Exception)
+Many = Callable[[Provider, Sequence[InferenceRequest], float], Awaitable[Several]]
 # The call's own time limit, when it is the same, is to be heard first: it knows better what happened.
 _GRACE_S = 1.0
 _LEAST_S = 0.001
@@ -40,14 +42,14 @@ def create_caller(route: RouteSettings, provider: Provider, schema: dict[str, An
         case "none":
             return functools.partial(invoke, provider)
         case "inputs":
-            return Batched(route, provider, functools.partial(invoke_many, provider))
+            return Batched(route, provider, invoke_many)
         case "pack":
             packer = Packer(schema or {}, route.batch.max_answer_tokens)
-            return Batched(route, provider, functools.partial(_invoke_packed, route.name, provider, packer))
+            return Batched(route, provider, functools.partial(_invoke_packed, route.name, packer))
 
 
 async def _invoke_packed(
-    route: str, provider: Provider, packer: Packer, requests: Sequence[InferenceRequest], timeout_s: float
+    route: str, packer: Packer, provider: Provider, requests: Sequence[InferenceRequest], timeout_s: float
 ) -> Several:
     packed, ids = packer.pack(requests, timeout_s)
     answer = await invoke(provider, packed)
@@ -58,12 +60,28 @@ async def _invoke_packed(
 
 
 @dataclass(eq=False)
+class _Sent:
+    """One call under way, and how many of its events wait for it."""
+
+    waiting: int
+
+
+@dataclass(eq=False)
 class _Entry:
+    """One event's request.
+
+    Attributes:
+        patience: ends the event's wait; None when it does not wait any more.
+        sent: the call that it is in; None while there is none.
+    """
+
     request: InferenceRequest
     ends_at: float
     size_bytes: int
+    is_wanted: Callable[[], bool]
     spent: Usage = _NOTHING
-    is_sent: bool = False
+    patience: asyncio.Timeout | None = None
+    sent: _Sent | None = None
 
 
 class Batched:
@@ -71,8 +89,8 @@ class Batched:
 
     Args:
         route: its name and its batch section.
-        provider: for calls of one request.
-        many: makes the call for several.
+        provider: of all calls.
+        many: makes a call for several, with the provider that it is given.
     """
 
     def __init__(self, route: RouteSettings, provider: Provider, many: Many) -> None:
@@ -83,20 +101,25 @@ class Batched:
         limits = Limits(batch.max_events, batch.max_bytes, batch.max_wait_s, batch.max_calls)
         self._batcher: Batcher[_Entry, InferenceAnswer] = Batcher(self._call, limits, _is_divisible)
 
-    async def __call__(self, request: InferenceRequest) -> InferenceAnswer:
+    async def __call__(
+        self, request: InferenceRequest, is_wanted: Callable[[], bool] = lambda: True
+    ) -> InferenceAnswer:
         """Return the event's own answer; its usage is its share of every call that was made for it.
+
+        Args:
+            request: the event's.
+            is_wanted: asked right before a call is made for it: nobody may want it any more.
 
         Raises:
             PenstockError: as `Provider.invoke`; `usage` is what calls that did not fail have cost before.
         """
         ends_at = asyncio.get_running_loop().time() + request.timeout_s
         size_bytes = sum(len(message.content.encode("utf-8", "replace")) for message in request.messages)
-        entry = _Entry(request, ends_at, size_bytes)
+        entry = _Entry(request, ends_at, size_bytes, is_wanted)
         try:
             return await self._patiently(entry)
-        except PenstockError as error:
-            if entry.spent != _NOTHING:
-                error.usage = entry.spent  # type: ignore[attr-defined]
+        except Exception as error:
+            carry_usage(error, entry.spent)
             raise
 
     async def _patiently(self, entry: _Entry) -> InferenceAnswer:
@@ -104,49 +127,69 @@ class Batched:
         # A question about an earlier answer is a dialogue of its own.
         is_alone = len(entry.request.messages) > 1
         try:
-            async with asyncio.timeout(limit_s + _GRACE_S):
+            async with asyncio.timeout(limit_s + _GRACE_S) as entry.patience:
                 return await self._batcher.submit(entry, entry.size_bytes, alone=is_alone)
         except TimeoutError as error:
             raise _too_late(entry) from error
+        finally:
+            entry.patience = None
+            if entry.sent is not None:
+                entry.sent.waiting -= 1
 
     async def _call(self, entries: Sequence[_Entry]) -> Sequence[InferenceAnswer | Exception]:
-        now_s = asyncio.get_running_loop().time()
-        live = [entry for entry in entries if entry.ends_at > now_s]
-        # The wait for others can outlast an event's own time, and what comes behind that would be paid for.
-        outcomes = iter(await self._call_for(live) if live else ())
-        return [next(outcomes) if entry.ends_at > now_s else _too_late(entry) for entry in entries]
-
-    async def _call_for(self, entries: Sequence[_Entry]) -> Sequence[InferenceAnswer | Exception]:
-        FM_BATCH_EVENTS.labels(self._route).observe(len(entries))
         # The most patient one decides: each of the others leaves when its own time is over.
+        limit_s = max(entry.ends_at for entry in entries) - asyncio.get_running_loop().time()
+        if limit_s <= 0:
+            return [_too_late(entry) for entry in entries]
+        async with place_of(self._provider, entries[0].request.event_id, limit_s) as provider:
+            # Not before there is a place: the wait for it can outlast an event's own time, as that for others can.
+            live = _live(entries)
+            outcomes = iter(await self._call_for(live, provider) if live else ())
+        sent = set(live)
+        return [next(outcomes) if entry in sent else _too_late(entry) for entry in entries]
+
+    async def _call_for(self, entries: Sequence[_Entry], provider: Provider) -> Sequence[InferenceAnswer | Exception]:
+        FM_BATCH_EVENTS.labels(self._route).observe(len(entries))
         left_s = max(entry.ends_at for entry in entries) - asyncio.get_running_loop().time()
         timeout_s = max(left_s, _LEAST_S)
+        sent = _Sent(len(entries))
         for entry in entries:
-            entry.is_sent = True
-        if len(entries) == 1:
-            return [await self._alone(entries[0], timeout_s)]
+            entry.sent = sent
         try:
-            several = await self._many([entry.request for entry in entries], timeout_s)
+            if len(entries) == 1:
+                return [await self._alone(entries[0], provider, timeout_s)]
+            return self._each(entries, await self._several(entries, provider, timeout_s))
+        except asyncio.CancelledError as cancelled:
+            # One that nobody has asked for is a failure, and the call's: each event would take it for one of its own.
+            raise asked_for(cancelled) from None
+        finally:
+            for entry in entries:
+                entry.sent = None
+
+    async def _several(self, entries: Sequence[_Entry], provider: Provider, timeout_s: float) -> Several:
+        try:
+            return await self._many(provider, [entry.request for entry in entries], timeout_s)
         except Exception as error:
             if _is_divisible(error):
                 self._split(getattr(error, "reason", "internal"))
             raise
-        return self._each(entries, several)
 
-    async def _alone(self, entry: _Entry, timeout_s: float) -> InferenceAnswer | Exception:
+    async def _alone(self, entry: _Entry, provider: Provider, timeout_s: float) -> InferenceAnswer | Exception:
         """Return the outcome of an entry that is left of its batch: a failure is its own, and nothing to split."""
         try:
-            return await self._single(entry, timeout_s)
+            answer = await invoke(provider, msgspec.structs.replace(entry.request, timeout_s=timeout_s))
         except Exception as error:  # noqa: BLE001 - every failure is this event's outcome
             return error
-
-    async def _single(self, entry: _Entry, timeout_s: float) -> InferenceAnswer:
-        answer = await invoke(self._provider, msgspec.structs.replace(entry.request, timeout_s=timeout_s))
         return msgspec.structs.replace(answer, usage=add_usage(entry.spent, answer.usage))
 
     def _each(self, entries: Sequence[_Entry], several: Several) -> list[InferenceAnswer | Exception]:
-        answered = [len(one.text) if isinstance(one, InferenceAnswer) else 0 for one in several.answers]
-        shares = share_out(several.usage, [entry.size_bytes for entry in entries], answered)
+        # Who has left has no share, which nobody would book: those of the others add up to what was reported.
+        asked = [entry.size_bytes if entry.patience is not None else 0 for entry in entries]
+        answered = [
+            len(one.text) if isinstance(one, InferenceAnswer) and entry.patience is not None else 0
+            for entry, one in zip(entries, several.answers, strict=True)
+        ]
+        shares = share_out(several.usage, asked, answered)
         for entry, share in zip(entries, shares, strict=True):
             entry.spent = add_usage(entry.spent, share)
         if any(one is None for one in several.answers):
@@ -159,10 +202,30 @@ class Batched:
         FM_BATCH_SPLITS.labels(self._route, reason).inc()
 
 
+def _live(entries: Sequence[_Entry]) -> list[_Entry]:
+    """Return those that a call is to be made for now; the others are let go of, now and not behind that call.
+
+    What comes behind an event's own time would be paid for and not waited for.
+    """
+    now_s, live = asyncio.get_running_loop().time(), []
+    for entry in entries:
+        if entry.patience is None or entry.patience.expired():
+            continue
+        if entry.ends_at > now_s and entry.is_wanted():
+            live.append(entry)
+        else:
+            entry.patience.reschedule(now_s)
+    return live
+
+
 def _too_late(entry: _Entry) -> ProviderTimeout:
-    what = "was not answered" if entry.is_sent else "found no free call"
+    sent = entry.sent
+    what = "found no free call" if sent is None else "was not answered"
     message = f"event {entry.request.event_id} {what} within {entry.request.timeout_s:g} s"
-    return ProviderTimeout(message, possibly_billed=entry.is_sent)
+    error = ProviderTimeout(message, possibly_billed=sent is not None)
+    # What becomes of a call is told by those that stay to its end: it fails once.
+    is_told = sent.waiting > 1 if sent is not None else not entry.is_wanted()
+    return as_echo(error) if is_told else error
 
 
 def _outcome(entry: _Entry, answer: InferenceAnswer | PenstockError | None) -> InferenceAnswer | Exception:
@@ -176,6 +239,13 @@ def _is_divisible(error: Exception) -> bool:
     return not isinstance(error, Retryable | ConfigurationFault)
 
 
-def usage_before(error: PenstockError) -> Usage | None:
+def carry_usage(error: E, spent: Usage | None) -> E:
+    """Have an error say what was spent on its event before the call that failed."""
+    if spent is not None and spent != _NOTHING:
+        error.usage = spent  # type: ignore[attr-defined]
+    return error
+
+
+def usage_before(error: Exception) -> Usage | None:
     """Return what was spent on an event before its last call failed; None for the ordinary case of nothing."""
     return getattr(error, "usage", None)

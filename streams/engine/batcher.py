@@ -6,13 +6,17 @@ failures one item of many may have caused. It needs no closing: a call that nobo
 
 import asyncio
 import copy
+import functools
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from streams.engine.calls import let_go, let_go_of_cancelled
+
 T = TypeVar("T")
 R = TypeVar("R")
+E = TypeVar("E", bound=Exception)
 # Timers fire at the clock's resolution, a little early or late; so near to its end a wait counts as over.
 _NEARLY_S = 0.001
 
@@ -149,7 +153,7 @@ class Batcher(Generic[T, R]):
             for waiter in part.waiters:
                 waiter.part = part
             self._running.add(part.task)
-            part.task.add_done_callback(self._ended)
+            part.task.add_done_callback(functools.partial(self._ended, part))
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -197,8 +201,12 @@ class Batcher(Generic[T, R]):
                 taken.append(first)
         return _Part(taken)
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
+    def _ended(self, part: _Part[T, R], task: "asyncio.Task[None]") -> None:
         self._running.discard(task)
+        # A failure names these by its traceback, and they name the failure: in such a cycle all items of the part would
+        # wait for the next collection of garbage.
+        part.waiters.clear()
+        let_go_of_cancelled(task)
         self._pump()
 
     async def _run(self, part: _Part[T, R]) -> None:
@@ -223,6 +231,7 @@ class Batcher(Generic[T, R]):
 
     def _failed(self, waiters: list[_Waiter[T, R]], error: Exception) -> None:
         if len(waiters) > 1 and (isinstance(error, Unmatched) or self._is_divisible(error)):
+            let_go(error)
             half = (len(waiters) + 1) // 2
             self._again(waiters[:half])
             self._again(waiters[half:])
@@ -241,21 +250,23 @@ class Batcher(Generic[T, R]):
 
 
 def echo_of(error: Exception) -> Exception:
-    """Return an error of its own for one more item of a failed call, so that no two items share a traceback.
-
-    It is marked `is_echo`: the call failed once, however many items it had.
-    """
+    """Return an error of its own for one more item of a failed call, so that no two items share a traceback."""
     try:
         echo = copy.copy(error)
     except Exception:  # noqa: BLE001 - an exception that cannot be copied is shared
         return error
     echo.__cause__ = error
-    echo.is_echo = True  # type: ignore[attr-defined]
-    return echo
+    return as_echo(echo)
+
+
+def as_echo(error: E) -> E:
+    """Mark an error as one more item's of a call of which others tell: it failed once, however many items it had."""
+    error.is_echo = True  # type: ignore[attr-defined]
+    return error
 
 
 def is_echo(error: BaseException) -> bool:
-    """Tell whether an error is a further item's copy of a call's failure."""
+    """Tell whether an error is a further item's of a call."""
     return bool(getattr(error, "is_echo", False))
 
 

@@ -6,6 +6,7 @@ position.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -78,11 +79,13 @@ class PaidCalls(Generic[T]):
             try:
                 answer = await call(*args)
             except BaseException as raised:
-                error = _asked_for(raised)
+                error = asked_for(raised)
                 if self._calls.get(position) is entry:
                     self.drop(position)
                 _tell(entry, error)
                 if error is raised:
+                    # Nobody may take it up, as a cancellation; its traceback names this frame.
+                    del error
                     raise
                 raise error from None
             self.answered(position, entry, answer)
@@ -123,6 +126,11 @@ class PaidCalls(Generic[T]):
         self._kept.pop(position, None)
         self._calls.pop(position, None)
 
+    def is_awaited(self, position: Position) -> bool:
+        """Tell whether the event of a call was delivered again and waits for it."""
+        entry = self._calls.get(position)
+        return entry is not None and not all(waiter.done() for waiter in entry.waiters)
+
     def __contains__(self, position: Position) -> bool:
         return position in self._calls
 
@@ -132,7 +140,7 @@ class PaidCalls(Generic[T]):
         return len(self._kept)
 
 
-def _asked_for(error: BaseException) -> BaseException:
+def asked_for(error: BaseException) -> BaseException:
     """Return an error as it counts: a cancellation that nobody asked for is the provider's fault."""
     if not isinstance(error, asyncio.CancelledError):
         return error
@@ -149,3 +157,22 @@ def _tell(entry: Call[T], error: BaseException) -> None:
     for waiter in entry.waiters:
         if not waiter.done():
             waiter.set_exception(error)
+
+
+def let_go(failure: BaseException) -> None:
+    """Have a failure that was taken up hold nothing any more: its traceback names the frames that name the failure.
+
+    In such a cycle all of its event would wait for the next collection of garbage; see docs/adr/0030.
+    """
+    one: BaseException | None = failure
+    while one is not None and one.__traceback__ is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+
+
+def let_go_of_cancelled(task: "asyncio.Task[Any]") -> None:
+    """Have a task that has ended not keep the cancellation that ended it: its traceback may name the task."""
+    if task.cancelled():
+        with contextlib.suppress(asyncio.CancelledError):
+            # Once it is raised from here, the task does not have it any more.
+            task.exception()

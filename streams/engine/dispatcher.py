@@ -277,7 +277,11 @@ class Dispatcher:
             self._running[item] = task
 
     def _task_ended(self, item: Item, slot: Slot, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
+        try:
+            error = task.exception()
+        except asyncio.CancelledError:
+            # Looked at, the task does not keep it: its traceback may name the task, and names all that the item had.
+            error = None
         if error is not None:
             self._on_crash(error)
         self.ended(item, slot)

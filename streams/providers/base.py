@@ -1,6 +1,8 @@
 """The protocol between the invoke step and whoever serves models."""
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -144,6 +146,24 @@ class Several:
 
     answers: tuple[InferenceAnswer | PenstockError | None, ...]
     usage: Usage
+
+
+@runtime_checkable
+class Placing(Protocol):
+    """What a wrapper that bounds calls can do besides: give a place for a call whose content is decided last."""
+
+    def place(self, event_id: str, timeout_s: float) -> AbstractAsyncContextManager[Provider]:
+        """Yield the provider for one call in a place of its own, once there is one.
+
+        Raises:
+            ProviderTimeout: there was none within `timeout_s`; nothing was asked.
+        """
+        ...
+
+
+def place_of(provider: Provider, event_id: str, timeout_s: float) -> AbstractAsyncContextManager[Provider]:
+    """Return how to get a place for one call at a provider; at once where nothing bounds its calls."""
+    return provider.place(event_id, timeout_s) if isinstance(provider, Placing) else contextlib.nullcontext(provider)
 
 
 @runtime_checkable

@@ -89,20 +89,32 @@ class Limited:
                 yield piece
 
     @contextlib.asynccontextmanager
+    async def place(self, event_id: str, timeout_s: float) -> AsyncIterator[Provider]:
+        """Yield the wrapped provider, once there is a slot; see Placing."""
+        await self._take_within(event_id, timeout_s)
+        try:
+            yield self._provider
+        finally:
+            self._give_back()
+
+    @contextlib.asynccontextmanager
     async def _slot(self, request: InferenceRequest) -> AsyncIterator[InferenceRequest]:
         """Yield the request with the time that is left once it has a slot."""
         began_at_s = time.monotonic()
-        try:
-            async with asyncio.timeout(request.timeout_s):
-                await self._take()
-        except TimeoutError as error:
-            message = f"event {request.event_id}: no free slot of {self._max_in_flight} within {request.timeout_s:g} s"
-            raise ProviderTimeout(message, possibly_billed=False) from error
+        await self._take_within(request.event_id, request.timeout_s)
         try:
             left_s = request.timeout_s - (time.monotonic() - began_at_s)
             yield msgspec.structs.replace(request, timeout_s=max(left_s, 0.001))
         finally:
             self._give_back()
+
+    async def _take_within(self, event_id: str, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._take()
+        except TimeoutError as error:
+            message = f"event {event_id}: no free slot of {self._max_in_flight} within {timeout_s:g} s"
+            raise ProviderTimeout(message, possibly_billed=False) from error
 
     async def _take(self) -> None:
         """Take a slot, in the order of arrival."""

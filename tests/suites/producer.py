@@ -2,7 +2,10 @@
 
 import abc
 import asyncio
+import contextlib
+import gc
 import time
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -112,6 +115,24 @@ class ProducerSuite:
 
         with pytest.raises(LogUnavailable, match="no partition 99"):
             await producer.produce(self.record(lab, partition=99))
+
+    async def test_a_record_that_is_refused_does_not_wait_for_the_collection_of_garbage(
+        self, lab: ProducerLab, producer: Producer
+    ) -> None:
+        class Headers(list[tuple[str, bytes]]):
+            """Can be looked for."""
+
+        headers = Headers()
+        seen = weakref.ref(headers)
+        gc.disable()
+        try:
+            with contextlib.suppress(LogUnavailable):
+                await producer.produce(Record(lab.topic, None, b"v", headers, 99))
+            del headers
+
+            await eventually_async(lambda: seen() is None)
+        finally:
+            gc.enable()
 
     async def test_a_given_timestamp_is_kept(self, lab: ProducerLab, producer: Producer) -> None:
         stamp_ms = 1_760_000_000_123

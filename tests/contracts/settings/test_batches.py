@@ -72,6 +72,17 @@ def test_a_batch_larger_than_what_is_in_flight_would_never_fill() -> None:
     )
 
 
+@pytest.mark.parametrize("limit", ["attempt_timeout_s", "deadline_s"])
+def test_an_event_must_not_wait_longer_for_company_than_it_may_take(limit: str) -> None:
+    route = f"    output_schema: {{type: object}}\n    {limit}: 5\n    batch: {{kind: pack, max_wait_s: "
+
+    assert "routes[0].batch.max_wait_s: found 5.0, allowed: less than 5: then an event gives up waiting" in (
+        complaint(route + "5}")
+    )
+    text = HEAD % {"provider": "fake", "task": "chat", "name": "p"} + route + "4.9}"
+    assert build(parse(text, "penstock.yaml"), {}, Path()).routes[0].batch.max_wait_s == 4.9
+
+
 def test_an_embedding_has_no_instructions() -> None:
     text = HEAD % {"provider": "fake", "task": "embedding", "name": "p"}
     text = text.replace("{user: x}", "{user: x, system: y}")

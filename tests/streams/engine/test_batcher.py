@@ -1,6 +1,8 @@
 """Items are gathered within bounds, answered each on its own, and a bad one fails alone; on a virtual clock."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from contracts.errors import InvalidRequest, Throttled
 from streams.engine.batcher import Batcher, Limits, Unmatched, is_echo
+from streams.engine.calls import let_go_of_cancelled
 from tests.streams.virtual_clock import VirtualClockLoop, elapsed_s, settled
 
 
@@ -206,6 +209,71 @@ async def test_a_cancelled_item_does_not_fill_a_batch() -> None:
     assert (await stayer, await late) == (1, 9)
 
 
+async def test_an_item_that_is_cancelled_in_the_moment_in_which_a_call_is_formed_is_not_in_it() -> None:
+    calls = Calls()
+    batcher = make(calls, items=2)
+    leaver = asyncio.create_task(batcher.submit(1, 1))
+    await settled()
+
+    leaver.cancel()
+
+    # Before the leaver has taken itself out.
+    assert await batcher.submit(2, 1) == 4
+    assert calls.batches == [[2]]
+
+
+async def test_an_item_that_is_cancelled_behind_the_first_of_a_full_batch_is_not_called() -> None:
+    calls = Calls()
+    batcher = make(calls, items=3)
+    stayer, leaver = (asyncio.create_task(batcher.submit(item, 1)) for item in (1, 2))
+    await settled()
+
+    leaver.cancel()
+
+    assert await batcher.submit(3, 1) == 9
+    assert (await stayer, calls.batches) == (1, [[1, 3]])
+
+
+async def test_an_item_that_must_go_alone_and_is_cancelled_while_it_waits_for_a_call_is_not_called() -> None:
+    calls = Calls()
+    batcher = make(calls, items=1, at_a_time=1)
+    first, leaver, stayer = (
+        asyncio.create_task(batcher.submit(item, 1, alone=item == 2)) for item in (1, 2, 3)
+    )  # fmt: skip
+    await settled()
+
+    leaver.cancel()
+
+    assert (await first, await stayer) == (1, 9)
+    assert calls.batches == [[1], [3]]
+
+
+async def test_an_item_that_leaves_a_call_which_fails_is_in_no_half_of_it() -> None:
+    calls = Calls(poison=frozenset({1}))
+    batcher = make(calls, items=4)
+    items = [asyncio.create_task(batcher.submit(item, 1)) for item in range(4)]
+    await asyncio.sleep(0.5)
+
+    items[0].cancel()
+    await asyncio.gather(*items, return_exceptions=True)
+
+    assert calls.batches == [[0, 1, 2, 3], [1], [2, 3]]
+
+
+async def test_cancelled_items_weigh_nothing() -> None:
+    calls = Calls()
+    batcher = make(calls, size_bytes=10)
+    leaver = asyncio.create_task(batcher.submit(1, 9))
+    await settled()
+    leaver.cancel()
+    await settled()
+
+    taken_s = await elapsed_s(submit_all(batcher, [2, 3], size_bytes=4))
+
+    assert calls.batches == [[2, 3]]
+    assert taken_s == pytest.approx(1.1)
+
+
 async def test_cancelling_one_item_of_a_call_does_not_cancel_the_call() -> None:
     calls = Calls()
     batcher = make(calls, items=2)
@@ -333,3 +401,29 @@ async def test_a_failed_call_is_one_failure_also_when_its_first_item_has_left() 
 
     assert isinstance(results[0], asyncio.CancelledError)
     assert [is_echo(result) for result in results[1:] if isinstance(result, Exception)] == [False, True]
+
+
+async def test_a_failure_in_the_moment_of_a_cancellation_leaves_nothing_for_the_collection_of_garbage() -> None:
+    class Heavy:
+        """Has a size that matters."""
+
+    async def fails(_items: Sequence[Heavy]) -> list[int | Exception]:
+        # Before the item goes on with its failure.
+        asyncio.get_running_loop().call_soon(leaver.cancel)
+        message = "slow down"
+        raise Throttled(message)
+
+    batcher: Batcher[Heavy, int] = Batcher(fails, Limits(2, 1000, 0.0, 1), lambda _error: False)
+    heavy = Heavy()
+    seen = weakref.ref(heavy)
+    gc.disable()
+    try:
+        leaver = asyncio.create_task(batcher.submit(heavy, 1))
+        del heavy
+        await asyncio.wait([leaver])
+        await settled()
+        let_go_of_cancelled(leaver)
+
+        assert (leaver.cancelled(), seen()) == (True, None)
+    finally:
+        gc.enable()

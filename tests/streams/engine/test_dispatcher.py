@@ -152,6 +152,23 @@ async def test_a_cancelled_wait_for_a_slot_gives_the_slot_back() -> None:
     assert bench.ended == [1, 2]
 
 
+async def test_a_slot_that_is_handed_over_in_the_moment_of_a_cancellation_is_given_back() -> None:
+    async def work(item: Item, slot: Slot) -> None:
+        task = asyncio.current_task()
+        if item.work == 0 and task is not None:
+            slot.release()
+            # Behind the handing out, and before this goes on.
+            asyncio.get_running_loop().call_soon(task.cancel)
+            await slot.acquire()
+        await asyncio.sleep(1)
+
+    bench = Bench(work)
+    bench.add(*(make_item(offset) for offset in range(3)))
+    await bench.idle()
+
+    assert bench.ended == [1, 2]
+
+
 async def test_a_lent_slot_is_held_until_the_call_ends_even_when_the_item_is_gone() -> None:
     ends: list[Callable[[], None]] = []
 

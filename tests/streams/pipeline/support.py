@@ -23,7 +23,7 @@ from streams.engine.ledger import Ledger
 from streams.engine.tenure import Tenure
 from streams.engine.work import Limits
 from streams.pipeline import Pipeline
-from streams.providers.base import Provider, SeveralInputs, Waiter
+from streams.providers.base import Placing, Provider, SeveralInputs, Waiter
 from streams.providers.fake import Fake
 from streams.settle import Settler
 from tests.streams.virtual_clock import now_at, settled
@@ -87,6 +87,8 @@ class WithoutTask:
         if isinstance(provider, SeveralInputs):
             # From Python 3.12 on a protocol is looked for where __getattr__ does not reach.
             self.invoke_many = provider.invoke_many
+        if isinstance(provider, Placing):
+            self.place = provider.place
         self._calls: set[asyncio.Task[None]] = set()
 
     def __getattr__(self, name: str) -> Any:

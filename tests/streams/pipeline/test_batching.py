@@ -2,18 +2,22 @@
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from contracts.codec import Position, decode_json, encode_event, format_time
+from contracts.codec import Position, dead_letter, decode_json, encode_event, format_time
+from contracts.envelope import Event
 from contracts.errors import InvalidRequest
 from contracts.metrics import REGISTRY
 from contracts.payloads import InferenceAnswer, InferenceRequest, InferenceResult, Usage
+from contracts.settings.models import FakeProvider
 from streams.engine.item import TP
 from streams.engine.ledger import Ledger
 from streams.engine.tenure import Tenure
+from streams.providers.fake import Fake
+from streams.providers.limited import Limited
 from tests.streams.pipeline.support import (
     EVENTS,
     PARTITION,
@@ -24,7 +28,7 @@ from tests.streams.pipeline.support import (
     ids_of,
     make_settings,
 )
-from tests.streams.virtual_clock import now_at
+from tests.streams.virtual_clock import now_at, settled
 
 PACK = {"order": "none", "output_schema": SCHEMA, "batch": {"kind": "pack", "max_events": 8, "max_wait_s": 0.1}}
 INPUTS = {"order": "none", "batch": {"kind": "inputs", "max_events": 8, "max_wait_s": 0.1}}
@@ -140,14 +144,15 @@ async def test_an_answer_that_names_a_stranger_is_asked_again_in_smaller_calls_a
     assert sample("penstock_fm_batch_splits_total", route="r", reason="unmatched") == before + 3
 
 
-async def test_what_was_spent_on_an_event_that_fails_in_the_end_is_booked_too() -> None:
+@pytest.mark.parametrize("kind", [InvalidRequest, KeyError])
+async def test_what_was_spent_on_an_event_that_fails_in_the_end_is_booked_too(kind: type[Exception]) -> None:
     class Fickle(Packed):
-        """Matches nothing in a packed call, and refuses single ones."""
+        """Matches nothing in a packed call, and fails single ones."""
 
         def _said(self, prompt: str, text: str) -> InferenceAnswer:
             if len(self.sizes) > 1:
                 message = "no"
-                raise InvalidRequest(message)
+                raise kind(message)
             return super()._said(prompt, '{"answers": []}' if text else "")
 
     model = Fickle(Usage(100, 10))
@@ -155,7 +160,8 @@ async def test_what_was_spent_on_an_event_that_fails_in_the_end_is_booked_too() 
     settings = make_settings(PACK, model={"price": PRICE})
     bench = await Bench(settings=settings, provider=model).run(*numbers(2))
 
-    assert len(bench.letters) == 2
+    letters = [dead_letter(letter.headers) for letter in bench.letters]
+    assert sum(letter.cost_usd or 0.0 for letter in letters) == pytest.approx((100 + 10 * 10) / 1e6)
     booked = sample("penstock_fm_cost_usd_total", provider="packed", model="fake-1", basis="reported") - before
     assert booked == pytest.approx((100 + 10 * 10) / 1e6)
 
@@ -242,6 +248,17 @@ async def test_an_event_without_time_left_leaves_its_batch_and_the_others_get_th
     assert list(bench.fake.sizes) == [1]
 
 
+async def test_what_a_call_has_cost_is_booked_whole_also_when_one_of_its_events_has_left() -> None:
+    events = [*numbers(3), event(3, b'{"n": 3}', extensions={"expirytime": "2026-01-01T00:00:02Z"})]
+    model = Slow(10.0)
+    bench = await Bench(settings=make_settings(PACK), provider=model).run(*events)
+    found = [decode_json(record.value or b"", InferenceResult) for record in bench.terminals[1:]]
+
+    assert (results_or_status(bench)["e3"], model.sizes) == ("expired", [4])
+    assert sum(result.usage.input_tokens for result in found) == model.reported.input_tokens == 1001
+    assert sum(result.usage.output_tokens for result in found) == model.reported.output_tokens == 103
+
+
 @pytest.mark.parametrize("others", [0, 3])
 async def test_an_event_whose_time_ends_while_it_waits_for_others_is_not_sent(others: int) -> None:
     settings = make_settings({**PACK, "batch": {"kind": "pack", "max_events": 8, "max_wait_s": 0.5}})
@@ -253,9 +270,122 @@ async def test_an_event_whose_time_ends_while_it_waits_for_others_is_not_sent(ot
     assert model.sizes == ([others] if others else [])
 
 
+class Slow(Packed):
+    """Takes its time."""
+
+    def __init__(self, latency_s: float) -> None:
+        super().__init__()
+        self.latency_s = latency_s
+
+    async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
+        """Return the numbers, later."""
+        await asyncio.sleep(self.latency_s)
+        return await super().invoke(request)
+
+
+PAIRS = {**PACK, "batch": {"kind": "pack", "max_events": 2, "max_calls": 2}}
+
+
+async def two_and_two(bench: Bench, last: Event) -> Bench:
+    """Send two events, whose call begins, and then two more."""
+    await bench.start()
+    await bench.send(*numbers(2))
+    await settled()
+    await bench.send(*numbers(3)[2:], last)
+    await bench.idle()
+    return bench
+
+
+@pytest.mark.parametrize("waits_s", [2.5, 10.0])
+async def test_an_event_whose_time_ends_while_its_call_waits_for_a_place_is_not_sent(waits_s: float) -> None:
+    """At first it has not left its batch by then, in the second case it has."""
+    settings = make_settings(PAIRS, model={"price": PRICE})
+    labels = {"provider": "packed", "model": "fake-1", "basis": "possibly_billed"}
+    before = sample("penstock_fm_cost_usd_total", **labels)
+    late = event(3, b'{"n": 3}', extensions={"expirytime": format_time(now_at() + timedelta(seconds=2))})
+    model = Slow(waits_s)
+    began_at = now_at()
+    bench = await two_and_two(Bench(settings=settings, provider=Limited(model, 1)), late)
+    ends = {one["event_id"]: datetime.fromisoformat(one["completed_at"]) for one in documents(bench)}
+
+    assert results_or_status(bench) == {"e0": 200, "e1": 200, "e2": 200, "e3": "expired"}
+    # With the others' call, it would leave a second behind its time.
+    assert (ends["e3"] - began_at).total_seconds() == pytest.approx(min(waits_s, 3.0), abs=0.01)
+    assert model.sizes == [2, 1]
+    assert sample("penstock_fm_cost_usd_total", **labels) == before
+
+
+async def test_an_input_whose_time_ends_while_its_call_waits_for_a_place_is_not_sent() -> None:
+    settings = make_settings({**INPUTS, "batch": {"kind": "inputs", "max_events": 2}}, model={"task": "completion"})
+    late = event(3, b'{"n": 3}', extensions={"expirytime": format_time(now_at() + timedelta(seconds=2))})
+    fake = Fake(FakeProvider(kind="fake", script=({"latency_s": 2.5, "answer": "done"},)))
+    bench = await two_and_two(Bench(settings=settings, provider=Limited(fake, 1)), late)
+
+    assert results_or_status(bench) == {"e0": 200, "e1": 200, "e2": 200, "e3": "expired"}
+    assert list(fake.sizes) == [2, 1]
+
+
+async def test_an_event_that_is_cancelled_while_its_call_waits_for_a_place_is_not_sent() -> None:
+    model = Slow(5.0)
+    bench = await Bench(settings=make_settings(PAIRS), provider=Limited(model, 1)).start()
+    await bench.send(*numbers(2))
+    await settled()
+    await bench.send(*numbers(3)[2:])
+    unwanted = event(3, b'{"n": 3}', extensions={"delivery": "stream"})
+    position = await bench.put(unwanted.key, unwanted.data, encode_event(unwanted))
+    asyncio.get_running_loop().call_later(1.0, bench.cancels.add, position)
+    await bench.idle()
+
+    assert results_or_status(bench) == {"e0": 200, "e1": 200, "e2": 200, "e3": "dead_letter"}
+    assert model.sizes == [2, 1]
+
+
+async def test_events_that_leave_a_call_which_hangs_are_one_failure_to_the_gate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They came one after the other, so that most leave before the call itself ends."""
+    batch = {"kind": "pack", "max_events": 4, "max_wait_s": 4.5}
+    settings = make_settings({**PACK, "attempt_timeout_s": 5.0, "batch": batch})
+    bench = Bench([{"times": 1, "hang": True}], settings)
+    gate = bench.pipeline._plans["r"].guard.gate
+    heard: list[Any] = []
+    monkeypatch.setattr(gate, "failed", lambda *args, **_kwargs: heard.append(args))
+    await bench.start()
+    for one in numbers(4):
+        await bench.send(one)
+        await asyncio.sleep(1.2)
+    await bench.idle()
+
+    assert len(heard) == 1
+    assert {name: result.attempts for name, result in results(bench).items()} == {f"e{n}": 2 for n in range(4)}
+
+
+async def test_a_call_that_the_provider_cancels_is_one_failure_to_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cancelling(Packed):
+        """Cancels its first call, as a client that is closed does."""
+
+        async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
+            if not self.requests:
+                self.requests.append(request)
+                raise asyncio.CancelledError
+            return await super().invoke(request)
+
+    bench = Bench(settings=make_settings(PACK), provider=Cancelling())
+    gate = bench.pipeline._plans["r"].guard.gate
+    heard: list[Any] = []
+    monkeypatch.setattr(gate, "failed", lambda *args, **_kwargs: heard.append(args))
+    await bench.run(*numbers(4))
+
+    assert [reason for reason, _ in heard] == ["provider_unavailable"]
+    assert {result.attempts for result in results(bench).values()} == {2}
+
+
+def documents(bench: Bench) -> list[dict[str, Any]]:
+    return [json.loads(record.value or b"{}") for record in bench.terminals]
+
+
 def results_or_status(bench: Bench) -> dict[str, Any]:
-    said = (json.loads(record.value or b"{}") for record in bench.terminals)
-    return {one["event_id"]: one.get("status", 200) for one in said}
+    return {one["event_id"]: one.get("status", 200) for one in documents(bench)}
 
 
 async def test_packing_eight_small_events_with_long_instructions_spares_seventy_percent_of_the_input() -> None:
@@ -325,3 +455,44 @@ async def test_a_batch_outlives_its_partition_and_its_answers_wait_for_the_redel
 
     assert {name: one.output for name, one in results(bench).items()} == {f"e{n}": {"n": n} for n in range(4)}
     assert list(bench.fake.sizes) == [1]
+
+
+async def given_up(bench: Bench, *, waits_s: float, then_s: float) -> None:
+    """Have partitions given up while one call is at the model and another one waits for its place."""
+    await asyncio.sleep(waits_s)
+    await bench.engine.drain(0.1)
+    await bench.engine.close()
+    await asyncio.sleep(then_s)
+
+
+async def test_a_call_that_still_waits_for_a_place_when_partitions_are_given_up_is_not_made() -> None:
+    """Who gets them next makes it: both would be paid for."""
+    model = Slow(5.0)
+    bench = await Bench(settings=make_settings(PAIRS), provider=Limited(model, 1)).start()
+    gate = bench.pipeline._plans["r"].guard.gate
+    await bench.send(*numbers(4))
+    await given_up(bench, waits_s=1.0, then_s=20.0)
+
+    assert model.sizes == [2]
+    assert bench.pipeline.calls.kept == 2, "the answers of the call that was made"
+    assert (bench.engine.in_flight, gate._failures) == (0, 0)
+
+
+async def test_a_call_that_waits_for_a_place_is_made_for_events_that_were_delivered_again_meanwhile() -> None:
+    model = Slow(5.0)
+    bench = await Bench(settings=make_settings(PAIRS), provider=Limited(model, 1)).start()
+    stamp_ms = int(now_at().timestamp() * 1000)
+    await bench.send(*numbers(4), timestamp_ms=stamp_ms)
+    await given_up(bench, waits_s=1.0, then_s=0.0)
+    bench.tenure = Tenure(2)
+    bench.engine.prepare(bench.tenure)
+    bench.engine.begin(bench.tenure, {TP(EVENTS, PARTITION): Ledger(0)})
+    for number, one in enumerate(numbers(4)):
+        position = Position(EVENTS, PARTITION, number, stamp_ms)
+        item = bench.pipeline.item(position, one.key, one.data, encode_event(one), "standard")
+        assert await bench.engine.submit(item, 2)
+    await bench.idle()
+
+    assert {name: one.output for name, one in results(bench).items()} == {f"e{n}": {"n": n} for n in range(4)}
+    assert model.sizes == [2, 2]
+    assert {result.attempts for result in results(bench).values()} == {1}

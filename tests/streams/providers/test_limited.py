@@ -7,7 +7,7 @@ import pytest
 from contracts.errors import ConfigError, ProviderTimeout, Throttled
 from contracts.payloads import InferenceAnswer, InferenceRequest
 from contracts.settings.models import BedrockProvider, FakeProvider
-from streams.providers.base import Arrivals
+from streams.providers.base import Arrivals, place_of
 from streams.providers.bedrock import Bedrock
 from streams.providers.fake import Fake
 from streams.providers.limited import Limited
@@ -203,6 +203,70 @@ async def test_who_waits_is_let_in_when_it_is_told_that_an_answer_has_come() -> 
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+class _Prompt(_Model):
+    """A model whose calls end in the turn of the loop in which their answer is given."""
+
+    async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
+        """Return the answer once it is given."""
+        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.asked.append(given)
+        await given
+        return InferenceAnswer(text="ok", model=request.model)
+
+
+async def test_a_place_that_is_handed_over_in_the_moment_of_a_cancellation_goes_to_the_next() -> None:
+    model = _Prompt()
+    provider = Limited(model, 1)
+    calls = await _begin(provider, 3)
+    model.asked[0].set_result(None)
+    # Behind the end of the first call, and before the second one goes on.
+    asyncio.get_running_loop().call_soon(calls[1].cancel)
+    await asyncio.wait(calls[:2])
+    await asyncio.sleep(0)
+
+    assert (calls[1].cancelled(), len(model.asked)) == (True, 2)
+
+    model.asked[1].set_result(None)
+    await asyncio.wait(calls)
+    assert provider._taken == 0
+
+
+async def test_who_leaves_while_it_waits_takes_no_place() -> None:
+    model = _Model()
+    provider = Limited(model, 1)
+    calls = await _begin(provider, 3)
+    calls[1].cancel()
+    await asyncio.sleep(0)
+    model.asked[0].set_result(None)
+    await asyncio.wait(calls[:2])
+    await asyncio.sleep(0)
+
+    assert len(model.asked) == 2
+
+    model.asked[1].set_result(None)
+    await asyncio.wait(calls)
+    assert provider._taken == 0
+
+
+async def test_a_place_is_taken_before_it_is_known_what_for() -> None:
+    provider, fake = limited(1, latency_s=0.01)
+
+    async with place_of(provider, "e0", 1.0) as placed:
+        with pytest.raises(ProviderTimeout, match="no free slot of 1") as caught:
+            await provider.invoke(ask(LAB, timeout_s=0.02))
+        await placed.invoke(ask(LAB))
+    await provider.invoke(ask(LAB, timeout_s=1.0))
+
+    assert (caught.value.possibly_billed, fake.peak_in_flight) == (False, 1)
+
+
+async def test_a_provider_without_a_limit_has_a_place_at_once() -> None:
+    _, fake = limited(1)
+
+    async with place_of(fake, "e0", 0.0) as placed:
+        assert placed is fake
 
 
 async def test_calls_without_a_task_take_places_and_give_them_back_whatever_came() -> None:

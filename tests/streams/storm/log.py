@@ -123,7 +123,10 @@ class Outlet:
         """Return where the record lies."""
         ack: asyncio.Future[Delivered] = self._loop.create_future()
         self.post(record, ack)
-        return await ack
+        try:
+            return await ack
+        finally:
+            del ack
 
     def post(self, record: Record, ack: Ack) -> None:
         """Have a record written in a moment, and its ack given in another one."""

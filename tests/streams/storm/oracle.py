@@ -140,8 +140,7 @@ def _paid(world: World, ends: _Ends) -> Iterator[str]:
 def _odd(world: World, number: int, made: list[Call]) -> Iterator[str]:
     deadline_s = world.deadline_s(number)
     for place, call in enumerate(made):
-        # A call that was formed in time may wait for a place at the provider, and is then made for the others of it.
-        if call.start_s > deadline_s + _LATE_S and len(call.numbers) == 1:
+        if call.start_s > deadline_s + _LATE_S:
             yield f"was called behind its deadline of {deadline_s}: {call}"
         for later in made[place + 1 :]:
             if later.worker != call.worker or _was_away(world, call.worker, call.start_s, later.start_s):

@@ -142,7 +142,7 @@ def _routes(dice: random.Random) -> list[dict[str, Any]]:
     }
     batch = {
         "max_events": pick((2, 3, 8)),
-        "max_wait_s": pick((0.0, 0.05, 2.0)),
+        "max_wait_s": min(pick((0.0, 0.05, 2.0)), common["attempt_timeout_s"] / 2),
         "max_calls": pick((1, 2, 8)),
         "max_bytes": pick((20, 32_768)),
     }
