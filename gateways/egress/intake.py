@@ -156,7 +156,8 @@ class Intake:
                     await self._in_thread(self._close)
         except TimeoutError:
             # Its thread goes on with it, and does not outlive the process.
-            _log.warning("egress.not_committed", door=self._door, error=f"no answer within {_CLOSE_LIMIT_S:g} s")
+            detail = f"the group was not left within {_CLOSE_LIMIT_S:g} s"
+            _log.warning("egress.not_committed", door=self._door, error=detail)
         finally:
             self._thread.close()
 

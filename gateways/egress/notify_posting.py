@@ -36,6 +36,8 @@ _DRAIN_LIMIT_S = 1.0
 # Names that may be looked up at a time for each attempt. An attempt ends before the system's look-up of a name whose
 # server does not answer, which takes 5 s for each try, server and search domain: a minute of them are to be borne.
 _LOOK_UPS = 4
+# Each is a thread: so many more than attempts at most.
+_MORE_LOOK_UPS = 128
 
 # First match counts. Reason: bounded slug.
 _FAILURES: tuple[tuple[type[BaseException], str], ...] = (
@@ -89,15 +91,15 @@ class Poster:
         Raises:
             ConfigError: `ca_file` has no certificates.
         """
-        tls = self._tls()
+        tls, limit = self._tls(), self._settings.max_in_flight
         if self._settings.allow_networks:
             networks = ", ".join(str(network) for network in self._settings.allow_networks)
             _log.warning("callback.internal_networks_allowed", door=self._name, detail=networks)
-        self._resolver = self._resolver or SystemResolver(_LOOK_UPS * self._settings.max_in_flight)
+        self._resolver = self._resolver or SystemResolver(min(_LOOK_UPS * limit, limit + _MORE_LOOK_UPS))
         self._session = guarded_session(
             self._policy,
             self._resolver,
-            limit=self._settings.max_in_flight,
+            limit=limit,
             timeout_s=self._settings.attempt_timeout_s,
             tls=tls,
         )

@@ -220,7 +220,7 @@ class Queue:
 
         Args:
             floors: of partitions that may not run ahead any further: what lies in front of it is taken.
-            is_full: nothing more comes in: of every owner the latest beyond an even share of half the room are taken.
+            is_full: nothing more comes in: of every owner what is late beyond an even share of half the room is taken.
         """
         late_s = self._clock() - LATE_S
         beyond = self._surplus(late_s) if is_full and self._can_strand else set[Entry]()

@@ -36,6 +36,7 @@ _HELD_MAX_S = 300.0
 # A record that was not even tried waits for at least so long: its destination is down, or has enough to do.
 _DOWN_S = 60.0
 _BUSY_S = 5.0
+_BUSY_MAX_S = 300.0
 # Decision: a door that does well has what it holds out of hand sooner; what has waited for longer holds up others.
 LATE_S = 60.0
 # Longer waits than the longest tier make no difference.
@@ -55,8 +56,13 @@ def held_wait_s(attempt: int, retry_after_s: float | None = None) -> float:
 
 
 def untried_wait_s(age_s: float, retry_after_s: float, *, is_down: bool) -> float:
-    """Return how long a record waits that was not tried: half its age, so that it goes round less and less often."""
-    return max(_DOWN_S if is_down else _BUSY_S, retry_after_s, age_s / 2)
+    """Return how long a record waits that was not tried: half its age, so that it goes round less and less often.
+
+    One whose destination is busy is back within minutes, or the slots would be idle before the backlog is gone.
+    """
+    if is_down:
+        return max(_DOWN_S, retry_after_s, age_s / 2)
+    return min(_BUSY_MAX_S, max(_BUSY_S, age_s / 2))
 
 
 def tier_for(delay_s: float) -> str:
@@ -95,8 +101,9 @@ def surplus(
 ) -> set[Entry]:
     """Return the entries in hand that owners must leave to each other's, so that more can come in.
 
-    That is, of owners whose oldest entry is late, the latest beyond an even share; the first of each destination stays
-    before the second of any. Whoever has something in hand keeps something, and so has his turn.
+    That is what is late of each owner beyond an even share; the first of each destination stays before the second of
+    any. Whoever has something in hand keeps something, and so has his turn. Nothing goes that came a moment ago: while
+    one late entry is left, all that is read in the place of what has gone would go as well, at the speed of Kafka.
 
     Args:
         held: what waits, by owner and destination, the oldest first.
@@ -115,7 +122,9 @@ def surplus(
         ranked = [one for _, one in sorted(placed, key=itemgetter(0))]
         sums = accumulate(map(size, ranked))
         next(sums)
-        found.update(one for one, total in zip(ranked[1:], sums, strict=True) if total > share)
+        found.update(
+            one for one, total in zip(ranked[1:], sums, strict=True) if total > share and one.queued_at_s <= late_s
+        )
     return found
 
 

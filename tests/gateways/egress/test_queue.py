@@ -292,6 +292,16 @@ def test_of_a_hand_that_is_full_of_one_owners_late_items_the_latest_are_taken_be
     assert lab.queue.take_crowding({}, is_full=False) == []
 
 
+def test_of_a_full_hand_nothing_is_taken_that_came_a_moment_ago() -> None:
+    lab = Lab(Shape(many_destinations=True), max_in_flight=1, max_held_items=20)
+    lab.add(0, destination="d0", owner="one")
+    lab.clock.advance(LATE_S)
+    for number in range(1, 20):
+        lab.add(number, destination=f"d{number}", owner="one")
+
+    assert lab.queue.take_crowding({}, is_full=True) == []
+
+
 def test_destinations_of_an_owner_keep_their_oldest_and_every_owner_something() -> None:
     lab = Lab(Shape(many_destinations=True), max_in_flight=1, max_held_items=4)
     for number in range(6):

@@ -55,6 +55,10 @@ def test_what_was_not_tried_goes_round_less_and_less_often() -> None:
     assert untried_wait_s(0.0, 500.0, is_down=True) == 500.0
 
 
+def test_what_waits_for_a_busy_destination_is_back_within_five_minutes() -> None:
+    assert untried_wait_s(7200.0, 0.0, is_down=False) == 300.0
+
+
 class TestBreaker:
     def breaker(self, **settings: float) -> tuple[Breaker, FakeClock]:
         clock = FakeClock()
