@@ -336,3 +336,13 @@ def is_of_disk(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _DISK_NUMBERS
     return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _DISK_CODES
+
+
+def as_unsent(cancelled: BaseException) -> None:
+    """Mark a cancellation as one that came before anything was sent to a provider: nothing is paid for."""
+    cancelled.is_unsent = True  # type: ignore[attr-defined]
+
+
+def is_unsent(error: BaseException) -> bool:
+    """Tell whether an error is a cancellation before anything was sent."""
+    return bool(getattr(error, "is_unsent", False))

@@ -152,6 +152,7 @@ class RetryNote(msgspec.Struct, frozen=True, kw_only=True):
         cost_usd, usage: spent so far; a cost of None is unknown.
         failures: the first failed attempt, and the newest ones.
         has_retry: the next attempt spends no retry of the budget: it was spent, or the last one did not count.
+        replayed_ms: when an operator's replay began with it, milliseconds since 1970; 0 = it is no replay.
     """
 
     topic: str
@@ -167,6 +168,7 @@ class RetryNote(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
     failures: tuple[FailureNote, ...] = ()
     has_retry: bool = False
+    replayed_ms: int = 0
     version: Literal[1] = 1
 
 

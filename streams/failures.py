@@ -332,10 +332,9 @@ class Failures:
 
 
 def age_s(job: Job) -> float:
-    """Return the seconds since an event was accepted, or since an operator's replay gave it a new deadline."""
-    begun_s = job.deadline_s - (job.route.deadline_s if job.route else 0.0)
-    # The sender's own deadline comes before the route's: it says nothing of when that began.
-    return time.time() - max(job.accepted_s, begun_s)
+    """Return the seconds since an event was accepted, or since an operator's replay began with it; at least 0."""
+    # Another machine may have noted the replay, by a clock that is ahead.
+    return max(0.0, time.time() - max(job.accepted_s, job.replayed_s))
 
 
 def left_s(job: Job) -> float:

@@ -26,6 +26,7 @@ class Job(msgspec.Struct, eq=False):
         route: None when the event cannot be decoded or no route matches.
         fault: what is wrong with the event already; None for an event worth a call.
         accepted_s, deadline_s: when it was accepted and when it expires, Unix seconds.
+        replayed_s: when it was taken to be done again by an operator's wish, Unix seconds; 0 = it is no replay.
         cost_usd: spent so far; None once a call without a known price was made.
         failed: failures so far by class of the retry policy.
         origin: where the event's own record lies, when this one is of the retry topic.
@@ -53,6 +54,7 @@ class Job(msgspec.Struct, eq=False):
     origin: Position | None = None
     not_before: datetime | None = None
     has_retry: bool = False
+    replayed_s: float = 0.0
     is_foreign: bool = False
     prompt: tuple[Message, ...] = ()
     preview: Union["Preview", None] = None
@@ -95,11 +97,12 @@ def make_job(position: Position, key: bytes | None, value: bytes | None, headers
 
 
 def restart_deadline(job: Job) -> None:
-    """Count the deadline from now: an operator wants the event done again, however old it is.
+    """Count deadline and age from now: an operator wants the event done again, however old it is.
 
     The sender's own `expirytime` still holds: after it nobody wants the outcome.
     """
-    deadline_s = time.time() + (job.route.deadline_s if job.route else 0)
+    job.replayed_s = time.time()
+    deadline_s = job.replayed_s + (job.route.deadline_s if job.route else 0)
     expires_at = job.event.expires_at
     job.deadline_s = deadline_s if expires_at is None else min(deadline_s, expires_at.timestamp())
 

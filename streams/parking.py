@@ -48,6 +48,7 @@ def parked_records(
         usage=job.usage,
         failures=tuple(_brief(job.failures)),
         has_retry=job.has_retry,
+        replayed_ms=round(job.replayed_s * 1000),
     )
     for candidate in (note, msgspec.structs.replace(note, failures=())):
         headers = retry_headers(job.headers, candidate, app_id, position)
@@ -66,7 +67,8 @@ def take_up(
     """Return the job of a record on the retry topic; what no worker wrote is kept as a fault, for its dead letter."""
     try:
         owner, note, original = parked_event(headers)
-        not_before, _deadline = (_instant(ms) for ms in (note.not_before_ms, note.deadline_ms))
+        times_ms = (note.not_before_ms, note.deadline_ms, note.replayed_ms)
+        not_before, _deadline, _replayed = (_instant(ms) for ms in times_ms)
     except Undecodable as error:
         name = f"{position.topic}/{position.partition}/{position.offset}"
         now_s = time.time()
@@ -74,7 +76,7 @@ def take_up(
         return Job(key, value, headers, stand_in, now_s, now_s, None, error)
     origin = Position(note.topic, note.partition, note.offset, note.timestamp_ms)
     job = make_job(origin, key, value, original, router)
-    job.deadline_s = note.deadline_ms / 1000
+    job.deadline_s, job.replayed_s = note.deadline_ms / 1000, note.replayed_ms / 1000
     job.origin = origin
     job.not_before = not_before
     job.attempts, job.failed, job.failures = note.attempts, dict(note.failed), list(note.failures)

@@ -20,6 +20,7 @@ from contracts.errors import (
     ProviderUnavailable,
     Retryable,
     Throttled,
+    is_unsent,
 )
 from contracts.logs import logger
 from contracts.metrics import CONTRACT_FAILURES
@@ -345,8 +346,9 @@ class Pipeline:
                 answer = await (begun.answer(caller, request) if begun else caller(request))
             finally:
                 gate.calling -= 1
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling() and not is_unsent(cancelled):
                 # Its sender does not want it any more. What the model has made until then is paid for, and never told.
                 plan.book_doubt(ProviderUnavailable("cut off", possibly_billed=True), request.messages)
             raise

@@ -5,8 +5,9 @@ Reads: dead-letters. Writes: event topics, dead-letters. Blocking: until done.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import click
 
@@ -23,7 +24,17 @@ _MAX_BATCH_BYTES = 8 * 2**20
 _BURST_S = 0.5
 _NAP_S = 0.1
 
-Make = Callable[[Letter], Unit | Refusal]
+
+class Make(Protocol):
+    """Makes the units of what is done."""
+
+    def __call__(self, letter: Letter) -> Unit | Refusal:
+        """Return what to write for a letter, or why it must stay open."""
+        ...
+
+    def refused(self, refusal: Refusal) -> None:
+        """Know that a unit could not be written."""
+        ...
 
 
 class Stop:
@@ -71,7 +82,7 @@ def carry_out(
     Args:
         writer: started.
         letters: None while nothing comes.
-        make: returns what to write, or why a letter must stay open.
+        make: of what is done.
         rate: letters per second; None = no limit.
         told: is told how many have ended.
         stop: ends it between two batches.
@@ -99,6 +110,8 @@ def _batch(writer: Writer, batch: list[Letter], make: Make, tally: Tally) -> Non
     units = [unit for unit in made if isinstance(unit, Unit)]
     refusals = writer.write(units) if units else []
     tally.done += len(units) - len(refusals)
+    for refusal in refusals:
+        make.refused(refusal)
     for refusal in (*(one for one in made if isinstance(one, Refusal)), *refusals):
         tally.refuse(refusal)
 

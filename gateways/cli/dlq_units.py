@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from contracts.codec import Record, RecordHeaders, redrive_headers, resolution_headers
 from contracts.envelope import EXPIRY_TIME, format_time, parse_time
@@ -17,6 +17,7 @@ from gateways.cli.dlq_write import Refusal, Unit
 
 # Of events that were put back, some 300 bytes each: two letters of one are written within minutes.
 _MAX_PUT_BACK = 20_000
+_Origin = tuple[str, int, int, int, str, str]
 
 
 def operator() -> str:
@@ -44,6 +45,11 @@ def _resolution(letter: Letter, state: Literal["redriven", "discarded"], by: str
     return Record(record.topic, record.key, b"", resolution_headers(resolved), record.partition)
 
 
+def _origin(letter: Letter, why: DeadLetter) -> _Origin:
+    """Return which event a letter is about."""
+    return why.topic, why.partition, why.offset, why.timestamp_ms, letter.source, letter.event_id
+
+
 @dataclass(frozen=True)
 class Discard:
     """Makes the units of a discard.
@@ -58,6 +64,9 @@ class Discard:
     def __call__(self, letter: Letter) -> Unit:
         """Return what to write for a letter."""
         return Unit(letter, (_resolution(letter, "discarded", self.by, self.why),))
+
+    def refused(self, refusal: Refusal) -> None:
+        """Know that a letter stays open; nothing follows from it."""
 
 
 class Redriving:
@@ -81,8 +90,8 @@ class Redriving:
         self._event_topics = event_topics
         self._ask = partitions
         self._partitions: dict[str, list[int]] = {}
-        # By where their first records lie, the newest events that were put back.
-        self._put_back: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+        # By where their first records lie, the newest events that were put back, and for which letter.
+        self._put_back: OrderedDict[_Origin, str] = OrderedDict()
         self._by = by
         self._why = why
         self._extend = extend
@@ -93,8 +102,9 @@ class Redriving:
         if obstacle or letter.why is None:
             return Refusal(letter, obstacle)
         resolved = _resolution(letter, "redriven", self._by, self._why, letter.why.topic)
-        if self._is_put_back(letter, letter.why):
-            return Unit(letter, (resolved,))
+        leader = self._leader(letter, letter.why)
+        if leader != letter.place:
+            return Unit(letter, (resolved,), leader)
         event = Record(
             letter.why.topic,
             letter.record.key,
@@ -105,20 +115,27 @@ class Redriving:
         )
         return Unit(letter, (event, resolved))
 
-    def _is_put_back(self, letter: Letter, why: DeadLetter) -> bool:
-        """Tell whether this event has been put back already, for another letter.
+    def refused(self, refusal: Refusal) -> None:
+        """Forget that the event of a letter was put back, when that could not be written."""
+        letter = refusal.letter
+        if letter.why is None or refusal.is_put_back:
+            return
+        origin = _origin(letter, letter.why)
+        if self._put_back.get(origin) == letter.place:
+            del self._put_back[origin]
+
+    def _leader(self, letter: Letter, why: DeadLetter) -> str:
+        """Return the place of the letter for which this event is put back, this one or an earlier one.
 
         A worker that is killed between a letter and its marker leaves one behind, and the next worker writes another.
         """
         # Without its time, a place may be that of an event on a former log.
         if why.timestamp_ms <= 0:
-            return False
-        place = (why.topic, why.partition, why.offset, why.timestamp_ms, letter.source, letter.event_id)
-        is_known = place in self._put_back
-        self._put_back[place] = None
+            return letter.place
+        leader = self._put_back.setdefault(_origin(letter, why), letter.place)
         if len(self._put_back) > _MAX_PUT_BACK:
             self._put_back.popitem(last=False)
-        return is_known
+        return leader
 
     def _obstacle(self, letter: Letter) -> str:
         why = letter.why

@@ -4,7 +4,7 @@ In a Kafka transaction, unless told not to: a redrive that is cut off has not ha
 that started later stops the other. Writes: event topics, dead-letters. Blocking: up to 15 s a call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -23,17 +23,28 @@ _CLIENT_ID = "penstock-dlq"
 
 
 class Unit(NamedTuple):
-    """What belongs together: the event's record, if any, and then the resolution of its letter."""
+    """What belongs together: the event's record, if any, and then the resolution of its letter.
+
+    Attributes:
+        leader: the place of the letter for which the event is put back, when that is another one: without it, nothing
+            of this unit is written.
+    """
 
     letter: Letter
     records: tuple[Record, ...]
+    leader: str = ""
 
 
 class Refusal(NamedTuple):
-    """A letter whose records could not be written; it stays open."""
+    """A letter whose records could not be written; it stays open.
+
+    Attributes:
+        is_put_back: its event is on the log all the same.
+    """
 
     letter: Letter
     error: str
+    is_put_back: bool = False
 
 
 class Writer:
@@ -81,14 +92,23 @@ class Writer:
             TakenOver: another redrive or discard was started; nothing of these has happened.
             LogUnavailable: the outcome is not known, or the client is broken.
         """
-        refused = [Refusal(unit.letter, error) for unit in units if (error := self._too_large(unit))]
-        left = [unit for unit in units if not self._too_large(unit)]
+        left: list[Unit] = []
+        refused: list[Refusal] = []
+        for unit in units:
+            if error := self._too_large(unit) or _left_with(unit, refused):
+                refused.append(Refusal(unit.letter, error))
+            else:
+                left.append(unit)
         if not self._in_transactions:
-            return refused + self._one_by_one(left)
+            return self._one_by_one(left, refused)
         if left and self._atomically(left):
             # One of them spoils the transaction of all: each in its own.
-            refused += [Refusal(unit.letter, error) for unit in left if (error := self._atomically([unit]))]
+            return _each(left, refused, self._alone)
         return refused
+
+    def _alone(self, unit: Unit) -> Refusal | None:
+        error = self._atomically([unit])
+        return Refusal(unit.letter, error) if error else None
 
     def _too_large(self, unit: Unit) -> str:
         largest = max(record_bytes(record) for record in unit.records)
@@ -128,10 +148,10 @@ class Writer:
             raise LogUnavailable(message) from exception
         return errors[0] if errors else error.str()
 
-    def _one_by_one(self, units: Sequence[Unit]) -> list[Refusal]:
+    def _one_by_one(self, units: Sequence[Unit], refused: list[Refusal]) -> list[Refusal]:
         try:
             with fatal_errors(self._client):
-                return [refusal for unit in units if (refusal := self._one_after_the_other(unit))]
+                return _each(units, refused, self._one_after_the_other)
         except KafkaException as exception:
             error = error_of(exception).str()
             message = f"the client broke, the last records may be on the log: {error}; run the command again"
@@ -143,7 +163,8 @@ class Writer:
             errors: list[str] = []
             self._send(record, errors)
             if self._client.flush(_LIMIT_S) or errors:
-                return Refusal(unit.letter, done + (errors[0] if errors else "not confirmed; it may be on the log"))
+                error = done + (errors[0] if errors else "not confirmed; it may be on the log")
+                return Refusal(unit.letter, error, is_put_back=bool(done))
             done = "it was put back, but that could not be noted: "
         return None
 
@@ -154,6 +175,23 @@ class Writer:
             if is_fatal(error_of(exception)):
                 raise
             errors.append(str(translate_error(error_of(exception), record.topic, record.partition)))
+
+
+def _each(units: Sequence[Unit], refused: Sequence[Refusal], write: Callable[[Unit], Refusal | None]) -> list[Refusal]:
+    """Write units one after the other, none whose leader was refused; return all that were refused."""
+    found = list(refused)
+    for unit in units:
+        error = _left_with(unit, found)
+        refusal = Refusal(unit.letter, error) if error else write(unit)
+        if refusal is not None:
+            found.append(refusal)
+    return found
+
+
+def _left_with(unit: Unit, refused: Sequence[Refusal]) -> str:
+    """Return why a unit must stay open with its leader; empty when that was not refused."""
+    is_left = any(unit.leader == one.letter.place for one in refused)
+    return f"it is about the event of {unit.leader}, and stays open with it" if is_left else ""
 
 
 def _see_taken_over(error: KafkaError) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from contracts.errors import ConfigurationFault, PenstockError, ProviderTimeout, Retryable
+from contracts.errors import ConfigurationFault, PenstockError, ProviderTimeout, Retryable, as_unsent
 from contracts.metrics import FM_BATCH_EVENTS, FM_BATCH_SPLITS, FM_TOKENS_SAVED
 from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings import RouteSettings
@@ -73,6 +73,7 @@ class _Entry:
     Attributes:
         patience: ends the event's wait; None when it does not wait any more.
         sent: the call that it is in; None while there is none.
+        was_sent: a call was made for it, which may have ended.
     """
 
     request: InferenceRequest
@@ -82,6 +83,7 @@ class _Entry:
     spent: Usage = _NOTHING
     patience: asyncio.Timeout | None = None
     sent: _Sent | None = None
+    was_sent: bool = False
 
 
 class Batched:
@@ -118,6 +120,10 @@ class Batched:
         entry = _Entry(request, ends_at, size_bytes, is_wanted)
         try:
             return await self._patiently(entry)
+        except asyncio.CancelledError as cancelled:
+            if not entry.was_sent:
+                as_unsent(cancelled)
+            raise
         except Exception as error:
             carry_usage(error, entry.spent)
             raise
@@ -154,7 +160,7 @@ class Batched:
         timeout_s = max(left_s, _LEAST_S)
         sent = _Sent(len(entries))
         for entry in entries:
-            entry.sent = sent
+            entry.sent, entry.was_sent = sent, True
         try:
             if len(entries) == 1:
                 return [await self._alone(entries[0], provider, timeout_s)]

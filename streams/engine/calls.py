@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from contracts.codec import Position
-from contracts.errors import ProviderUnavailable
+from contracts.errors import ProviderUnavailable, is_unsent
 
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ def asked_for(error: BaseException) -> BaseException:
 def _tell(entry: Call[T], error: BaseException) -> None:
     """Tell all who wait of one error: the call failed once, however many they are."""
     if not isinstance(error, Exception):
-        error = ProviderUnavailable("the call was cut off", possibly_billed=True)
+        error = ProviderUnavailable("the call was cut off", possibly_billed=not is_unsent(error))
     for waiter in entry.waiters:
         if not waiter.done():
             waiter.set_exception(error)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from contracts.errors import ProviderTimeout
+from contracts.errors import ProviderTimeout, as_unsent
 from contracts.metrics import FM_CONCURRENCY_LIMIT
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest
 from streams.providers.base import Direct, Provider, Several, Waiter, arrivals_of, direct_of, several_inputs
@@ -126,7 +126,8 @@ class Limited:
         self._let_in()
         try:
             await waiter
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
+            as_unsent(cancelled)
             if waiter.done() and not waiter.cancelled():
                 # The slot was handed over in the same moment.
                 self._give_back()

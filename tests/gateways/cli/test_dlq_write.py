@@ -2,14 +2,18 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from contracts.codec import dead_letter, dead_letter_headers
 from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings, ProducerSettings
 from gateways.cli import dlq_write
 from gateways.cli.dlq_letters import Letter, read_letter
-from gateways.cli.dlq_units import Discard
+from gateways.cli.dlq_progress import Told
+from gateways.cli.dlq_resolve import Stop, Tally, carry_out
+from gateways.cli.dlq_units import Discard, Redriving
 from gateways.cli.dlq_write import Writer
 from producers.fenced import TakenOver
 from tests.gateways.cli.records import letter
@@ -165,3 +169,96 @@ def test_a_client_without_transactions_that_breaks_is_told_as_an_outage(
 
     with pytest.raises(LogUnavailable, match="Fatal error" if step == "produce" else "a gap"):
         writer_to(client, monkeypatch, "").write([Discard("me", "old")(one) for one in letters(2)])
+
+
+EVENTS = "penstock.events.standard.v1"
+LETTERS = "penstock.dead-letters.v1"
+
+
+class RefusingClient(SmallClient):
+    """Does not confirm its first events, which spoils a transaction, too."""
+
+    def __init__(self, refusals: int) -> None:
+        super().__init__()
+        self.confirmed: list[str] = []
+        self._refusals = refusals
+
+    def abort_transaction(self, _timeout_s: float) -> None:
+        self.written.clear()
+
+    def commit_transaction(self, _timeout_s: float) -> None:
+        self.confirmed += self.written
+
+    def flush(self, _timeout_s: float) -> int:
+        if EVENTS in self.written and self._refusals:
+            self._refusals -= 1
+            return 1
+        return 0
+
+
+def of_one_event(*offsets: int) -> list[Letter]:
+    """Return letters at some offsets about one and the same event."""
+    record = letter()
+    why = dead_letter(record.headers)
+    assert why is not None
+    headers = dead_letter_headers(record.headers[:-1], msgspec.structs.replace(why, timestamp_ms=5))
+    found = [read_letter(record._replace(offset=offset, headers=[*headers])) for offset in offsets]
+    return [one for one in found if isinstance(one, Letter)]
+
+
+def redriving() -> Redriving:
+    return Redriving(frozenset({EVENTS}), lambda _topic: [0, 1], "me", "", None)
+
+
+def redrive(writer: Writer, make: Redriving, found: list[Letter]) -> Tally:
+    return carry_out(writer, found, make, None, Told("redriven", len(found)), Stop())
+
+
+def test_letters_of_an_event_that_could_not_be_put_back_all_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Both in one transaction, and then the first one in its own.
+    client, make = RefusingClient(2), redriving()
+    writer = writer_to(client, monkeypatch)
+
+    refused = redrive(writer, make, of_one_event(0, 1))
+    later = redrive(writer, make, of_one_event(2))
+
+    assert (refused.done, refused.refused, later.done) == (0, 2, 1)
+    assert client.confirmed == [EVENTS, LETTERS]
+
+
+def test_without_transactions_letters_of_an_event_that_was_not_confirmed_stay_open_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client, make = RefusingClient(1), redriving()
+    writer = writer_to(client, monkeypatch, "")
+
+    refused = redrive(writer, make, of_one_event(0, 1))
+    assert (refused.done, refused.refused, client.written) == (0, 2, [EVENTS])
+    later = redrive(writer, make, of_one_event(2))
+
+    assert (later.done, client.written) == (1, [EVENTS, EVENTS, LETTERS])
+
+
+def test_an_event_that_is_back_though_that_could_not_be_noted_is_not_put_back_for_its_next_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client, make = RefusingClient(0), redriving()
+    writer = writer_to(client, monkeypatch, "")
+    monkeypatch.setattr(client, "flush", lambda _timeout_s: int(client.written[-1:] == [LETTERS]))
+    redrive(writer, make, of_one_event(0))
+    monkeypatch.setattr(client, "flush", lambda _timeout_s: 0)
+
+    later = redrive(writer, make, of_one_event(1))
+
+    assert (later.done, client.written) == (1, [EVENTS, LETTERS, LETTERS])
+
+
+def test_letters_of_an_event_that_is_too_large_all_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = RefusingClient(0)
+    monkeypatch.setattr(dlq_write, "Producer", lambda *_, **__: client)
+    writer = Writer(KafkaSettings(), ProducerSettings(max_record_bytes=1024), "some-letters")
+    found = [Letter(one.record._replace(value=b"x" * 1024), one.why) for one in of_one_event(0, 1)]
+
+    refused = redrive(writer, redriving(), found)
+
+    assert (refused.done, refused.refused, client.confirmed) == (0, 2, [])

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from contracts.errors import ProviderUnavailable
+from contracts.errors import ProviderUnavailable, as_unsent
 from streams.engine.calls import PaidCalls
 from streams.engine.dispatcher import Dispatcher, Slot
 from streams.engine.gate import OUTAGE_FAILURES, Gate, Pass
@@ -52,6 +52,31 @@ async def test_a_call_that_the_provider_cancels_by_itself_is_a_failed_call() -> 
     calls: PaidCalls[str] = PaidCalls(len)
     with pytest.raises(ProviderUnavailable):
         await calls.run(AT, cancelled, lambda: None)
+
+
+@pytest.mark.parametrize("is_sent", [True, False])
+async def test_who_waits_for_a_call_that_is_cut_off_is_told_whether_it_may_be_paid_for(
+    is_sent: bool,
+) -> None:
+    async def slow() -> str:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError as cancelled:
+            if not is_sent:
+                as_unsent(cancelled)
+            raise
+        return "not reached"
+
+    calls: PaidCalls[str] = PaidCalls(len)
+    first = asyncio.ensure_future(calls.run(AT, slow, lambda: None))
+    await settled()
+    second = asyncio.ensure_future(calls.run(AT, slow, lambda: None))
+    await settled()
+    first.cancel()
+
+    with pytest.raises(ProviderUnavailable) as caught:
+        await second
+    assert caught.value.possibly_billed is is_sent
 
 
 async def test_a_call_in_flight_is_not_dropped_to_make_room_for_answers() -> None:

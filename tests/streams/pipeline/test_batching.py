@@ -327,7 +327,10 @@ async def test_an_input_whose_time_ends_while_its_call_waits_for_a_place_is_not_
 
 async def test_an_event_that_is_cancelled_while_its_call_waits_for_a_place_is_not_sent() -> None:
     model = Slow(5.0)
-    bench = await Bench(settings=make_settings(PAIRS), provider=Limited(model, 1)).start()
+    labels = {"provider": "packed", "model": "fake-1", "basis": "possibly_billed"}
+    before = sample("penstock_fm_cost_usd_total", **labels)
+    settings = make_settings(PAIRS, model={"price": PRICE})
+    bench = await Bench(settings=settings, provider=Limited(model, 1)).start()
     await bench.send(*numbers(2))
     await settled()
     await bench.send(*numbers(3)[2:])
@@ -338,6 +341,29 @@ async def test_an_event_that_is_cancelled_while_its_call_waits_for_a_place_is_no
 
     assert results_or_status(bench) == {"e0": 200, "e1": 200, "e2": 200, "e3": "dead_letter"}
     assert model.sizes == [2, 1]
+    assert sample("penstock_fm_cost_usd_total", **labels) == before
+
+
+@pytest.mark.parametrize(("max_wait_s", "is_sent"), [(5.0, False), (0.2, True)])
+async def test_an_event_that_is_cancelled_may_have_cost_something_only_once_its_batch_was_sent(
+    max_wait_s: float, is_sent: bool
+) -> None:
+    """At first it is cancelled while it gathers, in the second case in its call."""
+    model = Slow(5.0)
+    labels = {"provider": "packed", "model": "fake-1", "basis": "possibly_billed"}
+    before = sample("penstock_fm_cost_usd_total", **labels)
+    batch = {"kind": "pack", "max_events": 8, "max_wait_s": max_wait_s}
+    settings = make_settings({**PACK, "batch": batch}, model={"price": PRICE})
+    bench = await Bench(settings=settings, provider=model).start()
+    await bench.send(*numbers(2))
+    unwanted = event(3, b'{"n": 3}', extensions={"delivery": "stream"})
+    position = await bench.put(unwanted.key, unwanted.data, encode_event(unwanted))
+    asyncio.get_running_loop().call_later(1.0, bench.cancels.add, position)
+    await bench.idle()
+
+    assert results_or_status(bench) == {"e0": 200, "e1": 200, "e3": "dead_letter"}
+    assert model.sizes == [3 if is_sent else 2]
+    assert (sample("penstock_fm_cost_usd_total", **labels) > before) is is_sent
 
 
 async def test_events_that_leave_a_call_which_hangs_are_one_failure_to_the_gate(

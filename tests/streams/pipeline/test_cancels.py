@@ -9,10 +9,13 @@ from contracts.codec import Position, dead_letter, encode_event
 from contracts.deltas import cancel_record, read_cancel, read_delta
 from contracts.metrics import REGISTRY
 from contracts.payloads import Cancel
+from contracts.settings import FakeProvider
 from streams import cancels
 from streams.cancels import Cancels
 from streams.engine.item import State
-from tests.streams.pipeline.support import TOPICS, Bench, event, ids_of, make_settings
+from streams.providers.fake import Fake
+from streams.providers.limited import Limited
+from tests.streams.pipeline.support import TOPICS, Bench, event, headers_of, ids_of, make_settings
 from tests.streams.virtual_clock import now_at
 
 STREAM = {"partitionkey": "k", "delivery": "stream"}
@@ -65,6 +68,20 @@ async def test_what_a_call_that_is_stopped_may_have_cost_is_booked() -> None:
     await bench.idle(within_s=10)
 
     assert doubtful_usd() - before_usd == pytest.approx(0.1)
+
+
+async def test_an_event_whose_call_waits_for_a_place_is_stopped_and_costs_nothing() -> None:
+    model = {"price": {"input_usd": 0.0, "output_usd": 1000.0}, "max_tokens": 100}
+    fake = Fake(FakeProvider(kind="fake", script=({"latency_s": 5},)))
+    bench = await Bench(settings=make_settings({"order": "none"}, model=model), provider=Limited(fake, 1)).start()
+    before_usd = doubtful_usd()
+    await put(bench)
+    position = await put(bench, 1)
+    asyncio.get_running_loop().call_later(1.0, bench.cancels.add, position)
+    await bench.idle(within_s=10)
+
+    assert ([headers_of(one)["ce_id"] for one in bench.letters], fake.calls) == ([b"e1"], {"e0": 1})
+    assert doubtful_usd() == before_usd
 
 
 async def test_an_event_that_rests_between_attempts_is_stopped() -> None:

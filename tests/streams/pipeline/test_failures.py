@@ -356,3 +356,27 @@ async def test_a_replayed_event_that_was_parked_is_tried_again_however_old_it_is
     await bench.idle()
 
     assert (bench.result().attempts, bench.letters) == (3, [])
+
+
+async def test_a_parked_event_keeps_its_age_when_its_route_gets_a_shorter_deadline() -> None:
+    """It keeps the deadline that it was parked with, which says nothing then of when that began."""
+    route = {"order": "none", "deadline_s": 7200, "retry": {"max_age_s": 3600}}
+    first = await Bench([{"error": "throttled", "retry_after_s": 3000}], make_settings(route)).run(event())
+    shorter = make_settings({**route, "deadline_s": 600})
+    bench = await Bench([{"error": "throttled", "retry_after_s": 900}], shorter).start()
+    await bench.take_up(*first.parked)
+    await bench.idle()
+
+    assert (len(bench.letters), bench.parked) == (1, [])
+
+
+async def test_a_replayed_event_that_was_parked_ends_by_its_age_since_the_replay() -> None:
+    route = {"order": "none", "deadline_s": 7200, "retry": {"max_age_s": 3600}}
+    first = Bench([{"error": "throttled", "retry_after_s": 3000}], make_settings(route))
+    await replayed(first, event())
+    shorter = make_settings({**route, "deadline_s": 600})
+    bench = await Bench([{"error": "throttled", "retry_after_s": 900}], shorter).start()
+    await bench.take_up(*first.parked)
+    await bench.idle()
+
+    assert (len(bench.letters), bench.parked, bench.fake.calls) == (1, [], {"e0": 1})
