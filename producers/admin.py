@@ -3,13 +3,14 @@
 Blocking: every method, up to the limit given to the constructor per request; for command lines, not for event loops.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from contracts.errors import ConfigError, LogUnavailable, PenstockError
 from contracts.kafka_config import librdkafka_config
@@ -149,6 +150,25 @@ class TopicAdmin:
             high, low = uuid.get_most_significant_bits(), uuid.get_least_significant_bits()
             found[name] = (high % 2**_HALF_BITS << _HALF_BITS) + low % 2**_HALF_BITS
         return {name: number for name, number in found.items() if number}
+
+    def oldest(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+        """Return offset and timestamp (ms) of the first record with a timestamp, by topic and partition.
+
+        Without partitions that are empty or may not be described, and without all of them where no broker answers.
+        """
+        asked = {TopicPartition(*place): OffsetSpec.for_timestamp(0) for place in places}
+        if not asked:
+            return {}
+        # As in `wait`.
+        self._client.poll(0)
+        futures = self._client.list_offsets(asked, request_timeout=self._timeout_s)
+        found: dict[tuple[str, int], tuple[int, int]] = {}
+        for place, future in futures.items():
+            with contextlib.suppress(KafkaException, TimeoutError):
+                told = future.result(self._timeout_s + _ANSWER_SLACK_S)
+                if told.offset >= 0:
+                    found[place.topic, place.partition] = told.offset, told.timestamp
+        return found
 
     def create(self, wanted: Iterable[Wanted]) -> None:
         """Make topics; one that somebody else makes meanwhile is no error. Returns once every partition has a leader.

@@ -150,6 +150,7 @@ class Liveness:
             is_wanted=self._is_wanted,
             may_work=engine.tenure.may_work,
             is_loading=not engine.is_open and not handing,
+            loaded=membership.tail.furthest,
             kafka_silent_s=now_s - self._answered_at_s,
             moves=engine.moves,
             waiting=engine.holds + self._unread(),

@@ -56,7 +56,7 @@ class Membership:
     ) -> None:
         self._probe, self._on_crash = probe, on_crash
         self._engine = engine
-        self._tail = tail
+        self.tail = tail
         self._settings = settings
         self._shell: Shell | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -113,7 +113,7 @@ class Membership:
         """Load the books in the background: no heartbeat is sent while this callback runs."""
         self.tps = tps
         self.is_member = True
-        self._ids, self._read = {}, {}
+        self._ids, self._read, self.tail.furthest = {}, {}, 0
         self._losses.assigned()
         self._anew = {tp: commit for tp, commit in self._anew.items() if tp in tps}
         if self._loading is not None:
@@ -148,8 +148,8 @@ class Membership:
 
     async def _ledgers(self, tps: frozenset[TP]) -> tuple[dict[TP, Ledger], dict[TP, int]]:
         """Return the books, and from where partitions are read that are not read from their commit."""
-        topics = {tp.topic for tp in tps} | self._tail.result_topics
-        asked = asyncio.ensure_future(in_thread(self._tail.ids, topics))
+        topics = {tp.topic for tp in tps} | self.tail.result_topics
+        asked = asyncio.ensure_future(in_thread(self.tail.ids, topics))
         commits = await self.shell.committed(tps) | self._anew
         self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
         # A commit without our mark is an operator's reset: a replay is wanted, and what lies before it was left out.
@@ -160,7 +160,7 @@ class Membership:
         # a scan; one with the id of a later log would be believed.
         self._ids = await asked | self._ids
         self._logs = {tp: self._ids.get(tp.topic, mark.log if (mark := marks.get(tp)) else 0) for tp in tps}
-        self._journals = {tp: journal_of(marks.get(tp), self._ids, self._tail.result_topics) for tp in tps}
+        self._journals = {tp: journal_of(marks.get(tp), self._ids, self.tail.result_topics) for tp in tps}
         starts = self._starts(marks)
         offsets = {tp: commit[0] if commit else 0 for tp, commit in commits.items()}
         positions: _Positions = {tp: (offset, starts.get(tp)) for tp, offset in offsets.items()}
@@ -169,8 +169,8 @@ class Membership:
         # Nothing was committed, or no more: Kafka forgets commits of a group that was away for a week, and those of a
         # topic that is deleted. The log is read from where it begins, and what lies there may be answered.
         fresh = {tp: tails[tp].log for tp, commit in commits.items() if commit is None}
-        everything = dict.fromkeys(self._tail.result_topics, 0)
-        positions |= {tp: (begin, everything if begin < end else None) for tp, (begin, end) in fresh.items()}
+        found = await in_thread(self.tail.begins, {tp: begin for tp, (begin, end) in fresh.items() if begin < end})
+        positions |= {tp: (begin, found.get(tp)) for tp, (begin, _) in fresh.items()}
         other = {tp for tp, mark in marks.items() if mark is not None and mark.log not in {0, self._logs[tp]}}
         ours = {tp: mark for tp, mark in marks.items() if mark is not None and tp not in other | self._anew.keys()}
         anew = other | self._anew.keys() | await self._lost(ours, tails)
@@ -178,13 +178,13 @@ class Membership:
         for tp in other:
             detail = "the topic was made anew: the commit is of the former one, and the log is read from its beginning"
             self._log.warning("commit.foreign", **tp._asdict(), offset=self._committed[tp][0], detail=detail)
-        if anew or any(begin < end for begin, end in fresh.values()):
+        if anew or found:
             positions |= {tp: self._start_anew(tp, tails[tp].log[0]) for tp in anew}
             tails, repeats = await self._books(positions)
         # Also where a mark lacks a topic: a scan of that would begin at its end, and miss what is answered by then.
-        are_known = self._tail.result_topics.issubset
+        are_known = self.tail.result_topics.issubset
         begun = anew | fresh.keys()
-        claimed = {tp: at for tp, (at, found) in positions.items() if tp in begun or not are_known(found or ())}
+        claimed = {tp: at for tp, (at, mark) in positions.items() if tp in begun or not are_known(mark or ())}
         await self._claim(claimed, tails)
         for tp in other | fresh.keys():
             # Those of a longer former log would hold the mark back. Of a cut one they stay: better a scan than a call.
@@ -200,7 +200,7 @@ class Membership:
 
     async def _books(self, positions: _Positions) -> tuple[dict[TP, Tail], dict[TP, Repeats]]:
         """Return what is answered already, and what may be repeated; read side by side, since both take a second."""
-        return await asyncio.gather(in_thread(self._tail.read, positions), self._remembered(positions))
+        return await asyncio.gather(in_thread(self.tail.read, positions), self._remembered(positions))
 
     def _starts(self, marks: Mapping[TP, Mark | None]) -> dict[TP, dict[str, int]]:
         """Return, per partition with a mark, from where on each result topic is scanned."""
@@ -249,7 +249,7 @@ class Membership:
             read = {tp: found for tp, offset in cut.items() if (found := self._read_below(tp, offset))}
             ids, ends, kept = dict[str, int](), dict[TP, int](), dict[TP, int]()
             with contextlib.suppress(LogUnavailable):
-                ids = await in_thread(self._tail.ids, {tp.topic for tp in cut})
+                ids = await in_thread(self.tail.ids, {tp.topic for tp in cut})
                 ends = await self.shell.ends(frozenset(cut))
                 kept = await self.shell.epoch_ends({tp: epoch for tp, (_, epoch) in read.items()})
             for tp, offset in cut.items():
@@ -270,7 +270,7 @@ class Membership:
         """
         self._floors[tp] = begin
         self._replays.pop(tp, None)
-        return begin, dict.fromkeys(self._tail.result_topics, 0)
+        return begin, dict.fromkeys(self.tail.result_topics, 0)
 
     async def _find_replays(self, marks: Mapping[TP, Mark | None]) -> dict[TP, int]:
         """Return up to where partitions are done again: what was there at the reset, also after a crash meanwhile."""
@@ -348,7 +348,7 @@ class Membership:
         if not known | journals or not self._engine.is_open or not tenure.may_work:
             return
         try:
-            found = await in_thread(self._tail.ids, {topic for topic, _ in known | journals})
+            found = await in_thread(self.tail.ids, {topic for topic, _ in known | journals})
         except LogUnavailable as error:
             self._log.info("journal.unreadable", error=str(error), wait_s=_FOLLOW_INTERVAL_S)
             return
@@ -365,7 +365,7 @@ class Membership:
         if not idle or not self._engine.tenure.may_work:
             return
         try:
-            ends = await in_thread(self._tail.ends, tuple(idle))
+            ends = await in_thread(self.tail.ends, tuple(idle))
         except LogUnavailable as error:
             self._log.info("journal.unreadable", error=str(error), wait_s=_FOLLOW_INTERVAL_S)
         else:

@@ -5,6 +5,7 @@ Reads: results. Blocking: runs in a thread; measured 0.03-0.3 s for up to 100,00
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -31,6 +32,9 @@ _NOT_THERE = frozenset(
 )
 _IDLE_TIMEOUT_S = 20.0
 _BATCH = 500
+# So much may the clock of an event's writer be ahead of the worker's that answered it: brokers refuse more by default
+# (Kafka 4.0), and an hour of results is looked through within seconds.
+_CLOCKS_S = 3600.0
 
 T = TypeVar("T")
 
@@ -128,6 +132,22 @@ def _bounds(consumer: confluent_kafka.Consumer, tp: TP) -> tuple[int, int] | Non
     return bounds
 
 
+def _first_since(consumer: confluent_kafka.Consumer, tp: TP, since_ms: int) -> int:
+    """Return the offset of the first record of a time or later; 0 where the broker cannot tell."""
+    place = confluent_kafka.TopicPartition(*tp)
+    # Before the question by time, so that nothing falls between the two.
+    _, end = consumer.get_watermark_offsets(place, timeout=_REQUEST_TIMEOUT_S)
+    asked = [confluent_kafka.TopicPartition(tp.topic, tp.partition, at_ms) for at_ms in (since_ms, 0)]
+    try:
+        found, first = (consumer.offsets_for_times([one], timeout=_REQUEST_TIMEOUT_S)[0] for one in asked)
+    except confluent_kafka.KafkaException:
+        return 0
+    # Not even a first record: there is none, or it says so of any time.
+    if found.error is not None or first.error is not None or first.offset < 0:
+        return 0
+    return int(found.offset) if found.offset >= 0 else int(end)
+
+
 class TailReader:
     """Scans result partitions with a consumer of its own, outside any group.
 
@@ -138,12 +158,15 @@ class TailReader:
 
     Attributes:
         result_topics: all of them.
+        furthest: the most records that a scan has read since somebody set it to 0; of one that begins again, only what
+            it reads beyond that is progress.
     """
 
     def __init__(self, kafka: KafkaSettings, app_id: str, result_topics: frozenset[str]) -> None:
         self._kafka = kafka
         self._app_id = app_id
         self.result_topics = result_topics
+        self.furthest = 0
         self._is_told = False
 
     def ids(self, topics: Iterable[str]) -> dict[str, int]:
@@ -162,6 +185,45 @@ class TailReader:
             detail = "when such a topic is made anew, a commit of the former one may be taken for one of the new"
             logger("worker").info("topics.unidentified", topics=unknown, detail=detail)
         return found
+
+    def begins(self, logs: Mapping[TP, int]) -> dict[TP, dict[str, int]]:
+        """Return from where on result topics can have answers of partitions without a commit, and log it.
+
+        No answer is older than the first event that is left, but for the clocks. Where its time is not known, as on the
+        embedded broker, that is everything.
+
+        Args:
+            logs: per source partition, the offset of that event.
+
+        Raises:
+            LogUnavailable: a broker did not answer.
+        """
+        since_ms = self._since_ms(logs)
+        found = {tp: dict.fromkeys(self.result_topics, 0) for tp in logs}
+        if since_ms:
+            found |= self._ask(
+                lambda consumer: {
+                    tp: {topic: _first_since(consumer, TP(topic, tp.partition), at_ms) for topic in self.result_topics}
+                    for tp, at_ms in since_ms.items()
+                }
+            )
+        detail = "nothing is committed: results from these offsets on are looked through for what is answered already"
+        for tp, starts in found.items():
+            logger("worker").info("commit.none", **tp._asdict(), offset=logs[tp], results=starts, detail=detail)
+        return found
+
+    def _since_ms(self, logs: Mapping[TP, int]) -> dict[TP, int]:
+        """Return the time before which nothing is answered, where it is known."""
+        if self._kafka.embedded or not logs:
+            return {}
+        oldest = dict[TP, tuple[int, int]]()
+        with contextlib.suppress(confluent_kafka.KafkaException, LogUnavailable):
+            found = TopicAdmin(self._kafka, _REQUEST_TIMEOUT_S).oldest(logs)
+            oldest = {TP(*place): told for place, told in found.items()}
+        clocks_ms = int(_CLOCKS_S * 1000)
+        times = {tp: stamp_ms - clocks_ms for tp, (offset, stamp_ms) in oldest.items() if offset == logs[tp]}
+        # One that lies ahead of us is not that of a clock.
+        return {tp: at_ms for tp, at_ms in times.items() if 0 < at_ms < time.time() * 1000}
 
     def read(self, wanted: Mapping[TP, tuple[int, dict[str, int] | None]]) -> dict[TP, Tail]:
         """Scan for several source partitions at once.
@@ -223,7 +285,15 @@ class TailReader:
         wanted: Mapping[TP, tuple[int, dict[str, int] | None]],
         tails: dict[TP, Tail],
     ) -> None:
-        read_ranges(consumer, starts, ends, lambda message: self._note(message, wanted, tails))
+        count = 0
+
+        def take(message: confluent_kafka.Message) -> None:
+            nonlocal count
+            count += 1
+            self.furthest = max(self.furthest, count)
+            self._note(message, wanted, tails)
+
+        read_ranges(consumer, starts, ends, take)
 
     def _note(
         self,

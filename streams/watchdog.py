@@ -29,6 +29,7 @@ class Snapshot:
         is_wanted: it should be in the group: started, and not stopping.
         may_work: it has a place in the group and a valid lease.
         is_loading: the books of its partitions are not open yet.
+        loaded: results that were looked through for them; more than at any attempt before.
         kafka_silent_s: since a broker last answered.
         moves: events started and ended so far.
         waiting: records that are not read yet, and events that have not ended.
@@ -43,6 +44,7 @@ class Snapshot:
     is_wanted: bool = True
     may_work: bool = True
     is_loading: bool = False
+    loaded: int = 0
     kafka_silent_s: float = 0.0
     moves: int = 0
     waiting: int = 0
@@ -140,7 +142,13 @@ RULES: tuple[Rule, ...] = (
         _rebalance,
         needs_kafka=True,
     ),
-    Rule("journal", lambda worker: worker.watchdog.journal_timeout_s, _journal, needs_kafka=True),
+    Rule(
+        "journal",
+        lambda worker: worker.watchdog.journal_timeout_s,
+        _journal,
+        lambda seen: seen.loaded,
+        needs_kafka=True,
+    ),
     Rule("overdue", lambda _: _GLIMPSE_S, _overdue),
     Rule(
         "progress",

@@ -9,7 +9,7 @@ class WatchdogSettings(Section):
     rebalance_grace_s: Seconds = 30.0
     """Beyond worker.rebalance_timeout_s: how long the worker may be without a valid place in its group."""
     journal_timeout_s: Seconds = 120.0
-    """How long an assigned partition's commits and tail of results may take to load."""
+    """How long the commits and results of assigned partitions may take to load while no further result is read."""
     progress_timeout_s: Seconds = 300.0
     """How long events may wait while none starts, none ends, and nothing explains it."""
     overdue_grace_s: Seconds = 30.0

@@ -130,14 +130,19 @@ class BedrockJobs:
         """Return the ARN of the job that has a name of ours, which nobody else gives.
 
         A token is kept for a while only. Taken for a refusal, the job would be paid for beside the workers' answers.
+
+        Raises:
+            AccessDenied, ProviderUnavailable: it cannot be looked for, or is not shown.
         """
         try:
             pages = self._client("bedrock").get_paginator("list_model_invocation_jobs").paginate(nameContains=name)
             jobs = (job for page in pages for job in page["invocationJobSummaries"])
             found = [str(job["jobArn"]) for job in jobs if job["jobName"] == name]
         except (BotoCoreError, ClientError) as error:
-            message = f"job {name} may be there, and cannot be looked for: {translate(error, name)}"
-            raise ProviderUnavailable(message) from error
+            why = translate(error, name)
+            message = f"job {name} may be there, and cannot be looked for (bedrock:ListModelInvocationJobs): {why}"
+            # Its own error where a right is missing: no waiting mends that.
+            raise (AccessDenied if isinstance(why, AccessDenied) else ProviderUnavailable)(message) from error
         if not found:
             message = f"Bedrock says that job {name} is in conflict with another one, and shows none of this name"
             raise ProviderUnavailable(message)

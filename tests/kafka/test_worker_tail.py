@@ -1,5 +1,6 @@
 """The scan of the result topics on real Kafka."""
 
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -188,3 +189,45 @@ def test_ids_that_nobody_answers_are_not_known_and_that_is_said_once(
 
     assert (found.ids(["events"]), found.ids(["events"])) == ({}, {})
     assert sum("topics.unidentified" in line for line in "".join(capsys.readouterr()).splitlines()) == 1
+
+
+def stamped(kafka: KafkaLab, topic: str, *ages_s: float) -> None:
+    """Write records of these ages into partition 1."""
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
+    now_ms = int(time.time() * 1000)
+    for age_s in ages_s:
+        producer.produce(topic, b"{}", partition=1, timestamp=now_ms - int(age_s * 1000))
+    assert producer.flush(15) == 0
+
+
+def test_without_a_commit_results_older_than_the_first_event_are_not_looked_through(kafka: KafkaLab) -> None:
+    """But for an hour, by which clocks may differ; a topic without anything since then is not read at all."""
+    source, first, second, empty = kafka.create("events", "results", "own", "empty", partitions=2)
+    stamped(kafka, source, 5000, 9000)
+    stamped(kafka, first, 20_000, 9000, 8500, 100)
+    stamped(kafka, second, 20_000, 9000)
+    place = TP(source, 1)
+
+    assert reader(kafka, first, second, empty).begins({place: 0}) == {place: {first: 2, second: 2, empty: 0}}
+
+
+def test_what_lies_behind_a_first_event_that_is_gone_is_no_time_of_it(kafka: KafkaLab) -> None:
+    (source, results) = kafka.create("events", "results", partitions=2)
+    stamped(kafka, source, 5000)
+    stamped(kafka, results, 20_000, 100)
+    lost = TP(source, 0)
+
+    assert reader(kafka, results).begins({lost: 0}) == {lost: {results: 0}}
+
+
+def test_what_a_scan_reads_beyond_all_before_it_is_progress(kafka: KafkaLab) -> None:
+    """One that fails and begins again, and again, is none: a standstill has to be seen."""
+    (topic,) = kafka.create("results", partitions=2)
+    answer(kafka, topic, range(10))
+    scanning = reader(kafka, topic)
+    seen = []
+    for start in (4, 7, 0):
+        scanning.read({STANDARD: (0, {topic: start})})
+        seen.append(scanning.furthest)
+
+    assert seen == [6, 6, 10]

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -53,6 +54,7 @@ class FakeMembership:
 
     def __init__(self) -> None:
         self.shell = FakeShell()
+        self.tail = SimpleNamespace(furthest=0)
         self.tps = frozenset({TP0})
         self.committed: dict[TP, tuple[int, str]] = {}
         self.is_member = True
@@ -197,6 +199,16 @@ async def test_books_that_do_not_open_are_the_journal(lab: Lab) -> None:
     lab.bench.engine._opened.clear()
 
     assert lab.pass_time(122) == ["journal"]
+
+
+async def test_books_whose_results_are_still_looked_through_are_waited_for(lab: Lab) -> None:
+    """Weeks of them, say, of a group whose commits Kafka forgot."""
+    lab.bench.engine._opened.clear()
+    lab.pass_time(119)
+    lab.group.tail.furthest = 500
+
+    assert lab.pass_time(119) == []
+    assert lab.pass_time(120) == ["journal"]
 
 
 async def test_a_tenure_that_is_over_is_the_rebalance(lab: Lab) -> None:

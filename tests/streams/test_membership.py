@@ -101,6 +101,9 @@ class FakeTail:
         self.log = log
         self.result_topics = frozenset({RESULTS})
         self.answered: dict[tuple[int, int], ResultRef] = {}
+        self.furthest = 0
+        # From where on answers are looked for that lie behind no mark.
+        self.since = 0
         self.source = (3, 1000)
         self.sources: list[tuple[int, int]] = []
         self.known: dict[str, int] = {}
@@ -121,6 +124,9 @@ class FakeTail:
             )
             for tp, (_, starts) in wanted.items()
         }
+
+    def begins(self, logs: Mapping[TP, int]) -> dict[TP, dict[str, int]]:
+        return {tp: dict.fromkeys(self.result_topics, self.since) for tp in logs}
 
     def ids(self, topics: Iterable[str]) -> dict[str, int]:
         self.asked.append(frozenset(topics))
@@ -273,6 +279,21 @@ async def test_what_is_answered_is_not_called_again_where_commits_are_forgotten(
 
     assert [entry for entry in bench.log if entry[0] == "work"] == [("work", 4)]  # type: ignore[index]
     assert bench.shell.offsets[TP0] == (6, "penstock1 results=35")
+
+
+async def test_without_a_commit_answers_are_looked_for_from_the_time_of_the_first_event_on(bench: Bench) -> None:
+    """Weeks of results lie before those of a lane that was switched on today."""
+    bench.tail.since = 12
+    await bench.opened()
+
+    assert bench.log[:2] == [("tail", {TP0: (0, None)}), ("tail", {TP0: (3, {RESULTS: 12})})]
+
+
+async def test_every_assignment_begins_to_count_what_it_has_looked_through(bench: Bench) -> None:
+    bench.tail.furthest = 500
+    bench.assign()
+
+    assert bench.tail.furthest == 0
 
 
 async def test_a_log_without_records_has_no_answers_to_look_for(bench: Bench) -> None:

@@ -1,13 +1,16 @@
 """The scan of the result topics: in which order it asks, and that a client which cannot be made ends nobody."""
 
+import time
 from typing import Any, NoReturn, cast
 
 import confluent_kafka
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings
 from producers import admin
+from streams import tail
 from streams.engine.item import TP
 from streams.tail import TailReader
 
@@ -53,3 +56,90 @@ def test_where_nobody_can_be_asked_no_id_is_known(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(admin, "AdminClient", refused)
 
     assert TailReader(KafkaSettings(), "app", frozenset({"results"})).ids(["events"]) == {}
+
+
+class Times(Asked):
+    """A consumer whose broker answers questions by time."""
+
+    def __init__(self, *told: int | Exception) -> None:
+        super().__init__()
+        self.told = list(told)
+
+    def get_watermark_offsets(self, place: Any, timeout: float) -> tuple[int, int]:
+        super().get_watermark_offsets(place, timeout)
+        return 0, 90
+
+    def offsets_for_times(self, places: list[Any], timeout: float) -> list[Any]:
+        assert timeout > 0
+        told = self.told.pop(0)
+        if isinstance(told, Exception):
+            raise told
+        return [confluent_kafka.TopicPartition(place.topic, place.partition, told) for place in places]
+
+
+SILENT = confluent_kafka.KafkaException(confluent_kafka.KafkaError(confluent_kafka.KafkaError._TIMED_OUT))
+
+
+@pytest.mark.parametrize(
+    ("told", "begin"),
+    [
+        pytest.param([40, 0], 40, id="told"),
+        pytest.param([-1, 0], 90, id="nothing since"),
+        pytest.param([-1, -1], 0, id="no times, or no record"),
+        pytest.param([SILENT], 0, id="no answer"),
+        pytest.param([-1, SILENT], 0, id="no second answer"),
+    ],
+)
+def test_where_a_broker_cannot_tell_by_time_everything_is_looked_through(
+    told: list[int | Exception], begin: int
+) -> None:
+    """Taken for "nothing since", what is answered would be paid for again."""
+    assert tail._first_since(cast("Any", Times(*told)), TP("results", 0), 5000) == begin
+
+
+class Stamped:
+    """An admin that knows when each partition began."""
+
+    def __init__(self, told: tuple[int, int]) -> None:
+        self.told = told
+
+    def oldest(self, places: Any) -> dict[Any, tuple[int, int]]:
+        return dict.fromkeys(places, self.told)
+
+
+NOW_MS = 1_795_910_400_000
+
+
+@pytest.mark.parametrize(
+    ("told", "since_ms"),
+    [
+        pytest.param((7, NOW_MS), NOW_MS - 3_600_000, id="an hour for clocks"),
+        pytest.param((7, NOW_MS + 3_600_001), None, id="of the future"),
+        pytest.param((9, NOW_MS), None, id="of a later record"),
+        pytest.param((7, 0), None, id="none"),
+    ],
+)
+def test_answers_are_no_older_than_the_first_event_where_its_time_can_be_one(
+    monkeypatch: pytest.MonkeyPatch, told: tuple[int, int], since_ms: int | None
+) -> None:
+    monkeypatch.setattr(tail, "TopicAdmin", lambda *_: Stamped(told))
+    monkeypatch.setattr(time, "time", lambda: NOW_MS / 1000)
+    first = TP("events", 0)
+    kafka = KafkaSettings(bootstrap_servers=("kafka:9092",))
+
+    found = TailReader(kafka, "app", frozenset({"results"}))._since_ms({first: 7})
+
+    assert found == ({} if since_ms is None else {first: since_ms})
+
+
+def test_the_embedded_broker_has_no_times_and_what_is_looked_through_is_logged() -> None:
+    first = TP("events", 0)
+    reader = TailReader(KafkaSettings(embedded=True), "app", frozenset({"results"}))
+
+    with capture_logs() as lines:
+        assert reader.begins({first: 3}) == {first: {"results": 0}}
+
+    [line] = lines
+    assert (line["event"], line["topic"], line["partition"], line["results"]) == (
+        "commit.none", "events", 0, {"results": 0},
+    )  # fmt: skip

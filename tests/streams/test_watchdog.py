@@ -149,3 +149,10 @@ def test_every_check_can_fail() -> None:
     ]  # fmt: skip
 
     assert {check for one in seen for check in Watched().look(one, 1000)} == set(CHECKS)
+
+
+def test_results_that_are_looked_through_are_progress_of_the_books(watched: Watched) -> None:
+    """A group whose commits Kafka forgot may have millions of them; a restart would begin with the first again."""
+    watched.look(Snapshot(is_loading=True, loaded=500), 119)
+    assert watched.look(Snapshot(is_loading=True, loaded=1000), 119) == {}
+    assert watched.look(Snapshot(is_loading=True, loaded=1000), 1) == {"journal": True}

@@ -8,7 +8,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from contracts.errors import InvalidRequest, ProviderUnavailable
+from contracts.errors import AccessDenied, InvalidRequest, ProviderUnavailable
 from contracts.settings import BedrockProvider
 from streams.providers.bedrock_jobs import BedrockJobs
 
@@ -71,12 +71,21 @@ def test_a_job_whose_token_the_service_has_forgotten_is_found_by_its_name(plane:
     assert plane.create() == ARN
 
 
-@pytest.mark.parametrize("code", ["AccessDeniedException", "ValidationException", "ResourceNotFoundException"])
+@pytest.mark.parametrize("code", ["ValidationException", "ResourceNotFoundException"])
 def test_a_job_that_may_exist_and_cannot_be_looked_for_is_not_taken_for_a_refused_one(plane: Plane, code: str) -> None:
     plane.refuses(CREATE, "ConflictException")
     plane.refuses(LIST, code)
 
     with pytest.raises(ProviderUnavailable, match="penstock-tx1 may be there"):
+        plane.create()
+
+
+def test_a_missing_right_to_look_for_a_job_is_told_as_one_and_its_records_are_held_back(plane: Plane) -> None:
+    """Whoever upgrades has not given it to the role yet; neither InvalidRequest nor ModelNotFound frees the records."""
+    plane.refuses(CREATE, "ConflictException")
+    plane.refuses(LIST, "AccessDeniedException", 403)
+
+    with pytest.raises(AccessDenied, match="bedrock:ListModelInvocationJobs"):
         plane.create()
 
 
