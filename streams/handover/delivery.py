@@ -37,7 +37,7 @@ _BACKOFF = 10
 _REFUSED = "Refused"
 _IDS_TIMEOUT_S = 10.0
 # So much do clocks differ at most.
-CLOCKS_S = 60.0
+_CLOCKS_S = 60.0
 _log = logger("hand-over")
 
 
@@ -134,7 +134,7 @@ class Delivery:
         # After a restart somebody may have written a part of the answers.
         self._is_resumed = files is None
         gathered_at = parse_time(state.gathered_at)
-        self._youngest_ms = (gathered_at.timestamp() + CLOCKS_S) * 1000 if gathered_at else math.inf
+        self._youngest_ms = (gathered_at.timestamp() + _CLOCKS_S) * 1000 if gathered_at else math.inf
         self._batches = [desk.ways.by_alias[alias].batch for alias in state.parts if alias in desk.ways.by_alias]
         self._pause_s, self._look_at_s = pace or (self._first_pause_s, 0.0)
 

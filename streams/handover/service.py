@@ -32,7 +32,7 @@ from producers.fenced import FencedProducer
 from producers.kafka_client import start_thread
 from producers.log_reader import Found, LogReader
 from streams.handover.choosing import Ways
-from streams.handover.delivery import CLOCKS_S, Delivery, Desk, Log, give_up, note_rest
+from streams.handover.delivery import Delivery, Desk, Log, give_up, note_rest
 from streams.handover.gathering import Gathering
 from streams.handover.settling import Outcomes
 
@@ -341,11 +341,9 @@ class Service:
         """Return up to where a partition that ends there has what was handed over: what is younger has come since."""
         gathered_at, first = parse_time(state.gathered_at), state.ranges[str(number)][0]
         if gathered_at is not None and first < end:
-            # Those who wrote them go by clocks of their own.
-            youngest_ms = (gathered_at.timestamp() + CLOCKS_S) * 1000
             with desk.reader() as reader:
                 for record in reader.read(self._topics.handovers, {number: (first, end)}):
-                    if record.timestamp_ms > youngest_ms:
+                    if record.timestamp_ms > gathered_at.timestamp() * 1000:
                         return record.offset
         return end
 
