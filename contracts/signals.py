@@ -50,7 +50,8 @@ def interrupts_kill() -> Callable[[], None]:
 def killable() -> Iterator[None]:
     """Let Ctrl-C kill this process meanwhile, as `interrupts_kill` does.
 
-    For calls into librdkafka that may take seconds: Python hears of a signal when they return, and not before.
+    For calls into librdkafka that may take seconds, as Python hears of a signal when they return, not before; and
+    for imports.
     """
     answered = interrupts_kill()
     try:

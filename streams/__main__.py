@@ -1,7 +1,7 @@
 """`python -m streams worker`, `python -m streams fm-stub` and `python -m streams hand-over`."""
 
 # ruff: noqa: E402 - the first lines are for a Ctrl-C during all other imports, as in gateways/cli/main.py
-from contracts.signals import interrupts_kill
+from contracts.signals import interrupts_kill, killable
 
 # Until `run` can answer; given back at the end of this file.
 _answered = interrupts_kill()
@@ -63,18 +63,16 @@ main.add_command(worker)
 def run() -> None:
     """Run the group; problems of the user's are plain lines, not tracebacks."""
     # Faust alone takes a second to import. Each of the programs takes its signals itself, once it runs.
-    answered = interrupts_kill()
     try:
-        # `penstock worker` and the others become this one: the usage names the command that was typed.
-        main(prog_name="penstock")
+        with killable():
+            # `penstock worker` and the others become this one: the usage names the command that was typed.
+            main(prog_name="penstock")
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
     except PenstockError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
-    finally:
-        answered()
 
 
 _answered()

@@ -4,7 +4,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong, 
 """
 
 # ruff: noqa: E402 - the first lines are for a Ctrl-C during all other imports, most of a short command's time
-from contracts.signals import interrupts_kill
+from contracts.signals import interrupts_kill, killable
 
 # Until `run` can answer; given back at the end of this file.
 _answered = interrupts_kill()
@@ -75,14 +75,12 @@ class LazyGroup(click.Group):
             return None
         module, _, attribute = COMMANDS[name][0].partition(":")
         # Imported code may make something of its own out of a Ctrl-C, as pydantic does.
-        answered = interrupts_kill()
         try:
-            command: click.Command = getattr(importlib.import_module(module), attribute)
+            with killable():
+                command: click.Command = getattr(importlib.import_module(module), attribute)
         except ImportError as error:
             message = f"{name} cannot be loaded: {error}\nInstall the project's dependencies: make install"
             raise click.ClickException(message) from error
-        finally:
-            answered()
         return command
 
     def resolve_command(

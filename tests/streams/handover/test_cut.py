@@ -1,5 +1,6 @@
 """A hand-over topic that has lost its end: what lies there now is handed over, and nothing a second time."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,7 +77,7 @@ class Site:
             position=lambda *_: 0,
             widen=set,
         )
-        return _Opened(made)
+        return contextlib.nullcontext(made)
 
     def _history(self) -> list[Found]:
         made = [job_record(TOPICS, state) for state in self.history]
@@ -98,22 +99,11 @@ class Site:
             self.service._work(self.desk, folder)
 
 
-class _Opened:
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
-
-    def __enter__(self) -> Any:
-        return self._reader
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.handover.service._LOOK_AGAIN_S", 0.0)
     # It would ask for the ends as well, from a thread.
-    monkeypatch.setattr("streams.handover.service._Ends", lambda *_: _Opened(SimpleNamespace(told=())))
+    monkeypatch.setattr("streams.handover.service._Ends", lambda *_: contextlib.nullcontext(SimpleNamespace(told=())))
 
 
 def test_a_log_that_ends_before_what_was_handed_over_is_read_on_at_its_end(tmp_path: Path) -> None:

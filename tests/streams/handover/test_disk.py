@@ -1,5 +1,6 @@
 """A hand-over whose disk is full for a while rests, and goes on with what is on the log."""
 
+import contextlib
 import errno
 import os
 import sqlite3
@@ -173,7 +174,7 @@ def test_a_figure_that_kafka_does_not_tell_holds_nothing_up(tmp_path: Path, monk
     )
     log = SimpleNamespace(confirm=lambda: None, holds=lambda _: True)
     try:
-        service._work(cast("Desk", SimpleNamespace(log=log, reader=lambda: _Opened(reader))), tmp_path)
+        service._work(cast("Desk", SimpleNamespace(log=log, reader=lambda: contextlib.nullcontext(reader))), tmp_path)
         assert not answer.is_set()
     finally:
         answer.set()
@@ -222,7 +223,7 @@ def test_what_is_under_way_goes_on_though_nothing_more_can_be_gathered(
     log = SimpleNamespace(confirm=lambda: None, holds=lambda _: True)
 
     with pytest.raises(OSError, match="No space left"):
-        service._work(cast("Desk", SimpleNamespace(log=log, reader=lambda: _Opened(reader))), tmp_path)
+        service._work(cast("Desk", SimpleNamespace(log=log, reader=lambda: contextlib.nullcontext(reader))), tmp_path)
     assert steps == ["step"]
 
 
@@ -261,7 +262,7 @@ class _Site:
                 producer=SimpleNamespace(write=self.written.extend),
                 outcomes=SimpleNamespace(retry=lambda *_: record(9)),
                 log=SimpleNamespace(confirm=lambda: None),
-                reader=lambda: _Opened(reader),
+                reader=lambda: contextlib.nullcontext(reader),
                 is_stopped=lambda: False,
             ),
         )
@@ -270,17 +271,6 @@ class _Site:
         if self.refusals:
             raise self.refusals.pop()
         return "arn:1"
-
-
-class _Opened:
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
-
-    def __enter__(self) -> Any:
-        return self._reader
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 def test_answers_that_the_disk_has_no_room_for_are_fetched_again(

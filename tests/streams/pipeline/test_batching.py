@@ -461,6 +461,18 @@ async def test_an_embedding_that_is_no_vector_is_not_talked_about() -> None:
     assert (bench.marker().reason, bench.fake.calls["e0"]) == ("output_invalid", 1)
 
 
+async def deliver_again(bench: Bench, stamp_ms: int) -> None:
+    """Have four events come back with their partition, and wait for their ends."""
+    bench.tenure = Tenure(2)
+    bench.engine.prepare(bench.tenure)
+    bench.engine.begin(bench.tenure, {TP(EVENTS, PARTITION): Ledger(0)})
+    for number, one in enumerate(numbers(4)):
+        position = Position(EVENTS, PARTITION, number, stamp_ms)
+        item = bench.pipeline.item(position, one.key, one.data, encode_event(one), "standard")
+        assert await bench.engine.submit(item, 2)
+    await bench.idle()
+
+
 async def test_a_batch_outlives_its_partition_and_its_answers_wait_for_the_redelivered_events() -> None:
     bench = await Bench([{"latency_s": 5.0}], make_settings(PACK)).start()
     stamp_ms = int(now_at().timestamp() * 1000)
@@ -470,14 +482,7 @@ async def test_a_batch_outlives_its_partition_and_its_answers_wait_for_the_redel
     await bench.engine.drain(0.1)
     await bench.engine.close()
     await asyncio.sleep(10.0)
-    bench.tenure = Tenure(2)
-    bench.engine.prepare(bench.tenure)
-    bench.engine.begin(bench.tenure, {TP(EVENTS, PARTITION): Ledger(0)})
-    for number, one in enumerate(numbers(4)):
-        position = Position(EVENTS, PARTITION, number, stamp_ms)
-        item = bench.pipeline.item(position, one.key, one.data, encode_event(one), "standard")
-        assert await bench.engine.submit(item, 2)
-    await bench.idle()
+    await deliver_again(bench, stamp_ms)
 
     assert {name: one.output for name, one in results(bench).items()} == {f"e{n}": {"n": n} for n in range(4)}
     assert list(bench.fake.sizes) == [1]
@@ -510,14 +515,7 @@ async def test_a_call_that_waits_for_a_place_is_made_for_events_that_were_delive
     stamp_ms = int(now_at().timestamp() * 1000)
     await bench.send(*numbers(4), timestamp_ms=stamp_ms)
     await given_up(bench, waits_s=1.0, then_s=0.0)
-    bench.tenure = Tenure(2)
-    bench.engine.prepare(bench.tenure)
-    bench.engine.begin(bench.tenure, {TP(EVENTS, PARTITION): Ledger(0)})
-    for number, one in enumerate(numbers(4)):
-        position = Position(EVENTS, PARTITION, number, stamp_ms)
-        item = bench.pipeline.item(position, one.key, one.data, encode_event(one), "standard")
-        assert await bench.engine.submit(item, 2)
-    await bench.idle()
+    await deliver_again(bench, stamp_ms)
 
     assert {name: one.output for name, one in results(bench).items()} == {f"e{n}": {"n": n} for n in range(4)}
     assert model.sizes == [2, 2]
