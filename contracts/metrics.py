@@ -328,6 +328,11 @@ LOST = _counter(
     "Records that a worker had read and that their broker has lost since: this many, or more.",
     ("topic",),
 )
+DELETED = _counter(
+    "kafka_deleted_records_total",
+    "Records that were deleted before a worker had read them, after their retention say: this many, or fewer.",
+    ("topic",),
+)
 COMMITS = _counter("kafka_commits_total", "Offset commits.", ("outcome",))
 HELD_EVENTS = _gauge("engine_held_events", "Events taken and not finished.")
 HELD_BYTES = _gauge("engine_held_bytes", "Bytes of the same.")

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 
+from streams.engine.item import TP
+from streams.losses import tell_deleted
+
 # For so long a log must end before what was read of it until it counts as cut: its leader may still be settling.
 _SETTLE_S = 3.0
 # Leaders change seldom; of a commit that lies before the oldest of these an earlier epoch is known.
@@ -90,6 +93,7 @@ class EndWatch:
         asked = self._out_of_range.pop(tp)
         if state.position >= asked or tp in self.cut:
             # What lies before has been deleted after its retention.
+            self._passed_deleted(tp, asked, state.position)
             self.moved(tp)
             return False
         now_s = time.monotonic()
@@ -97,6 +101,14 @@ class EndWatch:
             self._tell(tp)
         self._look_back(tp, state, asked)
         return True
+
+    def _passed_deleted(self, tp: Any, asked: int, begin: int) -> None:
+        """Tell of what nobody has read of what was deleted."""
+        newest = self.newest.get(tp)
+        unread = asked if newest is None else max(asked, newest[0] + 1)
+        # A log that was cut is committed at 0 by the worker that found it, and begins where it begins.
+        if 0 < unread < begin and tp not in self.cut:
+            tell_deleted(TP(tp.topic, tp.partition), unread, begin)
 
     def _look_back(self, tp: Any, state: Any, asked: int) -> None:
         newest = self.newest.get(tp)

@@ -1,10 +1,10 @@
-"""Says, and counts, what brokers have lost of logs that were read."""
+"""Says, and counts, what brokers have lost of logs that were read, and what they have deleted before it was."""
 
 from collections.abc import Iterable
 
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
-from contracts.metrics import LOST
+from contracts.metrics import DELETED, LOST
 from streams.engine.item import TP, by_topic
 
 # In so many looks in a row, a second apart, a log must lack what was read of it: its leader may still be settling.
@@ -59,4 +59,18 @@ class Losses:
         self._log.warning(event, **told, detail=f"{found}: {again}")
 
 
-__all__ = ["Losses"]
+def tell_deleted(tp: TP, offset: int, begin: int) -> None:
+    """Tell of records that were deleted before anybody had read them, and count them.
+
+    Args:
+        tp: the partition.
+        offset: of the first that was not read.
+        begin: where the log begins now.
+    """
+    DELETED.labels(tp.topic).inc(begin - offset)
+    told = {"offset": offset, "begin": begin, "records": begin - offset}
+    detail = "deleted before they were read, after their retention say: what was not answered by then has no outcome"
+    logger("worker").warning("log.deleted", **tp._asdict(), **told, detail=detail)
+
+
+__all__ = ["Losses", "tell_deleted"]

@@ -163,14 +163,13 @@ class Membership:
         self._journals = {tp: journal_of(marks.get(tp), self._ids, self.tail.result_topics) for tp in tps}
         starts = self._starts(marks)
         offsets = {tp: commit[0] if commit else 0 for tp, commit in commits.items()}
-        positions: _Positions = {tp: (offset, starts.get(tp)) for tp, offset in offsets.items()}
+        # The commit of a log that was cut under us has all answers looked through; below it is known from where on.
+        positions: _Positions = {tp: (at, None if tp in self._anew else starts.get(tp)) for tp, at in offsets.items()}
         self._floors = {tp: mark.floor if (mark := marks.get(tp)) else offset for tp, offset in offsets.items()}
         tails, repeats = await self._books(positions)
         # Nothing was committed, or no more: Kafka forgets commits of a group that was away for a week, and those of a
         # topic that is deleted. The log is read from where it begins, and what lies there may be answered.
-        fresh = {tp: tails[tp].log for tp, commit in commits.items() if commit is None}
-        found = await in_thread(self.tail.begins, {tp: begin for tp, (begin, end) in fresh.items() if begin < end})
-        positions |= {tp: (begin, found.get(tp)) for tp, (begin, _) in fresh.items()}
+        fresh = {tp for tp, commit in commits.items() if commit is None}
         other = {tp for tp, mark in marks.items() if mark is not None and mark.log not in {0, self._logs[tp]}}
         ours = {tp: mark for tp, mark in marks.items() if mark is not None and tp not in other | self._anew.keys()}
         anew = other | self._anew.keys() | await self._lost(ours, tails)
@@ -178,18 +177,19 @@ class Membership:
         for tp in other:
             detail = "the topic was made anew: the commit is of the former one, and the log is read from its beginning"
             self._log.warning("commit.foreign", **tp._asdict(), offset=self._committed[tp][0], detail=detail)
-        if anew or found:
-            positions |= {tp: self._start_anew(tp, tails[tp].log[0]) for tp in anew}
+        begun = {tp: tails[tp].log for tp in fresh | anew}
+        logs = {tp: begin for tp, (begin, end) in begun.items() if begin < end}
+        found = {tp: dict[str, int]() for tp in other} | await in_thread(self.tail.begins, logs, fresh)
+        positions |= {tp: (begun[tp][0], found.get(tp)) for tp in fresh}
+        positions |= {tp: self._start_anew(tp, begun[tp][0], found.get(tp)) for tp in anew}
+        if found or anew:
             tails, repeats = await self._books(positions)
         # Also where a mark lacks a topic: a scan of that would begin at its end, and miss what is answered by then.
         are_known = self.tail.result_topics.issubset
-        begun = anew | fresh.keys()
         claimed = {tp: at for tp, (at, mark) in positions.items() if tp in begun or not are_known(mark or ())}
         await self._claim(claimed, tails)
-        for tp in other | fresh.keys():
-            # Those of a longer former log would hold the mark back. Of a cut one they stay: better a scan than a call.
-            tail = tails[tp]
-            tail.answered = {place: ref for place, ref in tail.answered.items() if place[0] < tail.log[1]}
+        for tp in begun:
+            tails[tp].forget_former(is_cut=tp not in fresh | other)
         ledgers = {
             tp: Ledger(
                 positions[tp][0], tail.ends, tail.answered, tail.starts, self._replays.get(tp, 0), repeats.get(tp)
@@ -259,18 +259,18 @@ class Membership:
         if self._anew and self._engine.is_open and not self.is_handing_over:
             self.shell.rejoin()
 
-    def _start_anew(self, tp: TP, begin: int) -> tuple[int, dict[str, int]]:
+    def _start_anew(self, tp: TP, begin: int, starts: dict[str, int] | None = None) -> tuple[int, dict[str, int]]:
         """Begin a partition again whose commit was made on another log: the events below it would be lost.
 
-        All answers are looked through: events of this log may have been answered before anybody noticed, and what is
-        the same event is not paid again.
+        Answers are looked through from where they can be on, all of them where that is not known: events of this log
+        may have been answered before anybody noticed, and what is the same event is not paid again.
 
         Returns:
             Where reading goes on, and from where on the result topics are scanned.
         """
         self._floors[tp] = begin
         self._replays.pop(tp, None)
-        return begin, dict.fromkeys(self.tail.result_topics, 0)
+        return begin, dict.fromkeys(self.tail.result_topics, 0) if starts is None else starts
 
     async def _find_replays(self, marks: Mapping[TP, Mark | None]) -> dict[TP, int]:
         """Return up to where partitions are done again: what was there at the reset, also after a crash meanwhile."""

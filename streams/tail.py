@@ -6,7 +6,7 @@ Reads: results. Blocking: runs in a thread; measured 0.03-0.3 s for up to 100,00
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -53,6 +53,15 @@ class Tail:
     starts: dict[str, int] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
     log: tuple[int, int] = (0, 2**63 - 1)
+
+    def forget_former(self, *, is_cut: bool) -> None:
+        """Forget answers that may be to events of a former log.
+
+        Those behind the end would hold the mark back; of a cut log they stay: better a scan than a call. And where
+        there is no timestamp, nothing tells an event from the one that has its offset now: better a call than a loss.
+        """
+        end = 2**63 if is_cut else self.log[1]
+        self.answered = {place: ref for place, ref in self.answered.items() if place[0] < end and place[1] >= 0}
 
 
 def ask(
@@ -120,7 +129,7 @@ def read_ranges(
 
 
 def _bounds(consumer: confluent_kafka.Consumer, tp: TP) -> tuple[int, int] | None:
-    """Return where a source partition begins and ends; None when its topic is not there (any more)."""
+    """Return where a partition begins and ends; None when it is not there (any more)."""
     try:
         bounds: tuple[int, int] = consumer.get_watermark_offsets(
             confluent_kafka.TopicPartition(*tp), timeout=_REQUEST_TIMEOUT_S
@@ -132,11 +141,24 @@ def _bounds(consumer: confluent_kafka.Consumer, tp: TP) -> tuple[int, int] | Non
     return bounds
 
 
+def _result_bounds(consumer: confluent_kafka.Consumer, tp: TP) -> tuple[int, int]:
+    """Return where a result partition begins and ends.
+
+    Raises:
+        LogUnavailable: it is not there, as when only the event topics were given more partitions.
+    """
+    bounds = _bounds(consumer, tp)
+    if bounds is None:
+        why = "a result or retry goes to the partition number of its event"
+        message = f"result topics cannot be read: {tp.topic} has no partition {tp.partition}, and {why}"
+        raise LogUnavailable(message)
+    return bounds
+
+
 def _first_since(consumer: confluent_kafka.Consumer, tp: TP, since_ms: int) -> int:
     """Return the offset of the first record of a time or later; 0 where the broker cannot tell."""
-    place = confluent_kafka.TopicPartition(*tp)
     # Before the question by time, so that nothing falls between the two.
-    _, end = consumer.get_watermark_offsets(place, timeout=_REQUEST_TIMEOUT_S)
+    _, end = _result_bounds(consumer, tp)
     asked = [confluent_kafka.TopicPartition(tp.topic, tp.partition, at_ms) for at_ms in (since_ms, 0)]
     try:
         found, first = (consumer.offsets_for_times([one], timeout=_REQUEST_TIMEOUT_S)[0] for one in asked)
@@ -186,14 +208,15 @@ class TailReader:
             logger("worker").info("topics.unidentified", topics=unknown, detail=detail)
         return found
 
-    def begins(self, logs: Mapping[TP, int]) -> dict[TP, dict[str, int]]:
-        """Return from where on result topics can have answers of partitions without a commit, and log it.
+    def begins(self, logs: Mapping[TP, int], fresh: Container[TP]) -> dict[TP, dict[str, int]]:
+        """Return from where on result topics can have answers of partitions that are read from their beginning.
 
         No answer is older than the first event that is left, but for the clocks. Where its time is not known, as on the
         embedded broker, that is everything.
 
         Args:
             logs: per source partition, the offset of that event.
+            fresh: those without a commit, which is logged; why the others are begun again has been told.
 
         Raises:
             LogUnavailable: a broker did not answer.
@@ -208,7 +231,7 @@ class TailReader:
                 }
             )
         detail = "nothing is committed: results from these offsets on are looked through for what is answered already"
-        for tp, starts in found.items():
+        for tp, starts in ((tp, starts) for tp, starts in found.items() if tp in fresh):
             logger("worker").info("commit.none", **tp._asdict(), offset=logs[tp], results=starts, detail=detail)
         return found
 
@@ -245,8 +268,7 @@ class TailReader:
         return self._ask(lambda consumer: {tp: self._ends(consumer, tp.partition) for tp in tps})
 
     def _ends(self, consumer: confluent_kafka.Consumer, partition: int) -> dict[str, int]:
-        places = (confluent_kafka.TopicPartition(topic, partition) for topic in self.result_topics)
-        return {place.topic: consumer.get_watermark_offsets(place, timeout=_REQUEST_TIMEOUT_S)[1] for place in places}
+        return {topic: _result_bounds(consumer, TP(topic, partition))[1] for topic in self.result_topics}
 
     def _ask(self, question: Callable[[confluent_kafka.Consumer], T]) -> T:
         # A transaction that somebody else leaves open on a result topic would hide our answers behind it.
@@ -262,8 +284,7 @@ class TailReader:
         assignments: dict[TP, int] = {}
         for tp, (_, marks) in wanted.items():
             for topic in self.result_topics:
-                partition = confluent_kafka.TopicPartition(topic, tp.partition)
-                low, high = consumer.get_watermark_offsets(partition, timeout=_REQUEST_TIMEOUT_S)
+                low, high = _result_bounds(consumer, TP(topic, tp.partition))
                 start = high if marks is None else min(max(marks.get(topic, high), low), high)
                 tails[tp].starts[topic], tails[tp].ends[topic] = start, high
                 if start < high:

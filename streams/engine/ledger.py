@@ -5,6 +5,7 @@ gaps (transaction markers, compaction): only what was delivered counts. See docs
 """
 
 import heapq
+from operator import itemgetter
 
 from streams.engine.item import ResultRef
 from streams.engine.repeats import Repeats
@@ -45,6 +46,9 @@ class Ledger:
         self._behind = position
         self.result_ends = dict(result_ends or {})
         self._answered = dict(answered or {})
+        # Its keys by falling offset: what the log passes is at the end. There may be a million of them, and the mark is
+        # asked for every second.
+        self._coming = sorted(self._answered, key=itemgetter(0), reverse=True)
         self._scan_starts = dict(scan_starts or {})
         self._unfinished: dict[int, int] = {}
         self._newest_stamp_ms = -1
@@ -157,8 +161,7 @@ class Ledger:
         Prunes what lies below the commit point.
         """
         point = self.commit_point
-        if self._answered:
-            self._answered = {key: ref for key, ref in self._answered.items() if key[0] >= self._next}
+        self._forget_passed()
         marks = dict(self.result_ends)
         if self._answered:
             # Answers whose events have not been delivered yet lie anywhere behind the start of the scan.
@@ -170,3 +173,12 @@ class Ledger:
             if finished:
                 marks[topic] = min(marks[topic], finished[0][0])
         return marks
+
+    def _forget_passed(self) -> None:
+        """Forget the answers that the log has passed; costs no more than what is forgotten."""
+        coming = self._coming
+        while coming and coming[-1][0] < self._next:
+            del self._answered[coming.pop()]
+        if not coming:
+            # A dictionary that is emptied key by key keeps its size.
+            self._answered = {}

@@ -41,3 +41,24 @@ def test_a_running_worker_takes_up_partitions_that_are_added(kafka: KafkaLab, tm
 
         assert worker.process.poll() is None
     assert (tally.lost(sent), tally.duplicates) == ([], [])
+
+
+@pytest.mark.long
+def test_a_worker_says_which_result_partition_is_missing_and_goes_on_when_it_is_there(
+    kafka: KafkaLab, tmp_path: Path
+) -> None:
+    """Only the event topic was given more partitions."""
+    lab = WorkerLab(kafka, tmp_path)
+    lab.create_topics()
+    lab.send(0, 200)
+    with Outcomes(kafka, lab.topics.results, _MORE) as results, lab.running() as worker:
+        results.wait_for(200)
+        kafka.admin().create_partitions([NewPartitions(lab.events, _MORE)])[lab.events].result(15)
+        worker.wait_for(r"has no partition [45].*journal\.unreadable", 60)
+        lab.send(200, 200)
+        for topic in (lab.topics.results, lab.topics.retries):
+            kafka.admin().create_partitions([NewPartitions(topic, _MORE)])[topic].result(15)
+        tally = results.wait_for(400)
+
+        assert worker.process.poll() is None
+    assert (tally.lost(400), tally.duplicates) == ([], [])

@@ -11,12 +11,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer import message_accumulator
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 
 from contracts.codec import dead_letter, encode_event
 from contracts.envelope import Event
 from contracts.payloads import DEAD_LETTER_MARKER_TYPE, EXPIRED_TYPE, RESULT_TYPE
-from tests.kafka.worker_lab import STATIC, Outcomes, WorkerLab, headers_of
+from tests.kafka.worker_lab import PARTITIONS, STATIC, Outcomes, WorkerLab, headers_of
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ChildProcess, ask, eventually
 
@@ -91,6 +91,30 @@ def test_live_transactions_are_processed_while_an_open_one_is_waited_for(kafka: 
 
     assert set(tally.by_id) == {f"e{n}" for n in (*range(20), *range(40, 80))}
     assert tally.duplicates == []
+
+
+def test_events_that_were_deleted_before_they_were_read_are_told_and_all_others_are_done(
+    kafka: KafkaLab, tmp_path: Path
+) -> None:
+    """After their retention, as when no worker ran for that long."""
+    lab = WorkerLab(kafka, tmp_path, [{"latency_s": 0.01}])
+    lab.create_topics()
+    lab.send(0, 200)
+    with Outcomes(kafka, lab.topics.results) as results:
+        with lab.running():
+            results.wait_for(200)
+            eventually(lambda: sum(lab.committed().values()) == 200, within_s=10)
+        lab.send(200, 200)
+        begins = [TopicPartition(lab.events, number, end - 5) for number, end in lab.ends().items()]
+        for deleted in kafka.admin().delete_records(begins).values():
+            deleted.result(15)
+        with lab.running() as worker:
+            tally = results.wait_for(200 + 5 * PARTITIONS)
+            eventually(lambda: sum(lab.committed().values()) == 400, within_s=10)
+            told = re.findall(r'"records":(\d+),.*"event":"log\.deleted"', worker.output)
+
+    assert (len(told), sum(map(int, told))) == (PARTITIONS, 200 - 5 * PARTITIONS)
+    assert (len(tally.by_id), tally.duplicates) == (200 + 5 * PARTITIONS, [])
 
 
 class BrokenName(str):

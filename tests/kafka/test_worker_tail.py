@@ -154,6 +154,14 @@ def test_a_result_topic_that_is_not_there_is_our_error(kafka: KafkaLab, monkeypa
         reader(kafka, kafka.name("none")).read({STANDARD: (0, {})})
 
 
+def test_a_result_partition_that_is_not_there_is_named(kafka: KafkaLab) -> None:
+    (topic,) = kafka.create("results", partitions=2)
+    missing = TP("events", 2)
+
+    with pytest.raises(LogUnavailable, match=f"{topic} has no partition 2"):
+        reader(kafka, topic).read({missing: (0, {topic: 0})})
+
+
 def test_brokers_that_do_not_answer_are_our_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.tail._REQUEST_TIMEOUT_S", 0.5)
     settings = KafkaSettings(bootstrap_servers=(f"127.0.0.1:{free_port()}",))
@@ -208,7 +216,7 @@ def test_without_a_commit_results_older_than_the_first_event_are_not_looked_thro
     stamped(kafka, second, 20_000, 9000)
     place = TP(source, 1)
 
-    assert reader(kafka, first, second, empty).begins({place: 0}) == {place: {first: 2, second: 2, empty: 0}}
+    assert reader(kafka, first, second, empty).begins({place: 0}, {place}) == {place: {first: 2, second: 2, empty: 0}}
 
 
 def test_what_lies_behind_a_first_event_that_is_gone_is_no_time_of_it(kafka: KafkaLab) -> None:
@@ -217,7 +225,7 @@ def test_what_lies_behind_a_first_event_that_is_gone_is_no_time_of_it(kafka: Kaf
     stamped(kafka, results, 20_000, 100)
     lost = TP(source, 0)
 
-    assert reader(kafka, results).begins({lost: 0}) == {lost: {results: 0}}
+    assert reader(kafka, results).begins({lost: 0}, {lost}) == {lost: {results: 0}}
 
 
 def test_what_a_scan_reads_beyond_all_before_it_is_progress(kafka: KafkaLab) -> None:

@@ -194,6 +194,30 @@ async def test_a_log_whose_beginning_was_deleted_is_not_cut(monkeypatch: pytest.
     assert (is_short, log.handed, log.told) == ((False, False), [20], 0)
 
 
+@pytest.mark.parametrize(
+    ("at", "begin", "has_read", "told"),
+    [
+        pytest.param(7, 20, True, [(7, 20)], id="while it waits"),
+        pytest.param(7, 20, False, [(7, 20)], id="behind the commit"),
+        pytest.param(6, 7, True, [], id="nothing but what was read"),
+        pytest.param(6, 9, True, [(7, 9)], id="beyond what was read"),
+        pytest.param(0, 20, False, [], id="begun again"),
+        pytest.param(7, 0, True, [], id="a log that seems short"),
+    ],
+)
+async def test_records_that_were_deleted_before_they_were_read_are_told(
+    monkeypatch: pytest.MonkeyPatch, at: int, begin: int, told: list[tuple[int, int]], *, has_read: bool
+) -> None:
+    """They were accepted, and have no outcome: that must not pass in silence."""
+    deleted: list[tuple[int, int]] = []
+    monkeypatch.setattr(log_ends, "tell_deleted", lambda _tp, offset, end: deleted.append((offset, end)))
+    log = Log(monkeypatch, begin=begin, has_read=has_read)
+    log.state.seek(at)
+    log.is_out_of_range()
+
+    assert deleted == told
+
+
 async def test_what_is_fetched_again_is_not_passed_when_the_log_seemed_too_short_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
@@ -104,6 +104,8 @@ class FakeTail:
         self.furthest = 0
         # From where on answers are looked for that lie behind no mark.
         self.since = 0
+        # Partitions whose commit was not believed.
+        self.begun_again: list[TP] = []
         self.source = (3, 1000)
         self.sources: list[tuple[int, int]] = []
         self.known: dict[str, int] = {}
@@ -125,7 +127,8 @@ class FakeTail:
             for tp, (_, starts) in wanted.items()
         }
 
-    def begins(self, logs: Mapping[TP, int]) -> dict[TP, dict[str, int]]:
+    def begins(self, logs: Mapping[TP, int], fresh: Container[TP]) -> dict[TP, dict[str, int]]:
+        self.begun_again += [tp for tp in logs if tp not in fresh]
         return {tp: dict.fromkeys(self.result_topics, self.since) for tp in logs}
 
     def ids(self, topics: Iterable[str]) -> dict[str, int]:
@@ -371,6 +374,61 @@ async def test_a_commit_of_a_former_topic_is_not_believed_however_long_the_new_l
     assert bench.replayed == []
 
 
+async def test_of_a_topic_that_was_made_anew_answers_are_looked_for_from_the_time_of_its_first_event_on(
+    bench: Bench,
+) -> None:
+    """Weeks of results may lie before it, and events wait for the scan."""
+    bench.tail.since, bench.tail.source = 12, (0, 3)
+    await bench.opened("penstock1 !log=7 results=25", {"events": 8})
+
+    assert bench.log[:2] == [("tail", {TP0: (5, {RESULTS: 25})}), ("tail", {TP0: (0, {RESULTS: 12})})]
+    assert bench.tail.begun_again == [TP0]
+
+
+async def test_a_topic_that_was_made_anew_and_is_empty_has_no_answers_to_look_for(bench: Bench) -> None:
+    bench.tail.source = (0, 0)
+    await bench.opened("penstock1 !log=7 results=25", {"events": 8})
+
+    assert bench.log[1] == ("tail", {TP0: (0, {})})
+
+
+async def test_of_a_log_that_was_cut_under_us_answers_are_looked_for_once_and_not_before_its_first_event(
+    bench: Bench,
+) -> None:
+    bench.tail.since = 12
+    await bench.opened("penstock1 !log=7 results=25", {"events": 7})
+    bench.membership.went_back(TP0)
+    await eventually_async(lambda: bench.shell.rejoins == 1)
+    await bench.membership.hand_over()
+    bench.log.clear()
+    bench.assign(2)
+    await eventually_async(lambda: bench.engine.is_open)
+
+    assert bench.log[:2] == [("tail", {TP0: (0, None)}), ("tail", {TP0: (3, {RESULTS: 12})})]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "works"),
+    [
+        pytest.param("", True, id="no commit"),
+        pytest.param("penstock1 !log=8 results=25", True, id="of a former topic"),
+        pytest.param("penstock1 !log=7 !read=5 !epoch=4 results=25", True, id="of a log that was cut"),
+        pytest.param("penstock1 !log=7 results=25", False, id="of this log"),
+    ],
+)
+async def test_an_answer_without_a_timestamp_may_be_of_a_former_log_and_no_event_is_left_out_for_it(
+    bench: Bench, metadata: str, *, works: bool
+) -> None:
+    """Old clients write none: nothing but the offset tells their events apart."""
+    bench.tail.source, bench.shell.epoch_end = (5, 10), {TP0: 3}
+    bench.tail.answered = {(5, -1): ResultRef(RESULTS, 27)}
+    await bench.opened(metadata, {"events": 7})
+    await bench.engine.submit(Item(Position(*TP0, 5, -1), None, "standard", 1, None), 1)
+    await bench.idle()
+
+    assert (("work", 5) in bench.log) is works
+
+
 def lost() -> float:
     return REGISTRY.get_sample_value("penstock_kafka_lost_records_total", {"topic": "events"}) or 0.0
 
@@ -499,7 +557,7 @@ async def test_what_is_answered_of_a_log_that_lost_its_end_is_not_called_again(b
     await bench.work_on(generation=2)
 
     assert [entry for entry in bench.log if entry[0] != "commit"] == [  # type: ignore[index]
-        ("tail", {TP0: (0, {RESULTS: 0})}), ("tail", {TP0: (3, {RESULTS: 0})}), ("restart", {TP0: 3}),
+        ("tail", {TP0: (0, None)}), ("tail", {TP0: (3, {RESULTS: 0})}), ("restart", {TP0: 3}),
         ("work", 6), ("work", 7),
     ]  # fmt: skip
     assert bench.shell.offsets[TP0] == (8, "penstock1 !floor=3 !log=7 results=20")

@@ -11,8 +11,8 @@ from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings
 from producers import admin
 from streams import tail
-from streams.engine.item import TP
-from streams.tail import TailReader
+from streams.engine.item import TP, ResultRef
+from streams.tail import Tail, TailReader
 
 
 class Asked:
@@ -133,13 +133,39 @@ def test_answers_are_no_older_than_the_first_event_where_its_time_can_be_one(
 
 
 def test_the_embedded_broker_has_no_times_and_what_is_looked_through_is_logged() -> None:
-    first = TP("events", 0)
+    first, foreign = TP("events", 0), TP("events", 1)
     reader = TailReader(KafkaSettings(embedded=True), "app", frozenset({"results"}))
 
     with capture_logs() as lines:
-        assert reader.begins({first: 3}) == {first: {"results": 0}}
+        assert reader.begins({first: 3, foreign: 0}, {first}) == {first: {"results": 0}, foreign: {"results": 0}}
 
     [line] = lines
     assert (line["event"], line["topic"], line["partition"], line["results"]) == (
         "commit.none", "events", 0, {"results": 0},
     )  # fmt: skip
+
+
+class Short(Asked):
+    """A consumer of result topics that have fewer partitions than the events."""
+
+    def get_watermark_offsets(self, place: Any, timeout: float) -> tuple[int, int]:
+        super().get_watermark_offsets(place, timeout)
+        raise confluent_kafka.KafkaException(confluent_kafka.KafkaError(confluent_kafka.KafkaError._UNKNOWN_PARTITION))
+
+
+def test_a_result_partition_that_is_missing_is_named() -> None:
+    """Somebody has given the event topics more partitions, and not the result topics."""
+    reader = TailReader(KafkaSettings(), "app", frozenset({"results"}))
+
+    with pytest.raises(LogUnavailable, match="results has no partition 6, and a result or retry goes"):
+        reader._scan(cast("Any", Short()), {TP("events", 6): (0, None)})
+
+
+@pytest.mark.parametrize(("is_cut", "kept"), [(False, {(1, 1000)}), (True, {(1, 1000), (9, 1000)})])
+def test_answers_that_may_be_to_events_of_a_former_log_are_forgotten(
+    *, is_cut: bool, kept: set[tuple[int, int]]
+) -> None:
+    tail = Tail({place: ResultRef("results", 5) for place in ((1, 1000), (2, -1), (9, 1000))}, log=(0, 3))
+    tail.forget_former(is_cut=is_cut)
+
+    assert tail.answered.keys() == kept

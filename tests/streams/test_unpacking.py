@@ -20,7 +20,7 @@ from streams.unpacking import KeptRecords, TolerantPartitionRecords, parts_of
 AT = TopicPartition("events", 0)
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 LAST_DELTA = struct.Struct(">i")
-TRANSACTIONAL, READ_COMMITTED = 0x10, 1
+TRANSACTIONAL, READ_COMMITTED, APPEND_TIME = 0x10, 1, 0x08
 
 
 def batch(codec: int, records: int = 1000, base: int = 7, *, producer: int = -1, attributes: int = 0) -> bytes:
@@ -57,6 +57,17 @@ def test_every_record_is_what_it_would_be_without_parts(codec: int) -> None:
     assert len(parts_of(raw[: len(batch(codec))])) > 3
     assert read(KeptRecords(raw)) == wanted
     assert read(KeptRecords(raw), 90_000) == read(MemoryRecords(raw), 90_000)
+
+
+def test_records_that_have_the_time_of_their_broker_keep_it_in_parts() -> None:
+    """It is that of the batch. An event that came with another one the next time would be called again."""
+    raw = bytearray(batch(CODECS["lz4"]))
+    raw[unpacking._ATTRIBUTES_OFFSET + 1] |= APPEND_TIME
+    records, _ = read(KeptRecords(resealed(raw)))
+
+    assert len(parts_of(resealed(raw))) > 3
+    assert records == read(MemoryRecords(resealed(raw)))[0]
+    assert {(one.timestamp_type, one.timestamp) for one in records} == {(1, unpacking._HEAD.unpack_from(raw)[8])}
 
 
 def test_no_part_is_large_and_only_what_is_large_is_cut() -> None:
