@@ -28,6 +28,8 @@ _MAX_ACCEPTED = 50_000
 _MAX_SOURCES_OF_AN_ID = 8
 # Of events under one id, as a sender may have one done again, the outcomes that are kept.
 _MAX_OUTCOMES_OF_AN_ID = 8
+# Those of gateways and workers differ less than this.
+_CLOCKS_MS = 60_000
 _MAX_REPETITIONS = 20_000
 
 RecordHeaders = Iterable[tuple[str, bytes | None]]
@@ -74,16 +76,17 @@ class Outcome(NamedTuple):
         return "expired" if self.type == EXPIRED_TYPE else "dead_letter"
 
     def is_of_earlier(self, position: Position) -> bool:
-        """Tell whether it is of an event that lies before another one under the same id, and so not of that one.
+        """Tell whether it is of an event that came before another one under the same id, and so not of that one.
 
-        One that lies behind may be the same event: tried again later, or put back from the dead letters.
+        What it answers may be the same event behind its own record: on the retry topic, or put back from the dead
+        letters. So nothing but a record in front of it, or an outcome that was there before it, tells.
         """
         at = self.answers
         if at is None:
             return False
         if at[:2] == position[:2]:
             return at.offset < position.offset and at.timestamp_ms <= position.timestamp_ms
-        return at.timestamp_ms < position.timestamp_ms
+        return self.timestamp_ms < position.timestamp_ms - _CLOCKS_MS
 
     def body(self) -> dict[str, Any]:
         """Return what a caller gets to read.
@@ -247,9 +250,9 @@ class OutcomeCache:
     def _let_go(self, dropped: Iterable[Outcome]) -> None:
         for one in dropped:
             self._held_bytes -= _size(one)
-            # By the event's own time, which its ticket has: the clock of who wrote the outcome may be behind, or ahead.
-            at_ms = one.timestamp_ms if one.answers is None else one.answers.timestamp_ms
-            self.dropped_until_ms = max(self.dropped_until_ms, at_ms)
+            # Also by the event's own time, which its ticket has: the clock of who wrote the outcome may be behind.
+            at_ms = 0 if one.answers is None else one.answers.timestamp_ms
+            self.dropped_until_ms = max(self.dropped_until_ms, one.timestamp_ms, at_ms)
 
     def get(self, source: str, event_id: str, owner: str = "", position: Position | None = None) -> Outcome | None:
         """Return the outcome of an event, when it is here; of the one that lies at a position, when that is given."""
