@@ -101,6 +101,9 @@ class SnsDoor(AwsDoor):
     """The topic; one whose name ends in `.fifo` gets the record's key as message group and its id for deduplication."""
     linger_s: float = Field(default=0.02, ge=0, le=60)
     """How long a batch that is not full waits for company."""
+    max_message_bytes: int = Field(default=262_144, ge=16_384, le=1_048_576)
+    """Largest message of the topic (its MaximumMessageSize), attributes included; larger records go to the undelivered
+    topic."""
 
 
 class SqsDoor(AwsDoor):
@@ -126,6 +129,8 @@ class EventBridgeDoor(AwsDoor):
     """Name or ARN of the event bus."""
     linger_s: float = Field(default=0.02, ge=0, le=60)
     """How long a batch that is not full waits for company."""
+    max_event_bytes: int = Field(default=262_144, ge=16_384, le=1_048_576)
+    """Largest event that the bus takes, and what it sends on to; larger records go to the undelivered topic."""
 
 
 class S3Door(AwsDoor):

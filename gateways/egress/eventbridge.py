@@ -13,8 +13,7 @@ from gateways.egress.aws import Aws, code_verdict, in_batches
 from gateways.egress.base import DELIVERED, Item, PlainDoor, Shape, Verdict
 from gateways.egress.rendering import structured
 
-# Of a call, all entries together; an entry counts 14 for its time, and the bytes of its three texts.
-_LIMIT_BYTES = 262_144
+# An entry counts 14 for its time, and the bytes of its three texts.
 _TIME_BYTES = 14
 _BATCH = 10
 _ENTRY_FAULTS = frozenset({"InternalFailure", "InternalException"})
@@ -26,8 +25,9 @@ class EventBridge(PlainDoor):
     def __init__(self, name: str, settings: EventBridgeDoor, session: Any = None) -> None:
         self._settings = settings
         self._aws = Aws(name, "events", settings, session)
-        # Structured JSON repeats the attributes' names: a third less than the limit leaves room for them.
-        self.shape = Shape(_BATCH, 2 * _LIMIT_BYTES // 3, settings.linger_s)
+        # The limit of a call is the one of an event. Structured JSON repeats the attributes' names: a third less than
+        # the limit leaves room for them.
+        self.shape = Shape(_BATCH, 2 * settings.max_event_bytes // 3, settings.linger_s)
 
     async def start(self) -> None:
         """Make the client."""
@@ -39,7 +39,7 @@ class EventBridge(PlainDoor):
 
     async def deliver(self, items: Sequence[Item]) -> Sequence[Verdict]:
         """Put up to ten events in one call."""
-        return await in_batches(items, _LIMIT_BYTES, _size_bytes, self._put)
+        return await in_batches(items, self._settings.max_event_bytes, _size_bytes, self._put)
 
     async def _put(self, items: Sequence[Item]) -> list[Verdict]:
         answer = await self._aws.call("put_events", Entries=[self._entry(item) for item in items])

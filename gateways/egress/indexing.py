@@ -12,7 +12,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from contracts.codec import Position, source_position
+from contracts.codec import Position
 from contracts.errors import ConfigError, LogUnavailable
 from contracts.kafka_config import headers_of, self_watching
 from contracts.logs import logger
@@ -202,10 +202,9 @@ class Indexing:
             return
         if self._counts(outcome):
             self._outcomes.append(Written(outcome.result_id, Place(*place, offset), timestamp_ms))
-        answered = source_position(headers)
-        if outcome.owner and answered is not None:
+        if outcome.owner and outcome.answers is not None:
             # Also where the event itself is gone already, or was never read here.
-            self._accepted.append(Noted(outcome.owner, outcome.event_id, Accepted(outcome.source, answered[1])))
+            self._accepted.append(Noted(outcome.owner, outcome.event_id, Accepted(outcome.source, outcome.answers)))
 
     def _counts(self, outcome: Outcome) -> bool:
         """Tell whether it is an event's first outcome, or the first since it was put back from the dead letters."""

@@ -20,12 +20,16 @@ from contracts.payloads import (
     OutcomeStatus,
 )
 
-# Measured on CPython 3.11 with tracemalloc: dictionary entry, tuple and strings of one outcome without its value.
-_ENTRY_BYTES = 540
+# Measured on CPython 3.11 with tracemalloc: dictionary entry, tuples and strings of one outcome without its value.
+_ENTRY_BYTES = 810
 # An accepted event, measured likewise; they may take as much as the outcomes, and this many at most.
 _ACCEPTED_BYTES = 530
 _MAX_ACCEPTED = 50_000
 _MAX_SOURCES_OF_AN_ID = 8
+# Of events under one id, as a sender may have one done again, the outcomes that are kept.
+_MAX_OUTCOMES_OF_AN_ID = 8
+# Those of gateways and workers differ less than this.
+_CLOCKS_MS = 60_000
 _MAX_REPETITIONS = 20_000
 
 RecordHeaders = Iterable[tuple[str, bytes | None]]
@@ -46,6 +50,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         redrives: how often the event had been put back from the dead letters.
+        answers: where the record lies that it is the outcome of; None when it does not say so.
     """
 
     result_id: str
@@ -56,6 +61,7 @@ class Outcome(NamedTuple):
     value: bytes
     timestamp_ms: int
     redrives: int = 0
+    answers: Position | None = None
 
     @property
     def name(self) -> str:
@@ -68,6 +74,19 @@ class Outcome(NamedTuple):
         if self.type == RESULT_TYPE:
             return "succeeded"
         return "expired" if self.type == EXPIRED_TYPE else "dead_letter"
+
+    def is_of_earlier(self, position: Position) -> bool:
+        """Tell whether it is of an event that came before another one under the same id, and so not of that one.
+
+        What it answers may be the same event behind its own record: on the retry topic, or put back from the dead
+        letters. So nothing but a record in front of it, or an outcome that was there before it, tells.
+        """
+        at = self.answers
+        if at is None:
+            return False
+        if at[:2] == position[:2]:
+            return at.offset < position.offset and at.timestamp_ms <= position.timestamp_ms
+        return self.timestamp_ms < position.timestamp_ms - _CLOCKS_MS
 
     def body(self) -> dict[str, Any]:
         """Return what a caller gets to read.
@@ -127,7 +146,7 @@ def read_outcome(headers: RecordHeaders, value: bytes | None, timestamp_ms: int)
         outcome_type = found["ce_type"].decode()
         if outcome_type not in TERMINAL_TYPES or value is None:
             return None
-        redrive = redrive_of(headers)
+        redrive, answered = redrive_of(headers), source_position(headers)
         return Outcome(
             found["ce_id"].decode(),
             found[f"ce_{EVENT_ID}"].decode(),
@@ -137,6 +156,7 @@ def read_outcome(headers: RecordHeaders, value: bytes | None, timestamp_ms: int)
             value,
             timestamp_ms,
             redrive.count if redrive is not None else 0,
+            answered[1] if answered is not None else None,
         )
     except (KeyError, UnicodeDecodeError):
         return None
@@ -191,7 +211,7 @@ class OutcomeCache:
         self._max_accepted = min(_MAX_ACCEPTED, limit_bytes // _ACCEPTED_BYTES)
         self._held_bytes = 0
         self._lock = threading.Lock()
-        self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
+        self._outcomes: OrderedDict[str, tuple[Outcome, ...]] = OrderedDict()
         self._accepted: OrderedDict[tuple[str, str], tuple[Accepted, ...]] = OrderedDict()
         self._repetitions: OrderedDict[Position, Repetition] = OrderedDict()
         self.dropped_until_ms = 0
@@ -201,7 +221,8 @@ class OutcomeCache:
         with self._lock:
             self._repetitions[found.position] = found
             while len(self._repetitions) > _MAX_REPETITIONS:
-                self._repetitions.popitem(last=False)
+                dropped, _ = self._repetitions.popitem(last=False)
+                self.dropped_until_ms = max(self.dropped_until_ms, dropped.timestamp_ms)
 
     def repetition(self, position: Position) -> Repetition | None:
         """Return what a record repeats; None as far as it is known to be the first."""
@@ -209,36 +230,52 @@ class OutcomeCache:
             return self._repetitions.get(position)
 
     def add(self, outcome: Outcome) -> None:
-        """Keep an outcome; the first one of an event stands until the event was put back from the dead letters."""
-        with self._lock:
-            name = outcome.name
-            if (known := self._outcomes.get(name)) is not None:
-                if outcome.redrives <= known.redrives:
-                    return
-                del self._outcomes[name]
-                self._held_bytes -= _size(known)
-            self._outcomes[name] = outcome
-            self._held_bytes += _size(outcome)
-            while self._held_bytes > self._limit_bytes:
-                _, dropped = self._outcomes.popitem(last=False)
-                self._held_bytes -= _size(dropped)
-                self.dropped_until_ms = max(self.dropped_until_ms, dropped.timestamp_ms)
+        """Keep an outcome; the first one of an event stands until the event was put back from the dead letters.
 
-    def get(self, source: str, event_id: str, owner: str = "") -> Outcome | None:
-        """Return the outcome of an event, when it is here."""
+        An event that was sent again under its id, wanted or with another body, has one of its own.
+        """
+        with self._lock:
+            known = self._outcomes.get(outcome.name, ())
+            former = [one for one in known if one.answers == outcome.answers]
+            if any(outcome.redrives <= one.redrives for one in former):
+                return
+            kept = (*(one for one in known if one not in former), outcome)
+            self._let_go(kept[:-_MAX_OUTCOMES_OF_AN_ID])
+            self._outcomes.pop(outcome.name, None)
+            self._outcomes[outcome.name] = kept[-_MAX_OUTCOMES_OF_AN_ID:]
+            self._held_bytes += _size(outcome) - sum(map(_size, former))
+            while self._held_bytes > self._limit_bytes:
+                self._let_go(self._outcomes.popitem(last=False)[1])
+
+    def _let_go(self, dropped: Iterable[Outcome]) -> None:
+        for one in dropped:
+            self._held_bytes -= _size(one)
+            # Also by the event's own time, which its ticket has: the clock of who wrote the outcome may be behind.
+            at_ms = 0 if one.answers is None else one.answers.timestamp_ms
+            self.dropped_until_ms = max(self.dropped_until_ms, one.timestamp_ms, at_ms)
+
+    def get(self, source: str, event_id: str, owner: str = "", position: Position | None = None) -> Outcome | None:
+        """Return the outcome of an event, when it is here; of the one that lies at a position, when that is given."""
         name = event_name(result_id(source, event_id), owner)
         with self._lock:
-            outcome = self._outcomes.get(name)
-            if outcome is not None:
-                self._outcomes.move_to_end(name)
-            return outcome
+            found = self._outcomes.get(name)
+            if found is None:
+                return None
+            self._outcomes.move_to_end(name)
+        if position is not None:
+            found = tuple(one for one in found if not one.is_of_earlier(position))
+        # Of what was put back the newest, else its own, else what came first.
+        return max(found, key=lambda one: (one.redrives, one.answers == position), default=None)
 
     def note_accepted(self, owner: str, event_id: str, accepted: Accepted) -> None:
-        """Remember that an API caller's event is on the log."""
+        """Remember that an API caller's event is on the log; of two of a source and id the later one."""
         with self._lock:
             earlier = self._accepted.pop((owner, event_id), ())
             others = tuple(other for other in earlier if other.source != accepted.source)
-            self._accepted[owner, event_id] = (*others, accepted)[-_MAX_SOURCES_OF_AN_ID:]
+            same = (accepted, *(one for one in earlier if one.source == accepted.source))
+            # What is read of the log, and of outcomes, may be of the earlier one.
+            newest = max(same, key=lambda one: one.position.timestamp_ms)
+            self._accepted[owner, event_id] = (*others, newest)[-_MAX_SOURCES_OF_AN_ID:]
             while len(self._accepted) > self._max_accepted:
                 self._accepted.popitem(last=False)
 

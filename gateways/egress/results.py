@@ -95,7 +95,7 @@ class ResultsView:
         self._executor = ThreadPoolExecutor(MAX_SCANS, thread_name_prefix="results-scan")
         self._scans = 0
         self._is_closed = threading.Event()
-        self._misses: OrderedDict[str, _Miss] = OrderedDict()
+        self._misses: OrderedDict[Wanted, _Miss] = OrderedDict()
 
     def start(self) -> None:
         """Begin to follow the topics; returns at once also while the brokers are away."""
@@ -143,7 +143,7 @@ class ResultsView:
         if repetition is not None:
             # The first one is never a repetition itself.
             event_id, position = repetition.first_event_id, repetition.first
-        found = self._cache.get(source, event_id, owner)
+        found = self._cache.get(source, event_id, owner, position)
         if found is not None:
             return found
         if position.timestamp_ms < (self._clock() - self._retention_s) * 1000:
@@ -173,8 +173,8 @@ class ResultsView:
         if found is None:
             return None, archive.knows_since(wanted.since_ms)
         self._cache.add(found)
-        # The index knows the newest of an id: before one of another owner the wanted one may lie.
-        return (found, True) if found.name == wanted.name else (None, False)
+        # The index knows one of an id: the wanted one may lie before another owner's, or behind an earlier event's.
+        return (found, True) if wanted.is_met_by(found) else (None, False)
 
     async def accepted(self, owner: str, event_id: str, source: str | None, *, within_memory: bool = False) -> Accepted:
         """Return the newest event with this id of an API caller: its source, and where it lies.
@@ -272,7 +272,7 @@ class ResultsView:
         return self._is_complete and all(read_to.get(place, -1) >= end for place, end in present.ends.items())
 
     async def _look_up(self, wanted: Wanted) -> Outcome | None:
-        miss, logs = self._misses.get(wanted.name), self._tail.logs
+        miss, logs = self._misses.get(wanted), self._tail.logs
         if miss is not None and miss.logs != logs:
             # A topic was made anew, where the outcome may lie before the place at which the last look-up ended.
             miss = None
@@ -290,13 +290,13 @@ class ResultsView:
             self._scans -= 1
         found = _newest(scanned.outcome, miss.found if miss else None)
         if found is not None and scanned.is_complete:
-            self._misses.pop(wanted.name, None)
+            self._misses.pop(wanted, None)
             self._cache.add(found)
             return found
         if scanned.repetition is not None:
             self._cache.note_repetition(scanned.repetition)
             return None
-        self._remember_miss(wanted.name, scanned, logs, found)
+        self._remember_miss(wanted, scanned, logs, found)
         if found is not None:
             return found
         if not scanned.is_complete:
@@ -308,11 +308,11 @@ class ResultsView:
         limits = SCAN_LIMIT_S, self._is_closed.is_set
         return await in_thread(self._executor, scan, self._config, self._result_topics, wanted, from_offsets, *limits)
 
-    def _remember_miss(self, name: str, scanned: Scanned, logs: int, found: Outcome | None) -> None:
+    def _remember_miss(self, wanted: Wanted, scanned: Scanned, logs: int, found: Outcome | None) -> None:
         # An unfinished scan is to be continued at once.
         valid_s = _MISS_VALID_S if scanned.is_complete else 0.0
-        self._misses.pop(name, None)
-        self._misses[name] = _Miss(time.monotonic() + valid_s, scanned.next_offsets, logs, found)
+        self._misses.pop(wanted, None)
+        self._misses[wanted] = _Miss(time.monotonic() + valid_s, scanned.next_offsets, logs, found)
         while len(self._misses) > _MAX_MISSES:
             self._misses.popitem(last=False)
 

@@ -43,6 +43,10 @@ class Wanted(NamedTuple):
         """Return when its event was accepted."""
         return self.position.timestamp_ms
 
+    def is_met_by(self, outcome: Outcome) -> bool:
+        """Tell whether an outcome can be the one: not of another event, nor of an earlier one under the same id."""
+        return outcome.name == self.name and not outcome.is_of_earlier(self.position)
+
 
 class Scanned(NamedTuple):
     """What a scan found, and how far it got.
@@ -93,7 +97,7 @@ def scan(
                     next_offsets[topic] = (message.offset() or 0) + 1
                     headers = headers_of(message)
                     outcome = read_outcome(headers, message.value(), message.timestamp()[1])
-                    if outcome is not None and outcome.name == wanted.name:
+                    if outcome is not None and wanted.is_met_by(outcome):
                         found = outcome if found is None or outcome.redrives > found.redrives else found
                         if found.status != "dead_letter":
                             return Scanned(found, next_offsets, is_complete=True)

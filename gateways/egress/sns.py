@@ -13,8 +13,6 @@ from gateways.egress.base import Item, Order, PlainDoor, Shape, Verdict
 from gateways.egress.messages import deduplication_of, group_of, message_attributes, size_bytes
 from gateways.egress.rendering import text_of
 
-# Of a message, and of a call, attributes included.
-_LIMIT_BYTES = 262_144
 _BATCH = 10
 
 
@@ -26,8 +24,9 @@ class Sns(PlainDoor):
         self._is_fifo = settings.topic_arn.endswith(".fifo")
         self._aws = Aws(name, "sns", settings, session)
         order: Order = "key" if self._is_fifo else "none"
-        # Our own count of an item is larger than the service's but for the attributes' types.
-        self.shape = Shape(_BATCH, _LIMIT_BYTES - 2048, settings.linger_s, order)
+        # The limit of a call is the one of a message. Our own count of an item is larger than the service's but for the
+        # attributes' types.
+        self.shape = Shape(_BATCH, settings.max_message_bytes - 2048, settings.linger_s, order)
 
     async def start(self) -> None:
         """Make the client."""
@@ -39,7 +38,7 @@ class Sns(PlainDoor):
 
     async def deliver(self, items: Sequence[Item]) -> Sequence[Verdict]:
         """Publish up to ten messages in one call."""
-        return await in_batches(items, _LIMIT_BYTES, size_bytes, self._publish)
+        return await in_batches(items, self._settings.max_message_bytes, size_bytes, self._publish)
 
     async def _publish(self, items: Sequence[Item]) -> list[Verdict]:
         entries = [self._entry(index, item) for index, item in enumerate(items)]

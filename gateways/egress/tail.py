@@ -11,7 +11,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from contracts.codec import Position, source_position
+from contracts.codec import Position
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import headers_of, self_watching
 from contracts.logs import logger
@@ -218,9 +218,8 @@ class Tail:
                 self._cache.note_repetition(repetition)
             return
         self._cache.add(outcome)
-        answered = source_position(headers)
-        if outcome.owner and answered is not None:
-            self._cache.note_accepted(outcome.owner, outcome.event_id, Accepted(outcome.source, answered[1]))
+        if outcome.owner and outcome.answers is not None:
+            self._cache.note_accepted(outcome.owner, outcome.event_id, Accepted(outcome.source, outcome.answers))
         self._on_outcome(outcome)
 
     def _take_event(self, message: KafkaMessage, timestamp_ms: int) -> None:

@@ -5,6 +5,7 @@ Blocking: the queue's call blocks its thread; the function has nothing else to d
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -127,6 +128,10 @@ class QueueTarget:
         try:
             self._client.send_message(QueueUrl=self._url, MessageBody=body, **options)
         except (BotoCoreError, ClientError) as error:
+            if isinstance(error, ClientError) and _is_too_large(error.response):
+                # Of a queue with a smaller MaximumMessageSize: its sender would come again and again.
+                message = "the event is larger than a message of the queue may be"
+                raise TooLarge(message) from error
             message = f"the queue did not take the event: {error}"
             raise LogUnavailable(message) from error
 
@@ -153,6 +158,12 @@ def queued_event(source: WebhookSource, accepted: Accepted) -> bytes:
         lane=source.settings.lane,
     )
     return msgspec.json.encode(with_payload(queued, event.data))
+
+
+def _is_too_large(response: Mapping[str, Any]) -> bool:
+    """Tell whether SQS says so; it has one code for this and every other parameter."""
+    error = response.get("Error", {})
+    return error.get("Code") == "InvalidParameterValue" and "shorter than" in error.get("Message", "")
 
 
 def _digest(raw: bytes) -> str:

@@ -28,15 +28,16 @@ BATCH = 10
 # Beyond the time that SQS itself waits.
 _READ_SLACK_S = 10.0
 _OTHER_CALLS_S = 10.0
-# Source: Amazon SQS API reference, common errors and errors of the three calls (checked 2026-11).
+# Source: Amazon SQS API reference, common errors and errors of the three calls (checked 2026-11). Those of the queue's
+# key all begin with KMS: boto3 puts the code of the former protocol (KMS.DisabledException) in place of the model's.
 _THROTTLED = frozenset(
     {"RequestThrottled", "ThrottlingException", "Throttling", "OverLimit", "KmsThrottled", "KMS.ThrottlingException",
      "AWS.SimpleQueueService.OverLimit", "RequestLimitExceeded"}
 )  # fmt: skip
 _DENIED = frozenset(
     {"AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "UnrecognizedClientException", "ExpiredToken",
-     "SignatureDoesNotMatch", "MissingAuthenticationToken", "OptInRequired", "InvalidSecurity", "KmsAccessDenied",
-     "KmsDisabled", "KmsInvalidState", "KmsNotFound", "IncompleteSignature", "ExpiredTokenException"}
+     "SignatureDoesNotMatch", "MissingAuthenticationToken", "OptInRequired", "InvalidSecurity", "IncompleteSignature",
+     "ExpiredTokenException"}
 )  # fmt: skip
 _NO_QUEUE = frozenset(
     {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress", "UnsupportedOperation"}
@@ -169,7 +170,7 @@ def _translate(error: ClientError | BotoCoreError, where: str) -> PenstockError:
     message = f"{where}: {code}: {error.response.get('Error', {}).get('Message', '')}"
     if code in _THROTTLED:
         return Throttled(message)
-    if code in _DENIED:
+    if code in _DENIED or code.upper().startswith("KMS"):
         return AccessDenied(message)
     if code in _NO_QUEUE:
         return ConfigurationFault(message)

@@ -13,7 +13,7 @@ from gateways.egress.eventbridge import EventBridge
 from tests.awslab.front import Fault, Front
 from tests.awslab.lab import AwsLab
 from tests.awslab.moto import ACCOUNT, REGION, Moto, session
-from tests.suites.egress import DoorSuite, Received
+from tests.suites.egress import DoorSuite, Received, result_item
 
 
 class EventBridgeLab(AwsLab):
@@ -63,6 +63,22 @@ async def test_source_and_detail_type_are_what_rules_match_on(lab: EventBridgeLa
     assert (event["source"], event["detail-type"]) == ("penstock/penstock", "penstock.result.v1")
     assert event["time"] == "2026-01-01T00:00:00Z"
     assert event["detail"]["eventid"] == "e1"
+
+
+async def test_a_bus_that_takes_more_gets_more(lab: EventBridgeLab) -> None:
+    answer = msgspec.json.encode({"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]})
+    lab.front.judge = lambda _: Fault(200, answer, {"Content-Type": "application/x-amz-json-1.1"})
+    door = EventBridge(
+        "bus", lab.settings(EventBridgeDoor, kind="eventbridge", bus=lab.name, max_event_bytes=1_048_576), session()
+    )
+    await door.start()
+    try:
+        large, too_large = result_item(1, output="x" * 300_000), result_item(2, output="x" * 1_048_576)
+
+        assert [type(one) for one in await door.deliver([large, too_large])] == [Delivered, Refused]
+        assert lab.front.calls == 1
+    finally:
+        await door.aclose()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 from contracts.codec import Position, outcome_headers
 from contracts.envelope import Event, result_id
 from contracts.payloads import RESULT_TYPE
-from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, read_outcome
+from gateways.egress import outcomes
+from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, Repetition, read_outcome
 
 POSITION = Position("t", 0, 0, 1)
 
@@ -20,7 +21,7 @@ def test_a_terminal_record_is_read_back() -> None:
 
     outcome = read_outcome(list(headers), b"{}", 7)
 
-    assert outcome == Outcome(result_id("crm", "e1"), "e1", "crm", "billing", RESULT_TYPE, b"{}", 7)
+    assert outcome == Outcome(result_id("crm", "e1"), "e1", "crm", "billing", RESULT_TYPE, b"{}", 7, answers=POSITION)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_a_tombstone_is_none() -> None:
 
 
 def test_the_cache_holds_no_more_than_its_bytes_and_drops_the_least_used() -> None:
-    cache = OutcomeCache(5 * 1600)
+    cache = OutcomeCache(5 * 1900)
     for number in range(5):
         cache.add(_outcome(f"e{number}", b"x" * 1000, timestamp_ms=number))
     cache.get("crm", "e0")
@@ -82,6 +83,102 @@ def test_an_outcome_larger_than_the_cache_is_not_kept() -> None:
 
     assert cache.get("crm", "e1") is None
     assert cache.dropped_until_ms == 9
+
+
+def _at(offset: int, timestamp_ms: int, partition: int = 0) -> Position:
+    return Position("t", partition, offset, timestamp_ms)
+
+
+def test_events_under_one_id_have_each_their_own_outcome() -> None:
+    """A sender may have an event done again, or use its id for another body; the second one may end first."""
+    cache = OutcomeCache(10_000)
+    first, again = _at(3, 100), _at(7, 200)
+    cache.add(_outcome("e1", b"1")._replace(answers=first))
+    assert cache.get("crm", "e1", position=again) is None
+
+    cache.add(_outcome("e1", b"2")._replace(answers=again))
+
+    found = [cache.get("crm", "e1", position=position) for position in (first, again)]
+    assert [one.value for one in found if one] == [b"1", b"2"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "position", "is_earlier"),
+    [
+        (_at(3, 100), _at(3, 100), False),
+        (_at(3, 100), _at(7, 200), True),
+        (_at(7, 200), _at(3, 100), False),
+        # In the same millisecond, and by another gateway whose clock is behind.
+        (_at(3, 100), _at(7, 100), True),
+        (_at(3, 100), _at(7, 90), False),
+        # The topic was made anew: its offsets began again.
+        (_at(3, 200), _at(7, 100), False),
+        (None, _at(7, 200), False),
+    ],
+)
+def test_an_outcome_of_an_earlier_event_is_told_by_where_that_lies(
+    answers: Position | None, position: Position, is_earlier: bool
+) -> None:
+    assert _outcome("e1")._replace(answers=answers).is_of_earlier(position) is is_earlier
+
+
+@pytest.mark.parametrize(("written_ms", "is_earlier"), [(400_000, False), (345_000, False), (100_000, True)])
+def test_an_outcome_of_another_topic_or_partition_is_earlier_when_it_was_there_before(
+    written_ms: int, is_earlier: bool
+) -> None:
+    """It may be the event's own, of its record on the retry topic, stamped by a worker whose clock is behind."""
+    outcome = _outcome("e1", timestamp_ms=written_ms)._replace(answers=Position("retries", 0, 3, 344_000))
+
+    assert outcome.is_of_earlier(_at(7, 400_000)) is is_earlier
+
+
+def test_a_second_outcome_of_one_record_is_dropped_also_beside_those_of_others() -> None:
+    cache = OutcomeCache(10_000)
+    first, again = _at(3, 100), _at(7, 200)
+    for value, position in ((b"1", first), (b"2", again), (b"late", first), (b"late", again)):
+        cache.add(_outcome("e1", value)._replace(answers=position))
+
+    found = [cache.get("crm", "e1", position=position) for position in (first, again)]
+    assert [one.value for one in found if one] == [b"1", b"2"]
+
+
+def test_of_many_events_under_one_id_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "_MAX_OUTCOMES_OF_AN_ID", 2)
+    cache = OutcomeCache(100_000)
+    for number in range(4):
+        cache.add(_outcome("e1")._replace(answers=_at(number, 100 + number)))
+
+    kept = [cache.get("crm", "e1", position=_at(number, 100 + number)) for number in range(4)]
+    assert [one.answers.offset if one and one.answers else None for one in kept] == [2, 2, 2, 3]
+    assert cache.dropped_until_ms == 101
+
+
+@pytest.mark.parametrize(("written_ms", "until_ms"), [(50, 100), (150, 150)])
+def test_what_was_dropped_of_a_worker_whose_clock_is_behind_is_looked_up(written_ms: int, until_ms: int) -> None:
+    cache = OutcomeCache(1000)
+    cache.add(_outcome("e1", b"x" * 2000, timestamp_ms=written_ms)._replace(answers=_at(3, 100)))
+
+    assert cache.dropped_until_ms == until_ms
+
+
+def test_a_repetition_that_is_forgotten_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "_MAX_REPETITIONS", 1)
+    cache = OutcomeCache(1000)
+    for number in range(2):
+        cache.note_repetition(Repetition("id", _at(number, 100 + number), "e1", POSITION))
+
+    assert cache.repetition(_at(0, 100)) is None
+    assert cache.dropped_until_ms == 100
+
+
+def test_of_two_events_of_a_source_and_id_the_later_one_is_the_accepted_one() -> None:
+    """What is read of the log, and of outcomes, comes in any order."""
+    cache = OutcomeCache(10_000)
+    first, again = Accepted("crm", _at(3, 100)), Accepted("crm", _at(7, 200))
+    for one in (first, again, first):
+        cache.note_accepted("crm", "e1", one)
+
+    assert cache.accepted("crm", "e1") == again
 
 
 def test_the_newest_source_of_an_id_is_found_first() -> None:

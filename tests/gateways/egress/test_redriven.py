@@ -109,6 +109,37 @@ async def test_from_a_look_up(log: Log, ends: Sequence[End], shown: End) -> None
         view.close()
 
 
+@pytest.mark.parametrize("way", ["memory", "index", "look-up"])
+async def test_an_event_that_is_sent_again_under_its_id_is_pending_until_it_has_its_own_outcome(
+    log: Log, tmp_path: Path, way: str
+) -> None:
+    """Its sender wants it done again, or has used its id for another body: its ticket must not tell of the first."""
+    first, first_position = await log.event("e1")
+    await end(log, first, first_position, [DEAD])
+    again, position = await log.event("e1")
+    settings = ResultsViewSettings(path=tmp_path / "index.sqlite", max_bytes=16 * 2**20)
+    index = settings if way == "index" else None
+    view = ResultsView(log.kafka, (log.results,), (log.events,), cache_bytes=2**20, retention_s=3600.0, view=index)
+    archive = view._archive
+    if way == "memory":
+        view.start()
+        await eventually_async(lambda: view.is_caught_up and view._cache.get("crm", "e1"), within_s=15)
+    elif archive is not None:
+        archive.start()
+        await eventually_async(lambda: archive.is_caught_up, within_s=15)
+    try:
+        assert said(await view.outcome_of("crm", "e1", position)) is None
+        assert said(await view.outcome_of("crm", "e1", first_position)) == b"dead"
+
+        await end(log, again, position, [LATE])
+
+        found = await eventually_async(lambda: view.outcome_of("crm", "e1", position), within_s=15)
+        assert said(found) == b"late"
+        assert said(await view.outcome_of("crm", "e1", first_position)) == b"dead"
+    finally:
+        view.close()
+
+
 @pytest.mark.parametrize("is_redriven", [True, False])
 async def test_a_look_up_that_ran_out_of_time_behind_a_dead_letter_goes_on_when_asked_again(
     log: Log, monkeypatch: pytest.MonkeyPatch, is_redriven: bool

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from contracts.settings.egress import SnsDoor
-from gateways.egress.base import Delivered, Door, Later
+from gateways.egress.base import Delivered, Door, Later, Refused
 from gateways.egress.messages import deduplication_of
 from gateways.egress.sns import Sns
 from tests.awslab.front import Fault, Front
 from tests.awslab.lab import AwsLab
 from tests.awslab.moto import ACCOUNT, REGION, Moto, session
-from tests.suites.egress import DoorSuite, Received
+from tests.suites.egress import DoorSuite, Received, result_item
 
 
 class SnsLab(AwsLab):
@@ -75,6 +75,24 @@ async def test_of_a_batch_that_failed_in_part_only_the_failed_are_for_later(lab:
     verdicts = await lab.door.deliver([lab.item(number) for number in range(3)])
 
     assert [type(verdict) for verdict in verdicts] == [Delivered, Later, Delivered]
+
+
+async def test_a_topic_that_takes_more_gets_more(lab: SnsLab) -> None:
+    answer = (
+        b"<PublishBatchResponse><PublishBatchResult><Failed/><Successful><member><Id>0</Id><MessageId>m</MessageId>"
+        b"</member></Successful></PublishBatchResult></PublishBatchResponse>"
+    )
+    # The emulator knows the usual limit alone.
+    lab.front.judge = lambda _: Fault(200, answer, {"Content-Type": "text/xml"})
+    door = lab.make(max_message_bytes=1_048_576)
+    await door.start()
+    try:
+        large, too_large = result_item(1, output="x" * 300_000), result_item(2, output="x" * 1_048_576)
+
+        assert [type(one) for one in await door.deliver([large, too_large])] == [Delivered, Refused]
+        assert lab.front.calls == 1
+    finally:
+        await door.aclose()
 
 
 async def test_a_fifo_topic_gets_the_key_as_group_and_the_id_against_repeats(lab: SnsLab) -> None:

@@ -387,6 +387,20 @@ def test_another_event_under_an_id_that_was_just_used_is_queued_and_a_repetition
 
 @pytest.mark.process
 @pytest.mark.usefixtures("fresh_container")
+def test_an_event_that_is_too_large_for_the_queue_is_413(
+    aws: AwsLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most senders come again after 503, for days, and some give the endpoint up then."""
+    queue = aws.queue(unique("accepted"), MaximumMessageSize="1024")
+    door = {"target": "sqs", "queue_url": queue.url, "endpoint_url": aws.url, "region": REGION}
+    _configuration(tmp_path, monkeypatch, lambda_door=door)
+
+    assert handler(request_of("http-api-v2", BODY + b" " * 1024), Context())["statusCode"] == 413
+    assert queue.receive() == []
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("fresh_container")
 @pytest.mark.parametrize("code", ["RequestThrottled", "AccessDenied"])
 def test_a_queue_that_does_not_take_the_event_is_503_and_never_202(
     aws: AwsLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
