@@ -52,7 +52,7 @@ class _Commands(click.Group):
         return super().get_command(ctx, cmd_name)
 
 
-@click.group(cls=_Commands)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["--help", "-h"]})
 def main() -> None:
     """Run a part of Penstock's streams package."""
 
