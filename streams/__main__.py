@@ -15,7 +15,7 @@ from contracts.errors import ConfigError, PenstockError
 from contracts.settings import load, locating, require_secrets
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["--help", "-h"]})
 @click.option(
     "--config", type=click.Path(path_type=Path), default=None, help="Configuration file; penstock.yaml by default."
 )
