@@ -31,11 +31,18 @@ class PenstockError(Exception):
         http_status: status of the HTTP answer when a caller waits.
         reason: bounded slug, used as dead-letter reason and as metric label.
         retryable: whether the same work may succeed later without anybody changing anything.
+        unquoted: the text without what it quotes of an event or an answer; empty when it quotes nothing.
     """
 
     http_status: ClassVar[int] = 500
     reason: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
+    unquoted: str = ""
+
+    @property
+    def for_log(self) -> str:
+        """Return the text for a log line: payloads and answers are on the topics alone."""
+        return self.unquoted or str(self)
 
 
 class ConfigError(PenstockError):
@@ -236,9 +243,18 @@ class NoRoute(Terminal):
 
 
 class PromptFailed(Terminal):
-    """Raise when the prompt template cannot be rendered from the event."""
+    """Raise when the prompt template cannot be rendered from the event.
+
+    Args:
+        message: why.
+        unquoted: the same without values of the event.
+    """
 
     reason = "prompt_failed"
+
+    def __init__(self, message: str = "", unquoted: str = "") -> None:
+        super().__init__(message)
+        self.unquoted = unquoted
 
 
 class InvalidRequest(Terminal):
@@ -265,14 +281,16 @@ class OutputInvalid(Terminal):
     Args:
         message: the first violation, with its JSON pointer.
         answer: the raw answer, kept in the dead letter because it is paid for.
+        unquoted: the violation without the value.
     """
 
     http_status = 502
     reason = "output_invalid"
 
-    def __init__(self, message: str, answer: str = "") -> None:
+    def __init__(self, message: str, answer: str = "", unquoted: str = "") -> None:
         super().__init__(message)
         self.answer = answer
+        self.unquoted = unquoted
 
 
 class DeadlineExceeded(Terminal):

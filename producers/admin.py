@@ -199,7 +199,10 @@ class TopicAdmin:
             if all(name in topics for name in names) and all(part.leader >= 0 for part in parts):
                 return
             time.sleep(_POLL_INTERVAL_S)
-        message = f"topics {', '.join(names)} were made and have no leaders after {self._timeout_s:g} s"
+        message = (
+            f"topics {', '.join(names)} were made and have no leaders after {self._timeout_s:g} s, "
+            "or this user may not Describe them"
+        )
         raise LogUnavailable(message)
 
     def _configs(self, names: list[str]) -> dict[str, dict[str, str]]:

@@ -34,6 +34,10 @@ _FULL_S = 0.05
 # A stop that came first still gives a request this long: brokers that are there answer sooner.
 _GRACE_S = 0.5
 
+# What a consumer says that may not ask where its group is. One that was given its partitions never joins one: nothing
+# follows from it, and it is said once, in place of a record.
+NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED
+
 # For a client whose failures are told by us, with what to do about them: a log level of 0 lets the fatal ones through.
 SILENT = logging.getLogger("penstock.silent")
 SILENT.setLevel(logging.CRITICAL + 1)

@@ -17,7 +17,7 @@ from contracts.kafka_config import bytes_of, headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
 from contracts.signals import killable
 from producers.admin import TopicAdmin
-from producers.kafka_client import IsStopped, Stopped, error_of, made, unless_stopped
+from producers.kafka_client import NO_GROUP, IsStopped, Stopped, error_of, made, unless_stopped
 
 _BATCH = 500
 _REQUEST_S = 10.0
@@ -30,7 +30,7 @@ _WIDEN_EVERY_S = 30.0
 # Looks in vain after which a client counts as one that has lost all its brokers for good: see self_watching, which is
 # for those that are polled all the time.
 _LOOKS = 2
-_PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - so named
+_PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, NO_GROUP})  # noqa: SLF001 - so named
 _MOVING = frozenset(
     {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
 )

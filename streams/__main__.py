@@ -15,7 +15,7 @@ from contracts.errors import ConfigError, PenstockError
 from contracts.settings import load, locating, require_secrets
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["--help", "-h"]})
 @click.option(
     "--config", type=click.Path(path_type=Path), default=None, help="Configuration file; penstock.yaml by default."
 )
@@ -52,7 +52,7 @@ class _Commands(click.Group):
         return super().get_command(ctx, cmd_name)
 
 
-@click.group(cls=_Commands)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["--help", "-h"]})
 def main() -> None:
     """Run a part of Penstock's streams package."""
 

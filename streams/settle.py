@@ -195,7 +195,8 @@ class Settler:
             message += f"; the record at {_name(origin)} is too large to be copied to the dead letters"
         ref = await self._marker(job, position, tenure, "dead_letter", end.reason, message)
         DLQ_EVENTS.labels(job.route_name, end.reason).inc()
-        self._finished(job, position, "dead_letter", reason=end.reason, error=letter.message)
+        told = encodable(error.for_log)[:_MAX_TEXT_CHARS]
+        self._finished(job, position, "dead_letter", reason=end.reason, error=told)
         return ref
 
     async def spill(self, job: Job, position: Position, tenure: Tenure) -> ResultRef | None:

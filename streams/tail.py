@@ -18,6 +18,7 @@ from contracts.kafka_config import headers_of, librdkafka_config
 from contracts.logs import logger
 from contracts.settings import KafkaSettings
 from producers.admin import TopicAdmin
+from producers.kafka_client import NO_GROUP
 from streams.engine.item import TP, ResultRef
 
 _REQUEST_TIMEOUT_S = 10.0
@@ -116,9 +117,10 @@ def read_ranges(
     while open_partitions:
         messages = consumer.consume(_BATCH, timeout=0.5)
         for message in messages:
-            if message.error() is not None:
-                raise confluent_kafka.KafkaException(message.error())
-            take(message)
+            if (error := message.error()) is None:
+                take(message)
+            elif error.code() != NO_GROUP:
+                raise confluent_kafka.KafkaException(error)
         # Positions, not the last message's offset: a partition may end with transaction markers.
         at = consumer.position([confluent_kafka.TopicPartition(*tp) for tp in open_partitions])
         open_partitions -= {TP(p.topic, p.partition) for p in at if p.offset >= ends[TP(p.topic, p.partition)]}

@@ -14,6 +14,7 @@ from contracts.kafka_config import librdkafka_config
 from contracts.settings import KafkaSettings
 from contracts.signals import killable
 from gateways.cli.reading import METADATA_LIMIT_S, Heard, Read, as_read
+from producers.kafka_client import NO_GROUP
 
 _BATCH = 500
 _POLL_S = 0.05
@@ -25,6 +26,7 @@ _SILENCE_LIMIT_S = 20.0
 _QUEUE_KBYTES = 4_096
 _FETCH_BYTES = 4 * 2**20
 _QUEUE_FULL_MS = 20
+_PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, NO_GROUP})  # noqa: SLF001 - so named
 
 
 class Span(NamedTuple):
@@ -165,7 +167,7 @@ class LetterTopic:
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - confluent-kafka names its own codes so
                 # Offsets up to the end may be transaction markers or compacted away.
                 ends.pop(partition, None)
-            elif not error.retriable() and error.code() not in {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}:  # noqa: SLF001 - same
+            elif not error.retriable() and error.code() not in _PASSING:
                 text = f"cannot read {self.name}: {error.str()}"
                 raise LogUnavailable(text)
         return records

@@ -24,6 +24,7 @@ from contracts.errors import LogUnavailable
 from contracts.kafka_config import bytes_of, headers_of, librdkafka_config
 from contracts.settings import KafkaSettings
 from contracts.signals import killable
+from producers.kafka_client import NO_GROUP
 
 METADATA_LIMIT_S = 5.0
 # How long a reader of what there is waits for the next record, as `penstock dlq` does.
@@ -183,7 +184,7 @@ class TopicReader:
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - confluent-kafka names its own codes so
             self._has_come()
             self._open.discard((message.topic() or "", message.partition() or 0))
-        elif not error.retriable() and error.code() not in {KafkaError._TRANSPORT, _ALL_BROKERS_DOWN}:  # noqa: SLF001 - same
+        elif not error.retriable() and error.code() not in {KafkaError._TRANSPORT, _ALL_BROKERS_DOWN, NO_GROUP}:  # noqa: SLF001 - same
             text = f"cannot read: {error.str()}"
             raise LogUnavailable(text)
         return None

@@ -1,6 +1,6 @@
 """Generates docs/reference/ from the code: `python -m gateways.cli.reference`; `--check` says what is out of date.
 
-Writes: docs/reference/*. Blocking: starts two programs for their help texts.
+Writes: docs/reference/*. Blocking: starts three programs for their help texts.
 """
 
 import difflib

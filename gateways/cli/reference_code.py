@@ -7,7 +7,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from contracts import metrics as metric_definitions
 from contracts.errors import PenstockError
 from contracts.settings import KafkaSettings
-from contracts.topics import Topics
+from contracts.topics import Topic, Topics
 from gateways.cli.reference_tables import code, table
 from gateways.cli.wording import lasting
 
@@ -18,8 +18,7 @@ def topics() -> str:
     """Return the page about topics."""
     prefix = KafkaSettings().topic_prefix
     rows = [
-        (code(topic.name), topic.kind, lasting(topic.retention_ms / _DAY_MS), topic.purpose)
-        for topic in Topics(prefix).table(has_doors=True)
+        (code(topic.name), topic.kind, _kept(topic), topic.purpose) for topic in Topics(prefix).table(has_doors=True)
     ]
     settings = ", ".join(f"`{name}={value}`" for name, value in Topics().table()[0].config().items())
     return (
@@ -27,10 +26,16 @@ def topics() -> str:
         f"`{prefix}` is `kafka.topic_prefix`. A route's own `output_topic` is one more result topic.\n"
         "Result topics need at least as many partitions as event topics: an outcome goes to its event's partition "
         "number.\n"
-        "Those of the kinds `deliveries` and `undelivered` are made only where doors out are configured.\n\n"
+        "Those of the kinds `deliveries`, `undelivered` and `endpoints` are made only where doors out are "
+        "configured.\n\n"
         + table(("topic", "kind", "kept for", "what it holds"), rows)
         + f"\nCreated by `penstock topics create` with, for example, {settings}.\n"
     )
+
+
+def _kept(topic: Topic) -> str:
+    """Return for how long; of a topic that is compacted and nothing else, time deletes nothing."""
+    return "the last of each key, for ever" if topic.cleanup == "compact" else lasting(topic.retention_ms / _DAY_MS)
 
 
 def metrics() -> str:

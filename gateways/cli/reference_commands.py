@@ -10,7 +10,7 @@ from gateways.cli.modules import command_of
 
 _WIDTH = 100
 # These become other programs, which know their own help.
-_ELSEWHERE = frozenset({"worker", "fm-stub"})
+_ELSEWHERE = frozenset({"worker", "fm-stub", "hand-over"})
 
 
 def page() -> str:

@@ -30,7 +30,7 @@ class _Pair(click.ParamType):
             self.fail(f"{number!r} in {value!r} is not a number", param, ctx)
 
 
-@click.command("fm-stub")
+@click.command("fm-stub", context_settings={"help_option_names": ["--help", "-h"]})
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="Port; 0 = any free one, printed at start.")
 @click.option("--port-file", type=click.Path(path_type=Path, dir_okay=False), help="File to write the port to.")

@@ -15,7 +15,7 @@ from streams.handover.service import Service
 from streams.health import HealthServer
 
 
-@click.command("hand-over")
+@click.command("hand-over", context_settings={"help_option_names": ["--help", "-h"]})
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file. [default: ./penstock.yaml]")
 def hand_over(config: Path | None) -> None:
     """Hand patient events over to the provider's batch API, and bring the answers back.

@@ -107,7 +107,9 @@ class PromptTemplate:
             raise
         except _RENDER_ERRORS as error:
             message = f"prompt cannot be rendered: {error}"
-            raise PromptFailed(message) from error
+            # Jinja's own errors name fields; the others quote values.
+            kind = error if isinstance(error, TemplateError) else type(error).__name__
+            raise PromptFailed(message, f"prompt cannot be rendered: {kind}") from error
         if len(rendered) > self._max_chars:
             message = f"rendered prompt has {len(rendered)} characters, the route allows {self._max_chars}"
             raise ContextTooLong(message)

@@ -54,7 +54,8 @@ class OutputContract:
         if violation is not None:
             pointer = "/".join(str(part) for part in violation.instance_path)
             message = f"/{pointer}: {violation.message}"
-            raise OutputInvalid(message, answer)
+            rule = "/".join(str(part) for part in violation.schema_path)
+            raise OutputInvalid(message, answer, f"the answer breaks /{rule} of the schema")
         return output
 
 

@@ -36,9 +36,23 @@ class Client:
         """Note them."""
         self.at = [(one.topic, one.partition, one.offset) for one in places]
 
+    def consume(self, *_: object) -> list[Any]:
+        """Say that it may not ask where its group is."""
+        error = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+        return [SimpleNamespace(error=lambda: error, topic=str, partition=int, offset=int)]
+
     def close(self) -> None:
         """Note it."""
         self.is_closed = True
+
+
+def test_the_right_to_ask_for_a_group_that_is_never_joined_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Client, "made", [], raising=False)
+    monkeypatch.setattr(log_reader, "Consumer", Client)
+    with LogReader(KafkaSettings(bootstrap_servers="127.0.0.1:1")) as reader:
+        reader.begin({"t": [5]})
+
+        assert reader.poll(0.1) == []
 
 
 @pytest.mark.parametrize("lost", [True, False], ids=["reading", "asked"])

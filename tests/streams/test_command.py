@@ -64,3 +64,16 @@ def test_ctrl_c_while_python_still_imports_a_program_is_no_traceback(module: str
 
     assert done.returncode == -signal.SIGINT
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["worker", "fm-stub", "hand-over"])
+def test_every_program_shows_its_help_at_the_short_option_too(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["streams", command, "-h"])
+
+    with pytest.raises(SystemExit) as ended:
+        run()
+
+    assert ended.value.code == 0
+    assert f"Usage: penstock {command}" in capsys.readouterr().out

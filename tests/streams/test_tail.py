@@ -1,6 +1,7 @@
 """The scan of the result topics: in which order it asks, and that a client which cannot be made ends nobody."""
 
 import time
+from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
 import confluent_kafka
@@ -38,6 +39,36 @@ def test_the_end_of_a_source_is_asked_for_behind_those_of_the_results() -> None:
 
     assert consumer.topics[-2:] == ["events", "events"]
     assert consumer.topics.count("events") == 2
+
+
+class Unheard:
+    """A consumer that may not ask where its group is, says so first, and has one record."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def assign(self, places: list[confluent_kafka.TopicPartition]) -> None:
+        assert [place.offset for place in places] == [0]
+
+    def consume(self, _count: int, timeout: float) -> list[Any]:
+        assert timeout > 0
+        error = confluent_kafka.KafkaError(confluent_kafka.KafkaError.GROUP_AUTHORIZATION_FAILED)
+        found = [error, None][self.at : self.at + 1]
+        self.at += 1
+        return [SimpleNamespace(error=lambda one=one: one) for one in found]
+
+    def position(self, places: list[confluent_kafka.TopicPartition]) -> list[confluent_kafka.TopicPartition]:
+        return [confluent_kafka.TopicPartition(one.topic, one.partition, max(0, self.at - 1)) for one in places]
+
+
+def test_results_are_read_without_the_right_to_ask_for_a_group_that_is_never_joined() -> None:
+    """A worker would begin where nothing is answered yet, and never again after that."""
+    taken: list[Any] = []
+    place = TP("results", 0)
+
+    tail.read_ranges(cast("Any", Unheard()), {place: 0}, {place: 1}, taken.append)
+
+    assert len(taken) == 1
 
 
 def refused(*_args: Any, **_kwargs: Any) -> NoReturn:

@@ -7,7 +7,8 @@ from click.testing import CliRunner
 
 from contracts import errors
 from contracts.settings import Settings
-from gateways.cli import reference, reference_code, reference_settings
+from gateways.cli import reference, reference_code, reference_commands, reference_settings
+from gateways.cli.main import COMMANDS
 from gateways.cli.reference_tables import table
 
 
@@ -50,6 +51,18 @@ def test_nested_sections_have_their_path_as_title() -> None:
 
     for title in ("sources.<name>.secrets[]", "providers.<name> (kind: bedrock)", "routes[].prompt"):
         assert f"\n## {title}\n" in page
+
+
+def test_the_page_of_commands_asks_every_program_of_the_workers_side_for_its_own_help() -> None:
+    passed_on = {name for name, (where, _) in COMMANDS.items() if where.startswith("gateways.cli.passthrough:")}
+
+    assert passed_on == reference_commands._ELSEWHERE
+
+
+def test_the_state_of_endpoints_is_kept_for_ever() -> None:
+    (row,) = [line for line in reference_code.topics().splitlines() if "penstock.endpoints.v1" in line]
+
+    assert "| the last of each key, for ever |" in row
 
 
 def test_every_error_is_on_the_page() -> None:

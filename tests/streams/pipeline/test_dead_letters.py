@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from contracts.codec import DEAD_LETTER, REDRIVE, Headers, dead_letter, encode_event
 from contracts.payloads import DEAD_LETTER_MARKER_TYPE
@@ -80,6 +81,24 @@ async def test_an_answer_that_breaks_the_schema_twice_is_buried_with_the_paid_an
 
     assert (letter.reason, letter.attempts, letter.answer) == ("output_invalid", 2, '{"n": "x"}')
     assert letter.message.startswith("/n: ")
+
+
+QUOTING: dict[str, tuple[list[dict[str, Any]], dict[str, Any], bytes]] = {
+    "an answer": ([{"answer": '{"n": "Ines Weber"}'}], {"output_schema": SCHEMA}, b"{}"),
+    "an event": ([], {"prompt": {"user": "{{ [1].index(data.n) }}"}}, b'{"n": "Ines Weber"}'),
+}
+
+
+@pytest.mark.parametrize("name", QUOTING)
+async def test_the_log_says_why_an_event_was_buried_and_quotes_neither_event_nor_answer(name: str) -> None:
+    script, route, data = QUOTING[name]
+    with capture_logs() as lines:
+        bench = await Bench(script, make_settings(route)).run(event(data=data))
+    (line,) = [line for line in lines if line["event"] == "event.finished"]
+
+    assert bench.marker().reason == line["reason"]
+    assert line["error"]
+    assert "Ines" not in str(lines)
 
 
 @pytest.mark.parametrize(
