@@ -29,7 +29,7 @@ from contracts.repetition import identity_of
 from contracts.settings import RouteSettings, Settings
 from contracts.topics import RETRY_LANE
 from producers.window import size_bytes_of
-from streams.batching.caller import Batched, Caller, carry_usage, create_caller, usage_before
+from streams.batching.caller import Batched, Caller, create_caller
 from streams.cancels import Cancels
 from streams.deltas import Deltas
 from streams.engine.batcher import is_echo
@@ -43,14 +43,14 @@ from streams.job import Job, make_job, restart_deadline
 from streams.outcome import Bury, Expire, disposition
 from streams.parking import take_up
 from streams.plans import Plan, note_wait
-from streams.providers.base import Provider, direct_of
+from streams.providers.base import Provider, carried_usage, carry_usage, direct_of
 from streams.settle import Settler
 from streams.staged import Result
 from streams.steps.invoke import invoke_streamed
 from streams.steps.order import order_of
 from streams.steps.prompt import PromptTemplate
 from streams.steps.route import Router
-from streams.steps.validate import OutputContract, repair_turn
+from streams.steps.validate import OutputContract, repair_turns
 from streams.straight import Straightway
 
 A = TypeVar("A")
@@ -279,7 +279,7 @@ class Pipeline:
         self._failures.note(job, error)
         # A vector cannot be talked about.
         if not has_repaired and plan.model.task != "embedding":
-            return Message("assistant", error.answer), repair_turn(error)
+            return repair_turns(error)
         self._failures.bury(plan.guard, Bury(error.reason, "poison"), error, passes)
         return ()
 
@@ -315,7 +315,7 @@ class Pipeline:
                 item.position, self._call, slot.lend(), plan, request, passes, job, item, tenure, entry=entry
             )
         except PenstockError as error:
-            if (spent := usage_before(error)) is not None:
+            if (spent := carried_usage(error)) is not None:
                 plan.book(job, spent)
             raise
         finally:
@@ -353,7 +353,7 @@ class Pipeline:
                 plan.book_doubt(ProviderUnavailable("cut off", possibly_billed=True), request.messages)
             raise
         except PenstockError as error:
-            plan.charge(usage_before(error))
+            plan.charge(carried_usage(error))
             if not isinstance(error, (Retryable, ConfigurationFault)):
                 # A refusal of this one event proves that the provider is there.
                 gate.succeeded(passes.model)
@@ -362,10 +362,10 @@ class Pipeline:
                 gate.failed(error.reason, passes.model, is_fault=isinstance(error, ConfigurationFault))
             raise
         except Exception as error:
-            plan.charge(usage_before(error))
+            plan.charge(carried_usage(error))
             logger("worker").exception("provider.failed", provider=plan.provider.name, event_id=request.event_id)
             message = f"{plan.provider.name}: {type(error).__name__}: {error}"
-            raise carry_usage(InternalError(message), usage_before(error)) from error
+            raise carry_usage(InternalError(message), carried_usage(error)) from error
         plan.charge(answer.usage)
         gate.succeeded(passes.model)
         return answer

@@ -17,8 +17,8 @@ from streams.engine.batcher import is_echo
 from streams.engine.calls import Call
 from streams.failures import Guard, Passes, left_s
 from streams.job import Job
-from streams.providers.base import Direct, NotAsked, Provider
-from streams.steps.invoke import add_usage, cost_usd
+from streams.providers.base import Direct, NotAsked, Provider, add_usage
+from streams.steps.invoke import cost_usd
 from streams.steps.prompt import PromptTemplate
 from streams.steps.validate import OutputContract
 

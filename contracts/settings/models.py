@@ -96,8 +96,11 @@ class Price(Section):
     """Per million input tokens."""
     output_usd: float = Field(ge=0)
     """Per million output tokens."""
-    cache_read_usd: float = Field(default=0.0, ge=0)
-    """Per million tokens read from the provider's prompt cache."""
+    cache_read_usd: float | None = Field(default=None, ge=0)
+    """Per million tokens read from the provider's prompt cache; as `input_usd` when absent."""
+    cache_write_usd: float | None = Field(default=None, ge=0)
+    """Per million tokens written to the prompt cache, where the provider counts them apart; as `input_usd` when
+    absent."""
 
 
 class ModelSettings(Section):

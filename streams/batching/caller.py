@@ -7,7 +7,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -17,12 +17,11 @@ from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings import RouteSettings
 from streams.engine.batcher import Batcher, Limits, Unmatched, as_echo
 from streams.engine.calls import asked_for
-from streams.providers.base import Provider, Several, place_of
-from streams.steps.invoke import add_usage, invoke, invoke_many, share_out
+from streams.providers.base import Provider, Several, add_usage, carried_usage, carry_usage, place_of
+from streams.steps.invoke import invoke, invoke_many, share_out
 from streams.steps.pack import Packer, spared_share, unpack
 
 Caller = Callable[[InferenceRequest], Awaitable[InferenceAnswer]]
-E = TypeVar("E", bound=Exception)
 Many = Callable[[Provider, Sequence[InferenceRequest], float], Awaitable[Several]]
 # The call's own time limit, when it is the same, is to be heard first: it knows better what happened.
 _GRACE_S = 1.0
@@ -113,7 +112,7 @@ class Batched:
             is_wanted: asked right before a call is made for it: nobody may want it any more.
 
         Raises:
-            PenstockError: as `Provider.invoke`; `usage` is what calls that did not fail have cost before.
+            PenstockError: as `Provider.invoke`; `usage` is what is known to have been spent on the event by then.
         """
         ends_at = asyncio.get_running_loop().time() + request.timeout_s
         size_bytes = sum(len(message.content.encode("utf-8", "replace")) for message in request.messages)
@@ -176,6 +175,10 @@ class Batched:
         try:
             return await self._many(provider, [entry.request for entry in entries], timeout_s)
         except Exception as error:
+            if (spent := carried_usage(error)) is not None:
+                # Each event tells of its share: the error of one is a copy of another's, or nobody's when it is split.
+                del error.usage  # type: ignore[attr-defined]
+                self._share(entries, spent, [0] * len(entries))
             if _is_divisible(error):
                 self._split(getattr(error, "reason", "internal"))
             raise
@@ -189,20 +192,22 @@ class Batched:
         return msgspec.structs.replace(answer, usage=add_usage(entry.spent, answer.usage))
 
     def _each(self, entries: Sequence[_Entry], several: Several) -> list[InferenceAnswer | Exception]:
-        # Who has left has no share, which nobody would book: those of the others add up to what was reported.
-        asked = [entry.size_bytes if entry.patience is not None else 0 for entry in entries]
-        answered = [
-            len(one.text) if isinstance(one, InferenceAnswer) and entry.patience is not None else 0
-            for entry, one in zip(entries, several.answers, strict=True)
-        ]
-        shares = share_out(several.usage, asked, answered)
-        for entry, share in zip(entries, shares, strict=True):
-            entry.spent = add_usage(entry.spent, share)
+        sizes = [len(one.text) if isinstance(one, InferenceAnswer) else 0 for one in several.answers]
+        self._share(entries, several.usage, sizes)
         if any(one is None for one in several.answers):
             self._split("unmatched")
         if all(one is None for one in several.answers):
             raise Unmatched
         return [_outcome(entry, one) for entry, one in zip(entries, several.answers, strict=True)]
+
+    @staticmethod
+    def _share(entries: Sequence[_Entry], usage: Usage, answered: Sequence[int]) -> None:
+        """Add to each event its part of what a call has cost; `answered` are the sizes of the answers."""
+        # Who has left has no share, which nobody would book: those of the others add up to what was reported.
+        asked = [entry.size_bytes if entry.patience is not None else 0 for entry in entries]
+        stayed = [size if entry.patience is not None else 0 for entry, size in zip(entries, answered, strict=True)]
+        for entry, share in zip(entries, share_out(usage, asked, stayed), strict=True):
+            entry.spent = add_usage(entry.spent, share)
 
     def _split(self, reason: str) -> None:
         FM_BATCH_SPLITS.labels(self._route, reason).inc()
@@ -243,15 +248,3 @@ def _outcome(entry: _Entry, answer: InferenceAnswer | PenstockError | None) -> I
 def _is_divisible(error: Exception) -> bool:
     """Tell whether one event may have caused it: also a bug may show with one event only."""
     return not isinstance(error, Retryable | ConfigurationFault)
-
-
-def carry_usage(error: E, spent: Usage | None) -> E:
-    """Have an error say what was spent on its event before the call that failed."""
-    if spent is not None and spent != _NOTHING:
-        error.usage = spent  # type: ignore[attr-defined]
-    return error
-
-
-def usage_before(error: Exception) -> Usage | None:
-    """Return what was spent on an event before its last call failed; None for the ordinary case of nothing."""
-    return getattr(error, "usage", None)

@@ -25,9 +25,10 @@ from producers.window import record_bytes
 from streams.handover.choosing import Way, position_of
 from streams.job import Job
 from streams.parking import parked_records
+from streams.providers.base import add_usage
 from streams.providers.bedrock import Bedrock
 from streams.providers.bedrock_jobs import Ended
-from streams.steps.invoke import add_usage, cost_usd
+from streams.steps.invoke import cost_usd
 
 PROVIDER = Bedrock.name
 _MAX_TEXT_CHARS = 500

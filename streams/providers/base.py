@@ -4,13 +4,15 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from contracts.errors import ConfigError, PenstockError
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 
 # Far above what any call can have.
 MAX_TOKENS = 10**9
+E = TypeVar("E", bound=Exception)
+_NOTHING = Usage()
 
 
 @runtime_checkable
@@ -22,7 +24,8 @@ class Provider(Protocol):
 
     Errors, for both calls: Throttled, ProviderUnavailable, ProviderTimeout (the caller may try again), InvalidRequest,
     ContentBlocked, ContextTooLong (this event is done), AccessDenied, ModelNotFound, QuotaExhausted (every event would
-    fail: pause). Nothing else leaves a provider, except CancelledError; a cancelled call frees its connection.
+    fail: pause). Nothing else leaves a provider, except CancelledError; a cancelled call frees its connection. An error
+    whose call the provider has counted tokens for says so: see `billed`.
     """
 
     @property
@@ -45,6 +48,35 @@ class Provider(Protocol):
     def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
         """Yield pieces in order; the last one has a finish reason and, when the provider reports it, usage."""
         ...
+
+
+def carry_usage(error: E, spent: Usage | None) -> E:
+    """Have an error say what was spent on its event, besides what it says already."""
+    if spent is not None and spent != _NOTHING:
+        error.usage = add_usage(carried_usage(error) or _NOTHING, spent)  # type: ignore[attr-defined]
+    return error
+
+
+def billed(error: E, usage: Usage) -> E:
+    """Have an error say what the call has cost that failed with it, as the provider reports it: nobody has to guess."""
+    if usage != _NOTHING:
+        carry_usage(error, usage).is_booked = True  # type: ignore[attr-defined]
+    return error
+
+
+def carried_usage(error: Exception) -> Usage | None:
+    """Return what was spent on an event by the time of an error; None for the ordinary case of nothing."""
+    return getattr(error, "usage", None)
+
+
+def add_usage(left: Usage, right: Usage) -> Usage:
+    """Return the sum of two calls' tokens."""
+    return Usage(
+        left.input_tokens + right.input_tokens,
+        left.output_tokens + right.output_tokens,
+        left.cache_read_tokens + right.cache_read_tokens,
+        left.cache_write_tokens + right.cache_write_tokens,
+    )
 
 
 class NotAsked(Exception):

@@ -21,11 +21,11 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from contracts.errors import ConfigError, ProviderTimeout, ProviderUnavailable
-from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
+from contracts.errors import AccessDenied, ConfigError, PenstockError, ProviderTimeout, ProviderUnavailable, Retryable
+from contracts.payloads import DeltaChunk, FinishReason, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import BedrockProvider
 from producers.threads import DaemonPool
-from streams.providers.base import counts
+from streams.providers.base import billed, counts
 from streams.providers.bedrock_errors import CALL_ERRORS, finish, translate
 
 _MIN_READ_TIMEOUT_S = 1
@@ -120,22 +120,19 @@ class Bedrock:
 
     def _converse(self, request: InferenceRequest) -> InferenceAnswer:
         arguments = self._arguments(request)
-        try:
+        with _translated(request.model):
             response = self._client(request.timeout_s).converse(**arguments)
-        except CALL_ERRORS as error:
-            raise translate(error, request.model) from error
-        except _UNPARSED as error:
-            raise _foreign(request.model) from error
         if "stopReason" not in response:
             raise _foreign(request.model)
-        reason = finish(response["stopReason"], request.model)
+        usage = usage_of(response.get("usage"))
+        reason = _finish(response["stopReason"], request.model, usage)
         blocks = response.get("output", {}).get("message", {}).get("content", [])
         return InferenceAnswer(
             # Reasoning, citations and tool blocks are not the answer; a model may send several text blocks.
             text="".join(block["text"] for block in blocks if "text" in block),
             model=request.model,
             finish_reason=reason,
-            usage=usage_of(response.get("usage")),
+            usage=usage,
             response_id=response["ResponseMetadata"].get("RequestId", ""),
         )
 
@@ -148,15 +145,11 @@ class Bedrock:
     ) -> None:
         """Hand the pieces of a stream to the loop until it ends or nobody wants more."""
         arguments = self._arguments(request)
-        try:
+        with _translated(request.model):
             for chunk in self._pieces(request, arguments, stopped):
                 # The loop may be gone when a thread outlives its call.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(queue.put_nowait, chunk)
-        except CALL_ERRORS as error:
-            raise translate(error, request.model) from error
-        except _UNPARSED as error:
-            raise _foreign(request.model) from error
 
     def _pieces(
         self, request: InferenceRequest, arguments: dict[str, Any], stopped: threading.Event
@@ -165,25 +158,27 @@ class Bedrock:
         response_id = response["ResponseMetadata"].get("RequestId", "")
         stop_reason: str | None = None
         usage: Usage | None = None
+        has_begun = False
         with contextlib.closing(response["stream"]) as events:
             try:
                 for event in events:
                     if stopped.is_set():
                         return
+                    has_begun = True
                     text = event.get("contentBlockDelta", {}).get("delta", {}).get("text")
                     if text:
                         yield DeltaChunk(text=text, model=request.model, response_id=response_id)
                     stop_reason = event.get("messageStop", {}).get("stopReason", stop_reason)
                     if "metadata" in event:
                         usage = usage_of(event["metadata"].get("usage"))
-            except (*CALL_ERRORS, *_UNPARSED):
+            except (*CALL_ERRORS, *_UNPARSED) as error:
                 # Behind the stop reason comes the usage alone: the answer is whole without it.
                 if stop_reason is None:
-                    raise
+                    raise _broken_off(error, request.model, has_begun=has_begun) from error
         if stop_reason is None:
             message = f"Bedrock's stream of {request.model} ended without a stop reason"
             raise ProviderUnavailable(message, possibly_billed=True)
-        reason = finish(stop_reason, request.model)
+        reason = _finish(stop_reason, request.model, usage or Usage())
         yield DeltaChunk(finish_reason=reason, usage=usage, model=request.model, response_id=response_id)
 
     def _arguments(self, request: InferenceRequest) -> dict[str, Any]:
@@ -264,6 +259,40 @@ def _metadata(request: InferenceRequest) -> dict[str, str]:
         for key, value in list(entries.items())[:_MAX_METADATA]
         if key
     }
+
+
+@contextlib.contextmanager
+def _translated(model: str) -> Iterator[None]:
+    """Raise what boto3 raises in our words."""
+    try:
+        yield
+    except CALL_ERRORS as error:
+        raise translate(error, model) from error
+    except _UNPARSED as error:
+        raise _foreign(model) from error
+    except RuntimeError as error:
+        # What botocore raises when it has fetched new credentials that have expired as well.
+        if "credentials" not in str(error):
+            raise
+        message = f"no usable AWS credentials: {error}"
+        raise AccessDenied(message) from error
+
+
+def _finish(stop_reason: str, model: str, usage: Usage) -> FinishReason:
+    """Return how a call ended, as `finish`; an error says what the call has cost all the same."""
+    try:
+        return finish(stop_reason, model)
+    except PenstockError as error:
+        raise billed(error, usage) from None
+
+
+def _broken_off(error: Exception, model: str, *, has_begun: bool) -> PenstockError:
+    """Return what to raise for a stream that ends with an error."""
+    fault = translate(error, model) if isinstance(error, CALL_ERRORS) else _foreign(model)
+    if has_begun and isinstance(fault, Retryable):
+        # Whatever it is, the model has read its question and begun to answer.
+        fault.possibly_billed = True
+    return fault
 
 
 def _foreign(model: str) -> ProviderUnavailable:

@@ -51,12 +51,17 @@ _ACCESS = frozenset(
         "invalidclienttokenid", "notauthorized", "unauthorizedexception", "forbiddenexception",
     }
 )  # fmt: skip
+# What botocore calls for credentials before it calls a model: no fault of theirs is an event's.
+_FOR_CREDENTIALS = frozenset(
+    {"AssumeRole", "AssumeRoleWithWebIdentity", "AssumeRoleWithSAML", "GetRoleCredentials", "CreateToken",
+     "CreateOAuth2Token"}
+)  # fmt: skip
 _UNAVAILABLE = frozenset(
     {"internalserverexception", "serviceunavailableexception", "internalfailure", "serviceunavailable"}
 )
 _TOO_LONG = re.compile(
-    r"input is too long|too many input tokens|context (?:window|length)|maximum (?:context|number of tokens)|"
-    r"prompt is too long|input length|expected maxlength",
+    r"input is too long|too many input tokens|input tokens exceeded|context (?:window|length)|"
+    r"maximum (?:context|number of tokens)|prompt is too long|input length|expected maxlength",
     re.IGNORECASE,
 )
 # The model id of a route is configuration: these validation errors hit every event, so they must not look like poison.
@@ -64,6 +69,9 @@ _WRONG_MODEL = re.compile(
     r"model identifier is invalid|on-demand throughput|model id.*(?:not supported|invalid)|does(?:n't| not) support",
     re.IGNORECASE,
 )
+# Statuses of a model behind Bedrock that pass, although they are no server error.
+_PASSING = frozenset({408, 409, 424, 425, 429})
+_TRY_AGAIN = re.compile(r"try your request again", re.IGNORECASE)
 _DAILY = re.compile(r"per day|daily", re.IGNORECASE)
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
 
@@ -78,7 +86,8 @@ FINISH: dict[str, FinishReason] = {
 def translate(error: BaseException, model: str) -> PenstockError:
     """Return the error of the tree for one that boto3 raised during a call of `model`."""
     if isinstance(error, boto.ClientError):
-        return _from_response(error, model)
+        is_early = error.operation_name in _FOR_CREDENTIALS
+        return _no_credentials(error) if is_early else _from_response(error, model)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
         return AccessDenied(f"no usable AWS credentials: {error}")
     if isinstance(error, boto.TokenRetrievalError | boto.UnauthorizedSSOTokenError | boto.SSOTokenLoadError):
@@ -124,9 +133,20 @@ def _from_response(error: boto.ClientError, model: str) -> PenstockError:  # noq
     return _by_status(int(metadata.get("HTTPStatusCode", 0) or 0), said, wait_s)
 
 
+def _no_credentials(error: boto.ClientError) -> PenstockError:
+    """Return the kind for credentials that could not be had; no model was asked."""
+    details: Mapping[str, Any] = error.response
+    code = str(details.get("Error", {}).get("Code", "")).lower()
+    status = int(details.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) or 0)
+    if status >= _SERVER_ERROR or "throttl" in code:
+        return ProviderUnavailable(f"no AWS credentials: {error}")
+    return AccessDenied(f"no AWS credentials: {error}")
+
+
 def _model_error(details: Mapping[str, Any], said: str, wait_s: float | None) -> PenstockError:
     original = details.get("originalStatusCode")
-    if isinstance(original, int) and original < _SERVER_ERROR:
+    passes = original in _PASSING or _TRY_AGAIN.search(said)
+    if isinstance(original, int) and original < _SERVER_ERROR and not passes:
         return InvalidRequest(f"{said} (the model's own status was {original})")
     return ProviderUnavailable(said, retry_after_s=wait_s, possibly_billed=True)
 
@@ -146,7 +166,8 @@ def _by_status(status: int, said: str, wait_s: float | None) -> PenstockError:
             return AccessDenied(said)
         case 404:
             return ModelNotFound(said)
-        case 408:
+        case 408 | 504:
+            # 504: a gateway has given up waiting, and the model may go on.
             return ProviderTimeout(said, retry_after_s=wait_s)
         case 400 | 413 | 422:
             return InvalidRequest(said)

@@ -17,6 +17,7 @@ from streams.providers.base import (
     Several,
     Waiter,
     arrivals_of,
+    carried_usage,
     direct_of,
     several_inputs,
 )
@@ -67,6 +68,7 @@ class Measured:
             outcome = "ok"
         except PenstockError as error:
             outcome = error.reason
+            self._count_spent(request, error)
             raise
         finally:
             self._end(request, outcome, began_at_s)
@@ -93,6 +95,7 @@ class Measured:
             answer = self._direct.read(outcome, request, took_s)
         except PenstockError as error:
             _requests[self._name, request.model, error.reason].append(took_s)
+            self._count_spent(request, error)
             raise
         _requests[self._name, request.model, "ok"].append(took_s)
         self._count_tokens(request, answer.usage)
@@ -127,6 +130,7 @@ class Measured:
             outcome = "ok"
         except PenstockError as error:
             outcome = error.reason
+            self._count_spent(request, error)
             raise
         finally:
             self._end(request, outcome, began_at_s)
@@ -138,6 +142,10 @@ class Measured:
     def _end(self, request: InferenceRequest, outcome: str, began_at_s: float) -> None:
         _calling[self._name] -= 1
         _requests[self._name, request.model, outcome].append(self._clock() - began_at_s)
+
+    def _count_spent(self, request: InferenceRequest, error: PenstockError) -> None:
+        if (usage := carried_usage(error)) is not None:
+            self._count_tokens(request, usage)
 
     def _count_tokens(self, request: InferenceRequest, usage: Usage) -> None:
         # Written out: a loop over four pairs costs twice as much.

@@ -15,16 +15,15 @@ import msgspec
 
 from contracts.errors import (
     ConfigError,
-    ContentBlocked,
     PenstockError,
     ProviderTimeout,
     ProviderUnavailable,
 )
-from contracts.payloads import DeltaChunk, FinishReason, InferenceAnswer, InferenceRequest, Usage
+from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import OpenAIProvider
 from streams.providers import openai_batch
-from streams.providers.base import MAX_TOKENS, Arrivals, Direct, NotAsked, Several, Waiter, counts
-from streams.providers.openai_errors import from_status, from_stream, parse
+from streams.providers.base import MAX_TOKENS, Arrivals, Direct, NotAsked, Several, Waiter, billed, counts
+from streams.providers.openai_errors import error_of, finish_of, from_answer, from_status, parse
 from streams.providers.sse import EventSplitter
 from streams.providers.transport.base import BrokenOff, Limits, Reply, Response, TimedOut, Transport, TransportError
 from streams.providers.transport.choice import create_transport
@@ -40,12 +39,8 @@ _END_S = 0.1
 # Of a header's characters those that need no escape, and no more than its limit.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_.~:/@=+,-]{1,512}")
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
-_FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_use",
-    "function_call": "tool_use",
-}
+# OpenAI has deprecated max_tokens and its newer models refuse it, at Azure as well; other servers know nothing else.
+_NEWER_NAMES = ("api.openai.com", ".openai.azure.com")
 
 
 class OpenAI:
@@ -58,9 +53,8 @@ class OpenAI:
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key.decode('ascii', 'replace')}"
-        # OpenAI itself has deprecated max_tokens and newer models refuse it; other servers know nothing else.
         host = urlsplit(settings.base_url).hostname or ""
-        self._max_tokens_name = "max_completion_tokens" if host.endswith("api.openai.com") else "max_tokens"
+        self._max_tokens_name = "max_completion_tokens" if host.endswith(_NEWER_NAMES) else "max_tokens"
         self._host = urlsplit(settings.base_url).netloc.rpartition("@")[2]
         self.arrivals = Arrivals()
         self._transport: Transport | None = None
@@ -141,7 +135,9 @@ class OpenAI:
                     if chunk is not None:
                         yield chunk
         except TransportError as error:
-            raise self._translate_error(error, request) from error
+            # Behind the finish reason comes the usage alone: the answer is whole without it.
+            if not pieces.is_whole:
+                raise self._translate_error(error, request) from error
         yield pieces.last()
 
     async def _post(self, request: InferenceRequest, body: dict[str, Any]) -> Any:
@@ -217,6 +213,7 @@ class _Details(msgspec.Struct):
 class _Tokens(msgspec.Struct):
     prompt_tokens: _Count = 0
     completion_tokens: _Count = 0
+    total_tokens: _Count | None = None
     prompt_tokens_details: _Details | None = None
 
 
@@ -243,8 +240,7 @@ def _plain(body: bytes, request: InferenceRequest) -> InferenceAnswer | None:
         text=choice.message.content,
         model=found.model or request.model,
         finish_reason=choice.finish_reason,
-        # OpenAI counts cached tokens as prompt tokens too; ours are disjoint, as Bedrock's are.
-        usage=Usage(max(0, tokens.prompt_tokens - cached), tokens.completion_tokens, cached),
+        usage=_disjoint(tokens.prompt_tokens, tokens.completion_tokens, tokens.total_tokens or 0, cached),
         response_id=found.id,
     )
 
@@ -277,15 +273,20 @@ async def _end_of(reply: Reply) -> None:
 
 def _answer(body: Any, request: InferenceRequest) -> InferenceAnswer:
     choice = _first_choice(body)
+    if choice is None and error_of(body):
+        # Routers have answered 200 by the time their upstream fails.
+        raise from_answer(body, request.model)
     if choice is None:
         message = f"the answer for {request.model} is not a chat completion; is base_url right?"
         raise ProviderUnavailable(message, possibly_billed=True)
-    said = _part(choice, "message")
+    said, usage = _part(choice, "message"), _usage(body.get("usage"))
+    if error_of(choice):
+        raise billed(from_answer(choice, request.model), usage)
     return InferenceAnswer(
         text=_text(said.get("content")),
         model=str(body.get("model") or request.model),
-        finish_reason=_finish(choice.get("finish_reason"), said, request),
-        usage=_usage(body.get("usage")),
+        finish_reason=finish_of(choice.get("finish_reason"), said.get("refusal"), request, usage),
+        usage=usage,
         response_id=str(body.get("id") or ""),
     )
 
@@ -307,18 +308,19 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _finish(reason: Any, message: dict[str, Any], request: InferenceRequest) -> FinishReason:
-    if reason == "content_filter" or message.get("refusal"):
-        text = f"{request.model} refused to answer event {request.event_id}: {message.get('refusal') or reason}"
-        raise ContentBlocked(text[:500])
-    return _FINISH.get(str(reason), "other")
-
-
 def _usage(usage: Any) -> Usage:
-    asked, answered = counts(usage, "prompt_tokens", "completion_tokens")
+    asked, answered, total = counts(usage, "prompt_tokens", "completion_tokens", "total_tokens")
     (cached,) = counts(usage.get("prompt_tokens_details") if isinstance(usage, dict) else None, "cached_tokens")
-    # OpenAI counts cached tokens as prompt tokens too; ours are disjoint, as Bedrock's are.
-    return Usage(max(0, asked - cached), answered, cached)
+    return _disjoint(asked, answered, total, cached)
+
+
+def _disjoint(asked: int, answered: int, total: int, cached: int) -> Usage:
+    """Return counts that have no token in common, as Bedrock's: OpenAI counts cached tokens as prompt tokens too.
+
+    xAI and Google leave a reasoning model's thoughts out of the answer's tokens and bill them as such: they are in the
+    total alone.
+    """
+    return Usage(max(0, asked - cached), max(answered, total - asked), cached)
 
 
 class _Pieces:
@@ -326,7 +328,8 @@ class _Pieces:
 
     def __init__(self, request: InferenceRequest) -> None:
         self._request = request
-        self._finish: FinishReason | None = None
+        self._finish: Any = None
+        self._refusal = ""
         self._usage: Usage | None = None
         self._model = request.model
         self._id = ""
@@ -337,22 +340,31 @@ class _Pieces:
             message = f"the server's stream for {self._request.model} is not JSON"
             raise ProviderUnavailable(message, possibly_billed=True)
         if chunk.get("error"):
-            raise from_stream(chunk, self._request.model)
+            raise from_answer(chunk, self._request.model)
         self._model, self._id = str(chunk.get("model") or self._model), str(chunk.get("id") or self._id)
         if chunk.get("usage"):
             self._usage = _usage(chunk["usage"])
         choice = _first_choice(chunk)
         if choice is None:
             return None
+        if choice.get("error"):
+            raise from_answer(choice, self._request.model)
         delta = _part(choice, "delta")
-        if choice.get("finish_reason") or delta.get("refusal"):
-            self._finish = _finish(choice.get("finish_reason"), delta, self._request)
+        # Judged at the end: what a refusal has cost comes behind it.
+        self._finish = choice.get("finish_reason") or self._finish
+        self._refusal += str(delta.get("refusal") or "")
         text = _text(delta.get("content"))
         return DeltaChunk(text=text, model=self._model, response_id=self._id) if text else None
 
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether all of the answer has come."""
+        return self._finish is not None
+
     def last(self) -> DeltaChunk:
         """Return the closing delta; a stream without a finish reason was cut off."""
-        if self._finish is None:
+        if self._finish is None and not self._refusal:
             message = f"the server's stream for {self._request.model} ended without a finish reason"
             raise ProviderUnavailable(message, possibly_billed=True)
-        return DeltaChunk(finish_reason=self._finish, usage=self._usage, model=self._model, response_id=self._id)
+        finish = finish_of(self._finish, self._refusal, self._request, self._usage or Usage())
+        return DeltaChunk(finish_reason=finish, usage=self._usage, model=self._model, response_id=self._id)

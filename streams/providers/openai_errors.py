@@ -1,7 +1,7 @@
 """Translates what OpenAI-compatible servers answer into the error tree.
 
 Source: OpenAI API reference, "Error codes" and "Rate limits" (checked 2026-11); vLLM, Ollama, llama.cpp and LiteLLM use
-subsets of it.
+subsets of it. OpenRouter, "Errors and Debugging"; Groq, "API Error Codes and Responses" (both checked 2026-11).
 """
 
 import json
@@ -21,63 +21,135 @@ from contracts.errors import (
     ProviderTimeout,
     ProviderUnavailable,
     QuotaExhausted,
+    Retryable,
     Throttled,
 )
+from contracts.payloads import FinishReason, InferenceRequest, Usage
+from streams.providers.base import billed
 
 _MAX_TEXT_CHARS = 500
+_FIRST_CHARS = 100
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TOO_LONG = re.compile(
-    r"context.{0,3}length|context window|maximum context|prompt is too long|too many tokens", re.IGNORECASE
+    r"context.{0,3}length|context.?window|maximum context|available context size|maximum model length|"
+    r"prompt is too long|too many tokens",
+    re.IGNORECASE,
 )
-_OUT_OF_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded"})
+_OUT_OF_QUOTA = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded", "budget_exceeded"}
+)
+# LiteLLM repeats its upstream's words and gives it the status as code; Anthropic has no code for it.
+_NO_MONEY = re.compile(r"insufficient_quota|budget has been exceeded|credit balance is too low", re.IGNORECASE)
 _BLOCKED = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
+# Google and xAI answer 400 where others answer 401. At the beginning only: a text behind it may be the event's.
+_WRONG_KEY = re.compile(r"api key not valid|incorrect api key provided", re.IGNORECASE)
+# These name a setting: an event has no part in any but the messages.
+_UNSUPPORTED = frozenset({"unsupported_parameter", "unsupported_value"})
+# Conflict, Too Early; Groq: its flex tier is full, the call was cancelled there.
+_PASSING = frozenset({409, 425, 498, 499})
+_STATUS = re.compile(r"[45][0-9]{2}")
+_SERVER_ERROR = 500
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+}
+# Google's words beside OpenAI's.
+_WITHHELD = frozenset({"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"})
+# No end of an answer: vLLM has aborted it (shutdown, sleep, an operator), a router's upstream has broken it off.
+_BROKEN_OFF = frozenset({"abort", "error"})
 
 
-def from_status(status: int, headers: Mapping[str, str], body: bytes, model: str) -> PenstockError:  # noqa: PLR0911 - a table
+def from_status(status: int, headers: Mapping[str, str], body: bytes, model: str) -> PenstockError:
     """Return the error for an answer that is not 200; `headers` must be case-insensitive."""
     details = parse(body)
     code, text = code_of(details), text_of(details) or body[:200].decode("utf-8", "replace")
     said = f"the server refused {model}: HTTP {status} {code}: {text}".replace(" :", ":")
-    wait_s = retry_after(headers)
-    if code in _OUT_OF_QUOTA or status == 402:  # noqa: PLR2004 - Payment Required
+    if 300 <= status < 400:  # noqa: PLR2004 - redirects are not followed
+        return ModelNotFound(f"{said}: redirected to {headers.get('Location', '?')}; is base_url right?")
+    return _judged(status, details, text, said, retry_after(headers))
+
+
+def from_answer(details: Any, model: str) -> PenstockError:
+    """Return the error for an error object in an answer whose status is 200, in a stream or not.
+
+    What was made of the answer by then may be billed.
+    """
+    code, text = code_of(details), text_of(details)
+    said = f"the server broke off the answer of {model}: {code}: {text}"
+    if _STATUS.fullmatch(code):
+        error = _judged(int(code), details, text, said, None)
+    elif "rate_limit" in code:
+        error = Throttled(said)
+    else:
+        error = _judged(_SERVER_ERROR, details, text, said, None)
+    if isinstance(error, ProviderUnavailable):
+        # Servers give 500 for whatever it is, once they have answered 200.
+        error = by_code(details, text, said) or error
+    if isinstance(error, Retryable):
+        error.possibly_billed = True
+    return error
+
+
+def _judged(status: int, details: Any, text: str, said: str, wait_s: float | None) -> PenstockError:  # noqa: PLR0911 - a table
+    codes = codes_of(details)
+    if codes & _OUT_OF_QUOTA or _is_out_of_money(status, text):
         return QuotaExhausted(said)
     match status:
         case 429:
             return Throttled(said, retry_after_s=wait_s)
         case 401 | 403:
-            return AccessDenied(said)
+            # A moderation's 403 is of one event; to pause for it would let it hold up all others.
+            return ContentBlocked(said) if codes & _BLOCKED or _is_flagged(details) else AccessDenied(said)
         case 404 | 405 | 410:
             return ModelNotFound(said)
-        case 408:
+        case 408 | 504 | 524:
+            # 504 and Cloudflare's 524: a gateway has given up waiting, and the model may go on.
             return ProviderTimeout(said, retry_after_s=wait_s)
-        case _ if 300 <= status < 400:  # noqa: PLR2004 - redirects are not followed
-            return ModelNotFound(f"{said}: redirected to {headers.get('Location', '?')}; is base_url right?")
-        case _ if 400 <= status < 500 and status not in (409, 425):  # noqa: PLR2004 - client errors; those two pass
-            return by_code(code, text, said) or InvalidRequest(said)
+        case 424:
+            # What was asked for the answer has failed: Bedrock behind a gateway, a generation of Hugging Face's TGI.
+            return ProviderUnavailable(said, retry_after_s=wait_s, possibly_billed=True)
+        case _ if status < _SERVER_ERROR and status not in _PASSING:
+            return by_code(details, text, said) or InvalidRequest(said)
     return ProviderUnavailable(said, retry_after_s=wait_s)
 
 
-def from_stream(details: Any, model: str) -> PenstockError:
-    """Return the error for an error object inside a stream."""
-    code, text = code_of(details), text_of(details)
-    said = f"the server broke off the answer of {model}: {code}: {text}"
-    if code in _OUT_OF_QUOTA:
-        return QuotaExhausted(said)
-    if "rate_limit" in code or code == "429":
-        return Throttled(said, possibly_billed=True)
-    return by_code(code, text, said) or ProviderUnavailable(said, possibly_billed=True)
+def _is_out_of_money(status: int, text: str) -> bool:
+    # Of other refusals the beginning: behind it a server may repeat what it was asked.
+    said = text if status == 429 else text[:_FIRST_CHARS]  # noqa: PLR2004 - Too Many Requests
+    return status == 402 or (status < _SERVER_ERROR and _NO_MONEY.search(said) is not None)  # noqa: PLR2004 - Payment Required
 
 
-def by_code(code: str, text: str, said: str) -> PenstockError | None:
-    """Return the error for a code that says more than the status; None when it does not."""
-    if code == "context_length_exceeded" or _TOO_LONG.search(text):
+def by_code(details: Any, text: str, said: str) -> PenstockError | None:
+    """Return the error for a code or text that says more than the status; None when they do not."""
+    codes = codes_of(details)
+    if "context_length_exceeded" in codes or _TOO_LONG.search(text):
         return ContextTooLong(said)
-    if code in _BLOCKED:
+    if codes & _BLOCKED or text.startswith("litellm.ContentPolicyViolationError"):
         return ContentBlocked(said)
-    if code == "model_not_found":
+    if "model_not_found" in codes or (codes & _UNSUPPORTED and not _of_messages(details)):
         return ModelNotFound(said)
-    return AccessDenied(said) if code == "invalid_api_key" else None
+    return AccessDenied(said) if "invalid_api_key" in codes or _WRONG_KEY.match(text) else None
+
+
+def finish_of(reason: Any, refusal: Any, request: InferenceRequest, usage: Usage) -> FinishReason:
+    """Return how an answer ended.
+
+    Raises:
+        ContentBlocked: the model or a filter has refused; it is billed all the same.
+        ProviderUnavailable: what there is of the answer is not all of it.
+    """
+    said = str(reason).lower()
+    if said in _WITHHELD or refusal:
+        text = f"{request.model} refused to answer event {request.event_id}: {refusal or reason}"
+        raise billed(ContentBlocked(text[:_MAX_TEXT_CHARS]), usage)
+    if said in _BROKEN_OFF:
+        text = f"the server broke off the answer of {request.model}: {reason}"
+        raise billed(ProviderUnavailable(text, possibly_billed=True), usage)
+    return _FINISH.get(said, "other")
 
 
 def parse(body: bytes) -> Any:
@@ -88,18 +160,44 @@ def parse(body: bytes) -> Any:
         return None
 
 
+def error_of(details: Any) -> Any:
+    """Return an answer's error object, whatever it is; None when it has none."""
+    if isinstance(details, list) and len(details) == 1:
+        # As Google sends it.
+        details = details[0]
+    return details.get("error") if isinstance(details, dict) else None
+
+
+def _field(details: Any, name: str) -> Any:
+    error = error_of(details)
+    return error.get(name) if isinstance(error, dict) else None
+
+
 def code_of(details: Any) -> str:
     """Return the error's code, or its type, in lower case; empty when there is none."""
-    error = details.get("error") if isinstance(details, dict) else None
-    found = (error.get("code") or error.get("type") or "") if isinstance(error, dict) else ""
-    return str(found).lower()[:60]
+    return str(_field(details, "code") or _field(details, "type") or "").lower()[:60]
+
+
+def codes_of(details: Any) -> frozenset[str]:
+    """Return the error's code and type, in lower case: LiteLLM says what it is in the type alone."""
+    return frozenset(str(_field(details, name) or "").lower()[:60] for name in ("code", "type"))
+
+
+def _of_messages(details: Any) -> bool:
+    return str(_field(details, "param") or "").startswith("messages")
+
+
+def _is_flagged(details: Any) -> bool:
+    """Tell whether a router says which text its moderation has flagged."""
+    metadata = _field(details, "metadata")
+    return isinstance(metadata, dict) and "flagged_input" in metadata
 
 
 def text_of(details: Any) -> str:
     """Return the error's message; servers differ on where it is."""
-    if not isinstance(details, dict):
-        return ""
-    error = details.get("error", details)
+    error = error_of(details)
+    if error is None:
+        error = details if isinstance(details, dict) else ""
     found = (error.get("message") or error.get("detail") or "") if isinstance(error, dict) else error
     return str(found)[:_MAX_TEXT_CHARS]
 

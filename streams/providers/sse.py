@@ -49,7 +49,8 @@ class EventSplitter:
             line, self._has_begun = line.removeprefix(_MARK), True
         if not line:
             data, self._data, self._size = self._data, [], 0
-            return b"\n".join(data) if data else None
+            # An event whose data is empty is none: some servers send them so that nobody thinks them gone.
+            return b"\n".join(data) or None
         if line.startswith(b"data:"):
             self._data.append(line[5:].removeprefix(b" "))
             self._size += len(line)

@@ -126,21 +126,17 @@ def cost_usd(usage: Usage, model: ModelSettings) -> float | None:
     price = model.price
     if price is None:
         return None
-    return (
-        usage.input_tokens * price.input_usd
-        + usage.output_tokens * price.output_usd
-        + usage.cache_read_tokens * price.cache_read_usd
-    ) / 1e6
+    cost = usage.input_tokens * price.input_usd + usage.output_tokens * price.output_usd
+    # Providers keep prompts in a cache unasked: without a price of their own such tokens must not cost nothing.
+    if usage.cache_read_tokens:
+        cost += usage.cache_read_tokens * _or(price.cache_read_usd, price.input_usd)
+    if usage.cache_write_tokens:
+        cost += usage.cache_write_tokens * _or(price.cache_write_usd, price.input_usd)
+    return cost / 1e6
 
 
-def add_usage(left: Usage, right: Usage) -> Usage:
-    """Return the sum of two calls' tokens."""
-    return Usage(
-        left.input_tokens + right.input_tokens,
-        left.output_tokens + right.output_tokens,
-        left.cache_read_tokens + right.cache_read_tokens,
-        left.cache_write_tokens + right.cache_write_tokens,
-    )
+def _or(price: float | None, other: float) -> float:
+    return other if price is None else price
 
 
 def split_exactly(total: int, weights: Sequence[int]) -> list[int]:

@@ -71,11 +71,12 @@ def _unfenced(answer: str) -> str:
     return rest.removesuffix(_FENCE).strip() if is_fenced else answer
 
 
-def repair_turn(error: OutputInvalid) -> Message:
-    """Return the turn that asks for another answer."""
-    return Message(
-        "user", f"Your answer does not satisfy the required JSON Schema: {error}. Answer again, with the JSON only."
-    )
+def repair_turns(error: OutputInvalid) -> tuple[Message, Message]:
+    """Return the turns that ask for another answer: the one there was, and what is wrong with it."""
+    asked = f"Your answer does not satisfy the required JSON Schema: {error}. Answer again, with the JSON only."
+    # Bedrock refuses a turn that is blank, and the event would be dead-lettered for that.
+    said = error.answer if error.answer.strip() else "(no text)"
+    return Message("assistant", said), Message("user", asked)
 
 
 def _load(path: Path | None, route: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import functools
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +32,7 @@ from tests.support import eventually_async, free_port
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Thing: a\r\n\r\nok"
 LIMITS = Limits(head_bytes=8192, body_bytes=1000, refusal_bytes=10)
 Handler = Callable[["Wire"], Awaitable[None]]
+Address = tuple[str, int]
 
 
 class Wire:
@@ -136,6 +137,21 @@ def _reached(server: Server, counter: str, number: int) -> bool:
     return bool(getattr(server, counter) == number)
 
 
+@contextlib.contextmanager
+def dead_address() -> Iterator[Address]:
+    """Yield an address that neither answers nor refuses: nobody accepts, and the queue of those who wait is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.2", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(listener.getsockname())
+        yield listener.getsockname()
+
+
 async def silent(wire: Wire) -> None:
     await wire.request()
     await wire.reader.read()
@@ -145,6 +161,11 @@ class TransportSuite:
     """What every transport does."""
 
     kind: ClassVar[Callable[..., Transport]]
+
+    @staticmethod
+    def resolve(patch: pytest.MonkeyPatch, addresses: Sequence[Address]) -> None:
+        """Have every name looked up as these IPv4 addresses."""
+        raise NotImplementedError
 
     @contextlib.asynccontextmanager
     async def to(
@@ -339,6 +360,22 @@ class TransportSuite:
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
         async with self.to(1, host="models.test") as transport:
             with pytest.raises(ConnectFailed, match="can't start new thread"):
+                await transport.post("/x", b"{}", {}, 5.0)
+
+    async def test_a_dead_address_of_a_name_does_not_keep_from_the_live_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with dead_address() as dead:
+            async with serving(always(OK)) as server, self.to(1, host="models.test") as transport:
+                self.resolve(monkeypatch, [dead, ("127.0.0.1", server.port)])
+                answer = await transport.post("/x", b"{}", {}, 5.0)
+
+        assert answer.body == b"ok"
+
+    async def test_a_name_none_of_whose_addresses_answers_is_not_billed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with self.to(1, host="models.test") as transport:
+            self.resolve(monkeypatch, [("127.0.0.1", free_port()), ("127.0.0.2", free_port())])
+            with pytest.raises(ConnectFailed):
                 await transport.post("/x", b"{}", {}, 5.0)
 
     @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\x00b"])

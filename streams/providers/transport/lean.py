@@ -16,7 +16,7 @@ from typing import Any, cast
 from streams.providers.base import Arrivals, Waiter
 from streams.providers.transport.base import BrokenOff, ConnectFailed, Limits, Response, TimedOut
 from streams.providers.transport.connection import Connection, Stream
-from streams.providers.transport.request import Address, Heads, trust
+from streams.providers.transport.request import Address, Heads, dial, trust
 
 # Deadlines nearer together than this are looked at together.
 _GRAIN_S = 0.01
@@ -339,13 +339,13 @@ class Lean:
         made, has_connected = Connection(self, self._limits), False
         try:
             async with asyncio.timeout_at(min(limit_at, deadline_at)):
-                await loop.create_connection(
-                    lambda: made,
-                    address.host,
-                    address.port,
-                    ssl=self._tls,
-                    server_hostname=address.host if self._tls else None,
-                )
+                name = address.host if self._tls else None
+                if (dialled := await dial(address)) is not None:
+                    await loop.create_connection(lambda: made, sock=dialled, ssl=self._tls, server_hostname=name)
+                else:
+                    await loop.create_connection(
+                        lambda: made, address.host, address.port, ssl=self._tls, server_hostname=name
+                    )
             has_connected = True
         except (OSError, UnicodeError, RuntimeError) as error:
             # RuntimeError: no thread to look the name up in can be started.

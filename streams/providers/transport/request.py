@@ -1,10 +1,15 @@
 """What both transports do before they send: take the base URL apart, check headers, load trusted certificates."""
 
+import asyncio
+import ipaddress
 import re
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import aiohappyeyeballs
 
 from contracts.errors import ConfigError
 from streams.providers.transport.base import Unsendable
@@ -13,6 +18,8 @@ from streams.providers.transport.base import Unsendable
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _TARGET = re.compile(r"[\x21-\x7e]*")
+# Source: RFC 8305, 8 (checked 2026-11): how long one address has before the next is tried beside it.
+_NEXT_ADDRESS_S = 0.25
 _MAX_HEADS = 16
 _MAX_NAMES = 64
 
@@ -33,6 +40,7 @@ class Address:
             raise ConfigError(message) from error
         self.is_tls = parts.scheme == "https"
         self.host = parts.hostname or ""
+        self.is_ip = _is_ip(self.host)
         self.port = port or (443 if self.is_tls else 80)
         self.netloc = parts.netloc.rpartition("@")[2]
         self.path = parts.path.rstrip("/")
@@ -40,6 +48,34 @@ class Address:
         if not self.host or not is_plain:
             message = f"base_url must be http(s)://host[:port]/path in plain ASCII for transport lean: {self.netloc}"
             raise ConfigError(message)
+
+
+async def dial(address: Address) -> socket.socket | None:
+    """Return a connected socket to a host that is a name; None for an IP address, which is one address.
+
+    A name may have several, of which some are dead (IPv6 that leads nowhere, a server that is down): one that does not
+    answer must not use up the time to connect. uvloop tries them one after the other.
+
+    Raises:
+        OSError: none of them answers.
+        RuntimeError: no thread to look the name up in can be started.
+    """
+    if address.is_ip:
+        return None
+    found = await _look_up(address.host, address.port)
+    return await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_S)
+
+
+async def _look_up(host: str, port: int) -> Sequence[aiohappyeyeballs.AddrInfoType]:
+    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class Heads:

@@ -15,15 +15,17 @@ from contracts.errors import (
     PenstockError,
     ProviderTimeout,
     ProviderUnavailable,
+    Retryable,
 )
 from contracts.payloads import FinishReason, Usage
 from contracts.settings.models import BedrockProvider
 from streams.fmstub import eventstream
 from streams.fmstub.control import check_knobs
+from streams.providers.base import carried_usage
 from streams.providers.bedrock import Bedrock, converse_arguments
 from tests.streams.providers.canned import Canned
 from tests.streams.providers.labs import SESSION, StubLab, bedrock, started_stub
-from tests.suites.provider import LIMIT, SCHEMA, ProviderSuite, ask
+from tests.suites.provider import LIMIT, SCHEMA, ProviderSuite, ask, collect
 from tests.support import eventually_async, free_port
 
 
@@ -56,11 +58,14 @@ async def test_a_200_with_a_bad_stop_reason_is_an_error(
 ) -> None:
     lab.backend.knobs = check_knobs({"stop_reason": stop_reason})
 
-    with pytest.raises(error):
-        await lab.provider.invoke(ask(lab))
-    with pytest.raises(error):
-        async for _ in lab.provider.stream(ask(lab)):
-            pass
+    for streamed in (False, True):
+        with pytest.raises(error) as caught:
+            await (collect(lab, ask(lab)) if streamed else lab.provider.invoke(ask(lab)))
+        # It is billed all the same.
+        usage = carried_usage(caught.value)
+        assert usage is not None
+        assert usage.input_tokens > 0
+        assert usage.output_tokens > 0
 
 
 @pytest.mark.parametrize(
@@ -125,6 +130,39 @@ async def test_what_is_no_piece_of_a_stream_of_converses_is_unavailable(lab: Stu
     async with Canned(body, headers=page) as server, provider_for(server.port) as provider:
         with pytest.raises(ProviderUnavailable):
             await anext(aiter(provider.stream(ask(lab))))
+
+
+@pytest.mark.parametrize("fault", ["throttlingException", "internalServerException", "serviceUnavailableException"])
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_stream_that_fails_once_it_has_begun_may_be_billed(lab: StubLab, fault: str, *, begun: bool) -> None:
+    start = eventstream.event("messageStart", {"role": "assistant"}) if begun else b""
+    page = {"Content-Type": eventstream.CONTENT_TYPE}
+    body = start + eventstream.exception(fault, "no")
+    async with Canned(body, headers=page) as server, provider_for(server.port) as provider:
+        with pytest.raises(Retryable) as caught:
+            await anext(aiter(provider.stream(ask(lab))))
+
+    assert caught.value.possibly_billed is begun
+
+
+async def test_credentials_that_are_renewed_and_expired_deny_access(
+    lab: StubLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `aws configure export-credentials` puts them into the environment, hours ago."""
+    for name in ("AWS_PROFILE", "AWS_BEARER_TOKEN_BEDROCK", "AWS_WEB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "old")
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2020-01-01T00:00:00Z")
+    provider = Bedrock(BedrockProvider(kind="bedrock", region="us-east-1", endpoint_url="http://127.0.0.1:1"))
+    await provider.start()
+
+    with pytest.raises(AccessDenied, match="expired"):
+        await provider.invoke(ask(lab))
+    with pytest.raises(AccessDenied, match="expired"):
+        await anext(aiter(provider.stream(ask(lab))))
+
+    await provider.aclose()
 
 
 async def test_a_proxys_error_page_is_judged_by_its_status(lab: StubLab) -> None:

@@ -21,13 +21,15 @@ from contracts.errors import (
 from streams.providers.bedrock_errors import retry_after, translate
 
 
-def client_error(code: str, message: str = "", status: int = 400, **more: Any) -> boto.ClientError:
+def client_error(
+    code: str, message: str = "", status: int = 400, operation: str = "Converse", **more: Any
+) -> boto.ClientError:
     response: Any = {
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}},
         **more,
     }
-    return boto.ClientError(response, "Converse")
+    return boto.ClientError(response, operation)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,8 @@ def client_error(code: str, message: str = "", status: int = 400, **more: Any) -
         (client_error("ThrottlingException", "Too many tokens per day, please wait."), QuotaExhausted),
         (client_error("ServiceQuotaExceededException"), QuotaExhausted),
         (client_error("ValidationException", "Input is too long for requested model."), ContextTooLong),
+        (client_error("ValidationException", "Input Tokens Exceeded: Number of input tokens exceeds maximum length."),
+         ContextTooLong),
         (client_error("ValidationException", "The provided model identifier is invalid."), ModelNotFound),
         (client_error("ValidationException", "Invocation of model ID x with on-demand throughput isn't supported."),
          ModelNotFound),
@@ -46,6 +50,14 @@ def client_error(code: str, message: str = "", status: int = 400, **more: Any) -
         (client_error("UnrecognizedClientException", status=403), AccessDenied),
         (client_error("ModelErrorException", originalStatusCode=400), InvalidRequest),
         (client_error("ModelErrorException", originalStatusCode=500), ProviderUnavailable),
+        (client_error("ModelErrorException", originalStatusCode=429), ProviderUnavailable),
+        (client_error("ModelErrorException", "The system encountered an unexpected error during processing. "
+                      "Try your request again.", status=424, originalStatusCode=400), ProviderUnavailable),
+        (client_error("InvalidIdentityToken", operation="AssumeRoleWithWebIdentity"), AccessDenied),
+        (client_error("ValidationError", operation="AssumeRole"), AccessDenied),
+        (client_error("Throttling", operation="AssumeRole"), ProviderUnavailable),
+        (client_error("InternalFailure", status=500, operation="AssumeRole"), ProviderUnavailable),
+        (client_error("504", status=504), ProviderTimeout),
         (client_error("modelStreamErrorException"), ProviderUnavailable),
         (client_error("ModelTimeoutException", status=408), ProviderTimeout),
         (client_error("502", status=502), ProviderUnavailable),
@@ -71,6 +83,7 @@ def test_each_error_has_its_kind(error: Exception, kind: type[PenstockError]) ->
         (ProtocolError("cut"), True),
         (client_error("ThrottlingException"), False),
         (client_error("ModelTimeoutException"), True),
+        (client_error("Throttling", operation="AssumeRole"), False),
     ],
 )
 def test_only_calls_that_were_sent_may_be_billed(error: Exception, is_billed: bool) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import Throttled
+from contracts.errors import ContentBlocked, Throttled
 from contracts.metrics import REGISTRY
+from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import FakeProvider
-from streams.providers.base import Arrivals, NotAsked
+from streams.providers.base import Arrivals, NotAsked, billed
 from streams.providers.fake import Fake
 from streams.providers.measured import Measured
 from tests.streams.pipeline.support import WithoutTask
@@ -49,6 +50,21 @@ async def test_an_answer_is_counted_timed_and_its_tokens_booked(model: str) -> N
     assert sample("fm_requests_total", model, outcome="ok") == 1
     assert sample("fm_request_duration_seconds_sum", model) == 2.0
     assert sample("fm_tokens_total", model, type="output") == answer.usage.output_tokens
+
+
+async def test_the_tokens_of_a_call_that_was_billed_and_failed_are_booked(model: str) -> None:
+    inner = Fake(FakeProvider(kind="fake"))
+
+    async def refuse(request: InferenceRequest) -> InferenceAnswer:  # noqa: ARG001 - as Provider
+        message = "no"
+        raise billed(ContentBlocked(message), Usage(7, 2))
+
+    inner.invoke = refuse  # type: ignore[method-assign]
+    with pytest.raises(ContentBlocked):
+        await Measured(inner).invoke(request(model))
+
+    assert sample("fm_tokens_total", model, type="input") == 7
+    assert sample("fm_tokens_total", model, type="output") == 2
 
 
 async def test_a_failure_is_counted_by_its_reason(model: str) -> None:

@@ -8,8 +8,9 @@ import pytest
 from contracts.errors import ProviderTimeout
 from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings import ModelSettings, Price
+from streams.providers.base import add_usage
 from streams.steps import invoke as step
-from streams.steps.invoke import add_usage, cost_usd, invoke
+from streams.steps.invoke import cost_usd, invoke
 
 REQUEST = InferenceRequest(event_id="e", model="m", messages=(), timeout_s=0.01)
 MODEL = ModelSettings(provider="p", model="m", price=Price(input_usd=2, output_usd=10, cache_read_usd=0.5))
@@ -54,6 +55,14 @@ async def test_an_answer_can_be_written_to_a_record(text: str, kept: str) -> Non
 
 def test_a_cost_is_by_the_price_list_per_million_tokens() -> None:
     assert cost_usd(Usage(1_000_000, 100_000, 2_000_000), MODEL) == 2 + 1 + 1
+
+
+def test_tokens_of_a_cache_without_a_price_of_their_own_cost_as_others() -> None:
+    model = ModelSettings(provider="p", model="m", price=Price(input_usd=2, output_usd=10))
+    priced = ModelSettings(provider="p", model="m", price=Price(input_usd=2, output_usd=10, cache_write_usd=2.5))
+
+    assert cost_usd(Usage(0, 0, 1_000_000, 1_000_000), model) == 2 + 2
+    assert cost_usd(Usage(0, 0, 0, 1_000_000), priced) == 2.5
 
 
 def test_without_a_price_the_cost_is_unknown() -> None:

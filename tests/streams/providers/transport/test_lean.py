@@ -4,17 +4,17 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from streams.providers.base import Arrivals, Waiter
-from streams.providers.transport import lean
+from streams.providers.transport import lean, request
 from streams.providers.transport.base import BrokenOff, Headers, Limits, Response, TimedOut, Unsendable
 from streams.providers.transport.connection import Connection, Stream
 from streams.providers.transport.lean import Lean
-from tests.suites.transport import OK, Handler, Server, TransportSuite, Wire, always, serving
+from tests.suites.transport import OK, Address, Handler, Server, TransportSuite, Wire, always, serving
 from tests.support import eventually_async
 
 
@@ -22,6 +22,13 @@ class TestLean(TransportSuite):
     """Lean."""
 
     kind = Lean
+
+    @staticmethod
+    def resolve(patch: pytest.MonkeyPatch, addresses: Sequence[Address]) -> None:
+        async def found(*_: Any) -> list[Any]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for address in addresses]
+
+        patch.setattr(request, "_look_up", found)
 
 
 class _Owner:
@@ -362,7 +369,7 @@ class _WithoutTask(Lean):
         return await super().post(path, body, headers, timeout_s)
 
 
-class TestWithoutTask(TransportSuite):
+class TestWithoutTask(TestLean):
     """Lean, with calls that need no task."""
 
     kind = _WithoutTask
