@@ -105,6 +105,25 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in {"finished", "failed"}
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom a job of the batch API asks, and for how much: so it was handed over, whatever the configuration says since.
+
+    Attributes:
+        provider: name of the provider's section.
+        model: in the provider's words.
+        prices_usd: per million tokens of input, output, input read from the cache, and input written to it; None = the
+            model has no price.
+        price_share: what is paid of them there.
+        prompts: digest of the prompt by route.
+    """
+
+    provider: str
+    model: str
+    prices_usd: tuple[float, float, float, float] | None = None
+    price_share: float = 1.0
+    prompts: dict[str, str] = {}
+
+
 class HandOverPart(msgspec.Struct, frozen=True, kw_only=True):
     """One job of the provider's batch API.
 
@@ -113,6 +132,7 @@ class HandOverPart(msgspec.Struct, frozen=True, kw_only=True):
         input_uri: the records handed over; what is not in there was sent to the workers.
         arn: of the job; empty until it was created, or when the provider refused it.
         status: the provider's word; `Refused` for a job that it would not create.
+        asked: None = not noted, by an earlier version.
     """
 
     token: str
@@ -121,6 +141,7 @@ class HandOverPart(msgspec.Struct, frozen=True, kw_only=True):
     arn: str = ""
     status: str = ""
     message: str = ""
+    asked: Asked | None = None
 
 
 class HandOver(msgspec.Struct, frozen=True, kw_only=True):

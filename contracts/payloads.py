@@ -271,6 +271,7 @@ class Redrive(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         partition, offset, timestamp_ms: of the letter on the dead-letter topic.
         count: how often this event has been put back, this time included.
+        app_id: for whom: other applications that read its topic pass it over; empty = for all.
     """
 
     partition: int
@@ -279,6 +280,7 @@ class Redrive(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     at: str
     by: str = ""
+    app_id: str = ""
     version: Literal[1] = 1
 
 

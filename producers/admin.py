@@ -6,7 +6,7 @@ Blocking: every method, up to the limit given to the constructor per request; fo
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -15,10 +15,10 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 from contracts.errors import ConfigError, LogUnavailable, PenstockError
 from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
-from contracts.settings import KafkaSettings
+from contracts.settings import KafkaSettings, Settings
 from contracts.signals import killable
-from producers.kafka_client import error_of, made, unless_stopped
-from producers.topic_plan import Found, Wanted
+from producers.kafka_client import IsStopped, error_of, made, unless_stopped
+from producers.topic_plan import Found, Wanted, drifts, wanted_topics
 
 _POLL_INTERVAL_S = 0.2
 _HALF_BITS = 64
@@ -225,6 +225,20 @@ class TopicAdmin:
         # Errors are told when a client is polled; of the question itself is known only that it failed.
         self._client.poll(0)
         return LogUnavailable(f"no Kafka broker answers at {self._servers}: {self._heard.why or error_of(error).str()}")
+
+
+def differing(settings: Settings, names: Collection[str], is_stopped: IsStopped) -> list[str]:
+    """Return, in words, how topics of ours differ from what they should be in a way that matters.
+
+    Raises:
+        LogUnavailable: no broker answers.
+        Stopped: a stop came first.
+    """
+    if settings.kafka.embedded:
+        return []
+    wanted, admin = wanted_topics(settings), TopicAdmin(settings.kafka)
+    found = unless_stopped(lambda: admin.find(want.topic.name for want in wanted), is_stopped)
+    return [f"{one.topic}: {one.text}" for one in drifts(wanted, found, settings) if one.topic in names]
 
 
 class Patience:

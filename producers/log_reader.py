@@ -65,6 +65,9 @@ class LogReader:
         kafka: where.
         is_stopped: gives up requests and reading to an end when it says so; None = never.
 
+    Attributes:
+        shortened: topics that had lost records, by their retention, behind where the reader was placed.
+
     Raises:
         LogUnavailable: the threads of its clients cannot be started now.
     """
@@ -82,6 +85,7 @@ class LogReader:
         self._admin: TopicAdmin | None = None
         # Of the topics that are read, where it matters whether they are made anew.
         self._logs: dict[str, str] = {}
+        self.shortened: set[str] = set()
         self._consumer, self._ends = self._clients()
 
     def _clients(self) -> tuple[Consumer, Consumer]:
@@ -211,12 +215,15 @@ class LogReader:
             raise LogUnavailable(message)
         anew = {topic for topic, log in noted.items() if self._logs[topic] != log}
         ranges: dict[str, dict[int, tuple[int, int]]] = {}
+        self.shortened = set()
         for topic, offsets in starts.items():
-            known = [] if topic in anew else list(offsets)
+            known, spans = [] if topic in anew else list(offsets), self.spans(topic)
             ranges[topic] = {
                 number: (known[number] if number < len(known) else begins, end)
-                for number, (begins, end) in enumerate(self.spans(topic))
+                for number, (begins, end) in enumerate(spans)
             }
+            if any(start < begins for start, (begins, _) in zip(known, spans, strict=False)):
+                self.shortened.add(topic)
         self._place(ranges)
 
     def _place(self, ranges: Mapping[str, Mapping[int, tuple[int, int]]]) -> None:

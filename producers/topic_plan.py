@@ -1,5 +1,6 @@
 """Which topics an installation needs and how they should be, and where the cluster differs; no network."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ _DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 _UNLIMITED = -1
 _MAX_MESSAGE = "max.message.bytes"
 _RETENTION = "retention.ms"
+_SEGMENT = "segment.ms"
 _MIN_IN_SYNC = "min.insync.replicas"
 # Kinds without which an event still reaches its outcome.
 _OPTIONAL = frozenset(
@@ -85,7 +87,30 @@ def drifts(wanted: tuple[Wanted, ...], found: Mapping[str, Found], settings: Set
         have = found.get(want.topic.name)
         texts = ["missing"] if have is None else _differences(want, have, event_partitions, settings)
         differences += [Drift(want.topic.name, text) for text in texts]
+    if not settings.kafka.embedded:
+        differences += _forgetful({want.topic.kind: found.get(want.topic.name) for want in wanted})
     return differences
+
+
+def _forgetful(by_kind: Mapping[str, Found | None]) -> Iterator[Drift]:
+    """Yield that the jobs topic forgets what was handed over before the hand-over topic does: it would be done again.
+
+    Records outlive their retention by as much as a segment takes to be full.
+    """
+    jobs, handovers = by_kind.get("batch-jobs"), by_kind.get("handovers")
+    if not (jobs and jobs.config and handovers and handovers.config):
+        return
+    needed_ms = _kept_ms(handovers.config) + int(handovers.config.get(_SEGMENT, 0))
+    if _kept_ms(jobs.config) < needed_ms:
+        least = str(_UNLIMITED) if needed_ms == math.inf else f"at least {needed_ms:.0f}"
+        text = f"{_RETENTION} is {jobs.config[_RETENTION]}, must be {least}: {handovers.name} keeps its records so long"
+        yield Drift(jobs.name, f"{text}, and what it forgets meanwhile is handed over again")
+
+
+def _kept_ms(config: Mapping[str, str]) -> float:
+    retention_ms = int(config.get(_RETENTION, _UNLIMITED))
+    is_deleted = "delete" in (config.get("cleanup.policy") or "delete")
+    return retention_ms if is_deleted and retention_ms != _UNLIMITED else math.inf
 
 
 def blockers(wanted: tuple[Wanted, ...], found: Mapping[str, Found], *, hands_over: bool = False) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Union
 
 import msgspec
 
-from contracts.codec import Position, RecordHeaders, decode_event
+from contracts.codec import Position, RecordHeaders, decode_event, redrive_of
 from contracts.envelope import Event
 from contracts.errors import NoRoute, PenstockError, Undecodable
 from contracts.payloads import FailureNote, Message, Usage
@@ -32,7 +32,7 @@ class Job(msgspec.Struct, eq=False):
         origin: where the event's own record lies, when this one is of the retry topic.
         not_before: when the next attempt may be made; None = now.
         has_retry: the attempt that it was parked before spends none of the retry budget.
-        is_foreign: parked by another application, which will take it up itself.
+        is_foreign: parked by another application, or put back for one: that one will take it up itself.
         prompt: rendered ahead of the first attempt; empty when it has not been, or has been used.
         preview: deltas of the newest attempt; None for an event that is not streamed.
         begun: the call that was made for it without a task; None once its outcome has been taken up.
@@ -94,6 +94,12 @@ def make_job(position: Position, key: bytes | None, value: bytes | None, headers
     if (expires_at := event.expires_at) is not None:
         deadline_s = min(deadline_s, expires_at.timestamp())
     return Job(key, value, headers, event, accepted_s, deadline_s, route, fault)
+
+
+def is_for_another(headers: RecordHeaders, app_id: str) -> bool:
+    """Tell whether an event was put back for another application than this one; its last header says so."""
+    redrive = redrive_of(headers[-1:])
+    return redrive is not None and redrive.app_id not in {"", app_id}
 
 
 def restart_deadline(job: Job) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from contracts.codec import Position, RecordHeaders
+from contracts.codec import REDRIVE, Position, RecordHeaders
 from contracts.envelope import OWNER
 from contracts.errors import (
     Cancelled,
@@ -39,7 +39,7 @@ from streams.engine.item import Item, ResultRef, State
 from streams.engine.tenure import Tenure, TenureLostError
 from streams.failures import Ended, Failures, Parked, Passes, enter_state
 from streams.guards import Guards
-from streams.job import Job, make_job, restart_deadline
+from streams.job import Job, is_for_another, make_job, restart_deadline
 from streams.outcome import Bury, Expire, disposition
 from streams.parking import take_up
 from streams.plans import Plan, note_wait
@@ -117,6 +117,9 @@ class Pipeline:
         is_retry, router = lane == RETRY_LANE, self._router
         record = position, key, value, headers
         job = take_up(*record, self._app_id, router) if is_retry else make_job(*record, router)
+        # Asked of every event, and true of next to none.
+        if headers and headers[-1][0] == REDRIVE:
+            job.is_foreign = is_for_another(headers, self._app_id)
         size_bytes = size_bytes_of(key, job.value, headers)
         # Undecodable events and those without a route are free of order.
         order = self._orders[job.route.name] if job.route else None
@@ -151,6 +154,8 @@ class Pipeline:
         """Work on an item; see streams.engine.engine.Work."""
         job: Job = item.work
         if job.is_foreign:
+            if job.origin is None:
+                self._log.info("event.passed_over", event_id=job.event.id, reason="put back for another application")
             return None
         if item.first is not None and item.position not in self.calls:
             self._settling(item, slot)
@@ -164,8 +169,8 @@ class Pipeline:
         return ref
 
     def _is_special(self, item: Item, job: Job) -> bool:
-        """Tell whether an event worth a call is for more than one call and its result."""
-        return self._spills(item, job) or Deltas.wanted(job)
+        """Tell whether an event worth a call is for more than one call and its result, or for none."""
+        return job.is_foreign or self._spills(item, job) or Deltas.wanted(job)
 
     async def settle(self, result: Result, refused: Exception) -> ResultRef:
         """Go on with a result that was refused; see Settler.settled."""

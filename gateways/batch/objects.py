@@ -58,7 +58,7 @@ class Objects:
         return BatchObject(
             uri=uri,
             etag=str(found.get("ETag", "")).strip('"'),
-            version_id=str(found.get("VersionId", "")).replace("null", ""),
+            version_id="" if found.get("VersionId") == "null" else str(found.get("VersionId", "")),
             size_bytes=int(found["ContentLength"]),
         )
 

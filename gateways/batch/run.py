@@ -13,6 +13,7 @@ import msgspec
 
 from contracts.batch_jobs import BatchJob, job_record
 from contracts.envelope import format_time
+from contracts.errors import InvalidPayload
 from contracts.settings import Settings
 from contracts.topics import Topics
 from gateways.batch.jobs import read_jobs
@@ -71,6 +72,7 @@ class JobRun:
         """Gather outcomes until every line has one, or with `wait` off, what there is; tell whether that is all.
 
         Raises:
+            InvalidPayload: with `wait`: some are older than the result topics keep them, so that it would be for ever.
             LogUnavailable: the result topics cannot be read.
         """
         needed = job.lines - job.rejected
@@ -83,6 +85,13 @@ class JobRun:
                 return job.state != "submitting" and outcomes.count >= needed
             while outcomes.count < needed and not self._is_stopped():
                 advance(outcomes.take(reader.poll(_POLL_S)))
+                if reader.shortened and reader.at_end and outcomes.count < needed:
+                    left, topics = needed - outcomes.count, ", ".join(sorted(reader.shortened))
+                    message = (
+                        f"job {job.id}: {left} lines have no outcome any more: {topics} kept them for a while only; "
+                        f"`penstock batch results {job.id} --partial` writes the others"
+                    )
+                    raise InvalidPayload(message)
                 reader.widen()
         return outcomes.count >= needed
 

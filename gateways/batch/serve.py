@@ -30,7 +30,7 @@ from gateways.batch.objects import Objects, below, split
 from gateways.batch.outcomes import Outcomes
 from gateways.batch.run import JobRun
 from gateways.batch.submitting import wanted_job
-from producers.admin import Patience
+from producers.admin import Patience, differing
 from producers.fenced import TakenOver
 from producers.kafka_client import Stopped
 from producers.log_reader import LogReader
@@ -87,10 +87,12 @@ class Service:
         self._objects.close()
 
     def _follow(self, pool: ThreadPoolExecutor, work: Path) -> None:
-        jobs = self._jobs
+        jobs, topic = self._jobs, Topics(self._settings.kafka.topic_prefix).batch_jobs
         self._has_read = False
+        if problems := differing(self._settings, [topic], self._stop.is_set):
+            _log.warning("batch.topics_differ", problems=problems)
         with LogReader(self._settings.kafka, self._stop.is_set) as reader:
-            reader.begin({Topics(self._settings.kafka.topic_prefix).batch_jobs: ()}, {})
+            reader.begin({topic: ()}, {})
             # Before the end nobody knows which requests have been answered since.
             while not (self._stop.is_set() or reader.at_end):
                 jobs.note(reader.poll(_POLL_S))

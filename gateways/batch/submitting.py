@@ -5,9 +5,8 @@ See: docs/adr/0014.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -24,8 +23,9 @@ from producers.fenced import FencedProducer
 from producers.log_reader import LogReader
 from producers.window import record_bytes
 
-# Of one transaction; its commit costs some 10 ms, and an interrupted one is at most so many records.
-_GROUP = 500
+# Of one transaction; its commit costs some 10 ms, and an interrupted one is at most so many records. It has 15 s, also
+# through a slow network.
+_GROUP, _GROUP_BYTES = 500, 8 * 2**20
 # A line has headers around it: room for ids, source and type of usual length.
 _HEADER_BYTES = 4096
 _LANE = "bulk"
@@ -186,8 +186,7 @@ class Submission:
         sent = self._sent(job)
         lines = rejected = 0
         confirm_at_s = time.monotonic() + _CONFIRM_EVERY_S
-        reading = iter(lines_of(self._settings, job, self._path))
-        while group := list(islice(reading, _GROUP)):
+        for group in _groups(lines_of(self._settings, job, self._path)):
             if self._is_stopped():
                 return job
             lines += len(group)
@@ -258,6 +257,19 @@ class Submission:
                 message = f"line {line.number}: its id, source, type and key need more than {_HEADER_BYTES} bytes"
                 raise TooLarge(message)
             yield record
+
+
+def _groups(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """Yield lines in groups of a bounded number and size; a longer line is a group of its own."""
+    group, size_bytes = list[Line](), 0
+    for line in lines:
+        group.append(line)
+        size_bytes += len(line.raw)
+        if len(group) >= _GROUP or size_bytes >= _GROUP_BYTES:
+            yield group
+            group, size_bytes = [], 0
+    if group:
+        yield group
 
 
 def _event(job: BatchJob, line: Line) -> Event:

@@ -5,6 +5,7 @@ Reads: dead-letters. Writes: event topics, dead-letters. Blocking: until the top
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,9 @@ def redrive(chosen: Filter, config: Path | None, why: str, extend: timedelta | N
     Key, value and headers are the original's, so the event keeps its id; `penstock-redrive` is added.
     Its route's deadline starts again.
 
+    Without --app only letters of this configuration's worker.app_id are taken, and their events go back for it alone.
+    With it, they go back for every application that reads the topic.
+
     \b
     Examples:
       penstock dlq redrive --reason output_invalid --dry-run
@@ -153,8 +157,12 @@ def redrive(chosen: Filter, config: Path | None, why: str, extend: timedelta | N
     settings = load(config)
     topics = Topics(settings.kafka.topic_prefix)
     events = frozenset([*(topics.events(lane) for lane in LANES), topics.handovers])
+    app_id = "" if chosen.app else settings.worker.app_id
+    if app_id:
+        # Some letters do not say whose they are.
+        chosen = replace(chosen, app=(app_id, ""))
     with _topic(settings) as topic:
-        make = Redriving(events, topic.partitions, operator(), why, extend)
+        make = Redriving(events, topic.partitions, operator(), why, extend, app_id)
         return _act(settings, topic, chosen, make, ("redrive", "redriven"), **how)
 
 
@@ -191,7 +199,10 @@ def _act(
         chosen.keep(chosen.oldest(limit))
     count = chosen.count()
     if not count:
-        click.echo("no open dead letter matches")
+        # Nobody asks for those of no application: redrive has, for letters that do not say whose they are.
+        is_ours = "" in wanted.app
+        whose, others = (f" of application {wanted.app[0]}", "; --app takes those of others") if is_ours else ("", "")
+        click.echo(f"no open dead letter{whose} matches{others}")
         return 0
     if dry_run:
         return _rehearse(letters(topic, chosen), make, verb, count)

@@ -96,6 +96,7 @@ class Filter:
     source: tuple[str, ...] = ()
     type: tuple[str, ...] = ()
     id: tuple[str, ...] = ()
+    app: tuple[str, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
     partition: int | None = None
@@ -117,6 +118,7 @@ class Filter:
                 (self.source, letter.source),
                 (self.type, letter.type),
                 (self.id, letter.event_id),
+                (self.app, letter.why.app_id if letter.why else ""),
             )
         )
 
@@ -132,12 +134,13 @@ class Filter:
 
 _MANY = functools.partial(click.option, multiple=True)
 _OPTIONS = (
-    _MANY("--reason", help="Why it ended, such as output_invalid; repeatable, as are the next five."),
+    _MANY("--reason", help="Why it ended, such as output_invalid; repeatable, as are the next six."),
     _MANY("--disposition", type=click.Choice(get_args(Disposition)), help="What kind of end it was."),
     _MANY("--route", help="Name of the route."),
     _MANY("--source", help="CloudEvents source."),
     _MANY("--type", help="CloudEvents type."),
     _MANY("--id", help="Event id."),
+    _MANY("--app", help="Application (worker.app_id) whose worker gave it up."),
     click.option("--since", type=Instant(), help="Buried at or after: 30m, 2h, 7d ago, or 2026-11-24T08:00:00Z."),
     click.option("--until", type=Instant(), help="Buried before; written as --since."),
     click.option("--partition", type=click.IntRange(min=0), help="Partition of the dead-letter topic."),

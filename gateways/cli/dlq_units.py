@@ -17,7 +17,7 @@ from gateways.cli.dlq_write import Refusal, Unit
 
 # Of events that were put back, some 300 bytes each: two letters of one are written within minutes.
 _MAX_PUT_BACK = 20_000
-_Origin = tuple[str, int, int, int, str, str]
+_Origin = tuple[str, int, int, int, str, str, str]
 
 
 def operator() -> str:
@@ -43,11 +43,6 @@ def _resolution(letter: Letter, state: Literal["redriven", "discarded"], by: str
         topic=target,
     )
     return Record(record.topic, record.key, b"", resolution_headers(resolved), record.partition)
-
-
-def _origin(letter: Letter, why: DeadLetter) -> _Origin:
-    """Return which event a letter is about."""
-    return why.topic, why.partition, why.offset, why.timestamp_ms, letter.source, letter.event_id
 
 
 @dataclass(frozen=True)
@@ -76,6 +71,7 @@ class Redriving:
         event_topics: the only ones that are written to.
         partitions: returns the partitions of a topic, or raises LogUnavailable.
         by, why: the operator's name and words.
+        app_id: events of its letters are put back for this application alone; empty = all of them for all.
         extend: what an event is given at least until its own deadline; None = events behind theirs stay dead.
     """
 
@@ -86,6 +82,7 @@ class Redriving:
         by: str,
         why: str,
         extend: timedelta | None,
+        app_id: str = "",
     ) -> None:
         self._event_topics = event_topics
         self._ask = partitions
@@ -95,6 +92,7 @@ class Redriving:
         self._by = by
         self._why = why
         self._extend = extend
+        self._app_id = app_id
 
     def __call__(self, letter: Letter) -> Unit | Refusal:
         """Return what to write for a letter, or why it must stay open."""
@@ -120,7 +118,7 @@ class Redriving:
         letter = refusal.letter
         if letter.why is None or refusal.is_put_back:
             return
-        origin = _origin(letter, letter.why)
+        origin = self._origin(letter, letter.why)
         if self._put_back.get(origin) == letter.place:
             del self._put_back[origin]
 
@@ -132,10 +130,18 @@ class Redriving:
         # Without its time, a place may be that of an event on a former log.
         if why.timestamp_ms <= 0:
             return letter.place
-        leader = self._put_back.setdefault(_origin(letter, why), letter.place)
+        leader = self._put_back.setdefault(self._origin(letter, why), letter.place)
         if len(self._put_back) > _MAX_PUT_BACK:
             self._put_back.popitem(last=False)
         return leader
+
+    def _origin(self, letter: Letter, why: DeadLetter) -> _Origin:
+        """Return which event a letter is about, and for whom it is put back."""
+        place = why.topic, why.partition, why.offset, why.timestamp_ms
+        return *place, letter.source, letter.event_id, self._whose(letter)
+
+    def _whose(self, letter: Letter) -> str:
+        return self._app_id if letter.why is not None and letter.why.app_id == self._app_id else ""
 
     def _obstacle(self, letter: Letter) -> str:
         why = letter.why
@@ -170,6 +176,7 @@ class Redriving:
             count=(letter.why.redrives if letter.why else 0) + 1,
             at=format_time(now),
             by=self._by,
+            app_id=self._whose(letter),
         )
         headers = redrive_headers(record.headers, redrive)
         expires_at = parse_time(letter.expiry_time)

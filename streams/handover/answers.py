@@ -34,11 +34,13 @@ class Answers:
         self._database.close()
         self._file.unlink(missing_ok=True)
 
-    def take(self, arn: str, lines: Iterable[tuple[str, bytes]]) -> None:
-        """Take in a job's output; of two lines with one id the first stands."""
+    def take(self, arn: str, lines: Iterable[tuple[str, bytes]]) -> int:
+        """Take in a job's output and return how many records it is about; of two lines with one id the first stands."""
+        before = self._database.total_changes
         rows = ((name, line, arn) for name, line in lines)
         self._database.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?)", rows)
         self._database.commit()
+        return self._database.total_changes - before
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         """Return line and job of a record; None when no job said anything about it."""

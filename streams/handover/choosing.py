@@ -6,15 +6,17 @@ Reads: nothing. Writes: nothing.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from contracts.batch_jobs import Asked
 from contracts.codec import RETRY, Position
 from contracts.errors import ConfigError, PenstockError
 from contracts.payloads import InferenceRequest
 from contracts.settings import BedrockProvider, ModelSettings, RouteSettings, Settings
 from contracts.settings.batch_api import BatchApi
 from producers.log_reader import Found
-from streams.job import Job, make_job
+from streams.job import Job, is_for_another, make_job
 from streams.parking import take_up
 from streams.providers.bedrock_jobs import BedrockJobs
+from streams.steps.invoke import prices_usd
 from streams.steps.prompt import PromptTemplate
 from streams.steps.route import Router
 from streams.steps.validate import OutputContract
@@ -38,15 +40,27 @@ def _base36(number: int, width: int) -> str:
 
 
 @dataclass(frozen=True)
-class Way:
-    """A route whose model has a batch API."""
+class Reading:
+    """How answers to a route's events are read, whoever was asked."""
 
     route: RouteSettings
     template: PromptTemplate
     contract: OutputContract
-    model: ModelSettings
+
+
+@dataclass(frozen=True)
+class Api:
+    """A provider's batch API: its settings, and its jobs."""
+
     batch: BatchApi
     jobs: BedrockJobs
+
+
+@dataclass(frozen=True)
+class Way(Reading, Api):
+    """A route whose model has a batch API."""
+
+    model: ModelSettings
 
 
 class Ways:
@@ -55,40 +69,93 @@ class Ways:
     Args:
         settings: the whole configuration.
 
+    Attributes:
+        apis: by the name of the provider's section; also those that no route uses any more, where jobs may still run.
+        readings: of every route.
+        by_route, by_alias: what is handed over now.
+
     Raises:
-        ConfigError: no route's model has a batch API, or a prompt or schema cannot be used.
+        ConfigError: no provider has a batch API, or a prompt or schema cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._router = Router(settings.routes)
         self._app_id = settings.worker.app_id
-        self._jobs: dict[str, BedrockJobs] = {}
-        self.by_route = {route.name: way for route in settings.routes if (way := self._way(settings, route))}
-        if not self.by_route:
-            message = "no route uses a model of a provider with batch_api: there is nothing to hand over"
+        self._models = settings.models
+        self.apis = {
+            name: Api(provider.batch_api, BedrockJobs(provider, provider.batch_api))
+            for name, provider in settings.providers.items()
+            if isinstance(provider, BedrockProvider) and provider.batch_api is not None
+        }
+        if not self.apis:
+            message = "no provider has batch_api: there is nothing to hand over"
             raise ConfigError(message)
+        self.readings = {
+            route.name: Reading(
+                route, PromptTemplate(route.prompt, route.name), OutputContract(route, self._models[route.model].task)
+            )
+            for route in settings.routes
+        }
+        self.by_route = {name: way for name, one in self.readings.items() if (way := self._way(one))}
         self.by_alias = {way.route.model: way for way in self.by_route.values()}
 
     def close(self) -> None:
         """Close the connections."""
-        for jobs in self._jobs.values():
-            jobs.close()
+        for api in self.apis.values():
+            api.jobs.close()
 
-    def _way(self, settings: Settings, route: RouteSettings) -> Way | None:
-        model = settings.models[route.model]
-        provider = settings.providers[model.provider]
-        if not isinstance(provider, BedrockProvider) or provider.batch_api is None or model.task != "chat":
+    def _way(self, reading: Reading) -> Way | None:
+        model = self._models[reading.route.model]
+        api = self.apis.get(model.provider)
+        if api is None or model.task != "chat":
             return None
-        jobs = self._jobs.setdefault(model.provider, BedrockJobs(provider, provider.batch_api))
-        contract, template = OutputContract(route, model.task), PromptTemplate(route.prompt, route.name)
-        return Way(route, template, contract, model, provider.batch_api, jobs)
+        return Way(api.batch, api.jobs, reading.route, reading.template, reading.contract, model)
+
+    def asked(self, alias: str) -> Asked:
+        """Return what a job for a model alias asks as it is configured now.
+
+        Raises:
+            ConfigError: it has no batch API.
+        """
+        model = self._models.get(alias)
+        api = self.apis.get(model.provider) if model else None
+        if model is None or api is None:
+            message = f"model alias {alias}, for which a job was, has no batch_api any more"
+            raise ConfigError(message)
+        price = model.price
+        return Asked(
+            provider=model.provider,
+            model=model.model,
+            prices_usd=prices_usd(price) if price else None,
+            price_share=api.batch.price_share,
+            prompts=self.prompts(alias),
+        )
+
+    def prompts(self, alias: str) -> dict[str, str]:
+        """Return the digests of the prompts for a model alias by route."""
+        return {name: way.template.digest for name, way in self.by_route.items() if way.route.model == alias}
+
+    def jobs(self, asked: Asked, alias: str) -> BedrockJobs:
+        """Return where a job is that asks so; a section that has another name now is looked for by the alias.
+
+        Raises:
+            ConfigError: its provider has no batch API any more.
+        """
+        model = self._models.get(alias)
+        api = self.apis.get(asked.provider) or (self.apis.get(model.provider) if model else None)
+        if api is None:
+            message = f"provider {asked.provider}, where a job is, has no batch_api any more"
+            raise ConfigError(message)
+        return api.jobs
 
     def job(self, record: Found) -> Job:
         """Decode a record: an event, or one that a worker parked here."""
         position = position_of(record)
         if record.pairs and record.pairs[-1][0] == RETRY:
             return take_up(position, record.key, record.value, list(record.pairs), self._app_id, self._router)
-        return make_job(position, record.key, record.value, list(record.pairs), self._router)
+        job = make_job(position, record.key, record.value, list(record.pairs), self._router)
+        job.is_foreign = is_for_another(record.pairs, self._app_id)
+        return job
 
     def line(self, job: Job, name: str) -> tuple[Way, bytes] | None:
         """Return what a record asks of a batch API; None when a worker has to deal with it."""

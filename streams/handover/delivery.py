@@ -14,73 +14,32 @@ from pathlib import Path
 
 import msgspec
 
-from contracts.batch_jobs import HandOver, HandOverPart, job_record
+from contracts.batch_jobs import Asked, HandOver, HandOverPart, job_record
 from contracts.codec import Record, source_position
 from contracts.envelope import format_time, parse_time
-from contracts.errors import DISK_ERRORS, InvalidRequest, LogUnavailable, ModelNotFound, PenstockError, is_of_disk
+from contracts.errors import DISK_ERRORS, LogUnavailable, ModelNotFound, PenstockError, Terminal, is_of_disk
 from contracts.logs import logger
 from contracts.metrics import FM_COST, HANDOVER_LAST, HANDOVER_RECORDS, HANDOVER_RESTS
 from contracts.settings import Settings
 from contracts.topics import Topics
-from producers.admin import TopicAdmin
 from producers.fenced import FencedProducer, TakenOver
-from producers.kafka_client import IsStopped, unless_stopped
+from producers.kafka_client import IsStopped
 from producers.log_reader import Found, LogReader
+from producers.window import record_bytes
 from streams.handover.answers import Answers
-from streams.handover.choosing import Way, Ways, record_id
+from streams.handover.choosing import Ways, record_id
+from streams.handover.gathering import Log
 from streams.handover.settling import PROVIDER, Outcomes
 from streams.job import Job
-from streams.providers.bedrock_jobs import OVER, BedrockJobs, read_output
+from streams.providers.bedrock_jobs import ANSWERED, OVER, BedrockJobs, InputGone, read_output
 
-_GROUP = 500
+# Of one transaction, which has 15 s, also through a slow network.
+_GROUP, _GROUP_BYTES = 500, 8 * 2**20
 _BACKOFF = 10
 _REFUSED = "Refused"
-_IDS_TIMEOUT_S = 10.0
 # So much do clocks differ at most.
 _CLOCKS_S = 60.0
 _log = logger("hand-over")
-
-
-class Log:
-    """Which log the hand-over topic is: made anew under its name it has another id, and its offsets begin again.
-
-    Args:
-        settings: the whole configuration.
-        is_stopped: gives up asking when it says so.
-
-    Attributes:
-        id: hexadecimal; empty when Kafka does not say: the embedded broker, and brokers before Kafka 2.8.
-
-    Raises:
-        Stopped: a stop came first.
-    """
-
-    def __init__(self, settings: Settings, is_stopped: IsStopped) -> None:
-        self._topic = Topics(settings.kafka.topic_prefix).handovers
-        self._is_stopped = is_stopped
-        self._admin = None if settings.kafka.embedded else TopicAdmin(settings.kafka, _IDS_TIMEOUT_S)
-        self.id = self._ask()
-
-    def _ask(self) -> str:
-        if (admin := self._admin) is None:
-            return ""
-        found = unless_stopped(lambda: admin.ids([self._topic]), self._is_stopped)
-        return f"{found[self._topic]:032x}" if self._topic in found else ""
-
-    def confirm(self) -> None:
-        """Return when it is the same log still.
-
-        Raises:
-            LogUnavailable: it is another one, or Kafka does not say any more: begin anew.
-            Stopped: a stop came first.
-        """
-        if self._ask() != self.id:
-            message = f"topic {self._topic} was made anew, or its id cannot be read"
-            raise LogUnavailable(message)
-
-    def holds(self, state: HandOver) -> bool:
-        """Tell whether the ranges of a hand-over are of this log; where an id is not known, they are taken for it."""
-        return not (self.id and state.log) or state.log == self.id
 
 
 @dataclass(frozen=True)
@@ -135,12 +94,11 @@ class Delivery:
         self._is_resumed = files is None
         gathered_at = parse_time(state.gathered_at)
         self._youngest_ms = (gathered_at.timestamp() + _CLOCKS_S) * 1000 if gathered_at else math.inf
-        self._batches = [desk.ways.by_alias[alias].batch for alias in state.parts if alias in desk.ways.by_alias]
         self._pause_s, self._look_at_s = pace or (self._first_pause_s, 0.0)
 
     @property
     def _first_pause_s(self) -> float:
-        return min((batch.poll_s for batch in self._batches), default=1.0)
+        return min(api.batch.poll_s for api in self._desk.ways.apis.values())
 
     @property
     def is_over(self) -> bool:
@@ -216,26 +174,26 @@ class Delivery:
     def _created(self, alias: str, part: HandOverPart, files: Mapping[str, Path], missing: set[str]) -> HandOverPart:
         if part.arn or part.status == _REFUSED:
             return part
-        jobs, model = self._jobs(alias), self._desk.ways.by_alias[alias].model.model
+        jobs, asked = self._jobs(alias), self._asked(alias)
         if alias in missing:
             jobs.put(part.input_uri, files[alias])
+            # An earlier process may have had other prompts; whom it was going to ask it may have asked.
+            asked = msgspec.structs.replace(asked, prompts=self._desk.ways.prompts(alias))
+        part = msgspec.structs.replace(part, asked=asked)
         try:
-            arn = jobs.create(model, part.token, part.input_uri, part.output_uri)
-        except (InvalidRequest, ModelNotFound) as error:
+            arn = jobs.create(asked.model, part.token, part.input_uri, part.output_uri, may_exist=self._is_resumed)
+        except (Terminal, ModelNotFound) as error:
             # Whatever is wrong with it, the workers can still answer its records, or say why not.
-            _log.warning("handover.job_refused", hand_over=self.state.id, model=model, error=str(error))
+            _log.warning("handover.job_refused", hand_over=self.state.id, model=asked.model, error=str(error))
             return msgspec.structs.replace(part, status=_REFUSED, message=str(error))
         return msgspec.structs.replace(part, arn=arn, status="Submitted")
 
     def _jobs(self, alias: str) -> BedrockJobs:
-        return self._way(alias).jobs
+        return self._desk.ways.jobs(self._asked(alias), alias)
 
-    def _way(self, alias: str) -> Way:
-        way = self._desk.ways.by_alias.get(alias)
-        if way is None:
-            message = f"hand-over {self.state.id}: model alias {alias} has no batch_api any more"
-            raise InvalidRequest(message)
-        return way
+    def _asked(self, alias: str) -> Asked:
+        """Return whom a job asks: as it was handed over, whatever the alias stands for since."""
+        return self.state.parts[alias].asked or self._desk.ways.asked(alias)
 
     def _again(self, aliases: set[str]) -> dict[str, Path]:
         """Make the records of jobs again that are not on S3: nothing was handed over or sent to the workers yet."""
@@ -253,8 +211,23 @@ class Delivery:
         return files
 
     def _ids(self, parts: Mapping[str, HandOverPart]) -> set[str]:
-        """Return the ids of the records that were handed over: the inputs on S3 are the truth."""
+        """Return the ids of the records that were handed over: the inputs on S3 are the truth.
+
+        Raises:
+            InputGone: somebody has removed one.
+        """
         return {name for alias, part in parts.items() for name in self._jobs(alias).record_ids(part.input_uri)}
+
+    def _ids_left(self) -> set[str] | None:
+        """Return the same once the jobs are over; None where an input is gone: then all that was not sent to workers.
+
+        What was handed over does not get its outcome by waiting for an object that a lifecycle rule has removed.
+        """
+        try:
+            return self._ids(self.state.parts)
+        except InputGone as error:
+            _log.error("handover.input_gone", hand_over=self.state.id, error=str(error))
+            return None
 
     def _look(self) -> None:
         """Ask for the jobs' states; when all have ended, bring their answers back."""
@@ -268,8 +241,9 @@ class Delivery:
             self._settle()
 
     def _settle(self) -> None:
-        ids = self._ids(self.state.parts)
-        known = self._known() if self._is_resumed else set()
+        ids = self._ids_left()
+        # Without the inputs only the log knows what was sent to the workers instead.
+        known = self._known() if self._is_resumed or ids is None else set()
         counts: Counter[str] = Counter()
         # By model.
         costs: defaultdict[str, float] = defaultdict(float)
@@ -278,7 +252,8 @@ class Delivery:
         with Answers(self._folder / "answers.db") as answers:
             for alias, part in self.state.parts.items():
                 if part.arn:
-                    answers.take(part.arn, self._jobs(alias).outputs(part.arn, part.input_uri, part.output_uri))
+                    outputs = self._jobs(alias).outputs(part.arn, part.input_uri, part.output_uri)
+                    self._take(answers, part, outputs)
             # Should a write fail from here on, a part of the answers is on the log.
             self._is_resumed = True
             self._write(self._answers(answers, ids, known, counts, costs))
@@ -297,16 +272,31 @@ class Delivery:
         _log.info("handover.finished", hand_over=self.state.id, statuses=statuses, cost_usd=cost_usd, **counts)
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _take(self, answers: Answers, part: HandOverPart, outputs: Iterator[tuple[str, bytes]]) -> None:
+        if not answers.take(part.arn, outputs) and part.status in ANSWERED:
+            # Paid for, and put where somebody, or a lifecycle rule, has removed it: the workers answer once more.
+            _log.error("handover.output_gone", hand_over=self.state.id, job=part.arn, output=part.output_uri)
+
     def _answers(
-        self, answers: Answers, ids: set[str], known: set[_Place], counts: Counter[str], costs: dict[str, float]
+        self,
+        answers: Answers,
+        ids: set[str] | None,
+        known: set[_Place],
+        counts: Counter[str],
+        costs: dict[str, float],
     ) -> Iterator[Record]:
+        asked = {part.arn: self._asked(alias) for alias, part in self.state.parts.items() if part.arn}
         for record, job, name in self._records():
-            if name not in ids:
+            if ids is not None and name not in ids:
                 continue
             # Also of what an earlier process has written: that one has told nobody what it has cost.
             # What is younger lies at the offset of a record that its broker has lost, and the answer is to that one.
             answer = answers.get(name) if record.timestamp_ms <= self._youngest_ms else None
-            kind, made = self._outcome(record, job, answer, costs)
+            if answer is None:
+                kind = "unanswered" if ids is not None else "input_gone"
+                made = self._desk.outcomes.retry(record, job, f"batch_{kind}")
+            else:
+                kind, made = self._outcome(record, job, answer, asked[answer[1]], costs)
             if _place(record) in known:
                 counts["answered_before"] += 1
                 continue
@@ -314,14 +304,11 @@ class Delivery:
             yield made
 
     def _outcome(
-        self, record: Found, job: Job, answer: tuple[bytes, str] | None, costs: dict[str, float]
+        self, record: Found, job: Job, answer: tuple[bytes, str], asked: Asked, costs: dict[str, float]
     ) -> tuple[str, Record]:
-        way = self._desk.ways.by_route.get(job.route_name)
-        if way is None:
-            return "unanswered", self._desk.outcomes.retry(record, job, "batch_unanswered")
-        ended = read_output(answer[0], way.model.model, answer[1]) if answer is not None else None
-        kind, made = self._desk.outcomes.of(record, job, way, ended)
-        costs[way.model.model] += job.cost_usd or 0.0
+        ended = read_output(answer[0], asked.model, answer[1])
+        kind, made = self._desk.outcomes.of(record, job, self._desk.ways.readings.get(job.route_name), ended, asked)
+        costs[asked.model] += job.cost_usd or 0.0
         return kind, made
 
     def _records(self) -> Iterator[tuple[Found, Job, str]]:
@@ -359,12 +346,13 @@ class Delivery:
 
     def _write(self, records: Iterator[Record]) -> int:
         """Produce records in groups; return how many."""
-        count, group = 0, []
+        count, group, size_bytes = 0, list[Record](), 0
         for record in records:
             group.append(record)
-            if len(group) >= _GROUP:
+            size_bytes += record_bytes(record)
+            if len(group) >= _GROUP or size_bytes >= _GROUP_BYTES:
                 self._desk.producer.write(group)
-                count, group = count + len(group), []
+                count, group, size_bytes = count + len(group), [], 0
         if group:
             self._desk.producer.write(group)
         return count + len(group)

@@ -1,10 +1,12 @@
-"""Gathers records for the jobs of one hand-over, on disk.
+"""Gathers records for the jobs of one hand-over, on disk, and knows which log they are of.
 
-Blocking: writes files.
+Blocking: writes files; asks Kafka for ids of topics.
 """
 
 import contextlib
+import errno
 import secrets
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +14,32 @@ from typing import BinaryIO
 
 from contracts.batch_jobs import HandOver, HandOverPart
 from contracts.envelope import format_time
+from contracts.errors import ConfigError, LogUnavailable
+from contracts.settings import Settings
+from contracts.topics import Topics
+from producers.admin import TopicAdmin
+from producers.kafka_client import IsStopped, unless_stopped
 from producers.log_reader import Found
 from streams.handover.choosing import Ways, record_id
+
+_IDS_TIMEOUT_S = 10.0
+
+
+def check_folder(work_dir: str | None) -> None:
+    """Tell a mistake in the configuration from a disk that is full for a while.
+
+    Raises:
+        ConfigError: the folder cannot be used.
+    """
+    if work_dir is None:
+        return
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=work_dir).close()
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            message = f"batch_jobs.work_dir: {work_dir} cannot be used: {error.strerror}"
+            raise ConfigError(message) from error
 
 
 class _Lines:
@@ -72,8 +98,7 @@ class Gathering:
         """Tell whether a job is full, or the oldest record has waited long enough."""
         if not self.ranges:
             return False
-        limits = [way.batch for way in self._ways.by_route.values()]
-        if time.monotonic() - self._began_s >= min(limit.max_wait_s for limit in limits):
+        if time.monotonic() - self._began_s >= min(api.batch.max_wait_s for api in self._ways.apis.values()):
             return True
         return any(self._is_full(alias, lines) for alias, lines in self._lines.items())
 
@@ -112,6 +137,7 @@ class Gathering:
                 token=f"{name}x{number}",
                 input_uri=f"{batch.input.rstrip('/')}/{name}/{number}.jsonl",
                 output_uri=f"{batch.output.rstrip('/')}/{name}/",
+                asked=self._ways.asked(alias),
             )
         now = format_time(datetime.now(UTC))
         return HandOver(
@@ -123,3 +149,51 @@ class Gathering:
             log=log,
             answer_logs=answer_logs,
         )
+
+
+class Log:
+    """Which log the hand-over topic is: made anew under its name it has another id, and its offsets begin again.
+
+    The jobs topic is watched as well: made anew, it has forgotten what was handed over.
+
+    Args:
+        settings: the whole configuration.
+        is_stopped: gives up asking when it says so.
+
+    Attributes:
+        id: hexadecimal; empty when Kafka does not say: the embedded broker, and brokers before Kafka 2.8.
+
+    Raises:
+        Stopped: a stop came first.
+    """
+
+    def __init__(self, settings: Settings, is_stopped: IsStopped) -> None:
+        topics = Topics(settings.kafka.topic_prefix)
+        self._names = topics.handovers, topics.batch_jobs
+        self._is_stopped = is_stopped
+        self._admin = None if settings.kafka.embedded else TopicAdmin(settings.kafka, _IDS_TIMEOUT_S)
+        self._ids = self._ask()
+        self.id = self._ids.get(topics.handovers, "")
+
+    def _ask(self) -> dict[str, str]:
+        if (admin := self._admin) is None:
+            return {}
+        found = unless_stopped(lambda: admin.ids(self._names), self._is_stopped)
+        return {topic: f"{number:032x}" for topic, number in found.items()}
+
+    def confirm(self) -> None:
+        """Return when both are the same logs still.
+
+        Raises:
+            LogUnavailable: one is another, or Kafka does not say any more: begin anew.
+            Stopped: a stop came first.
+        """
+        now = self._ask()
+        for topic in self._names:
+            if now.get(topic) != self._ids.get(topic):
+                message = f"topic {topic} was made anew, or its id cannot be read"
+                raise LogUnavailable(message)
+
+    def holds(self, state: HandOver) -> bool:
+        """Tell whether the ranges of a hand-over are of this log; where an id is not known, they are taken for it."""
+        return not (self.id and state.log) or state.log == self.id

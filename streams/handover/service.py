@@ -7,12 +7,11 @@ See: docs/adr/0012.
 """
 
 import contextlib
-import errno
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -22,18 +21,18 @@ import msgspec
 from contracts.batch_jobs import HandOver, job_record, kind_of
 from contracts.codec import decode_json
 from contracts.envelope import parse_time
-from contracts.errors import DISK_ERRORS, ConfigError, LogUnavailable, Undecodable, is_of_disk
+from contracts.errors import DISK_ERRORS, LogUnavailable, Undecodable, is_of_disk
 from contracts.logs import logger
 from contracts.metrics import HANDOVER_OLDEST, HANDOVER_WAITING, HANDOVERS_OPEN
 from contracts.settings import Settings
 from contracts.topics import Topics
-from producers.admin import Patience
+from producers.admin import Patience, differing
 from producers.fenced import FencedProducer
 from producers.kafka_client import start_thread
 from producers.log_reader import Found, LogReader
 from streams.handover.choosing import Ways
-from streams.handover.delivery import Delivery, Desk, Log, give_up, note_rest
-from streams.handover.gathering import Gathering
+from streams.handover.delivery import Delivery, Desk, give_up, note_rest
+from streams.handover.gathering import Gathering, Log, check_folder
 from streams.handover.settling import Outcomes
 
 _POLL_S = 0.5
@@ -105,7 +104,7 @@ class Service:
         self._topics = Topics(settings.kafka.topic_prefix)
         self._ways = Ways(settings)
         self._outcomes = Outcomes(self._topics, settings.worker.app_id, settings.producer.max_record_bytes)
-        self._max_open = min(way.batch.max_open_jobs for way in self._ways.by_route.values())
+        self._max_open = min(api.batch.max_open_jobs for api in self._ways.apis.values())
         self._stop = threading.Event()
         self._patience = Patience(settings.kafka, "hand-over", self._stop)
         self._is_serving = False
@@ -114,6 +113,9 @@ class Service:
         self._gathering: Gathering | None = None
         self._folder: Path | None = None
         self._confirm_at_s = 0.0
+        # As they were noted last, whatever becomes of the jobs topic.
+        self._noted: dict[str, HandOver] = {}
+        self._has_looked = False
         # Partitions that were read from an earlier offset again, until it is known what is left of them.
         self._went_back: set[int] = set()
 
@@ -145,7 +147,7 @@ class Service:
             OSError, sqlite3.OperationalError: of what does not pass by waiting.
         """
         try:
-            _check(self._settings.batch_jobs.work_dir)
+            check_folder(self._settings.batch_jobs.work_dir)
             self._patience.run(self._sessions)
         finally:
             self._ways.close()
@@ -177,6 +179,7 @@ class Service:
             producer = FencedProducer(settings.kafka, settings.producer, name, is_stopped)
             try:
                 producer.take_over()
+                self._look_at_topics()
                 log = Log(settings, is_stopped)
                 self._work(
                     Desk(settings, self._topics, self._ways, producer, self._outcomes, log, is_stopped), self._folder
@@ -187,10 +190,22 @@ class Service:
                     self._gathering.abandon()
                 producer.close()
 
+    def _look_at_topics(self) -> None:
+        """Say once what is wrong with the topics that remember, before anything relies on them."""
+        if not self._has_looked:
+            names = self._topics.batch_jobs, self._topics.handovers
+            if problems := differing(self._settings, names, self._stop.is_set):
+                _log.warning("handover.topics_differ", problems=problems)
+            if not self._ways.by_route:
+                reason = "no route uses a model of a provider with batch_api"
+                _log.warning("handover.for_workers", reason=f"{reason}: what comes goes to the workers")
+            self._has_looked = True
+
     def _work(self, desk: Desk, work: Path) -> None:
         history = self._history(desk)
         with desk.reader() as reader, _Ends(desk, self._topics.handovers) as ends:
             known = self._shortened(desk, reader, [state for state in history if desk.log.holds(state)])
+            self._note(known)
             starts, behind = self._starts(reader, known)
             reader.begin({self._topics.handovers: starts})
             # What was asked for is of one log, though it was made anew between two of the questions.
@@ -240,6 +255,7 @@ class Service:
         ends = {topic: reader.ends(topic) for topic in topics}
         state = gathering.hand_over(list(files), ends, logs, desk.log.id)
         desk.producer.write([job_record(self._topics, state)])
+        self._note([state])
         self._open.append(Delivery(desk, state, _made(work / state.id), files))
         return self._gather(work / f"after-{state.id}")
 
@@ -247,7 +263,11 @@ class Service:
         for delivery in self._open:
             if not self._stop.is_set():
                 delivery.step()
+                self._note([delivery.state])
         self._open = [delivery for delivery in self._open if not delivery.is_over]
+
+    def _note(self, states: Iterable[HandOver]) -> None:
+        self._noted |= {state.id: state for state in states}
 
     def _confirm(self, desk: Desk) -> None:
         if time.monotonic() >= self._confirm_at_s:
@@ -275,7 +295,12 @@ class Service:
                     except Undecodable:
                         continue
                     found[state.id] = state
-        return list(found.values())
+        # Made anew, the topic knows nothing of what is under way, nor of what must not be handed over again.
+        if lost := [state for name, state in self._noted.items() if name not in found]:
+            _log.warning("handover.jobs_topic_made_anew", noted_again=len(lost))
+            desk.producer.write([job_record(self._topics, state) for state in lost])
+        self._note(found.values())
+        return list(self._noted.values())
 
     def _starts(self, reader: LogReader, history: Sequence[HandOver]) -> tuple[list[int], dict[int, int]]:
         """Return where each partition goes on, behind what was ever handed over; and those that do, by number."""
@@ -363,23 +388,6 @@ def waiting(ends: Sequence[int], positions: Sequence[int], gathered: Mapping[str
     """
     starts = [gathered[str(number)][0] if str(number) in gathered else at for number, at in enumerate(positions)]
     return sum(max(0, end - start) for end, start in zip(ends, starts, strict=True))
-
-
-def _check(work_dir: str | None) -> None:
-    """Tell a mistake in the configuration from a disk that is full for a while.
-
-    Raises:
-        ConfigError: the folder cannot be used.
-    """
-    if work_dir is None:
-        return
-    try:
-        Path(work_dir).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=work_dir).close()
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            message = f"batch_jobs.work_dir: {work_dir} cannot be used: {error.strerror}"
-            raise ConfigError(message) from error
 
 
 def _made(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from contracts.batch_jobs import Asked
 from contracts.codec import REDRIVE, Record, encodable, encode_json, format_time, outcome_headers, redrive_of
 from contracts.errors import OutputInvalid, PenstockError
 from contracts.payloads import (
@@ -22,13 +23,13 @@ from contracts.payloads import (
 from contracts.topics import Topics
 from producers.log_reader import Found
 from producers.window import record_bytes
-from streams.handover.choosing import Way, position_of
+from streams.handover.choosing import Reading, position_of
 from streams.job import Job
 from streams.parking import parked_records
 from streams.providers.base import add_usage
 from streams.providers.bedrock import Bedrock
 from streams.providers.bedrock_jobs import Ended
-from streams.steps.invoke import cost_usd
+from streams.steps.invoke import cost_at
 
 PROVIDER = Bedrock.name
 _MAX_TEXT_CHARS = 500
@@ -48,24 +49,33 @@ class Outcomes:
         self._app_id = app_id
         self._max_bytes = max_bytes
 
-    def of(self, record: Found, job: Job, way: Way, ended: Ended | None) -> tuple[str, Record]:
-        """Return what a handed-over record came to, in a word, and the record that says so.
+    def of(self, record: Found, job: Job, reading: Reading | None, ended: Ended, asked: Asked) -> tuple[str, Record]:
+        """Return what an answered record came to, in a word, and the record that says so.
 
-        A record without an answer, or with one that is not valid, goes to the workers with what it has cost.
+        One with an answer that is not valid goes to the workers with what it has cost.
+
+        Args:
+            record: handed over.
+            job: of it.
+            reading: of its route; None when it has none any more.
+            ended: what was said about it.
+            asked: who said it.
         """
-        if ended is None:
-            return "unanswered", self.retry(record, job, "batch_unanswered")
         usage = ended.answer.usage if ended.answer is not None else ended.usage
         job.attempts += 1
-        book(job, way, usage)
+        book(job, asked, usage)
         if ended.answer is None:
             assert ended.error is not None  # noqa: S101 - for the type checker: one of the two is there
             return "refused", self._again(record, job, ended.error)
+        if reading is None:
+            # A worker buries it, with what it has cost.
+            return "unroutable", self.retry(record, job, "batch_unroutable")
         try:
-            output = way.contract.check(ended.answer.text)
+            output = reading.contract.check(ended.answer.text)
         except OutputInvalid as error:
             return "invalid", self._again(record, job, error)
-        made = self._result(record, job, way, ended.answer, output)
+        prompt = asked.prompts.get(job.route_name, reading.template.digest)
+        made = self._result(record, job, prompt, ended.answer, output)
         if record_bytes(made) > self._max_bytes:
             return "too_large", self.retry(record, job, "batch_too_large")
         return "succeeded", made
@@ -99,7 +109,7 @@ class Outcomes:
         )
         return self._terminal(record, job, DEAD_LETTER_MARKER_TYPE, encode_json(marker), marker.completed_at)
 
-    def _result(self, record: Found, job: Job, way: Way, answer: InferenceAnswer, output: object) -> Record:
+    def _result(self, record: Found, job: Job, prompt: str, answer: InferenceAnswer, output: object) -> Record:
         now = datetime.now(UTC)
         result = InferenceResult(
             event_id=job.event.id,
@@ -109,8 +119,8 @@ class Outcomes:
             provenance=Provenance(
                 provider=PROVIDER,
                 model=answer.model,
-                route=way.route.name,
-                prompt_digest=way.template.digest,
+                route=job.route_name,
+                prompt_digest=prompt,
                 response_id=answer.response_id,
             ),
             usage=job.usage,
@@ -130,9 +140,10 @@ class Outcomes:
         return Record(topic, job.key, value, headers, record.partition)
 
 
-def book(job: Job, way: Way, usage: Usage) -> None:
+def book(job: Job, asked: Asked, usage: Usage) -> None:
     """Add a record's tokens and cost, at the price of the batch API."""
     job.usage = add_usage(job.usage, usage)
-    cost = cost_usd(usage, way.model)
-    known = cost is not None and job.cost_usd is not None
-    job.cost_usd = (job.cost_usd or 0.0) + (cost or 0.0) * way.batch.price_share if known else None
+    if asked.prices_usd is None or job.cost_usd is None:
+        job.cost_usd = None
+        return
+    job.cost_usd += cost_at(asked.prices_usd, usage) * asked.price_share

@@ -15,20 +15,28 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from contracts.codec import encodable
-from contracts.errors import AccessDenied, InvalidRequest, PenstockError, ProviderUnavailable
+from contracts.errors import AccessDenied, InvalidRequest, ModelNotFound, PenstockError, ProviderUnavailable, Terminal
 from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.batch_api import BatchApi
 from contracts.settings.models import BedrockProvider
 from streams.providers.bedrock import converse_arguments, usage_of
 from streams.providers.bedrock_errors import finish, translate
 
-OVER = frozenset({"Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired"})
+# What has some answers at least, and what else is over.
+ANSWERED = frozenset({"Completed", "PartiallyCompleted"})
+OVER = ANSWERED | {"Failed", "Stopped", "Expired"}
 _RETRIES = {"total_max_attempts": 5, "mode": "standard"}
 _NOT_THERE = frozenset({"404", "NoSuchKey", "NoSuchBucket"})
+_NO_KEY = "NoSuchKey"
+_BLOCK_BYTES = 2**20
 # The job exists: its name is taken, and its token was forgotten, or is being worked on.
 _CONFLICT = "ConflictException"
 _TOO_MANY = 429
 _SERVER_ERROR = 500
+
+
+class InputGone(ProviderUnavailable):
+    """Raise when the records of a job are not on S3 any more: their bucket is there, and they are not in it."""
 
 
 class Ended(NamedTuple):
@@ -97,13 +105,21 @@ class BedrockJobs:
         """Yield the ids of the records that a job was given.
 
         Raises:
+            InputGone: they are not there any more.
             AccessDenied, ProviderUnavailable: S3 does not give them.
         """
         for line in self._lines(uri):
             yield str(json.loads(line)["recordId"])
 
-    def create(self, model: str, token: str, input_uri: str, output_uri: str) -> str:
+    def create(self, model: str, token: str, input_uri: str, output_uri: str, *, may_exist: bool = False) -> str:
         """Return the ARN of the job of a token, beginning it when there is none yet.
+
+        Args:
+            model: id of the model.
+            token: of the job.
+            input_uri: where its records are.
+            output_uri: where its answers go.
+            may_exist: an earlier process may have begun it, with other settings: then the service refuses the token.
 
         Raises:
             InvalidRequest, ModelNotFound, AccessDenied, QuotaExhausted, Throttled, ProviderUnavailable: as it is.
@@ -121,13 +137,19 @@ class BedrockJobs:
                 timeoutDurationInHours=self._batch.timeout_hours,
             )
         except (BotoCoreError, ClientError) as error:
+            refusal = translate(error, model)
             if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") == _CONFLICT:
-                return self._of_name(name)
-            raise translate(error, model) from error
+                if arn := self._of_name(name):
+                    return arn
+                message = f"Bedrock says that job {name} is in conflict with another one, and shows none of this name"
+                raise ProviderUnavailable(message) from error
+            if may_exist and isinstance(refusal, Terminal | ModelNotFound) and (arn := self._of_name(name)):
+                return arn
+            raise refusal from error
         return str(answer["jobArn"])
 
     def _of_name(self, name: str) -> str:
-        """Return the ARN of the job that has a name of ours, which nobody else gives.
+        """Return the ARN of the job that has a name of ours, which nobody else gives; empty when there is none.
 
         A token is kept for a while only. Taken for a refusal, the job would be paid for beside the workers' answers.
 
@@ -143,10 +165,7 @@ class BedrockJobs:
             message = f"job {name} may be there, and cannot be looked for (bedrock:ListModelInvocationJobs): {why}"
             # Its own error where a right is missing: no waiting mends that.
             raise (AccessDenied if isinstance(why, AccessDenied) else ProviderUnavailable)(message) from error
-        if not found:
-            message = f"Bedrock says that job {name} is in conflict with another one, and shows none of this name"
-            raise ProviderUnavailable(message)
-        return found[0]
+        return found[0] if found else ""
 
     def status(self, arn: str) -> tuple[str, str]:
         """Return a job's state and message.
@@ -179,7 +198,7 @@ class BedrockJobs:
             _translated(uri),
             contextlib.closing(self._client("s3").get_object(Bucket=bucket, Key=key)["Body"]) as body,
         ):
-            for line in body.iter_lines():
+            for line in body.iter_lines(_BLOCK_BYTES):
                 if line.strip():
                     yield line
 
@@ -242,6 +261,8 @@ def _translated(uri: str) -> Iterator[None]:
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         message = f"{uri}: {error}"
+        if code == _NO_KEY:
+            raise InputGone(message) from error
         raise (AccessDenied if code in {"403", "AccessDenied"} else ProviderUnavailable)(message) from error
     except (BotoCoreError, Boto3Error) as error:
         message = f"{uri}: {error}"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
+from operator import mul
 from typing import TypeGuard
 
 import msgspec
@@ -11,6 +12,7 @@ from contracts.codec import encodable
 from contracts.errors import ProviderTimeout
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings import ModelSettings
+from contracts.settings.models import Price
 from streams.providers.base import Provider, Several, several_inputs
 from streams.steps.overdue import overdue
 
@@ -121,22 +123,35 @@ async def invoke_many(provider: Provider, requests: Sequence[InferenceRequest], 
     return Several(tuple(clean), several.usage)
 
 
+def prices_usd(price: Price) -> tuple[float, float, float, float]:
+    """Return US dollars per million tokens of input, output, input read from the cache, and input written to it.
+
+    Providers keep prompts in a cache unasked: without a price of their own such tokens must not cost nothing.
+    """
+    read, written = price.cache_read_usd, price.cache_write_usd
+    return (
+        price.input_usd,
+        price.output_usd,
+        price.input_usd if read is None else read,
+        price.input_usd if written is None else written,
+    )
+
+
 def cost_usd(usage: Usage, model: ModelSettings) -> float | None:
     """Return what a call cost by the configured price list, US dollars; None when the model has no price."""
     price = model.price
     if price is None:
         return None
-    cost = usage.input_tokens * price.input_usd + usage.output_tokens * price.output_usd
-    # Providers keep prompts in a cache unasked: without a price of their own such tokens must not cost nothing.
-    if usage.cache_read_tokens:
-        cost += usage.cache_read_tokens * _or(price.cache_read_usd, price.input_usd)
-    if usage.cache_write_tokens:
-        cost += usage.cache_write_tokens * _or(price.cache_write_usd, price.input_usd)
-    return cost / 1e6
+    read, written = usage.cache_read_tokens, usage.cache_write_tokens
+    if not (read or written):
+        return (usage.input_tokens * price.input_usd + usage.output_tokens * price.output_usd) / 1e6
+    return cost_at(prices_usd(price), usage)
 
 
-def _or(price: float | None, other: float) -> float:
-    return other if price is None else price
+def cost_at(prices: tuple[float, float, float, float], usage: Usage) -> float:
+    """Return what tokens cost at prices as those of `prices_usd`, US dollars."""
+    counts = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
+    return sum(map(mul, counts, prices)) / 1e6
 
 
 def split_exactly(total: int, weights: Sequence[int]) -> list[int]:

@@ -4,11 +4,11 @@ import sys
 
 import producers.fenced
 import producers.log_reader
-import streams.handover.delivery
+import streams.handover.gathering
 from streams.__main__ import run
 
 if __name__ == "__main__":
     producers.log_reader._REQUEST_S = 3.0
     producers.fenced._OPEN_LIMIT_S = 5.0
-    streams.handover.delivery._IDS_TIMEOUT_S = 3.0
+    streams.handover.gathering._IDS_TIMEOUT_S = 3.0
     sys.exit(run())  # type: ignore[func-returns-value]

@@ -1,8 +1,10 @@
 """`penstock dlq` on real Kafka: from a worker's dead letter to the fixed worker's answer, and what may go wrong."""
 
+import contextlib
 import json
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from gateways.cli.dlq_write import Unit, Writer
 from gateways.cli.reading import Read, as_read
 from producers.fenced import TakenOver
 from tests.kafka.worker_lab import PARTITIONS, Outcomes, WorkerLab, headers_of
+from tests.kafkalab.commits import Commits
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ChildProcess, eventually
 
@@ -286,3 +289,43 @@ def test_since_and_until_bound_what_is_meant(lab: WorkerLab) -> None:
     assert dlq.states("--since", "1h") == {"a": "open", "b": "open"}
     assert dlq.states("--until", "1h") == {}
     assert dlq.states("--since", "2100-01-01T00:00:00Z") == {}
+
+
+def committed_by(lab: WorkerLab, group: str) -> dict[int, int]:
+    """Return what a group has committed of the events, partitions with nothing left out."""
+    with contextlib.closing(Commits(lab.kafka.bootstrap, group)) as commits:
+        found = commits.read([lab.events], range(PARTITIONS))
+    return {number: offset for (_, number), offset in found.items() if offset > 0}
+
+
+def test_an_event_is_put_back_for_the_application_that_buried_it_alone(lab: WorkerLab, tmp_path: Path) -> None:
+    """Two that read one topic: what the one cannot answer the other has answered, and paid for."""
+    document = yaml.safe_load(lab.config.read_text())
+    other, group = json.loads(json.dumps(document)), f"{lab.prefix}-other"
+    other["worker"]["app_id"] = group
+    (tmp_path / "other").mkdir()
+    beside = WorkerLab(lab.kafka, tmp_path / "other")
+    beside.config.write_text(yaml.safe_dump(other))
+    lab.config.write_text(yaml.safe_dump(document | {"routes": [document["routes"][0] | {"match": {"type": "x"}}]}))
+    lab.send(0, 1, keys=1)
+
+    with Outcomes(lab.kafka, lab.topics.results) as results, beside.running():
+        with lab.running() as broken:
+            eventually(lambda: bool(results.read().by_id) and len(results.messages) == 2, within_s=30)
+            broken.signal(signal.SIGTERM)
+            assert broken.wait(20) == 0
+        lab.config.write_text(yaml.safe_dump(document))
+        redriven = Dlq(lab)("redrive", "--yes")
+        lab.send(1, 1, keys=1)
+        with lab.running():
+            eventually(lambda: bool(results.read().by_id) and len(results.messages) == 5, within_s=30)
+            ends = {number: end for number, end in lab.ends().items() if end}
+            eventually(lambda: committed_by(lab, lab.prefix) == committed_by(lab, group) == ends, within_s=30)
+        results.read()
+    made = Counter(
+        (dict(headers)["penstock-source-app"].decode(), dict(headers)["ce_eventid"].decode())
+        for headers in map(headers_of, results.messages)
+    )
+
+    assert "1 of 1 dead letters redriven" in redriven
+    assert made == {(lab.prefix, "e0"): 2, (lab.prefix, "e1"): 1, (group, "e0"): 1, (group, "e1"): 1}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.awslab.moto import Moto
 from tests.kafka.batch_lab import BatchLab, events_of, read_lines, write_lines
@@ -396,3 +397,43 @@ def test_a_topic_that_has_lost_its_end_is_not_handed_over_again(
         assert succeeded(site, tmp_path, "fourth", 40) == 40
 
     assert site.stats()["by_operation"]["batch"] == 2 * LINES + 80
+
+
+@pytest.mark.long
+def test_a_job_outlives_another_model_its_input_and_the_jobs_topic(
+    kafka: KafkaLab, tmp_path: Path, stub: str, s3: Any
+) -> None:
+    """Each was once a way to pay twice, or to wait for ever."""
+    site = Site(kafka, tmp_path, stub, s3)
+    site.knobs(batch_state_s=5)
+    config = site.batch.lab.config
+    with Outcomes(kafka, site.batch.lab.topics.results) as results, submit(site, tickets(tmp_path)) as waiting:
+        with site.hand_over() as first:
+            first.wait_for("handover.running", 60)
+            first.signal(signal.SIGKILL)
+        document = yaml.safe_load(config.read_text("utf-8"))
+        document["models"]["m"] |= {"model": "another.model-v1:0", "price": {"input_usd": 1, "output_usd": 1}}
+        config.write_text(yaml.safe_dump(document), encoding="utf-8")
+        (found,) = s3.list_objects_v2(Bucket="jobs", Prefix="in/")["Contents"]
+        with site.hand_over() as second, site.batch.lab.worker():
+            second.wait_for("handover.serving", 60)
+            recreate(kafka, site.batch.lab.topics.batch_jobs)
+            second.signal(signal.SIGSTOP)
+            eventually(lambda: site.stats()["by_operation"].get("batch") == LINES, within_s=60)
+            s3.delete_object(Bucket="jobs", Key=found["Key"])
+            second.signal(signal.SIGCONT)
+            second.wait_for("handover.jobs_topic_made_anew", 60)
+            second.wait_for("handover.input_gone", 60)
+            assert waiting.wait(90) == 0, waiting.output + second.output
+            second.wait_for("handover.finished", 30)
+        with site.hand_over() as third:
+            third.wait_for("handover.serving", 60)
+            url = third.wait_for(r"^health on (http://\S+)$")[1]
+            eventually(lambda: is_empty(url), 30)
+        duplicates = results.read().duplicates
+    output = read_lines(tmp_path / "out.jsonl")
+
+    assert duplicates == []
+    assert {line["model"] for line in output} == {"anthropic.claude-v1:0"}
+    assert min(line["cost_usd"] for line in output) > 0.001
+    assert site.stats()["by_operation"] == {"batch-job": 1, "batch": LINES}

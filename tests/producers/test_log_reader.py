@@ -73,3 +73,16 @@ def test_clients_that_find_no_broker_for_a_minute_are_replaced(monkeypatch: pyte
 
         assert [one.is_closed for one in Client.made] == [True, True, False, False]
         assert [one.at for one in Client.made if one.is_reading] == [[("t", 0, 5)]] * 2
+
+
+@pytest.mark.parametrize(("starts", "shortened"), [([2], {"t"}), ([3], set()), ([], set())])
+def test_a_topic_that_has_lost_records_behind_where_it_is_read_from_is_named(
+    monkeypatch: pytest.MonkeyPatch, starts: list[int], shortened: set[str]
+) -> None:
+    """Its first record is at offset 3."""
+    monkeypatch.setattr(Client, "made", [], raising=False)
+    monkeypatch.setattr(log_reader, "Consumer", Client)
+    with LogReader(KafkaSettings(bootstrap_servers="127.0.0.1:1")) as reader:
+        reader.begin({"t": starts})
+
+        assert reader.shortened == shortened

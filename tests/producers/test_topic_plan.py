@@ -204,3 +204,25 @@ def test_a_worker_needs_the_hand_over_topic_only_when_it_hands_over() -> None:
 
     assert blockers(wanted_topics(configured), found) == []
     assert blockers(wanted_topics(configured), found, hands_over=True) == ["topic penstock.handovers.v1 is missing"]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "handovers", "said"),
+    [
+        ({}, {"segment.ms": str(7 * DAY_MS)}, ""),
+        ({}, {"retention.ms": str(25 * DAY_MS), "segment.ms": str(7 * DAY_MS)}, f"at least {32 * DAY_MS}"),
+        ({}, {"retention.ms": "-1"}, "must be -1"),
+        ({"retention.ms": "-1"}, {"retention.ms": "-1"}, ""),
+    ],
+)
+def test_a_jobs_topic_that_forgets_before_the_records_of_a_hand_over_go_is_drift(
+    jobs: dict[str, str], handovers: dict[str, str], said: str
+) -> None:
+    configured = settings()
+    found = as_wanted(configured)
+    for name, config in (("penstock.batch-jobs.v1", jobs), ("penstock.handovers.v1", handovers)):
+        found[name] = replace(found[name], config={**(found[name].config or {}), **config})
+
+    texts = [f"{one.topic}: {one.text}" for one in drifts(wanted_topics(configured), found, configured)]
+
+    assert [said in text and text.startswith("penstock.batch-jobs.v1: ") for text in texts] == ([True] if said else [])

@@ -11,7 +11,7 @@ from contracts.errors import InvalidPayload
 from contracts.settings import build, parse
 from gateways.batch import submitting
 from gateways.batch.jobs import Jobs
-from gateways.batch.lines import fingerprint
+from gateways.batch.lines import Line, fingerprint
 from gateways.batch.submitting import Submission, wanted_job
 from producers.fenced import FencedProducer
 
@@ -71,3 +71,15 @@ def test_a_job_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.Monke
         job, producer = begin(tmp_path, monkeypatch, as_asked=as_asked, **now)
 
         assert (job.source, job.expires_at, len(producer.written)) == ("batch", "", 1)
+
+
+def test_lines_go_out_in_groups_that_a_transaction_has_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 500 lines of a megabyte each it is aborted before they are there, and the job is taken for another's."""
+    monkeypatch.setattr(submitting, "_GROUP", 4)
+    monkeypatch.setattr(submitting, "_GROUP_BYTES", 1500)
+    sizes = [1000, 1000, 10, 10, 10, 10, 10, 9000]
+    lines = [Line(number, b"x" * size, "") for number, size in enumerate(sizes)]
+
+    assert [[len(line.raw) for line in group] for group in submitting._groups(lines)] == [
+        [1000, 1000], [10, 10, 10, 10], [10, 9000],
+    ]  # fmt: skip

@@ -192,7 +192,8 @@ def test_what_was_redriven_is_not_redriven_again(desk: Desk) -> None:
     desk.bury("e-1")
     desk("redrive", "--yes")
 
-    assert desk("redrive", "--yes") == (0, "no open dead letter matches\n", "")
+    said = "no open dead letter of application penstock matches; --app takes those of others\n"
+    assert desk("redrive", "--yes") == (0, said, "")
     assert len(desk.read(desk.events)) == 1
     assert desk.listed() == {}
     assert desk.listed("--all") == {"e-1": "redriven"}
@@ -421,3 +422,23 @@ def test_ctrl_c_stops_between_two_letters_and_says_what_remains(desk: Desk) -> N
     assert "Traceback" not in redriving.output
     assert len(desk.read(desk.events)) == done
     assert 0 < done < 30
+
+
+def test_letters_of_the_configured_application_go_back_for_it_alone(desk: Desk) -> None:
+    """Another one that reads the topic has answered their events, and would pay for them again."""
+    desk.bury("e-1", app_id="penstock")
+    desk.bury("e-2", app_id="another")
+    # Of a version that did not say.
+    desk.bury("e-3", app_id="")
+
+    first = desk("redrive", "--yes")
+    marks = {as_read(one).headers[-1] for one in desk.read(desk.events)}
+    listed = desk.listed("--app", "another")
+    second = desk("redrive", "--yes", "--app", "another", "--app", "penstock")
+
+    assert (first[1], second[1]) == ("2 of 2 dead letters redriven\n", "1 of 1 dead letters redriven\n")
+    assert listed == {"e-2": "open"}
+    assert sorted(found.app_id for mark in marks if (found := redrive_of([mark]))) == ["", "penstock"]
+    assert [found.app_id for one in desk.read(desk.events) if (found := redrive_of(as_read(one).headers))].count(
+        ""
+    ) == 2

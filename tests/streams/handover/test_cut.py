@@ -170,3 +170,29 @@ def test_a_log_that_may_be_another_one_is_read_from_its_beginning(
     assert site.service._gathering is not None
     site.service._gathering.abandon()
     assert site.service._gathering.ranges == {"0": (0, 2)}
+
+
+def test_what_was_noted_stays_known_when_the_jobs_topic_is_made_anew(tmp_path: Path) -> None:
+    """All of the hand-over topic would be handed over, and paid for, once more."""
+    site = Site(handed(0, 9))
+    site.records = lying(*range(9), since=9)
+    site.serve(tmp_path / "w")
+    site.history.clear()
+
+    with capture_logs() as lines:
+        site.serve(tmp_path / "after")
+
+    assert (site.begun, [state.id for state in site.written]) == ([[9], [9]], ["h1"])
+    assert [line["noted_again"] for line in lines if line["event"] == "handover.jobs_topic_made_anew"] == [1]
+
+
+def test_what_the_log_says_of_a_hand_over_stands_before_what_is_remembered(tmp_path: Path) -> None:
+    """Another process may have gone on with it meanwhile."""
+    site = Site(handed(0, 9))
+    site.records = lying(*range(9), since=9)
+    site.serve(tmp_path / "w")
+    site.history[0] = handed(0, 7)
+
+    site.serve(tmp_path / "after")
+
+    assert (site.begun, site.written) == ([[9], [7]], [])

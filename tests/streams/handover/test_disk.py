@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.batch_jobs import HandOver, HandOverPart
+from contracts.codec import Record
 from contracts.errors import ConfigError, Throttled
 from contracts.metrics import REGISTRY
 from contracts.settings import Settings
@@ -143,7 +144,7 @@ def test_a_hand_over_that_is_taken_up_looks_no_more_often_than_before(
         looks.append(arn)
         return "InProgress", ""
 
-    monkeypatch.setattr(site.desk.ways.by_alias["m"].jobs, "status", look)
+    monkeypatch.setattr(site.desk.ways.apis["p"].jobs, "status", look)
     for _ in range(3):
         service._open = service._deliveries(site.desk, [state], tmp_path)
         service._step()
@@ -251,8 +252,15 @@ class _Site:
             record_ids=lambda _: [],
             status=lambda _: ("InProgress", ""),
         )
-        way = SimpleNamespace(batch=ways.by_alias["m"].batch, model=ways.by_alias["m"].model, jobs=jobs)
-        mine = SimpleNamespace(by_alias={"m": way}, by_route=ways.by_route, job=ways.job, line=ways.line)
+        mine = SimpleNamespace(
+            apis={"p": SimpleNamespace(batch=ways.by_alias["m"].batch, jobs=jobs)},
+            asked=ways.asked,
+            jobs=lambda *_: jobs,
+            prompts=ways.prompts,
+            readings=ways.readings,
+            job=ways.job,
+            line=ways.line,
+        )
         self.desk = cast(
             "Desk",
             SimpleNamespace(
@@ -260,14 +268,14 @@ class _Site:
                 topics=TOPICS,
                 ways=mine,
                 producer=SimpleNamespace(write=self.written.extend),
-                outcomes=SimpleNamespace(retry=lambda *_: record(9)),
+                outcomes=SimpleNamespace(retry=lambda *_: Record("retries", None, b"", ())),
                 log=SimpleNamespace(confirm=lambda: None),
                 reader=lambda: contextlib.nullcontext(reader),
                 is_stopped=lambda: False,
             ),
         )
 
-    def _create(self, *_: object) -> str:
+    def _create(self, *_: object, **__: object) -> str:
         if self.refusals:
             raise self.refusals.pop()
         return "arn:1"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from contracts.codec import redrive_headers
 from contracts.errors import ConfigError
+from contracts.payloads import Redrive
 from contracts.settings import Settings
 from streams.handover.choosing import Ways, record_id
 from streams.handover.gathering import Gathering
@@ -101,3 +103,12 @@ def test_a_configuration_without_a_batch_api_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="batch_api"):
         Ways(Settings.model_validate(document))
+
+
+def test_an_event_that_was_put_back_for_another_application_is_left_to_it(ways: Ways, tmp_path: Path) -> None:
+    gathering = Gathering(ways, tmp_path)
+    for offset, app_id in enumerate(["penstock", "another-app", ""]):
+        found, redrive = record(offset), Redrive(partition=0, offset=0, timestamp_ms=0, count=1, at="", app_id=app_id)
+        gathering.take(found._replace(pairs=tuple(redrive_headers(found.pairs, redrive))))
+
+    assert lines(gathering) == [record_id(0, 0), record_id(0, 2)]

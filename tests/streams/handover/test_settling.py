@@ -10,7 +10,7 @@ from contracts.codec import Record, decode_json, parked_event, source_position
 from contracts.payloads import RESULT_TYPE, InferenceResult, RetryNote, Usage
 from producers.log_reader import Found
 from streams.handover.answers import Answers
-from streams.handover.choosing import Way, Ways
+from streams.handover.choosing import Ways
 from streams.handover.settling import Outcomes
 from streams.providers.bedrock_jobs import BedrockJobs, read_output
 from tests.streams.handover.support import TOPICS, make_settings, record
@@ -24,11 +24,11 @@ def output(text: str = "fine", stop: str = "end_turn") -> dict[str, Any]:
     return {"modelOutput": {"output": {"message": {"content": [{"text": text}]}}, "stopReason": stop, "usage": usage}}
 
 
-def settle(found: Found, line: dict[str, Any] | None, max_bytes: int = 10**6, **route: Any) -> tuple[str, Record]:
+def settle(found: Found, line: dict[str, Any], max_bytes: int = 10**6, **route: Any) -> tuple[str, Record]:
     ways = Ways(make_settings(**route))
-    way: Way = ways.by_route["r"]
-    ended = None if line is None else read_output(json.dumps(line).encode(), "model-1", ARN)
-    return Outcomes(TOPICS, "penstock", max_bytes).of(found, ways.job(found), way, ended)
+    asked = ways.asked("m")
+    ended = read_output(json.dumps(line).encode(), asked.model, ARN)
+    return Outcomes(TOPICS, "penstock", max_bytes).of(found, ways.job(found), ways.readings["r"], ended, asked)
 
 
 def note(made: Record) -> RetryNote:
@@ -90,21 +90,18 @@ def test_an_answer_that_breaks_the_schema_goes_to_the_workers_with_what_it_has_c
 
 
 @pytest.mark.parametrize(
-    ("line", "kind", "reason", "attempts"),
+    ("line", "reason"),
     [
-        (None, "unanswered", "batch_unanswered", 0),
-        ({"error": {"errorCode": 400, "errorMessage": "bad"}}, "refused", "batch_invalid_request", 1),
-        ({"error": {"errorCode": 500, "errorMessage": "oops"}}, "refused", "batch_provider_unavailable", 1),
-        (output(stop="guardrail_intervened"), "refused", "batch_content_blocked", 1),
-        ({"modelOutput": {"stopReason": "end_turn", "output": None}}, "refused", "batch_provider_unavailable", 1),
+        ({"error": {"errorCode": 400, "errorMessage": "bad"}}, "batch_invalid_request"),
+        ({"error": {"errorCode": 500, "errorMessage": "oops"}}, "batch_provider_unavailable"),
+        (output(stop="guardrail_intervened"), "batch_content_blocked"),
+        ({"modelOutput": {"stopReason": "end_turn", "output": None}}, "batch_provider_unavailable"),
     ],
 )
-def test_what_has_no_answer_goes_to_the_workers(
-    line: dict[str, Any] | None, kind: str, reason: str, attempts: int
-) -> None:
-    found, made = settle(record(0), line)
+def test_what_has_no_answer_goes_to_the_workers(line: dict[str, Any], reason: str) -> None:
+    kind, made = settle(record(0), line)
 
-    assert (found, note(made).reason, note(made).attempts) == (kind, reason, attempts)
+    assert (kind, note(made).reason, note(made).attempts) == ("refused", reason, 1)
 
 
 def test_a_line_that_says_nothing_may_have_been_paid_for() -> None:

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from contracts.codec import DEAD_LETTER, REDRIVE, Headers, dead_letter, encode_event
-from contracts.payloads import DEAD_LETTER_MARKER_TYPE
+from contracts.codec import DEAD_LETTER, REDRIVE, Headers, dead_letter, encode_event, redrive_headers
+from contracts.payloads import DEAD_LETTER_MARKER_TYPE, Redrive
 from contracts.settings import ProducerSettings
-from tests.streams.pipeline.support import SCHEMA, TOPICS, Bench, Broken, event, headers_of, make_settings
+from tests.streams.pipeline.support import APP_ID, SCHEMA, TOPICS, Bench, Broken, event, headers_of, make_settings
 
 CE: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"e0"), ("ce_source", b"s"), ("ce_type", b"t")]
 POISON = {
@@ -263,3 +263,16 @@ async def test_a_bad_event_does_not_keep_the_next_of_its_key() -> None:
     await bench.idle()
 
     assert (len(bench.letters), len(bench.terminals), bench.committed) == (2, 3, 3)
+
+
+@pytest.mark.parametrize(("app_id", "calls"), [("another", 0), (APP_ID, 1), ("", 1)])
+async def test_an_event_that_was_put_back_for_another_application_is_passed_over(app_id: str, calls: int) -> None:
+    """That one has buried it; here it was answered, and would be paid for once more."""
+    bench = await Bench().start()
+    redrive = Redrive(partition=0, offset=0, timestamp_ms=0, count=1, at="", app_id=app_id)
+    await bench.put(b"k", b"{}", [(name, raw or b"") for name, raw in redrive_headers(CE, redrive)])
+    await bench.put(b"k", b"{}", [*CE[:1], ("ce_id", b"e1"), *CE[2:]])
+    await bench.idle()
+
+    assert (bench.fake.calls.get("e0", 0), bench.fake.calls.get("e1", 0)) == (calls, 1)
+    assert (bench.committed, len(bench.terminals), bench.crashes) == (2, calls + 1, [])

@@ -10,7 +10,7 @@ from botocore.stub import Stubber
 
 from contracts.errors import AccessDenied, InvalidRequest, ProviderUnavailable
 from contracts.settings import BedrockProvider
-from streams.providers.bedrock_jobs import BedrockJobs
+from streams.providers.bedrock_jobs import BedrockJobs, InputGone
 
 ARN = "arn:aws:bedrock:eu-central-1:123456789012:model-invocation-job/abcdefghijkl"
 ROLE = "arn:aws:iam::123456789012:role/batch"
@@ -47,9 +47,10 @@ class Plane:
         """Have the next call refused."""
         self.stub.add_client_error(operation, code, "no", http_status_code=status)
 
-    def create(self) -> str:
+    def create(self, *, may_exist: bool = False) -> str:
         """Create the job of token `tx1`."""
-        return self.jobs.create("anthropic.claude-v1:0", "tx1", "s3://jobs/in/h/1.jsonl", "s3://jobs/out/h/")
+        uris = "s3://jobs/in/h/1.jsonl", "s3://jobs/out/h/"
+        return self.jobs.create("anthropic.claude-v1:0", "tx1", *uris, may_exist=may_exist)
 
 
 @pytest.fixture
@@ -102,3 +103,37 @@ def test_a_job_that_the_service_will_not_have_is_refused(plane: Plane) -> None:
 
     with pytest.raises(InvalidRequest):
         plane.create()
+
+
+@pytest.mark.parametrize("code", ["ValidationException", "ResourceNotFoundException"])
+def test_a_job_that_an_earlier_process_has_begun_with_other_settings_is_found_by_its_name(
+    plane: Plane, code: str
+) -> None:
+    """The service refuses its token then, as it refuses a job that it will not have."""
+    plane.refuses(CREATE, code)
+    found = {"invocationJobSummaries": [summary("penstock-tx1")]}
+    plane.stub.add_response(LIST, found, {"nameContains": "penstock-tx1"})
+
+    assert plane.create(may_exist=True) == ARN
+
+
+def test_a_job_that_may_have_been_begun_and_was_not_is_refused(plane: Plane) -> None:
+    plane.refuses(CREATE, "ValidationException")
+    plane.stub.add_response(LIST, {"invocationJobSummaries": []}, {"nameContains": "penstock-tx1"})
+
+    with pytest.raises(InvalidRequest):
+        plane.create(may_exist=True)
+
+
+@pytest.mark.parametrize(("code", "is_gone"), [("NoSuchKey", True), ("NoSuchBucket", False), ("SlowDown", False)])
+def test_records_are_gone_only_where_their_bucket_is_there(code: str, is_gone: bool) -> None:
+    """A bucket that is not there is a mistake of the configuration most likely, and nothing is given up for it."""
+    plane = Plane()
+    client = boto3.client("s3", region_name="eu-central-1", aws_access_key_id="test", aws_secret_access_key="test")
+    plane.jobs._clients["s3"] = client
+    with Stubber(client) as stub:
+        stub.add_client_error("get_object", code, "no")
+        with pytest.raises(ProviderUnavailable) as raised:
+            list(plane.jobs.record_ids("s3://jobs/in/h/1.jsonl"))
+
+    assert isinstance(raised.value, InputGone) == is_gone
