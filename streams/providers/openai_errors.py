@@ -25,11 +25,16 @@ from contracts.errors import (
 )
 
 _MAX_TEXT_CHARS = 500
+# A rate refills within a minute or some. What asks for a longer wait is a quota of the day by another name, as Azure's
+# "retry after 86400 seconds": it meets every event, and would end one after the other as expired.
+_QUOTA_WAIT_S = 600.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TOO_LONG = re.compile(
     r"context.{0,3}length|context window|maximum context|prompt is too long|too many tokens", re.IGNORECASE
 )
+# "Rate limit reached ... on requests per day (RPD)": the code is that of every throttle.
+_DAILY = re.compile(r"per day|daily|\b[RT]PD\b", re.IGNORECASE)
 _OUT_OF_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded"})
 _BLOCKED = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
 
@@ -44,7 +49,8 @@ def from_status(status: int, headers: Mapping[str, str], body: bytes, model: str
         return QuotaExhausted(said)
     match status:
         case 429:
-            return Throttled(said, retry_after_s=wait_s)
+            is_quota = _DAILY.search(text) or (wait_s or 0.0) >= _QUOTA_WAIT_S
+            return QuotaExhausted(said) if is_quota else Throttled(said, retry_after_s=wait_s)
         case 401 | 403:
             return AccessDenied(said)
         case 404 | 405 | 410:
