@@ -6,6 +6,7 @@ from contracts.signals import interrupts_kill, killable
 # Until `run` can answer; given back at the end of this file.
 _answered = interrupts_kill()
 
+import errno
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import click
 
 from contracts.errors import ConfigError, PenstockError
 from contracts.settings import load, locating, require_secrets
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @click.command(context_settings={"help_option_names": ["--help", "-h"]})
@@ -72,6 +75,12 @@ def run() -> None:
         sys.exit(2)
     except PenstockError as error:
         click.echo(str(error), err=True)
+        sys.exit(1)
+    except OSError as error:
+        # As in gateways/cli/main.py: a help text on a full disk; anything else is a bug, and shows where.
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        click.echo(f"the output cannot be written: {error.strerror}", err=True)
         sys.exit(1)
 
 

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from contracts.codec import Position
 from contracts.deltas import read_cancel
-from contracts.errors import Cancelled, LogUnavailable, Undecodable
+from contracts.errors import Cancelled, LogUnavailable, Undecodable, as_unsent, is_unsent
 from contracts.kafka_config import librdkafka_config, self_watching
 from contracts.logs import logger
 from contracts.metrics import CANCELS
@@ -62,7 +62,7 @@ class Cancels:
             work: not started yet.
 
         Raises:
-            Cancelled: it was stopped.
+            Cancelled: it was stopped; marked as unsent where that was before a call that waited was made.
         """
         if position in self._kept:
             work.close()
@@ -87,16 +87,19 @@ class Cancels:
                 del self._at_work[position]
         try:
             return task.result()
-        except asyncio.CancelledError:
-            raise _stopped() from None
+        except asyncio.CancelledError as cancelled:
+            raise _stopped(cancelled) from None
         finally:
             # What is raised names this frame by its traceback, and the task names it, too.
             del task, either
 
 
-def _stopped() -> Cancelled:
+def _stopped(cancelled: BaseException | None = None) -> Cancelled:
     CANCELS.labels("stopped").inc()
-    return Cancelled("cancelled by its sender")
+    error = Cancelled("cancelled by its sender")
+    if cancelled is not None and is_unsent(cancelled):
+        as_unsent(error)
+    return error
 
 
 class CancelReader:

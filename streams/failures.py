@@ -65,6 +65,11 @@ class Passes(NamedTuple):
     route: Pass
     model: Pass
 
+    @property
+    def is_probe(self) -> bool:
+        """Tell whether a gate waits for this call."""
+        return self.route.is_probe or self.model.is_probe
+
 
 _NO_PASSES = Passes(Pass(-1), Pass(-1))
 

@@ -29,7 +29,7 @@ from contracts.repetition import identity_of
 from contracts.settings import RouteSettings, Settings
 from contracts.topics import RETRY_LANE
 from producers.window import size_bytes_of
-from streams.batching.caller import Batched, Caller, create_caller
+from streams.batching.caller import Batched, Caller, call_one, create_caller
 from streams.cancels import Cancels
 from streams.deltas import Deltas
 from streams.engine.batcher import is_echo
@@ -196,7 +196,7 @@ class Pipeline:
                 answer, output, plan = await work
         except Parked as parked:
             let_go(parked)
-            await self._end_preview(job, "retried")
+            self._end_parked(job)
             return parked.ref
         except Ended as ended:
             let_go(ended)
@@ -211,7 +211,7 @@ class Pipeline:
         except PenstockError as error:
             let_go(error)
             is_called = bool(item.attempts) or item.position in self.calls
-            if isinstance(error, Cancelled) and is_called and item.state is State.CALLING:
+            if isinstance(error, Cancelled) and is_called and item.state is State.CALLING and not is_unsent(error):
                 job.cost_usd = None  # what a call costs that was cut is not known
             self._settling(item, slot)
             await self._end_preview(job, "dead_letter")
@@ -220,6 +220,16 @@ class Pipeline:
         if job.preview is not None:
             await self._end_preview(job, "succeeded")
         return await self._settler.result(job, item.position, tenure, answer, output, plan.provenance(answer))
+
+    @staticmethod
+    def _end_parked(job: Job) -> None:
+        """Say in the deltas that it is tried again, without waiting for them: its record is on the log already.
+
+        It is to be booked before what lies behind it. A commit in between would name a place behind it from which to
+        look for answers, and who gets the event next would pay for it again.
+        """
+        if job.preview is not None:
+            job.preview.end("retried")
 
     @staticmethod
     async def _end_preview(job: Job, ending: DeltaEnding) -> None:
@@ -328,23 +338,28 @@ class Pipeline:
         plan.book(job, answer.usage)
         return answer
 
-    def _caller(self, plan: Plan, job: Job, item: Item, tenure: Tenure) -> Caller:
+    def _caller(self, plan: Plan, job: Job, item: Item, tenure: Tenure, passes: Passes) -> Caller:
         """Return how this attempt reaches the provider."""
-        if isinstance(plan.caller, Batched):
+
+        def is_wanted() -> bool:
             # Who gets the partition next calls what has not been sent by then.
-            return functools.partial(
-                plan.caller, is_wanted=lambda: not tenure.is_over or self.calls.is_awaited(item.position)
-            )
+            return not tenure.is_over or self.calls.is_awaited(item.position)
+
+        if isinstance(plan.caller, Batched):
+            # A probe goes alone: of a call with events from before the gate closed, those would tell how it went.
+            return functools.partial(plan.caller, is_wanted=is_wanted, alone=passes.is_probe)
         if self._deltas is None or not self._deltas.wanted(job) or not plan.streams:
-            return plan.caller
+            return functools.partial(plan.caller, is_wanted=is_wanted)
         preview = self._deltas.begin(job, item.position, tenure)
-        return lambda request: invoke_streamed(plan.provider, request, preview.add)
+        return functools.partial(
+            call_one, plan.provider, functools.partial(invoke_streamed, on_text=preview.add), is_wanted=is_wanted
+        )
 
     async def _call(
         self, plan: Plan, request: InferenceRequest, passes: Passes, job: Job, item: Item, tenure: Tenure
     ) -> InferenceAnswer:
         begun, job.begun = job.begun, None
-        caller, gate = self._caller(plan, job, item, tenure), plan.guard.gate
+        caller, gate = self._caller(plan, job, item, tenure, passes), plan.guard.gate
         gate.calling += 0 if begun else 1
         try:
             try:

@@ -12,7 +12,7 @@ from contracts.metrics import FM_COST, FM_QUEUE_WAIT, FM_UNPRICED
 from contracts.payloads import InferenceAnswer, InferenceRequest, Message, Provenance, Usage
 from contracts.settings import ModelSettings, RouteSettings
 from contracts.tallies import Tally
-from streams.batching.caller import Caller
+from streams.batching.caller import Caller, RouteCaller
 from streams.engine.batcher import is_echo
 from streams.engine.calls import Call
 from streams.failures import Guard, Passes, left_s
@@ -40,7 +40,7 @@ class Plan:
     contract: OutputContract
     model: ModelSettings
     provider: Provider
-    caller: Caller
+    caller: RouteCaller
     guard: Guard
     direct: Direct | None = None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from contracts.codec import encodable
 from contracts.envelope import format_time
 from contracts.errors import ConfigError, LogUnavailable
 from contracts.payloads import EndpointState, EndpointStatus
@@ -132,7 +133,7 @@ def _write(settings: Settings, name: str, status: EndpointStatus, why: str) -> N
         message = f"no callback endpoint {name!r}; there are: {', '.join(doors) or 'none'}"
         raise click.ClickException(message)
     now = format_time(datetime.now(UTC))
-    state = EndpointState(name=name, status=status, since=now, reason=why[:200], by=operator())
+    state = EndpointState(name=name, status=status, since=now, reason=encodable(why)[:200], by=operator())
     asyncio.run(_put(settings, state))
     click.echo(f"{name} is {status}; every running process follows within seconds", err=True)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from contracts.codec import Record, RecordHeaders, redrive_headers, resolution_headers
+from contracts.codec import Record, RecordHeaders, encodable, redrive_headers, resolution_headers
 from contracts.envelope import EXPIRY_TIME, format_time, parse_time
 from contracts.errors import LogUnavailable
 from contracts.payloads import DeadLetter, Redrive, Resolution
@@ -39,7 +39,8 @@ def _resolution(letter: Letter, state: Literal["redriven", "discarded"], by: str
         event_id=letter.event_id,
         at=format_time(datetime.now(UTC)),
         by=by,
-        why=why,
+        # A terminal may send bytes that are no text.
+        why=encodable(why),
         topic=target,
     )
     return Record(record.topic, record.key, b"", resolution_headers(resolved), record.partition)

@@ -118,7 +118,8 @@ class Process:
             for door in self._doors.values():
                 await door.aclose()
             if self._board is not None:
-                self._board.close()
+                # It waits for a call into Kafka, and a second signal is to be heard meanwhile.
+                await asyncio.to_thread(self._board.close)
             _log.info("egress.stopped")
 
     async def _start_board(self) -> None:

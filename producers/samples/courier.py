@@ -126,7 +126,7 @@ class Courier:
         timeout = aiohttp.ClientTimeout(total=self._plan.timeout_s)
         connector = aiohttp.TCPConnector(limit=self._plan.concurrency)
         async with aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False) as session:
-            started_s = time.monotonic()
+            started_s = asyncio.get_running_loop().time()
             lines = min(self._plan.concurrency, self._plan.count)
             try:
                 async with asyncio.TaskGroup() as group:
@@ -157,7 +157,7 @@ class Courier:
         """Wait for a number's turn; False when it was stopped meanwhile."""
         wait_s = 0.0
         if self._plan.rate_per_s is not None:
-            wait_s = started_s + number / self._plan.rate_per_s - time.monotonic()
+            wait_s = started_s + number / self._plan.rate_per_s - asyncio.get_running_loop().time()
         if wait_s > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), wait_s)

@@ -1,4 +1,4 @@
-"""Between pipeline and provider: makes one event's request part of a call for several, as its route says.
+"""Between pipeline and provider: makes a call for one event, or its request part of one for several, as its route says.
 
 Each event gets its own answer, error and share of the usage, so that nothing behind it knows about batches.
 """
@@ -7,7 +7,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,11 +17,12 @@ from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings import RouteSettings
 from streams.engine.batcher import Batcher, Limits, Unmatched, as_echo
 from streams.engine.calls import asked_for
-from streams.providers.base import Provider, Several, add_usage, carried_usage, carry_usage, place_of
+from streams.providers.base import Provider, Several, add_usage, carried_usage, carry_usage, is_full, place_of
 from streams.steps.invoke import invoke, invoke_many, share_out
 from streams.steps.pack import Packer, spared_share, unpack
 
 Caller = Callable[[InferenceRequest], Awaitable[InferenceAnswer]]
+One = Callable[[Provider, InferenceRequest], Awaitable[InferenceAnswer]]
 Many = Callable[[Provider, Sequence[InferenceRequest], float], Awaitable[Several]]
 # The call's own time limit, when it is the same, is to be heard first: it knows better what happened.
 _GRACE_S = 1.0
@@ -29,7 +30,23 @@ _LEAST_S = 0.001
 _NOTHING = Usage()
 
 
-def create_caller(route: RouteSettings, provider: Provider, schema: dict[str, Any] | None) -> Caller:
+class RouteCaller(Protocol):
+    """Makes the calls of a route's events."""
+
+    async def __call__(self, request: InferenceRequest, is_wanted: Callable[[], bool] = ...) -> InferenceAnswer:
+        """Return the event's own answer.
+
+        Args:
+            request: the event's.
+            is_wanted: asked right before a call that had to wait for something: nobody may want it any more.
+
+        Raises:
+            PenstockError: as `Provider.invoke`.
+        """
+        ...
+
+
+def create_caller(route: RouteSettings, provider: Provider, schema: dict[str, Any] | None) -> RouteCaller:
     """Return how the route's requests reach the provider.
 
     Args:
@@ -39,12 +56,32 @@ def create_caller(route: RouteSettings, provider: Provider, schema: dict[str, An
     """
     match route.batch.kind:
         case "none":
-            return functools.partial(invoke, provider)
+            return functools.partial(call_one, provider, invoke)
         case "inputs":
             return Batched(route, provider, invoke_many)
         case "pack":
             packer = Packer(schema or {}, route.batch.max_answer_tokens)
             return Batched(route, provider, functools.partial(_invoke_packed, route.name, packer))
+
+
+async def call_one(
+    provider: Provider, call: One, request: InferenceRequest, is_wanted: Callable[[], bool] = lambda: True
+) -> InferenceAnswer:
+    """Make a call for one event, but for one that nobody wants any more when the provider has a place for it.
+
+    Raises:
+        PenstockError: as `Provider.invoke`.
+    """
+    if not is_full(provider):
+        return await call(provider, request)
+    ends_at = asyncio.get_running_loop().time() + request.timeout_s
+    async with place_of(provider, request.event_id, request.timeout_s) as placed:
+        if not is_wanted():
+            message = f"event {request.event_id} was given up before there was a place for its call"
+            # It is no failure of the provider.
+            raise as_echo(ProviderTimeout(message, possibly_billed=False))
+        left_s = max(ends_at - asyncio.get_running_loop().time(), _LEAST_S)
+        return await call(placed, msgspec.structs.replace(request, timeout_s=left_s))
 
 
 async def _invoke_packed(
@@ -103,13 +140,14 @@ class Batched:
         self._batcher: Batcher[_Entry, InferenceAnswer] = Batcher(self._call, limits, _is_divisible)
 
     async def __call__(
-        self, request: InferenceRequest, is_wanted: Callable[[], bool] = lambda: True
+        self, request: InferenceRequest, is_wanted: Callable[[], bool] = lambda: True, *, alone: bool = False
     ) -> InferenceAnswer:
         """Return the event's own answer; its usage is its share of every call that was made for it.
 
         Args:
             request: the event's.
             is_wanted: asked right before a call is made for it: nobody may want it any more.
+            alone: it must not share a call.
 
         Raises:
             PenstockError: as `Provider.invoke`; `usage` is what is known to have been spent on the event by then.
@@ -118,7 +156,7 @@ class Batched:
         size_bytes = sum(len(message.content.encode("utf-8", "replace")) for message in request.messages)
         entry = _Entry(request, ends_at, size_bytes, is_wanted)
         try:
-            return await self._patiently(entry)
+            return await self._patiently(entry, alone=alone)
         except asyncio.CancelledError as cancelled:
             if not entry.was_sent:
                 as_unsent(cancelled)
@@ -127,10 +165,10 @@ class Batched:
             carry_usage(error, entry.spent)
             raise
 
-    async def _patiently(self, entry: _Entry) -> InferenceAnswer:
+    async def _patiently(self, entry: _Entry, *, alone: bool) -> InferenceAnswer:
         limit_s = entry.request.timeout_s
         # A question about an earlier answer is a dialogue of its own.
-        is_alone = len(entry.request.messages) > 1
+        is_alone = alone or len(entry.request.messages) > 1
         try:
             async with asyncio.timeout(limit_s + _GRACE_S) as entry.patience:
                 return await self._batcher.submit(entry, entry.size_bytes, alone=is_alone)

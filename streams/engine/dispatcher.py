@@ -32,10 +32,11 @@ class Slot:
         is_settling: the item only waits for its outcome's ack.
     """
 
-    __slots__ = ("_dispatcher", "_is_lent", "is_held", "is_settling")
+    __slots__ = ("_dispatcher", "_is_lent", "_lane", "is_held", "is_settling")
 
-    def __init__(self, dispatcher: "Dispatcher") -> None:
+    def __init__(self, dispatcher: "Dispatcher", lane: str) -> None:
         self._dispatcher = dispatcher
+        self._lane = lane
         self.is_held = True
         self._is_lent = False
         self.is_settling = False
@@ -70,9 +71,9 @@ class Slot:
             self.release()
 
     async def acquire(self) -> None:
-        """Take a slot again, before items that have not started."""
+        """Take a slot again, before items of its lane that have not started."""
         if not self.is_held:
-            await self._dispatcher.slot_for_running()
+            await self._dispatcher.slot_for_running(self._lane)
             self.is_held = True
 
 
@@ -129,7 +130,10 @@ class Dispatcher:
         self._queues = tuple(self._ready.values())
         self._turns: dict[str, int] = dict.fromkeys(self._ready, 0)
         self._chains: dict[Hashable, deque[Item]] = {}
-        self._resuming: deque[asyncio.Future[None]] = deque()
+        # Items that have started and want a slot again. After an outage there are many, most of them of a lane with a
+        # backlog: they come before what has not started of their own lane only.
+        self._resuming: dict[str, deque[asyncio.Future[None]]] = {lane: deque() for lane in self._ready}
+        self._resuming_count = 0
         self._running: dict[Item, asyncio.Task[None] | Run] = {}
         self._slots: dict[Item, Slot] = {}
         self._prepare = prepare
@@ -217,15 +221,14 @@ class Dispatcher:
         arrived, withheld = self._arrived(), self._withheld
         # Answers that have come will settle; a server that answers at once must not run ahead of us.
         while self._free + arrived > withheld and self.settling + arrived < self._max_settling:
-            if self._resuming:
-                waiter = self._resuming.popleft()
-                if not waiter.done():
-                    self._free -= 1
-                    waiter.set_result(None)
-                continue
-            item = self._next() if self._is_open else None
-            if item is None:
-                break
+            if self._resuming_count:
+                item = self._next_or_resume()
+                if item is None:
+                    continue
+            else:
+                item = self._next() if self._is_open else None
+                if item is None:
+                    break
             self._free -= 1
             starting.append(item)
         if starting:
@@ -245,7 +248,23 @@ class Dispatcher:
         return None if alone is None else alone.pop()
 
     def _next_of_several(self) -> Item:
-        lanes = [lane for lane, queue in self._ready.items() if queue.count]
+        return self._ready[self._turn([lane for lane, queue in self._ready.items() if queue.count])].pop()
+
+    def _next_or_resume(self) -> Item | None:
+        """Pick as `_next`, with those that wait for a slot again; give one of them a slot and return None."""
+        waiting, is_open = self._resuming, self._is_open
+        lane = self._turn([name for name, queue in self._ready.items() if waiting[name] or (is_open and queue.count)])
+        if not waiting[lane]:
+            return self._ready[lane].pop()
+        self._resuming_count -= 1
+        waiter = waiting[lane].popleft()
+        if not waiter.done():
+            self._free -= 1
+            waiter.set_result(None)
+        return None
+
+    def _turn(self, lanes: Sequence[str]) -> str:
+        """Return whose turn it is among these lanes."""
         total = 0
         for lane in lanes:
             weight = LANE_WEIGHTS.get(lane, 1)
@@ -253,10 +272,10 @@ class Dispatcher:
             total += weight
         chosen = max(lanes, key=self._turns.__getitem__)
         self._turns[chosen] -= total
-        return self._ready[chosen].pop()
+        return chosen
 
     def _start(self, items: Sequence[Item]) -> None:
-        starts = [(item, Slot(self)) for item in items]
+        starts = [(item, Slot(self, item.lane)) for item in items]
         for item, slot in starts:
             item.state = State.CALLING
             self._slots[item] = slot
@@ -307,10 +326,11 @@ class Dispatcher:
         self._free += 1
         self.fill()
 
-    async def slot_for_running(self) -> None:
-        """Wait for a slot, ahead of items that have not started."""
+    async def slot_for_running(self, lane: str) -> None:
+        """Wait for a slot, ahead of items of the lane that have not started."""
         waiter = asyncio.get_running_loop().create_future()
-        self._resuming.append(waiter)
+        self._resuming[lane].append(waiter)
+        self._resuming_count += 1
         self.fill()
         try:
             await waiter

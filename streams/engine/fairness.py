@@ -65,7 +65,7 @@ class FairQueue:
         waiting = self._items[tenant]
         item = heapq.heappop(waiting)[2]
         self.count -= 1
-        self._virtual = start
+        self._virtual = max(self._virtual, start)
         finish = start + 1.0 / self._weights.get(tenant, 1.0)
         if waiting:
             heapq.heapreplace(self._starts, (finish, next(self._serial), tenant))
@@ -78,9 +78,10 @@ class FairQueue:
     def _remember(self, tenant: str, finish: float) -> None:
         self._finishes[tenant] = finish
         if len(self._finishes) > _MAX_REMEMBERED:
+            # Whoever is forgotten comes back as a newcomer: then newcomers begin where he would have. Else so many
+            # tenants with an event each, now and then, would come before the second event of any other, for ever.
+            self._virtual = max(self._virtual, min(self._finishes.values()))
             self._finishes = {name: end for name, end in self._finishes.items() if end > self._virtual}
-            while len(self._finishes) > _MAX_REMEMBERED:
-                del self._finishes[next(iter(self._finishes))]
 
     def clear(self) -> Iterator[Item]:
         """Take everything, in no particular order."""

@@ -184,6 +184,11 @@ class Several:
 class Placing(Protocol):
     """What a wrapper that bounds calls can do besides: give a place for a call whose content is decided last."""
 
+    @property
+    def is_full(self) -> bool:
+        """Tell whether the next call would wait for a place."""
+        ...
+
     def place(self, event_id: str, timeout_s: float) -> AbstractAsyncContextManager[Provider]:
         """Yield the provider for one call in a place of its own, once there is one.
 
@@ -191,6 +196,11 @@ class Placing(Protocol):
             ProviderTimeout: there was none within `timeout_s`; nothing was asked.
         """
         ...
+
+
+def is_full(provider: object) -> bool:
+    """Tell whether the next call at a provider would wait for a place; never where nothing bounds its calls."""
+    return bool(getattr(provider, "is_full", False))
 
 
 def place_of(provider: Provider, event_id: str, timeout_s: float) -> AbstractAsyncContextManager[Provider]:

@@ -134,6 +134,11 @@ class Limited:
             raise
 
     @property
+    def is_full(self) -> bool:
+        """Tell whether the next call would wait for a place: nobody overtakes who waits."""
+        return bool(self._waiters) or not self._has_room
+
+    @property
     def _has_room(self) -> bool:
         return self._taken - self.arrivals.count < self._max_in_flight
 

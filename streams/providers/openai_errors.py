@@ -29,6 +29,9 @@ from streams.providers.base import billed
 
 _MAX_TEXT_CHARS = 500
 _FIRST_CHARS = 100
+# A rate refills within a minute or some. What asks for a longer wait is a quota of the day by another name, as Azure's
+# "retry after 86400 seconds": it meets every event, and would end one after the other as expired.
+_QUOTA_WAIT_S = 600.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TOO_LONG = re.compile(
@@ -41,6 +44,8 @@ _OUT_OF_QUOTA = frozenset(
 )
 # LiteLLM repeats its upstream's words and gives it the status as code; Anthropic has no code for it.
 _NO_MONEY = re.compile(r"insufficient_quota|budget has been exceeded|credit balance is too low", re.IGNORECASE)
+# "Rate limit reached ... on requests per day (RPD)": the code is that of every throttle.
+_DAILY = re.compile(r"per day|daily|\b[RT]PD\b", re.IGNORECASE)
 _BLOCKED = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
 # Google and xAI answer 400 where others answer 401. At the beginning only: a text behind it may be the event's.
 _WRONG_KEY = re.compile(r"api key not valid|incorrect api key provided", re.IGNORECASE)
@@ -100,7 +105,8 @@ def _judged(status: int, details: Any, text: str, said: str, wait_s: float | Non
         return QuotaExhausted(said)
     match status:
         case 429:
-            return Throttled(said, retry_after_s=wait_s)
+            is_quota = _DAILY.search(text) or (wait_s or 0.0) >= _QUOTA_WAIT_S
+            return QuotaExhausted(said) if is_quota else Throttled(said, retry_after_s=wait_s)
         case 401 | 403:
             # A moderation's 403 is of one event; to pause for it would let it hold up all others.
             return ContentBlocked(said) if codes & _BLOCKED or _is_flagged(details) else AccessDenied(said)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from operator import mul
 from typing import TypeGuard
 
 import msgspec
@@ -151,7 +150,7 @@ def cost_usd(usage: Usage, model: ModelSettings) -> float | None:
 def cost_at(prices: tuple[float, float, float, float], usage: Usage) -> float:
     """Return what tokens cost at prices as those of `prices_usd`, US dollars."""
     counts = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
-    return sum(map(mul, counts, prices)) / 1e6
+    return sum(count * price for count, price in zip(counts, prices, strict=True)) / 1e6
 
 
 def split_exactly(total: int, weights: Sequence[int]) -> list[int]:

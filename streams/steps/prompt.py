@@ -108,7 +108,7 @@ class PromptTemplate:
         except _RENDER_ERRORS as error:
             message = f"prompt cannot be rendered: {error}"
             # Jinja's own errors name fields; the others quote values.
-            kind = error if isinstance(error, TemplateError) else type(error).__name__
+            kind = str(error) if isinstance(error, TemplateError) else type(error).__name__
             raise PromptFailed(message, f"prompt cannot be rendered: {kind}") from error
         if len(rendered) > self._max_chars:
             message = f"rendered prompt has {len(rendered)} characters, the route allows {self._max_chars}"

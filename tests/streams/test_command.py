@@ -1,5 +1,6 @@
 """The command of the worker, up to its start."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -44,6 +45,17 @@ def test_the_usage_names_the_command_that_was_typed(
     assert capsys.readouterr().err.startswith(
         "Usage: penstock worker [OPTIONS]\nTry 'penstock worker --help' for help."
     )
+
+
+@pytest.mark.parametrize("args", [["worker", "--help"], ["fm-stub", "--help"]])
+def test_a_help_text_that_cannot_be_written_is_told_in_a_line(args: list[str]) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "streams", *args], stdout=full, stderr=subprocess.PIPE, check=False, cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (1, b"the output cannot be written: No space left on device\n")
 
 
 @pytest.mark.parametrize("module", ["click", "faust"])

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from contracts.codec import dead_letter, dead_letter_headers
+from contracts.codec import dead_letter, dead_letter_headers, resolution
 from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings, ProducerSettings
 from gateways.cli import dlq_write
@@ -208,6 +208,14 @@ def of_one_event(*offsets: int) -> list[Letter]:
 
 def redriving() -> Redriving:
     return Redriving(frozenset({EVENTS}), lambda _topic: [0, 1], "me", "", None)
+
+
+def test_words_that_are_no_text_are_kept_as_far_as_they_are() -> None:
+    (one,) = of_one_event(0)
+    resolved = resolution(Discard("me", "\udcff no text")(one).records[-1].headers)
+
+    assert resolved is not None
+    assert resolved.why == "? no text"
 
 
 def redrive(writer: Writer, make: Redriving, found: list[Letter]) -> Tally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -164,6 +165,31 @@ async def test_a_stop_does_not_wait_until_the_board_is_read() -> None:
     async with asyncio.timeout(5):
         await running
     assert board.is_closed
+
+
+async def test_a_second_signal_is_heard_while_the_board_is_closed() -> None:
+    """A board waits for its call into Kafka."""
+    loop, is_heard = asyncio.get_running_loop(), threading.Event()
+    heard: list[bool] = []
+
+    class Board:
+        def start(self) -> None: ...
+
+        def close(self) -> None:
+            loop.call_soon_threadsafe(is_heard.set)
+            heard.append(is_heard.wait(5))
+
+        async def ready(self, _limit_s: float) -> bool:
+            process._begin(signal.SIGTERM)
+            return True
+
+    async def produce(_record: Any) -> None: ...
+
+    one = settings(f"{TWO}egress_process: {{health_port: 0}}\n")
+    process = Process(one, {}, produce, cast("Any", Board()))
+    await process.run()
+
+    assert heard == [True]
 
 
 class Faulty(PlainDoor):

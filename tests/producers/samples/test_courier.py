@@ -2,18 +2,19 @@
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from contracts.settings import SourceSettings
 from producers.samples.courier import NO_ANSWER, Answer, Courier, Plan
 from producers.samples.signing import sign
 from producers.samples.table import SAMPLES
+from tests.streams.virtual_clock import VirtualClockLoop
 from tests.support import free_port
 
 SOURCE = SourceSettings.model_validate(
@@ -92,20 +93,20 @@ async def test_a_wanted_redelivery_says_so_with_the_secret() -> None:
     assert said == [None, "an-operators-secret"]
 
 
-async def test_the_rate_is_kept_and_a_slow_answer_does_not_hold_the_others_up() -> None:
+def test_the_rate_is_kept_and_a_slow_answer_does_not_hold_the_others_up(monkeypatch: pytest.MonkeyPatch) -> None:
     starts: list[float] = []
 
-    async def slow_first(request: web.Request) -> web.Response:
-        starts.append(time.monotonic())
-        if len(starts) == 1:
-            await asyncio.sleep(0.5)
-        return await checking(request)
+    async def slow_first(*_args: Any, **_kwargs: Any) -> Answer:
+        starts.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.5 if len(starts) == 1 else 0.001)
+        return Answer(202, 0.0)
 
-    async with gateway(slow_first) as url:
-        answers, _ = await deliver(url, count=21, rate_per_s=50.0)
+    monkeypatch.setattr(Courier, "_post", slow_first)
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        answers, _ = runner.run(deliver("http://127.0.0.1:1", count=21, rate_per_s=50.0))
 
     assert len(answers) == 21
-    assert 0.3 < starts[-1] - starts[0] < 0.9
+    assert [start - starts[0] for start in starts] == pytest.approx([number / 50 for number in range(21)])
 
 
 async def test_no_more_requests_are_open_than_allowed() -> None:

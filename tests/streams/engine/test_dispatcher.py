@@ -135,6 +135,46 @@ async def test_an_item_that_takes_its_slot_again_goes_before_those_that_have_not
     assert log == ["start 1", "start 2", "again", "start 3"]
 
 
+async def test_those_that_take_their_slots_again_come_first_in_their_lane_only() -> None:
+    """As when an outage ends: a lane with a backlog must not stand in front of the others."""
+    is_over = asyncio.Event()
+    called: list[int] = []
+
+    async def work(item: Item, slot: Slot) -> None:
+        if item.lane == "bulk":
+            slot.release()
+            await is_over.wait()
+            await slot.acquire()
+        called.append(item.work)
+        await asyncio.sleep(1)
+
+    bench = Bench(work)
+    bench.add(*(make_item(n, lane="bulk") for n in range(40)))
+    await asyncio.sleep(0.1)
+    is_over.set()
+    await asyncio.sleep(0.1)
+    bench.add(*(make_item(100 + n, lane="interactive") for n in range(40)), make_item(40, lane="bulk"))
+    await asyncio.sleep(18.1)
+
+    assert sorted(called[1:19]) == [1, 2, *range(100, 116)]
+
+
+async def test_those_that_take_their_slots_again_get_them_while_nothing_new_is_started() -> None:
+    async def work(_item: Item, slot: Slot) -> None:
+        slot.release()
+        await asyncio.sleep(1)
+        await slot.acquire()
+
+    bench = Bench(work)
+    bench.add(make_item(0, lane="bulk"), make_item(1, "k"))
+    await settled()
+    bench.dispatcher.forget_waiting()
+    bench.add(make_item(2, lane="interactive"))
+    await bench.idle()
+
+    assert sorted(bench.ended) == [0, 1]
+
+
 async def test_a_cancelled_wait_for_a_slot_gives_the_slot_back() -> None:
     async def work(item: Item, slot: Slot) -> None:
         if item.work == 0:

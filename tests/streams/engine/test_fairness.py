@@ -78,6 +78,25 @@ def test_coming_back_does_not_wipe_out_what_a_tenant_has_had() -> None:
     assert served["cheat"] <= 3
 
 
+@pytest.mark.parametrize("tenants", [3_000, 10**9], ids=["that come back", "that are always new"])
+def test_however_many_tenants_there_are_none_waits_for_all_of_them_for_ever(
+    tenants: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.engine.fairness._MAX_REMEMBERED", 100)
+    queue = FairQueue()
+    queue.push(item("busy", number=1))
+    queue.push(item("busy", number=2))
+    for number in range(50):
+        queue.push(item(f"tenant{number}"))
+    served = []
+    for number in range(50, 1_000):
+        # One comes for each that goes, as while there is a backlog.
+        queue.push(item(f"tenant{number * 7919 % tenants}"))
+        served.append(queue.pop())
+
+    assert [place for place, one in enumerate(served) if one.tenant == "busy"][1] < 200
+
+
 def test_tenants_that_are_gone_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.engine.fairness._MAX_REMEMBERED", 10)
     queue = FairQueue()

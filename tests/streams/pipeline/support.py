@@ -23,7 +23,7 @@ from streams.engine.ledger import Ledger
 from streams.engine.tenure import Tenure
 from streams.engine.work import Limits
 from streams.pipeline import Pipeline
-from streams.providers.base import Placing, Provider, SeveralInputs, Waiter
+from streams.providers.base import Placing, Provider, SeveralInputs, Waiter, is_full
 from streams.providers.fake import Fake
 from streams.settle import Settler
 from tests.streams.virtual_clock import now_at, settled
@@ -100,6 +100,8 @@ class WithoutTask:
 
     def begin(self, request: InferenceRequest, waiter: Waiter) -> bool:
         """Have the provider called."""
+        if is_full(self._provider):
+            return False
 
         async def call() -> None:
             try:

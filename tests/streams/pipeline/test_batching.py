@@ -9,10 +9,11 @@ import pytest
 
 from contracts.codec import Position, dead_letter, decode_json, encode_event, format_time
 from contracts.envelope import Event
-from contracts.errors import InvalidRequest
+from contracts.errors import AccessDenied, InvalidRequest
 from contracts.metrics import REGISTRY
 from contracts.payloads import InferenceAnswer, InferenceRequest, InferenceResult, Usage
 from contracts.settings.models import FakeProvider
+from streams.engine.gate import Pass
 from streams.engine.item import TP
 from streams.engine.ledger import Ledger
 from streams.engine.tenure import Tenure
@@ -507,6 +508,72 @@ async def test_a_call_that_still_waits_for_a_place_when_partitions_are_given_up_
     assert model.sizes == [2]
     assert bench.pipeline.calls.kept == 2, "the answers of the call that was made"
     assert (bench.engine.in_flight, gate._failures) == (0, 0)
+
+
+@pytest.mark.parametrize("delivery", ["notify", "stream"])
+async def test_a_call_of_one_event_that_waits_for_a_place_then_is_not_made_either(delivery: str) -> None:
+    fake = Fake(FakeProvider(kind="fake", script=({"latency_s": 5.0, "answer": "done"},)))
+    bench = await Bench(settings=make_settings({"order": "none"}), provider=Limited(fake, 1)).start()
+    gate = bench.pipeline._plans["r"].guard.gate
+    events = numbers(3, extensions={"delivery": delivery})
+    await bench.send(events[0])
+    await settled()
+    await bench.send(*events[1:])
+    await given_up(bench, waits_s=1.0, then_s=20.0)
+
+    assert fake.calls == {"e0": 1}
+    assert (bench.pipeline.calls.kept, bench.engine.in_flight, gate._failures) == (1, 0, 0)
+
+
+async def test_a_call_of_one_event_that_waits_for_a_place_is_made_where_it_was_delivered_again_meanwhile() -> None:
+    fake = Fake(FakeProvider(kind="fake", script=({"latency_s": 5.0, "answer": "done"},)))
+    bench = await Bench(settings=make_settings({"order": "none"}), provider=Limited(fake, 1)).start()
+    stamp_ms = int(now_at().timestamp() * 1000)
+    await bench.send(*numbers(4), timestamp_ms=stamp_ms)
+    await given_up(bench, waits_s=1.0, then_s=0.0)
+    await deliver_again(bench, stamp_ms)
+
+    assert fake.calls == {f"e{n}": 1 for n in range(4)}
+    assert {result.attempts for result in results(bench).values()} == {1}
+
+
+async def test_a_probe_shares_no_call_with_events_that_came_before_the_gate_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They would tell how the call went, and what they say is not heard."""
+
+    class Denying(Packed):
+        """Refuses its first two calls."""
+
+        async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
+            answer = await super().invoke(request)
+            if len(self.requests) <= 2:
+                message = "not allowed"
+                raise AccessDenied(message)
+            return answer
+
+    model = Denying()
+    batch = {"kind": "pack", "max_events": 8, "max_wait_s": 5.0}
+    bench = await Bench(settings=make_settings({**PACK, "batch": batch}), provider=model).start()
+    gate = bench.pipeline._plans["r"].guard.gate
+    await bench.send(*numbers(1))
+    await settled()
+    before = gate.ticket()
+    assert before is not None
+    gate.failed("access_denied", before, is_fault=True)
+    failed: list[bool] = []
+
+    def fail(_reason: str, ticket: Pass, **_how: Any) -> None:
+        failed.append(ticket.is_probe)
+        gate.left(ticket)
+
+    monkeypatch.setattr(gate, "failed", fail)
+    await bench.send(*numbers(3)[1:])
+    await bench.idle()
+
+    assert failed == [True, True]
+    assert model.sizes[:2] == [1, 1]
+    assert results_or_status(bench) == {f"e{n}": 200 for n in range(3)}
 
 
 async def test_a_call_that_waits_for_a_place_is_made_for_events_that_were_delivered_again_meanwhile() -> None:

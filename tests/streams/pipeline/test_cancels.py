@@ -15,7 +15,7 @@ from streams.cancels import Cancels
 from streams.engine.item import State
 from streams.providers.fake import Fake
 from streams.providers.limited import Limited
-from tests.streams.pipeline.support import TOPICS, Bench, event, headers_of, ids_of, make_settings
+from tests.streams.pipeline.support import SCHEMA, TOPICS, Bench, event, headers_of, ids_of, make_settings
 from tests.streams.virtual_clock import now_at
 
 STREAM = {"partitionkey": "k", "delivery": "stream"}
@@ -68,6 +68,22 @@ async def test_what_a_call_that_is_stopped_may_have_cost_is_booked() -> None:
     await bench.idle(within_s=10)
 
     assert doubtful_usd() - before_usd == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("batch", [{"kind": "none"}, {"kind": "pack", "max_events": 2, "max_wait_s": 5.0}])
+async def test_an_event_that_is_stopped_before_its_call_is_sent_has_cost_nothing(batch: dict[str, Any]) -> None:
+    """It waits for a place at the provider, or for company."""
+    fake = Fake(FakeProvider(kind="fake", script=({"latency_s": 3, "answer": '{"n": 1}'},)))
+    route = {"order": "none", "output_schema": SCHEMA, "batch": batch}
+    bench = await Bench(settings=make_settings(route), provider=Limited(fake, 1)).start()
+    if batch["kind"] == "none":
+        await bench.send(event())
+    position = await put(bench, 1)
+    asyncio.get_running_loop().call_later(1.0, bench.cancels.add, position)
+    await bench.idle(within_s=10)
+
+    letter = dead_letter(bench.letters[0].headers)
+    assert (letter.reason, letter.cost_usd, "e1" in fake.calls) == ("cancelled", 0.0, False)
 
 
 async def test_an_event_whose_call_waits_for_a_place_is_stopped_and_costs_nothing() -> None:

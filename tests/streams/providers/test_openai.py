@@ -129,6 +129,8 @@ async def test_what_is_no_completion_is_unavailable(lab: StubLab, body: Any) -> 
         (403, b"<html>", AccessDenied),
         (404, {"detail": "Not Found"}, ModelNotFound),
         (429, {"error": {"code": "insufficient_quota"}}, QuotaExhausted),
+        (429, {"error": {"message": "Rate limit reached for m on requests per day (RPD): Limit 200"}}, QuotaExhausted),
+        (429, {"error": {"message": "Rate limit reached for m on requests per min (RPM): Limit 20"}}, Throttled),
         (429, b"", Throttled),
         (503, {"error": {"message": "Loading model"}}, ProviderUnavailable),
         (529, {"error": "overloaded"}, ProviderUnavailable),
@@ -139,6 +141,16 @@ async def test_refusals_are_judged_by_code_then_status(
 ) -> None:
     with pytest.raises(PenstockError) as caught:
         await invoke(lab, body, status, {"Location": "http://elsewhere"})
+
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(("wait", "kind"), [("86400", QuotaExhausted), ("600", QuotaExhausted), ("60", Throttled)])
+async def test_a_throttle_that_asks_for_a_long_wait_is_a_quota(
+    lab: StubLab, wait: str, kind: type[PenstockError]
+) -> None:
+    with pytest.raises(PenstockError) as caught:
+        await invoke(lab, b"", 429, {"Retry-After": wait})
 
     assert type(caught.value) is kind
 

@@ -23,7 +23,7 @@ def _engine(plan: Plan, worker: Worker) -> Mapping[str, int]:
         "slots taken": plan.limits.in_flight - dispatcher._free,
         "waits for an ack": dispatcher.settling,
         "chains": len(dispatcher._chains),
-        "waits for a slot again": _open(dispatcher._resuming),
+        "waits for a slot again": sum(map(_open, dispatcher._resuming.values())),
         "runs": len(dispatcher.running) + len(dispatcher._slots),
         "queued": dispatcher.queued,
         "limit of events": engine._events.held + abs(engine._events._used),
