@@ -31,7 +31,7 @@ _TICK_S = 0.005
 # With nothing in flight only log lines and a fatal error can be waiting.
 _IDLE_TICK_S = 1.0
 # How often what happened is counted: what is counted together costs one update.
-_COUNT_EVERY_S = 0.05
+_COUNT_EVERY_S = 0.25
 _REBUILD_PAUSE_S = 1.0
 _DISPOSE_LIMIT_S = 2.0
 _ANY_PARTITION = -1

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from itertools import takewhile
 
+import msgspec
+
 from contracts.codec import Record, RecordHeaders
 from contracts.errors import Busy, PenstockError, TooLarge
 from contracts.metrics import PRODUCE_DURATION, PRODUCED
@@ -42,21 +44,16 @@ def size_bytes_of(key: bytes | None, value: bytes | None, headers: RecordHeaders
         return size_bytes + sum(len(name) + len(raw or b"") for name, raw in headers)
 
 
-class Waiting:
+class Waiting(msgspec.Struct, eq=False):
     """One record on its way; ended exactly once, by `confirm` or `fail`, later calls change nothing."""
 
-    __slots__ = ("_window", "flow", "future", "record", "size_bytes", "started_s", "timestamp_ms")
-
-    def __init__(
-        self, window: "Window", record: Record, future: Ack, size_bytes: int, flow: Flow, now_s: float
-    ) -> None:
-        self._window = window
-        self.flow = flow
-        self.record = record
-        self.size_bytes = size_bytes
-        self.timestamp_ms = time.time_ns() // 1_000_000 if record.timestamp_ms is None else record.timestamp_ms
-        self.started_s = now_s
-        self.future = future
+    _window: "Window"
+    record: Record
+    future: Ack
+    size_bytes: int
+    flow: Flow
+    started_s: float
+    timestamp_ms: int
 
     def confirm(self, partition: int, offset: int, timestamp_ms: int) -> None:
         """End the wait with a position."""
@@ -139,7 +136,8 @@ class Window:
             flow.waiting += 1
         else:
             flow = self.stalls.enter(record.topic, now_s)
-        waiting = Waiting(self, record, future, size_bytes, flow, now_s)
+        stamp_ms = time.time_ns() // 1_000_000 if record.timestamp_ms is None else record.timestamp_ms
+        waiting = Waiting(self, record, future, size_bytes, flow, now_s, stamp_ms)
         self.waiting[waiting] = None
         self.buffered_bytes += size_bytes
         return waiting

@@ -55,8 +55,9 @@ _LOOK_AGAIN_S = 0.2
 _ANSWER_S = 10.0
 # The same where nothing was fetched yet, and it is asked again in a moment.
 _MISSED_S = 1.0
-# At 1,024 calls of 200 ms this is an eighth of what the buffer holds. What an empty answer costs: streams/frames.py.
-_HURRIED_MS = 50
+# At 1,024 calls of 200 ms this is three eighths of what Faust's buffer holds, behind which lies the engine's lookahead.
+# With 50 ms the consumer's thread used a half more, 3 % of a worker's CPU. What an answer costs: streams/frames.py.
+_HURRIED_MS = 150
 # A broker that has nothing waits for records; what brings nothing sooner was refused, and is asked for a little later.
 _AT_ONCE_S, _REFUSED_S = 0.025, 0.1
 

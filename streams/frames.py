@@ -1,8 +1,9 @@
 """Writes and reads aiokafka's fetches in fewer steps: the lists of partitions, whose fields have fixed lengths.
 
-A worker asks for all its idle partitions some sixteen times a second while it has a backlog, and aiokafka encodes and
+A worker asks for all its idle partitions some six times a second while it has a backlog, and aiokafka encodes and
 decodes field by field. Of 28 partitions a request and its answer take two fifths of that so, in a loop of their own;
-the consumer's thread uses about a tenth less per event (256 calls), and the main thread waits for it less often.
+at sixteen times a second the consumer's thread used about a tenth less per event (256 calls), and the main thread
+waited for it less often.
 
 Verified, like streams/shell.py, against its TESTED_VERSIONS. Source of the layout: Kafka protocol, Fetch, version 11;
 others are left as they are.

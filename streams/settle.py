@@ -46,12 +46,12 @@ from producers.base import Ack, Delivered, Forbidden, Place, Producer
 from streams.engine.calls import let_go
 from streams.engine.item import ResultRef
 from streams.engine.repeats import First
-from streams.engine.tenure import Tenure
+from streams.engine.tenure import Tenure, without_right
 from streams.job import Job, nameless
 from streams.outcome import Bury, Expire
 from streams.parking import parked_records
 from streams.replies import Replies
-from streams.staged import Patience, Result, Silent, Stale, Unheard
+from streams.staged import Patience, Result, Silent, Stale, Unheard, each
 
 _MAX_TEXT_CHARS = 2000
 _MAX_ANSWER_CHARS = 16_000
@@ -142,13 +142,16 @@ class Settler:
         One after the other they would cost more than twice as much: each step would find the processor's caches full of
         the others' code (docs/adr/0028).
         """
-        results, self._results = self._results, []
+        posted, self._results = self._results, []
+        # The others were cut off meanwhile.
+        results = [result for result in posted if not result.ack.done()]
         if silent := self._unheard.silent():
-            results = [result for result in results if result.goes_on(lambda one: self._hold_back(one, silent))]
+            results = each(results, self._hold_back, silent)
         now_ns = time.time_ns()
-        now_s, now = now_ns / 1e9, format_unix_ms(now_ns // 1_000_000)
-        for step in (lambda one: one.encode(now_s, now), lambda one: self._address(one, now), self._post):
-            results = [result for result in results if result.goes_on(step)]
+        now = format_unix_ms(now_ns // 1_000_000)
+        results = each(results, Result.encode, now_ns / 1e9, now, without_right({one.tenure for one in results}))
+        results = each(results, self._address, now)
+        each(results, self._post)
 
     def _hold_back(self, result: Result, silent: frozenset[Place]) -> None:
         place = self._topic(result.job), result.position.partition

@@ -6,7 +6,7 @@ record falls from 84 us to 37 (docs/adr/0028).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from contracts.codec import Position, Record, encode_json
@@ -113,22 +113,9 @@ class Result:
         self.record: Record
         self.ack: Ack
 
-    def goes_on(self, step: Callable[["Result"], None]) -> bool:
-        """Take a step; False when there is none after it, which who waits has been told."""
-        if self.ack.done():
-            # Cut off meanwhile.
-            return False
-        try:
-            step(self)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this event's; the others go on
-            if not self.ack.done():
-                self.ack.set_exception(error)
-            return False
-        return True
-
-    def encode(self, now_s: float, now: str) -> None:
-        """Make the record's value; TooLarge for an output that is nested too deeply."""
-        if not self.tenure.may_work:
+    def encode(self, now_s: float, now: str, stale: Collection[Tenure]) -> None:
+        """Make the record's value; TooLarge where the output is nested too deeply, Stale under a tenure of `stale`."""
+        if self.tenure in stale:
             raise Stale
         job, event = self.job, self.job.event
         result = InferenceResult(
@@ -150,3 +137,17 @@ class Result:
             # It was read with more of the stack free, and inside of nothing.
             message = "the output is nested too deeply to be written"
             raise TooLarge(message) from error
+
+
+def each(results: Iterable[Result], step: Callable[..., None], *args: Any) -> list[Result]:
+    """Take a step for every result; return those that go on. Who waits for one that does not is told why."""
+    going = []
+    for result in results:
+        try:
+            step(result, *args)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this event's; the others go on
+            if not result.ack.done():
+                result.ack.set_exception(error)
+        else:
+            going.append(result)
+    return going

@@ -9,15 +9,17 @@ lease that is not good, a result that is refused. See docs/adr/0030.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
+
+import msgspec
 
 from contracts.payloads import InferenceAnswer, InferenceRequest
 from producers.base import Delivered
 from streams.engine.calls import Call, PaidCalls
 from streams.engine.dispatcher import Slot
 from streams.engine.item import Item, ResultRef, State
-from streams.engine.tenure import Tenure
+from streams.engine.tenure import Tenure, without_right
 from streams.engine.work import Way
 from streams.failures import Passes, enter_state, left_s
 from streams.job import Job
@@ -88,17 +90,14 @@ class _Run:
         self.result = None  # type: ignore[assignment]  # nobody reads it of a run that is cut
 
 
-class _Ack:
+class _Ack(msgspec.Struct, eq=False):
     """Gets where a run's result lies.
 
     Then it lets go of the run: with a cycle, all of an event would wait for the next collection of garbage.
     """
 
-    __slots__ = ("_run", "_straight")
-
-    def __init__(self, straight: "Straightway", run: _Run) -> None:
-        self._straight = straight
-        self._run: _Run | None = run
+    _straight: "Straightway"
+    _run: _Run | None
 
     def done(self) -> bool:
         """Tell whether nobody waits any more."""
@@ -153,22 +152,31 @@ class Straightway:
     def begin(self, starts: Sequence[tuple[Item, Slot]], tenure: Tenure) -> Sequence[_Run | None]:
         """Make the calls of items whose turn it is; None for each that needs a task."""
         try:
-            runs = [self._fit(_Run(self, item, slot, tenure)) for item, slot in starts]
+            passes: dict[str, Passes | None] = {}
+            runs = [self._fit(_Run(self, item, slot, tenure), passes) for item, slot in starts]
             return [run if run is not None and self._ask(run) else None for run in runs]
         except Exception as error:  # noqa: BLE001 - a bug; unseen, it would leave events behind that never end
             self._way.crash(error)
             return [None] * len(starts)
 
-    def _fit(self, run: _Run) -> _Run | None:
-        """Return a run with its request; None unless all about it is as usual."""
+    def _fit(self, run: _Run, known: dict[str, Passes | None]) -> _Run | None:
+        """Return a run with its request; None unless all about it is as usual.
+
+        Args:
+            run: of an item whose turn it is.
+            known: the passes of routes, asked for once: no gate opens or closes between two items.
+        """
         item, job = run.item, run.job
         # A prompt that could not be rendered is looked at where it can be dealt with.
         if job.fault is not None or job.route is None or not job.prompt or job.attempts or job.not_before is not None:
             return None
-        plan = self._plans[job.route.name]
+        name = job.route.name
+        plan = self._plans[name]
         if plan.direct is None or item.first is not None or item.position in self._calls:
             return None
-        passes = plan.guard.passes()
+        if name not in known:
+            known[name] = plan.guard.passes()
+        passes = known[name]
         if passes is None or left_s(job) <= 0 or self._is_special(item, job):
             return None
         run.plan, run.direct, run.passes, run.request = plan, plan.direct, passes, plan.request(job, job.prompt)
@@ -203,7 +211,8 @@ class Straightway:
         now_s = self._loop.time()
         try:
             runs = [run for run in runs if self._is_answered(run, now_s)]
-            runs = [run for run in runs if self._is_valid(run)]
+            stale = without_right({run.tenure for run in runs})
+            runs = [run for run in runs if self._is_valid(run, stale)]
             for run in runs:
                 self._book(run)
             for run in runs:
@@ -220,9 +229,9 @@ class Straightway:
             return True
         return False
 
-    def _is_valid(self, run: _Run) -> bool:
+    def _is_valid(self, run: _Run, stale: Collection[Tenure]) -> bool:
         try:
-            if run.tenure.may_work:
+            if run.tenure not in stale:
                 run.output = run.plan.contract.check(run.answer.text)
                 return True
         except Exception:  # noqa: BLE001, S110 - found again there, where it is known what follows

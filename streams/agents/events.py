@@ -33,8 +33,7 @@ def register(app: faust.App, topic: str, lane: str, engine: Engine, pipeline: Pi
             bundle = cast("Bundle", event.message)
             try:
                 # First all are decoded, then all are taken: each step finds the caches full of its own code.
-                for item in [_item(record) for record in bundle.records]:
-                    await engine.submit(item, bundle.generation)
+                await engine.submit_all([_item(record) for record in bundle.records], bundle.generation)
             except Exception as error:  # noqa: BLE001 - the edge: a record that left here unseen would be committed past
                 engine.crash(error)
                 return

@@ -45,7 +45,7 @@ class Breaker:
             # What happened before says nothing any more.
             self._counts.clear()
         self._counts.add(first=1)
-        if self.gate.reason == REASON and self._ratio is not None:
+        if was_closed and self.gate.reason == REASON and self._ratio is not None:
             good, dead = self._counts.sums()
             # Only what has ended: to open on what is hoped for would let go of everything that waits.
             if dead <= self._ratio * (good + dead):

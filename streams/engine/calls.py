@@ -10,21 +10,20 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from contracts.codec import Position
 from contracts.errors import ProviderUnavailable, is_unsent
 
 T = TypeVar("T")
 
 
-class Call(Generic[T]):
+class Call(msgspec.Struct, Generic[T], eq=False):
     """One call, and who else waits for it."""
 
-    __slots__ = ("answer", "is_done", "waiters")
-
-    def __init__(self) -> None:
-        self.is_done = False
-        self.answer: T | None = None
-        self.waiters: list[asyncio.Future[T]] = []
+    is_done: bool = False
+    answer: T | None = None
+    waiters: list["asyncio.Future[T]"] = []
 
 
 class PaidCalls(Generic[T]):

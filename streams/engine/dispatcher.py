@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from streams.engine.fairness import FairQueue
 from streams.engine.item import Item, State
 
@@ -24,7 +26,7 @@ _AT_ONCE = 16
 _EASE_S, _EASE_STEPS = 0.25, 25
 
 
-class Slot:
+class Slot(msgspec.Struct, eq=False):
     """The right to one model call, held by one item.
 
     Attributes:
@@ -32,14 +34,11 @@ class Slot:
         is_settling: the item only waits for its outcome's ack.
     """
 
-    __slots__ = ("_dispatcher", "_is_lent", "_lane", "is_held", "is_settling")
-
-    def __init__(self, dispatcher: "Dispatcher", lane: str) -> None:
-        self._dispatcher = dispatcher
-        self._lane = lane
-        self.is_held = True
-        self._is_lent = False
-        self.is_settling = False
+    _dispatcher: "Dispatcher"
+    _lane: str
+    is_held: bool = True
+    _is_lent: bool = False
+    is_settling: bool = False
 
     def lend(self) -> Callable[[], None]:
         """Tie the slot to a call that may outlive the item; return what the call runs at its end."""
@@ -93,7 +92,7 @@ class Dispatcher:
         slots: model calls at a time.
         lanes: lane names; unknown ones get weight 1.
         on_crash: told what `run` raised.
-        on_start: told that an item has started, so that there is room for another.
+        on_start: told how many items have started, so that there is room for others.
         tenant_weights: shares of tenants within a lane; 1 for those not named.
         prepare: told the items that start next; does for all of them what does not wait, and must not raise.
         arrived: how many of the calls that hold a slot have their answer already, and will release it in a moment:
@@ -108,7 +107,7 @@ class Dispatcher:
         slots: int,
         lanes: Iterable[str],
         on_crash: Callable[[BaseException], None],
-        on_start: Callable[[], None] = lambda: None,
+        on_start: Callable[[int], None] = lambda _number: None,
         tenant_weights: Mapping[str, float] | None = None,
         prepare: Callable[[Sequence[Item]], None] = lambda _items: None,
         arrived: Callable[[], int] = lambda: 0,
@@ -151,7 +150,8 @@ class Dispatcher:
                 return
             self._chains[item.chain] = deque()
         self._ready[item.lane].push(item)
-        self.fill()
+        if not self._is_due:
+            self.fill()
 
     def ready(self, lane: str) -> int:
         """Return how many items of a lane could run now but for a slot: distinct keys, by construction."""
@@ -281,7 +281,7 @@ class Dispatcher:
             self._slots[item] = slot
         for (item, slot), run in zip(starts, self._begin(starts), strict=True):
             self._running[item] = run or self._task(item, slot, self._run(item, slot))
-            self._on_start()
+        self._on_start(len(starts))
 
     def _task(self, item: Item, slot: Slot, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -318,13 +318,16 @@ class Dispatcher:
                 del self._chains[item.chain]
         if slot.is_settling:
             self.settling -= 1
-        slot.item_ended()
-        self.fill()
+        if slot.is_held:
+            slot.item_ended()
+        if not self._is_due:
+            self.fill()
 
     def slot_freed(self) -> None:
         """Take a slot back and hand it on."""
         self._free += 1
-        self.fill()
+        if not self._is_due:
+            self.fill()
 
     async def slot_for_running(self, lane: str) -> None:
         """Wait for a slot, ahead of items of the lane that have not started."""

@@ -6,19 +6,23 @@ partitions are given up. See docs/architecture.md.
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from contracts.codec import Position
-from contracts.metrics import FM_QUEUE_DEPTH, HELD_BYTES, HELD_EVENTS, PAUSED, REMEMBERED, REPLAYED
+from contracts.metrics import FM_QUEUE_DEPTH, HELD_BYTES, HELD_EVENTS, PAUSED, REMEMBERED, REPLAYED, Children
 from streams.engine.dispatcher import Dispatcher, Run, Slot
 from streams.engine.item import TP, Item, ResultRef, State
-from streams.engine.ledger import Ledger
+from streams.engine.ledger import Ledger, advance_idle
 from streams.engine.shares import SharedLimit
 from streams.engine.tenure import Tenure, TenureLostError
 from streams.engine.work import Limits, Straight, Way, Work
 
 _DRAIN_POLL_S = 0.05
 _LIMITS = ("ready_keys", "held_events", "held_bytes", "uncommitted")
+# A paused intake looks and goes on for so many at a time while as many are ready: one by one they cost more (ADR 0028).
+_TOGETHER = 32
+_paused = Children(PAUSED)
 
 
 class Engine:
@@ -66,7 +70,7 @@ class Engine:
         self._straight = straight
         weights, begin = limits.tenant_weights, self._begin
         self._dispatcher = Dispatcher(
-            self._run, limits.in_flight, lanes, on_crash, self._started, weights, prepare, arrived, send, begin
+            self._run, limits.in_flight, lanes, on_crash, self._moved, weights, prepare, arrived, send, begin
         )
         if straight is not None:
             straight.follow(Way(self._ended, self._goes_on, self.crash))
@@ -76,6 +80,8 @@ class Engine:
         self._tenure.end()
         self._opened = asyncio.Event()
         self._room = asyncio.Event()
+        # How many moves make it worth while to look whether there is room.
+        self._look_at = math.inf
         self._held: dict[Item, None] = {}
         self._events = SharedLimit(limits.held_events, lanes)
         self._bytes = SharedLimit(limits.held_bytes, lanes)
@@ -141,45 +147,55 @@ class Engine:
         self._room.set()
         return self._ledgers.pop(tp, None)
 
+    async def submit_all(self, items: Sequence[Item], generation: int) -> None:
+        """Take items of one generation in their order, each as `submit` does."""
+        is_open = False
+        for item in items:
+            # Between two waits nothing changes but how much is held.
+            if is_open and self._limit_reached(item) is None:
+                self._take(item)
+            else:
+                await self.submit(item, generation)
+                is_open = self._opened.is_set() and not self._tenure.is_over and generation == self._tenure.generation
+
     async def submit(self, item: Item, generation: int) -> bool:
         """Take an item when there is room for it.
 
         Returns:
             False when its partition was given up meanwhile: the broker will deliver it again.
         """
-        paused = False
+        is_paused = False
         while True:
             tenure = self._tenure
             if tenure.is_over or generation != tenure.generation:
                 return False
+            # The end of a tenure sets both events, so that nobody waits for it.
             if not self._opened.is_set():
-                await self._wait(self._opened, tenure)
+                await self._opened.wait()
                 continue
-            limit = self._limit_reached(item)
+            # Only while there is enough to go on with: what is held besides may rest for minutes.
+            more = _TOGETHER if is_paused and self._dispatcher.ready(item.lane) >= _TOGETHER else 1
+            limit = self._limit_reached(item, more)
             if limit is None:
                 break
-            PAUSED.labels(limit).set(1)
-            paused = True
+            _paused[limit,].set(1)
+            is_paused = True
+            self._look_at = min(self._look_at, self.moves + more)
             self._room.clear()
-            await self._wait(self._room, tenure)
-        if paused:
+            await self._room.wait()
+        if is_paused:
             for name in _LIMITS:
-                PAUSED.labels(name).set(0)
+                _paused[name,].set(0)
         return self._take(item)
 
-    async def _wait(self, event: asyncio.Event, tenure: Tenure) -> None:
-        """Wait for an event; `drain` sets both, so that nobody waits for a tenure that is over."""
-        if not tenure.is_over:
-            await event.wait()
-
-    def _limit_reached(self, item: Item) -> str | None:
+    def _limit_reached(self, item: Item, more: int = 1) -> str | None:
         limits = self._limits
         ledger, lane = self._ledgers.get(item.tp), item.lane
-        ready = self._dispatcher.ready(lane)
+        ready = self._dispatcher.ready(lane) + more - 1
         # Each tenant with something ready brings its own lookahead: the others' events lie behind its backlog.
         if ready >= limits.ready_keys and ready >= limits.ready_keys * self._dispatcher.ready_tenants(lane):
             return "ready_keys"
-        if not self._events.admits(lane, 1):
+        if not self._events.admits(lane, more):
             return "held_events"
         if not self._bytes.admits(lane, item.size_bytes):
             return "held_bytes"
@@ -222,15 +238,17 @@ class Engine:
         self._tenure.end()
         self._on_crash(error)
 
-    def _started(self) -> None:
-        self.moves += 1
-        self._room.set()
+    def _moved(self, number: int) -> None:
+        self.moves += number
+        if self.moves >= self._look_at:
+            self._look_at = math.inf
+            self._room.set()
 
     def _begin(self, starts: Sequence[tuple[Item, Slot]]) -> Sequence[Run | None]:
         """Begin items without tasks."""
         tenure, straight = self._tenure, self._straight
         # What starts now was taken in this tenure, or waits behind the end of its own: all of it, or none.
-        if straight is None or not tenure.may_work or any(item.generation != tenure.generation for item, _ in starts):
+        if straight is None or not tenure.may_work or {item.generation for item, _ in starts} != {tenure.generation}:
             return [None] * len(starts)
         return straight.begin(starts, tenure)
 
@@ -281,11 +299,10 @@ class Engine:
 
     def _let_go(self, item: Item) -> None:
         if item in self._held:
-            self.moves += 1
             del self._held[item]
             self._events.take(item.lane, -1)
             self._bytes.take(item.lane, -item.size_bytes)
-        self._room.set()
+            self._moved(1)
 
     def gauge(self) -> None:
         """Set the gauges; from time to time, not at every event, which would cost more than the rest of the books."""
@@ -296,21 +313,8 @@ class Engine:
 
     def commits(self) -> dict[TP, tuple[int, dict[str, int]]]:
         """Return, per partition, the commit point and the mark that goes with it."""
-        self._advance_idle()
+        advance_idle(self._ledgers)
         return {tp: (ledger.commit_point, ledger.mark()) for tp, ledger in self._ledgers.items()}
-
-    def _advance_idle(self) -> None:
-        """Let idle partitions' marks follow: other lanes fill the same result partitions, and a scan starts there."""
-        ends: dict[tuple[str, int], int] = {}
-        for tp, ledger in self._ledgers.items():
-            for topic, end in ledger.result_ends.items():
-                place = (topic, tp.partition)
-                ends[place] = max(end, ends.get(place, 0))
-        for tp, ledger in self._ledgers.items():
-            if ledger.is_idle:
-                ledger.result_ends = {
-                    topic: end for (topic, partition), end in ends.items() if partition == tp.partition
-                }
 
     def pass_gaps(self, read_to: Mapping[TP, tuple[int | None, int]]) -> None:
         """Move on over offsets without records; see Ledger.pass_gap."""
@@ -356,6 +360,7 @@ class Engine:
                 await asyncio.wait(tasks, timeout=limit_s)
             elif self._dispatcher.running:
                 # What ends without a task makes room. Nobody else waits for that: nothing is taken any more.
+                self._look_at = 0
                 self._room.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(limit_s):

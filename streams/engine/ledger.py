@@ -5,9 +5,10 @@ gaps (transaction markers, compaction): only what was delivered counts. See docs
 """
 
 import heapq
+from collections.abc import Mapping
 from operator import itemgetter
 
-from streams.engine.item import ResultRef
+from streams.engine.item import TP, ResultRef
 from streams.engine.repeats import Repeats
 
 
@@ -64,9 +65,9 @@ class Ledger:
         Returns:
             Which log it is of: the number goes up when offsets start again. None for a record that is in hand already.
         """
-        if self._is_repeat(offset, timestamp_ms):
-            return None
         if offset < self._behind:
+            if self._is_repeat(offset, timestamp_ms):
+                return None
             # The topic was recreated, or a broker lost its end. What was taken before is not on this log any more, and
             # its offsets are other events' now.
             self._unfinished.clear()
@@ -84,7 +85,7 @@ class Ledger:
         return self._log
 
     def _is_repeat(self, offset: int, timestamp_ms: int) -> bool:
-        if timestamp_ms < 0 or offset >= self._behind:
+        if timestamp_ms < 0:
             return False
         is_newest = offset == self._newest and timestamp_ms == self._newest_stamp_ms
         return is_newest or self._unfinished.get(offset) == timestamp_ms
@@ -182,3 +183,15 @@ class Ledger:
         if not coming:
             # A dictionary that is emptied key by key keeps its size.
             self._answered = {}
+
+
+def advance_idle(ledgers: Mapping[TP, Ledger]) -> None:
+    """Let idle partitions' marks follow: other lanes fill the same result partitions, and a scan starts there."""
+    ends: dict[tuple[str, int], int] = {}
+    for tp, ledger in ledgers.items():
+        for topic, end in ledger.result_ends.items():
+            place = (topic, tp.partition)
+            ends[place] = max(end, ends.get(place, 0))
+    for tp, ledger in ledgers.items():
+        if ledger.is_idle:
+            ledger.result_ends = {topic: end for (topic, partition), end in ends.items() if partition == tp.partition}

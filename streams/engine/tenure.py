@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 _LEASE_POLL_S = 0.05
 
@@ -53,3 +54,8 @@ class Tenure:
                 raise TenureLostError
             # A stale lease becomes valid again with the next good heartbeat, or the tenure ends.
             await asyncio.sleep(_LEASE_POLL_S)
+
+
+def without_right(tenures: AbstractSet[Tenure]) -> frozenset[Tenure]:
+    """Return which of these give no right to work now: asked once for all that come together."""
+    return frozenset(tenure for tenure in tenures if not tenure.may_work)

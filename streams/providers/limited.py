@@ -144,7 +144,8 @@ class Limited:
 
     def _give_back(self) -> None:
         self._taken -= 1
-        self._let_in()
+        if self._waiters:
+            self._let_in()
 
     def _let_in(self) -> None:
         """Hand free places to who waits longest; an answer that comes makes one free, too."""

@@ -566,7 +566,7 @@ def test_a_fetch_is_handed_out_in_pieces_and_nothing_of_it_is_lost() -> None:
     while result.has_more():
         pieces.append([found.offset for found in result.getall()])
 
-    assert [len(piece) for piece in pieces] == [100, 100, 50]
+    assert [len(piece) for piece in pieces] == [96, 96, 58]
     assert ([offset for piece in pieces for offset in piece], assignment.state.position) == (list(range(250)), 250)
 
 
@@ -582,7 +582,7 @@ def test_every_piece_of_a_fetch_has_the_epochs_that_it_was_written_under(last: l
     result = PiecewiseFetchResult(AT, assignment=at_the_beginning(), partition_records=parsed, backoff=0)
 
     assert [(len(piece := result.getall()), piece.epochs[:2]) for _ in range(2)] == [
-        (100, ((0, 3), (150, 5))), (51, ((0, 3), (150, 5))),
+        (96, ((0, 3), (150, 5))), (55, ((0, 3), (150, 5))),
     ]  # fmt: skip
 
 
@@ -712,7 +712,7 @@ def test_the_broker_is_asked_with_patience_only_while_nothing_is_left_to_hand_ou
     made._get_actions_per_node("assignment")
 
     assert (asked[0], asked[2]) == (1500, 1500)
-    assert asked[1] <= 50
+    assert asked[1] <= 150
 
 
 def test_fetcher_get_actions_per_node() -> None:

@@ -8,6 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import msgspec
+
 
 class TransportError(Exception):
     """Base of what a transport raises; the provider translates it into the error tree.
@@ -73,7 +75,7 @@ class Headers(dict[str, str]):
         return super().get(key.lower(), default)
 
 
-class Response:
+class Response(msgspec.Struct, eq=False):
     """A whole answer.
 
     Args:
@@ -82,12 +84,9 @@ class Response:
         body: all of it.
     """
 
-    __slots__ = ("_headers", "body", "status")
-
-    def __init__(self, status: int, headers: Headers | Callable[[], Headers], body: bytes) -> None:
-        self.status = status
-        self.body = body
-        self._headers = headers
+    status: int
+    _headers: Headers | Callable[[], Headers]
+    body: bytes
 
     @property
     def headers(self) -> Headers:

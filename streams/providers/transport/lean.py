@@ -119,13 +119,14 @@ class Lean:
         Returns:
             False when no connection is free.
         """
-        if not self._idle:
+        loop = self._loop
+        if loop is None or not self._idle:
             return False
         # Before a connection is taken: a head that cannot be rendered must not cost one.
         request = self._heads.render(path, headers, len(body)) + body
         connection = self._take_idle()
         if connection is not None:
-            self._ask(connection, request, self._running().time() + timeout_s, waiter)
+            self._ask(connection, request, loop.time() + timeout_s, waiter)
         return connection is not None
 
     @contextlib.asynccontextmanager

@@ -109,6 +109,11 @@ class Parser:
                 self._begin_body(is_old=minor == b"0")
             else:
                 self.keeps_alive = True
+                if 0 < length == len(data) - end - 4 <= self._limit:
+                    # All of it is there, as usual.
+                    self.pieces.append(data[end + 4 :])
+                    self.is_whole = True
+                    return None
                 self._begin_length(length)
         return data[end + 4 :]
 

@@ -35,9 +35,8 @@ class Engine:
     def __init__(self) -> None:
         self.taken: list[tuple[Any, int]] = []
 
-    async def submit(self, item: Any, generation: int) -> bool:
-        self.taken.append((item, generation))
-        return True
+    async def submit_all(self, items: list[Any], generation: int) -> None:
+        self.taken.extend((item, generation) for item in items)
 
 
 @dataclass(eq=False)

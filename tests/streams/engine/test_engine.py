@@ -119,6 +119,55 @@ async def test_each_limit_pauses_the_intake_says_so_and_resumes(name: str, limit
     assert (intake.result(), bench.produced, paused(name)) == ([True] * 10, list(range(10)), 0)
 
 
+async def test_a_paused_intake_goes_on_for_many_at_a_time_while_there_is_enough_to_go_on_with() -> None:
+    bench = Bench(limits=Limits(1, 1000, 200, 10**6, 1000))
+    bench.begin()
+    intake = bench.submit_later(*(make_item(n) for n in range(300)))
+    await settled()
+    full = len(bench.engine.held)
+    await asyncio.sleep(20.5)
+
+    assert len(bench.engine.held) == full - 20
+
+    await asyncio.sleep(15)
+
+    assert len(bench.engine.held) > full - 20
+    intake.cancel()
+
+
+async def test_a_paused_intake_goes_on_at_once_where_what_is_held_is_not_ready() -> None:
+    bench = Bench(limits=Limits(1, 1000, 200, 10**6, 1000))
+    bench.begin()
+    intake = bench.submit_later(*(make_item(n, "one key") for n in range(300)))
+    await settled()
+    full = len(bench.engine.held)
+    await asyncio.sleep(20.5)
+
+    assert (len(bench.produced), len(bench.engine.held)) == (20, full)
+    intake.cancel()
+
+
+async def test_the_items_of_a_bundle_are_taken_in_their_order_across_a_pause() -> None:
+    bench = Bench(limits=Limits(1, 1000, 3, 10**6, 1000))
+    bench.begin()
+    await bench.engine.submit_all([make_item(n, "one key") for n in range(10)], 1)
+    await bench.idle()
+
+    assert bench.produced == list(range(10))
+
+
+async def test_what_is_left_of_a_bundle_is_refused_once_the_tenure_ends() -> None:
+    bench = Bench(for_ever, Limits(1, 1000, 1, 10**6, 1000))
+    bench.begin()
+    intake = asyncio.ensure_future(bench.engine.submit_all([make_item(n) for n in range(3)], 1))
+    await settled()
+    await bench.engine.close()
+    bench.begin(2)
+    await intake
+
+    assert (bench.started, bench.engine.held) == ([0], ())
+
+
 async def test_the_lookahead_counts_keys_so_a_run_of_one_key_does_not_stop_the_intake() -> None:
     bench = Bench(limits=Limits(1, 2, 1000, 10**6, 1000))
     bench.begin()
