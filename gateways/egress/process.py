@@ -119,7 +119,11 @@ class Process:
                 await door.aclose()
             if self._board is not None:
                 # It waits for a call into Kafka, and a second signal is to be heard meanwhile.
-                await asyncio.to_thread(self._board.close)
+                try:
+                    await asyncio.to_thread(self._board.close)
+                except RuntimeError:
+                    # No thread can be started.
+                    self._board.close()
             _log.info("egress.stopped")
 
     async def _start_board(self) -> None:

@@ -5,6 +5,7 @@ call; its chain waits until its outcome is confirmed. So a slow broker ack keeps
 """
 
 import asyncio
+import contextlib
 import functools
 import math
 from collections import deque
@@ -13,11 +14,13 @@ from typing import Any, Protocol
 
 import msgspec
 
+from contracts.topics import RETRY_LANE
 from streams.engine.fairness import FairQueue
 from streams.engine.item import Item, State
 
 # Turns of a lane in one round while several have something to run.
-LANE_WEIGHTS = {"interactive": 8, "standard": 4, "bulk": 1}
+# A retry that is taken up before its time has come has two turns, one to start and one to go on.
+LANE_WEIGHTS = {"interactive": 8, "standard": 4, "bulk": 1, RETRY_LANE: 2}
 # An ack takes milliseconds; few slots must not be held up by it.
 _MIN_SETTLING = 64
 # Hundreds of calls begun in one instant are hundreds of connections opened at once, and answered at once if the model
@@ -332,7 +335,8 @@ class Dispatcher:
     async def slot_for_running(self, lane: str) -> None:
         """Wait for a slot, ahead of items of the lane that have not started."""
         waiter = asyncio.get_running_loop().create_future()
-        self._resuming[lane].append(waiter)
+        waiting = self._resuming[lane]
+        waiting.append(waiter)
         self._resuming_count += 1
         self.fill()
         try:
@@ -340,6 +344,11 @@ class Dispatcher:
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self.slot_freed()
+            else:
+                # It must not use up a turn of its lane.
+                with contextlib.suppress(ValueError):
+                    waiting.remove(waiter)
+                    self._resuming_count -= 1
             raise
 
     def forget_waiting(self) -> list[Item]:

@@ -20,8 +20,6 @@ from streams.engine.work import Limits, Straight, Way, Work
 
 _DRAIN_POLL_S = 0.05
 _LIMITS = ("ready_keys", "held_events", "held_bytes", "uncommitted")
-# A paused intake looks and goes on for so many at a time while as many are ready: one by one they cost more (ADR 0028).
-_TOGETHER = 32
 _paused = Children(PAUSED)
 
 
@@ -174,7 +172,8 @@ class Engine:
                 await self._opened.wait()
                 continue
             # Only while there is enough to go on with: what is held besides may rest for minutes.
-            more = _TOGETHER if is_paused and self._dispatcher.ready(item.lane) >= _TOGETHER else 1
+            together = self._limits.together
+            more = together if is_paused and self._dispatcher.ready(item.lane) >= together else 1
             limit = self._limit_reached(item, more)
             if limit is None:
                 break

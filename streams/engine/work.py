@@ -8,6 +8,8 @@ from streams.engine.dispatcher import Run, Slot
 from streams.engine.item import Item, ResultRef
 from streams.engine.tenure import Tenure
 
+_TOGETHER = 32
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -27,6 +29,14 @@ class Limits:
     held_bytes: int
     uncommitted: int
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def together(self) -> int:
+        """Return for how many a paused intake looks and goes on at a time, while as many are ready.
+
+        One by one they cost more (docs/adr/0028), but no more than one round of calls: who is new waits for them.
+        """
+        return min(_TOGETHER, self.in_flight)
 
 
 class Work(Protocol):

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
+from contracts.topics import RETRY_LANE
 from streams.engine.dispatcher import LANE_WEIGHTS, Dispatcher, Slot
 from streams.engine.item import Item
 from tests.streams.engine.support import make_item
@@ -192,6 +193,30 @@ async def test_a_cancelled_wait_for_a_slot_gives_the_slot_back() -> None:
     assert bench.ended == [1, 2]
 
 
+async def test_a_cancelled_wait_for_a_slot_uses_up_no_turn_of_its_lane() -> None:
+    is_over = asyncio.Event()
+
+    async def work(item: Item, slot: Slot) -> None:
+        if item.lane == "bulk":
+            slot.release()
+            await is_over.wait()
+            await slot.acquire()
+        await asyncio.sleep(1)
+
+    bench = Bench(work)
+    bench.add(*(make_item(n, lane="bulk") for n in range(20)))
+    await asyncio.sleep(0.1)
+    is_over.set()
+    await asyncio.sleep(0.1)
+    bench.add(*(make_item(100 + n, lane="interactive") for n in range(40)))
+    for item, task in bench.dispatcher.tasks.items():
+        if 0 < item.work < 19:
+            task.cancel()
+    await asyncio.sleep(11)
+
+    assert 19 in bench.ended
+
+
 async def test_a_slot_that_is_handed_over_in_the_moment_of_a_cancellation_is_given_back() -> None:
     async def work(item: Item, slot: Slot) -> None:
         task = asyncio.current_task()
@@ -243,7 +268,7 @@ async def test_lanes_share_slots_by_their_weights() -> None:
     counts = [sum(1 for n in bench.started[1:27] if n // 1000 == base) for base in (1, 2, 3)]
 
     assert dict(zip(LANES, counts, strict=True)) == {"interactive": 16, "standard": 8, "bulk": 2}
-    assert LANE_WEIGHTS == {"interactive": 8, "standard": 4, "bulk": 1}
+    assert LANE_WEIGHTS == {"interactive": 8, "standard": 4, "bulk": 1, RETRY_LANE: 2}
 
 
 async def test_a_lane_alone_takes_every_slot() -> None:

@@ -120,7 +120,10 @@ async def test_each_limit_pauses_the_intake_says_so_and_resumes(name: str, limit
 
 
 async def test_a_paused_intake_goes_on_for_many_at_a_time_while_there_is_enough_to_go_on_with() -> None:
-    bench = Bench(limits=Limits(1, 1000, 200, 10**6, 1000))
+    async def one_a_second(item: Item, _slot: Slot, _tenure: Tenure) -> None:
+        await asyncio.sleep(min(1 + item.work, 32))
+
+    bench = Bench(one_a_second, Limits(32, 1000, 200, 10**6, 1000))
     bench.begin()
     intake = bench.submit_later(*(make_item(n) for n in range(300)))
     await settled()
@@ -129,7 +132,7 @@ async def test_a_paused_intake_goes_on_for_many_at_a_time_while_there_is_enough_
 
     assert len(bench.engine.held) == full - 20
 
-    await asyncio.sleep(15)
+    await asyncio.sleep(25)
 
     assert len(bench.engine.held) > full - 20
     intake.cancel()

@@ -146,6 +146,22 @@ async def test_a_deadline_that_passes_while_others_have_the_slots_is_kept() -> N
     assert bench.fake.calls == {"e0": 1, "e1": 1}
 
 
+async def test_an_event_expires_at_its_deadline_whoever_has_the_slots() -> None:
+    script = [{"match": "e0", "times": 1, "error": "throttled", "retry_after_s": 5}, {"match": "e1", "latency_s": 50}]
+    settings = make_settings({"deadline_s": 60, "retry": {"base_s": 0.01, "max_s": 0.01}})
+    bench = await Bench(script, settings, in_flight=1).start()
+    await bench.send(event(0, extensions={"expirytime": format_time(now_at() + timedelta(seconds=10))}))
+    await asyncio.sleep(4)
+    await bench.send(event(1, extensions={"partitionkey": "k1"}))
+    await asyncio.sleep(8)
+
+    assert [headers_of(record)["ce_type"] for record in bench.terminals] == [EXPIRED_TYPE.encode()]
+
+    await bench.idle()
+
+    assert bench.fake.calls == {"e0": 1, "e1": 1}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_configuration_fault_holds_everything_and_goes_on_when_it_is_mended(fault: str) -> None:
     """The operator mends it after a minute: nothing was dead-lettered, though there were more calls than attempts."""
