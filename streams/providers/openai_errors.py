@@ -61,6 +61,7 @@ _SETTINGS = frozenset(
 # Conflict, Too Early; Groq: its flex tier is full, the call was cancelled there.
 _PASSING = frozenset({409, 425, 498, 499})
 _STATUS = re.compile(r"[45][0-9]{2}")
+_THROTTLE = 429
 _SERVER_ERROR = 500
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -101,7 +102,7 @@ def from_answer(details: Any, model: str, usage: Usage, *, has_begun: bool = Fal
     if _STATUS.fullmatch(code):
         error = _judged(int(code), details, text, said, None)
     elif "rate_limit" in code:
-        error = Throttled(said)
+        error = _judged(_THROTTLE, details, text, said, None)
     else:
         error = _judged(_SERVER_ERROR, details, text, said, None)
     if isinstance(error, ProviderUnavailable):
@@ -142,7 +143,7 @@ def _judged(status: int, details: Any, text: str, said: str, wait_s: float | Non
 
 def _is_out_of_money(status: int, text: str) -> bool:
     # Of other refusals the beginning: behind it a server may repeat what it was asked.
-    said = text if status == 429 else text[:_FIRST_CHARS]  # noqa: PLR2004 - Too Many Requests
+    said = text if status == _THROTTLE else text[:_FIRST_CHARS]
     return status == 402 or (400 <= status < _SERVER_ERROR and _NO_MONEY.search(said) is not None)  # noqa: PLR2004 - Payment Required
 
 

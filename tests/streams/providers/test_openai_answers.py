@@ -47,6 +47,7 @@ ERRORS: list[tuple[Any, type[PenstockError], bool]] = [
         ContextTooLong, False,
     ),
     ({"message": "slow down", "code": "rate_limit_exceeded"}, Throttled, True),
+    ({"message": "Limit reached on tokens per day (TPD)", "code": "rate_limit_exceeded"}, QuotaExhausted, False),
     ({"message": "This model's maximum context length is 4096", "type": "x"}, ContextTooLong, False),
     ("overloaded", ProviderUnavailable, True),
 ]  # fmt: skip
