@@ -21,12 +21,12 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from contracts.errors import AccessDenied, ConfigError, PenstockError, ProviderTimeout, ProviderUnavailable, Retryable
+from contracts.errors import ConfigError, PenstockError, ProviderTimeout, ProviderUnavailable, Retryable
 from contracts.payloads import DeltaChunk, FinishReason, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import BedrockProvider
 from producers.threads import DaemonPool
 from streams.providers.base import billed, counts
-from streams.providers.bedrock_errors import CALL_ERRORS, finish, translate
+from streams.providers.bedrock_errors import CALL_ERRORS, finish, translate, with_credentials
 
 _MIN_READ_TIMEOUT_S = 1
 # Source: botocore service model, shapes of requestMetadata (checked 2026-11): at most 16 entries of these characters.
@@ -265,17 +265,12 @@ def _metadata(request: InferenceRequest) -> dict[str, str]:
 def _translated(model: str) -> Iterator[None]:
     """Raise what boto3 raises in our words."""
     try:
-        yield
+        with with_credentials():
+            yield
     except CALL_ERRORS as error:
         raise translate(error, model) from error
     except _UNPARSED as error:
         raise _foreign(model) from error
-    except RuntimeError as error:
-        # What botocore raises when it has fetched new credentials that have expired as well.
-        if "credentials" not in str(error):
-            raise
-        message = f"no usable AWS credentials: {error}"
-        raise AccessDenied(message) from error
 
 
 def _finish(stop_reason: str, model: str, usage: Usage) -> FinishReason:

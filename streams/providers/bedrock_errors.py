@@ -4,9 +4,10 @@ Source: botocore service model bedrock-runtime 2023-09-30 (checked 2026-11); Ama
 API error codes" (checked 2026-11).
 """
 
+import contextlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -81,6 +82,22 @@ FINISH: dict[str, FinishReason] = {
     "max_tokens": "length",
     "tool_use": "tool_use",
 }
+
+
+@contextlib.contextmanager
+def with_credentials() -> Iterator[None]:
+    """Turn what botocore raises when it has fetched new credentials that have expired as well: a bare RuntimeError.
+
+    Raises:
+        AccessDenied: they have.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "credentials" not in str(error):
+            raise
+        message = f"no usable AWS credentials: {error}"
+        raise AccessDenied(message) from error
 
 
 def translate(error: BaseException, model: str) -> PenstockError:

@@ -20,7 +20,7 @@ from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.batch_api import BatchApi
 from contracts.settings.models import BedrockProvider
 from streams.providers.bedrock import converse_arguments, usage_of
-from streams.providers.bedrock_errors import finish, translate
+from streams.providers.bedrock_errors import finish, translate, with_credentials
 
 # What has some answers at least, and what else is over.
 ANSWERED = frozenset({"Completed", "PartiallyCompleted"})
@@ -111,6 +111,7 @@ class BedrockJobs:
         for line in self._lines(uri):
             yield str(json.loads(line)["recordId"])
 
+    @with_credentials()
     def create(self, model: str, token: str, input_uri: str, output_uri: str, *, may_exist: bool = False) -> str:
         """Return the ARN of the job of a token, beginning it when there is none yet.
 
@@ -148,6 +149,7 @@ class BedrockJobs:
             raise refusal from error
         return str(answer["jobArn"])
 
+    @with_credentials()
     def _of_name(self, name: str) -> str:
         """Return the ARN of the job that has a name of ours, which nobody else gives; empty when there is none.
 
@@ -167,6 +169,7 @@ class BedrockJobs:
             raise (AccessDenied if isinstance(why, AccessDenied) else ProviderUnavailable)(message) from error
         return found[0] if found else ""
 
+    @with_credentials()
     def status(self, arn: str) -> tuple[str, str]:
         """Return a job's state and message.
 
@@ -257,7 +260,8 @@ def _split(uri: str) -> tuple[str, str]:
 @contextlib.contextmanager
 def _translated(uri: str) -> Iterator[None]:
     try:
-        yield
+        with with_credentials():
+            yield
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         message = f"{uri}: {error}"

@@ -22,7 +22,7 @@ from contracts.errors import (
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import OpenAIProvider
 from streams.providers import openai_batch
-from streams.providers.base import MAX_TOKENS, Arrivals, Direct, NotAsked, Several, Waiter, billed, counts
+from streams.providers.base import MAX_TOKENS, Arrivals, Direct, NotAsked, Several, Waiter, counts
 from streams.providers.openai_errors import error_of, finish_of, from_answer, from_status, parse
 from streams.providers.sse import EventSplitter
 from streams.providers.transport.base import BrokenOff, Limits, Reply, Response, TimedOut, Transport, TransportError
@@ -275,13 +275,13 @@ def _answer(body: Any, request: InferenceRequest) -> InferenceAnswer:
     choice = _first_choice(body)
     if choice is None and error_of(body):
         # Routers have answered 200 by the time their upstream fails.
-        raise from_answer(body, request.model)
+        raise from_answer(body, request.model, _usage(body.get("usage") if isinstance(body, dict) else None))
     if choice is None:
         message = f"the answer for {request.model} is not a chat completion; is base_url right?"
         raise ProviderUnavailable(message, possibly_billed=True)
     said, usage = _part(choice, "message"), _usage(body.get("usage"))
     if error_of(choice):
-        raise billed(from_answer(choice, request.model), usage)
+        raise from_answer(choice, request.model, usage, has_begun=bool(_text(said.get("content"))))
     return InferenceAnswer(
         text=_text(said.get("content")),
         model=str(body.get("model") or request.model),
@@ -318,9 +318,10 @@ def _disjoint(asked: int, answered: int, total: int, cached: int) -> Usage:
     """Return counts that have no token in common, as Bedrock's: OpenAI counts cached tokens as prompt tokens too.
 
     xAI and Google leave a reasoning model's thoughts out of the answer's tokens and bill them as such: they are in the
-    total alone.
+    total alone. So are cached tokens, where a server leaves them out of the prompt's: there were more of them.
     """
-    return Usage(max(0, asked - cached), max(answered, total - asked), cached)
+    apart = cached if cached > asked else 0
+    return Usage(max(0, asked - cached), max(answered, total - asked - apart), cached)
 
 
 class _Pieces:
@@ -329,6 +330,7 @@ class _Pieces:
     def __init__(self, request: InferenceRequest) -> None:
         self._request = request
         self._finish: Any = None
+        self._has_begun = self._is_whole = False
         self._refusal = ""
         self._usage: Usage | None = None
         self._model = request.model
@@ -339,17 +341,22 @@ class _Pieces:
         if not isinstance(chunk, dict):
             message = f"the server's stream for {self._request.model} is not JSON"
             raise ProviderUnavailable(message, possibly_billed=True)
-        if chunk.get("error"):
-            raise from_answer(chunk, self._request.model)
-        self._model, self._id = str(chunk.get("model") or self._model), str(chunk.get("id") or self._id)
         if chunk.get("usage"):
             self._usage = _usage(chunk["usage"])
+        if chunk.get("error"):
+            raise self._broken_off(chunk)
+        self._model, self._id = str(chunk.get("model") or self._model), str(chunk.get("id") or self._id)
         choice = _first_choice(chunk)
         if choice is None:
             return None
-        if choice.get("error"):
-            raise from_answer(choice, self._request.model)
         delta = _part(choice, "delta")
+        if any(value for name, value in delta.items() if name != "role"):
+            # Converters for Gemini give every piece a finish reason: only one without a piece is behind them all.
+            self._has_begun, self._is_whole = True, False
+        elif choice.get("finish_reason"):
+            self._is_whole = self._has_begun
+        if choice.get("error"):
+            raise self._broken_off(choice)
         # Judged at the end: what a refusal has cost comes behind it.
         self._finish = choice.get("finish_reason") or self._finish
         self._refusal += str(delta.get("refusal") or "")
@@ -358,8 +365,11 @@ class _Pieces:
 
     @property
     def is_whole(self) -> bool:
-        """Tell whether all of the answer has come."""
-        return self._finish is not None
+        """Tell whether all of the answer has come, beyond doubt."""
+        return self._is_whole
+
+    def _broken_off(self, details: Any) -> PenstockError:
+        return from_answer(details, self._request.model, self._usage or Usage(), has_begun=self._has_begun)
 
     def last(self) -> DeltaChunk:
         """Return the closing delta; a stream without a finish reason was cut off."""

@@ -9,12 +9,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from contracts.errors import ContentBlocked, ProviderUnavailable
+from contracts.errors import PenstockError, ProviderUnavailable
 from contracts.payloads import FinishReason, InferenceAnswer, InferenceRequest, Usage
-from streams.providers.base import Several, counts
+from streams.providers.base import Several, billed, counts
+from streams.providers.openai_errors import error_of, finish_of, from_answer
 
 PATHS = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
-_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 def body_of(requests: Sequence[InferenceRequest]) -> dict[str, Any]:
@@ -42,13 +42,16 @@ def several(body: Any, requests: Sequence[InferenceRequest]) -> Several:
 
     Raises:
         ProviderUnavailable: the body is not what the operation answers.
+        PenstockError: it is an error in place of the answers, of its kind.
     """
     is_vector = requests[0].task == "embedding"
     found = body.get("data" if is_vector else "choices") if isinstance(body, dict) else None
+    if not found and error_of(body):
+        raise from_answer(body, requests[0].model, _usage(body))
     if not isinstance(found, list):
         message = f"the answer for {requests[0].model} is not of {PATHS[requests[0].task]}; is base_url right?"
         raise ProviderUnavailable(message, possibly_billed=True)
-    usage = Usage(*counts(body.get("usage"), "prompt_tokens", "completion_tokens"))
+    usage = _usage(body)
     by_index: dict[int, dict[str, Any]] = {}
     for one in found:
         index = one.get("index") if isinstance(one, dict) else None
@@ -67,16 +70,17 @@ def single(body: Any, request: InferenceRequest) -> InferenceAnswer:
     """Return the answer to one request.
 
     Raises:
-        ContentBlocked: the server withheld it.
-        ProviderUnavailable: it is not there.
+        ContentBlocked: the server withheld it; the error says what it has cost.
+        ProviderUnavailable: it is not there, or not whole.
+        PenstockError: there is an error in its place, of its kind.
     """
     answered = several(body, [request])
     answer = answered.answers[0]
     if answer is None:
         message = f"the answer for {request.model} has not exactly one entry of index 0"
-        raise ProviderUnavailable(message, possibly_billed=True)
+        raise billed(ProviderUnavailable(message, possibly_billed=True), answered.usage)
     if not isinstance(answer, InferenceAnswer):
-        raise answer
+        raise billed(answer, answered.usage)
     return InferenceAnswer(
         text=answer.text,
         model=answer.model,
@@ -86,15 +90,22 @@ def single(body: Any, request: InferenceRequest) -> InferenceAnswer:
     )
 
 
+def _usage(body: Any) -> Usage:
+    return Usage(*counts(body.get("usage") if isinstance(body, dict) else None, "prompt_tokens", "completion_tokens"))
+
+
 def _choice(
     choice: dict[str, Any], body: dict[str, Any], request: InferenceRequest
-) -> InferenceAnswer | ContentBlocked | None:
-    text, reason = choice.get("text"), str(choice.get("finish_reason"))
-    if reason == "content_filter":
-        return ContentBlocked(f"{request.model} refused to answer event {request.event_id}: content_filter")
-    if not isinstance(text, str):
-        return None
-    return _answer(text, body, request, _FINISH.get(reason, "other"))
+) -> InferenceAnswer | PenstockError | None:
+    text = choice.get("text")
+    if error_of(choice):
+        return from_answer(choice, request.model, Usage(), has_begun=bool(text))
+    try:
+        # What it has cost is the whole call's, and told with it.
+        finish = finish_of(choice.get("finish_reason"), None, request, Usage())
+    except PenstockError as error:
+        return error
+    return _answer(text, body, request, finish) if isinstance(text, str) else None
 
 
 def _vector(entry: dict[str, Any], body: dict[str, Any], request: InferenceRequest) -> InferenceAnswer | None:

@@ -44,16 +44,24 @@ _OUT_OF_QUOTA = frozenset(
 )
 # LiteLLM repeats its upstream's words and gives it the status as code; Anthropic has no code for it.
 _NO_MONEY = re.compile(r"insufficient_quota|budget has been exceeded|credit balance is too low", re.IGNORECASE)
-# "Rate limit reached ... on requests per day (RPD)": the code is that of every throttle.
-_DAILY = re.compile(r"per day|daily|\b[RT]PD\b", re.IGNORECASE)
+# "Rate limit reached ... on requests per day (RPD)": the code is that of every throttle. They name the model too, which
+# may be a deployment's name such as "daily-digest".
+_DAILY = re.compile(r"\bper[ -]day\b|(?<![\w./-])daily(?![\w-])|\b[RT]PD\b", re.IGNORECASE)
 _BLOCKED = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
+# xAI, whose code is that of every 403, and OpenRouter's guardrails.
+_FLAGGED = re.compile(r"content violates usage guidelines|request blocked:", re.IGNORECASE)
 # Google and xAI answer 400 where others answer 401. At the beginning only: a text behind it may be the event's.
 _WRONG_KEY = re.compile(r"api key not valid|incorrect api key provided", re.IGNORECASE)
-# These name a setting: an event has no part in any but the messages.
+# These are of every event where they name a setting that we send; whatever else they name may be the event's.
 _UNSUPPORTED = frozenset({"unsupported_parameter", "unsupported_value"})
+_SETTINGS = frozenset(
+    {"model", "temperature", "max_tokens", "max_completion_tokens", "stop", "response_format", "stream",
+     "stream_options", "encoding_format"}
+)  # fmt: skip
 # Conflict, Too Early; Groq: its flex tier is full, the call was cancelled there.
 _PASSING = frozenset({409, 425, 498, 499})
 _STATUS = re.compile(r"[45][0-9]{2}")
+_THROTTLE = 429
 _SERVER_ERROR = 500
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -78,25 +86,35 @@ def from_status(status: int, headers: Mapping[str, str], body: bytes, model: str
     return _judged(status, details, text, said, retry_after(headers))
 
 
-def from_answer(details: Any, model: str) -> PenstockError:
+def from_answer(details: Any, model: str, usage: Usage, *, has_begun: bool = False) -> PenstockError:
     """Return the error for an error object in an answer whose status is 200, in a stream or not.
 
-    What was made of the answer by then may be billed.
+    What was made of the answer by then may be billed; the error says what it has cost.
+
+    Args:
+        details: what has the error object.
+        model: that was asked.
+        usage: what the server says that the call has cost.
+        has_begun: whether some of the answer has come.
     """
     code, text = code_of(details), text_of(details)
     said = f"the server broke off the answer of {model}: {code}: {text}"
     if _STATUS.fullmatch(code):
         error = _judged(int(code), details, text, said, None)
     elif "rate_limit" in code:
-        error = Throttled(said)
+        error = _judged(_THROTTLE, details, text, said, None)
     else:
         error = _judged(_SERVER_ERROR, details, text, said, None)
     if isinstance(error, ProviderUnavailable):
         # Servers give 500 for whatever it is, once they have answered 200.
         error = by_code(details, text, said) or error
+    if isinstance(error, AccessDenied | ModelNotFound) and (code == "403" or has_begun or usage != Usage()):
+        # The server has let us in and asked the model. What went wrong then, a moderation's 403 say, or an upstream
+        # that a router has tried, is of this call: to pause for it would let it hold up all others.
+        error = ProviderUnavailable(said)
     if isinstance(error, Retryable):
         error.possibly_billed = True
-    return error
+    return billed(error, usage)
 
 
 def _judged(status: int, details: Any, text: str, said: str, wait_s: float | None) -> PenstockError:  # noqa: PLR0911 - a table
@@ -109,7 +127,7 @@ def _judged(status: int, details: Any, text: str, said: str, wait_s: float | Non
             return QuotaExhausted(said) if is_quota else Throttled(said, retry_after_s=wait_s)
         case 401 | 403:
             # A moderation's 403 is of one event; to pause for it would let it hold up all others.
-            return ContentBlocked(said) if codes & _BLOCKED or _is_flagged(details) else AccessDenied(said)
+            return ContentBlocked(said) if codes & _BLOCKED or _is_flagged(details, text) else AccessDenied(said)
         case 404 | 405 | 410:
             return ModelNotFound(said)
         case 408 | 504 | 524:
@@ -118,15 +136,15 @@ def _judged(status: int, details: Any, text: str, said: str, wait_s: float | Non
         case 424:
             # What was asked for the answer has failed: Bedrock behind a gateway, a generation of Hugging Face's TGI.
             return ProviderUnavailable(said, retry_after_s=wait_s, possibly_billed=True)
-        case _ if status < _SERVER_ERROR and status not in _PASSING:
+        case _ if 400 <= status < _SERVER_ERROR and status not in _PASSING:  # noqa: PLR2004 - client errors
             return by_code(details, text, said) or InvalidRequest(said)
     return ProviderUnavailable(said, retry_after_s=wait_s)
 
 
 def _is_out_of_money(status: int, text: str) -> bool:
     # Of other refusals the beginning: behind it a server may repeat what it was asked.
-    said = text if status == 429 else text[:_FIRST_CHARS]  # noqa: PLR2004 - Too Many Requests
-    return status == 402 or (status < _SERVER_ERROR and _NO_MONEY.search(said) is not None)  # noqa: PLR2004 - Payment Required
+    said = text if status == _THROTTLE else text[:_FIRST_CHARS]
+    return status == 402 or (400 <= status < _SERVER_ERROR and _NO_MONEY.search(said) is not None)  # noqa: PLR2004 - Payment Required
 
 
 def by_code(details: Any, text: str, said: str) -> PenstockError | None:
@@ -136,7 +154,7 @@ def by_code(details: Any, text: str, said: str) -> PenstockError | None:
         return ContextTooLong(said)
     if codes & _BLOCKED or text.startswith("litellm.ContentPolicyViolationError"):
         return ContentBlocked(said)
-    if "model_not_found" in codes or (codes & _UNSUPPORTED and not _of_messages(details)):
+    if "model_not_found" in codes or (codes & _UNSUPPORTED and _is_of_a_setting(details)):
         return ModelNotFound(said)
     return AccessDenied(said) if "invalid_api_key" in codes or _WRONG_KEY.match(text) else None
 
@@ -189,14 +207,15 @@ def codes_of(details: Any) -> frozenset[str]:
     return frozenset(str(_field(details, name) or "").lower()[:60] for name in ("code", "type"))
 
 
-def _of_messages(details: Any) -> bool:
-    return str(_field(details, "param") or "").startswith("messages")
+def _is_of_a_setting(details: Any) -> bool:
+    # With the path into it, as `response_format.json_schema`.
+    return re.split(r"[.\[]", str(_field(details, "param") or ""), maxsplit=1)[0] in _SETTINGS
 
 
-def _is_flagged(details: Any) -> bool:
-    """Tell whether a router says which text its moderation has flagged."""
+def _is_flagged(details: Any, text: str) -> bool:
+    """Tell whether a server says that its moderation has flagged a text, or which."""
     metadata = _field(details, "metadata")
-    return isinstance(metadata, dict) and "flagged_input" in metadata
+    return (isinstance(metadata, dict) and "flagged_input" in metadata) or _FLAGGED.match(text) is not None
 
 
 def text_of(details: Any) -> str:
@@ -228,12 +247,14 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _reset_of_used_up(headers: Mapping[str, str]) -> float | None:
-    waits = [
-        duration(headers.get(f"x-ratelimit-reset-{kind}", ""))
-        for kind in ("requests", "tokens")
-        if (_number(headers.get(f"x-ratelimit-remaining-{kind}", "")) or 0.0) <= 0.0
-    ]
-    return max((wait for wait in waits if wait is not None), default=None)
+    waits: list[float] = []
+    for kind in ("requests", "tokens"):
+        wait_s = duration(headers.get(f"x-ratelimit-reset-{kind}", ""))
+        left = _number(headers.get(f"x-ratelimit-remaining-{kind}", ""))
+        # A day's limit of which nobody says that it is used up must not make a pause of a minute's throttle.
+        if wait_s is not None and (left == 0.0 or (left is None and wait_s < _QUOTA_WAIT_S)):
+            waits.append(wait_s)
+    return max(waits, default=None)
 
 
 def duration(text: str) -> float | None:

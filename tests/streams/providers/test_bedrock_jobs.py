@@ -1,6 +1,6 @@
 """The control plane of Bedrock's batch API: a job that exists is never taken for one that was refused."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -137,3 +137,24 @@ def test_records_are_gone_only_where_their_bucket_is_there(code: str, is_gone: b
             list(plane.jobs.record_ids("s3://jobs/in/h/1.jsonl"))
 
     assert isinstance(raised.value, InputGone) == is_gone
+
+
+def test_credentials_that_are_renewed_and_expired_deny_access(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `aws configure export-credentials` puts them into the environment, hours ago."""
+    for name in ("AWS_PROFILE", "AWS_BEARER_TOKEN_BEDROCK", "AWS_WEB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "old")
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2020-01-01T00:00:00Z")
+    plane = Plane()
+    plane.jobs._clients.clear()
+    asking: tuple[Callable[[], object], ...] = (
+        plane.create,
+        lambda: plane.jobs.status(ARN),
+        lambda: plane.jobs.has("s3://jobs/in/h/1.jsonl"),
+        lambda: list(plane.jobs.record_ids("s3://jobs/in/h/1.jsonl")),
+    )
+    for ask in asking:
+        with pytest.raises(AccessDenied, match="expired"):
+            ask()
+    plane.jobs.close()

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from contracts.errors import (
@@ -35,9 +37,7 @@ ERRORS: list[tuple[Any, type[PenstockError], bool]] = [
     ({"code": 429, "message": "upstream is busy"}, Throttled, True),  # OpenRouter
     ({"code": 502, "message": "Provider returned error"}, ProviderUnavailable, True),
     ({"code": 402, "message": "Insufficient credits"}, QuotaExhausted, False),
-    ({"code": 401, "message": "User not found."}, AccessDenied, False),
     ({"code": 400, "message": "bad", "type": "BadRequestError"}, InvalidRequest, False),  # vLLM
-    ({"code": 404, "message": "no such model", "type": "NotFoundError"}, ModelNotFound, False),
     ({"code": 500, "message": "oops", "type": "InternalServerError"}, ProviderUnavailable, True),
     ({"code": "500", "message": "None", "type": "None", "param": "None"}, ProviderUnavailable, True),  # LiteLLM
     ({"code": "429", "message": "over", "type": "budget_exceeded", "param": None}, QuotaExhausted, False),
@@ -47,6 +47,7 @@ ERRORS: list[tuple[Any, type[PenstockError], bool]] = [
         ContextTooLong, False,
     ),
     ({"message": "slow down", "code": "rate_limit_exceeded"}, Throttled, True),
+    ({"message": "Limit reached on tokens per day (TPD)", "code": "rate_limit_exceeded"}, QuotaExhausted, False),
     ({"message": "This model's maximum context length is 4096", "type": "x"}, ContextTooLong, False),
     ("overloaded", ProviderUnavailable, True),
 ]  # fmt: skip
@@ -185,6 +186,96 @@ async def test_a_stream_that_breaks_off_behind_its_finish_reason_is_whole(transp
     assert (answer.text, answer.finish_reason, server.connections) == ("yes", "stop", 1)
 
 
+def cut(*chunks: Any, hold_s: float) -> Callable[[Wire], Awaitable[None]]:
+    """Send chunks of a stream, and after a while reset the connection."""
+
+    async def handle(wire: Wire) -> None:
+        await wire.request()
+        data = events(*chunks, end=b"")
+        await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(data), data))
+        await asyncio.sleep(hold_s)
+        wire.writer.transport.abort()
+
+    return handle
+
+
+@pytest.mark.parametrize("transport", ["lean", "aiohttp"])
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [said("so f", "stop"), said("ar", "stop")],
+        [said("so f"), said("", "stop"), said("ar", "stop")],
+        [said("", "stop", role="assistant")],
+        [said("so f"), said("", "stop", reasoning_content="hm")],
+    ],
+    ids=["pieces", "between", "none", "thought"],
+)
+@pytest.mark.parametrize(("hold_s", "kind"), [(0.01, ProviderUnavailable), (5.0, ProviderTimeout)])
+async def test_a_stream_that_breaks_off_behind_a_piece_with_a_finish_reason_is_half_an_answer(
+    transport: str, chunks: list[Any], hold_s: float, kind: type[PenstockError]
+) -> None:
+    """Converters for Gemini give `stop` with every piece."""
+    async with serving(cut(*chunks, hold_s=hold_s)) as server:
+        settings: dict[str, Any] = {"base_url": f"http://127.0.0.1:{server.port}/v1", "transport": transport}
+        provider = OpenAI(OpenAIProvider(kind="openai", **settings))
+        await provider.start()
+        with pytest.raises(PenstockError) as caught:
+            await invoke_streamed(provider, msgspec.structs.replace(REQUEST, timeout_s=0.3), lambda _: None)
+        await provider.aclose()
+
+    assert type(caught.value) is kind
+    assert getattr(caught.value, "possibly_billed", False)
+
+
+async def test_a_stream_with_a_finish_reason_at_every_piece_is_a_result_once_it_has_ended() -> None:
+    assert (await streamed(events(said("so f", "stop"), said("ar", "stop")))).text == "so far"
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+async def test_an_error_in_an_answer_that_has_begun_or_is_billed_does_not_pause_the_route(code: int) -> None:
+    """A router's upstream, or its moderation, has refused this one call: the router has let us in."""
+    error = {"error": {"code": code, "message": "no"}}
+    for asking in (
+        ask({**error, "usage": USAGE}),
+        ask(completion({"content": ""}, "error", **error)),
+        ask({**completion({"content": "so f"}, "error", **error), "usage": None}),
+        streamed(events(said("so f"), error)),
+        streamed(events({"choices": [{"delta": {"content": "so f"}, **error}]})),
+        streamed(events({**error, "usage": USAGE})),
+    ):
+        with pytest.raises(ProviderUnavailable) as caught:
+            await asking
+        assert caught.value.possibly_billed
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(401, AccessDenied), (403, ProviderUnavailable), (404, ModelNotFound)]
+)  # fmt: skip
+async def test_of_the_errors_in_place_of_an_answer_a_wrong_key_and_an_unknown_model_pause_the_route(
+    code: int, kind: type[PenstockError]
+) -> None:
+    error = {"error": {"code": code, "message": "no"}}
+    for asking in (ask(error), streamed(events(said(""), error))):
+        with pytest.raises(PenstockError) as caught:
+            await asking
+        assert type(caught.value) is kind
+
+
+async def test_an_error_in_a_stream_says_what_the_call_has_cost() -> None:
+    with pytest.raises(ProviderUnavailable) as caught:
+        await streamed(events(said("so f"), {"error": {"code": 502, "message": "no"}, "usage": USAGE}))
+
+    assert carried_usage(caught.value) == Usage(9, 4)
+
+
+async def test_cached_tokens_that_are_not_of_the_prompts_are_no_thoughts() -> None:
+    usage = {
+        "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 107, "prompt_tokens_details": {"cached_tokens": 100}
+    }  # fmt: skip
+
+    assert (await ask({**completion({"content": "yes"}), "usage": usage})).usage == Usage(0, 4, 100)
+
+
 async def test_events_without_data_keep_a_stream_alive_and_say_nothing() -> None:
     assert (await streamed(b"data:\n\n" + events(said("yes", "stop"), end=b"data: \n\ndata: [DONE]\n\n"))).text == "yes"
 
@@ -200,8 +291,17 @@ async def test_events_without_data_keep_a_stream_alive_and_say_nothing() -> None
         (400, {"code": "x", "error": "Incorrect API key provided: ab***yz."}, AccessDenied, False),
         (400, {"error": {"code": "unsupported_value", "param": "temperature", "message": "no"}}, ModelNotFound, False),
         (400, {"error": {"code": "unsupported_parameter", "param": "stop", "message": "no"}}, ModelNotFound, False),
-        (400, {"error": {"code": "unsupported_value", "param": "messages[0].role", "message": "no"}}, InvalidRequest,
-         False),
+        (400, {"error": {"code": "unsupported_value", "param": "response_format.json_schema"}}, ModelNotFound, False),
+        (400, {"error": {"code": "unsupported_value", "param": "messages[0].role"}}, InvalidRequest, False),
+        (400, {"error": {"code": "unsupported_value", "param": "prompt", "message": "no"}}, InvalidRequest, False),
+        (400, {"error": {"code": "unsupported_parameter", "param": None, "message": "no"}}, InvalidRequest, False),
+        (202, {"status": "queued", "message": "credit balance is too low"}, ProviderUnavailable, False),
+        (204, b"", ProviderUnavailable, False),
+        (403, {"code": "The caller does not have permission to execute the specified operation",
+               "error": "Content violates usage guidelines. Team: t, Failed check: x"}, ContentBlocked, False),
+        (403, {"code": "permission-denied", "error": "Access to the chat endpoint is denied"}, AccessDenied, False),
+        (403, {"error": {"code": 403, "message": "Request blocked: prompt injection patterns detected"}},
+         ContentBlocked, False),
         (400, {"error": {"message": "litellm.ContentPolicyViolationError: no", "code": "400"}}, ContentBlocked, False),
         (400, {"error": {"message": "litellm.ContextWindowExceededError: no", "code": "400"}}, ContextTooLong, False),
         (403, {"error": {"code": 403, "message": "no", "metadata": {"flagged_input": "..."}}}, ContentBlocked, False),

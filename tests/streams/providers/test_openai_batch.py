@@ -10,10 +10,19 @@ import openai
 import pytest
 import pytest_asyncio
 
-from contracts.errors import ContentBlocked, ContextTooLong, InvalidRequest, ProviderUnavailable, Throttled
+from contracts.errors import (
+    ContentBlocked,
+    ContextTooLong,
+    InvalidRequest,
+    ModelNotFound,
+    PenstockError,
+    ProviderUnavailable,
+    Throttled,
+)
 from contracts.payloads import InferenceAnswer, InferenceRequest, Message, Task, Usage
 from streams.fmstub.control import check_knobs
 from streams.fmstub.server import Server
+from streams.providers.base import carried_usage
 from streams.providers.openai import OpenAI
 from streams.providers.openai_batch import body_of, several, single
 from tests.streams.providers.labs import openai as provider_for
@@ -163,3 +172,33 @@ def test_a_withheld_completion_fails_alone() -> None:
     assert third is None
     with pytest.raises(ContentBlocked):
         single({"choices": [{**choices[1], "index": 0}]}, requests("completion")[0])
+
+
+@pytest.mark.parametrize(("finish", "kind"), [("abort", ProviderUnavailable), ("SAFETY", ContentBlocked)])
+def test_a_completion_that_is_broken_off_or_withheld_is_no_result_and_says_what_it_has_cost(
+    finish: str, kind: type[PenstockError]
+) -> None:
+    body = {"choices": [{"index": 0, "text": "so f", "finish_reason": finish}], "usage": {"prompt_tokens": 7}}
+    (first, second) = several(body, requests("completion", "x", "y")).answers
+
+    assert isinstance(first, kind)
+    assert second is None
+    with pytest.raises(kind) as caught:
+        single(body, requests("completion", "x")[0])
+    assert carried_usage(caught.value) == Usage(7)
+
+
+@pytest.mark.parametrize("task", ["completion", "embedding"])
+def test_an_error_in_place_of_the_answers_is_of_its_own_kind(task: Task) -> None:
+    with pytest.raises(ContextTooLong):
+        several({"error": {"code": 400, "message": "maximum context length is 4096"}}, requests(task))
+    with pytest.raises(ModelNotFound):
+        several({"error": {"code": 404, "message": "no"}, "data": [], "choices": []}, requests(task))
+
+
+def test_an_error_in_place_of_one_completion_is_that_ones() -> None:
+    choices = [{"index": 0, "text": "a", "finish_reason": "stop"}, {"index": 1, "error": {"code": 502}}]
+    first, second = several({"choices": choices}, requests("completion", "x", "y")).answers
+
+    assert isinstance(first, InferenceAnswer)
+    assert isinstance(second, ProviderUnavailable)
