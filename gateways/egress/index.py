@@ -169,7 +169,7 @@ class ResultIndex:
         with self._transaction() as writer:
             number = self._segment(writer, len(rows) + len(notes), newest_ms)
             writer.executemany(f"INSERT OR REPLACE INTO outcomes_{number} VALUES (?, ?, ?, ?)", rows)  # noqa: S608 - a number of ours
-            writer.executemany(f"INSERT OR REPLACE INTO accepted_{number} VALUES (?, ?, ?, ?, ?, ?)", notes)  # noqa: S608 - the same
+            writer.executemany(_NOTE.format(number=number), notes)
             offsets = [(self._topic(topic), part, offset) for (topic, part), offset in next_offsets.items()]
             writer.executemany("INSERT OR REPLACE INTO read_to VALUES (?, ?, ?)", offsets)
             self._prune(writer, keep_since_ms)
@@ -182,7 +182,7 @@ class ResultIndex:
         """
         if not _is_ours(result_id):
             return None
-        found = self._first(_PLACE, (_packed(result_id),))
+        found = next(self._rows(_PLACE, (_packed(result_id),)), None)
         return None if found is None else Place(*found)
 
     def accepted(self, owner: str, event_id: str, source: str | None) -> Accepted | None:
@@ -191,11 +191,13 @@ class ResultIndex:
         Raises:
             IndexUnreadable: as `place_of`.
         """
-        found = self._first(_ACCEPTED, (_key(owner, event_id), source))
+        # Not the newest segment's: the outcome of an earlier event under this id may have come since, and named it.
+        rows = self._rows(_ACCEPTED, (_key(owner, event_id), source))
+        found = max(rows, key=lambda row: row[-1], default=None)
         return None if found is None else Accepted(found[0], Position(*found[1:]))
 
-    def _first(self, query: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Return the row of the newest segment that has one.
+    def _rows(self, query: str, values: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        """Return the row of each segment that has one, of the newest first.
 
         Raises:
             IndexUnreadable: the file cannot be read.
@@ -205,14 +207,13 @@ class ResultIndex:
             reader = self._reader()
             for number, _ in self._shown:
                 if (found := self._one(reader, number, query, values)) is not None:
-                    return found
+                    yield found
         except sqlite3.Error as error:
             # What was closed meanwhile was of the former file.
             if reader is None or not reader.is_closed:
                 self.note_damage(error)
             message = f"the index of results cannot be read: {error}"
             raise IndexUnreadable(message) from error
-        return None
 
     def _one(self, reader: _Reader, number: int, query: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Return a segment's row; None also when the segment was dropped a moment ago."""
@@ -360,8 +361,11 @@ CREATE TABLE outcomes_{number} (id BLOB PRIMARY KEY, topic INTEGER, partition IN
 CREATE TABLE accepted_{number} (key BLOB, source TEXT, topic INTEGER, partition INTEGER, offset INTEGER,
   timestamp_ms INTEGER, PRIMARY KEY (key, source)) WITHOUT ROWID
 """
-
-
+_NOTE = """
+INSERT INTO accepted_{number} VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key, source) DO UPDATE SET
+  topic = excluded.topic, partition = excluded.partition, offset = excluded.offset, timestamp_ms = excluded.timestamp_ms
+WHERE excluded.timestamp_ms >= timestamp_ms
+"""
 _PLACE = """
 SELECT name, partition, offset FROM outcomes_{number} found JOIN topics ON topics.id = topic WHERE found.id = ?
 """

@@ -1,8 +1,9 @@
 """Reads terminal records, and keeps the recent ones within a bound of bytes."""
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -75,18 +76,20 @@ class Outcome(NamedTuple):
             return "succeeded"
         return "expired" if self.type == EXPIRED_TYPE else "dead_letter"
 
-    def is_of_earlier(self, position: Position) -> bool:
-        """Tell whether it is of an event that came before another one under the same id, and so not of that one.
+    def is_of_another(self, position: Position) -> bool:
+        """Tell whether it is of another event under the same id than the one that lies at a position.
 
-        What it answers may be the same event behind its own record: on the retry topic, or put back from the dead
-        letters. So nothing but a record in front of it, or an outcome that was there before it, tells.
+        What it answers may be the same event elsewhere: on the retry topic, or put back from the dead letters behind
+        its own record. Where offsets and times contradict each other, the topic was made anew, and neither tells.
         """
         at = self.answers
         if at is None:
             return False
-        if at[:2] == position[:2]:
-            return at.offset < position.offset and at.timestamp_ms <= position.timestamp_ms
-        return self.timestamp_ms < position.timestamp_ms - _CLOCKS_MS
+        if at[:2] != position[:2]:
+            return self.timestamp_ms < position.timestamp_ms - _CLOCKS_MS
+        if at.offset < position.offset:
+            return at.timestamp_ms <= position.timestamp_ms
+        return self.redrives == 0 and at.offset > position.offset and at.timestamp_ms >= position.timestamp_ms
 
     def body(self) -> dict[str, Any]:
         """Return what a caller gets to read.
@@ -204,17 +207,26 @@ class OutcomeCache:
 
     Args:
         limit_bytes: for the outcomes, and again for the accepted events; the least recently used are dropped first.
+        clock: Unix seconds.
+
+    Attributes:
+        dropped_until_ms: events of this time or before may have had an outcome, or been a repetition, that was dropped.
+        repetitions_dropped_until_ms: of this time or before may have been a repetition that was dropped.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, clock: Callable[[], float] = time.time) -> None:
         self._limit_bytes = limit_bytes
+        self._clock = clock
         self._max_accepted = min(_MAX_ACCEPTED, limit_bytes // _ACCEPTED_BYTES)
         self._held_bytes = 0
         self._lock = threading.Lock()
         self._outcomes: OrderedDict[str, tuple[Outcome, ...]] = OrderedDict()
         self._accepted: OrderedDict[tuple[str, str], tuple[Accepted, ...]] = OrderedDict()
         self._repetitions: OrderedDict[Position, Repetition] = OrderedDict()
+        # By name, of those in `_outcomes` that have had more than are kept of an id.
+        self._dropped_of: dict[str, int] = {}
         self.dropped_until_ms = 0
+        self.repetitions_dropped_until_ms = 0
 
     def note_repetition(self, found: Repetition) -> None:
         """Remember that a record repeats another one."""
@@ -222,7 +234,9 @@ class OutcomeCache:
             self._repetitions[found.position] = found
             while len(self._repetitions) > _MAX_REPETITIONS:
                 dropped, _ = self._repetitions.popitem(last=False)
-                self.dropped_until_ms = max(self.dropped_until_ms, dropped.timestamp_ms)
+                until_ms = min(dropped.timestamp_ms, self._latest_ms())
+                self.repetitions_dropped_until_ms = max(self.repetitions_dropped_until_ms, until_ms)
+                self.dropped_until_ms = max(self.dropped_until_ms, until_ms)
 
     def repetition(self, position: Position) -> Repetition | None:
         """Return what a record repeats; None as far as it is known to be the first."""
@@ -240,19 +254,34 @@ class OutcomeCache:
             if any(outcome.redrives <= one.redrives for one in former):
                 return
             kept = (*(one for one in known if one not in former), outcome)
-            self._let_go(kept[:-_MAX_OUTCOMES_OF_AN_ID])
+            for one in kept[:-_MAX_OUTCOMES_OF_AN_ID]:
+                # Noted of this id alone: a caller that uses one for everything has nobody else's tickets looked up.
+                self._held_bytes -= _size(one)
+                self._dropped_of[one.name] = max(self._dropped_of.get(one.name, 0), self._until_ms(one))
             self._outcomes.pop(outcome.name, None)
             self._outcomes[outcome.name] = kept[-_MAX_OUTCOMES_OF_AN_ID:]
             self._held_bytes += _size(outcome) - sum(map(_size, former))
             while self._held_bytes > self._limit_bytes:
-                self._let_go(self._outcomes.popitem(last=False)[1])
+                name, dropped = self._outcomes.popitem(last=False)
+                self._held_bytes -= sum(map(_size, dropped))
+                marks = (self._dropped_of.pop(name, 0), *map(self._until_ms, dropped))
+                self.dropped_until_ms = max(self.dropped_until_ms, *marks)
 
-    def _let_go(self, dropped: Iterable[Outcome]) -> None:
-        for one in dropped:
-            self._held_bytes -= _size(one)
-            # Also by the event's own time, which its ticket has: the clock of who wrote the outcome may be behind.
-            at_ms = 0 if one.answers is None else one.answers.timestamp_ms
-            self.dropped_until_ms = max(self.dropped_until_ms, one.timestamp_ms, at_ms)
+    def _until_ms(self, dropped: Outcome) -> int:
+        """Return up to when the event of an outcome may have been accepted."""
+        # Also by the event's own time, which its ticket has: the clock of who wrote the outcome may be behind. A stamp
+        # far ahead would have every pending result looked up until the next start.
+        written_ms, at_ms = dropped.timestamp_ms, 0 if dropped.answers is None else dropped.answers.timestamp_ms
+        return min(max(written_ms, min(at_ms, written_ms + _CLOCKS_MS)), self._latest_ms())
+
+    def _latest_ms(self) -> int:
+        return int(self._clock() * 1000) + _CLOCKS_MS
+
+    def dropped_until(self, source: str, event_id: str, owner: str = "") -> int:
+        """Return since when, in ms, every outcome of events under this id is here; ask after `get`."""
+        name = event_name(result_id(source, event_id), owner)
+        with self._lock:
+            return max(self.dropped_until_ms, self._dropped_of.get(name, 0))
 
     def get(self, source: str, event_id: str, owner: str = "", position: Position | None = None) -> Outcome | None:
         """Return the outcome of an event, when it is here; of the one that lies at a position, when that is given."""
@@ -263,7 +292,7 @@ class OutcomeCache:
                 return None
             self._outcomes.move_to_end(name)
         if position is not None:
-            found = tuple(one for one in found if not one.is_of_earlier(position))
+            found = tuple(one for one in found if not one.is_of_another(position))
         # Of what was put back the newest, else its own, else what came first.
         return max(found, key=lambda one: (one.redrives, one.answers == position), default=None)
 

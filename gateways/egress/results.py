@@ -80,7 +80,7 @@ class ResultsView:
         self._result_topics = tuple(result_topics)
         self._retention_s = retention_s
         self._clock = clock
-        self._cache = OutcomeCache(cache_bytes)
+        self._cache = OutcomeCache(cache_bytes, clock)
         self._topics = (*result_topics, *event_topics)
         self._log_ids = LogIds(self._config, self._topics)
         # The embedded broker says nothing of ids; an index may know those of a cluster from before.
@@ -149,9 +149,9 @@ class ResultsView:
         if position.timestamp_ms < (self._clock() - self._retention_s) * 1000:
             message = "no such result"
             raise UnknownResult(message)
-        if position.timestamp_ms > self._cache.dropped_until_ms and self._tail.covers(
-            position.partition, position.timestamp_ms
-        ):
+        since_ms = position.timestamp_ms
+        dropped_until_ms = self._cache.dropped_until(source, event_id, owner)
+        if since_ms > dropped_until_ms and self._tail.covers(position.partition, since_ms):
             return None
         wanted = Wanted(result_id(source, event_id), position, owner)
         if self._archive is not None:
@@ -171,10 +171,18 @@ class ResultsView:
             # With the ticket it is found without an index.
             return None, False
         if found is None:
-            return None, archive.knows_since(wanted.since_ms)
+            return None, archive.knows_since(wanted.since_ms) and self._sees_repetitions(wanted)
         self._cache.add(found)
-        # The index knows one of an id: the wanted one may lie before another owner's, or behind an earlier event's.
+        # The index knows one of an id: the wanted one may lie before another owner's, or another event's.
         return (found, True) if wanted.is_met_by(found) else (None, False)
+
+    def _sees_repetitions(self, wanted: Wanted) -> bool:
+        """Tell whether it would be known here if the event repeated one under another id: no index has that."""
+        # What repeats an API caller's event has its id, under which the index has the outcome.
+        return bool(wanted.owner) or (
+            wanted.since_ms > self._cache.repetitions_dropped_until_ms
+            and self._tail.covers(wanted.partition, wanted.since_ms)
+        )
 
     async def accepted(self, owner: str, event_id: str, source: str | None, *, within_memory: bool = False) -> Accepted:
         """Return the newest event with this id of an API caller: its source, and where it lies.

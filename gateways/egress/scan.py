@@ -44,8 +44,8 @@ class Wanted(NamedTuple):
         return self.position.timestamp_ms
 
     def is_met_by(self, outcome: Outcome) -> bool:
-        """Tell whether an outcome can be the one: not of another event, nor of an earlier one under the same id."""
-        return outcome.name == self.name and not outcome.is_of_earlier(self.position)
+        """Tell whether an outcome can be the one: not of another event, also under the same id."""
+        return outcome.name == self.name and not outcome.is_of_another(self.position)
 
 
 class Scanned(NamedTuple):

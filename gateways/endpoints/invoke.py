@@ -158,7 +158,9 @@ async def _outcome(
     if not is_there:
         return None, "disconnected"
     # A reply may be lost (a worker that ended, Kafka that was away): the result topic is the truth.
-    outcome = outcome or await _look(parts, call)
+    # Another event may have the id too, which this one may repeat or not; those who wait are woken by id.
+    if outcome is None or outcome.is_of_another(call.position):
+        outcome = await _look(parts, call)
     if outcome is not None:
         return outcome, _label(outcome)
     return None, "shutdown" if parts.waiters.is_ending else "budget"

@@ -68,7 +68,8 @@ async def _wait(parts: Parts, request: Request, asked: _Asked, budget: Budget) -
         outcome = await _read(parts, asked)
         if outcome is None:
             outcome, is_there = await wait_for_outcome(request, waiter, budget)
-            if outcome is None and is_there:
+            # Those who wait are woken by id: another event may have it too, which this one may repeat or not.
+            if is_there and (outcome is None or outcome.is_of_another(asked.position)):
                 outcome = await _read(parts, asked)
     return outcome
 

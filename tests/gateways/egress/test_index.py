@@ -94,6 +94,19 @@ def test_an_event_is_found_by_its_owner_and_id(index: ResultIndex) -> None:
     assert index.accepted("nobody", "e1", None) is None
 
 
+@pytest.mark.parametrize("is_in_one_segment", [True, False])
+def test_of_two_events_of_an_id_the_newer_is_found_also_when_the_other_ends_later(
+    index: ResultIndex, monkeypatch: pytest.MonkeyPatch, is_in_one_segment: bool
+) -> None:
+    newer, earlier = noted(7, timestamp_ms=2000), noted(7, timestamp_ms=1000)
+    monkeypatch.setattr(index, "_segment_rows", 100 if is_in_one_segment else 1)
+    for one in (earlier, newer, earlier):
+        index.write([], [one], {}, 0)
+
+    assert len(index._segments) == (1 if is_in_one_segment else 3)
+    assert index.accepted("crm", "e7", None) == index.accepted("crm", "e7", "crm") == newer.accepted
+
+
 @pytest.mark.parametrize("field", ["partition", "offset", "timestamp_ms"])
 def test_an_answer_to_a_place_beyond_kafkas_numbers_holds_nothing_up(index: ResultIndex, field: str) -> None:
     sound, far = noted(7), cast("Any", {field: 2**63})

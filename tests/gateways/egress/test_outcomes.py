@@ -89,47 +89,56 @@ def _at(offset: int, timestamp_ms: int, partition: int = 0) -> Position:
     return Position("t", partition, offset, timestamp_ms)
 
 
-def test_events_under_one_id_have_each_their_own_outcome() -> None:
+@pytest.mark.parametrize("ended_first", [b"1", b"2"])
+def test_events_under_one_id_have_each_their_own_outcome(ended_first: bytes) -> None:
     """A sender may have an event done again, or use its id for another body; the second one may end first."""
-    cache = OutcomeCache(10_000)
     first, again = _at(3, 100), _at(7, 200)
-    cache.add(_outcome("e1", b"1")._replace(answers=first))
-    assert cache.get("crm", "e1", position=again) is None
+    by_value = {b"1": first, b"2": again}
+    cache = OutcomeCache(10_000)
+    cache.add(_outcome("e1", ended_first)._replace(answers=by_value[ended_first]))
+    ended_last, pending = next(item for item in by_value.items() if item[0] != ended_first)
+    assert cache.get("crm", "e1", position=pending) is None
 
-    cache.add(_outcome("e1", b"2")._replace(answers=again))
+    cache.add(_outcome("e1", ended_last)._replace(answers=pending))
 
     found = [cache.get("crm", "e1", position=position) for position in (first, again)]
     assert [one.value for one in found if one] == [b"1", b"2"]
 
 
 @pytest.mark.parametrize(
-    ("answers", "position", "is_earlier"),
+    ("answers", "position", "is_another"),
     [
         (_at(3, 100), _at(3, 100), False),
         (_at(3, 100), _at(7, 200), True),
-        (_at(7, 200), _at(3, 100), False),
+        (_at(7, 200), _at(3, 100), True),
         # In the same millisecond, and by another gateway whose clock is behind.
         (_at(3, 100), _at(7, 100), True),
         (_at(3, 100), _at(7, 90), False),
+        (_at(7, 90), _at(3, 100), False),
         # The topic was made anew: its offsets began again.
         (_at(3, 200), _at(7, 100), False),
+        (_at(7, 100), _at(3, 200), False),
         (None, _at(7, 200), False),
     ],
 )
-def test_an_outcome_of_an_earlier_event_is_told_by_where_that_lies(
-    answers: Position | None, position: Position, is_earlier: bool
+def test_an_outcome_of_another_event_is_told_by_where_that_lies(
+    answers: Position | None, position: Position, is_another: bool
 ) -> None:
-    assert _outcome("e1")._replace(answers=answers).is_of_earlier(position) is is_earlier
+    assert _outcome("e1")._replace(answers=answers).is_of_another(position) is is_another
 
 
-@pytest.mark.parametrize(("written_ms", "is_earlier"), [(400_000, False), (345_000, False), (100_000, True)])
-def test_an_outcome_of_another_topic_or_partition_is_earlier_when_it_was_there_before(
-    written_ms: int, is_earlier: bool
+def test_an_event_that_was_put_back_lies_behind_itself() -> None:
+    assert not _outcome("e1")._replace(answers=_at(7, 200), redrives=1).is_of_another(_at(3, 100))
+
+
+@pytest.mark.parametrize(("written_ms", "is_another"), [(400_000, False), (345_000, False), (100_000, True)])
+def test_an_outcome_of_another_topic_or_partition_is_anothers_when_it_was_there_before(
+    written_ms: int, is_another: bool
 ) -> None:
     """It may be the event's own, of its record on the retry topic, stamped by a worker whose clock is behind."""
     outcome = _outcome("e1", timestamp_ms=written_ms)._replace(answers=Position("retries", 0, 3, 344_000))
 
-    assert outcome.is_of_earlier(_at(7, 400_000)) is is_earlier
+    assert outcome.is_of_another(_at(7, 400_000)) is is_another
 
 
 def test_a_second_outcome_of_one_record_is_dropped_also_beside_those_of_others() -> None:
@@ -142,15 +151,53 @@ def test_a_second_outcome_of_one_record_is_dropped_also_beside_those_of_others()
     assert [one.value for one in found if one] == [b"1", b"2"]
 
 
-def test_of_many_events_under_one_id_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_events_under_one_id_the_last_are_kept_and_the_others_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of those that are dropped may be of the newest event: they end in any order."""
     monkeypatch.setattr(outcomes, "_MAX_OUTCOMES_OF_AN_ID", 2)
     cache = OutcomeCache(100_000)
-    for number in range(4):
+    for number in (3, 0, 1, 2):
         cache.add(_outcome("e1")._replace(answers=_at(number, 100 + number)))
 
     kept = [cache.get("crm", "e1", position=_at(number, 100 + number)) for number in range(4)]
-    assert [one.answers.offset if one and one.answers else None for one in kept] == [2, 2, 2, 3]
-    assert cache.dropped_until_ms == 101
+    assert [one.answers.offset if one and one.answers else None for one in kept] == [None, 1, 2, None]
+    assert cache.dropped_until("crm", "e1") == 103
+    assert cache.dropped_until("crm", "e2") == cache.dropped_until("crm", "e1", "shop") == 0, "others are not concerned"
+
+
+def test_what_was_dropped_of_an_id_is_looked_up_also_when_the_id_is_no_longer_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outcomes, "_MAX_OUTCOMES_OF_AN_ID", 1)
+    cache = OutcomeCache(1900)
+    for number in (3, 0):
+        cache.add(_outcome("e1")._replace(answers=_at(number, 100 + number)))
+    cache.add(_outcome("e2", b"x" * 1000))
+
+    assert cache.get("crm", "e1") is None
+    assert cache.dropped_until("crm", "e1") == cache.dropped_until_ms == 103
+
+
+def test_a_stamp_far_ahead_is_not_believed() -> None:
+    """Every result that is pending would be looked up until the next start."""
+    now_ms, far_ms = 10_000_000, 99_000_000
+    dropped_until_ms = []
+    for written_ms, at_ms in ((1_000_000, far_ms), (far_ms, 1_000_000)):
+        cache = OutcomeCache(1000, clock=lambda: now_ms / 1000)
+        cache.add(_outcome("e1", b"x" * 2000, timestamp_ms=written_ms)._replace(answers=_at(3, at_ms)))
+        dropped_until_ms.append(cache.dropped_until_ms)
+
+    # One minute is what clocks may differ by.
+    assert dropped_until_ms == [1_060_000, 10_060_000]
+
+
+def test_a_repetitions_stamp_far_ahead_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "_MAX_REPETITIONS", 0)
+    cache = OutcomeCache(1000, clock=lambda: 10_000.0)
+    cache.note_repetition(Repetition("id", _at(0, 99_000_000), "e1", POSITION))
+
+    assert cache.dropped_until_ms == 10_060_000
 
 
 @pytest.mark.parametrize(("written_ms", "until_ms"), [(50, 100), (150, 150)])
@@ -168,7 +215,7 @@ def test_a_repetition_that_is_forgotten_is_looked_up(monkeypatch: pytest.MonkeyP
         cache.note_repetition(Repetition("id", _at(number, 100 + number), "e1", POSITION))
 
     assert cache.repetition(_at(0, 100)) is None
-    assert cache.dropped_until_ms == 100
+    assert cache.dropped_until_ms == cache.repetitions_dropped_until_ms == 100
 
 
 def test_of_two_events_of_a_source_and_id_the_later_one_is_the_accepted_one() -> None:

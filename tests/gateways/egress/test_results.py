@@ -374,3 +374,47 @@ async def test_a_look_up_finds_the_first_of_a_repetition(log: Log, view: Results
 
     assert found is not None
     assert found.event_id == "first"
+
+
+@pytest.mark.parametrize("forgets", ["at a restart", "among many"])
+async def test_a_repetition_under_another_id_is_looked_up_where_the_index_has_everything(
+    log: Log, monkeypatch: pytest.MonkeyPatch, forgets: str
+) -> None:
+    """An index has no markers of repetitions: that it has no outcome under the id says nothing."""
+    first, first_position = await log.event("first")
+    await log.outcome(first, first_position)
+    again, position = await log.event("made-up")
+    await log.repetition(again, position, first, first_position)
+    index = SimpleNamespace(
+        outcome=AsyncMock(return_value=None), knows_since=lambda _: True, start=lambda: None, close=lambda: None
+    )
+    view = log.view()
+    monkeypatch.setattr(view, "_archive", index)
+    if forgets == "among many":
+        view.start()
+        await eventually_async(lambda: view._cache.repetition(position), within_s=15)
+        view._cache._repetitions.clear()
+        view._cache.dropped_until_ms = view._cache.repetitions_dropped_until_ms = position.timestamp_ms
+    try:
+        found = await view.outcome_of("crm", "made-up", position)
+    finally:
+        view.close()
+
+    assert found is not None
+    assert found.event_id == "first"
+
+
+async def test_the_index_is_believed_where_no_repetition_can_be_unknown(
+    log: Log, view: ResultsView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = SimpleNamespace(outcome=AsyncMock(return_value=None), knows_since=lambda _: True, close=lambda: None)
+    monkeypatch.setattr(view, "_archive", index)
+    monkeypatch.setattr(results, "scan", lambda *_: pytest.fail("looked up"))
+    await _caught_up(view)
+    webhook, caller = await log.event("e1"), await log.event("e2", "crm")
+
+    view._cache.dropped_until_ms = webhook[1].timestamp_ms
+    assert await view.outcome_of("crm", "e1", webhook[1]) is None
+    # What repeats a caller's event has its id.
+    view._cache.dropped_until_ms = view._cache.repetitions_dropped_until_ms = caller[1].timestamp_ms
+    assert await view.outcome_of("crm", "e2", caller[1], "crm") is None

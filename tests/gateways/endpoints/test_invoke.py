@@ -308,6 +308,29 @@ async def test_a_long_poll_by_key_gets_only_its_own(gateway: Gateway) -> None:
     assert (await polling).json()["result"] == {"mine": 1}
 
 
+@pytest.mark.parametrize("path", ["/v1/invoke", "/v1/results"])
+@pytest.mark.parametrize("is_repetition", [True, False])
+async def test_who_is_woken_by_another_event_under_the_id_gets_what_the_view_says(
+    gateway: Gateway, path: str, is_repetition: bool
+) -> None:
+    """It is its outcome only where its event repeats that one."""
+    await begin(gateway, ce_id="first", prefer="wait=0")
+    if path == "/v1/invoke":
+        answering = begin(gateway, ce_id="e1")
+    else:
+        url = (await begin(gateway, ce_id="e1", prefer="wait=0")).headers["location"]
+        answering = asyncio.create_task(gateway.call("GET", url, {"prefer": "wait=10"}))
+    event = await waits(gateway)
+    position = gateway.results.noted["crm", "e1"].position
+    assert position.offset > 0
+    others = outcome(event)._replace(answers=position._replace(offset=0))
+    if is_repetition:
+        gateway.results.outcomes["crm", "e1"] = others
+    gateway.parts.waiters.offer(others)
+
+    assert (await answering).status == (200 if is_repetition else 202)
+
+
 def test_an_outcome_that_nobody_waits_for_costs_no_loop(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     waiters: Waiters = gateway.parts.waiters
     taken: list[Callable[..., Any]] = []
