@@ -19,7 +19,7 @@ from jsonpointer import JsonPointer, JsonPointerException
 from contracts.batch_jobs import JOB_ID, BatchJob, BatchObject
 from contracts.codec import encodable
 from contracts.envelope import format_time
-from contracts.settings import RouteSettings, Settings, load, locating
+from contracts.settings import Settings, load, locating
 from contracts.signals import StopSignals
 from contracts.topics import Topics
 from gateways.batch.jobs import read_jobs

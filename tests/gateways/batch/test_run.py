@@ -27,7 +27,7 @@ providers: {{ p: {{ kind: fake }} }}
 models: {{ m: {{ provider: p, model: x }} }}
 routes:
   - {{ name: r, match: {{ source: batch }}, prompt: {{ user: x }}, model: m, output_topic: {SUMMARIES} }}
-  - {{ name: o, match: {{ source: crm }}, prompt: {{ user: x }}, model: m, output_topic: {OTHERS}, deadline_s: 2592000 }}
+  - {{ name: o, match: {{ source: crm }}, prompt: {{ user: x }}, model: m, output_topic: {OTHERS}, deadline_s: 2.e6 }}
 """,
         "x",
     ),
