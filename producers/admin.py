@@ -215,8 +215,8 @@ class TopicAdmin:
         for resource, future in futures.items():
             try:
                 entries: dict[str, Any] = future.result(self._timeout_s + _ANSWER_SLACK_S)
-            except KafkaException:
-                # Missing rights: the caller shows it as drift, since nothing can be promised about this topic.
+            except (KafkaException, TimeoutError):
+                # Missing rights, or no answer: the caller shows it as drift, since nothing can be promised about it.
                 continue
             found[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
         return found

@@ -292,6 +292,17 @@ class LogReader:
         """True once every partition has been read to where it ended when the reader was placed."""
         return not self._open
 
+    def to_now(self) -> None:
+        """Let `at_end` tell whether partitions were read to where they end now.
+
+        Raises:
+            LogUnavailable: no broker answers; `at_end` means what it meant.
+            Stopped: a stop came first.
+        """
+        topics = {topic for topic, _ in self._positions}
+        ends = {(topic, number): end for topic in topics for number, end in enumerate(self.ends(topic))}
+        self._open = {place: end for place, end in ends.items() if self._positions.get(place, 0) < end}
+
     def position(self, topic: str, partition: int) -> int:
         """Return where a partition goes on: what lies before was returned, or holds no record for us; 0 = not begun."""
         return self._positions.get((topic, partition), 0)

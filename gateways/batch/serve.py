@@ -53,7 +53,7 @@ class Service:
         self._objects = Objects(settings.batch_jobs)
         self._stop = threading.Event()
         self._patience = Patience(settings.kafka, "batch", self._stop)
-        self._has_read = False
+        self._has_read = self._has_looked = False
         # What was heard of them stays, whatever becomes of the topic.
         self._jobs = Jobs()
         self._active: dict[str, Future[None]] = {}
@@ -89,8 +89,10 @@ class Service:
     def _follow(self, pool: ThreadPoolExecutor, work: Path) -> None:
         jobs, topic = self._jobs, Topics(self._settings.kafka.topic_prefix).batch_jobs
         self._has_read = False
-        if problems := differing(self._settings, [topic], self._stop.is_set):
-            _log.warning("batch.topics_differ", problems=problems)
+        if not self._has_looked:
+            if problems := differing(self._settings, [topic], self._stop.is_set):
+                _log.warning("batch.topics_differ", problems=problems)
+            self._has_looked = True
         with LogReader(self._settings.kafka, self._stop.is_set) as reader:
             reader.begin({topic: ()}, {})
             # Before the end nobody knows which requests have been answered since.

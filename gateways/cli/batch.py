@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,13 @@ from jsonpointer import JsonPointer, JsonPointerException
 from contracts.batch_jobs import JOB_ID, BatchJob, BatchObject
 from contracts.codec import encodable
 from contracts.envelope import format_time
-from contracts.settings import RouteSettings, Settings, load, locating
+from contracts.settings import Settings, load, locating
 from contracts.signals import StopSignals
 from contracts.topics import Topics
 from gateways.batch.jobs import read_jobs
 from gateways.batch.lines import fingerprint
 from gateways.batch.objects import below, beside, is_s3, split
-from gateways.batch.run import JobRun
+from gateways.batch.run import JobRun, takes
 from gateways.batch.serve import Service
 from gateways.batch.submitting import wanted_job
 from gateways.batch.workspace import Desk
@@ -171,7 +170,7 @@ def _check_route(settings: Settings, source: str, kind: str, wanted: str | None)
     Raises:
         click.UsageError: none does, or another one than was asked for.
     """
-    taken = next((route for route in settings.routes if _matches(route, source, kind)), None)
+    taken = next((route for route in settings.routes if takes(route, source, kind)), None)
     if taken is None:
         message = f"no route takes events of source {source!r} and type {kind!r}"
         raise click.UsageError(message)
@@ -191,12 +190,6 @@ def _takes(settings: Settings, name: str) -> str:
         return f"there is no route {name!r}, but: {', '.join(route.name for route in settings.routes)}"
     match = route.match
     return f"{name} takes --source {' or '.join(match.source)} with --type {' or '.join(match.type)}"
-
-
-def _matches(route: RouteSettings, source: str, kind: str) -> bool:
-    return any(fnmatchcase(source, one) for one in route.match.source) and any(
-        fnmatchcase(kind, one) for one in route.match.type
-    )
 
 
 @batch.command()
@@ -274,7 +267,7 @@ def _finish(
     needed = job.lines - job.rejected
     with desk.outcomes(job) as outcomes:
         with Told("lines with an outcome", needed) as told:
-            is_whole = run.follow(job, outcomes, told.advance, wait=wait)
+            is_whole = run.follow(job, outcomes, told.advance, wait=wait, partial=partial)
         if is_stopped():
             return _interrupted(job)
         if not is_whole and not partial:

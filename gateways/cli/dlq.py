@@ -62,7 +62,7 @@ def list_(chosen: Filter, config: Path | None, limit: int, *, with_resolved: boo
     """List open dead letters, the newest last."""
     settings = load(config)
     with _topic(settings) as topic:
-        found, _ = find(topic, chosen)
+        found, _, _ = find(topic, chosen)
         count = found.count(resolved=with_resolved)
         found.keep(found.newest(limit, resolved=with_resolved))
         rows = [letter for letter in letters(topic, found, resolved=with_resolved) if letter is not None]
@@ -86,7 +86,7 @@ def stats(chosen: Filter, config: Path | None, *, with_resolved: bool) -> None:
     settings = load(config)
     counts = Counts()
     with _topic(settings) as topic:
-        found, _ = find(topic, chosen)
+        found, _, _ = find(topic, chosen)
         for letter in letters(topic, found, resolved=with_resolved):
             if letter is not None:
                 counts.add(letter)
@@ -194,16 +194,19 @@ def _act(
     no_transaction: bool,
 ) -> int:
     verb, done = words
-    chosen, read = find(topic, wanted)
+    chosen, others, read = find(topic, wanted)
+    # Nobody asks for those of no application: redrive has, for letters that do not say whose they are.
+    is_ours = "" in wanted.app
     if limit is not None:
         chosen.keep(chosen.oldest(limit))
     count = chosen.count()
     if not count:
-        # Nobody asks for those of no application: redrive has, for letters that do not say whose they are.
-        is_ours = "" in wanted.app
-        whose, others = (f" of application {wanted.app[0]}", "; --app takes those of others") if is_ours else ("", "")
-        click.echo(f"no open dead letter{whose} matches{others}")
+        whose, hint = (f" of application {wanted.app[0]}", "; --app takes those of others") if is_ours else ("", "")
+        number = f": {left}" if is_ours and (left := others.count()) else ""
+        click.echo(f"no open dead letter{whose} matches{hint}{number}")
         return 0
+    if is_ours and (left := others.count()):
+        click.echo(f"open dead letters of other applications that match: {left}; --app takes them", err=True)
     if dry_run:
         return _rehearse(letters(topic, chosen), make, verb, count)
     if not yes:

@@ -1,6 +1,7 @@
 """Finds the letters that are meant, and reads them again; what both passes hold does not grow with the records."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from gateways.cli.dlq_chosen import Chosen
 from gateways.cli.dlq_filters import Filter
@@ -11,8 +12,8 @@ from gateways.cli.dlq_topic import LetterTopic, Span
 
 def find(
     topic: LetterTopic, wanted: Filter, see: Callable[[Letter], None] = lambda _: None
-) -> tuple[Chosen, list[Span]]:
-    """Return the letters that are meant, and what has been read.
+) -> tuple[Chosen, Chosen, list[Span]]:
+    """Return the letters that are meant, those that only another `--app` would mean, and what has been read.
 
     Args:
         topic: to its end as it is now.
@@ -23,17 +24,20 @@ def find(
         LogUnavailable: the topic cannot be read.
     """
     spans = topic.spans(wanted.since_ms, wanted.partition)
-    chosen = Chosen(spans)
+    chosen, others, of_any = Chosen(spans), Chosen(spans if wanted.app else ()), replace(wanted, app=())
     with Told("reading dead letters", sum(span.end - span.start for span in spans)) as told:
         for records in topic.read(spans, told.advance):
             for record in records:
                 found = read_letter(record)
                 if not isinstance(found, Letter):
                     chosen.resolve(record.partition, found)
+                    others.resolve(record.partition, found)
                 elif wanted.matches(found):
                     chosen.add(found)
                     see(found)
-    return chosen, spans
+                elif wanted.app and of_any.matches(found):
+                    others.add(found)
+    return chosen, others, spans
 
 
 def catch_up(topic: LetterTopic, chosen: Chosen, read: list[Span]) -> None:

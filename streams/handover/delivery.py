@@ -243,7 +243,7 @@ class Delivery:
     def _settle(self) -> None:
         ids = self._ids_left()
         # Without the inputs only the log knows what was sent to the workers instead.
-        known = self._known() if self._is_resumed or ids is None else set()
+        known = self._known(is_input_gone=ids is None) if self._is_resumed or ids is None else set()
         counts: Counter[str] = Counter()
         # By model.
         costs: defaultdict[str, float] = defaultdict(float)
@@ -326,7 +326,7 @@ class Delivery:
                 if not job.is_foreign:
                     yield record, job, record_id(record.partition, record.offset)
 
-    def _known(self) -> set[_Place]:
+    def _known(self, *, is_input_gone: bool = False) -> set[_Place]:
         """Return the places of records that have an answer: an outcome, or a retry that the workers take up."""
         # Of a result topic that a route was given since, nothing was noted: it is read from its first record.
         desk = self._desk
@@ -334,6 +334,9 @@ class Delivery:
         starts: dict[str, tuple[int, ...]] = dict.fromkeys(sorted(outputs), ())
         with desk.reader() as reader:
             reader.begin(starts | self.state.answer_starts, self.state.answer_logs)
+            if is_input_gone and reader.shortened:
+                # Nobody knows any more what they have said: without an answer of the job it is sent once more.
+                _log.error("handover.answers_forgotten", hand_over=self.state.id, topics=sorted(reader.shortened))
             return set(self._answered(reader.to_the_end()))
 
     def _answered(self, records: Iterable[Found]) -> Iterator[_Place]:

@@ -8,12 +8,13 @@ import errno
 import secrets
 import tempfile
 import time
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
 from contracts.batch_jobs import HandOver, HandOverPart
-from contracts.envelope import format_time
+from contracts.envelope import format_time, parse_time
 from contracts.errors import ConfigError, LogUnavailable
 from contracts.settings import Settings
 from contracts.topics import Topics
@@ -23,6 +24,8 @@ from producers.log_reader import Found
 from streams.handover.choosing import Ways, record_id
 
 _IDS_TIMEOUT_S = 10.0
+# What ended longer ago than this the jobs topic may have forgotten by its retention.
+_KEPT = timedelta(days=1)
 
 
 def check_folder(work_dir: str | None) -> None:
@@ -161,7 +164,8 @@ class Log:
         is_stopped: gives up asking when it says so.
 
     Attributes:
-        id: hexadecimal; empty when Kafka does not say: the embedded broker, and brokers before Kafka 2.8.
+        id, jobs_id: of the hand-over topic, and of the jobs topic, hexadecimal; empty when Kafka does not say: the
+            embedded broker, and brokers before Kafka 2.8.
 
     Raises:
         Stopped: a stop came first.
@@ -174,6 +178,7 @@ class Log:
         self._admin = None if settings.kafka.embedded else TopicAdmin(settings.kafka, _IDS_TIMEOUT_S)
         self._ids = self._ask()
         self.id = self._ids.get(topics.handovers, "")
+        self.jobs_id = self._ids.get(topics.batch_jobs, "")
 
     def _ask(self) -> dict[str, str]:
         if (admin := self._admin) is None:
@@ -197,3 +202,23 @@ class Log:
     def holds(self, state: HandOver) -> bool:
         """Tell whether the ranges of a hand-over are of this log; where an id is not known, they are taken for it."""
         return not (self.id and state.log) or state.log == self.id
+
+
+def forgotten(noted: Mapping[str, HandOver], found: Mapping[str, HandOver], *, is_anew: bool) -> list[HandOver]:
+    """Return what is remembered of hand-overs and the jobs topic should know, and does not.
+
+    Those that ended long ago it forgets by its retention; whatever else is missing it has lost, as with its end.
+
+    Args:
+        noted: what is remembered.
+        found: what the topic knows.
+        is_anew: the topic is another one than before, and should know all of them.
+    """
+    now = datetime.now(UTC)
+
+    def may_have_expired(state: HandOver) -> bool:
+        ended_at = parse_time(state.ended_at)
+        return state.state == "finished" and ended_at is not None and now - ended_at > _KEPT
+
+    missing = [state for name, state in noted.items() if name not in found]
+    return missing if is_anew else [state for state in missing if not may_have_expired(state)]

@@ -32,7 +32,7 @@ from producers.kafka_client import start_thread
 from producers.log_reader import Found, LogReader
 from streams.handover.choosing import Ways
 from streams.handover.delivery import Delivery, Desk, give_up, note_rest
-from streams.handover.gathering import Gathering, Log, check_folder
+from streams.handover.gathering import Gathering, Log, check_folder, forgotten
 from streams.handover.settling import Outcomes
 
 _POLL_S = 0.5
@@ -115,6 +115,7 @@ class Service:
         self._confirm_at_s = 0.0
         # As they were noted last, whatever becomes of the jobs topic.
         self._noted: dict[str, HandOver] = {}
+        self._jobs_id = ""
         self._has_looked = False
         # Partitions that were read from an earlier offset again, until it is known what is left of them.
         self._went_back: set[int] = set()
@@ -295,11 +296,15 @@ class Service:
                     except Undecodable:
                         continue
                     found[state.id] = state
+        if not desk.log.id:
+            # Nobody can say whether what is remembered is of this broker, or of one that was set up anew since.
+            return list(found.values())
         # Made anew, the topic knows nothing of what is under way, nor of what must not be handed over again.
-        if lost := [state for name, state in self._noted.items() if name not in found]:
+        is_anew = not found or self._jobs_id not in {"", desk.log.jobs_id}
+        if lost := forgotten(self._noted, found, is_anew=is_anew):
             _log.warning("handover.jobs_topic_made_anew", noted_again=len(lost))
             desk.producer.write([job_record(self._topics, state) for state in lost])
-        self._note(found.values())
+        self._noted, self._jobs_id = found | {state.id: state for state in lost}, desk.log.jobs_id
         return list(self._noted.values())
 
     def _starts(self, reader: LogReader, history: Sequence[HandOver]) -> tuple[list[int], dict[int, int]]:

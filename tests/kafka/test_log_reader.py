@@ -57,6 +57,28 @@ def test_the_position_waits_in_front_of_an_open_transaction_and_passes_marks(kaf
     assert [record.value for record in found] == [b"first", b"second", b"third"]
 
 
+def test_the_end_may_be_moved_to_where_partitions_end_now(kafka: KafkaLab) -> None:
+    (topic,) = kafka.create("events", partitions=1)
+    produce(kafka, topic, b"first")
+    found: list[Found] = []
+    with LogReader(KafkaSettings(bootstrap_servers=[kafka.bootstrap])) as reader:
+        reader.begin({topic: ()})
+
+        def is_read() -> bool:
+            found.extend(reader.poll(0.1))
+            return reader.at_end
+
+        eventually(is_read)
+        produce(kafka, topic, b"second")
+        reader.to_now()
+        ends = [reader.at_end]
+        eventually(is_read)
+        reader.to_now()
+        ends.append(reader.at_end)
+
+    assert (ends, [record.value for record in found]) == ([False, True], [b"first", b"second"])
+
+
 def test_partitions_that_are_added_are_read(kafka: KafkaLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_reader, "_WIDEN_EVERY_S", 0.0)
     (topic,) = kafka.create("events", partitions=1)

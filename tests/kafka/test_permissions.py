@@ -104,7 +104,19 @@ class Guarded:
                 "results_view": {"path": str(self._folder / "results.sqlite")},
                 "overload": {"max_lag": {"standard": 100_000}, "lag_interval_s": 0.5},
             },
-            "providers": {"p": {"kind": "openai", "base_url": f"{model}/v1"}},
+            "providers": {
+                "p": {"kind": "openai", "base_url": f"{model}/v1"},
+                # Nobody uses it: for the start of `hand-over`.
+                "patient": {
+                    "kind": "bedrock",
+                    "region": "eu-central-1",
+                    "batch_api": {
+                        "role_arn": "arn:aws:iam::123456789012:role/batch",
+                        "input": "s3://jobs/in",
+                        "output": "s3://jobs/out",
+                    },
+                },
+            },
             "models": {"m": {"provider": "p", "model": "stub.extract-v1"}},
             "routes": [
                 {"name": "strict", "match": {"type": "strict"}, "prompt": {"user": "{{ data.text }}"}, "model": "m"},
@@ -117,6 +129,8 @@ class Guarded:
                 },
             ],
             "worker": {"app_id": self.lab.prefix, "health_port": 0, "session_timeout_s": 6, "instance_id": "one"},
+            "batch_process": {"health_port": 0},
+            "hand_over_process": {"health_port": 0},
             "egress_process": {"health_port": 0, "drain_timeout_s": 5, "session_timeout_s": 6},
             "egress": {
                 "crm": {
@@ -232,6 +246,14 @@ def _whole_way(site: Guarded, lines: Path) -> None:
             site.command("people", "callbacks", "disable", "crm")
             site.command("people", "tail", "events", "--from-beginning", "--no-follow")
             site.command("people", "why-stuck", codes=(0, 1, 2))
+        # What differs from what should be is asked of the brokers first.
+        for user, args, event in (
+            ("batch", ("gateways.cli", "batch", "serve"), "batch.serving"),
+            ("hand-over", ("streams", "hand-over"), "handover.serving"),
+        ):
+            with site.program(user, *args) as patient:
+                patient.wait_for(event, 60)
+                assert "topics_differ" not in patient.output
         # The next one looks at what is answered, and at what may be a repetition.
         with site.program("worker", "streams", "worker") as worker:
             wait_for_partitions(worker)

@@ -3,18 +3,20 @@
 import errno
 import socket
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from unittest.mock import create_autospec
+from unittest.mock import Mock, create_autospec
 
 import msgspec
 import pytest
 
 from contracts.batch_jobs import BatchObject, BatchRequest
 from contracts.codec import encode_json
-from contracts.errors import InvalidPayload
+from contracts.errors import InvalidPayload, LogUnavailable
 from contracts.metrics import REGISTRY
 from contracts.settings import BatchInput, Settings
+from gateways.batch import serve
 from gateways.batch.objects import Objects
 from gateways.batch.run import JobRun
 from gateways.batch.serve import Service
@@ -128,3 +130,17 @@ def worked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exceptio
 
     Service(settings)._work(REQUEST, settings.batch_jobs.inputs[0], tmp_path / "j1")
     return done
+
+
+def test_how_its_topic_differs_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not at every attempt while a topic is missing, say."""
+    asked: list[list[str]] = []
+    monkeypatch.setattr(serve, "differing", lambda _settings, names, _is_stopped: asked.append(names))
+    monkeypatch.setattr(serve, "LogReader", Mock(side_effect=LogUnavailable("no topic")))
+    service, pool = Service(Settings.model_validate({"version": 1})), create_autospec(ThreadPoolExecutor)
+
+    for _ in range(2):
+        with pytest.raises(LogUnavailable):
+            service._follow(pool, tmp_path)
+
+    assert len(asked) == 1

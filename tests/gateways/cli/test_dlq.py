@@ -436,6 +436,7 @@ def test_letters_of_the_configured_application_go_back_for_it_alone(desk: Desk) 
     listed = desk.listed("--app", "another")
     second = desk("redrive", "--yes", "--app", "another", "--app", "penstock")
 
+    assert "open dead letters of other applications that match: 1; --app takes them" in first[2]
     assert (first[1], second[1]) == ("2 of 2 dead letters redriven\n", "1 of 1 dead letters redriven\n")
     assert listed == {"e-2": "open"}
     assert sorted(found.app_id for mark in marks if (found := redrive_of([mark]))) == ["", "penstock"]

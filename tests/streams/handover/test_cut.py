@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 
 from contracts.batch_jobs import HandOver, job_record
 from contracts.codec import Record, decode_json
+from contracts.envelope import format_time
 from contracts.errors import LogUnavailable
 from producers.log_reader import Found
 from streams.handover.delivery import Desk
@@ -48,7 +50,7 @@ class Site:
     def __init__(self, *history: HandOver) -> None:
         self.service = Service(make_settings())
         self.history = list(history)
-        self.log_id = LOG
+        self.log_id, self.jobs_id = LOG, "j1"
         self.records: list[Found] = []
         self.ends: list[int] = []
         self.polled: list[list[Found]] = []
@@ -58,7 +60,7 @@ class Site:
     @property
     def desk(self) -> Desk:
         """Return a desk whose reader this is."""
-        log = SimpleNamespace(id=self.log_id, confirm=lambda: None, holds=lambda _: True)
+        log = SimpleNamespace(id=self.log_id, jobs_id=self.jobs_id, confirm=lambda: None, holds=lambda _: True)
         producer = SimpleNamespace(write=self._write)
         return cast("Desk", SimpleNamespace(log=log, reader=self._reader, producer=producer))
 
@@ -184,6 +186,47 @@ def test_what_was_noted_stays_known_when_the_jobs_topic_is_made_anew(tmp_path: P
 
     assert (site.begun, [state.id for state in site.written]) == ([[9], [9]], ["h1"])
     assert [line["noted_again"] for line in lines if line["event"] == "handover.jobs_topic_made_anew"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "jobs_id", "noted_again"),
+    [
+        ({"ended_at": GATHERED_AT}, "j1", []),
+        ({"ended_at": GATHERED_AT}, "j2", ["h1"]),
+        ({"ended_at": format_time(datetime.now(UTC))}, "j1", ["h1"]),
+    ],
+    ids=["expired", "made-anew", "end-lost"],
+)
+def test_what_the_jobs_topic_has_forgotten_in_its_time_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], jobs_id: str, noted_again: list[str]
+) -> None:
+    """Every session would say again that it was made anew, and write all that there ever was."""
+    monkeypatch.setattr("streams.handover.gathering._KEPT", timedelta(hours=1))
+    site = Site(handed(0, 5, **changes), handed(5, 9, "h2"))
+    site.records = lying(*range(9), since=9)
+    site.serve(tmp_path / "w")
+    site.history, site.jobs_id = site.history[1:], jobs_id
+
+    site.serve(tmp_path / "after")
+
+    assert (site.begun, [state.id for state in site.written]) == ([[9], [9]], noted_again)
+    assert sorted(site.service._noted) == sorted([*noted_again, "h2"])
+
+
+def test_a_broker_that_was_set_up_anew_and_names_no_logs_is_not_told_what_was_on_the_one_before(
+    tmp_path: Path,
+) -> None:
+    """What lies at the offsets of the former one would be passed over."""
+    site = Site(handed(0, 9, log=""))
+    site.log_id = site.jobs_id = ""
+    site.records = lying(*range(9), since=9)
+    site.serve(tmp_path / "w")
+    site.history.clear()
+    site.records = lying(*range(3), since=0)
+
+    site.serve(tmp_path / "after")
+
+    assert (site.begun, site.written) == ([[9], [0]], [])
 
 
 def test_what_the_log_says_of_a_hand_over_stands_before_what_is_remembered(tmp_path: Path) -> None:

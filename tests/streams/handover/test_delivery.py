@@ -41,6 +41,7 @@ class Reader:
 
     def __init__(self, records: list[Found], answers: list[Found]) -> None:
         self.begun: tuple[Any, ...] = ()
+        self.shortened: set[str] = set()
         self._records = records
         self._answers = answers
 
@@ -292,6 +293,18 @@ def test_a_hand_over_whose_input_is_gone_ends_with_the_answers_that_there_are(tm
         ["batch_input_gone"],
     )
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["handover.input_gone"]
+
+
+def test_a_hand_over_whose_input_is_gone_tells_what_may_be_done_twice(tmp_path: Path) -> None:
+    """What was sent to the workers instead was on a topic that has forgotten it since."""
+    site = Site(tmp_path, make_settings(), [record(0), record(1)], [], asked=ASKED)
+    site.is_input_gone, site.answered, site.reader.shortened = True, site.ids[:1], {TOPICS.retries}
+
+    with capture_logs() as lines:
+        site.delivery.step()
+
+    assert site.noted.counts == {"succeeded": 1, "input_gone": 1}
+    assert [line["topics"] for line in lines if line["event"] == "handover.answers_forgotten"] == [[TOPICS.retries]]
 
 
 def test_a_job_that_has_answered_and_whose_answers_are_gone_is_told(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_figure_that_kafka_does_not_tell_holds_nothing_up(tmp_path: Path, monk
     reader = SimpleNamespace(
         begin=lambda _: None, to_the_end=list, spans=lambda _: [], ends=ends, poll=lambda _: [], widen=set
     )
-    log = SimpleNamespace(confirm=lambda: None, holds=lambda _: True)
+    log = SimpleNamespace(id="", confirm=lambda: None, holds=lambda _: True)
     try:
         service._work(cast("Desk", SimpleNamespace(log=log, reader=lambda: contextlib.nullcontext(reader))), tmp_path)
         assert not answer.is_set()
@@ -221,7 +221,7 @@ def test_what_is_under_way_goes_on_though_nothing_more_can_be_gathered(
     service = Service(settings())
     monkeypatch.setattr(service, "_step", lambda: steps.append("step"))
     reader = SimpleNamespace(begin=lambda _: None, to_the_end=list, spans=lambda _: [], ends=lambda _: [], poll=poll)
-    log = SimpleNamespace(confirm=lambda: None, holds=lambda _: True)
+    log = SimpleNamespace(id="", confirm=lambda: None, holds=lambda _: True)
 
     with pytest.raises(OSError, match="No space left"):
         service._work(cast("Desk", SimpleNamespace(log=log, reader=lambda: contextlib.nullcontext(reader))), tmp_path)
