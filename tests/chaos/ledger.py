@@ -110,6 +110,11 @@ class Stall:
         """How long it was."""
         return self.until_ms - self.from_ms
 
+    def beyond_ms(self, silences: Sequence[tuple[float, float]]) -> float:
+        """Return how long it was without the times (from, until) in which no broker confirmed anything."""
+        silent_ms = sum(max(0.0, min(self.until_ms, until) - max(self.from_ms, since)) for since, until in silences)
+        return self.length_ms - silent_ms
+
 
 @dataclass
 class Balance:
@@ -131,10 +136,9 @@ class Balance:
     expected_calls: Counter[str] = field(default_factory=Counter)
     stalls: list[Stall] = field(default_factory=list)
 
-    @property
-    def stall_ms(self) -> int:
-        """The longest stall, 0 when none is worth noting."""
-        return max((stall.length_ms for stall in self.stalls), default=0)
+    def stall_ms(self, silences: Sequence[tuple[float, float]] = ()) -> float:
+        """Return the longest stall without silences as in `stalls_after`, 0 when none is worth noting."""
+        return max((stall.beyond_ms(silences) for stall in self.stalls), default=0)
 
     def stalls_after(
         self, acts: Sequence[tuple[int, str]], silences: Sequence[tuple[float, float]] = ()
@@ -147,11 +151,8 @@ class Balance:
         """
         longest = {kind: 0.0 for _, kind in acts}
         for stall in self.stalls:
-            silent_ms = sum(
-                max(0.0, min(stall.until_ms, until) - max(stall.from_ms, since)) for since, until in silences
-            )
             for kind in [kind for at_ms, kind in acts if at_ms <= stall.until_ms][-1:]:
-                longest[kind] = max(longest[kind], stall.length_ms - silent_ms)
+                longest[kind] = max(longest[kind], stall.beyond_ms(silences))
         return longest
 
 

@@ -49,7 +49,7 @@ def figures_of(verdict: Verdict) -> list[Figure]:
             is_strict=True,
         ),
         Figure(f"{leg}: calls in flight at kills and freezes (their metrics, just before)", verdict.floor, "calls"),
-        stall(f"{leg}: longest stall of a partition beyond the session timeout", balance.stall_ms),
+        stall(f"{leg}: longest stall, beyond silence and session timeout", balance.stall_ms(verdict.silences)),
         *after_each(verdict),
         Figure(f"{leg}: workers that ended by themselves", len(verdict.crashes), "workers"),
         none("other problems", verdict.problems),

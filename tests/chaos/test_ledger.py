@@ -99,7 +99,7 @@ def test_an_event_that_has_waited_on_the_retry_topic_may_be_committed_before_its
 
 def test_a_partition_with_work_that_ends_nothing_is_a_stall() -> None:
     late = event(1, stamp=2100)
-    assert Ledger([A, late], [outcome(A, 0, 2000), outcome(late, 1, 9100)], []).close().stall_ms == 7000
+    assert Ledger([A, late], [outcome(A, 0, 2000), outcome(late, 1, 9100)], []).close().stall_ms() == 7000
 
 
 def test_a_stall_counts_for_the_last_fault_before_its_end() -> None:
@@ -115,3 +115,4 @@ def test_a_time_in_which_no_broker_confirms_anything_is_no_stall_after_a_fault()
         [A, event(1, stamp=2100)], [outcome(A, 0, 2000), outcome(event(1, stamp=2100), 1, 9100)], []
     ).close()
     assert balance.stalls_after([(1500, "broker_kill")], [(1900, 4100), (8100, 9900)]) == {"broker_kill": 4000}
+    assert balance.stall_ms([(1900, 4100), (8100, 9900)]) == 4000
