@@ -7,7 +7,9 @@ Run it beside `penstock gateway`; README.md says how. Blocking: serves until Ctr
 import argparse
 import json
 import os
+import re
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from functools import partial
@@ -21,7 +23,10 @@ FILES = {
     "/page.js": ("page.js", "text/javascript"),
     "/style.css": ("style.css", "text/css"),
 }
+# The page says so before it sends: page.js has the same number.
 MAX_BODY_BYTES = 100_000
+MAX_LENGTH_DIGITS = 9
+MAX_PORT = 65_535
 TIMEOUT_S = 10.0
 
 
@@ -48,7 +53,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Put a text on Penstock, and say where its answer can be watched."""
-        length = int(self.headers.get("Content-Length") or 0)
+        # Says where the page is from that asks: any other page in this browser could spend on our key.
+        if self.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+            self._json(403, {"message": "only this page may ask"})
+            return
+        given = self.headers.get("Content-Length") or ""
+        length = int(given) if given.isascii() and given.isdecimal() and len(given) <= MAX_LENGTH_DIGITS else 0
         if self.path != "/ask" or not 0 < length <= MAX_BODY_BYTES:
             self._json(400, {"message": "send some text, at most 100 kB"})
             return
@@ -85,8 +95,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
+        # Nothing is sent as a form: without scripts the text would end up in the address.
         policy = (
-            f"default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self' {self.gateway}"
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
+            f"connect-src 'self' {self.gateway}; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
         )
         self.send_header("Content-Security-Policy", policy)
         self.end_headers()
@@ -96,16 +108,44 @@ class Handler(BaseHTTPRequestHandler):
         """Write nothing for each request."""
 
 
-def main() -> None:
-    """Serve until Ctrl-C."""
+def main(args: list[str] | None = None) -> None:
+    """Serve until Ctrl-C; what is wrong with the command or its surroundings is said in one line."""
     parser = argparse.ArgumentParser(description="Serve the page that shows answers grow.")
-    parser.add_argument("--port", type=int, default=8000, help="port of the page, 0 = any free one")
-    parser.add_argument("--gateway", default="http://127.0.0.1:8080", help="URL of the gateway, as browsers reach it")
-    options = parser.parse_args()
-    handler = partial(Handler, gateway=options.gateway.rstrip("/"), api_key=os.environ["PENSTOCK_API_KEY"])
-    with ThreadingHTTPServer(("127.0.0.1", options.port), handler) as server:
+    parser.add_argument("--port", type=port, default=8000, help="port of the page, 0 = any free one")
+    parser.add_argument(
+        "--gateway", type=url, default="http://127.0.0.1:8080", help="URL of the gateway, as browsers reach it"
+    )
+    options = parser.parse_args(args)
+    api_key = os.environ.get("PENSTOCK_API_KEY", "")
+    if not (api_key.isascii() and api_key.isprintable() and api_key):
+        parser.error("PENSTOCK_API_KEY is not set, or no plain text: it is the same key that the gateway has")
+    handler = partial(Handler, gateway=options.gateway, api_key=api_key)
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", options.port), handler)
+    except OSError as error:
+        parser.error(f"port {options.port}: {error.strerror}; choose another one with --port, 0 takes any free one")
+    with server:
         print(f"page on http://127.0.0.1:{server.server_port}", flush=True)
         server.serve_forever()
+
+
+def port(text: str) -> int:
+    """Return a port; a type of argparse."""
+    number = int(text)
+    if not 0 <= number <= MAX_PORT:
+        message = f"{text}: expected 0 to {MAX_PORT}"
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
+def url(text: str) -> str:
+    """Return the base URL of a server; a type of argparse."""
+    found = urllib.parse.urlsplit(text)
+    # It also goes into a header, whose parts spaces, commas and semicolons separate.
+    if found.scheme not in {"http", "https"} or not found.hostname or found.port == 0 or re.search(r"[\s;,]", text):
+        message = f"{text!r}: expected http://HOST:PORT"
+        raise argparse.ArgumentTypeError(message)
+    return text.rstrip("/")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The example's receiver takes what the door sends, once, and nothing else."""
 
+import http.client
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from contracts.settings import load
 from contracts.settings.egress import CallbackDoor
+from examples.callbacks import receiver
 from gateways.egress.base import DELIVERED, Later, Verdict
 from gateways.egress.notify import Notify
 from gateways.egress.notify_signing import new_ed25519_pair, new_hmac_secret
@@ -73,3 +76,44 @@ def test_the_examples_configuration_is_valid() -> None:
     settings = load(FOLDER / "penstock.yaml", {})
 
     assert isinstance(settings.egress["desk"], CallbackDoor)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("given", "status"), [("many", 411), ("-1", 411), ("2000001", 413), ("9" * 5000, 413)])
+def test_a_length_that_cannot_be_read_is_refused_and_the_connection_ends(desk: Desk, given: str, status: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", desk.port, timeout=10)
+    connection.putrequest("POST", "/penstock")
+    connection.putheader("Content-Length", given)
+    connection.endheaders()
+
+    response = connection.getresponse()
+
+    assert (response.status, response.will_close) == (status, True)
+    connection.close()
+    assert "Traceback" not in desk.program.output
+
+
+@pytest.mark.parametrize(
+    ("keys", "args", "said"),
+    [
+        ([], [], "CALLBACK_KEYS is not set: "),
+        (["whsec_!!", "abc"], [], "CALLBACK_KEYS: no key that can be used: whsec_!!, abc..."),
+        (["whpk_YWJj"], [], "CALLBACK_KEYS: no key that can be used: whpk_YWJ..."),
+        (["whsec_YWJj"], ["x"], "x: expected a port, 0 to 65535"),
+        (["whsec_YWJj"], ["70000"], "70000: expected a port, 0 to 65535"),
+        (["whsec_YWJj"], ["TAKEN"], "Address already in use"),
+    ],
+)
+def test_what_keeps_the_receiver_from_starting_is_one_line(
+    keys: list[str], args: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver.Receiver, "keys", keys)
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        monkeypatch.setattr("sys.argv", ["receiver.py", *(port if arg == "TAKEN" else arg for arg in args)])
+        with pytest.raises(SystemExit) as ended:
+            receiver.main()
+
+    assert said in str(ended.value.code)
+    assert "\n" not in str(ended.value.code)

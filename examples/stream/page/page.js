@@ -7,6 +7,10 @@ const [answer, status, problem, facts] = ["answer", "status", "problem", "facts"
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
+// So many refusals in a row are no passing trouble.
+const REFUSALS = 3;
+// That of server.py, which refuses more.
+const MAX_BODY_BYTES = 100_000;
 
 let watch = null;
 
@@ -18,6 +22,7 @@ class Watch {
     this.lastId = "";
     this.counts = { pieces: 0, reconnects: 0, restarts: 0 };
     this.waitMs = FIRST_WAIT_MS;
+    this.refusals = 0;
     this.source = null;
     this.timer = 0;
   }
@@ -28,6 +33,8 @@ class Watch {
     this.source = new EventSource(url);
     this.source.onopen = () => {
       this.waitMs = FIRST_WAIT_MS;
+      if (this.refusals >= REFUSALS) problem.hidden = true;
+      this.refusals = 0;
       say(this.counts.pieces ? "Writing ..." : "Accepted. Waiting for the model ...");
     };
     for (const kind of ["delta", "restart", "result"]) {
@@ -74,12 +81,18 @@ class Watch {
     this.show();
     say("Connection lost. Reconnecting ...");
     if (this.source.readyState !== EventSource.CLOSED) return;
+    this.refusals += 1;
+    if (this.refusals >= REFUSALS) {
+      send.disabled = false;
+      fail("The gateway refuses the link of this answer. It may be too old, or not whole. Still trying.");
+    }
     this.timer = setTimeout(() => this.open(), this.waitMs);
     this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
   }
 
   drop() {
     this.source.close();
+    this.refusals = -1;
     this.lost();
   }
 
@@ -126,17 +139,28 @@ function fail(words) {
 function begin(url, askedAt) {
   watch?.close();
   watch = new Watch(url, askedAt);
+  problem.hidden = true;
+  byId("first").textContent = "-";
+  watch.show();
   answer.replaceChildren();
   answer.setAttribute("aria-busy", "true");
   drop.hidden = false;
   second.href = `#${encodeURIComponent(url)}`;
   second.hidden = false;
+  // Who reloads the page goes on with the answer that it shows.
+  history.replaceState(null, "", second.href);
   watch.open();
 }
 
 async function ask(event) {
   event.preventDefault();
   problem.hidden = true;
+  // Said, not cut off: of half a text the answer would be about something else.
+  const length = new TextEncoder().encode(text.value).length;
+  if (length > MAX_BODY_BYTES) {
+    fail(`The text is too long: ${length.toLocaleString("en")} bytes of at most ${MAX_BODY_BYTES.toLocaleString("en")}.`);
+    return;
+  }
   send.disabled = true;
   say("Sending ...");
   const askedAt = performance.now();
@@ -144,7 +168,6 @@ async function ask(event) {
     const response = await fetch("ask", { method: "POST", body: text.value });
     const said = await response.json();
     if (!response.ok) throw new Error(said.message);
-    byId("first").textContent = "-";
     begin(said.stream_url, askedAt);
   } catch (error) {
     send.disabled = false;
@@ -153,9 +176,19 @@ async function ask(event) {
   }
 }
 
+/** Watches the answer that the page's own address names. */
+function follow() {
+  if (location.hash.length <= 1) return;
+  try {
+    const url = new URL(decodeURIComponent(location.hash.slice(1)));
+    say("Watching ...");
+    begin(url.href, 0);
+  } catch {
+    fail("The address of this page names no answer: its end is missing or changed.");
+  }
+}
+
 form.addEventListener("submit", ask);
 drop.addEventListener("click", () => watch.drop());
-if (location.hash.length > 1) {
-  say("Watching ...");
-  begin(decodeURIComponent(location.hash.slice(1)), 0);
-}
+addEventListener("hashchange", follow);
+follow();
