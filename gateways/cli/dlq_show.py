@@ -12,7 +12,7 @@ from rich.text import Text
 from contracts.codec import DEAD_LETTER, REDRIVE, format_time
 from contracts.payloads import DeadLetter, Resolution
 from gateways.cli.dlq_letters import Letter
-from gateways.cli.wording import instant_of, parsed, printable, show_table
+from gateways.cli.wording import instant_of, parsed, printable, printable_json, show_table
 
 _RIGHT = frozenset({"attempts", "redrives", "cost $"})
 
@@ -80,7 +80,7 @@ def as_json(letter: Letter, state: str, resolved: Resolution | None = None) -> s
         "headers": [{"name": name, **_readable_header(raw)} for name, raw in record.headers],
         "value": _value(record.value),
     }
-    return printable(json.dumps(document, ensure_ascii=False))
+    return printable_json(json.dumps(document, ensure_ascii=False))
 
 
 def _readable(raw: bytes | None) -> Any:

@@ -14,7 +14,7 @@ from contracts.settings import load
 from gateways.cli.captured import read_request
 from gateways.cli.verify_advice import advice
 from gateways.cli.verify_findings import Report, examine
-from gateways.cli.wording import printable
+from gateways.cli.wording import printable, printable_json
 
 _MAX_FILE_BYTES = 64 * 2**20
 _WIDTH = 10
@@ -74,7 +74,7 @@ def verify(
     captured = read_request(_content(request), None if body is None else _content(body))
     report = examine(settings, name, captured, now or datetime.now(UTC), peer)
     if as_json:
-        click.echo(printable(msgspec.json.encode(report).decode()))
+        click.echo(printable_json(msgspec.json.encode(report).decode()))
     else:
         _show(report)
     return 0 if report.is_authentic else 1

@@ -22,7 +22,7 @@ from gateways.cli import why_stuck_group
 from gateways.cli.dlq_filters import Finite
 from gateways.cli.why_stuck_group import GroupReport
 from gateways.cli.why_stuck_words import Finding, of_partition, of_worker
-from gateways.cli.wording import printable, show_table
+from gateways.cli.wording import printable, printable_json, show_table
 from gateways.listening import reached_at
 
 _LIMIT_S = 5.0
@@ -119,7 +119,7 @@ def _as_json(reports: dict[str, StuckReport], silent: dict[str, str], group: Gro
         "group": group,
         "group_problem": problem or None,
     }
-    return printable(msgspec.json.encode(document).decode())
+    return printable_json(msgspec.json.encode(document).decode())
 
 
 def _show(reports: dict[str, StuckReport], silent: dict[str, str], older_than_s: float) -> None:

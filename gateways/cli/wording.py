@@ -18,6 +18,8 @@ _WIDEST = 10_000
 _MAX_VALUE_CHARS = 60
 # C0 (but for the line feed) and C1: text from outside must not move the cursor or rename the terminal.
 _CONTROL = dict.fromkeys((*range(10), *range(11, 32), *range(127, 160)), "\ufffd")
+# Of these, and of what some readers take for the end of a line, those that JSON may hold as they are.
+_IN_JSON = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
 
 
 def show_table(table: "Table") -> None:
@@ -154,6 +156,11 @@ def printable(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+def printable_json(text: str) -> str:
+    """Return JSON on one line that says the same and cannot control a terminal."""
+    return text.translate(_IN_JSON)
+
+
 def parsed(raw: bytes) -> Any:
     """Return what a value is as JSON.
 
@@ -185,4 +192,4 @@ def as_json(record: Read) -> str:
         "headers": {name: (raw or b"").decode("utf-8", "replace") for name, raw in record.headers},
         "value": value,
     }
-    return printable(json.dumps(document, ensure_ascii=False))
+    return printable_json(json.dumps(document, ensure_ascii=False))

@@ -90,6 +90,18 @@ def test_a_value_that_is_no_json_to_others_is_text_in_a_line_of_json(raw: bytes)
     assert msgspec.json.decode(written)["value"] == raw.decode()
 
 
+def test_a_line_of_json_says_what_the_record_holds_and_cannot_control_a_terminal() -> None:
+    odd = "\x07\x1b[31m \x7f \x85 \x9b31m \u2028 \u2029 \u0645 \U0001f469\u200d\U0001f467"
+    record = letter(event_id=odd)._replace(key=odd.encode(), value=odd.encode())
+
+    written = as_json(record)
+
+    document = json.loads(written)
+    assert (document["key"], document["value"], document["headers"]["ce_id"]) == (odd, odd, odd)
+    assert not set(written) & {"\x07", "\x1b", "\x7f", "\x85", "\x9b"}
+    assert len(written.splitlines()) == 1
+
+
 def test_a_time_beyond_the_calendar_does_not_hide_the_record() -> None:
     shown = line("events", Read("t", 0, 7, 10**18, None, b"x", []))
 
