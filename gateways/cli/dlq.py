@@ -234,10 +234,18 @@ def _run(
     catch_up(topic, chosen, read)
     if resolved := count - chosen.count():
         click.echo(f"{resolved} were resolved by somebody else meanwhile", err=True)
-    count = chosen.count()
+    count, tally = chosen.count(), Tally()
     with stoppable() as stop:
-        with Told(done, count) as told:
-            tally = carry_out(writer, letters(topic, chosen), make, rate, told, stop)
+        try:
+            with Told(done, count) as told:
+                carry_out(writer, letters(topic, chosen), make, rate, told, stop, tally)
+        except KeyboardInterrupt:
+            click.echo(
+                f"cut short: {tally.done} of {count} dead letters {done}, and perhaps those that were under way; "
+                "`penstock dlq list` shows what is open, and the same command goes on with it",
+                err=True,
+            )
+            raise
         return _conclude(tally, count, done, was_interrupted=stop.is_set)
 
 

@@ -75,8 +75,14 @@ class Tally:
 
 
 def carry_out(
-    writer: Writer, letters: Iterable[Letter | None], make: Make, rate: float | None, told: Told, stop: Stop
-) -> Tally:
+    writer: Writer,
+    letters: Iterable[Letter | None],
+    make: Make,
+    rate: float | None,
+    told: Told,
+    stop: Stop,
+    tally: Tally,
+) -> None:
     """Write what becomes of every letter.
 
     Args:
@@ -86,8 +92,8 @@ def carry_out(
         rate: letters per second; None = no limit.
         told: is told how many have ended.
         stop: ends it between two batches.
+        tally: of what has become of them so far, also when an exception ends it.
     """
-    tally = Tally()
     size = _MAX_BATCH if rate is None else max(1, min(_MAX_BATCH, int(rate * _BURST_S)))
     free_at_s = time.monotonic()
     try:
@@ -102,7 +108,6 @@ def carry_out(
             free_at_s += len(batch) / rate if rate else 0.0
     except PenstockError as error:
         tally.error = str(error)
-    return tally
 
 
 def _batch(writer: Writer, batch: list[Letter], make: Make, tally: Tally) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from contracts.codec import RESOLUTION, RecordHeaders, dead_letter_headers, redrive_of
 from contracts.payloads import DeadLetter, FailureNote
+from gateways.cli.dlq_write import Refusal, Unit, Writer
 from gateways.cli.main import run
 from gateways.cli.reading import as_read
 from producers.embedded import EmbeddedBroker
@@ -422,6 +424,26 @@ def test_ctrl_c_stops_between_two_letters_and_says_what_remains(desk: Desk) -> N
     assert "Traceback" not in redriving.output
     assert len(desk.read(desk.events)) == done
     assert 0 < done < 30
+
+
+def test_what_a_second_ctrl_c_cuts_short_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(60):
+        desk.bury(f"e-{number}")
+    write_units = Writer.write
+
+    def cut_short_at_the_second(writer: Writer, units: Sequence[Unit]) -> list[Refusal]:
+        if len(units) < 50:
+            raise KeyboardInterrupt
+        return write_units(writer, units)
+
+    monkeypatch.setattr(Writer, "write", cut_short_at_the_second)
+
+    # So many go out at a time.
+    code, out, err = desk("redrive", "--yes", "--rate", "100")
+
+    assert (code, out) == (130, "")
+    assert "cut short: 50 of 60 dead letters redriven, and perhaps those that were under way; " in err
+    assert len(desk.listed()) == 10
 
 
 def test_letters_of_the_configured_application_go_back_for_it_alone(desk: Desk) -> None:

@@ -219,7 +219,9 @@ def test_words_that_are_no_text_are_kept_as_far_as_they_are() -> None:
 
 
 def redrive(writer: Writer, make: Redriving, found: list[Letter]) -> Tally:
-    return carry_out(writer, found, make, None, Told("redriven", len(found)), Stop())
+    tally = Tally()
+    carry_out(writer, found, make, None, Told("redriven", len(found)), Stop(), tally)
+    return tally
 
 
 def test_letters_of_an_event_that_could_not_be_put_back_all_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
