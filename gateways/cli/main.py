@@ -9,8 +9,11 @@ from contracts.signals import interrupts_kill, killable
 # Until `run` can answer; given back at the end of this file.
 _answered = interrupts_kill()
 
+import codecs
 import errno
 import importlib
+import io
+import json
 import sys
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
@@ -48,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("gateways.cli.doctor:doctor", "Say what this machine has, what is missing, and how to get it."),
 }
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ESCAPING = "penstock.escape"
 INTERRUPTED = 130
 # As of a program that SIGPIPE has ended, in a shell.
 UNREAD = 141
@@ -126,6 +130,9 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str] | None = None) -> int:
     """Run the command line; the one place where failures become text and an exit code."""
+    # A terminal of another encoding, as that of de_DE.ISO-8859-1, has not every character of an event.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors=_ESCAPING)
     try:
         outcome = cli.main(args, prog_name="penstock", standalone_mode=False)
     except click.ClickException as error:
@@ -147,6 +154,16 @@ def run(args: list[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename is not None else "the output cannot be written: "
         return _complain(f"{place}{error.strerror}", 1)
     return outcome if isinstance(outcome, int) else 0
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """Return characters that an encoding does not have as JSON escapes them: within JSON they stay what they are."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(_ESCAPING, _escaped)
 
 
 def _complain(text: str, code: int) -> int:

@@ -1,5 +1,7 @@
 """Tests of gateways/cli/main.py: finding commands, and the one edge where failures become text and an exit code."""
 
+import io
+import json
 import os
 import signal
 import socket
@@ -177,6 +179,21 @@ def test_output_into_a_closed_pipe_is_no_traceback_and_has_a_code_of_its_own() -
         done = subprocess.run(command, stdout=unread, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT)
 
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_what_a_terminals_encoding_does_not_have_is_escaped_and_json_stays_json(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "P\u00fcmpe \u0645 \U0001f469"
+    command = click.Command("x", callback=lambda: click.echo(json.dumps(text, ensure_ascii=False)))
+    monkeypatch.setattr(cli, "get_command", lambda _ctx, _name: command)
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "latin-1", write_through=True))
+
+    assert run(["tail"]) == 0
+    shown = written.getvalue().decode("latin-1")
+    assert shown == '"P\u00fcmpe \\u0645 \\ud83d\\udc69"\n'
+    assert json.loads(shown) == text
 
 
 @pytest.mark.parametrize(
