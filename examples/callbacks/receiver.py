@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -74,6 +75,8 @@ class Receiver(BaseHTTPRequestHandler):
     keys: ClassVar[list[str]] = os.environ.get("CALLBACK_KEYS", "").split()
     # In your own service: a unique column of the table that the result goes into, in the same transaction.
     seen: ClassVar[set[str]] = set()
+    # Callbacks come on several connections at a time.
+    taking: ClassVar[threading.Lock] = threading.Lock()
 
     def do_POST(self) -> None:
         """Verify first, then look; a repeat is answered like the first."""
@@ -90,9 +93,10 @@ class Receiver(BaseHTTPRequestHandler):
         if not is_genuine(self.keys, headers, body):
             self._answer(401)
             return
-        if headers["webhook-id"] not in self.seen:
-            self.seen.add(headers["webhook-id"])
-            self._take(json.loads(body))
+        with self.taking:
+            if headers["webhook-id"] not in self.seen:
+                self._take(json.loads(body))
+                self.seen.add(headers["webhook-id"])
         self._answer(204)
 
     def _take(self, event: dict[str, object]) -> None:

@@ -1,5 +1,6 @@
 """The example's receiver takes what the door sends, once, and nothing else."""
 
+import asyncio
 import http.client
 import socket
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from gateways.egress.base import DELIVERED, Later, Verdict
 from gateways.egress.notify import Notify
 from gateways.egress.notify_signing import new_ed25519_pair, new_hmac_secret
 from tests.suites.egress import result_item
-from tests.support import ROOT, ChildProcess
+from tests.support import ROOT, ChildProcess, eventually
 
 FOLDER = ROOT / "examples/callbacks"
 
@@ -62,6 +63,18 @@ async def test_both_kinds_of_keys_are_verified_and_a_repeat_is_taken_once(desk: 
 
     desk.program.wait_for("penstock.result.v1 crm e3 ")
     assert [desk.program.output.count(f" crm e{number} ") for number in (1, 2, 3)] == [1, 1, 1]
+
+
+@pytest.mark.process
+async def test_callbacks_that_come_at_once_have_a_line_each(desk: Desk, tmp_path: Path) -> None:
+    hmac, _ = desk.secrets
+
+    for first in range(1, 80, 8):
+        await asyncio.gather(*(desk.deliver(tmp_path, hmac, number) for number in range(first, first + 8)))
+
+    eventually(lambda: desk.program.output.count("crm e") >= 80)
+    _, *lines = desk.program.output.splitlines()
+    assert [line.count("penstock.result.v1 crm e") for line in lines] == [1] * 80
 
 
 @pytest.mark.process
