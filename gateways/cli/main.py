@@ -17,6 +17,7 @@ import json
 import sys
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import click
 
@@ -148,12 +149,26 @@ def run(args: list[str] | None = None) -> int:
             raise
         return UNREAD
     except OSError as error:
-        # A file or a disk that cannot be used says all there is to say; anything else is a bug, and shows where.
-        if error.filename is None and error.errno not in _FULL:
+        text = _unusable(error)
+        if not text:
             raise
-        place = f"{error.filename}: " if error.filename is not None else "the output cannot be written: "
-        return _complain(f"{place}{error.strerror}", 1)
+        return _complain(text, 1)
     return outcome if isinstance(outcome, int) else 0
+
+
+def _unusable(error: OSError) -> str:
+    """Say which file, disk or folder cannot be used; empty for any other error: that is a bug, and shows where."""
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if error.errno in _FULL:
+        return f"the output cannot be written: {error.strerror}"
+    if error.errno == errno.ENOENT:
+        try:
+            Path.cwd()
+        except FileNotFoundError:
+            # Somebody has deleted it; Python gives no name then.
+            return "the current folder does not exist any more: change into another one"
+    return ""
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:

@@ -215,6 +215,29 @@ def test_a_file_or_a_disk_that_cannot_be_used_is_no_traceback(
     assert capsys.readouterr().err == said
 
 
+def test_a_current_folder_that_is_gone_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "get_command", lambda _ctx, _name: click.Command("x", callback=Path.cwd))
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+
+    assert run(["tail"]) == 1
+    assert capsys.readouterr().err == "the current folder does not exist any more: change into another one\n"
+
+
+def test_an_error_that_names_no_file_shows_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(cli, "get_command", lambda _ctx, _name: click.Command("x", callback=fail))
+
+    with pytest.raises(FileNotFoundError):
+        run(["tail"])
+
+
 def test_worker_arguments_go_through_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[tuple[str, ...]] = []
     monkeypatch.setattr("os.execv", lambda _program, args: called.append(args))
