@@ -12,7 +12,7 @@ from rich.text import Text
 from contracts.codec import DEAD_LETTER, REDRIVE, format_time
 from contracts.payloads import DeadLetter, Resolution
 from gateways.cli.dlq_letters import Letter
-from gateways.cli.wording import instant_of, parsed, printable, printable_json, show_table
+from gateways.cli.wording import instant_of, parsed, printable, printable_json, readable, show_table
 
 _RIGHT = frozenset({"attempts", "redrives", "cost $"})
 
@@ -76,33 +76,24 @@ def as_json(letter: Letter, state: str, resolved: Resolution | None = None) -> s
         "event": {"id": letter.event_id, "source": letter.source, "type": letter.type},
         "letter": msgspec.to_builtins(letter.why) if letter.why else None,
         "fault": letter.fault or None,
-        "key": _readable(record.key),
+        "key": readable(record.key),
         "headers": [{"name": name, **_readable_header(raw)} for name, raw in record.headers],
         "value": _value(record.value),
     }
     return printable_json(json.dumps(document, ensure_ascii=False))
 
 
-def _readable(raw: bytes | None) -> Any:
-    if raw is None:
-        return None
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(raw).decode()}
-
-
 def _readable_header(raw: bytes | None) -> dict[str, Any]:
-    readable = _readable(raw)
-    return readable if isinstance(readable, dict) else {"value": readable}
+    shown = readable(raw)
+    return shown if isinstance(shown, dict) else {"value": shown}
 
 
 def _value(raw: bytes | None) -> Any:
     try:
-        return {"json": parsed(raw)} if raw else _readable(raw)
+        return {"json": parsed(raw)} if raw else readable(raw)
     except ValueError:
-        readable = _readable(raw)
-        return readable if isinstance(readable, dict) else {"text": readable}
+        shown = readable(raw)
+        return shown if isinstance(shown, dict) else {"text": shown}
 
 
 def details(letter: Letter, state: str, resolved: Resolution | None) -> str:

@@ -1,5 +1,6 @@
 """Puts records into words: one readable line per result, dead letter or event."""
 
+import base64
 import json
 import textwrap
 from datetime import UTC, datetime
@@ -176,20 +177,33 @@ def parsed(raw: bytes) -> Any:
     return value
 
 
+def readable(raw: bytes | None) -> Any:
+    """Return bytes as JSON can hold them: null, text, or base64 that is marked as such."""
+    if raw is None:
+        return None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode()}
+
+
 def as_json(record: Read) -> str:
-    """Return a record with all its headers as one line of JSON; the value as JSON where it is JSON, else as text."""
+    """Return a record with all its headers as one line of JSON; the value as JSON where it is JSON, else as text.
+
+    What is neither is base64.
+    """
     raw = record.value or b""
     try:
         value: Any = parsed(raw)
     except ValueError:
-        value = raw.decode("utf-8", "replace")
+        value = readable(raw)
     document = {
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
         "timestamp_ms": record.timestamp_ms,
-        "key": None if record.key is None else record.key.decode("utf-8", "replace"),
-        "headers": {name: (raw or b"").decode("utf-8", "replace") for name, raw in record.headers},
+        "key": readable(record.key),
+        "headers": {name: readable(raw or b"") for name, raw in record.headers},
         "value": value,
     }
     return printable_json(json.dumps(document, ensure_ascii=False))

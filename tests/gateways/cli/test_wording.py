@@ -1,5 +1,6 @@
 """Tests of gateways/cli/wording.py: what people read."""
 
+import base64
 import json
 
 import msgspec
@@ -100,6 +101,15 @@ def test_a_line_of_json_says_what_the_record_holds_and_cannot_control_a_terminal
     assert (document["key"], document["value"], document["headers"]["ce_id"]) == (odd, odd, odd)
     assert not set(written) & {"\x07", "\x1b", "\x7f", "\x85", "\x9b"}
     assert len(written.splitlines()) == 1
+
+
+def test_bytes_that_are_no_text_are_base64_in_a_line_of_json() -> None:
+    record = letter()._replace(key=b"k\xff", value=bytes(range(256)), headers=[("x", b"\xfe"), ("y", b"y")])
+
+    document = json.loads(as_json(record))
+
+    assert (document["key"], document["headers"]) == ({"base64": "a/8="}, {"x": {"base64": "/g=="}, "y": "y"})
+    assert base64.b64decode(document["value"]["base64"]) == bytes(range(256))
 
 
 def test_a_time_beyond_the_calendar_does_not_hide_the_record() -> None:
