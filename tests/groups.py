@@ -37,6 +37,8 @@ PARALLEL = {
 # Written by whoever still builds a Docker engine in the background when the tests begin; see .ci/run.
 ENGINE_MARKER = ROOT / "build" / "ci" / "engine-is-coming"
 ENGINE_LIMIT_S = 600.0
+# Set by whoever has run `make check` just before, tests/architecture among it; see .ci/run.
+CHECKED = "PENSTOCK_TEST_CHECKED"
 NO_TESTS_COLLECTED = 5
 MAX_REASONS = 5
 # Which files have tests of which group, as the first group has found them.
@@ -108,6 +110,9 @@ def _run(name: str, places: dict[str, list[str]]) -> Outcome:
         # Only offline tests use it, and it takes 0.8 s to import.
         *(() if name == "offline" else ("-p", "no:hypothesispytest")),
     )
+    if name == "offline" and os.environ.get(CHECKED):
+        # Not ignored: the other groups learn from this one where their tests are.
+        options = (*options, "--deselect=tests/architecture/")
     if name == "compose":
         _await_engine()
     start = time.monotonic()
