@@ -12,7 +12,7 @@ from typing import Any
 
 from contracts.codec import RecordHeaders
 from contracts.errors import ConfigError, LogUnavailable
-from contracts.settings import KafkaSettings
+from contracts.settings import KafkaSettings, OAuthSettings, SecretRef
 
 # What a broker allows for a member's session: its settings, and their defaults.
 SESSION_LIMITS_MS = {"group.min.session.timeout.ms": 6_000, "group.max.session.timeout.ms": 1_800_000}
@@ -25,13 +25,18 @@ _SOURCE = re.compile(r'"source":"(\w+)"')
 
 
 def librdkafka_config(kafka: KafkaSettings) -> dict[str, str]:
-    """Return the connection settings of a confluent-kafka client; the caller adds what it is for.
+    """Return the connection settings of a confluent-kafka client that can be written down.
+
+    A client is made with `producers.kafka_client.client_config`, which adds what signs the tokens of AWS_MSK_IAM.
 
     Raises:
         ConfigError: a secret is not set, or SASL is chosen and incomplete.
     """
     config = {"bootstrap.servers": ",".join(kafka.bootstrap_servers), "security.protocol": kafka.security_protocol}
-    if _is_sasl(kafka):
+    if kafka.is_sasl and has_token(kafka):
+        config["sasl.mechanism"] = "OAUTHBEARER"
+        config |= _oidc(oauth_of(kafka)) if kafka.sasl_mechanism == "OAUTHBEARER" else {}
+    elif kafka.is_sasl:
         mechanism, username, password = _credentials(kafka)
         config |= {"sasl.mechanism": mechanism, "sasl.username": username, "sasl.password": password}
     if _is_tls(kafka):
@@ -42,6 +47,56 @@ def librdkafka_config(kafka: KafkaSettings) -> dict[str, str]:
         }
         config |= {name: str(path) for name, path in files.items() if path is not None}
     return config
+
+
+def reading_nearby(kafka: KafkaSettings) -> dict[str, str]:
+    """Return settings with which a consumer reads from a replica in its own zone, where `client_rack` says which.
+
+    Not for a consumer that takes the end of a partition for the end of what was confirmed: a follower learns how far
+    that is a moment after its leader (KIP-392).
+    """
+    return {"client.rack": kafka.client_rack} if kafka.client_rack else {}
+
+
+def has_token(kafka: KafkaSettings) -> bool:
+    """Tell whether the brokers are shown a token that runs out, in place of a password."""
+    return kafka.sasl_mechanism in {"OAUTHBEARER", "AWS_MSK_IAM"}
+
+
+def oauth_of(kafka: KafkaSettings) -> OAuthSettings:
+    """Return where tokens come from.
+
+    Raises:
+        ConfigError: nothing says it.
+    """
+    if kafka.oauth is None:
+        message = "kafka: sasl_mechanism OAUTHBEARER needs the section oauth"
+        raise ConfigError(message)
+    return kafka.oauth
+
+
+def oauth_secret(oauth: OAuthSettings) -> str:
+    """Return the secret for the token endpoint.
+
+    Raises:
+        ConfigError: it is not set, or not UTF-8.
+    """
+    return _text(oauth.client_secret, "kafka.oauth.client_secret")
+
+
+def _oidc(oauth: OAuthSettings) -> dict[str, str]:
+    """Return what librdkafka's own client of token endpoints needs (KIP-768)."""
+    named = {
+        "sasl.oauthbearer.scope": oauth.scope,
+        "sasl.oauthbearer.extensions": ",".join(f"{name}={value}" for name, value in oauth.extensions.items()),
+        "https.ca.location": oauth.ca_file and str(oauth.ca_file),
+    }
+    return {
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.token.endpoint.url": oauth.token_url,
+        "sasl.oauthbearer.client.id": oauth.client_id,
+        "sasl.oauthbearer.client.secret": oauth_secret(oauth),
+    } | {name: value for name, value in named.items() if value}
 
 
 def self_watching() -> dict[str, Any]:
@@ -87,12 +142,15 @@ def faust_config(kafka: KafkaSettings) -> dict[str, Any]:
     """Return the same for Faust as plain values, so that nothing here imports Faust.
 
     Keys: `broker` (list of URLs), `security_protocol`, `ssl_context` (None without TLS), and `sasl_mechanism`,
-    `sasl_username`, `sasl_password` (None without SASL).
+    `sasl_username`, `sasl_password` (None without SASL). With a token, the mechanism is OAUTHBEARER and both others
+    are None.
 
     Raises:
         ConfigError: a secret is not set, SASL is chosen and incomplete, or a certificate file is not usable.
     """
-    mechanism, username, password = _credentials(kafka) if _is_sasl(kafka) else (None, None, None)
+    mechanism, username, password = None, None, None
+    if kafka.is_sasl:
+        mechanism, username, password = ("OAUTHBEARER", None, None) if has_token(kafka) else _credentials(kafka)
     return {
         "broker": [f"kafka://{server}" for server in kafka.bootstrap_servers],
         "security_protocol": kafka.security_protocol,
@@ -125,10 +183,6 @@ def bytes_of(raw: str | bytes | None) -> bytes | None:
     return raw.encode() if isinstance(raw, str) else raw
 
 
-def _is_sasl(kafka: KafkaSettings) -> bool:
-    return kafka.security_protocol.startswith("SASL_")
-
-
 def _is_tls(kafka: KafkaSettings) -> bool:
     return kafka.security_protocol.endswith("SSL")
 
@@ -139,12 +193,15 @@ def _credentials(kafka: KafkaSettings) -> tuple[str, str, str]:
             f"kafka: security_protocol {kafka.security_protocol} needs sasl_mechanism, sasl_username and sasl_password"
         )
         raise ConfigError(message)
+    return kafka.sasl_mechanism, kafka.sasl_username, _text(kafka.sasl_password, "kafka.sasl_password")
+
+
+def _text(secret: SecretRef, key: str) -> str:
     try:
-        password = kafka.sasl_password.resolve().decode()
+        return secret.resolve().decode()
     except UnicodeDecodeError as error:
-        message = "kafka.sasl_password is not UTF-8"
+        message = f"{key} is not UTF-8"
         raise ConfigError(message) from error
-    return kafka.sasl_mechanism, kafka.sasl_username, password
 
 
 def _ssl_context(kafka: KafkaSettings) -> ssl.SSLContext:

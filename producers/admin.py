@@ -13,11 +13,10 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPa
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from contracts.errors import ConfigError, LogUnavailable, PenstockError
-from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
 from contracts.settings import KafkaSettings, Settings
 from contracts.signals import killable
-from producers.kafka_client import IsStopped, error_of, made, unless_stopped
+from producers.kafka_client import IsStopped, client_config, error_of, made, unless_stopped
 from producers.topic_plan import Found, Wanted, drifts, wanted_topics
 
 _POLL_INTERVAL_S = 0.2
@@ -76,7 +75,7 @@ class TopicAdmin:
         self._servers = ",".join(kafka.bootstrap_servers)
         self._timeout_s = timeout_s
         # What goes wrong is told by our errors, with what to do about it.
-        config: dict[str, Any] = {**librdkafka_config(kafka), "client.id": "penstock-topics", "log_level": 0}
+        config: dict[str, Any] = {**client_config(kafka), "client.id": "penstock-topics", "log_level": 0}
         # Not a method: a client that is part of a cycle keeps its threads until the collector comes.
         self._heard = config["error_cb"] = Heard()
         self._client = made(lambda: AdminClient(config))

@@ -11,9 +11,9 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import librdkafka_config, self_watching
+from contracts.kafka_config import self_watching
 from contracts.settings import KafkaSettings
-from producers.kafka_client import error_of
+from producers.kafka_client import client_config, error_of
 
 _TRIES = 10
 
@@ -35,7 +35,7 @@ class GroupLag:
             "enable.auto.commit": False,
             "log_level": 0,
         }
-        self._config = librdkafka_config(kafka) | own
+        self._config = client_config(kafka) | own
         self._consumer = self._made()
         self._group_id = group_id
         self._timeout_s = timeout_s

@@ -1,5 +1,11 @@
-"""What our confluent-kafka clients have in common: settings, log lines, and the translation of their errors."""
+"""What our confluent-kafka clients have in common: settings, log lines, and the translation of their errors.
 
+Source of the tokens for Amazon MSK: aws-msk-iam-sasl-signer-python 1.0.2, README and signer (checked 2026-11); what is
+left of it beside botocore are the names below.
+"""
+
+import base64
+import functools
 import logging
 import math
 import threading
@@ -12,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from contracts import logs
 from contracts.codec import Record
-from contracts.errors import Busy, LogUnavailable, PenstockError, TooLarge
+from contracts.errors import Busy, ConfigError, LogUnavailable, PenstockError, TooLarge
 from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
 from contracts.settings import KafkaSettings, ProducerSettings
@@ -33,6 +39,9 @@ _MOST = 2**31 - 1
 _FULL_S = 0.05
 # A stop that came first still gives a request this long: brokers that are there answer sooner.
 _GRACE_S = 0.5
+# Amazon MSK takes no token that is valid for longer.
+_MSK_TOKEN_S = 900
+_MSK_SERVICE, _MSK_ACTION, _MSK_AGENT = "kafka-cluster", "kafka-cluster:Connect", "penstock"
 
 # What a consumer says that may not ask where its group is. One that was given its partitions never joins one: nothing
 # follows from it, and it is said once, in place of a record.
@@ -125,17 +134,87 @@ async def in_thread(request: Callable[_Given, _Answer], *args: _Given.args, **kw
         raise _without_thread(error) from error
 
 
+def client_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """Return the connection settings of every client: `librdkafka_config`, and what brings tokens of AWS_MSK_IAM.
+
+    Blocking for AWS_MSK_IAM: finds the credentials of AWS's default chain, once per process; on a machine of AWS that
+    asks its metadata service.
+
+    Raises:
+        ConfigError: as `librdkafka_config`, or there are no credentials of AWS.
+    """
+    config: dict[str, Any] = {**librdkafka_config(kafka)}
+    if kafka.is_sasl and kafka.sasl_mechanism == "AWS_MSK_IAM" and kafka.aws_region:
+        # Without one now, the client's constructor would wait for 10 s and then not say why.
+        msk_token(kafka.aws_region)
+        config["oauth_cb"] = _msk_callback(kafka.aws_region)
+    return config
+
+
+@functools.cache
+def _msk_callback(region: str) -> Callable[[str], tuple[str, float]]:
+    """Return what librdkafka asks for a token, on a thread of its own; the same for all clients of a region."""
+
+    def token(_config: str) -> tuple[str, float]:
+        try:
+            return msk_token(region)
+        except ConfigError as error:
+            # librdkafka asks again in 10 s, and does not tell what was raised.
+            logger("kafka").warning("kafka.token_refused", error=str(error))
+            raise
+
+    return token
+
+
+def msk_token(region: str) -> tuple[str, float]:
+    """Return a token for Amazon MSK, and the Unix seconds at which it ends: 15 minutes from now.
+
+    It is the signed URL of a request that nobody makes, which the brokers check (SigV4, in the query). Blocking where
+    the credentials have to be fetched, or are about to end.
+
+    Raises:
+        ConfigError: there are no credentials, or they could not be fetched.
+    """
+    from botocore.auth import SigV4QueryAuth
+    from botocore.awsrequest import AWSRequest
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        credentials = _aws_session().get_credentials()
+        frozen = credentials and credentials.get_frozen_credentials()
+    except BotoCoreError as error:
+        message = f"kafka: sasl_mechanism AWS_MSK_IAM: the credentials of AWS cannot be had: {error}"
+        raise ConfigError(message) from error
+    if not frozen:
+        message = "kafka: sasl_mechanism AWS_MSK_IAM needs credentials of AWS, and its default chain finds none"
+        raise ConfigError(message)
+    request = AWSRequest("GET", f"https://kafka.{region}.amazonaws.com/", params={"Action": _MSK_ACTION})
+    now_s = time.time()
+    SigV4QueryAuth(frozen, _MSK_SERVICE, region, expires=_MSK_TOKEN_S).add_auth(request)
+    # Not signed: it stands in the brokers' log.
+    url = f"{request.url}&User-Agent={_MSK_AGENT}"
+    return base64.urlsafe_b64encode(url.encode()).decode().rstrip("="), now_s + _MSK_TOKEN_S
+
+
+@functools.cache
+def _aws_session() -> Any:
+    """Return the one session: it keeps the credentials, and renews those that end."""
+    from botocore.session import get_session
+
+    return get_session()
+
+
 def producer_config(
     kafka: KafkaSettings, producer: ProducerSettings, client_id: str, delivery_timeout_s: float
 ) -> dict[str, Any]:
     """Return the settings of the idempotent producer.
 
     Raises:
-        ConfigError: as `librdkafka_config`.
+        ConfigError: as `client_config`.
     """
     # librdkafka takes 0 for no limit at all, and no linger that is not shorter.
     timeout_ms = min(math.ceil(delivery_timeout_s * 1000), _MOST)
-    return librdkafka_config(kafka) | {
+    return client_config(kafka) | {
         "client.id": client_id,
         "enable.idempotence": True,
         "acks": "all",

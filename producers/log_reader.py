@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, Self, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import bytes_of, headers_of, librdkafka_config
+from contracts.kafka_config import bytes_of, headers_of
 from contracts.settings import KafkaSettings
 from contracts.signals import killable
 from producers.admin import TopicAdmin
-from producers.kafka_client import NO_GROUP, IsStopped, Stopped, error_of, made, unless_stopped
+from producers.kafka_client import NO_GROUP, IsStopped, Stopped, client_config, error_of, made, unless_stopped
 
 _BATCH = 500
 _REQUEST_S = 10.0
@@ -113,7 +113,7 @@ class LogReader:
             "allow.auto.create.topics": self._kafka.embedded,
             "log_level": 0,
         }
-        return made(lambda: Consumer(librdkafka_config(self._kafka) | config | more))
+        return made(lambda: Consumer(client_config(self._kafka) | config | more))
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from faust.auth import OAuthCredentials
 from faust.tables import TableManager
 from mode.utils.times import Seconds
 
@@ -14,6 +15,7 @@ from contracts.kafka_config import faust_config
 from contracts.settings import Settings
 from contracts.topics import RETRY_LANE, Topics
 from streams.agents import events
+from streams.connections import tokens
 from streams.engine.engine import Engine
 from streams.fetching import BUNDLE_RECORDS
 from streams.instance import client_id
@@ -82,7 +84,11 @@ def _connection(settings: Settings) -> dict[str, Any]:
     """Return Faust's connection settings."""
     plain = faust_config(settings.kafka)
     options: dict[str, Any] = {"broker": plain["broker"]}
-    if plain["sasl_mechanism"]:
+    if plain["sasl_mechanism"] == "OAUTHBEARER":
+        options["broker_credentials"] = OAuthCredentials(
+            oauth_cb=tokens(settings.kafka), ssl_context=plain["ssl_context"]
+        )
+    elif plain["sasl_mechanism"]:
         options["broker_credentials"] = faust.SASLCredentials(
             mechanism=plain["sasl_mechanism"],
             username=plain["sasl_username"],

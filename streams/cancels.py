@@ -17,10 +17,11 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from contracts.codec import Position
 from contracts.deltas import read_cancel
 from contracts.errors import Cancelled, LogUnavailable, Undecodable, as_unsent, is_unsent
-from contracts.kafka_config import librdkafka_config, self_watching
+from contracts.kafka_config import self_watching
 from contracts.logs import logger
 from contracts.metrics import CANCELS
 from contracts.settings import KafkaSettings
+from producers.kafka_client import client_config
 from streams.engine.calls import let_go_of_cancelled
 from streams.engine.item import Item, State
 
@@ -115,7 +116,7 @@ class CancelReader:
     """
 
     def __init__(self, kafka: KafkaSettings, topic: str, cancels: Cancels) -> None:
-        self._config = librdkafka_config(kafka) | {
+        self._config = client_config(kafka) | {
             "client.id": "penstock-worker-cancels",
             # No offsets are committed under this name: partitions are assigned by hand.
             "group.id": "penstock-worker-cancels",

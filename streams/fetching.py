@@ -70,9 +70,11 @@ class EngineThread(AIOKafkaConsumerThread):
         read_to: per partition, the last record handed out (None = none in this assignment) and where reading goes on.
         runs: per partition, the epochs of the leaders that wrote what was handed out.
         read_before: per partition, what was read before this assignment: the offset behind it, and its epoch.
+        rack: where the worker runs, for brokers that send its consumer to a replica there.
     """
 
     guard: JoinGuard | None = None
+    rack: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,7 +93,7 @@ class EngineThread(AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         _mend_fetcher()
         consumer = super()._create_worker_consumer(transport)
-        consumer._isolation_level = "read_committed"  # noqa: SLF001
+        consumer._isolation_level, consumer._client_rack = "read_committed", self.rack  # noqa: SLF001
         return consumer
 
     async def on_start(self) -> None:

@@ -23,10 +23,9 @@ import confluent_kafka
 from confluent_kafka.admin import AdminClient, ConsumerGroupDescription, MemberDescription
 
 from contracts.errors import ConfigError, LogUnavailable
-from contracts.kafka_config import librdkafka_config
 from contracts.logs import logger
 from contracts.settings import KafkaSettings, WorkerSettings
-from producers.kafka_client import in_thread
+from producers.kafka_client import client_config, in_thread
 
 _REQUEST_TIMEOUT_S = 10.0
 _POLL_S = 1.0
@@ -97,7 +96,7 @@ class Instance:
     def _find(self) -> MemberDescription | None:
         app_id = self._worker.app_id
         try:
-            admin = AdminClient({**librdkafka_config(self._kafka)}, logger=logging.getLogger("penstock.instance"))
+            admin = AdminClient({**client_config(self._kafka)}, logger=logging.getLogger("penstock.instance"))
             asked = admin.describe_consumer_groups([app_id], request_timeout=_REQUEST_TIMEOUT_S)[app_id]
             group = cast("ConsumerGroupDescription", asked.result(_REQUEST_TIMEOUT_S + 1))
         except (confluent_kafka.KafkaException, TimeoutError) as error:

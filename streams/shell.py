@@ -91,11 +91,14 @@ class Shell:
         app: not started yet.
         listener: told about partitions.
         guard: asked before a static member joins; None for a member without an instance id.
+        rack: where the worker runs; see `kafka.client_rack`.
     """
 
-    def __init__(self, app: faust.App, listener: Listener, guard: JoinGuard | None = None) -> None:
+    def __init__(
+        self, app: faust.App, listener: Listener, guard: JoinGuard | None = None, rack: str | None = None
+    ) -> None:
         self._app = app
-        self._guard = guard
+        self._guard, self._rack = guard, rack
         self._lease_s = LEASE_SHARE_OF_SESSION * float(app.conf.broker_session_timeout)
         self._last_heartbeat_s = 0.0
         self._watched: Any = None
@@ -272,7 +275,7 @@ class Shell:
     def new_thread(self, consumer: Consumer) -> EngineThread:
         """Return the consumer thread, not started yet."""
         thread = EngineThread(consumer, loop=consumer.loop, beacon=consumer.beacon)
-        thread.guard = self._guard
+        thread.guard, thread.rack = self._guard, self._rack
         return thread
 
 

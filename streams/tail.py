@@ -14,11 +14,11 @@ import confluent_kafka
 
 from contracts.codec import source_position
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import headers_of, librdkafka_config
+from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from contracts.settings import KafkaSettings
 from producers.admin import TopicAdmin
-from producers.kafka_client import NO_GROUP
+from producers.kafka_client import NO_GROUP, client_config
 from streams.engine.item import TP, ResultRef
 
 _REQUEST_TIMEOUT_S = 10.0
@@ -80,7 +80,7 @@ def ask(
     Raises:
         LogUnavailable: a broker did not answer, or the consumer could not be made.
     """
-    config = librdkafka_config(kafka) | {
+    config = client_config(kafka) | {
         "group.id": name,
         "enable.auto.commit": "false",
         "enable.partition.eof": "false",

@@ -160,7 +160,7 @@ class Worker:
         app = create_app(settings, engine, pipeline)
         self._app = app
         app.in_worker = True
-        membership.attach(Shell(app, membership, instance))
+        membership.attach(Shell(app, membership, instance, settings.kafka.client_rack))
         self._liveness = Liveness(settings, engine, membership, self._producer.probe, lambda: self._pulse.lag_s)
         self._liveness.start()
         await app.start()

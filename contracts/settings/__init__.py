@@ -3,7 +3,7 @@
 from contracts.settings.batch_jobs import BatchInput, BatchJobSettings
 from contracts.settings.environ import environment
 from contracts.settings.gateway import ApiKey, GatewaySettings, ResultsViewSettings
-from contracts.settings.kafka import KafkaSettings, ProducerSettings
+from contracts.settings.kafka import KafkaSettings, OAuthSettings, ProducerSettings
 from contracts.settings.load import build, config_file, load, located, locating, require_secrets
 from contracts.settings.logging import LogSettings
 from contracts.settings.marks import Unusable, parse
@@ -39,6 +39,7 @@ __all__ = [
     "LogSettings",
     "Match",
     "ModelSettings",
+    "OAuthSettings",
     "OpenAIProvider",
     "Price",
     "ProducerSettings",

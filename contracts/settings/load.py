@@ -35,6 +35,7 @@ _SECRET_KEYS = frozenset(
         "bearer_token",
         "ticket_secret",
         "sasl_password",
+        "client_secret",
         "secrets",
         "api_keys",
         "consumer_secret",
@@ -88,7 +89,7 @@ def require_secrets(
 
 def missing_secrets(settings: Settings, sections: Collection[Path]) -> list[Problem]:
     """Return the secrets for which `require_secrets` would refuse to start."""
-    wanted = [*sections, ("kafka",)] if settings.kafka.security_protocol.startswith("SASL_") else sections
+    wanted = [*sections, ("kafka",)] if settings.kafka.is_sasl else sections
     problems = []
     for place, secret in references(settings):
         if secret.kind != "aws-sm" and any(place[: len(section)] == section for section in wanted):

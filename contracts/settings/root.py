@@ -83,6 +83,7 @@ class Settings(Section):
             if any(route.name == earlier.name for earlier in self.routes[:index]):
                 yield ("routes", index, "name"), route.name, "a name no other route has"
             yield from self._model_misfits(index, route)
+        yield from ((("kafka", key), found, allowed) for key, found, allowed in self.kafka.misfits())
         yield from self._key_misfits()
         yield from self._secret_misfits()
         yield from self._door_misfits()

@@ -13,6 +13,7 @@ from gateways.openapi import package_version
 
 _BINDING = "0.5.0"
 _SASL = {"PLAIN": "plain", "SCRAM-SHA-256": "scramSha256", "SCRAM-SHA-512": "scramSha512"}
+_MSK = "SASL OAUTHBEARER with a token that is signed with credentials of AWS, for Amazon MSK"
 # What Penstock does with a kind of topic; what is parked is written and read by its own processes.
 _ACTIONS = {"events": ("receive",), "retries": ("send", "receive"), "deliveries": ("send", "receive")}
 
@@ -53,6 +54,12 @@ def _servers(kafka: KafkaSettings, security: list[str]) -> dict[str, Any]:
 
 
 def _security(kafka: KafkaSettings) -> dict[str, Any]:
+    if kafka.sasl_mechanism == "AWS_MSK_IAM":
+        return {"sasl": {"type": "http", "scheme": "bearer", "description": _MSK}}
+    if kafka.oauth is not None:
+        scopes = (kafka.oauth.scope or "").split()
+        flow = {"tokenUrl": kafka.oauth.token_url, "availableScopes": dict.fromkeys(scopes, "")}
+        return {"sasl": {"type": "oauth2", "flows": {"clientCredentials": flow}}}
     if kafka.sasl_mechanism is not None:
         return {"sasl": {"type": _SASL[kafka.sasl_mechanism]}}
     return {"mutualTls": {"type": "X509"}} if kafka.ssl_certificate_file else {}

@@ -68,6 +68,8 @@ def warnings(settings: Settings) -> Iterator[str]:
         claimed = source.ce_source or name
         if not any(fnmatchcase(claimed, pattern) for route in settings.routes for pattern in route.match.source):
             yield f"sources.{name}: no route takes events of {claimed!r}; each would be a dead letter (no_route)"
+    if settings.kafka.oauth is not None and settings.kafka.oauth.token_url.startswith("http:"):
+        yield "kafka.oauth.token_url: the client's secret goes there in the clear; https outside of a test"
     yield from _odd_sessions(settings)
     yield from _odd_routes(settings)
     used = {route.model for route in settings.routes}

@@ -10,11 +10,10 @@ from typing import NamedTuple, Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import librdkafka_config
 from contracts.settings import KafkaSettings
 from contracts.signals import killable
 from gateways.cli.reading import METADATA_LIMIT_S, Heard, Read, as_read
-from producers.kafka_client import NO_GROUP
+from producers.kafka_client import NO_GROUP, client_config
 
 _BATCH = 500
 _POLL_S = 0.05
@@ -50,7 +49,7 @@ class LetterTopic:
         self.name = name
         self._heard = Heard()
         self._consumer = Consumer(
-            librdkafka_config(kafka)
+            client_config(kafka)
             | {
                 # Never joined and nothing is committed: librdkafka wants a name.
                 "group.id": "penstock-cli",

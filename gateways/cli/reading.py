@@ -21,10 +21,10 @@ from confluent_kafka import (
 from confluent_kafka.admin import ClusterMetadata
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import bytes_of, headers_of, librdkafka_config
+from contracts.kafka_config import bytes_of, headers_of
 from contracts.settings import KafkaSettings
 from contracts.signals import killable
-from producers.kafka_client import NO_GROUP
+from producers.kafka_client import NO_GROUP, client_config
 
 METADATA_LIMIT_S = 5.0
 # How long a reader of what there is waits for the next record, as `penstock dlq` does.
@@ -92,7 +92,7 @@ class TopicReader:
         self._heard = Heard()
         self._open: set[tuple[str, int]] = set()
         self._consumer = Consumer(
-            librdkafka_config(kafka)
+            client_config(kafka)
             | {
                 # Never joined and nothing is committed: librdkafka wants a name.
                 "group.id": "penstock-cli",

@@ -19,12 +19,12 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import librdkafka_config
 from contracts.settings import Settings
 from contracts.topics import Topics
 from gateways.cli.reading import Read, as_read
 from gateways.cli.wording import attribute, printable
 from producers.group_lag import committed
+from producers.kafka_client import client_config
 
 _LIMIT_S = 10.0
 _NO_BROKER = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - so named
@@ -70,7 +70,7 @@ def look(settings: Settings) -> GroupReport:
     Raises:
         LogUnavailable: it does not answer.
     """
-    config: dict[str, Any] = {**librdkafka_config(settings.kafka), "log_level": 0}
+    config: dict[str, Any] = {**client_config(settings.kafka), "log_level": 0}
     try:
         return _look(settings, config)
     except (KafkaException, TimeoutError) as error:

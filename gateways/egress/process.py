@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 
 from contracts.errors import ConfigError
-from contracts.kafka_config import librdkafka_config
+from contracts.kafka_config import reading_nearby
 from contracts.logs import logger
 from contracts.settings import Settings
 from contracts.settings.egress import CallbackDoor
@@ -21,6 +21,7 @@ from gateways.egress.reading import reader_config
 from gateways.egress.runner import DoorRunner, Surroundings, unless_stopped
 from gateways.egress.settling import Produce
 from gateways.egress.table import Shared, create_door
+from producers.kafka_client import client_config
 
 _BOARD_LIMIT_S = 10.0
 
@@ -75,7 +76,7 @@ class Process:
     ) -> None:
         topics = Topics(settings.kafka.topic_prefix)
         around = Surroundings(
-            consumer=librdkafka_config(settings.kafka),
+            consumer=client_config(settings.kafka),
             app_id=settings.worker.app_id,
             topics=topics,
             result_topics=sorted(topics.result_topics(route.output_topic for route in settings.routes)),
@@ -83,6 +84,7 @@ class Process:
             produce=produce,
             process=settings.egress_process,
             has_topic_ids=not settings.kafka.embedded,
+            nearby=reading_nearby(settings.kafka),
         )
         self._doors = doors
         self._board = board

@@ -27,9 +27,10 @@ from confluent_kafka import (
 from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec, TopicDescription
 
 from contracts.errors import LogUnavailable
-from contracts.kafka_config import librdkafka_config, self_watching
+from contracts.kafka_config import self_watching
 from contracts.logs import logger
 from contracts.settings import KafkaSettings
+from producers.kafka_client import client_config
 from producers.threads import NoThread, in_pool
 
 # Bounds what a client holds in front of us: a queue, and one answer of each broker on its way into it.
@@ -78,7 +79,7 @@ def reader_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
     Raises:
         ConfigError: the Kafka settings cannot be used.
     """
-    return librdkafka_config(kafka) | _OF_READERS | {"client.id": client_id}
+    return client_config(kafka) | _OF_READERS | {"client.id": client_id}
 
 
 @contextlib.contextmanager

@@ -5,8 +5,8 @@ An item is finished, and so committed, only when it is delivered, or safe on ano
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from contracts.errors import LogUnavailable
@@ -45,6 +45,7 @@ class Surroundings:
         result_topics: every topic with terminal records.
         produce: returns when the broker has confirmed a record.
         has_topic_ids: whether the brokers know ids of topics; the embedded one does not.
+        nearby: settings of a consumer that need not read from leaders.
         clock: Unix seconds; records of delay topics are due by it.
     """
 
@@ -57,6 +58,7 @@ class Surroundings:
     process: EgressProcess
     clock: Callable[[], float] = time.time
     has_topic_ids: bool = True
+    nearby: Mapping[str, str] = field(default_factory=dict)
 
 
 class DoorRunner:
@@ -120,7 +122,7 @@ class DoorRunner:
         self._is_stopping, self._fault = False, None
         self.intake = Intake(
             self.name,
-            group_config(around.consumer, group, around.process, self._settings.timeout_s),
+            group_config({**around.consumer, **around.nearby}, group, around.process, self._settings.timeout_s),
             around.result_topics,
             waits_s,
             receiver=self,

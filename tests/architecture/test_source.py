@@ -113,3 +113,12 @@ def test_no_file_names_a_workplace_or_a_registry() -> None:
     }
 
     assert found == set()
+
+
+def test_every_client_of_kafka_gets_its_connection_from_one_place() -> None:
+    """Who took the settings alone would have no token for Amazon MSK."""
+    takers = {
+        relative(path) for path in python_files(PRODUCT_PACKAGES) if "librdkafka_config(" in path.read_text("utf-8")
+    }
+
+    assert takers == {"contracts/kafka_config.py", "producers/kafka_client.py"}

@@ -14,8 +14,8 @@ from cryptography.x509.oid import NameOID
 from faust.auth import SASLCredentials
 
 from contracts.errors import ConfigError, LogUnavailable
-from contracts.kafka_config import faust_config, headers_of, librdkafka_config, self_watching
-from contracts.settings import KafkaSettings, SecretRef
+from contracts.kafka_config import faust_config, headers_of, librdkafka_config, reading_nearby, self_watching
+from contracts.settings import KafkaSettings, OAuthSettings, SecretRef
 
 SASL = {
     "sasl_mechanism": "SCRAM-SHA-512",
@@ -103,6 +103,53 @@ def test_incomplete_sasl_is_refused(translate: Any, missing: str, monkeypatch: p
 
     with pytest.raises(ConfigError, match=missing):
         translate(settings(security_protocol="SASL_SSL", **{**SASL, missing: None}))
+
+
+def oauth(**more: Any) -> OAuthSettings:
+    return OAuthSettings(
+        token_url="https://idp.example/token", client_id="me", client_secret=SecretRef("env:KAFKA_SECRET"), **more
+    )
+
+
+def test_a_token_comes_from_the_endpoint_that_is_named(
+    certificate: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_SECRET", "a secret")
+    named = oauth(scope="s t", extensions={"logicalCluster": "lkc-1", "a": "b"}, ca_file=certificate["ssl_ca_file"])
+    kafka = settings(security_protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER", oauth=named)
+    found = librdkafka_config(kafka)
+
+    assert {name: text for name, text in found.items() if name.startswith(("sasl", "https"))} == {
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.token.endpoint.url": "https://idp.example/token",
+        "sasl.oauthbearer.client.id": "me",
+        "sasl.oauthbearer.client.secret": "a secret",
+        "sasl.oauthbearer.scope": "s t",
+        "sasl.oauthbearer.extensions": "logicalCluster=lkc-1,a=b",
+        "https.ca.location": str(certificate["ssl_ca_file"]),
+    }
+    assert "a secret" not in repr(kafka)
+    of_faust = faust_config(kafka)
+    assert [of_faust[f"sasl_{key}"] for key in ("mechanism", "username", "password")] == ["OAUTHBEARER", None, None]
+
+
+@pytest.mark.parametrize(("more", "missing"), [({}, "KAFKA_SECRET"), ({"oauth": None}, "needs the section oauth")])
+def test_incomplete_oauth_is_refused(more: dict[str, Any], missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAFKA_SECRET", raising=False)
+
+    with pytest.raises(ConfigError, match=missing):
+        librdkafka_config(
+            settings(security_protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER", **{"oauth": oauth(), **more})
+        )
+
+
+def test_only_who_asks_for_it_reads_from_a_replica_nearby() -> None:
+    kafka = settings(client_rack="euc1-az1")
+
+    assert reading_nearby(kafka) == {"client.rack": "euc1-az1"}
+    assert "client.rack" not in librdkafka_config(kafka)
+    assert reading_nearby(settings()) == {}
 
 
 def test_a_password_that_is_not_set_is_named_and_a_file_that_is_no_certificate_too(

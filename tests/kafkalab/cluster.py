@@ -18,6 +18,7 @@ from tests.support import free_port
 START_LIMIT_S = 90.0
 # Small and quick to start: chaos needs brokers that come and go, not throughput.
 JAVA_FLAGS = ("-Xms64m", "-Xmx256m", *SHORT_LIVED)
+_NEARBY = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
 # Replicas 3, of which 2 must have a record before it is acknowledged: one broker may go at any time.
 SAFE = {
     "default.replication.factor": "3",
@@ -34,9 +35,14 @@ SAFE = {
 
 
 class JvmCluster:
-    """Brokers and controllers 1 to 3 on 127.0.0.1, each a JVM that can be stopped, killed or frozen alone."""
+    """Brokers and controllers 1 to 3 on 127.0.0.1, each a JVM that can be stopped, killed or frozen alone.
 
-    def __init__(self) -> None:
+    Args:
+        has_racks: broker 1 stands in `zone-1`, and so on; consumers that say where they run read from a replica there.
+        flags: more options for Java.
+    """
+
+    def __init__(self, *, has_racks: bool = False, flags: tuple[str, ...] = ()) -> None:
         controllers = [f"127.0.0.1:{free_port()}" for _ in range(3)]
         voters = ",".join(f"{number}@{address}" for number, address in enumerate(controllers, 1))
         cluster_id = new_cluster_id()
@@ -48,7 +54,10 @@ class JvmCluster:
                 "listeners": f"CLIENT://127.0.0.1:{port},CONTROLLER://{controller}",
                 "controller.quorum.voters": voters,
             }
-            self.brokers.append(JvmBroker(port, {**SAFE, **own}, cluster_id=cluster_id, flags=JAVA_FLAGS))
+            if has_racks:
+                own |= {"broker.rack": f"zone-{number}", "replica.selector.class": _NEARBY}
+            broker = JvmBroker(port, {**SAFE, **own}, cluster_id=cluster_id, flags=(*JAVA_FLAGS, *flags))
+            self.brokers.append(broker)
         self.bootstrap = ",".join(broker.bootstrap for broker in self.brokers)
         self.description = f"Apache Kafka {kafka_version()} from its jars, three JVMs, {self.bootstrap}"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import faust
+import pytest
 from faust.types.enums import ProcessingGuarantee
 
 from contracts.settings import build, parse
@@ -71,3 +72,22 @@ async def test_the_subscription_does_not_wait_a_second_for_tables() -> None:
     await tables.sleep(1.0)
 
     assert clock.time() - start_s < 0.5
+
+
+def test_a_token_is_shown_where_the_section_kafka_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_SECRET", "s")
+    section = {
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "OAUTHBEARER",
+        "oauth": {
+            "token_url": "https://x/t",
+            "client_id": "me",
+            "client_secret": "env:KAFKA_SECRET",
+            "extensions": {"a": "b"},
+        },
+    }
+    settings = build(parse(str({"version": 1, "kafka": section}), "test"), {}, Path())
+    [found] = (cast("Any", create_app(settings, cast("Any", None), cast("Any", None)).conf).broker_credentials,)
+
+    assert (found.protocol.value, found.mechanism.value) == ("SASL_SSL", "OAUTHBEARER")
+    assert found.oauth_cb.extensions() == {"a": "b"}

@@ -4,20 +4,27 @@ import asyncio
 import contextlib
 import socket
 import struct
+import threading
+import time
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 import uvloop
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.admin import SaslAuthenticateRequest
 from aiokafka.protocol.metadata import MetadataRequest
+from structlog.testing import capture_logs
 
-from streams import fetching
-from streams.connections import hear_lost_connections
-from tests.support import eventually_async
+from contracts.errors import ConfigError, LogUnavailable
+from contracts.settings import KafkaSettings
+from streams import connections, fetching
+from streams.connections import Tokens, hear_lost_connections
+from tests.support import FakeClock, eventually_async
 
 # `struct linger`: closing resets.
 AT_ONCE = struct.pack("ii", 1, 0)
@@ -93,7 +100,161 @@ async def test_other_key_errors_stay_what_they_are() -> None:
     async def send(*_request: object, **_group: object) -> None:
         raise KeyError(1)
 
-    client: Any = SimpleNamespace(send=send)
+    client: Any = SimpleNamespace(send=send, _conns={})
     hear_lost_connections(client)
     with pytest.raises(KeyError):
         await client.send(1, MetadataRequest([]))
+
+
+# --- connections that run out
+
+
+@contextlib.asynccontextmanager
+async def authenticated(life_ms: int | None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Any, Any]]:
+    """Give a client, and its connection, after the broker has said how long it takes requests."""
+    monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=CLOCK))
+    fetching._mend_fetcher()
+    client, connection = AIOKafkaClient(), AIOKafkaConnection("127.0.0.1", 1)
+    connection._on_close_cb = client._on_connection_closed
+    connection._reader = SimpleNamespace(at_eof=lambda: False)
+    connection._writer = SimpleNamespace(write=lambda _data: None, close=lambda: None)
+    connection._read_task = asyncio.ensure_future(asyncio.Event().wait())
+    connection._versions = {
+        MetadataRequest.API_KEY: (0, 5),
+        SaslAuthenticateRequest.API_KEY: (0, 0 if life_ms is None else 1),
+    }
+    client._conns[BOOTSTRAP] = connection
+    asked = asyncio.ensure_future(connection.send(SaslAuthenticateRequest(b"token")))
+    await eventually_async(lambda: connection._requests)
+    fields = {} if life_ms is None else {"session_lifetime_ms": life_ms}
+    connection._requests.popleft()[2].set_result(SimpleNamespace(error_code=0, **fields))
+    await asked
+
+    async def answer(*_request: object, **_group: object) -> Any:
+        return connection.connected()
+
+    client.send = answer
+    hear_lost_connections(client)
+    yield client, connection
+    connection.close()
+
+
+CLOCK = FakeClock()
+
+
+@pytest.mark.parametrize(
+    ("life_ms", "after_s", "is_kept"), [(10_000, 7.9, True), (10_000, 8.1, False), (0, 1e9, True), (None, 1e9, True)]
+)
+async def test_a_connection_is_made_anew_before_the_broker_ends_it(
+    life_ms: int | None, after_s: float, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with authenticated(life_ms, monkeypatch) as (client, _):
+        CLOCK.advance(after_s)
+        assert await client.send("bootstrap", MetadataRequest([])) is is_kept
+
+
+async def test_a_connection_on_which_somebody_waits_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with authenticated(10_000, monkeypatch) as (client, connection):
+        CLOCK.advance(9)
+        waiting = asyncio.ensure_future(connection.send(MetadataRequest([])))
+        await eventually_async(lambda: connection._requests)
+        assert await client.send("bootstrap", MetadataRequest([])) is True
+        connection._requests.popleft()[2].set_result(None)
+        await waiting
+        assert await client.send("bootstrap", MetadataRequest([])) is False
+
+
+# --- tokens
+
+
+class Endpoint:
+    """Gives tokens, or what it is told to raise."""
+
+    def __init__(self, life_s: float) -> None:
+        self.life_s = life_s
+        self.asked = 0
+        self.fault: Exception | None = None
+
+    async def __call__(self) -> tuple[str, float]:
+        self.asked += 1
+        if self.fault is not None:
+            raise self.fault
+        return f"token-{self.asked}", self.life_s
+
+
+async def test_a_token_is_shown_until_the_next_one_has_come() -> None:
+    clock, endpoint = FakeClock(), Endpoint(0.05)
+    tokens = Tokens(endpoint, {}, clock)
+
+    assert [await tokens.token() for _ in range(3)] == ["token-1"] * 3
+    # Nobody asks meanwhile.
+    await eventually_async(lambda: endpoint.asked >= 2)
+    assert (await tokens.token()) in {"token-2", "token-3"}
+
+
+async def test_a_valid_token_outlives_an_endpoint_that_is_away_and_the_reason_is_told() -> None:
+    clock, endpoint = FakeClock(), Endpoint(0.05)
+    tokens = Tokens(endpoint, {}, clock)
+    assert await tokens.token() == "token-1"
+    endpoint.fault = ValueError("the token endpoint answers 503")
+    with capture_logs() as told:
+        await eventually_async(lambda: told)
+
+    assert await tokens.token() == "token-1"
+    assert [line["event"] for line in told] == ["kafka.token_refused"]
+    clock.advance(10)
+    with pytest.raises(KafkaConnectionError, match="no token for Kafka: the token endpoint answers 503"):
+        await tokens.token()
+    endpoint.fault = None
+    asked = endpoint.asked
+    with pytest.raises(KafkaConnectionError):
+        await tokens.token()
+    assert endpoint.asked == asked
+    clock.advance(5)
+    assert (await tokens.token()).startswith("token-")
+
+
+@pytest.mark.parametrize(
+    "fault", [LogUnavailable("x"), ConfigError("x"), TimeoutError("x"), aiohttp.ClientError("x"), ValueError("x")]
+)
+async def test_whatever_goes_wrong_is_a_broker_that_cannot_be_reached(fault: Exception) -> None:
+    endpoint = Endpoint(1)
+    endpoint.fault = fault
+
+    with pytest.raises(KafkaConnectionError, match="there is no token for Kafka: x"):
+        await Tokens(endpoint, {}).token()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (400, b'{"error": "invalid_client", "error_description": "unknown"}', "answers 400: invalid_client: unknown"),
+        (200, b'{"access_token": "t"}', "answers 200: the answer has no access_token and expires_in"),
+        (200, b'{"error": "slow_down", "access_token": "t", "expires_in": 5}', "answers 200: slow_down"),
+        (200, b"<html>", "answers 200: the answer has no access_token and expires_in"),
+        (200, b"[]", "answers 200: the answer has no access_token and expires_in"),
+        (503, b'{"a": 1}', "answers 503: nothing of a token"),
+        (302, b"", "answers 302: the answer has no access_token and expires_in"),
+    ],
+)
+def test_what_is_no_token_is_told(status: int, body: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        connections._token_in(status, body)
+
+
+def test_a_token_and_its_life_are_read() -> None:
+    assert connections._token_in(200, b'{"access_token": "t", "expires_in": "3600"}') == ("t", 3600.0)
+
+
+async def test_tokens_for_amazon_msk_are_signed_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def token(region: str) -> tuple[str, float]:
+        names.append(threading.current_thread().name)
+        return region, time.time() + 900
+
+    monkeypatch.setattr(connections, "msk_token", token)
+    kafka = KafkaSettings(security_protocol="SASL_SSL", sasl_mechanism="AWS_MSK_IAM", aws_region="eu-central-1")
+
+    assert await connections.tokens(kafka).token() == "eu-central-1"
+    assert names != [threading.main_thread().name]

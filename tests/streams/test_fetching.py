@@ -45,6 +45,17 @@ BROKEN = b"\xffname"
 def test_thread_create_worker_consumer() -> None:
     assert "isolation_level=isolation_level" in inspect.getsource(driver.AIOKafkaConsumerThread._create_worker_consumer)
     assert "isolation_level=self._isolation_level" in inspect.getsource(AIOKafkaConsumer.start)
+    assert "client_rack=self._client_rack" in inspect.getsource(AIOKafkaConsumer.start)
+
+
+@pytest.mark.parametrize("rack", [None, "euc1-az1"])
+def test_the_consumer_says_where_it_runs(rack: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = SimpleNamespace(_client_rack=None, _isolation_level="")
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_: made)
+    thread = make_thread()
+    thread.rack = rack
+
+    assert thread._create_worker_consumer(None)._client_rack == rack
 
 
 def test_thread_on_partitions_assigned_comes_between_two_questions() -> None:

@@ -178,7 +178,7 @@ def test_only_what_a_program_reads_is_asked_for(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_password_of_kafka_is_needed_where_sasl_is_chosen(tmp_path: Path) -> None:
-    text = MISSING + "  security_protocol: SASL_SSL\n"
+    text = MISSING + "  security_protocol: SASL_SSL\n  sasl_mechanism: PLAIN\n  sasl_username: me\n"
 
     assert missing(tmp_path, text=text) == [":12: kafka.sasl_password: secret env:PENSTOCK_TEST_C is not set or empty"]
 

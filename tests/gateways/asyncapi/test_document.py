@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from contracts import codec
 from contracts.envelope import Event
 from contracts.payloads import RESULT_TYPE, DeadLetter, DeliveryNote, InferenceResult, Provenance, RetryNote, Usage
+from contracts.settings import build, parse
 from contracts.topics import Topic, Topics
 from gateways.asyncapi.document import asyncapi
 from gateways.asyncapi.messages import messages_on
@@ -177,3 +178,32 @@ def test_the_command_prints_the_document_of_the_given_file(tmp_path: Path, form:
     printed = CliRunner().invoke(cli, ["config", "asyncapi", "--config", str(file), "--format", form])
 
     assert yaml.safe_load(printed.output) == json.loads(json.dumps(asyncapi(rich(tmp_path))))
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme"),
+    [
+        (
+            (
+                "sasl_mechanism: OAUTHBEARER\n"
+                "  oauth: {token_url: https://x/t, client_id: me, client_secret: env:S, scope: a b}"
+            ),
+            {
+                "type": "oauth2",
+                "flows": {"clientCredentials": {"tokenUrl": "https://x/t", "availableScopes": {"a": "", "b": ""}}},
+            },
+        ),
+        (
+            "sasl_mechanism: AWS_MSK_IAM\n  aws_region: eu-central-1",
+            {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "SASL OAUTHBEARER with a token that is signed with credentials of AWS, for Amazon MSK",
+            },
+        ),
+    ],
+)
+def test_a_token_in_place_of_a_password_stands_there(text: str, scheme: dict[str, Any]) -> None:
+    document = parse(f"version: 1\nkafka:\n  security_protocol: SASL_SSL\n  {text}\n", "penstock.yaml")
+
+    assert asyncapi(build(document, {}, Path()))["components"]["securitySchemes"] == {"sasl": scheme}

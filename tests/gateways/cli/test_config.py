@@ -333,3 +333,13 @@ def test_a_callback_to_an_internal_address_is_named_with_its_line(
     assert "egress.crm.url: 10.0.0.1 must not be dialled (private)" in capsys.readouterr().err
     assert check(write(tmp_path, SMALL + door + "    allow_networks: [10.0.0.0/24]\n")) == 0
     assert "warning: egress.crm.allow_networks: 10.0.0.0/24 may be dialled although internal" in capsys.readouterr().err
+
+
+def test_a_token_endpoint_without_tls_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    oauth = "  oauth: {token_url: 'http://x/t', client_id: me, client_secret: env:A}\n"
+    kafka = "kafka:\n  security_protocol: SASL_SSL\n  sasl_mechanism: OAUTHBEARER\n" + oauth
+
+    assert check(write(tmp_path, SMALL + kafka)) == 0
+    assert "warning: kafka.oauth.token_url: the client's secret goes there in the clear" in capsys.readouterr().err
+    assert check(write(tmp_path, SMALL + kafka.replace("http:", "https:"))) == 0
+    assert "token_url" not in capsys.readouterr().err

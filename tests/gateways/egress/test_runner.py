@@ -236,3 +236,27 @@ async def test_a_stop_does_not_wait_until_kafka_lets_the_door_in(monkeypatch: py
     async with asyncio.timeout(5):
         await running
     assert is_closed.is_set()
+
+
+async def test_a_doors_group_reads_from_a_replica_nearby_and_who_asks_for_the_logs_does_not(
+    door: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+
+    class Refusing:
+        """Takes note of what it is made with, and cannot start."""
+
+        def __init__(self, _name: str, config: dict[str, Any], *_: object, watch: Any, **__: object) -> None:
+            made.extend((config, watch._config))
+            message = "enough"
+            raise LogUnavailable(message)
+
+    monkeypatch.setattr(module, "Intake", Refusing)
+    around = Surroundings(
+        {"bootstrap.servers": "a:1"}, "app", Topics("p"), (), (), _nothing, EgressProcess(), nearby={"client.rack": "z"}
+    )
+    runner = DoorRunner("door", cast("Door", door), DoorSection.model_validate({}), around)
+    with pytest.raises(LogUnavailable, match="enough"):
+        await runner._session(asyncio.Event())
+
+    assert [config.get("client.rack") for config in made] == ["z", None]
