@@ -312,9 +312,8 @@ class _Session:
             held.close()
             if self._watched.get(ticket.id) is ended:
                 del self._watched[ticket.id]
-            if ended.cancelled() or ended.exception() is None:
+            if ended.cancelled() or (error := ended.exception()) is None:
                 return
-            error = ended.exception()
             if not isinstance(error, _ClosedError):
                 _log.error("stream.failed", error=described(error), exc_info=error)
                 error = _ClosedError(_AGAIN, "please come back", "failed")
