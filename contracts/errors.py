@@ -23,6 +23,9 @@ import errno
 import sqlite3
 from typing import ClassVar
 
+# A provider's refusal of one event may repeat the prompt, or be the model's own words.
+_WITHOUT_WORDS = "the provider's words may quote the event, and are in the dead letter alone"
+
 
 class PenstockError(Exception):
     """Base of every error that crosses a seam.
@@ -261,12 +264,14 @@ class InvalidRequest(Terminal):
     """Raise when the provider refuses this request as malformed (HTTP 400, ValidationException)."""
 
     reason = "invalid_request"
+    unquoted = _WITHOUT_WORDS
 
 
 class ContentBlocked(Terminal):
     """Raise when a guardrail or content filter refuses the event or its answer."""
 
     reason = "content_blocked"
+    unquoted = _WITHOUT_WORDS
 
 
 class ContextTooLong(Terminal):

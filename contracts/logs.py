@@ -5,6 +5,7 @@ import contextlib
 import logging
 import re
 import sys
+import textwrap
 import time
 import traceback
 from collections import Counter
@@ -13,8 +14,9 @@ from typing import Any, NamedTuple, TextIO, cast
 
 import msgspec
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.typing import ExcInfo, FilteringBoundLogger, Processor
 
+from contracts.errors import PenstockError
 from contracts.metrics import LOG_LINES_UNWRITTEN
 from contracts.settings import LogSettings
 
@@ -48,6 +50,10 @@ KEEP_LOGGERS = True
 
 # Also a file that is closed, one whose buffer is in use by the line that a signal has interrupted, and none at all.
 _FAILURES = (OSError, ValueError, RuntimeError, AttributeError)
+# Errors of the machine, of the program's own names, and of the Kafka clients: their texts quote no payload. Those of
+# ValueError, KeyError and most of the libraries' do, such as `could not convert string to float: '...'`.
+_QUOTE_NOTHING = (OSError, ImportError, NameError, AttributeError, MemoryError, RecursionError)
+_QUOTING_NOTHING = frozenset({"aiokafka", "cimpl"})
 
 
 class Output:
@@ -109,7 +115,7 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
         *(() if process is None else (Naming(process),)),
     ]
     structlog.configure(
-        processors=[_tell_first, *shared, structlog.processors.format_exc_info, renderer],
+        processors=[_tell_first, *shared, _traceback, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", OUTPUT)),
         cache_logger_on_first_use=KEEP_LOGGERS,
@@ -117,7 +123,7 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
     handler = logging.StreamHandler(OUTPUT)
     ours: list[Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-        structlog.processors.format_exc_info,
+        _traceback,
         renderer,
     ]
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=[*shared, _name_library], processors=ours)
@@ -126,6 +132,35 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     atexit.unregister(_tell_at_end)
     atexit.register(_tell_at_end)
+
+
+def described(error: BaseException) -> str:
+    """Return an error's type, and its text as far as it is known to quote no body, prompt, answer or secret."""
+    text = ""
+    if isinstance(error, PenstockError):
+        text = error.for_log
+    elif isinstance(error, _QUOTE_NOTHING) or type(error).__module__.partition(".")[0] in _QUOTING_NOTHING:
+        text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _told(exc_info: ExcInfo) -> str:
+    """Return a traceback as Python writes it, with the texts of `described`."""
+    parts: list[str] = []
+    error: BaseException | None = exc_info[1]
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        parts.insert(0, f"Traceback (most recent call last):\n{frames}{described(error)}")
+        if isinstance(error, BaseExceptionGroup):
+            one_by_one = (_told((type(one), one, one.__traceback__)) for one in error.exceptions)
+            parts[0] += "".join(f"\n{textwrap.indent(text, '  | ')}" for text in one_by_one)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n\nWhich led to:\n\n".join(parts)
+
+
+_traceback = structlog.processors.ExceptionRenderer(_told)
 
 
 class Kind(NamedTuple):

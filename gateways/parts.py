@@ -155,7 +155,7 @@ def build_parts(
         Sources(sources),
         callers,
         secrets,
-        Tickets(settings.gateway.ticket_secret),
+        Tickets(settings.gateway.ticket_secret, settings.gateway.former_ticket_secrets),
         producer,
         admission,
         Peers(overload.trusted_proxies),

@@ -243,7 +243,8 @@ def _are_keys_adoptable(started_with: Settings, now: Settings) -> bool:
 def _files_of(settings: Settings) -> tuple[Path, ...]:
     """Return the files whose secrets a reload reads."""
     found = [secret for _, secret in references(settings.sources)]
-    found += [key.key for key in settings.gateway.api_keys]
+    for key in settings.gateway.api_keys:
+        found += [key.key, *(former.value for former in key.former_keys)]
     return tuple(sorted({Path(secret.name) for secret in found if secret.kind == "file"}))
 
 

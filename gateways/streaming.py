@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
-from contracts.logs import logger
+from contracts.logs import described, logger
 from gateways.asgi import Receive, Response, Send
 
 _log = logger("gateway")
@@ -65,7 +65,7 @@ def _result_of(pumping: "asyncio.Future[str]") -> str:
     error = pumping.exception()
     if error is None:
         return pumping.result()
-    _log.error("stream.failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+    _log.error("stream.failed", error=described(error), exc_info=error)
     return "failed"
 
 

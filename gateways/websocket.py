@@ -20,7 +20,7 @@ import msgspec
 
 from contracts.envelope import result_id
 from contracts.errors import Busy, Forbidden, InvalidPayload, PenstockError, Unauthenticated
-from contracts.logs import logger
+from contracts.logs import described, logger
 from contracts.metrics import WATCHERS_ENDED
 from gateways.asgi import Message, Receive, Request, Response, Send
 from gateways.egress.feed import Seen
@@ -217,7 +217,7 @@ class _Session:
             if task.done() and (error := task.exception()) is not None:
                 if isinstance(error, _ClosedError):
                     return error
-                _log.error("stream.failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+                _log.error("stream.failed", error=described(error), exc_info=error)
                 return _ClosedError(_AGAIN, "please come back", "failed")
         if self._parts.live.is_ending:
             return _ClosedError(_GOING_AWAY, "stopping; come back and go on after the last id", "stopping")
@@ -312,11 +312,10 @@ class _Session:
             held.close()
             if self._watched.get(ticket.id) is ended:
                 del self._watched[ticket.id]
-            if ended.cancelled() or ended.exception() is None:
+            if ended.cancelled() or (error := ended.exception()) is None:
                 return
-            error = ended.exception()
             if not isinstance(error, _ClosedError):
-                _log.error("stream.failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+                _log.error("stream.failed", error=described(error), exc_info=error)
                 error = _ClosedError(_AGAIN, "please come back", "failed")
             if not self._closing.done():
                 self._closing.set_result(error)

@@ -26,8 +26,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 def worker(config: Path | None, port_file: Path | None) -> None:
     """Consume events, call the model, produce outcomes."""
     settings = load(config)
-    used = {settings.models[route.model].provider for route in settings.routes}
-    require_secrets(settings, [("providers", name) for name in used], config)
+    require_secrets(settings, settings.secret_places("worker"), config)
     # Faust takes a while to import; a mistake in the file is told before that.
     from streams.worker import run_worker
 

@@ -42,6 +42,19 @@ _BUDGET_POLL_S = 1.0
 Park = Callable[[Job, Position, Tenure, datetime, str], Awaitable[ResultRef | None]]
 
 
+class InternalError(PenstockError):
+    """Stands for a bug that one event has met; that event is dead-lettered, the traceback is logged.
+
+    Args:
+        message: type and text of what was raised.
+        unquoted: the same without the text, which may quote the event or its answer.
+    """
+
+    def __init__(self, message: str = "", unquoted: str = "") -> None:
+        super().__init__(message)
+        self.unquoted = unquoted
+
+
 class Ended(Exception):
     """Carries how an event ends out of the attempts."""
 
@@ -240,7 +253,7 @@ class Failures:
             route=job.route_name,
             attempt=job.attempts,
             reason=error.reason,
-            error=str(error),
+            error=error.for_log,
             outcome=type(decision).__name__.lower(),
             wait_s=round(getattr(decision, "wait_s", 0.0), 3),
         )

@@ -37,7 +37,7 @@ from streams.engine.calls import PaidCalls, let_go
 from streams.engine.dispatcher import Slot
 from streams.engine.item import Item, ResultRef, State
 from streams.engine.tenure import Tenure, TenureLostError
-from streams.failures import Ended, Failures, Parked, Passes, enter_state
+from streams.failures import Ended, Failures, InternalError, Parked, Passes, enter_state
 from streams.guards import Guards
 from streams.job import Job, is_for_another, make_job, restart_deadline
 from streams.outcome import Bury, Expire, disposition
@@ -55,10 +55,6 @@ from streams.straight import Straightway
 
 A = TypeVar("A")
 T = TypeVar("T")
-
-
-class InternalError(PenstockError):
-    """Stands for a bug that one event has met; that event is dead-lettered, the traceback is logged."""
 
 
 class Pipeline:
@@ -307,7 +303,7 @@ class Pipeline:
         except Exception as error:
             self._log.exception("step.failed", event_id=job.event.id, route=job.route_name)
             message = f"{type(error).__name__}: {error}"
-            raise InternalError(message) from error
+            raise InternalError(message, type(error).__name__) from error
 
     async def _attempt(
         self,
@@ -384,8 +380,8 @@ class Pipeline:
         except Exception as error:
             plan.charge(carried_usage(error))
             logger("worker").exception("provider.failed", provider=plan.provider.name, event_id=request.event_id)
-            message = f"{plan.provider.name}: {type(error).__name__}: {error}"
-            raise carry_usage(InternalError(message), carried_usage(error)) from error
+            unquoted = f"{plan.provider.name}: {type(error).__name__}"
+            raise carry_usage(InternalError(f"{unquoted}: {error}", unquoted), carried_usage(error)) from error
         plan.charge(answer.usage)
         gate.succeeded(passes.model)
         return answer

@@ -240,7 +240,7 @@ class Worker:
         if isinstance(error, ConfigError):
             logs.OUTPUT.write(f"penstock worker: {error}\n")
             return self._exit_now(2)
-        self._log.error("worker.crashed", error=f"{type(error).__name__}: {error}", exc_info=error)
+        self._log.error("worker.crashed", error=logs.described(error), exc_info=error)
         return self._exit_now(1)
 
     async def _stop(self) -> None:

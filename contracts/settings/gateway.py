@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from contracts.settings.idempotency import IdempotencyTable
 from contracts.settings.overload import CallerLimit, OverloadSettings
@@ -25,6 +25,15 @@ class CallerCallbacks(Section):
     """Keys that sign its callbacks, `whsec_...` or `whsk_...`; all that are valid sign."""
 
 
+class FormerKey(Section):
+    """A key that still counts while its caller changes over to a new one, or counts already."""
+
+    value: SecretRef
+    """Reference to it; as long as `key`."""
+    not_after: AwareDatetime | None = None
+    """From then on it counts no more; it counts until it is taken out when absent."""
+
+
 class ApiKey(Section):
     """An own system that may post events and read its results."""
 
@@ -32,6 +41,8 @@ class ApiKey(Section):
     """Name of the key in logs; owner of the results, tenant of the events."""
     key: SecretRef
     """Reference to the key; callers send it as `Authorization: Bearer <key>`. At least 16 characters."""
+    former_keys: tuple[FormerKey, ...] = ()
+    """Further keys of the same caller, with the same rights and results: for a rotation, the old one or the next."""
     sources: tuple[str, ...] = ()
     """CloudEvents sources (glob patterns) it may claim; its id, and everything under `<id>/`, when empty."""
     lanes: tuple[Lane, ...] = ("interactive", "standard", "bulk")
@@ -90,6 +101,8 @@ class GatewaySettings(Section):
     ticket_secret: SecretRef | None = None
     """Reference to the key (32 bytes or more) behind result tickets; the same on every instance. A random one,
     lost at restart, when absent."""
+    former_ticket_secrets: tuple[SecretRef, ...] = ()
+    """Further keys behind tickets, as long: tickets made with them are read, none is made. For a rotation."""
     results_retention_s: Seconds = 7 * 86400.0
     """How long a result can be asked for; not longer than the result topic keeps it."""
     results_cache_bytes: int = Field(default=64 * 2**20, ge=2**20)

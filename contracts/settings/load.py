@@ -34,6 +34,8 @@ _SECRET_KEYS = frozenset(
         "api_key",
         "bearer_token",
         "ticket_secret",
+        "former_ticket_secrets",
+        "former_keys",
         "sasl_password",
         "client_secret",
         "secrets",

@@ -1,6 +1,6 @@
 """The whole configuration, and what must fit together across sections."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Literal
 
 from pydantic import Field
@@ -22,6 +22,8 @@ from contracts.settings.sources import SourceSettings
 from contracts.settings.worker import WorkerSettings
 
 Path = tuple[str | int, ...]
+# Of an API key: what the gateway reads. Its callbacks are signed by `penstock egress`.
+_CALLERS_KEYS = ("key", "former_keys")
 
 
 class Settings(Section):
@@ -65,6 +67,30 @@ class Settings(Section):
     """Secrets that lie in AWS Secrets Manager."""
     logging: LogSettings = LogSettings()
     """Log lines."""
+
+    def secret_places(self, program: str, doors: Collection[str] = ()) -> list[Path]:
+        """Return the places below which a program reads every secret at its start, but for that of Kafka.
+
+        Args:
+            program: gateway, lambda, worker or egress; the others read none.
+            doors: those that `penstock egress` runs; all when empty.
+        """
+        keys = range(len(self.gateway.api_keys))
+        match program:
+            case "gateway":
+                tickets: list[Path] = [("gateway", "ticket_secret"), ("gateway", "former_ticket_secrets")]
+                callers: list[Path] = [("gateway", "api_keys", index, name) for index in keys for name in _CALLERS_KEYS]
+                return [("sources",), *tickets, *callers]
+            case "lambda":
+                return [("sources",)]
+            case "worker":
+                return [("providers", self.models[route.model].provider) for route in self.routes]
+            case "egress":
+                chosen = [name for name in self.egress if not doors or name in doors]
+                calls = any(isinstance(self.egress[name], CallerCallbackDoor) for name in chosen)
+                signed: list[Path] = [("gateway", "api_keys", index, "callbacks") for index in keys] if calls else []
+                return [*(("egress", name) for name in chosen), *signed]
+        return []
 
     def misfits(self) -> Iterator[tuple[Path, Any, str]]:
         """Yield what does not fit together: where, what was found, what is allowed."""
@@ -124,6 +150,8 @@ class Settings(Section):
                 yield path, found, allowed
 
     def _key_misfits(self) -> Iterator[tuple[Path, Any, str]]:
+        if self.gateway.former_ticket_secrets and self.gateway.ticket_secret is None:
+            yield ("gateway", "former_ticket_secrets"), "a list", "nothing, as long as ticket_secret is absent"
         for index, key in enumerate(self.gateway.api_keys):
             if any(key.id == earlier.id for earlier in self.gateway.api_keys[:index]):
                 yield ("gateway", "api_keys", index, "id"), key.id, "an id no other key has"
@@ -139,7 +167,7 @@ class Settings(Section):
     def _secret_misfits(self) -> Iterator[tuple[Path, Any, str]]:
         """Yield references to AWS Secrets Manager where nobody would fetch them."""
         for path, secret in references(self):
-            has_place = path[0] == "sources" or (path[:2] == ("gateway", "api_keys") and path[3:] == ("key",))
+            has_place = path[0] == "sources" or (path[:2] == ("gateway", "api_keys") and path[3] in _CALLERS_KEYS)
             if secret.kind == "aws-sm" and not has_place:
                 allowed = "env:NAME or file:PATH; aws-sm: is for sources and the keys of gateway.api_keys"
                 yield path, secret.reference, allowed

@@ -28,17 +28,26 @@ def config() -> None:
 @config.command()
 @_FILE
 @click.option("--secrets", is_flag=True, help="Also read every secret, to see that it is there and can be used.")
-def check(file: Path | None, secrets: bool) -> None:
+@click.option(
+    "--program",
+    "programs",
+    multiple=True,
+    type=click.Choice(config_check.PROGRAMS),
+    help="Also read the secrets that this program reads, and no others. May be given several times.",
+)
+def check(file: Path | None, secrets: bool, programs: tuple[str, ...]) -> None:
     """Check the file: keys, values, references, prompts and schemas.
 
     Prints one OK line, or one line per problem with file and line, and exits with 2.
 
     \b
-    Example:
+    Examples:
       penstock config check --config penstock.yaml --secrets
+      penstock config check --program worker     # in its pod, which has its own secrets alone
     """  # noqa: D301 - click's \b
     settings = load(file)
-    problems = config_check.problems(settings, config_check.document(file), secrets=secrets)
+    wanted = None if secrets else programs
+    problems = config_check.problems(settings, config_check.document(file), wanted)
     for warning in config_check.warnings(settings):
         click.echo(f"warning: {warning}", err=True)
     if problems:

@@ -4,7 +4,7 @@ Blocking: reads the files that the configuration names; with secrets, also asks 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,13 +21,16 @@ from contracts.settings.callback_url import read_url
 from contracts.settings.egress import CallbackDoor, CallbackSection
 from contracts.settings.environ import near_misses
 from contracts.settings.load import DEFAULT_FILE
-from contracts.settings.marks import Document
+from contracts.settings.marks import Document, Problem
+from contracts.settings.marks import Path as SettingPath
 from contracts.settings.secrets import references
 from gateways.egress.addresses import AddressPolicy
+from gateways.egress.tickets import Tickets
 from gateways.ingress.fields import compile_field, compile_id
-from gateways.ingress.secrets import SecretStore
+from gateways.ingress.secrets import Secrets, SecretStore
 from gateways.parts import sender_problems
 
+PROGRAMS = ("gateway", "worker", "egress", "ingress", "lambda", "batch", "hand-over", "topics")
 VARIABLES = frozenset({"event", "data", "text"})
 _TEMPLATES = ImmutableSandboxedEnvironment(autoescape=False)
 _TAKES_IN = re.compile(r"\{%[-+]?\s*(include|import|from|extends)\b")
@@ -40,14 +43,20 @@ def document(file: Path | None) -> Document:
     return parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def problems(settings: Settings, source: Document, *, secrets: bool = False) -> list[str]:
-    """Return one line per problem: where, which setting, what is wrong."""
+def problems(settings: Settings, source: Document, programs: Collection[str] | None = ()) -> list[str]:
+    """Return one line per problem: where, which setting, what is wrong.
+
+    Args:
+        settings: what was made of the file.
+        source: the file, with its line numbers.
+        programs: whose secrets are read, of PROGRAMS; None = those of all.
+    """
     found = [line for index, route in enumerate(settings.routes) for line in _of_route(index, route, source)]
     found += _of_fields(settings, source)
     found += _internal_callbacks(settings, source)
     # A source is made as a whole, and complains of its templates once more.
     known = {line.partition(": ")[2] for line in found}
-    more = _unresolved(settings, source) if secrets else ()
+    more = _unresolved(settings, source, programs) if programs is None or programs else ()
     return found + [line for line in more if line.partition(": ")[2] not in known]
 
 
@@ -209,15 +218,41 @@ def _schema_trouble(index: int, route: RouteSettings, source: Document) -> Itera
         yield f"{where}: {setting}: not a valid JSON Schema (2020-12): {str(error).splitlines()[0]}"
 
 
-def _unresolved(settings: Settings, source: Document) -> Iterator[str]:
+def _read_by(settings: Settings, program: str) -> list[SettingPath]:
+    """Return the places below which a program reads every secret at its start."""
+    signs_in = settings.kafka.security_protocol.startswith("SASL_")
+    asks_kafka = program != "lambda" or settings.lambda_door.target == "kafka"
+    return [*settings.secret_places(program), *([("kafka",)] if signs_in and asks_kafka else [])]
+
+
+def _unresolved(settings: Settings, source: Document, programs: Collection[str] | None) -> Iterator[str]:
     reading = SecretStore(settings.secrets_manager).reading()
+    places: list[SettingPath] = [()] if programs is None else [p for name in programs for p in _read_by(settings, name)]
     missing = set()
     for path, secret in references(settings):
+        if not any(path[: len(place)] == place for place in places):
+            continue
         try:
             reading.values(secret)
         except ConfigError as error:
             missing.add(path)
             dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
             yield f"{source.name}:{source.line_of(path)}: {dotted}: {error}"
-    for place, text in sender_problems(settings, reading, missing):
+    for place, text in _unusable(settings, reading, missing, programs):
         yield f"{source.name}:{source.line_of(place)}: {text}"
+
+
+def _unusable(
+    settings: Settings, reading: Secrets, missing: Collection[SettingPath], programs: Collection[str] | None
+) -> Iterator[Problem]:
+    """Yield what is there, and is too short or cannot be decoded."""
+    if programs is None or "gateway" in programs:
+        yield from sender_problems(settings, reading, missing)
+        if settings.gateway.ticket_secret is not None and not any(path[0] == "gateway" for path in missing):
+            try:
+                Tickets(settings.gateway.ticket_secret, settings.gateway.former_ticket_secrets)
+            except ConfigError as error:
+                yield ("gateway", "ticket_secret"), str(error)
+    elif "lambda" in programs:
+        gateway = settings.gateway.model_copy(update={"api_keys": ()})
+        yield from sender_problems(settings.model_copy(update={"gateway": gateway}), reading, missing)

@@ -32,7 +32,7 @@ def egress(names: tuple[str, ...], config: Path | None) -> None:
     from contracts import logs
 
     settings = load(config)
-    require_secrets(settings, [("egress", name) for name in names or settings.egress], config)
+    require_secrets(settings, settings.secret_places("egress", names), config)
     logs.configure(settings.logging)
     with locating(config):
         uvloop.run(_run(settings, names))

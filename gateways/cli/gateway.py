@@ -51,7 +51,7 @@ def gateway(config: Path | None, port_file: Path | None, processes: int | None, 
 
 def _require_secrets(settings: Settings, config: Path | None) -> None:
     """Refuse to start without secrets, and tell of those that are there and cannot be used at the same time."""
-    missing = missing_secrets(settings, (("sources",), ("gateway",)))
+    missing = missing_secrets(settings, settings.secret_places("gateway"))
     if missing:
         from gateways.ingress.secrets import SecretStore
         from gateways.parts import sender_problems
@@ -85,7 +85,8 @@ def _run(settings: Settings, config: Path | None, port_file: Path | None, member
     def again() -> Settings:
         newer = load(config)
         # What a reload reads; the other secrets were read at the start, and may be gone.
-        require_secrets(newer, RELOADED, config)
+        places = newer.secret_places("gateway")
+        require_secrets(newer, [one for one in places if one[:1] in RELOADED or one[:2] in RELOADED], config)
         return own(newer)
 
     with locating(config):

@@ -24,9 +24,10 @@ def environment_of(settings: Settings, environ: Mapping[str, str], *, renew: boo
     wanted: dict[str, str] = {}
     for source in settings.sources.values():
         wanted |= {name: _text(source) for name in _names(secret.value for secret in source.secrets)}
-    plain = [key.key for key in settings.gateway.api_keys]
+    plain = [ref for key in settings.gateway.api_keys for ref in (key.key, *(one.value for one in key.former_keys))]
     plain += [ref for source in settings.sources.values() if (ref := source.idempotency.redelivery_secret) is not None]
     plain += [ref for ref in [settings.gateway.ticket_secret] if ref is not None]
+    plain += settings.gateway.former_ticket_secrets
     wanted |= {name: secrets.token_urlsafe(_KEY_BYTES) for name in _names(plain)}
     return {name: text for name, text in wanted.items() if renew or not environ.get(name)}
 

@@ -8,6 +8,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -51,15 +52,18 @@ class Tickets:
 
     Args:
         secret: key of the signature; a random one, lost with the process, when None.
+        former: further keys, whose tickets are read.
 
     Raises:
-        ConfigError: the secret is missing or too short.
+        ConfigError: a secret is missing or too short.
     """
 
-    def __init__(self, secret: SecretRef | None) -> None:
-        key = _resolve(secret)
+    def __init__(self, secret: SecretRef | None, former: Sequence[SecretRef] = ()) -> None:
+        key = _made_up() if secret is None else _resolve(secret, "ticket_secret")
+        others = [_resolve(one, f"former_ticket_secrets[{index}]") for index, one in enumerate(former)]
+        # The library signs with the last one, and reads what any has signed.
         self._serializer = URLSafeSerializer(
-            key, salt=_SALT, signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256}
+            [*others, key], salt=_SALT, signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256}
         )
         self._signing_key = hmac.digest(key, _SALT, "sha256")
 
@@ -96,19 +100,21 @@ def _url_safe(raw: bytes) -> bytes:
     return binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE).rstrip(b"=")
 
 
-def _resolve(secret: SecretRef | None) -> bytes:
-    if secret is None:
-        _log.warning(
-            "tickets.key_is_random",
-            consequence="poll URLs work on this instance only, and not after a restart: set gateway.ticket_secret",
-        )
-        return secrets.token_bytes(MIN_SECRET_BYTES)
+def _made_up() -> bytes:
+    _log.warning(
+        "tickets.key_is_random",
+        consequence="poll URLs work on this instance only, and not after a restart: set gateway.ticket_secret",
+    )
+    return secrets.token_bytes(MIN_SECRET_BYTES)
+
+
+def _resolve(secret: SecretRef, setting: str) -> bytes:
     try:
         key = secret.resolve()
     except ConfigError as error:
-        message = f"gateway.ticket_secret: {error}"
+        message = f"gateway.{setting}: {error}"
         raise ConfigError(message) from error
     if len(key) < MIN_SECRET_BYTES:
-        message = f"gateway.ticket_secret: has {len(key)} bytes, needs {MIN_SECRET_BYTES} or more"
+        message = f"gateway.{setting}: has {len(key)} bytes, needs {MIN_SECRET_BYTES} or more"
         raise ConfigError(message)
     return key

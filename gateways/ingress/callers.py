@@ -10,10 +10,11 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from contracts.errors import ConfigError, Forbidden, InvalidPayload, Unauthenticated
-from contracts.settings import ApiKey, Unusable
+from contracts.metrics import CALLER_FORMER_KEYS
+from contracts.settings import ApiKey, SecretRef, Unusable
 from contracts.settings.callback_url import UrlRefused, UrlRule
 from contracts.settings.egress import CallerCallbackDoor
-from contracts.settings.marks import Problem
+from contracts.settings.marks import Path, Problem
 from contracts.settings.overload import CallerLimit
 from gateways.ingress.secrets import Secrets, Value
 
@@ -71,6 +72,13 @@ class Caller(NamedTuple):
         return wanted
 
 
+class _Key(NamedTuple):
+    secret: bytes
+    not_after: datetime | None
+    caller: Caller
+    is_former: bool
+
+
 class Callers:
     """The configured API keys.
 
@@ -88,15 +96,26 @@ class Callers:
         self, keys: Sequence[ApiKey], door: CallerCallbackDoor | None = None, secrets: Secrets | None = None
     ) -> None:
         secrets = secrets or Secrets()
-        self._keys: list[tuple[bytes, datetime | None, Caller]] = []
+        self._keys: list[_Key] = []
         problems: list[Problem] = []
         for index, key in enumerate(keys):
             caller = Caller(key.id, key.sources, key.lanes, _rule(key, door), key.limit)
-            try:
-                self._keys += [(secret, value.not_after, caller) for secret, value in _resolve(index, key, secrets)]
-            except ConfigError as error:
-                problems.append((("gateway", "api_keys", index, "key"), str(error)))
-        if len({secret for secret, _, _ in self._keys}) != len(self._keys):
+            where = f"gateway.api_keys[{index}] ({key.id})"
+            if not key.lanes:
+                problems.append((("gateway", "api_keys", index, "lanes"), f"{where}: allows no lane"))
+            for path, reference, end in _references(key):
+                try:
+                    found = list(_resolve(where, reference, secrets))
+                except ConfigError as error:
+                    problems.append((("gateway", "api_keys", index, *path), str(error)))
+                else:
+                    self._keys += [
+                        _Key(
+                            value.text, _sooner(end, value.not_after), caller, path != ("key",) or value is not found[0]
+                        )
+                        for value in found
+                    ]
+        if len({key.secret for key in self._keys}) != len(self._keys):
             problems.append((("gateway", "api_keys"), "gateway.api_keys: two keys have one value"))
         if problems:
             raise Unusable(problems)
@@ -124,11 +143,13 @@ class Callers:
             raise Unauthenticated(message)
         presented = values[0][len(_SCHEME) :].strip()
         # Every key is compared, so that the time tells nothing about which one came close.
-        matches = [(end, caller) for secret, end, caller in self._keys if hmac.compare_digest(secret, presented)]
-        if not matches or (matches[0][0] is not None and matches[0][0] < (now or datetime.now(UTC))):
+        matches = [key for key in self._keys if hmac.compare_digest(key.secret, presented)]
+        if not matches or (matches[0].not_after is not None and matches[0].not_after < (now or datetime.now(UTC))):
             message = "unknown API key"
             raise Unauthenticated(message)
-        return matches[0][1]
+        if matches[0].is_former:
+            CALLER_FORMER_KEYS.labels(matches[0].caller.id).inc()
+        return matches[0].caller
 
 
 def _rule(key: ApiKey, door: CallerCallbackDoor | None) -> UrlRule | None:
@@ -137,21 +158,28 @@ def _rule(key: ApiKey, door: CallerCallbackDoor | None) -> UrlRule | None:
     return UrlRule(key.callbacks.hosts, door.ports, door.allow_http)
 
 
-def _resolve(index: int, key: ApiKey, secrets: Secrets) -> Iterator[tuple[bytes, Value]]:
-    where = f"gateway.api_keys[{index}] ({key.id})"
-    if not key.lanes:
-        message = f"{where}: allows no lane"
-        raise ConfigError(message)
+def _references(key: ApiKey) -> Iterator[tuple[Path, SecretRef, datetime | None]]:
+    """Yield each of the caller's keys with its place, and how long it counts."""
+    yield ("key",), key.key, None
+    for index, former in enumerate(key.former_keys):
+        yield ("former_keys", index, "value"), former.value, former.not_after
+
+
+def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min((end for end in (one, other) if end is not None), default=None)
+
+
+def _resolve(where: str, reference: SecretRef, secrets: Secrets) -> Iterator[Value]:
     try:
-        current, *previous = secrets.values(key.key)
+        current, *previous = secrets.values(reference)
     except ConfigError as error:
         message = f"{where}: {error}"
         raise ConfigError(message) from error
     if not _is_usable(current.text):
         message = f"{where}: needs at least {MIN_KEY_CHARS} printable ASCII characters without spaces"
         raise ConfigError(message)
-    yield current.text, current
-    yield from ((value.text, value) for value in previous if _is_usable(value.text))
+    yield current
+    yield from (value for value in previous if _is_usable(value.text))
 
 
 def _is_usable(secret: bytes) -> bool:

@@ -50,7 +50,7 @@ class OutputContract:
             violation = next(self._validator.iter_errors(output), None)
         except ValueError as error:
             # Nested deeper than the validator goes.
-            raise OutputInvalid(str(error), answer) from error
+            raise OutputInvalid(str(error), answer, "the answer cannot be held against the schema") from error
         if violation is not None:
             pointer = "/".join(str(part) for part in violation.instance_path)
             message = f"/{pointer}: {violation.message}"

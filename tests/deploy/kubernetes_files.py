@@ -22,6 +22,8 @@ GRAFANA = ROOT / "deploy/grafana"
 # What a container gets for a reference to a Secret or to its pod.
 POD_NAME, SECRET = "penstock-worker-0", "a-secret"
 SASL = "kafka-sasl"
+# Changes what the former adds, so it comes after it.
+OWN_USERS = "kafka-users"
 
 Object = dict[str, Any]
 

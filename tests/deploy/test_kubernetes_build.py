@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.kubernetes_files import COMPONENTS, FOLDER, GRAFANA, SECRET, Workload, settings
+from tests.deploy.kubernetes_files import COMPONENTS, FOLDER, GRAFANA, OWN_USERS, SASL, SECRET, Workload, settings
 from tests.deploy.kubernetes_schema import problems
 
 BUILD = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
@@ -39,7 +39,12 @@ def everything(tmp_path: Path) -> list[dict[str, Any]]:
     """Return the base with every component."""
     # kustomize resolves links before it compares paths.
     here = tmp_path.resolve()
-    components = [*sorted(COMPONENTS.iterdir(), key=lambda folder: folder.name == "kafka-sasl"), GRAFANA]
+    last = (SASL, OWN_USERS)
+    first = [folder for folder in sorted(COMPONENTS.iterdir()) if folder.name not in last]
+    return _with(here, [*first, *(COMPONENTS / name for name in last), GRAFANA])
+
+
+def _with(here: Path, components: list[Path]) -> list[dict[str, Any]]:
     document = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -106,6 +111,27 @@ def test_every_program_gets_the_settings_of_kafka(everything: list[dict[str, Any
 
         assert (kafka.security_protocol, kafka.sasl_username) == ("SASL_SSL", SECRET)
         assert "kafka" in {mount["name"] for mount in workload.container["volumeMounts"]}
+
+
+def _kafka_secrets(workload: Workload) -> set[str]:
+    """Return the Secrets from which a program has its name and its password for Kafka."""
+    (user,) = [one for one in workload.container["env"] if one["name"] == "PENSTOCK_KAFKA__SASL_USERNAME"]
+    (volume,) = [one for one in workload.pod["volumes"] if one["name"] == "kafka"]
+    return {user["valueFrom"]["secretKeyRef"]["name"], volume["secret"]["secretName"]}
+
+
+def test_every_program_has_a_kafka_user_of_its_own_where_that_is_wanted(
+    everything: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    own = {name: _kafka_secrets(workload) for name, workload in _workloads(everything).items()}
+    (tmp_path / "few").mkdir()
+    few = _workloads(_with(tmp_path.resolve() / "few", [COMPONENTS / SASL, COMPONENTS / OWN_USERS]))
+    one_for_all = _workloads(_with(tmp_path.resolve() / "few", [COMPONENTS / SASL]))
+
+    assert own == {name: {f"penstock-kafka-{name.removeprefix('penstock-')}"} for name in own}
+    # Of programs that are not deployed there is nothing to change.
+    assert {name: _kafka_secrets(workload) for name, workload in few.items()} == {name: own[name] for name in few}
+    assert [_kafka_secrets(workload) for workload in one_for_all.values()] == [{"penstock-kafka"}] * len(few)
 
 
 def test_pods_follow_a_changed_configuration_by_its_name() -> None:

@@ -187,6 +187,8 @@ def test_every_program_with_metrics_is_scraped_under_the_job_that_rules_and_dash
         (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
         assert endpoint["port"] in _ports(workload)
         jobs[workload.component] = endpoint["relabelings"][0]
+        # The operator names every target's port so, and the gateway's metrics have a label of that name.
+        assert {"action": "labeldrop", "regex": "endpoint"} in endpoint["relabelings"]
     expressions = "".join(file.read_text("utf-8") for file in RULES.glob("*.yml"))
     scraped = {job["replacement"] for job in jobs.values() if job["targetLabel"] == "job"}
 

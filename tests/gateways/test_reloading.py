@@ -83,6 +83,25 @@ async def test_a_secret_that_changes_in_its_file_counts_without_a_restart(lab: L
     assert (await lab.post(NEW), await lab.post(OLD)) == (202, 401)
 
 
+async def test_a_former_key_of_a_caller_is_taken_over_and_its_file_is_followed(tmp_path: Path) -> None:
+    former = tmp_path / "former"
+    former.write_text("x" * 20)
+    lab = Lab(tmp_path)
+    lab.document["gateway"]["api_keys"][0]["former_keys"] = [{"value": f"file:{former}"}]
+    lab.write()
+    await lab.gateway.producer.start()
+    assert await lab.ask() == "applied"
+
+    async def status(key: str) -> int:
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json", "idempotency-key": "e1"}
+        return (await lab.gateway.call("POST", "/v1/events", headers, b"{}")).status
+
+    assert await status("x" * 20) != 401
+    former.write_text("y" * 20)
+    assert await lab.settle() == ["None", "applied", "None"]
+    assert (await status("x" * 20), await status("y" * 20) != 401) == (401, True)
+
+
 async def test_a_reload_says_what_it_changed_and_no_secret(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     lab.secret.write_bytes(NEW)
     lab.document["sources"]["hub"] = lab.document["sources"]["github"]

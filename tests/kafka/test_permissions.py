@@ -14,53 +14,42 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
+from tests.deploy.kafka_acls import rows, rules
 from tests.gateways.egress.receiver import Receiver, status
 from tests.kafka.worker_lab import wait_for_partitions
 from tests.kafkalab.broker import KafkaUnavailableError
 from tests.kafkalab.fixtures import KafkaLab
 from tests.kafkalab.jvm import SHORT_LIVED, JvmBroker
 from tests.stub import Stub
-from tests.support import ROOT, ChildProcess, eventually, free_port, read_port
+from tests.support import ChildProcess, eventually, free_port, read_port
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180), pytest.mark.long]
 
 PASSWORD = "a-password-for-tests"
 KEY = "an-api-key-of-enough-characters"
-PAGE = ROOT / "docs/operations.md"
-_ROW = re.compile(r"^\| `([a-z-]+)` \|(.*)\|$", re.MULTILINE)
-_NAMES = re.compile(r"`([^`]+)`")
-_GROUPS = re.compile(r"(Read|Describe) ((?:`[^`]+`(?:, )?)+)")
 _DENIED = re.compile(r"Principal = (User:\S+) is Denied operation = (\S+) .* on resource = (\S+) for request = (\S+)")
 
 
-def rows() -> dict[str, list[str]]:
-    """Return the cells of the page's table by program."""
-    text = PAGE.read_text("utf-8").partition("### What each program may do")[2].partition("\n## ")[0]
-    return {name: [cell.strip() for cell in cells.split("|")] for name, cells in _ROW.findall(text)}
+_KINDS = {
+    "topic": ResourceType.TOPIC,
+    "group": ResourceType.GROUP,
+    "transactional-id": ResourceType.TRANSACTIONAL_ID,
+}
+_OPERATIONS = {
+    "Read": AclOperation.READ,
+    "Write": AclOperation.WRITE,
+    "Create": AclOperation.CREATE,
+    "Describe": AclOperation.DESCRIBE,
+    "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
+}
 
 
-def rules(user: str, cells: list[str], lab: KafkaLab) -> Iterator[AclBinding]:
+def bindings(user: str, cells: list[str], prefix: str) -> Iterator[AclBinding]:
     """Yield what one row of the table allows."""
-    reads, writes, groups, transactions, others = cells
-    read, write, describe = AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE
-    topic, group, transaction = ResourceType.TOPIC, ResourceType.GROUP, ResourceType.TRANSACTIONAL_ID
-
-    def rule(kind: ResourceType, name: str, operation: AclOperation) -> AclBinding:
+    for kind, name, operation in rules(cells, prefix, prefix):
         pattern = ResourcePatternType.PREFIXED if name.endswith("*") and name != "*" else ResourcePatternType.LITERAL
-        stem = name.rstrip("*") or "*"
-        return AclBinding(kind, stem, pattern, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
-
-    for cell, operation in ((reads, read), (writes, write)):
-        yield from (rule(topic, f"{lab.prefix}.{name}", operation) for name in _NAMES.findall(cell))
-    for word, names in _GROUPS.findall(groups):
-        for name in _NAMES.findall(names):
-            yield rule(group, name.replace("<app_id>", lab.prefix), read if word == "Read" else describe)
-    for name in _NAMES.findall(transactions):
-        full = name if name == "*" else f"{lab.prefix}.{name}"
-        yield from (rule(transaction, full, operation) for operation in (write, describe))
-    more = {"Create": AclOperation.CREATE, "Describe": describe, "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS}
-    for word in re.findall(r"[A-Z]\w+", others):
-        yield rule(topic, f"{lab.prefix}.*", more[word])
+        stem, allowed = name.rstrip("*") or "*", AclPermissionType.ALLOW
+        yield AclBinding(_KINDS[kind], stem, pattern, f"User:{user}", "*", _OPERATIONS[operation], allowed)
 
 
 class Guarded:
@@ -79,7 +68,7 @@ class Guarded:
 
     def allow(self) -> None:
         """Give each program what the page says."""
-        wanted = [rule for user, cells in rows().items() for rule in rules(user, cells, self.lab)]
+        wanted = [rule for user, cells in rows().items() for rule in bindings(user, cells, self.lab.prefix)]
         for made in self.lab.admin().create_acls(wanted).values():
             made.result(15)
 

@@ -18,7 +18,7 @@ from tests.support import ROOT
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "penstock.json"
 # Given to every series by the scrape, not by us.
-TARGET_LABELS = frozenset({"job", "instance"})
+TARGET_LABELS = frozenset({"job", "instance", "namespace"})
 _SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "counter": ("_total",),
     "gauge": ("",),
@@ -99,5 +99,5 @@ def series_labels() -> dict[str, frozenset[str]]:
 
 def _outer_labels(expr: str) -> frozenset[str]:
     """Return the labels of the outermost aggregation, which are those of the result."""
-    match = re.match(r"\s*(?:sum|max|min|count|avg)\s+by\s*\(([^)]*)\)", expr)
+    match = re.match(r"\s*(?:sum|max|min|count|avg|group)\s+by\s*\(([^)]*)\)", expr)
     return frozenset(label.strip() for label in match[1].split(",")) if match else frozenset()

@@ -7,8 +7,8 @@ import pytest
 from contracts import errors
 from contracts.errors import PenstockError
 from contracts.settings import Retry as Policy
+from streams.failures import InternalError
 from streams.outcome import Bury, Decision, Expire, Hold, Retry, decide, disposition, outcome_label
-from streams.pipeline import InternalError
 
 POLICY = Policy(max_attempts=3, base_s=1, max_s=10)
 RETRY, HOLD, EXPIRE = "retry", "hold", "expire"

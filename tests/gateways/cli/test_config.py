@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from pathlib import Path
 
 import jsonschema_rs
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from contracts.settings import build, parse
+from gateways.cli import config_check
 from gateways.cli.config import json_schema
 from gateways.cli.config_show import effective_yaml
 from gateways.cli.main import run
@@ -152,6 +154,93 @@ def test_secrets_are_read_only_when_asked_for(
     )
     monkeypatch.setenv("PENSTOCK_SECRET_GITHUB", "0123456789abcdef")
     assert check(file, "--secrets") == 0
+
+
+ALL_PROGRAMS = """\
+version: 1
+kafka: {security_protocol: SASL_SSL, sasl_mechanism: PLAIN, sasl_username: u, sasl_password: env:PENSTOCK_TEST_KAFKA}
+gateway:
+  ticket_secret: env:PENSTOCK_TEST_TICKETS
+  former_ticket_secrets: [env:PENSTOCK_TEST_FORMER_TICKETS]
+  api_keys:
+    - id: a
+      key: env:PENSTOCK_TEST_KEY
+      former_keys: [{value: env:PENSTOCK_TEST_FORMER_KEY}]
+      callbacks: {hosts: [a.example], secrets: [{id: a, value: env:PENSTOCK_TEST_CALLER}]}
+sources:
+  one: {scheme: github, type: t, secrets: [{id: a, value: env:PENSTOCK_TEST_SOURCE}]}
+providers:
+  used: {kind: openai, base_url: "http://127.0.0.1/v1", api_key: env:PENSTOCK_TEST_MODEL}
+  unused: {kind: openai, base_url: "http://127.0.0.1/v1", api_key: env:PENSTOCK_TEST_UNUSED}
+models: {m: {provider: used, model: m}, n: {provider: unused, model: m}}
+routes: [{name: r, prompt: {user: "{{ text }}"}, model: m}]
+egress:
+  crm: {kind: callback, url: "https://example.com/", secrets: [{id: a, value: env:PENSTOCK_TEST_DOOR}]}
+  callers: {kind: caller-callback}
+"""
+READ_BY = {
+    "gateway": {"KAFKA", "TICKETS", "FORMER_TICKETS", "KEY", "FORMER_KEY", "SOURCE"},
+    "lambda": {"KAFKA", "SOURCE"},
+    "worker": {"KAFKA", "MODEL"},
+    "egress": {"KAFKA", "DOOR", "CALLER"},
+    "ingress": {"KAFKA"},
+    "batch": {"KAFKA"},
+    "hand-over": {"KAFKA"},
+    "topics": {"KAFKA"},
+}
+
+
+def _missing(file: Path, capsys: pytest.CaptureFixture[str], *options: str) -> set[str]:
+    assert check(file, *options) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+    assert all(line.endswith("is not set or empty") for line in lines), lines
+    return {line.partition("env:PENSTOCK_TEST_")[2].partition(" ")[0] for line in lines}
+
+
+@pytest.mark.parametrize("program", config_check.PROGRAMS)
+def test_the_secrets_of_one_program_are_those_that_it_reads_and_no_others(
+    program: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "penstock.yaml"
+    file.write_text(ALL_PROGRAMS, encoding="utf-8")
+
+    assert _missing(file, capsys, "--program", program) == READ_BY[program]
+    for name in READ_BY[program]:
+        monkeypatch.setenv(f"PENSTOCK_TEST_{name}", name.lower().ljust(40, "x"))
+    assert check(file, "--program", program) == 0
+
+
+def test_secrets_of_several_programs_and_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "penstock.yaml"
+    file.write_text(ALL_PROGRAMS, encoding="utf-8")
+    both = ("--program", "worker", "--program", "egress")
+
+    assert _missing(file, capsys, *both) == READ_BY["worker"] | READ_BY["egress"]
+    assert _missing(file, capsys, "--secrets", "--program", "worker") == {"UNUSED"}.union(*READ_BY.values())
+
+
+def test_a_program_that_is_started_misses_what_the_check_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "penstock.yaml"
+    file.write_text(ALL_PROGRAMS, encoding="utf-8")
+
+    for program in ("gateway", "egress"):
+        assert run([program, "--config", str(file)]) == 2
+        told = capsys.readouterr().err
+        assert set(re.findall(r"env:PENSTOCK_TEST_([A-Z_]+) is not", told)) == READ_BY[program]
+
+
+def test_a_secret_of_tickets_that_is_too_short_is_found_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_TEST_TICKETS", "short")
+    file = tmp_path / "penstock.yaml"
+    file.write_text("version: 1\ngateway:\n  ticket_secret: env:PENSTOCK_TEST_TICKETS\n", encoding="utf-8")
+
+    assert check(file, "--program", "gateway") == 2
+    assert capsys.readouterr().err == f"{file}:3: gateway.ticket_secret: has 5 bytes, needs 32 or more\n"
+    assert check(file, "--program", "worker") == 0
 
 
 def test_templates_of_fields_are_checked_with_and_without_the_secrets(

@@ -86,6 +86,33 @@ def test_a_text_longer_than_any_ticket_is_not_even_verified(monkeypatch: pytest.
         tickets.read(tickets.issue("crm", noise, POSITION))
 
 
+def test_tickets_of_former_keys_are_read_and_new_ones_are_made_with_the_current_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TEST_NEXT", "n" * 32)
+    now, later = SecretRef("env:TEST_TICKET_SECRET"), SecretRef("env:TEST_NEXT")
+    before = _tickets(monkeypatch).issue("crm", "e1", POSITION)
+
+    # First every gateway learns to read the next one, then they change over, then the old one goes.
+    ready, changed, done = Tickets(now, [later]), Tickets(later, [now]), Tickets(later)
+    assert ready.issue("crm", "e1", POSITION) == before
+    after = changed.issue("crm", "e1", POSITION)
+    assert after != before
+    assert [tickets.read(text).id for tickets in (ready, changed) for text in (before, after)] == ["e1"] * 4
+    assert done.read(after).id == "e1"
+    with pytest.raises(UnknownResult):
+        done.read(before)
+    # The long form is the library's own.
+    assert done.read(changed.issue("crm", "x" * 900, POSITION)).id == "x" * 900
+
+
+def test_a_short_former_secret_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_TICKET_SECRET", "t" * 32)
+    monkeypatch.setenv("TEST_NEXT", "n" * 31)
+    with pytest.raises(ConfigError, match=r"gateway.former_ticket_secrets\[0\]: has 31 bytes"):
+        Tickets(SecretRef("env:TEST_TICKET_SECRET"), [SecretRef("env:TEST_NEXT")])
+
+
 def test_a_short_secret_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"gateway.ticket_secret.*needs 32"):
         _tickets(monkeypatch, "t" * 31)

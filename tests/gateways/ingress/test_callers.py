@@ -1,8 +1,11 @@
 """API keys: who calls and what it may do."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from contracts.errors import ConfigError, Forbidden, InvalidPayload, Unauthenticated
+from contracts.metrics import REGISTRY
 from contracts.settings import ApiKey
 from contracts.settings.callback_url import UrlRule
 from contracts.settings.egress import CallerCallbackDoor
@@ -48,6 +51,43 @@ def test_two_authorization_headers_are_ambiguous(monkeypatch: pytest.MonkeyPatch
 def test_a_weak_key_is_refused_at_start(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"gateway.api_keys\[0\] \(c0\)"):
         _callers(monkeypatch, key)
+
+
+def _former(**more: str) -> ApiKey:
+    former = {"value": "env:TEST_OLD", **more}
+    return ApiKey.model_validate({"id": "crm", "key": "env:TEST_NEW", "former_keys": [former]})
+
+
+def test_a_former_key_is_the_same_caller_until_its_end_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_NEW", "n" * 16)
+    monkeypatch.setenv("TEST_OLD", "o" * 16)
+    callers = Callers([_former(not_after="2026-12-24T00:00:00Z")])
+
+    def counted() -> float:
+        return REGISTRY.get_sample_value("penstock_caller_former_keys_total", {"key_id": "crm"}) or 0.0
+
+    def caller(letter: str, day: int) -> Caller:
+        line = (b"authorization", b"Bearer " + letter.encode() * 16)
+        return callers.authenticate([line], datetime(2026, 12, day, tzinfo=UTC))
+
+    before = counted()
+    assert caller("n", 23) is caller("o", 23)
+    assert counted() - before == 1
+    assert caller("n", 25).id == "crm"
+    with pytest.raises(Unauthenticated):
+        caller("o", 25)
+    assert counted() - before == 1
+
+
+@pytest.mark.parametrize(("old", "said"), [("o" * 15, "needs at least 16"), ("n" * 16, "two keys"), ("", "not set")])
+def test_a_former_key_that_cannot_be_used_is_refused_at_start(
+    old: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_NEW", "n" * 16)
+    monkeypatch.setenv("TEST_OLD", old)
+
+    with pytest.raises(ConfigError, match=said):
+        Callers([_former()])
 
 
 def test_one_value_for_two_keys_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from contracts.codec import DEAD_LETTER, REDRIVE, Headers, dead_letter, encode_event, redrive_headers
+from contracts.errors import ContentBlocked, InvalidRequest
 from contracts.payloads import DEAD_LETTER_MARKER_TYPE, Redrive
 from contracts.settings import ProducerSettings
+from tests.contracts.log_lab import configured
 from tests.streams.pipeline.support import APP_ID, SCHEMA, TOPICS, Bench, Broken, event, headers_of, make_settings
 
 CE: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"e0"), ("ce_source", b"s"), ("ce_type", b"t")]
@@ -152,6 +154,49 @@ async def test_a_bug_in_a_provider_ends_the_event_and_not_the_worker() -> None:
 
     assert (letter.reason, letter.disposition, bench.crashes) == ("internal", "poison", [])
     assert "unexpected e0" in letter.message
+
+
+class Quoting(Broken):
+    """A provider whose bug quotes what it was asked."""
+
+    async def invoke(self, request: Any) -> Any:
+        """Fail as a library does that checks its arguments."""
+        raise ValueError(str(request.messages))
+
+
+@pytest.mark.parametrize("where", ["a provider", "a step"])
+async def test_what_a_bug_says_of_an_event_is_in_its_dead_letter_and_not_in_the_log(
+    where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_self: object, given: Any) -> None:
+        raise ValueError(given.data.decode())
+
+    if where == "a step":
+        monkeypatch.setattr("streams.steps.prompt.PromptTemplate.render", broken)
+    with configured():
+        bench = await Bench(provider=Quoting()).run(event(data=b"Ines Weber"))
+
+    written = capsys.readouterr().err
+    assert "Ines Weber" in dead_letter(bench.letters[0].headers).message
+    assert "ValueError" in written
+    assert '"event.finished"' in written
+    assert "Ines" not in written
+
+
+@pytest.mark.parametrize("reason", ["invalid_request", "content_blocked"])
+async def test_the_words_of_a_refusal_are_in_the_dead_letter_and_not_in_the_log(reason: str) -> None:
+    class Refusing(Broken):
+        async def invoke(self, request: Any) -> Any:
+            kind = {"invalid_request": InvalidRequest, "content_blocked": ContentBlocked}[reason]
+            message = f"cannot answer {request.messages}"
+            raise kind(message)
+
+    with capture_logs() as lines:
+        bench = await Bench(provider=Refusing()).run(event(data=b"Ines Weber"))
+
+    assert "Ines Weber" in dead_letter(bench.letters[0].headers).message
+    assert {line["reason"] for line in lines if "reason" in line} == {reason}
+    assert "Ines" not in str(lines)
 
 
 async def test_a_bug_in_a_step_ends_the_event_and_not_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
