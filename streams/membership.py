@@ -154,7 +154,7 @@ class Membership:
         self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
         # A commit without our mark is an operator's reset: a replay is wanted, and what lies before it was left out.
         marks = {tp: decode_mark(metadata) for tp, (_, metadata) in self._committed.items()}
-        self._replays = await self._find_replays(marks)
+        self._replays = replays = await self._find_replays(marks)
         # The first answer stays: what is asked for later may be the id of another log than the one that is read. And
         # it comes before the scan: a mark with the id of an earlier log than its offsets is not believed, which costs
         # a scan; one with the id of a later log would be believed.
@@ -183,6 +183,7 @@ class Membership:
         positions |= {tp: (begun[tp][0], found.get(tp)) for tp in fresh}
         positions |= {tp: self._start_anew(tp, begun[tp][0], found.get(tp)) for tp in anew}
         if found or anew:
+            tails.clear()  # two looks would be twice the memory
             tails, repeats = await self._books(positions)
         # Also where a mark lacks a topic: a scan of that would begin at its end, and miss what is answered by then.
         are_known = self.tail.result_topics.issubset
@@ -191,9 +192,7 @@ class Membership:
         for tp in begun:
             tails[tp].forget_former(is_cut=tp not in fresh | other)
         ledgers = {
-            tp: Ledger(
-                positions[tp][0], tail.ends, tail.answered, tail.starts, self._replays.get(tp, 0), repeats.get(tp)
-            )
+            tp: Ledger(positions[tp][0], tail.ends, tail.answered, tail.starts, replays.get(tp, 0), repeats.get(tp))
             for tp, tail in tails.items()
         }
         return ledgers, {tp: positions[tp][0] for tp in anew}
@@ -375,6 +374,8 @@ class Membership:
         while True:
             await asyncio.sleep(self._settings.commit_interval_s)
             await self.commit()
+            if self._engine.wants_answers and not self.is_handing_over:
+                self.shell.rejoin()
             self.observe()
 
     async def hand_over(self) -> None:

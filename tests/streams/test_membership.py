@@ -26,6 +26,7 @@ from streams.membership import Membership
 from streams.recall import Recall
 from streams.shell import Shell
 from streams.tail import Tail, TailReader
+from tests.streams.engine.support import answers
 from tests.support import eventually_async
 
 TP0 = TP("events", 0)
@@ -102,6 +103,7 @@ class FakeTail:
         self.result_topics = frozenset({RESULTS})
         self.answered: dict[tuple[int, int], ResultRef] = {}
         self.furthest = 0
+        self.limit = 2**63
         # From where on answers are looked for that lie behind no mark.
         self.since = 0
         # Partitions whose commit was not believed.
@@ -119,12 +121,12 @@ class FakeTail:
         self.source = self.sources.pop(0) if self.sources else self.source
         return {
             tp: Tail(
-                dict(self.answered),
+                answers({place: ref for place, ref in self.answered.items() if place[0] >= offset}, self.limit),
                 dict.fromkeys(self.result_topics, 30 if starts is None else 20),
                 dict.fromkeys(self.result_topics, 30),
                 self.source,
             )
-            for tp, (_, starts) in wanted.items()
+            for tp, (offset, starts) in wanted.items()
         }
 
     def begins(self, logs: Mapping[TP, int], fresh: Container[TP]) -> dict[TP, dict[str, int]]:
@@ -177,7 +179,7 @@ class Bench:
             replayed=lambda item: self.replayed.append(item.position.offset),
         )
         self.blocked: asyncio.Event | None = None
-        settings = WorkerSettings(drain_timeout_s=0.2, rebalance_timeout_s=5)
+        settings = WorkerSettings(drain_timeout_s=0.2, rebalance_timeout_s=5, commit_interval_s=0.05)
         self.recall = FakeRecall()
         self.open_at_probes: list[bool] = []
         self.probe_faults: list[Exception] = []
@@ -282,6 +284,28 @@ async def test_what_is_answered_is_not_called_again_where_commits_are_forgotten(
 
     assert [entry for entry in bench.log if entry[0] == "work"] == [("work", 4)]  # type: ignore[index]
     assert bench.shell.offsets[TP0] == (6, "penstock1 results=35")
+
+
+async def test_answers_beyond_what_is_kept_are_looked_for_when_the_events_before_them_have_come(bench: Bench) -> None:
+    """By a new assignment: from the commit on, and from where the first one lies that was left out."""
+    bench.tail.limit = 1
+    bench.tail.source = (3, 2000)
+    bench.tail.answered = {(3, 1000): ResultRef(RESULTS, 21), (1500, 1000): ResultRef(RESULTS, 27)}
+    bench.assign()
+    await bench.work_on(3, 4)
+    intake = asyncio.ensure_future(bench.submit(1500))
+    running = asyncio.ensure_future(bench.membership.run())
+    await eventually_async(lambda: bench.shell.rejoins > 0)
+    running.cancel()
+    await bench.membership.hand_over()
+
+    assert await intake is False
+    assert bench.shell.offsets[TP0] == (1500, "penstock1 results=27")
+
+    bench.assign(2)
+    await bench.work_on(1500, 1501, generation=2)
+
+    assert [entry for entry in bench.log if entry[0] == "work"] == [("work", 4), ("work", 1501)]  # type: ignore[index]
 
 
 async def test_without_a_commit_answers_are_looked_for_from_the_time_of_the_first_event_on(bench: Bench) -> None:
