@@ -1,5 +1,6 @@
 """More answers than a worker keeps in memory, after a loss of the commits: they are looked for in windows."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_events_answered_beyond_what_is_kept_are_not_paid_again_window_by_window
         lab.send(3000, 100, keys=1)
         with lab.running(**STATIC) as worker:
             eventually(lambda: sum(lab.committed().values()) >= 1024, within_s=30)
-            worker.process.kill()
+            worker.signal(signal.SIGKILL)
         with lab.running(**STATIC) as worker:
             tally = results.wait_for(3100)
             eventually(lambda: sum(lab.committed().values()) == 3100, within_s=20)

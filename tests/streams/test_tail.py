@@ -234,7 +234,7 @@ def test_partitions_share_what_is_kept_of_answers_and_what_is_left_out_is_told(
 
 
 def test_a_scan_that_nobody_waits_for_any_more_ends() -> None:
-    """Its thread cannot be cancelled: with every rebalance during the scan there would be one more, with its answers."""
+    """Its thread cannot be cancelled: each rebalance during the scan would leave one more, with its answers."""
     reader = TailReader(KafkaSettings(), "app", frozenset({"results"}))
     wanted = {TP("events", 0): (0, {"results": 0})}
     newer = Asked()

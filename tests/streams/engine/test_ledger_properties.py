@@ -192,7 +192,7 @@ def test_through_windows_and_restarts_no_answer_is_missed(
         results += [offset] * (kind != "open")
     was_answered = frozenset(results)
     dice.shuffle(results)
-    position, start, called = 0, 0, list[int]()
+    position, start, called, is_over = 0, 0, list[int](), False
     for number in range(100):
         end = len(results)
         found = {(event, event): ResultRef(RESULTS, at) for at, event in enumerate(results) if at >= start}
