@@ -1,5 +1,6 @@
 """Whatever ends in whatever order, with gaps in the log: the commit point and the mark lose nothing."""
 
+import itertools
 import random
 import tracemalloc
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from streams.engine.item import ResultRef
 from streams.engine.ledger import Answers, Ledger
+from streams.tail import Tail
 from tests.streams.engine.support import RESULTS, answers
 
 
@@ -225,3 +227,59 @@ def test_through_windows_and_restarts_no_answer_is_missed(
 
     assert is_over
     assert sorted(called) == [event for event in events if event not in was_answered]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 700), st.booleans()), min_size=1, max_size=20),
+    st.lists(st.tuples(st.integers(0, 9000), st.booleans()), max_size=30),
+    st.randoms(use_true_random=False),
+    st.integers(1, 8),
+    st.floats(0, 0.3),
+)
+def test_answers_of_a_former_log_neither_answer_an_event_nor_hold_the_mark_in_any_window(
+    log: list[tuple[int, bool]], former: list[tuple[int, bool]], dice: random.Random, limit: int, crashes: float
+) -> None:
+    """The topic was made anew, the former one may have been longer; the new one grows, and its worker is killed.
+
+    Some events and some answers have no timestamp. As Membership does, with what it keeps in the mark.
+    """
+    gaps, stamp = [gap for gap, _ in log], {True: 500, False: -1}
+    events = [(offset, offset + 1000 if log[at][1] else -1) for at, offset in enumerate(itertools.accumulate(gaps))]
+    results = [(offset, stamp[is_timed]) for offset, is_timed in former]
+    position, start, log_end, may_be_former = 0, 0, 0, True
+    called, ledger, is_over = list[tuple[int, int]](), Ledger(0), False
+    while not is_over:
+        end, log_end = len(results), max(log_end, dice.choice(events)[0] + 1)
+        found = {place: ResultRef(RESULTS, at) for at, place in enumerate(results) if at >= start}
+        tail = Tail(answers({at: ref for at, ref in found.items() if at[0] >= position}, limit), log=(0, log_end))
+        if may_be_former:
+            tail.forget_former(is_cut=False)
+        ledger = Ledger(position, {RESULTS: end}, tail.answered, {RESULTS: start})
+        is_over = True
+        for place in [place for place in events if place[0] >= position]:
+            is_over = ledger.limit_reached(place[0], 100_000) is None
+            if not is_over:
+                assert tail.answered.known_to < log_end, "it waits for answers to events that never were"
+                break
+            answer = ledger.already_answered(*place)
+            ledger.take(*place)
+            log_end = max(log_end, place[0] + 1)
+            if answer is None:
+                called.append(place)
+                results.append(place)
+                answer = ResultRef(RESULTS, len(results) - 1)
+            ledger.finish(place[0], answer)
+            if dice.random() < crashes:
+                position, start = ledger.commit_point, ledger.mark()[RESULTS]
+                may_be_former = may_be_former and start < end
+            is_over = len(called) > 100 or dice.random() >= crashes / 4
+            if not is_over:
+                break
+        if is_over or ledger.wants_answers:
+            position, start = ledger.commit_point, ledger.mark()[RESULTS]
+            may_be_former = may_be_former and start < end
+
+    assert (ledger.is_idle, start, may_be_former) == (True, len(results), False)
+    assert set(called) == set(events)
+    timed = [place for place in called if place[1] >= 0]
+    assert len(timed) == len(set(timed))
