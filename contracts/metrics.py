@@ -352,6 +352,7 @@ ID_CONFLICTS = _counter(
     "events_id_conflicts_total", "Events that came with the id of an earlier one and another body; they are done."
 )
 REMEMBERED = _gauge("engine_remembered_events", "Events that are remembered to recognise their repetitions.")
+ANSWERS = _gauge("engine_remembered_answers", "Answers found at the assignment, of events that have not come yet.")
 REPLAYED = _counter(
     "events_already_answered_total", "Redelivered events whose outcome was already on the result topic."
 )

@@ -16,7 +16,7 @@ from producers.kafka_client import in_thread
 from streams.engine.engine import Engine
 from streams.engine.item import TP, by_topic
 from streams.engine.ledger import Ledger
-from streams.engine.mark import Mark, decode_mark, encode_mark, former_topics, journal_id, journal_of
+from streams.engine.mark import CUT, FOREIGN, Mark, decode_mark, encode_mark, former_topics, journal_id, journal_of
 from streams.engine.repeats import Repeats
 from streams.engine.tenure import Tenure
 from streams.log_ends import read_below
@@ -25,8 +25,7 @@ from streams.recall import Recall
 from streams.shell import Shell
 from streams.tail import Tail, TailReader
 
-_RETRY_S = 1.0
-_PROBE_TIMEOUT_S = 5.0
+_RETRY_S, _PROBE_TIMEOUT_S = 1.0, 5.0
 # How often marks of idle partitions follow what others write: a restart scans no more than this much for nothing.
 _FOLLOW_INTERVAL_S = 30.0
 # Per partition, its commit, and from where on each result topic is scanned; None = not at all.
@@ -55,15 +54,12 @@ class Membership:
         probe: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self._probe, self._on_crash = probe, on_crash
-        self._engine = engine
-        self.tail = tail
-        self._settings = settings
+        self._engine, self.tail, self._settings = engine, tail, settings
         self._shell: Shell | None = None
         self._loading: asyncio.Task[None] | None = None
         self._handing: asyncio.Task[None] | None = None
         self._committed: dict[TP, tuple[int, str]] = {}
-        self._replays: dict[TP, int] = {}
-        self._floors: dict[TP, int] = {}
+        self._replays, self._floors = dict[TP, int](), dict[TP, int]()
         # Where partitions are begun again whose log has lost its end; not given up before it is committed.
         self._anew: dict[TP, tuple[int, str]] = {}
         self._beginning: asyncio.Task[None] | None = None
@@ -77,10 +73,10 @@ class Membership:
         self._logs: dict[TP, int] = {}
         # By partition and result topic, the id (see journal_id) that the log had which our marks belong to.
         self._journals: dict[TP, dict[str, int]] = {}
-        self._recall = recall
-        self._log = logger("worker")
-        self.tps: frozenset[TP] = frozenset()
-        self.is_member = False
+        # Whose answers may lie before the ends of a scan, besides our own (see Mark.former), and these ends.
+        self._former = dict[TP, tuple[int, dict[str, int]]]()
+        self._recall, self._log = recall, logger("worker")
+        self.tps, self.is_member = frozenset[TP](), False
 
     def attach(self, shell: Shell) -> None:
         """Name the shell; once, before the app starts."""
@@ -111,8 +107,7 @@ class Membership:
 
     def assigned(self, tps: frozenset[TP], generation: int) -> None:
         """Load the books in the background: no heartbeat is sent while this callback runs."""
-        self.tps = tps
-        self.is_member = True
+        self.tps, self.is_member = tps, True
         self._ids, self._read, self.tail.furthest = {}, {}, 0
         self._losses.assigned()
         self._anew = {tp: commit for tp, commit in self._anew.items() if tp in tps}
@@ -154,7 +149,7 @@ class Membership:
         self._committed = {tp: commit for tp, commit in commits.items() if commit is not None}
         # A commit without our mark is an operator's reset: a replay is wanted, and what lies before it was left out.
         marks = {tp: decode_mark(metadata) for tp, (_, metadata) in self._committed.items()}
-        self._replays = await self._find_replays(marks)
+        self._replays = replays = await self._find_replays(marks)
         # The first answer stays: what is asked for later may be the id of another log than the one that is read. And
         # it comes before the scan: a mark with the id of an earlier log than its offsets is not believed, which costs
         # a scan; one with the id of a later log would be believed.
@@ -183,17 +178,20 @@ class Membership:
         positions |= {tp: (begun[tp][0], found.get(tp)) for tp in fresh}
         positions |= {tp: self._start_anew(tp, begun[tp][0], found.get(tp)) for tp in anew}
         if found or anew:
+            tails.clear()  # two looks would be twice the memory
             tails, repeats = await self._books(positions)
         # Also where a mark lacks a topic: a scan of that would begin at its end, and miss what is answered by then.
         are_known = self.tail.result_topics.issubset
         claimed = {tp: at for tp, (at, mark) in positions.items() if tp in begun or not are_known(mark or ())}
+        # The mark keeps it for the windows that follow, and for a restart in one: their commits are of this log.
+        told = {tp: mark.former for tp, mark in marks.items() if mark is not None and mark.former}
+        former = dict.fromkeys(anew, CUT) | told | dict.fromkeys(fresh | other, FOREIGN)
+        self._former = {tp: (kind, tails[tp].ends) for tp, kind in former.items()}
         await self._claim(claimed, tails)
-        for tp in begun:
-            tails[tp].forget_former(is_cut=tp not in fresh | other)
+        for tp, kind in former.items():
+            tails[tp].forget_former(is_cut=kind == CUT)
         ledgers = {
-            tp: Ledger(
-                positions[tp][0], tail.ends, tail.answered, tail.starts, self._replays.get(tp, 0), repeats.get(tp)
-            )
+            tp: Ledger(positions[tp][0], tail.ends, tail.answered, tail.starts, replays.get(tp, 0), repeats.get(tp))
             for tp, tail in tails.items()
         }
         return ledgers, {tp: positions[tp][0] for tp in anew}
@@ -231,10 +229,10 @@ class Membership:
 
         Where the end was lost is not known, for the log may have grown again: it is read from its beginning.
         """
-        ledger = self._engine.forget(tp)
-        if ledger is None:
+        if (ledger := self._engine.forget(tp)) is None:
             return
         self._cut[tp] = ledger.position
+        self._former[tp] = self._former.get(tp, (CUT,))[0], dict.fromkeys(self.tail.result_topics, 2**63)
         begin, starts = self._start_anew(tp, 0)
         self._anew[tp] = begin, self._encode(tp, begin, starts)
         if self._beginning is None or self._beginning.done():
@@ -285,11 +283,15 @@ class Membership:
         return await in_thread(self._recall.read, spans)
 
     def _encode(self, tp: TP, offset: int, mark: dict[str, int]) -> str:
-        replay_until = self._replays.get(tp, 0)
-        is_going_on = offset < replay_until
-        until = replay_until if is_going_on else 0
+        until = self._replays.get(tp, 0)
+        until = until if offset < until else 0
         journal, read = self._journals.get(tp, {}), self._read_below(tp, offset)
-        return encode_mark(mark, until, self._floors.get(tp, 0), self._logs.get(tp, 0), journal, read)
+        kind, ends = self._former.get(tp, (0, {}))
+        if not any(at < ends.get(topic, at) for topic, at in mark.items()):
+            # A scan from here on meets nothing that was there before us.
+            self._former.pop(tp, None)
+            kind = 0
+        return encode_mark(mark, until, self._floors.get(tp, 0), self._logs.get(tp, 0), journal, read, kind)
 
     def _read_below(self, tp: TP, offset: int) -> tuple[int, int] | None:
         """Return the offset behind the last record that was read below an offset, and its epoch; None = not known."""
@@ -306,8 +308,7 @@ class Membership:
 
     async def commit(self) -> None:
         """Commit what has changed, if the partitions are still ours."""
-        tenure = self._engine.tenure
-        if not tenure.may_work:
+        if not self._engine.tenure.may_work:
             return
         self._engine.pass_gaps(self.shell.read_to())
         points = self._engine.commits()
@@ -321,8 +322,7 @@ class Membership:
     def observe(self) -> None:
         """Set the lag gauges."""
         for tp, (point, _) in self._engine.spans().items():
-            end = self.shell.high_watermark(tp)
-            if end is not None:
+            if (end := self.shell.high_watermark(tp)) is not None:
                 LAG.labels(tp.topic, str(tp.partition)).set(max(0, end - point))
 
     async def run(self) -> None:
@@ -375,6 +375,8 @@ class Membership:
         while True:
             await asyncio.sleep(self._settings.commit_interval_s)
             await self.commit()
+            if self._engine.wants_answers and not self.is_handing_over:
+                self.shell.rejoin()
             self.observe()
 
     async def hand_over(self) -> None:
@@ -393,7 +395,6 @@ class Membership:
         await self._engine.drain(self._settings.drain_timeout_s)
         await self.commit()
         await self._engine.close()
-        self.tps = frozenset()
-        self._committed = {}
+        self.tps, self._committed = frozenset(), {}
         LAG.clear()
         self._log.info("partitions.released", generation=tenure.generation, held=held)

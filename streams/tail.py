@@ -20,6 +20,7 @@ from contracts.settings import KafkaSettings
 from producers.admin import TopicAdmin
 from producers.kafka_client import NO_GROUP, client_config
 from streams.engine.item import TP, ResultRef
+from streams.engine.ledger import Answers
 
 _REQUEST_TIMEOUT_S = 10.0
 # The books wait for it, and can do without; it takes 20-35 ms on one broker of our own (measured).
@@ -36,6 +37,8 @@ _BATCH = 500
 # So much may the clock of an event's writer be ahead of the worker's that answered it: brokers refuse more by default
 # (Kafka 4.0), and an hour of results is looked through within seconds.
 _CLOCKS_S = 3600.0
+# As those of a worker that is not told otherwise.
+_LIMITS = (1_000_000, 100_000)
 
 T = TypeVar("T")
 
@@ -45,12 +48,12 @@ class Tail:
     """What a scan found for one source partition.
 
     Attributes:
-        answered: (offset, timestamp_ms) of events -> where their terminal record lies.
+        answered: where the terminal records of events lie.
         starts, ends: per result topic, the scanned range of the matching partition.
         log: where the source partition begins and ends.
     """
 
-    answered: dict[tuple[int, int], ResultRef] = field(default_factory=dict)
+    answered: Answers = field(default_factory=Answers)
     starts: dict[str, int] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
     log: tuple[int, int] = (0, 2**63 - 1)
@@ -61,8 +64,7 @@ class Tail:
         Those behind the end would hold the mark back; of a cut log they stay: better a scan than a call. And where
         there is no timestamp, nothing tells an event from the one that has its offset now: better a call than a loss.
         """
-        end = 2**63 if is_cut else self.log[1]
-        self.answered = {place: ref for place, ref in self.answered.items() if place[0] < end and place[1] >= 0}
+        self.answered.keep(2**63 if is_cut else self.log[1])
 
 
 def ask(
@@ -179,6 +181,7 @@ class TailReader:
         kafka: connection.
         app_id: only terminal records of this application count.
         result_topics: all of them.
+        limits: answers kept at a time: of all partitions together, and what one partition may have in any case.
 
     Attributes:
         result_topics: all of them.
@@ -186,11 +189,16 @@ class TailReader:
             it reads beyond that is progress.
     """
 
-    def __init__(self, kafka: KafkaSettings, app_id: str, result_topics: frozenset[str]) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, app_id: str, result_topics: frozenset[str], limits: tuple[int, int] = _LIMITS
+    ) -> None:
+        self._limits = limits
         self._kafka = kafka
         self._app_id = app_id
         self.result_topics = result_topics
         self.furthest = 0
+        # What the newest scan fills.
+        self._scanned: Mapping[TP, Tail] = {}
         self._is_told = False
 
     def ids(self, topics: Iterable[str]) -> dict[str, int]:
@@ -282,7 +290,9 @@ class TailReader:
         for topic in self.result_topics:
             # Where topics appear on first use (the embedded broker), this makes it; elsewhere it was found at start.
             consumer.list_topics(topic, timeout=_REQUEST_TIMEOUT_S)
-        tails = {tp: Tail() for tp in wanted}
+        most, least = self._limits
+        limit = max(least, most // max(1, sum(marks is not None for _, marks in wanted.values())))
+        self._scanned = tails = {tp: Tail(Answers(limit)) for tp in wanted}
         assignments: dict[TP, int] = {}
         for tp, (_, marks) in wanted.items():
             for topic in self.result_topics:
@@ -298,6 +308,10 @@ class TailReader:
         if assignments:
             ends = {TP(topic, tp.partition): end for tp, tail in tails.items() for topic, end in tail.ends.items()}
             self._read(consumer, assignments, ends, wanted, tails)
+        detail = "more answers than are kept: the rest is looked for when the events before them have come"
+        for tp, found in ((tp, tail.answered) for tp, tail in tails.items() if tail.answered.are_cut):
+            told = {"answers": len(found), "known_to": found.known_to, "end": tails[tp].log[1]}
+            logger("worker").info("answers.window", **tp._asdict(), **told, detail=detail)
         return tails
 
     def _read(
@@ -312,6 +326,10 @@ class TailReader:
 
         def take(message: confluent_kafka.Message) -> None:
             nonlocal count
+            if self._scanned is not tails:
+                # Nobody waits for this one any more: two at a time would be twice the memory.
+                text = "the partitions were assigned anew meanwhile"
+                raise LogUnavailable(text)
             count += 1
             self.furthest = max(self.furthest, count)
             self._note(message, wanted, tails)
@@ -332,4 +350,4 @@ class TailReader:
         request = wanted.get(tp)
         if request is not None and request[1] is not None and position.offset >= request[0]:
             ref = ResultRef(message.topic() or "", message.offset() or 0)
-            tails[tp].answered[(position.offset, position.timestamp_ms)] = ref
+            tails[tp].answered.add(position.offset, position.timestamp_ms, ref)

@@ -152,7 +152,8 @@ class Worker:
         journal = _journal(settings)
         await self._wait_for_kafka()
         instance = await self._take_place()
-        tail = TailReader(settings.kafka, settings.worker.app_id, frozenset(journal))
+        answers = settings.worker.max_answers, settings.worker.max_uncommitted
+        tail = TailReader(settings.kafka, settings.worker.app_id, frozenset(journal), answers)
         events = frozenset(self._topics.events(lane) for lane in settings.worker.lanes)
         recall = Recall(settings.kafka, settings.worker.app_id, settings.worker.max_remembered, events)
         membership = Membership(engine, tail, settings.worker, self._end, recall, self._producer.probe)

@@ -41,6 +41,10 @@ class WorkerSettings(Section):
     max_remembered: int = Field(default=20_000, ge=0)
     """Accepted events that are remembered to recognise their repetitions, all partitions together; some 290 bytes of
     memory for each, and so many records are read again when partitions are assigned. 0: none."""
+    max_answers: int = Field(default=1_000_000, ge=1000)
+    """Answers found at an assignment that are kept until their events come, all partitions together, some 22 bytes of
+    memory for each; a partition may have max_uncommitted in any case. Where there are more, as after a loss of the
+    commits, the worker joins the group anew for the next ones."""
     tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
     """Shares of tenants within a lane, by API key id or source; 1 for those not named. A lane's free slots go to
     tenants in proportion to their weights, and within a tenant to the earliest deadline."""

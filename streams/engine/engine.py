@@ -10,7 +10,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from contracts.codec import Position
-from contracts.metrics import FM_QUEUE_DEPTH, HELD_BYTES, HELD_EVENTS, PAUSED, REMEMBERED, REPLAYED, Children
+from contracts.metrics import ANSWERS, FM_QUEUE_DEPTH, HELD_BYTES, HELD_EVENTS, PAUSED, REMEMBERED, REPLAYED, Children
 from streams.engine.dispatcher import Dispatcher, Run, Slot
 from streams.engine.item import TP, Item, ResultRef, State
 from streams.engine.ledger import Ledger, advance_idle
@@ -19,7 +19,7 @@ from streams.engine.tenure import Tenure, TenureLostError
 from streams.engine.work import Limits, Straight, Way, Work
 
 _DRAIN_POLL_S = 0.05
-_LIMITS = ("ready_keys", "held_events", "held_bytes", "uncommitted")
+_LIMITS = ("ready_keys", "held_events", "held_bytes", "uncommitted", "answers")
 _paused = Children(PAUSED)
 
 
@@ -198,9 +198,7 @@ class Engine:
             return "held_events"
         if not self._bytes.admits(lane, item.size_bytes):
             return "held_bytes"
-        if ledger is not None and ledger.is_ahead(limits.uncommitted):
-            return "uncommitted"
-        return None
+        return None if ledger is None else ledger.limit_reached(item.position.offset, limits.uncommitted)
 
     def _take(self, item: Item) -> bool:
         ledger = self._ledgers.get(item.tp)
@@ -220,6 +218,7 @@ class Engine:
         if answer is not None:
             ledger.finish(position.offset, answer, item.log)
             self._drop_answer(position)
+            self._moved(1)
             REPLAYED.inc()
             return True
         if ledger.is_replay(position.offset):
@@ -283,7 +282,8 @@ class Engine:
             return
         except asyncio.CancelledError:
             self._keep_answer(item.position)
-            if not tenure.is_over and not _is_asked_for():
+            task = asyncio.current_task()
+            if not tenure.is_over and task is not None and not task.cancelling():
                 # Some library has cancelled it: the event would neither end nor be tried again, and nobody would know.
                 message = f"the work on {item.position} was cancelled by nobody"
                 raise RuntimeError(message) from None
@@ -303,11 +303,17 @@ class Engine:
             self._bytes.take(item.lane, -item.size_bytes)
             self._moved(1)
 
+    @property
+    def wants_answers(self) -> bool:
+        """Tell whether a partition waits for answers to be looked for; see Ledger.wants_answers."""
+        return any(ledger.wants_answers for ledger in self._ledgers.values())
+
     def gauge(self) -> None:
         """Set the gauges; from time to time, not at every event, which would cost more than the rest of the books."""
         FM_QUEUE_DEPTH.set(self._dispatcher.queued)
         HELD_EVENTS.set(len(self._held))
         HELD_BYTES.set(self._bytes.held)
+        ANSWERS.set(sum(len(ledger.answered) for ledger in self._ledgers.values()))
         REMEMBERED.set(sum(len(ledger.repeats) for ledger in self._ledgers.values()))
 
     def commits(self) -> dict[TP, tuple[int, dict[str, int]]]:
@@ -392,8 +398,3 @@ class Engine:
         self._opened.clear()
         for reason in (*_LIMITS, "handover"):
             PAUSED.labels(reason).set(0)
-
-
-def _is_asked_for() -> bool:
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

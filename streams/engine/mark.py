@@ -5,8 +5,9 @@ A commit without a mark was made by an operator's tool: nothing is skipped then,
 goes on, `!replay=<end>` stands there as well, and ever after `!floor=<offset>`, from where on no event was left out;
 `!log=<id>` is of the topic that the offset belongs to, and `!log:<topic>=<id>` of a result topic that an offset of the
 mark belongs to. `!read=<offset>` and `!epoch=<epoch>` are of the last record below the commit: the offset behind it,
-and the epoch of the leader that it was written under: a log whose epoch ends before that offset has lost it. No topic
-can have such names. The ids of result topics, and then these two, are left out when the mark would not fit with them.
+and the epoch of the leader that it was written under: a log whose epoch ends before that offset has lost it.
+`!former=<kind>` stands there while answers are looked through that may be to events of a former log. No topic can have
+such names. The ids of result topics, and then these two, are left out when the mark would not fit with them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,10 @@ _FLOOR = "!floor"
 # A number, as all the others are: a worker that does not know this name reads the rest of the mark all the same.
 _LOG = "!log"
 _READ, _EPOCH = "!read", "!epoch"
-_NOTES = (_REPLAY, _FLOOR, _LOG, _READ, _EPOCH)
+_FORMER = "!former"
+_NOTES = (_REPLAY, _FLOOR, _LOG, _READ, _EPOCH, _FORMER)
+# What `!former` says: answers behind the end of the log are of another one, or of this one before it was cut.
+FOREIGN, CUT = 1, 2
 _JOURNAL = "!log:"
 # A part of the id is enough to tell two logs of one name apart, and leaves room for more topics.
 _JOURNAL_IDS = 2**32
@@ -41,6 +45,8 @@ class Mark(NamedTuple):
         journal: by result topic, the end of the id (see `journal_id`) that it had when `starts` was found; without
             those that are not known.
         read: the offset behind the last record below the commit, and the epoch of that record; None = not known.
+        former: whose the answers may be that lie behind `starts`, besides those of this log: FOREIGN or CUT;
+            0 = nobody's.
     """
 
     starts: dict[str, int]
@@ -49,6 +55,7 @@ class Mark(NamedTuple):
     log: int = 0
     journal: Mapping[str, int] = _NONE
     read: tuple[int, int] | None = None
+    former: int = 0
 
 
 def journal_id(topic_id: int) -> int:
@@ -78,13 +85,14 @@ def encode_mark(
     log: int = 0,
     journal: Mapping[str, int] = _NONE,
     read: tuple[int, int] | None = None,
+    former: int = 0,
 ) -> str:
     """Return commit metadata.
 
     Without the result topics' ids when it would not fit with them, then without `read`; the plain prefix when it would
     not fit without them either, which makes the next scan start at the end.
     """
-    found = ((_REPLAY, replay_until), (_FLOOR, floor), (_LOG, log))
+    found = ((_REPLAY, replay_until), (_FLOOR, floor), (_LOG, log), (_FORMER, former))
     notes = [f"{name}={number}" for name, number in found if number]
     place = [f"{name}={number}" for name, number in zip((_READ, _EPOCH), read or (), strict=False)]
     starts = [f"{topic}={offset}" for topic, offset in sorted(marks.items())]
@@ -97,7 +105,7 @@ def encode_mark(
 def mark_fits(topics: Iterable[str]) -> bool:
     """Tell whether a mark of these result topics, without their ids, fits whatever the offsets are."""
     starts = dict.fromkeys(topics, _LARGEST_OFFSET)
-    return encode_mark(starts, _LARGEST_OFFSET, _LARGEST_OFFSET, _LARGEST_ID) != PREFIX
+    return encode_mark(starts, _LARGEST_OFFSET, _LARGEST_OFFSET, _LARGEST_ID, former=CUT) != PREFIX
 
 
 def decode_mark(metadata: str) -> Mark | None:
@@ -113,5 +121,5 @@ def decode_mark(metadata: str) -> Mark | None:
         elif name not in _NOTES and not name.startswith(_JOURNAL):
             return None
     journal = {name.removeprefix(_JOURNAL): found.pop(name) for name in tuple(found) if name.startswith(_JOURNAL)}
-    replay_until, floor, log, read_to, epoch = (found.pop(name, 0) for name in _NOTES)
-    return Mark(found, replay_until, floor, log, journal, (read_to, epoch) if read_to else None)
+    replay_until, floor, log, read_to, epoch, former = (found.pop(name, 0) for name in _NOTES)
+    return Mark(found, replay_until, floor, log, journal, (read_to, epoch) if read_to else None, former)

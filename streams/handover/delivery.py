@@ -344,7 +344,9 @@ class Delivery:
             found = source_position(record.headers.items())
             if found is not None and found[0] == self._desk.settings.worker.app_id:
                 position = found[1]
-                if position.topic == self._desk.topics.handovers:
+                begin, end = self.state.ranges.get(str(position.partition), (0, 0))
+                # Of other hand-overs, which end meanwhile, there may be any number.
+                if position.topic == self._desk.topics.handovers and begin <= position.offset < end:
                     yield position.partition, position.offset, position.timestamp_ms
 
     def _write(self, records: Iterator[Record]) -> int:

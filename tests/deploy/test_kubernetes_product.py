@@ -387,9 +387,9 @@ def test_the_memory_of_a_worker_is_enough_for_all_that_its_settings_let_in() -> 
     found = settings(BASE, _environ("worker"))
     worker = found.worker
     share = len(worker.lanes) * found.kafka.partitions / ours()["worker"].manifest["spec"]["replicas"]
-    # 130 bytes and 290: contracts/settings/worker.py. Two producers, of outcomes and of deltas.
+    # 130 bytes, 290 and 22: contracts/settings/worker.py. Two producers, of outcomes and of deltas.
     most = worker.max_held_bytes + 2 * found.producer.max_buffer_bytes + 290 * worker.max_remembered
-    most += int(share * 130 * worker.max_uncommitted)
+    most += int(share * 130 * worker.max_uncommitted + 22 * max(worker.max_answers, share * worker.max_uncommitted))
 
     assert _bytes(ours()["worker"].container["resources"]["limits"]["memory"]) >= IDLE_BYTES + most
 

@@ -47,7 +47,7 @@ def answer(
 
 def found(tail: Tail) -> dict[int, int]:
     """Return event offset -> result offset."""
-    return {offset: ref.offset for (offset, _), ref in tail.answered.items()}
+    return {offset: ref.offset for (offset, _), ref in tail.answered}
 
 
 def test_answers_from_the_mark_on_are_found_with_place_and_timestamp(kafka: KafkaLab) -> None:
@@ -56,7 +56,7 @@ def test_answers_from_the_mark_on_are_found_with_place_and_timestamp(kafka: Kafk
     tail = reader(kafka, topic).read({STANDARD: (4, {topic: 4})})[STANDARD]
 
     assert found(tail) == {n: n for n in range(4, 10)}
-    assert tail.answered[7, 1007] == ResultRef(topic, 7)
+    assert tail.answered.get(7, 1007) == ResultRef(topic, 7)
     assert (tail.starts, tail.ends) == ({topic: 4}, {topic: 10})
 
 
@@ -72,7 +72,7 @@ def test_a_partition_without_a_mark_gets_only_the_ends(kafka: KafkaLab) -> None:
     answer(kafka, topic, range(3))
     tail = reader(kafka, topic).read({STANDARD: (0, None)})[STANDARD]
 
-    assert (tail.answered, tail.starts, tail.ends) == ({}, {topic: 3}, {topic: 3})
+    assert (len(tail.answered), tail.starts, tail.ends) == (0, {topic: 3}, {topic: 3})
 
 
 def test_lanes_that_share_a_result_partition_are_told_apart(kafka: KafkaLab) -> None:
@@ -98,7 +98,7 @@ def test_every_result_topic_is_scanned(kafka: KafkaLab) -> None:
     answer(kafka, second, [1])
     tail = reader(kafka, first, second).read({STANDARD: (0, {first: 0, second: 0})})[STANDARD]
 
-    assert tail.answered == {(0, 1000): ResultRef(first, 0), (1, 1001): ResultRef(second, 0)}
+    assert dict(tail.answered) == {(0, 1000): ResultRef(first, 0), (1, 1001): ResultRef(second, 0)}
 
 
 def test_a_partition_that_ends_with_a_transaction_marker_is_read_to_its_end(kafka: KafkaLab) -> None:
@@ -137,7 +137,7 @@ def test_a_mark_outside_of_the_log_is_moved_into_it(kafka: KafkaLab) -> None:
     answer(kafka, topic, range(3))
     tail = reader(kafka, topic).read({STANDARD: (0, {topic: 99})})[STANDARD]
 
-    assert (tail.answered, tail.starts) == ({}, {topic: 3})
+    assert (len(tail.answered), tail.starts) == (0, {topic: 3})
 
 
 def test_many_answers_are_all_found(kafka: KafkaLab) -> None:

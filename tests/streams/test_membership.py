@@ -26,6 +26,7 @@ from streams.membership import Membership
 from streams.recall import Recall
 from streams.shell import Shell
 from streams.tail import Tail, TailReader
+from tests.streams.engine.support import answers
 from tests.support import eventually_async
 
 TP0 = TP("events", 0)
@@ -102,6 +103,7 @@ class FakeTail:
         self.result_topics = frozenset({RESULTS})
         self.answered: dict[tuple[int, int], ResultRef] = {}
         self.furthest = 0
+        self.limit = 2**63
         # From where on answers are looked for that lie behind no mark.
         self.since = 0
         # Partitions whose commit was not believed.
@@ -119,12 +121,12 @@ class FakeTail:
         self.source = self.sources.pop(0) if self.sources else self.source
         return {
             tp: Tail(
-                dict(self.answered),
+                answers({place: ref for place, ref in self.answered.items() if place[0] >= offset}, self.limit),
                 dict.fromkeys(self.result_topics, 30 if starts is None else 20),
                 dict.fromkeys(self.result_topics, 30),
                 self.source,
             )
-            for tp, (_, starts) in wanted.items()
+            for tp, (offset, starts) in wanted.items()
         }
 
     def begins(self, logs: Mapping[TP, int], fresh: Container[TP]) -> dict[TP, dict[str, int]]:
@@ -177,7 +179,7 @@ class Bench:
             replayed=lambda item: self.replayed.append(item.position.offset),
         )
         self.blocked: asyncio.Event | None = None
-        settings = WorkerSettings(drain_timeout_s=0.2, rebalance_timeout_s=5)
+        settings = WorkerSettings(drain_timeout_s=0.2, rebalance_timeout_s=5, commit_interval_s=0.05)
         self.recall = FakeRecall()
         self.open_at_probes: list[bool] = []
         self.probe_faults: list[Exception] = []
@@ -264,7 +266,8 @@ async def test_a_partition_without_a_commit_is_claimed_before_the_first_call(ben
     await bench.idle()
 
     assert bench.log == [
-        ("tail", {TP0: (0, None)}), ("tail", {TP0: (3, {RESULTS: 0})}), ("commit", {TP0: (3, "penstock1 results=20")}),
+        ("tail", {TP0: (0, None)}), ("tail", {TP0: (3, {RESULTS: 0})}),
+        ("commit", {TP0: (3, "penstock1 !former=1 results=20")}),
         ("work", 3),
     ]  # fmt: skip
 
@@ -282,6 +285,83 @@ async def test_what_is_answered_is_not_called_again_where_commits_are_forgotten(
 
     assert [entry for entry in bench.log if entry[0] == "work"] == [("work", 4)]  # type: ignore[index]
     assert bench.shell.offsets[TP0] == (6, "penstock1 results=35")
+
+
+async def test_answers_beyond_what_is_kept_are_looked_for_when_the_events_before_them_have_come(bench: Bench) -> None:
+    """By a new assignment: from the commit on, and from where the first one lies that was left out."""
+    bench.tail.limit = 1
+    bench.tail.source = (3, 2000)
+    bench.tail.answered = {(3, 1000): ResultRef(RESULTS, 21), (1500, 1000): ResultRef(RESULTS, 27)}
+    bench.assign()
+    await bench.work_on(3, 4)
+    intake = asyncio.ensure_future(bench.submit(1500))
+    running = asyncio.ensure_future(bench.membership.run())
+    await eventually_async(lambda: bench.shell.rejoins > 0)
+    running.cancel()
+    await bench.membership.hand_over()
+
+    assert await intake is False
+    assert bench.shell.offsets[TP0] == (1500, "penstock1 !former=1 results=27")
+
+    bench.assign(2)
+    await bench.work_on(1500, 1501, generation=2)
+
+    assert [entry for entry in bench.log if entry[0] == "work"] == [("work", 4), ("work", 1501)]  # type: ignore[index]
+
+
+async def test_answers_of_a_former_log_are_forgotten_in_every_window_and_the_mark_does_not_wait_for_them(
+    bench: Bench,
+) -> None:
+    """Window by window the commit is our own; only the mark tells whose answers may lie there."""
+    bench.tail.limit, bench.tail.source = 1, (0, 1200)
+    former = [(0, 500), (1030, -1), (1100, 500), (2048, 500), (4000, 500)]
+    bench.tail.answered = {place: ResultRef(RESULTS, 21 + number) for number, place in enumerate(former)}
+    await bench.opened("penstock1 !log=7 results=25", {"events": 8})
+    await bench.work_on(0)
+    running = asyncio.ensure_future(bench.membership.run())
+    untimed = Item(Position(*TP0, 1030, -1), None, "standard", 1, None)
+    intake = asyncio.ensure_future(bench.engine.submit(untimed, 1))
+    await eventually_async(lambda: bench.shell.rejoins > 0)
+    running.cancel()
+    await bench.membership.hand_over()
+
+    assert await intake is False
+    assert bench.shell.offsets[TP0] == (1030, "penstock1 !log=8 !former=1 results=22")
+
+    bench.assign(2)
+    await bench.engine.submit(untimed, 2)
+    await bench.work_on(1199, 2500, generation=2)
+
+    assert [entry for entry in bench.log if entry[0] == "work"] == [  # type: ignore[index]
+        ("work", 0), ("work", 1030), ("work", 1199), ("work", 2500),
+    ]  # fmt: skip
+    assert bench.shell.offsets[TP0] == (2501, "penstock1 !log=8 results=2531")
+    assert len(bench.engine.idle()) == 1
+
+
+async def test_of_a_log_that_was_cut_answers_behind_its_end_stay_in_every_window(bench: Bench) -> None:
+    """It may still be that it only seemed so; those without a timestamp may be another event's all the same."""
+    bench.tail.source, bench.tail.known = (0, 8), {"events": 7}
+    bench.tail.answered = {(6, -1): ResultRef(RESULTS, 21), (9, 1000): ResultRef(RESULTS, 22)}
+    await bench.opened("penstock1 !log=7 !former=2 results=20", {"events": 7})
+    await bench.engine.submit(Item(Position(*TP0, 6, -1), None, "standard", 1, None), 1)
+    await bench.work_on(8, 9)
+
+    assert [entry for entry in bench.log if entry[0] == "work"] == [("work", 6), ("work", 8)]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("cut_while", "kind"), [("former answers wait", 1), ("none waits", 2)])
+async def test_a_log_that_is_cut_while_answers_of_a_former_one_wait_has_none_of_them_behind_its_end(
+    bench: Bench, cut_while: str, kind: int
+) -> None:
+    bench.tail.source = (0, 10)
+    bench.tail.answered = {(4, 500): ResultRef(RESULTS, 21)}
+    await bench.opened("penstock1 !log=7 results=25", {"events": 8})
+    await bench.work_on(*((0,) if kind == 1 else (0, 5)))
+    bench.membership.went_back(TP0)
+    await eventually_async(lambda: bench.shell.rejoins > 0)
+
+    assert bench.shell.offsets[TP0] == (0, f"penstock1 !log=8 !former={kind} results=0"), cut_while
 
 
 async def test_without_a_commit_answers_are_looked_for_from_the_time_of_the_first_event_on(bench: Bench) -> None:
@@ -318,7 +398,7 @@ async def test_a_commit_of_another_log_is_not_believed_and_what_is_answered_stay
     assert bench.log == [
         *[("tail", {TP0: (172, {RESULTS: 25})})] * 3,
         ("tail", {TP0: (0, {RESULTS: 0})}),
-        ("commit", {TP0: (0, "penstock1 results=20")}),
+        ("commit", {TP0: (0, "penstock1 !former=2 results=20")}),
         ("restart", {TP0: 0}),
         ("work", 0),
         ("work", 2),
@@ -365,7 +445,7 @@ async def test_a_commit_of_a_former_topic_is_not_believed_however_long_the_new_l
     assert bench.log == [
         ("tail", {TP0: (172, {RESULTS: 25})}),
         ("tail", {TP0: (0, {RESULTS: 0})}),
-        ("commit", {TP0: (0, "penstock1 !log=8 results=20")}),
+        ("commit", {TP0: (0, "penstock1 !log=8 !former=1 results=20")}),
         ("restart", {TP0: 0}),
         ("work", 0),
         ("work", 2),
@@ -449,7 +529,7 @@ async def test_a_log_that_loses_its_end_under_us_is_begun_again(
     bench.membership.went_back(TP0)
     await eventually_async(lambda: bench.shell.rejoins > 0)
 
-    assert bench.shell.offsets == {TP0: (0, "penstock1 !log=7 results=0")}
+    assert bench.shell.offsets == {TP0: (0, "penstock1 !log=7 !former=2 results=0")}
     assert not await bench.submit(9), "it has no books until they are loaded anew"
     await bench.membership.hand_over()
     output = "".join(capsys.readouterr())
@@ -474,7 +554,7 @@ async def test_a_log_that_was_cut_and_has_grown_past_its_commit_is_read_from_its
     assert bench.log == [
         *[("tail", {TP0: (172, {RESULTS: 25})})] * 3,
         ("tail", {TP0: (0, {RESULTS: 0})}),
-        ("commit", {TP0: (0, "penstock1 !log=7 results=20")}),
+        ("commit", {TP0: (0, "penstock1 !log=7 !former=2 results=20")}),
         ("restart", {TP0: 0}),
         ("work", 0),
         ("work", 2),
@@ -560,7 +640,7 @@ async def test_what_is_answered_of_a_log_that_lost_its_end_is_not_called_again(b
         ("tail", {TP0: (0, None)}), ("tail", {TP0: (3, {RESULTS: 0})}), ("restart", {TP0: 3}),
         ("work", 6), ("work", 7),
     ]  # fmt: skip
-    assert bench.shell.offsets[TP0] == (8, "penstock1 !floor=3 !log=7 results=20")
+    assert bench.shell.offsets[TP0] == (8, "penstock1 !floor=3 !log=7 !former=2 results=20")
 
 
 async def test_the_claim_of_a_log_that_lost_its_end_is_not_given_up_before_the_group_has_it(bench: Bench) -> None:
@@ -673,7 +753,7 @@ async def test_each_assignment_asks_which_log_a_topic_is(bench: Bench) -> None:
     await eventually_async(lambda: bench.engine.is_open)
 
     assert bench.log[-1] == ("restart", {TP0: 3})
-    assert bench.shell.offsets[TP0] == (3, "penstock1 !floor=3 !log=8 results=20")
+    assert bench.shell.offsets[TP0] == (3, "penstock1 !floor=3 !log=8 !former=1 results=20")
 
 
 async def test_the_first_id_that_is_heard_of_stays_while_the_books_are_waited_for(bench: Bench) -> None:
@@ -687,7 +767,7 @@ async def test_the_first_id_that_is_heard_of_stays_while_the_books_are_waited_fo
     bench.shell.refusals = 0
     await eventually_async(lambda: bench.engine.is_open)
 
-    assert bench.shell.offsets[TP0] == (3, "penstock1 !log=7 results=20")
+    assert bench.shell.offsets[TP0] == (3, "penstock1 !log=7 !former=1 results=20")
 
 
 async def test_the_ids_of_all_topics_are_one_question(bench: Bench) -> None:

@@ -1,6 +1,7 @@
 """The scan of the result topics: in which order it asks, and that a client which cannot be made ends nobody."""
 
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
@@ -8,12 +9,14 @@ import confluent_kafka
 import pytest
 from structlog.testing import capture_logs
 
+from contracts.codec import Position, position_headers
 from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings
 from producers import admin
 from streams import tail
 from streams.engine.item import TP, ResultRef
 from streams.tail import Tail, TailReader
+from tests.streams.engine.support import answers
 
 
 class Asked:
@@ -176,6 +179,72 @@ def test_the_embedded_broker_has_no_times_and_what_is_looked_through_is_logged()
     )  # fmt: skip
 
 
+class Answered(Asked):
+    """A consumer of results: one of each partition of the source, a page apart, and the last one twice."""
+
+    def __init__(self, interrupt: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self.interrupt = interrupt
+        self.partitions = list[int]()
+        self.at = 0
+
+    def get_watermark_offsets(self, place: Any, timeout: float) -> tuple[int, int]:
+        super().get_watermark_offsets(place, timeout)
+        return 0, 5
+
+    def assign(self, places: list[confluent_kafka.TopicPartition]) -> None:
+        self.partitions = [place.partition for place in places]
+
+    def consume(self, _count: int, timeout: float) -> list[Any]:
+        assert timeout > 0
+        self.interrupt()
+        self.at += 1
+        return [self.message(number) for number in self.partitions]
+
+    def message(self, number: int) -> Any:
+        event = Position("events", number, 1024 * (self.at - 1), 1000)
+        return SimpleNamespace(
+            error=lambda: None,
+            topic=lambda: "results",
+            offset=lambda at=self.at - 1: at,
+            headers=lambda: list(position_headers("app", event)),
+        )
+
+    def position(self, places: list[confluent_kafka.TopicPartition]) -> list[confluent_kafka.TopicPartition]:
+        return [confluent_kafka.TopicPartition(one.topic, one.partition, self.at) for one in places]
+
+
+@pytest.mark.parametrize(
+    ("limits", "kept", "known_to"),
+    [((6, 1), 3, 3 * 1024), ((6, 4), 4, 4 * 1024), ((10, 1), 5, 2**63)],
+    ids=["a share", "what one may have", "all"],
+)
+def test_partitions_share_what_is_kept_of_answers_and_what_is_left_out_is_told(
+    limits: tuple[int, int], kept: int, known_to: int
+) -> None:
+    reader = TailReader(KafkaSettings(), "app", frozenset({"results"}), limits)
+    wanted = {TP("events", 0): (0, {"results": 0}), TP("events", 1): (0, {"results": 0}), TP("events", 2): (0, None)}
+    with capture_logs() as lines:
+        tails = reader._scan(cast("Any", Answered()), wanted)
+
+    found = [tails[tp].answered for tp in wanted]
+    assert [(len(one), one.known_to) for one in found] == [(kept, known_to)] * 2 + [(0, 2**63)]
+    told = [(line["partition"], line["answers"], line["known_to"]) for line in lines]
+    assert told == [(number, kept, known_to) for number in range(2) if kept < 5]
+
+
+def test_a_scan_that_nobody_waits_for_any_more_ends() -> None:
+    """Its thread cannot be cancelled: each rebalance during the scan would leave one more, with its answers."""
+    reader = TailReader(KafkaSettings(), "app", frozenset({"results"}))
+    wanted = {TP("events", 0): (0, {"results": 0})}
+    newer = Asked()
+
+    with pytest.raises(LogUnavailable, match="assigned anew"):
+        reader._scan(cast("Any", Answered(lambda: reader._scan(cast("Any", newer), wanted))), wanted)
+
+    assert newer.topics == ["results", "events"]
+
+
 class Short(Asked):
     """A consumer of result topics that have fewer partitions than the events."""
 
@@ -196,7 +265,7 @@ def test_a_result_partition_that_is_missing_is_named() -> None:
 def test_answers_that_may_be_to_events_of_a_former_log_are_forgotten(
     *, is_cut: bool, kept: set[tuple[int, int]]
 ) -> None:
-    tail = Tail({place: ResultRef("results", 5) for place in ((1, 1000), (2, -1), (9, 1000))}, log=(0, 3))
+    tail = Tail(answers({place: ResultRef("results", 5) for place in ((1, 1000), (2, -1), (9, 1000))}), log=(0, 3))
     tail.forget_former(is_cut=is_cut)
 
-    assert tail.answered.keys() == kept
+    assert {place for place, _ in tail.answered} == kept

@@ -13,7 +13,7 @@ from streams.engine.item import TP, Item, ResultRef, State
 from streams.engine.ledger import Ledger
 from streams.engine.tenure import Tenure
 from streams.engine.work import Limits
-from tests.streams.engine.support import RESULTS, TP0, make_item
+from tests.streams.engine.support import RESULTS, TP0, answers, make_item
 from tests.streams.virtual_clock import elapsed_s, settled
 
 WIDE = Limits(in_flight=4, ready_keys=1000, held_events=1000, held_bytes=10**6, uncommitted=1000)
@@ -117,6 +117,35 @@ async def test_each_limit_pauses_the_intake_says_so_and_resumes(name: str, limit
     await bench.idle()
 
     assert (intake.result(), bench.produced, paused(name)) == ([True] * 10, list(range(10)), 0)
+
+
+async def test_an_event_that_may_be_answered_where_nobody_has_looked_is_not_taken() -> None:
+    """What lies before it is finished first: then its answer is found from the commit on."""
+    bench = Bench()
+    found = {(1, 1001): ResultRef(RESULTS, 7), (1500, 2500): ResultRef(RESULTS, 40)}
+    tenure = bench.begin(ledgers={TP0: Ledger(0, {RESULTS: 50}, answers(found, 1), {RESULTS: 0})})
+    intake = bench.submit_later(*(make_item(n) for n in (0, 1, 1500)))
+    await settled()
+
+    assert (len(bench.engine.held), paused("answers"), bench.engine.wants_answers) == (1, 1, False)
+
+    await bench.idle()
+
+    assert (bench.engine.wants_answers, bench.engine.commits()) == (True, {TP0: (1500, {RESULTS: 40})})
+
+    tenure.end()
+    await bench.engine.close()
+
+    assert (await intake, bench.started, paused("answers")) == ([True, True, False], [0], 0)
+
+
+async def test_an_event_that_is_answered_already_is_a_move() -> None:
+    """A worker that finds millions of them does not stand still."""
+    bench = Bench()
+    bench.begin(ledgers={TP0: Ledger(0, {RESULTS: 50}, answers({(0, 1000): ResultRef(RESULTS, 7)}), {RESULTS: 0})})
+    await bench.submit(make_item(0))
+
+    assert bench.engine.moves == 1
 
 
 async def test_a_paused_intake_goes_on_for_many_at_a_time_while_there_is_enough_to_go_on_with() -> None:
@@ -284,7 +313,7 @@ async def test_books_of_a_tenure_that_is_over_do_not_open_the_intake() -> None:
 
 async def test_an_answered_event_is_skipped_and_counts_as_finished() -> None:
     bench = Bench()
-    answered = {(0, 1000): ResultRef(RESULTS, 4)}
+    answered = answers({(0, 1000): ResultRef(RESULTS, 4)})
     bench.begin(ledgers={TP0: Ledger(0, {RESULTS: 5}, answered, {RESULTS: 3})})
     await bench.submit(make_item(0), make_item(1))
     await bench.idle()
@@ -512,7 +541,7 @@ async def test_an_answer_found_on_the_log_drops_the_kept_one() -> None:
     await settled()
     await bench.hand_over(1)
     await asyncio.sleep(20)
-    answered = {(0, 1000): ResultRef(RESULTS, 0)}
+    answered = answers({(0, 1000): ResultRef(RESULTS, 0)})
     bench.begin(2, {TP0: Ledger(0, {RESULTS: 1}, answered, {RESULTS: 0})})
     await bench.submit(make_item(0), generation=2)
 

@@ -12,7 +12,7 @@ from streams.engine.item import TP, Item, ResultRef
 from streams.engine.ledger import Ledger
 from streams.engine.mark import encode_mark, mark_fits
 from streams.engine.work import Limits
-from tests.streams.engine.support import RESULTS, TOPIC, TP0, make_item
+from tests.streams.engine.support import RESULTS, TOPIC, TP0, answers, make_item
 from tests.streams.engine.test_calls import AT, Model, let_go, run
 from tests.streams.engine.test_engine import Bench, for_ever
 from tests.streams.virtual_clock import settled
@@ -133,7 +133,7 @@ async def test_the_mark_of_an_idle_partition_follows_the_other_lanes() -> None:
 
 
 def test_the_mark_of_an_idle_partition_stays_while_answers_wait_for_their_events() -> None:
-    ledger = Ledger(0, {RESULTS: 50}, {(7, 1007): ResultRef(RESULTS, 41)}, {RESULTS: 40})
+    ledger = Ledger(0, {RESULTS: 50}, answers({(7, 1007): ResultRef(RESULTS, 41)}), {RESULTS: 40})
 
     assert (ledger.is_idle, ledger.mark()) == (False, {RESULTS: 40})
 

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from streams.engine.item import ResultRef
 from streams.engine.ledger import Ledger
-from tests.streams.engine.support import RESULTS
+from tests.streams.engine.support import RESULTS, answers
 
 
 def ref(offset: int) -> ResultRef:
@@ -117,7 +117,7 @@ def test_marks_are_kept_per_result_topic() -> None:
 
 def test_rule_1_a_skipped_event_keeps_its_result_offset_in_the_mark() -> None:
     """Without this 1,065 calls were made again for a floor of 600."""
-    ledger = Ledger(0, {RESULTS: 50}, {(1, 100): ref(45)}, {RESULTS: 44})
+    ledger = Ledger(0, {RESULTS: 50}, answers({(1, 100): ref(45)}), {RESULTS: 44})
     ledger.take(0)
     ledger.take(1)
     ledger.finish(1, ledger.already_answered(1, 100))
@@ -127,7 +127,7 @@ def test_rule_1_a_skipped_event_keeps_its_result_offset_in_the_mark() -> None:
 
 def test_rule_2_the_mark_waits_at_the_start_of_the_scan_for_undelivered_answers() -> None:
     """Without this there were 394 duplicates."""
-    ledger = Ledger(0, {RESULTS: 50}, {(9, 100): ref(48)}, {RESULTS: 44})
+    ledger = Ledger(0, {RESULTS: 50}, answers({(9, 100): ref(48)}), {RESULTS: 44})
     ledger.take(0)
     ledger.finish(0, ref(50))
 
@@ -135,7 +135,7 @@ def test_rule_2_the_mark_waits_at_the_start_of_the_scan_for_undelivered_answers(
 
 
 def test_rule_2_ends_when_the_last_scanned_answer_was_delivered() -> None:
-    ledger = Ledger(0, {RESULTS: 50}, {(0, 100): ref(48)}, {RESULTS: 44})
+    ledger = Ledger(0, {RESULTS: 50}, answers({(0, 100): ref(48)}), {RESULTS: 44})
     ledger.take(0)
     ledger.finish(0, ref(48))
 
@@ -143,7 +143,7 @@ def test_rule_2_ends_when_the_last_scanned_answer_was_delivered() -> None:
 
 
 def test_rule_2_ends_when_the_log_has_passed_the_scanned_answers() -> None:
-    ledger = Ledger(0, {RESULTS: 50}, {(3, 100): ref(48)}, {RESULTS: 44})
+    ledger = Ledger(0, {RESULTS: 50}, answers({(3, 100): ref(48)}), {RESULTS: 44})
     ledger.take(7)
 
     assert ledger.mark() == {RESULTS: 50}
@@ -151,7 +151,7 @@ def test_rule_2_ends_when_the_log_has_passed_the_scanned_answers() -> None:
 
 def test_rule_3_an_event_with_the_same_offset_and_another_timestamp_is_not_skipped() -> None:
     """A recreated topic starts its offsets again: skipping by offset alone lost 800 of 800 events."""
-    ledger = Ledger(0, {RESULTS: 50}, {(0, 100): ref(48)}, {RESULTS: 44})
+    ledger = Ledger(0, {RESULTS: 50}, answers({(0, 100): ref(48)}), {RESULTS: 44})
 
     assert ledger.already_answered(0, 101) is None
     assert ledger.already_answered(0, 100) == ref(48)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.mark import MAX_METADATA_BYTES, Mark, decode_mark, encode_mark, journal_id, mark_fits
+from streams.engine.mark import CUT, FOREIGN, MAX_METADATA_BYTES, Mark, decode_mark, encode_mark, journal_id, mark_fits
 
 TOPIC_NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,249}", fullmatch=True)
 
@@ -141,3 +141,12 @@ def test_metadata_that_tells_of_no_floor(metadata: str) -> None:
     mark = decode_mark(metadata)
 
     assert (mark.floor if mark else 0) == 0
+
+
+@pytest.mark.parametrize("former", [FOREIGN, CUT])
+def test_whose_answers_may_lie_there_survives_the_way_through_metadata_as_a_number(former: int) -> None:
+    """As the id of the log: an older worker reads the rest of the mark all the same."""
+    metadata = encode_mark({"a": 10}, log=7, former=former)
+
+    assert metadata == f"penstock1 !log=7 !former={former} a=10"
+    assert decode_mark(metadata) == Mark({"a": 10}, log=7, former=former)

@@ -15,7 +15,7 @@ from streams.engine.ledger import Ledger
 from streams.engine.repeats import First, Repeats
 from streams.engine.tenure import Tenure
 from streams.engine.work import Limits
-from tests.streams.engine.support import RESULTS, TP0, make_item
+from tests.streams.engine.support import RESULTS, TP0, answers, make_item
 from tests.streams.virtual_clock import settled
 
 WINDOW_S = 60
@@ -166,7 +166,7 @@ async def test_a_repetition_waits_for_nobody_though_the_first_is_at_work() -> No
 
 async def test_a_repetition_of_what_was_answered_before_a_restart_is_one() -> None:
     bench = Bench()
-    answered = {(5, 1005): ResultRef(RESULTS, 3)}
+    answered = answers({(5, 1005): ResultRef(RESULTS, 3)})
     bench.begin(Ledger(5, {RESULTS: 4}, answered, {RESULTS: 0}, repeats=Repeats(10)))
 
     await bench.send(5, 6)

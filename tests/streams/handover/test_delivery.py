@@ -178,6 +178,14 @@ def test_the_cost_of_answers_that_an_earlier_process_has_written_is_told_as_well
     assert spent_usd() - booked_usd == pytest.approx(3 * COST_USD)
 
 
+def test_of_answers_to_records_of_other_hand_overs_nothing_is_kept(tmp_path: Path) -> None:
+    """They end meanwhile, any number of them."""
+    others = [answered(record(number), tmp_path) for number in (1, 5)]
+    site = Site(tmp_path, make_settings(), [record(0), record(1)], others)
+
+    assert [offset for _, offset, _ in site.delivery._known()] == [1]
+
+
 def test_a_record_that_came_after_everything_was_gathered_gets_no_answer_of_the_job(tmp_path: Path) -> None:
     """Its broker has lost the record that was handed over, and has given its offset again."""
     site = Site(tmp_path, make_settings(), [record(0), record(1)], [])

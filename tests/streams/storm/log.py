@@ -74,7 +74,7 @@ class Log:
                 if entry.offset < start or found is None or marks is None:
                     continue
                 if TP(found[1].topic, found[1].partition) == tp and found[1].offset >= offset:
-                    tail.answered[found[1].offset, found[1].timestamp_ms] = ResultRef(topic, entry.offset)
+                    tail.answered.add(found[1].offset, found[1].timestamp_ms, ResultRef(topic, entry.offset))
         return tail
 
     def repeats(self, tp: TP, end: int, limit: int) -> Repeats:
