@@ -9,9 +9,11 @@ import hashlib
 from binascii import unhexlify
 from typing import Literal, NamedTuple
 
-from contracts.codec import RecordHeaders
+from contracts.codec import Headers, RecordHeaders
 
 DEDUP = "penstock-dedup"
+# On a terminal record: its event was done again because an operator set the offsets back, and when, Unix milliseconds.
+REPLAY = "penstock-replay"
 
 # new: not seen by this gateway. conflict: its id was seen with another body. unknown: this gateway could not tell.
 # redelivery: wanted again, never a candidate.
@@ -64,6 +66,11 @@ def identify(owner: str, source: str, event_id: str, body: bytes, by: By, window
     return _identity(by, name, hashed.digest(), int(window_s), event_id)
 
 
+def digest_of(owner: str, source: str, body: bytes) -> bytes:
+    """Return the hash of an event's body, as `identify` has it."""
+    return hashlib.blake2b(f"{owner}\n{source}\n".encode() + body, digest_size=_HASH_BYTES).digest()
+
+
 def _identity(by: By, name: bytes, digest: bytes, window_s: int, event_id: str) -> Identity:
     if by == "digest":
         return Identity(by, name, digest, window_s, digest, event_id)
@@ -91,3 +98,12 @@ def identity_of(headers: RecordHeaders, event_id: str) -> Identity | None:
     if by is None or len(name) != _HASH_BYTES or len(digest) != _HASH_BYTES:
         return None
     return _identity(by, name, digest, window_s, event_id)
+
+
+def replay_mark(replayed_s: float) -> Headers:
+    """Return what tells the outcome of an event that is done again from that of its first time.
+
+    Args:
+        replayed_s: when it was taken to be done again, Unix seconds; 0 = it is no replay.
+    """
+    return [(REPLAY, b"%d" % (replayed_s * 1000))] if replayed_s else []

@@ -40,6 +40,7 @@ from contracts.payloads import (
     OutcomeMarker,
     Provenance,
 )
+from contracts.repetition import replay_mark
 from contracts.tallies import Tally
 from contracts.topics import Topics
 from producers.base import Ack, Delivered, Forbidden, Place, Producer
@@ -350,7 +351,7 @@ class Settler:
         return (job.route.output_topic if job.route else None) or self._topics.results
 
     def _outcome_headers(self, job: Job, position: Position, kind: str, completed_at: str) -> Headers:
-        headers = outcome_headers(job.event, kind, completed_at, self._app_id, position)
+        headers = outcome_headers(job.event, kind, completed_at, self._app_id, position) + replay_mark(job.replayed_s)
         # Tells a consumer that this outcome follows an earlier one, of the same id, that was a dead letter.
         if redrive := redrive_of(job.headers):
             at, by = redrive.at[:_MAX_BRIEF_CHARS], redrive.by[:_MAX_BRIEF_CHARS]

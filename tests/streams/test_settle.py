@@ -13,6 +13,7 @@ from contracts import logs
 from contracts.codec import Headers, Position, Record, dead_letter, decode_json, parse_time, redrive_headers, redrive_of
 from contracts.errors import InvalidRequest, LogUnavailable
 from contracts.payloads import FailureNote, InferenceAnswer, InferenceResult, Provenance, Redrive
+from contracts.repetition import REPLAY
 from contracts.settings import LogSettings, ProducerSettings, RouteSettings
 from contracts.topics import Topics
 from producers.base import Ack, Forbidden, Place
@@ -227,6 +228,15 @@ async def test_the_outcome_of_a_redriven_event_says_so(ending: object) -> None:
     await ending(bench)  # type: ignore[operator]
 
     assert redrive_of(bench.producer.records[-1].headers) == redrive
+
+
+@pytest.mark.parametrize("ending", [Bench.result, Bench.bury, Bench.expire])
+async def test_the_outcome_of_an_event_that_is_done_again_says_so(ending: object) -> None:
+    bench = Bench()
+    bench.job.replayed_s = 1_767_225_600.5
+    await ending(bench)  # type: ignore[operator]
+
+    assert dict(bench.producer.records[-1].headers)[REPLAY] == b"1767225600500"
 
 
 async def test_where_a_dead_letter_would_be_too_large_the_first_and_the_last_error_stay() -> None:
