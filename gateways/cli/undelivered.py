@@ -77,7 +77,7 @@ def undelivered() -> None:
 @_filtered
 @click.option("--json", "in_json", is_flag=True, help="One JSON object per line.")
 def list_(config: Path | None, *, in_json: bool, **chosen: Any) -> None:
-    """List what was given up, the oldest of each partition first."""
+    """List what the doors of `worker.app_id` gave up, the oldest of each partition first."""
     count = 0
     for found in _matching(load(config), **chosen):
         count += 1
@@ -154,7 +154,7 @@ async def _put_back(settings: Settings, able: list[_Found], left: dict[str, str]
                 return
             left[one.place] = _UNKNOWN
             try:
-                await producer.produce(_again(one, topic))
+                await producer.produce(_again(one, topic, settings.worker.app_id))
             except TooLarge as error:
                 left[one.place] = str(error)
             except LogUnavailable as error:
@@ -167,13 +167,19 @@ async def _put_back(settings: Settings, able: list[_Found], left: dict[str, str]
         await producer.aclose(_FLUSH_TIMEOUT_S)
 
 
-def _again(one: _Found, topic: str) -> Record:
+def _again(one: _Found, topic: str, app_id: str) -> Record:
     from msgspec.structs import replace
 
     now = datetime.now(UTC)
     first_at_ms = int(now.timestamp() * 1000)
     note = replace(
-        one.note, state="waiting", attempts=0, reason="redriven", at=format_time(now), first_at_ms=first_at_ms
+        one.note,
+        state="waiting",
+        attempts=0,
+        reason="redriven",
+        at=format_time(now),
+        first_at_ms=first_at_ms,
+        app_id=app_id,
     )
     return Record(topic, one.record.key, one.record.value, delivery_headers(one.record.headers[:-1], note))
 
@@ -199,7 +205,8 @@ def _matching(
                 continue
             at = instant_of(record)
             is_meant = (
-                (not doors or found.note.door in doors)
+                found.note.app_id in {"", settings.worker.app_id}
+                and (not doors or found.note.door in doors)
                 and (not reasons or found.note.reason in reasons)
                 and (not places or (record.partition, record.offset) in places)
                 and (since is None or at >= since)

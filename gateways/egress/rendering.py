@@ -37,8 +37,10 @@ def structured(item: Item) -> bytes:
     """Return the outcome as one CloudEvent in JSON; its `data` is the record's value."""
     event: dict[str, Any] = {**attributes(item), "datacontenttype": "application/json"}
     try:
+        # As a whole it is looked through, not read: what is no UTF-8 would be passed on in a body that is none either.
+        item.outcome.value.decode()
         event["data"] = msgspec.json.decode(item.outcome.value, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         event["data_base64"] = base64.b64encode(item.outcome.value).decode()
     return msgspec.json.encode(event)
 
