@@ -41,6 +41,11 @@ _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 
 
+def is_event_topic(name: str) -> bool:
+    """Tell whether a topic holds events as they were accepted, whatever the prefix."""
+    return name.split(".")[-3:-2] == ["events"]
+
+
 @dataclass(frozen=True)
 class Topic:
     """One topic.

@@ -344,7 +344,7 @@ class ResultIndex:
         return self._topic(place.topic), place.partition, place.offset
 
     def _packed_note(self, note: Noted) -> tuple[bytes, str, int, int, int, int]:
-        source, at = note.accepted
+        source, at, _ = note.accepted
         return _key(note.owner, note.event_id), source, self._topic(at.topic), at.partition, at.offset, at.timestamp_ms
 
 

@@ -14,6 +14,7 @@ from contracts.codec import Position, Record, encode_event, encode_json, outcome
 from contracts.envelope import Event, result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.payloads import DUPLICATE_TYPE, RESULT_TYPE, DuplicateMarker
+from contracts.repetition import digest_of
 from contracts.settings import KafkaSettings, ProducerSettings
 from gateways.egress import results
 from gateways.egress.outcomes import Accepted, Outcome
@@ -310,12 +311,31 @@ async def test_an_event_that_was_not_read_yet_is_not_called_unknown(
     assert await eventually_async(lambda: answer("e2")) == "unknown"
 
 
+async def test_what_an_event_was_is_read_from_its_record_and_asked_for_once(
+    log: Log, view: ResultsView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that named no id when it was sent, and of one that only the index or an outcome tells of."""
+    _, position = await log.event("e1", owner="crm")
+    await _caught_up(view)
+    accepted = Accepted("crm", position)
+
+    digest = await view.digest("crm", "e1", accepted)
+    gone = await view.digest("crm", "e2", Accepted("crm", position._replace(offset=position.offset + 7)))
+    another = await view.digest("crm", "e3", Accepted("crm", position._replace(timestamp_ms=1)))
+
+    assert (digest, gone, another) == (digest_of("crm", "crm", b"{}"), b"", b"")
+    monkeypatch.setattr(view._fetcher, "fetch", None)
+    assert await view.digest("crm", "e1", await view.accepted("crm", "e1", "crm")) == digest
+
+
 async def test_too_many_look_ups_at_a_time_are_refused(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     view = log.view()
     monkeypatch.setattr(results, "MAX_SCANS", 0)
     try:
         with pytest.raises(Busy):
             await view.outcome_of("crm", "e1", Position(log.events, 0, 0, int(time.time() * 1000)))
+        with pytest.raises(Busy):
+            await view.digest("crm", "e1", Accepted("crm", Position(log.events, 0, 0, 1)))
     finally:
         view.close()
 
