@@ -113,6 +113,8 @@ class Intake:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ledgers: dict[Place, Ledger] = {}
         self._due_at_s: dict[Place, float] = {}
+        # Of a partition the record that is stamped later than now: its offset, and when it was seen first.
+        self._ahead: dict[Place, tuple[int, float]] = {}
         self._paused: set[Place] = set()
         self._commit_at_s = 0.0
         self._lag_at_s = 0.0
@@ -363,11 +365,24 @@ class Intake:
             self._receiver.take_result(ledger, raw)
         elif not self._receiver.is_ours(raw):
             ledger.skip(offset)
-        elif stamp_ms / 1000 + wait_s > self._clock():
-            self._due_at_s[place] = stamp_ms / 1000 + wait_s
+        elif (due_at_s := self._due(place, raw.position, wait_s)) > self._clock():
+            self._due_at_s[place] = due_at_s
             rewinds[place] = offset
         else:
             self._receiver.take_waiting(ledger, raw)
+
+    def _due(self, place: Place, position: Position, wait_s: float) -> float:
+        """Return when a record of a delay topic has waited long enough.
+
+        A clock that was ahead has stamped it later than now: it waits from when it was seen first. Going by its stamp,
+        one of the year 9999 would hold up its partition for ever.
+        """
+        stamped_s, now_s = position.timestamp_ms / 1000, self._clock()
+        if stamped_s <= now_s:
+            return stamped_s + wait_s
+        if self._ahead.get(place, (-1, 0.0))[0] != position.offset:
+            self._ahead[place] = position.offset, now_s
+        return self._ahead[place][1] + wait_s
 
     def _note(self, error: KafkaError) -> None:
         code = error.code()

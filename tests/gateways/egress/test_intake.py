@@ -97,6 +97,26 @@ def test_one_broker_of_several_that_is_away_is_said_and_no_more(intake: Intake) 
     assert intake.is_reachable
 
 
+@pytest.mark.parametrize(
+    ("stamp_ms", "taken_at_s"), [(-1, 1000), (1_000_000, 1060), (1_001_000, 1065), (1_000_000_000_000, 1060)]
+)
+def test_what_a_clock_far_ahead_has_stamped_waits_no_longer_than_its_tier(stamp_ms: int, taken_at_s: float) -> None:
+    now_s = 1000.0
+    taken: list[Any] = []
+    receiver: Any = SimpleNamespace(is_ours=lambda _raw: True, take_waiting=lambda _ledger, raw: taken.append(raw))
+    intake = Intake("door", {}, ["results"], {"later": 60.0}, receiver, clock=lambda: now_s)
+    intake._ledgers["later", 0] = Ledger("later", 0)
+    message: Any = SimpleNamespace(
+        error=lambda: None, topic=lambda: "later", partition=lambda: 0, offset=lambda: 5, key=lambda: None,
+        timestamp=lambda: (1, stamp_ms), value=lambda: b"{}", headers=list,
+    )  # fmt: skip
+    while not taken and now_s < 1100:
+        intake._take(message, {})
+        now_s += 5
+
+    assert now_s - 5 == taken_at_s
+
+
 @pytest.mark.parametrize("may_read", [True, False])
 def test_a_door_that_may_read_again_is_ready_though_nothing_comes(may_read: bool) -> None:
     watch: Any = SimpleNamespace(made_anew=frozenset, may_read=may_read, ids={}, forget=lambda: None)
