@@ -54,7 +54,7 @@ async def test_putting_aside_ends_only_with_the_brokers_ack(failure: Callable[[]
     note, headers = delivery_note(record.headers)
     assert headers == result_item(7).headers
     assert (note.attempts, note.reason, note.message, note.first_at_ms) == (2, "locked", "row", 1_000_000)
-    assert (note.topic, note.partition, note.offset) == ("penstock.results.v1", 0, 7)
+    assert (note.topic, note.partition, note.offset, note.app_id) == ("penstock.results.v1", 0, 7, "app")
 
 
 async def test_what_no_longer_fits_a_record_is_named_on_the_undelivered_topic() -> None:
