@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from contracts.codec import (
-    REDRIVE,
     Headers,
     Position,
     Record,
@@ -40,7 +39,7 @@ from contracts.payloads import (
     OutcomeMarker,
     Provenance,
 )
-from contracts.repetition import replay_mark
+from contracts.repetition import outcome_marks
 from contracts.tallies import Tally
 from contracts.topics import Topics
 from producers.base import Ack, Delivered, Forbidden, Place, Producer
@@ -351,12 +350,8 @@ class Settler:
         return (job.route.output_topic if job.route else None) or self._topics.results
 
     def _outcome_headers(self, job: Job, position: Position, kind: str, completed_at: str) -> Headers:
-        headers = outcome_headers(job.event, kind, completed_at, self._app_id, position) + replay_mark(job.replayed_s)
-        # Tells a consumer that this outcome follows an earlier one, of the same id, that was a dead letter.
-        if redrive := redrive_of(job.headers):
-            at, by = redrive.at[:_MAX_BRIEF_CHARS], redrive.by[:_MAX_BRIEF_CHARS]
-            headers.append((REDRIVE, encode_json(msgspec.structs.replace(redrive, at=at, by=by))))
-        return headers
+        headers = outcome_headers(job.event, kind, completed_at, self._app_id, position)
+        return headers + outcome_marks(job.headers, job.origin or position, job.replayed_s)
 
     async def _produce(self, record: Record, tenure: Tenure) -> Delivered:
         while True:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from contracts.codec import Position, RecordHeaders, encodable
+from contracts.codec import SOURCE_APP, Position, RecordHeaders, encodable
 from contracts.payloads import EndpointState
-from contracts.repetition import REPLAY
+from contracts.repetition import ANSWERED, REPLAY
 from gateways.egress.outcomes import Outcome
 
 Order = Literal["key", "partition", "none"]
@@ -50,13 +50,13 @@ class Item(NamedTuple):
     def delivery_id(self) -> str:
         """Return by what receivers recognise repeats: the result's id, and behind it 16 digits of which outcome it is.
 
-        They are the same for every attempt, wherever the record lies by then, and for a duplicate of a worker's crash:
-        it answers the same record. Another outcome under one result id has others: of an event that was sent again on
-        purpose or under another API key, put back from the dead letters, or done again after a reset of offsets.
+        They are the same for every attempt, wherever the record lies by then, for a duplicate of a worker's crash, and
+        for a second record of the same event. Another outcome under one result id has others: of another application,
+        API key or body, of an event that was sent again on purpose, put back from the dead letters, or done again after
+        a reset of offsets.
         """
-        outcome = self.outcome
-        replay = next((raw or b"" for name, raw in self.headers if name == REPLAY), b"").decode(errors="replace")
-        facts = (outcome.owner, *(outcome.answers or self.position), outcome.redrives, replay)
+        outcome, found = self.outcome, dict(self.headers)
+        facts = (outcome.owner, *(found.get(name) for name in (SOURCE_APP, ANSWERED, REPLAY)), outcome.redrives)
         return f"{outcome.result_id}-{hashlib.sha256(encodable(repr(facts)).encode()).hexdigest()[:16]}"
 
     @property
