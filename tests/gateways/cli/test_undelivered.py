@@ -122,6 +122,28 @@ def test_what_another_application_could_not_deliver_is_none_of_ours(
     assert [delivery_note(record.headers)[0].app_id for record in log.records] == ["penstock", "penstock"]
 
 
+def test_what_other_applications_could_not_deliver_is_counted_and_shown_and_redriven_by_wish(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a rename, what the old name left is redriven to the doors of the new one."""
+    log = _Log(None, None)
+    monkeypatch.setattr("producers.producer.KafkaProducer", log)
+    notes = [replace(NOTE, app_id=app_id) for app_id in ("old", "penstock", "another", "old")]
+    monkeypatch.setattr(module, "TopicReader", lambda *_args, **_more: _Topic(notes))
+
+    assert run(["undelivered", "list", "--config", config]) == 0
+    own = capsys.readouterr()
+    assert _redrive(config, "--yes", "--app", "old", "--door", "orders") == 0
+    old = capsys.readouterr()
+
+    assert (own.out.splitlines()[-1], old.out) == ("1 undelivered", "2 of 2 redriven\n")
+    assert own.err.splitlines() == [
+        "2 of application 'old' not shown; --app old does",
+        "1 of application 'another' not shown; --app another does",
+    ]
+    assert [delivery_note(record.headers)[0].app_id for record in log.records] == ["penstock"] * 2
+
+
 def test_one_that_is_too_large_keeps_no_other_from_going(
     config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
