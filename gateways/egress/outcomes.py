@@ -316,8 +316,9 @@ class OutcomeCache:
             earlier = self._accepted.pop((owner, event_id), ())
             others = tuple(other for other in earlier if other.source != accepted.source)
             same = (accepted, *(one for one in earlier if one.source == accepted.source))
-            # What is read of the log, and of outcomes, may be of the earlier one.
-            newest = max(same, key=lambda one: one.position.timestamp_ms)
+            # What is read of the log, and of outcomes, may be of the earlier one. And an outcome may answer what was
+            # made of the event, on the retry topic: that is where it went on, and nothing new.
+            newest = max(same, key=lambda one: (is_event_topic(one.position.topic), one.position.timestamp_ms))
             # An outcome says where its event lies, and not what it was.
             digests = [one.digest for one in same if one.digest and one.position == newest.position]
             newest = newest._replace(digest=digests[0] if digests else b"")

@@ -27,6 +27,8 @@ from gateways.egress.tail import Tail
 
 # Each scan is one consumer and up to its fetch buffers of memory.
 MAX_SCANS = 4
+# Look-ups of what an event was: who may not read them must not keep others from their outcomes.
+MAX_FETCHES = 4
 SCAN_LIMIT_S = 5.0
 _FETCH_LIMIT_S = 3.0
 _MISS_VALID_S = 2.0
@@ -97,8 +99,9 @@ class ResultsView:
             Archive(view, self._config, result_topics, event_topics, retention_s) if view and view.path else None
         )
         self._fetcher = Fetcher(self._config)
-        self._executor = ThreadPoolExecutor(MAX_SCANS, thread_name_prefix="results-scan")
+        self._executor = ThreadPoolExecutor(MAX_SCANS + MAX_FETCHES, thread_name_prefix="results-scan")
         self._scans = 0
+        self._fetches = 0
         self._is_closed = threading.Event()
         self._misses: OrderedDict[Wanted, _Miss] = OrderedDict()
 
@@ -140,13 +143,19 @@ class ResultsView:
         """
         if accepted.digest:
             return accepted.digest
-        async with self._scanning():
-            topic, partition, offset, timestamp_ms = accepted.position
+        if self._fetches >= MAX_FETCHES:
+            message = "too many look-ups of events"
+            raise Busy(message)
+        topic, partition, offset, timestamp_ms = accepted.position
+        self._fetches += 1
+        try:
             place = Place(topic, partition, offset)
-            message = await in_thread(self._executor, self._fetcher.fetch, place, _FETCH_LIMIT_S)
-        if message is None or message.timestamp()[1] != timestamp_ms:
+            found = await in_thread(self._executor, self._fetcher.fetch, place, _FETCH_LIMIT_S)
+        finally:
+            self._fetches -= 1
+        if found is None or found.timestamp()[1] != timestamp_ms:
             return b""
-        digest = digest_of(owner, accepted.source, message.value() or b"")
+        digest = digest_of(owner, accepted.source, found.value() or b"")
         self._cache.note_accepted(owner, event_id, accepted._replace(digest=digest))
         return digest
 

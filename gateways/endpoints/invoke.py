@@ -27,6 +27,7 @@ from gateways.endpoints.waiting import Budget, budget_of, look, wait_for_outcome
 from gateways.ingress import posted
 from gateways.ingress.admission import Admission
 from gateways.ingress.callers import Caller
+from gateways.ingress.claims import Claim
 from gateways.ingress.once import Candidate, Placed, check_id, id_reused, produce_once
 from gateways.parts import Parts
 from gateways.problems import outcome_status, problem
@@ -135,11 +136,15 @@ async def _known(parts: Parts, caller: Caller, event: Event, identity: Identity)
         IdReused: what it sent before had another body.
     """
     give_up_s = time.monotonic() + _RECOGNISE_S
+    # What is known here need not be read from a record.
+    earlier = parts.claims.find(identity)
     while True:
         try:
             found = await parts.results.accepted(caller.id, event.id, event.source, within_memory=True)
-            digest = await parts.results.digest(caller.id, event.id, found)
+            digest = await parts.results.digest(caller.id, event.id, found) if earlier is None else found.digest
         except (Busy, LogUnavailable):
+            if earlier is not None:
+                return earlier.position
             # A caller that repeats after our restart must not pay twice because we have not read up yet.
             # While Kafka confirms nothing there is nothing to read up to, and the answer is due at once.
             if parts.producer.is_stalled or time.monotonic() >= give_up_s:
@@ -148,23 +153,24 @@ async def _known(parts: Parts, caller: Caller, event: Event, identity: Identity)
         except UnknownResult:
             return None
         else:
-            return _joined(parts, found.position, digest, identity)
+            return _joined(found.position, digest, identity, earlier)
 
 
-def _joined(parts: Parts, position: Position, digest: bytes, identity: Identity) -> Position | None:
+def _joined(position: Position, digest: bytes, identity: Identity, earlier: Claim | None) -> Position | None:
     """Return where the event lies whose outcome a call gets as well; None where it cannot be told to be the same.
 
     Raises:
         IdReused: it is another one.
     """
-    # Without a digest its record is gone, and nobody knows what it was: the worker tells whether this one repeats it.
-    if not digest or digest == identity.digest:
-        return position if digest else None
-    earlier = parts.claims.find(identity)
-    if earlier is None:
+    if digest == identity.digest:
+        return position
+    if earlier is not None:
+        # Of two under one id it repeats the earlier one.
+        return earlier.position
+    if digest:
         raise id_reused()
-    # Of two under one id it repeats the earlier one.
-    return earlier.position
+    # Its record is gone, and nobody knows what it was: the worker tells whether this one repeats it.
+    return None
 
 
 async def _outcome(

@@ -171,6 +171,24 @@ def test_what_an_accepted_event_was_is_not_forgotten_over_its_outcome() -> None:
     assert cache.accepted("crm", "e1") == Accepted("crm", _at(7, 200))
 
 
+@pytest.mark.parametrize("topic", ["p.retries.v1", "p.handovers.v1"])
+@pytest.mark.parametrize("is_known_first", [True, False])
+def test_where_an_event_went_on_does_not_take_the_place_of_where_it_was_accepted(
+    topic: str, is_known_first: bool
+) -> None:
+    """Its outcome answers what was made of it; nobody could read there what it was, or repeat it."""
+    own = Accepted("crm", Position("p.events.standard.v1", 3, 7, 100), b"digest")
+    parked = Accepted("crm", Position(topic, 1, 9, 200))
+    cache = OutcomeCache(10_000)
+    for one in (own, parked) if is_known_first else (parked, own):
+        cache.note_accepted("crm", "e1", one)
+    assert cache.accepted("crm", "e1") == own
+
+    later = own._replace(position=own.position._replace(offset=8, timestamp_ms=300))
+    cache.note_accepted("crm", "e1", later)
+    assert cache.accepted("crm", "e1") == later
+
+
 def test_an_accepted_event_is_known_by_its_body() -> None:
     identity = identify("crm", "shop", "e1", b"body", "id", 60)
     headers = [("ce_owner", b"crm"), ("ce_id", b"e1"), ("ce_source", b"shop"), dedup_header(identity, "new")]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from contracts.codec import decode_event, encode_json
+from contracts.codec import Position, decode_event, encode_json
 from contracts.envelope import Event, result_id
-from contracts.errors import LogUnavailable
+from contracts.errors import Busy, LogUnavailable
 from contracts.payloads import (
     DEAD_LETTER_MARKER_TYPE,
     EXPIRED_TYPE,
@@ -18,7 +18,7 @@ from contracts.payloads import (
     OutcomeMarker,
 )
 from contracts.settings import Settings
-from gateways.egress.outcomes import Outcome
+from gateways.egress.outcomes import Accepted, Outcome
 from gateways.egress.waiting import Waiters
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, Answer, Gateway, as_caller
 from tests.gateways.endpoints.test_results import RESULT
@@ -245,6 +245,30 @@ async def test_what_nobody_knows_to_be_the_same_is_an_event_of_its_own(gateway: 
     answer = await post(gateway, b'{"a":2}', idempotency_key="order-1", prefer="wait=0")
 
     assert (answer.status, len(gateway.records)) == (202, 2)
+
+
+@pytest.mark.parametrize("error", [Busy("not read up"), LogUnavailable("nobody lets us read that")])
+async def test_what_this_gateway_has_accepted_itself_is_joined_without_its_record(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """An outcome may have named another place for it, as of an event that was parked."""
+    await post(gateway, b'{"a":1}', idempotency_key="order-1", prefer="wait=0")
+    gateway.results.outcomes["crm", "order-1"] = outcome(decode_event(None, b"", gateway.records[0].headers))
+    noted = gateway.results.noted
+    gateway.results.noted = {
+        name: Accepted(one.source, Position("p.retries.v1", 0, 0, one.position.timestamp_ms + 1))
+        for name, one in noted.items()
+    }
+
+    async def refuse(*_args: object, **_more: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(gateway.results, "digest", None)
+    joined = await post(gateway, b'{"a":1}', idempotency_key="order-1")
+    monkeypatch.setattr(gateway.results, "accepted", refuse)
+    joined_unseen = await post(gateway, b'{"a":1}', idempotency_key="order-1")
+
+    assert (joined.status, joined_unseen.status, len(gateway.records)) == (200, 200, 1)
 
 
 async def test_two_equal_requests_at_one_moment_make_one_event(gateway: Gateway) -> None:
