@@ -3,7 +3,7 @@
     PenstockError
       ConfigError        the configuration file or an environment override is wrong
       Rejected           the caller's fault
-        BadSignature, Unauthenticated, Forbidden, UnknownSource, UnknownResult, MethodNotAllowed,
+        BadSignature, Unauthenticated, Forbidden, UnknownSource, UnknownResult, IdReused, MethodNotAllowed,
         InvalidPayload, UnsupportedMedia, TooLarge, BodyTimeout
       Busy               our limit is reached; says when to come back
         RateLimited, Backlogged
@@ -104,6 +104,16 @@ class UnknownResult(Rejected):
 
     http_status = 404
     reason = "unknown_result"
+
+
+class IdReused(Rejected):
+    """Raise when a caller waits for the outcome of an id, or Idempotency-Key, that it used before with another body.
+
+    Source: draft-ietf-httpapi-idempotency-key-header-07, 2.7 (checked 2026-12).
+    """
+
+    http_status = 422
+    reason = "id_reused"
 
 
 class MethodNotAllowed(Rejected):

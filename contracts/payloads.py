@@ -297,6 +297,7 @@ class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True):
         first_at_ms: when the first attempt was made, milliseconds since 1970.
         at: when this record was written, RFC 3339.
         is_value_left_out: the record with this note would be too large; its value stands only where the original lies.
+        app_id: whose door; others that share the topic may have one of its name. Empty = written by an older version.
     """
 
     state: Literal["waiting", "refused", "exhausted"]
@@ -312,6 +313,7 @@ class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True):
     at: str
     message: str = ""
     is_value_left_out: bool = False
+    app_id: str = ""
     version: Literal[1] = 1
 
 
@@ -357,9 +359,11 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
-    """Value of a record on the endpoints topic, whose key is the endpoint's name: how its callbacks fare, version 1.
+    """Value of a record on the endpoints topic, key `<app_id>/<name>`: how an endpoint's callbacks fare, version 1.
 
     Attributes:
+        name: of the door.
+        app_id: whose door; empty = written by an older version, whose keys are the names alone.
         status: `failing` since its last success; `disabled` until an operator enables it.
         reason: bounded slug: what failed first, or why it is disabled.
         since: RFC 3339.
@@ -371,4 +375,5 @@ class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
     since: str
     reason: str = ""
     by: str = ""
+    app_id: str = ""
     version: Literal[1] = 1

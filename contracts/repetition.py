@@ -9,9 +9,15 @@ import hashlib
 from binascii import unhexlify
 from typing import Literal, NamedTuple
 
-from contracts.codec import RecordHeaders
+import msgspec
+
+from contracts.codec import REDRIVE, Headers, Position, RecordHeaders, encode_json, redrive_of
 
 DEDUP = "penstock-dedup"
+# On a terminal record: its event was done again because an operator set the offsets back, and when, Unix milliseconds.
+REPLAY = "penstock-replay"
+# On a terminal record: which of the events under one id it answers, as far as that was known when it was accepted.
+ANSWERED = "penstock-answered"
 
 # new: not seen by this gateway. conflict: its id was seen with another body. unknown: this gateway could not tell.
 # redelivery: wanted again, never a candidate.
@@ -19,6 +25,7 @@ State = Literal["new", "conflict", "unknown", "redelivery"]
 By = Literal["id", "digest"]
 
 _FIELDS = 5
+_MAX_TEXT_CHARS = 200
 _BY: dict[bytes, By] = {b"id": "id", b"digest": "digest"}
 # 128 bits, of BLAKE2b: as hard to forge as SHA-256, at half its cost per byte.
 _HASH_BYTES = 16
@@ -64,6 +71,11 @@ def identify(owner: str, source: str, event_id: str, body: bytes, by: By, window
     return _identity(by, name, hashed.digest(), int(window_s), event_id)
 
 
+def digest_of(owner: str, source: str, body: bytes) -> bytes:
+    """Return the hash of an event's body, as `identify` has it."""
+    return hashlib.blake2b(f"{owner}\n{source}\n".encode() + body, digest_size=_HASH_BYTES).digest()
+
+
 def _identity(by: By, name: bytes, digest: bytes, window_s: int, event_id: str) -> Identity:
     if by == "digest":
         return Identity(by, name, digest, window_s, digest, event_id)
@@ -91,3 +103,28 @@ def identity_of(headers: RecordHeaders, event_id: str) -> Identity | None:
     if by is None or len(name) != _HASH_BYTES or len(digest) != _HASH_BYTES:
         return None
     return _identity(by, name, digest, window_s, event_id)
+
+
+def outcome_marks(headers: RecordHeaders, origin: Position, replayed_s: float) -> Headers:
+    """Return what tells the outcome of an event from outcomes of others under its id, and of its own earlier ones.
+
+    Two records of one event have the same (a gateway that is killed before it has its source's copy deleted, a mirror),
+    unless the second one was wanted: a redelivery is known by where it lies.
+
+    Args:
+        headers: of the event's record, or of what was made of it.
+        origin: where the event's record lies.
+        replayed_s: when it was taken to be done again, Unix seconds; 0 = it is no replay.
+    """
+    marks: Headers = []
+    raw = next((raw or b"" for name, raw in reversed(headers) if name == DEDUP), b"")
+    if len(fields := raw[:_MAX_TEXT_CHARS].split(b" ")) == _FIELDS:
+        wanted = f" {origin.topic}/{origin.partition}/{origin.offset}" if fields[0] == b"redelivery" else ""
+        marks.append((ANSWERED, fields[3] + wanted.encode()))
+    if replayed_s:
+        marks.append((REPLAY, b"%d" % (replayed_s * 1000)))
+    # Tells a consumer that this outcome follows an earlier one, of the same id, that was a dead letter.
+    if redrive := redrive_of(headers):
+        at, by = redrive.at[:_MAX_TEXT_CHARS], redrive.by[:_MAX_TEXT_CHARS]
+        marks.append((REDRIVE, encode_json(msgspec.structs.replace(redrive, at=at, by=by))))
+    return marks

@@ -4,11 +4,13 @@ Names are `<prefix>.<plural noun>.v<N>`; event topics have their lane in between
 many as event partitions, because a result goes to the partition number of its event.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 LANES: tuple[str, ...] = ("interactive", "standard", "bulk")
+_EVENTS = re.compile(rf".+\.events\.({'|'.join(LANES)})\.v[0-9]+")
 # Where the worker takes up what waits on the retry topic; no event topic is called so.
 RETRY_LANE = "retries"
 Kind = Literal[
@@ -39,6 +41,11 @@ DELIVERY_TIERS: dict[str, float] = {
 
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
+
+
+def is_event_topic(name: str) -> bool:
+    """Tell whether a topic holds events as they were accepted, whatever the prefix."""
+    return _EVENTS.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)

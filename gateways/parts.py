@@ -49,7 +49,7 @@ class Results(Protocol):
         """End."""
         ...
 
-    def note_accepted(self, owner: str, event_id: str, source: str, position: Position) -> None:
+    def note_accepted(self, owner: str, event_id: str, accepted: Accepted) -> None:
         """Remember an event of an API caller."""
         ...
 
@@ -68,6 +68,15 @@ class Results(Protocol):
 
         Raises:
             UnknownResult: the caller has no such event.
+            LogUnavailable: Kafka is away.
+            Busy: ask again.
+        """
+        ...
+
+    async def digest(self, owner: str, event_id: str, accepted: Accepted) -> bytes:
+        """Return the digest of an accepted event's body; empty when its record is gone.
+
+        Raises:
             LogUnavailable: Kafka is away.
             Busy: ask again.
         """

@@ -27,7 +27,7 @@ from gateways.egress.feed import Seen
 from gateways.egress.frames import Frame, read_seen
 from gateways.egress.outcomes import event_name
 from gateways.egress.tickets import Ticket
-from gateways.endpoints.accepting import accepted_frame, places
+from gateways.endpoints.accepting import accepted_frame, note_accepted, places
 from gateways.endpoints.results import decoded_id, query_of, ticket_of
 from gateways.ingress import once, posted
 from gateways.ingress.callers import Caller
@@ -279,6 +279,7 @@ class _Session:
         parts.backlog.check(record.topic)
         limits.event(caller, len(bytes(said.event)))
         candidate = posted.candidate(sent, headers, settings.idempotency.window_s)
+        once.check_id(parts.claims, candidate)
         with contextlib.ExitStack() as stack:
             name = event_name(result_id(event.source, event.id), event.owner)
             is_new = once.is_new(parts.claims, candidate)
@@ -286,7 +287,7 @@ class _Session:
             self._check_room(event.id)
             placed = await once.produce_once(parts.claims, parts.producer, candidate, settings.ack_timeout_s)
             position = placed.position
-            parts.results.note_accepted(caller.id, event.id, event.source, position)
+            note_accepted(parts, event, candidate, position)
             await self._say(accepted_frame(event, places(parts, event, position), placed))
             self._start(Ticket(event.source, event.id, position, event.owner), Seen(), entry, stack.pop_all())
 

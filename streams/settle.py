@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from contracts.codec import (
-    REDRIVE,
     Headers,
     Position,
     Record,
@@ -40,6 +39,7 @@ from contracts.payloads import (
     OutcomeMarker,
     Provenance,
 )
+from contracts.repetition import outcome_marks
 from contracts.tallies import Tally
 from contracts.topics import Topics
 from producers.base import Ack, Delivered, Forbidden, Place, Producer
@@ -351,11 +351,7 @@ class Settler:
 
     def _outcome_headers(self, job: Job, position: Position, kind: str, completed_at: str) -> Headers:
         headers = outcome_headers(job.event, kind, completed_at, self._app_id, position)
-        # Tells a consumer that this outcome follows an earlier one, of the same id, that was a dead letter.
-        if redrive := redrive_of(job.headers):
-            at, by = redrive.at[:_MAX_BRIEF_CHARS], redrive.by[:_MAX_BRIEF_CHARS]
-            headers.append((REDRIVE, encode_json(msgspec.structs.replace(redrive, at=at, by=by))))
-        return headers
+        return headers + outcome_marks(job.headers, job.origin or position, job.replayed_s)
 
     async def _produce(self, record: Record, tenure: Tenure) -> Delivered:
         while True:

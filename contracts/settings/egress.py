@@ -98,7 +98,8 @@ class SnsDoor(AwsDoor):
             "a topic's ARN, such as arn:aws:sns:eu-central-1:123456789012:NAME",
         ),
     ]
-    """The topic; one whose name ends in `.fifo` gets the record's key as message group and its id for deduplication."""
+    """The topic; one whose name ends in `.fifo` gets the record's key as message group, and
+    what tells its outcome from every other one for deduplication."""
     linger_s: float = Field(default=0.02, ge=0, le=60)
     """How long a batch that is not full waits for company."""
     max_message_bytes: int = Field(default=262_144, ge=16_384, le=1_048_576)
@@ -112,8 +113,8 @@ class SqsDoor(AwsDoor):
     kind: Literal["sqs"]
     """Selects this door."""
     queue_url: Url
-    """The queue; one whose name ends in `.fifo` gets the record's key as message group and its id for
-    deduplication."""
+    """The queue; one whose name ends in `.fifo` gets the record's key as message group, and
+    what tells its outcome from every other one for deduplication."""
     linger_s: float = Field(default=0.02, ge=0, le=60)
     """How long a batch that is not full waits for company."""
     max_message_bytes: int = Field(default=262_144, ge=1024, le=1_048_576)

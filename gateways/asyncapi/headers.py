@@ -16,7 +16,7 @@ from contracts.envelope import (
     OWNER,
     TRACE_PARENT,
 )
-from contracts.repetition import DEDUP
+from contracts.repetition import ANSWERED, DEDUP, REPLAY
 
 Schema = dict[str, Any]
 
@@ -73,6 +73,8 @@ _OUTCOME: Schema = (
         f"ce_{EVENT_SOURCE}": _text("Its source."),
         f"ce_{EVENT_TYPE}": _text("Its type."),
         codec.REDRIVE: _note("The event was made from a dead letter.", "Redrive"),
+        ANSWERED: _text("Digest of the event's body, and where it lies if it was sent again on purpose."),
+        REPLAY: _text("When it was taken to be done again after a reset of offsets, milliseconds since 1970, decimal."),
     }
     | _POSITION
 )

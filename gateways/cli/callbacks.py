@@ -110,9 +110,8 @@ def _key(name: str, secret: SourceSecret) -> str:
 
 
 async def _states(settings: Settings) -> dict[str, EndpointState]:
-    board = KafkaBoard(
-        reader_config(settings.kafka, "penstock-callbacks"), Topics(settings.kafka.topic_prefix).endpoints, _nothing
-    )
+    topic = Topics(settings.kafka.topic_prefix).endpoints
+    board = KafkaBoard(reader_config(settings.kafka, "penstock-callbacks"), topic, _nothing, settings.worker.app_id)
     board.start()
     try:
         if not await board.ready(_LIMIT_S):
@@ -146,6 +145,7 @@ async def _put(settings: Settings, state: EndpointState) -> None:
     )
     await producer.start()
     try:
-        await KafkaBoard({}, Topics(settings.kafka.topic_prefix).endpoints, producer.produce).put(state)
+        topic = Topics(settings.kafka.topic_prefix).endpoints
+        await KafkaBoard({}, topic, producer.produce, settings.worker.app_id).put(state)
     finally:
         await producer.aclose()

@@ -6,6 +6,7 @@ Reads: undelivered. Writes: deliveries.5s. Blocking: until the topic is read to 
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,6 +57,7 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--since", type=Instant(), help="Not given up earlier: 2h, 7d, or a time."),
         click.option("--reason", "reasons", multiple=True, help="Only of this reason; repeatable."),
         click.option("--door", "doors", multiple=True, help="Only of this door; repeatable."),
+        click.option("--app", "app_id", help="Of this application, as before a rename. [default: worker.app_id]"),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -77,7 +79,7 @@ def undelivered() -> None:
 @_filtered
 @click.option("--json", "in_json", is_flag=True, help="One JSON object per line.")
 def list_(config: Path | None, *, in_json: bool, **chosen: Any) -> None:
-    """List what was given up, the oldest of each partition first."""
+    """List what the doors gave up, the oldest of each partition first."""
     count = 0
     for found in _matching(load(config), **chosen):
         count += 1
@@ -154,7 +156,7 @@ async def _put_back(settings: Settings, able: list[_Found], left: dict[str, str]
                 return
             left[one.place] = _UNKNOWN
             try:
-                await producer.produce(_again(one, topic))
+                await producer.produce(_again(one, topic, settings.worker.app_id))
             except TooLarge as error:
                 left[one.place] = str(error)
             except LogUnavailable as error:
@@ -167,13 +169,19 @@ async def _put_back(settings: Settings, able: list[_Found], left: dict[str, str]
         await producer.aclose(_FLUSH_TIMEOUT_S)
 
 
-def _again(one: _Found, topic: str) -> Record:
+def _again(one: _Found, topic: str, app_id: str) -> Record:
     from msgspec.structs import replace
 
     now = datetime.now(UTC)
     first_at_ms = int(now.timestamp() * 1000)
     note = replace(
-        one.note, state="waiting", attempts=0, reason="redriven", at=format_time(now), first_at_ms=first_at_ms
+        one.note,
+        state="waiting",
+        attempts=0,
+        reason="redriven",
+        at=format_time(now),
+        first_at_ms=first_at_ms,
+        app_id=app_id,
     )
     return Record(topic, one.record.key, one.record.value, delivery_headers(one.record.headers[:-1], note))
 
@@ -185,8 +193,10 @@ def _matching(
     places: tuple[tuple[int, int], ...],
     since: datetime | None,
     until: datetime | None,
+    app_id: str | None,
 ) -> Iterator[_Found]:
     _warn_of_unknown(settings, doors)
+    others: Counter[str] = Counter()
     topic = Topics(settings.kafka.topic_prefix).undelivered
     with TopicReader(settings.kafka, [topic], from_beginning=True, patience_s=SILENCE_LIMIT_S) as reader:
         while not reader.at_end:
@@ -205,8 +215,14 @@ def _matching(
                 and (since is None or at >= since)
                 and (until is None or at <= until)
             )
-            if is_meant:
+            if not is_meant:
+                continue
+            if found.note.app_id in {"", app_id or settings.worker.app_id}:
                 yield found
+            else:
+                others[found.note.app_id] += 1
+    for name, count in others.items():
+        click.echo(printable(f"{count} of application {name!r} not shown; --app {name} does"), err=True)
 
 
 def _warn_of_unknown(settings: Settings, doors: tuple[str, ...]) -> None:

@@ -4,12 +4,14 @@ A door knows its destination and nothing of Kafka, retries or commits: the runne
 one what became of it. Every door passes the suite in tests/suites/egress.py.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from contracts.codec import Position, RecordHeaders
+from contracts.codec import SOURCE_APP, Position, RecordHeaders, encodable
 from contracts.payloads import EndpointState
+from contracts.repetition import ANSWERED, REPLAY
 from gateways.egress.outcomes import Outcome
 
 Order = Literal["key", "partition", "none"]
@@ -20,7 +22,7 @@ class Item(NamedTuple):
     """One terminal record to deliver.
 
     Attributes:
-        outcome: the decoded record; `outcome.result_id` is the id by which receivers recognise repeats.
+        outcome: the decoded record.
         event_type: type of the event that was answered.
         delivery: how its caller wanted the answer; empty when it did not say.
         route: name of the route that answered it; empty when none did.
@@ -43,6 +45,19 @@ class Item(NamedTuple):
         """Return a CloudEvents attribute of the record, such as `subject`; empty when it has none."""
         wanted = f"ce_{name}"
         return next(((raw or b"").decode(errors="replace") for header, raw in self.headers if header == wanted), "")
+
+    @property
+    def delivery_id(self) -> str:
+        """Return by what receivers recognise repeats: the result's id, and behind it 16 digits of which outcome it is.
+
+        They are the same for every attempt, wherever the record lies by then, for a duplicate of a worker's crash, and
+        for a second record of the same event. Another outcome under one result id has others: of another application,
+        API key or body, of an event that was sent again on purpose, put back from the dead letters, or done again after
+        a reset of offsets.
+        """
+        outcome, found = self.outcome, dict(self.headers)
+        facts = (outcome.owner, *(found.get(name) for name in (SOURCE_APP, ANSWERED, REPLAY)), outcome.redrives)
+        return f"{outcome.result_id}-{hashlib.sha256(encodable(repr(facts)).encode()).hexdigest()[:16]}"
 
     @property
     def status(self) -> str:
@@ -177,7 +192,7 @@ class Door(Protocol):
         """Deliver 1 to `shape.max_batch` items of one destination; return one verdict per item, in their order.
 
         Called concurrently, up to the door's `max_in_flight`; does not block the event loop, ends within the door's
-        `timeout_s` or is cancelled. Repeats happen after a crash: send `outcome.result_id` along. Does not retry.
+        `timeout_s` or is cancelled. Repeats happen after a crash: send `delivery_id` along. Does not retry.
         An exception counts as Later("door_failed") for every item.
         """
         ...

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
@@ -42,10 +43,12 @@ class KafkaBoard:
         config: of a consumer that belongs to no group (gateways.egress.reading).
         topic: the compacted topic.
         produce: returns when the broker has confirmed a record.
+        app_id: whose endpoints: another application on the same topics may have a door of the same name.
     """
 
-    def __init__(self, config: Mapping[str, Any], topic: str, produce: Produce) -> None:
+    def __init__(self, config: Mapping[str, Any], topic: str, produce: Produce, app_id: str) -> None:
         self._config = dict(config)
+        self._app_id = app_id
         self._topic = topic
         self._produce = produce
         self._log_ids = LogIds(config, (topic,))
@@ -88,9 +91,11 @@ class KafkaBoard:
         Raises:
             LogUnavailable: it is not kept.
         """
+        state = msgspec.structs.replace(state, app_id=self._app_id)
         self._states[state.name] = state
+        key = f"{self._app_id}/{state.name}".encode()
         try:
-            await self._produce(Record(self._topic, state.name.encode(), encode_json(state), []))
+            await self._produce(Record(self._topic, key, encode_json(state), []))
         except (Busy, TooLarge) as error:
             message = f"state of {state.name} not kept: {error}"
             raise LogUnavailable(message) from error
@@ -146,7 +151,12 @@ class KafkaBoard:
                 reached.add(message.partition() or 0)
             return
         key, value = message.key(), message.value()
-        name = key.decode(errors="replace") if isinstance(key, bytes) else ""
+        app_id, _, name = (key.decode(errors="replace") if isinstance(key, bytes) else "").rpartition("/")
+        known = self._states.get(name)
+        is_older = not app_id and known is not None and known.app_id
+        if app_id not in {"", self._app_id} or (is_older and name not in self._former):
+            # Another application's; or what an older version wrote before we have said otherwise.
+            return
         if value is None:
             self._states.pop(name, None)
             return
@@ -155,6 +165,6 @@ class KafkaBoard:
         except Undecodable as problem:
             _log.warning("board.undecodable", error=str(problem), topic=self._topic, offset=message.offset())
             return
-        if state.name == name:
+        if (state.app_id, state.name) == (app_id, name):
             self._states[name] = state
             self._former -= {name}

@@ -32,6 +32,7 @@ class Fetcher:
         small["fetch.queue.backoff.ms"] = 1
         self._config = config | small | {"client.id": "penstock-gateway-fetch", "auto.offset.reset": "error"}
         self._idle: LifoQueue[Consumer] = LifoQueue()
+        self._is_closed = False
 
     def fetch(self, place: Place, timeout_s: float) -> KafkaMessage | None:
         """Return the record; None when there is none any more.
@@ -53,10 +54,14 @@ class Fetcher:
             consumer.close()
             raise
         self._idle.put(consumer)
+        if self._is_closed:
+            # What was put back since nobody else would close.
+            self.close()
         return found
 
     def close(self) -> None:
-        """Close the idle consumers."""
+        """Close the idle consumers, and those in use once they are put back."""
+        self._is_closed = True
         while True:
             try:
                 self._idle.get_nowait().close()

@@ -20,7 +20,8 @@ from typing import Any
 from contracts.codec import Position
 from contracts.errors import Busy, ConfigError
 from contracts.logs import logger
-from gateways.egress.index_file import check_header, foreign, hold, pragma, remove, unusable
+from contracts.topics import is_event_topic
+from gateways.egress.index_file import check_header, foreign, hold, pragma, primary_code, remove, unusable
 from gateways.egress.outcomes import Accepted, Noted, Place, Written
 
 VERSION = 1
@@ -120,7 +121,7 @@ class ResultIndex:
 
     def note_damage(self, error: sqlite3.Error) -> bool:
         """Tell whether an error is of the file itself, so that only a new one helps; note it."""
-        is_damage = _primary_code(error) in _DAMAGE or not self._path.exists()
+        is_damage = primary_code(error) in _DAMAGE or not self._path.exists()
         if is_damage and not self.is_damaged:
             _log.error("results.index_damaged", path=str(self._path), error=str(error), consequence=_CONSEQUENCE)
             self.is_damaged = True
@@ -193,7 +194,7 @@ class ResultIndex:
         """
         # Not the newest segment's: the outcome of an earlier event under this id may have come since, and named it.
         rows = self._rows(_ACCEPTED, (_key(owner, event_id), source))
-        found = max(rows, key=lambda row: row[-1], default=None)
+        found = max(rows, key=lambda row: (is_event_topic(row[1]), row[-1]), default=None)
         return None if found is None else Accepted(found[0], Position(*found[1:]))
 
     def _rows(self, query: str, values: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
@@ -244,7 +245,7 @@ class ResultIndex:
                 undo.callback(connection.close)
                 tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
             except sqlite3.OperationalError as error:
-                if _primary_code(error) in _OF_DISK:
+                if primary_code(error) in _OF_DISK:
                     raise
                 # Locked, or not for us: it may be the database of a program that runs, and must not be removed.
                 raise unusable(self._path, error) from error
@@ -267,6 +268,7 @@ class ResultIndex:
         try:
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.create_function("is_event_topic", 1, is_event_topic, deterministic=True)
         except BaseException:
             connection.close()
             raise
@@ -344,7 +346,7 @@ class ResultIndex:
         return self._topic(place.topic), place.partition, place.offset
 
     def _packed_note(self, note: Noted) -> tuple[bytes, str, int, int, int, int]:
-        source, at = note.accepted
+        source, at, _ = note.accepted
         return _key(note.owner, note.event_id), source, self._topic(at.topic), at.partition, at.offset, at.timestamp_ms
 
 
@@ -364,7 +366,8 @@ CREATE TABLE accepted_{number} (key BLOB, source TEXT, topic INTEGER, partition 
 _NOTE = """
 INSERT INTO accepted_{number} VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key, source) DO UPDATE SET
   topic = excluded.topic, partition = excluded.partition, offset = excluded.offset, timestamp_ms = excluded.timestamp_ms
-WHERE excluded.timestamp_ms >= timestamp_ms
+WHERE ((SELECT is_event_topic(name) FROM topics WHERE id = excluded.topic), excluded.timestamp_ms)
+  >= ((SELECT is_event_topic(name) FROM topics WHERE id = topic), timestamp_ms)
 """
 _PLACE = """
 SELECT name, partition, offset FROM outcomes_{number} found JOIN topics ON topics.id = topic WHERE found.id = ?
@@ -373,11 +376,6 @@ _ACCEPTED = """
 SELECT source, name, partition, offset, timestamp_ms FROM accepted_{number} JOIN topics ON topics.id = topic
 WHERE key = ? AND source = ifnull(?, source) ORDER BY timestamp_ms DESC LIMIT 1
 """
-
-
-def _primary_code(error: sqlite3.Error) -> int:
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF
 
 
 def _is_ours(result_id: str) -> bool:

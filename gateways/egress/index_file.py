@@ -74,3 +74,9 @@ def hold(path: Path) -> "contextlib.ExitStack":
         message = f"gateway.results_view.path: {path}: {error.strerror}"
         raise ConfigError(message) from error
     return stack
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return what kind of error it is, as SQLite numbers them."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF

@@ -113,6 +113,8 @@ class Intake:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ledgers: dict[Place, Ledger] = {}
         self._due_at_s: dict[Place, float] = {}
+        # When something stamped later than now was met in a partition, and up to where records lay there by then.
+        self._ahead: dict[Place, tuple[float, int]] = {}
         self._paused: set[Place] = set()
         self._commit_at_s = 0.0
         self._lag_at_s = 0.0
@@ -363,11 +365,26 @@ class Intake:
             self._receiver.take_result(ledger, raw)
         elif not self._receiver.is_ours(raw):
             ledger.skip(offset)
-        elif stamp_ms / 1000 + wait_s > self._clock():
-            self._due_at_s[place] = stamp_ms / 1000 + wait_s
+        elif (due_at_s := self._due(place, raw.position, wait_s)) > self._clock():
+            self._due_at_s[place] = due_at_s
             rewinds[place] = offset
         else:
             self._receiver.take_waiting(ledger, raw)
+
+    def _due(self, place: Place, position: Position, wait_s: float) -> float:
+        """Return when a record of a delay topic has waited long enough.
+
+        One stamped later than now waits from when it was met, and so do those behind it by then: by its stamp, one of
+        the year 9999 would hold up its partition for ever, and many, one after the other, for a tier each.
+        """
+        stamped_s, now_s = position.timestamp_ms / 1000, self._clock()
+        met_s, end = self._ahead.get(place, (0.0, 0))
+        if position.offset < end:
+            return min(stamped_s, met_s) + wait_s
+        if stamped_s > now_s:
+            ends = one.get_watermark_offsets(TopicPartition(*place), cached=True) if (one := self._consumer) else None
+            self._ahead[place] = now_s, max(position.offset + 1, *(ends or (0,)))
+        return min(stamped_s, now_s) + wait_s
 
     def _note(self, error: KafkaError) -> None:
         code = error.code()

@@ -33,15 +33,3 @@ def group_of(item: Item) -> str:
         return item.outcome.result_id
     text = item.key.decode(errors="replace")
     return text if _GROUP.fullmatch(text) else "sha256-" + hashlib.sha256(item.key).hexdigest()
-
-
-def deduplication_of(item: Item) -> str:
-    """Return by what a FIFO queue or topic knows a repetition, which it drops without a word: the result's id.
-
-    And what tells outcomes of one id apart: how often the event was put back from the dead letters, since the marker of
-    its first end may be minutes old; and its API key, since two keys that may claim one source may use one id.
-    """
-    outcome = item.outcome
-    redrives = f".{outcome.redrives}" if outcome.redrives else ""
-    owner = f".{hashlib.sha256(outcome.owner.encode()).hexdigest()[:16]}" if outcome.owner else ""
-    return outcome.result_id + redrives + owner

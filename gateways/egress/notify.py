@@ -1,6 +1,6 @@
 """Delivers terminal records as signed HTTP callbacks to one endpoint.
 
-A callback is signed anew for each attempt (fresh timestamp, every valid key) under the result's id, always the same.
+A callback is signed anew for each attempt (fresh timestamp, every valid key) under the item's `delivery_id`.
 What answers mean: notify_answers.py. Where it may go: addresses.py, dialling.py. When it stops: notify_endpoint.py.
 
 See: docs/callbacks.md.

@@ -29,16 +29,6 @@ def body_of(item: Item) -> bytes:
     return structured(item)
 
 
-def webhook_id_of(item: Item) -> str:
-    """Return by what receivers know a repetition: the result's id.
-
-    What an event that was put back from the dead letters ends in is another callback than the marker of its first end.
-    It has the same id, and behind it how often that was.
-    """
-    outcome = item.outcome
-    return f"{outcome.result_id}-{outcome.redrives}" if outcome.redrives else outcome.result_id
-
-
 def headers_of(item: Item, content_type: str, user_agent: str) -> dict[str, str]:
     """Return the headers that are the same for every attempt."""
     headers = {"content-type": content_type, "user-agent": user_agent, "accept-encoding": "identity"}

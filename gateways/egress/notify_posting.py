@@ -26,7 +26,7 @@ from gateways.egress.addresses import AddressPolicy
 from gateways.egress.base import DELIVERED, Delivered, Item, Later, Refused, Verdict
 from gateways.egress.dialling import AddressRefused, SystemResolver, guarded_session
 from gateways.egress.notify_answers import meaning_of, wait_asked_for
-from gateways.egress.notify_body import headers_of, webhook_id_of
+from gateways.egress.notify_body import headers_of
 from gateways.egress.notify_pace import Pace
 from gateways.egress.notify_signing import SigningKey, signed_headers
 
@@ -118,7 +118,7 @@ class Poster:
         status, detail, key_ids = 0, "", tuple[str, ...]()
         verdict: Verdict
         try:
-            signature, key_ids = signed_headers(keys, webhook_id_of(item), body, self._now())
+            signature, key_ids = signed_headers(keys, item.delivery_id, body, self._now())
             headers = headers_of(item, self._settings.content_type, self._user_agent) | signature
             status, waits = await self._post(url, body, headers)
             verdict = self._verdict(status, waits)

@@ -20,11 +20,13 @@ from contracts.payloads import (
     OutcomeMarker,
     OutcomeStatus,
 )
+from contracts.repetition import identity_of
+from contracts.topics import is_event_topic
 
 # Measured on CPython 3.11 with tracemalloc: dictionary entry, tuples and strings of one outcome without its value.
 _ENTRY_BYTES = 810
 # An accepted event, measured likewise; they may take as much as the outcomes, and this many at most.
-_ACCEPTED_BYTES = 530
+_ACCEPTED_BYTES = 580
 _MAX_ACCEPTED = 50_000
 _MAX_SOURCES_OF_AN_ID = 8
 # Of events under one id, as a sender may have one done again, the outcomes that are kept.
@@ -80,12 +82,16 @@ class Outcome(NamedTuple):
         """Tell whether it is of another event under the same id than the one that lies at a position.
 
         What it answers may be the same event elsewhere: on the retry topic, or put back from the dead letters behind
-        its own record. Where offsets and times contradict each other, the topic was made anew, and neither tells.
+        its own record, on the same partition. Where offsets and times contradict each other, the topic was made anew,
+        and neither tells.
         """
         at = self.answers
         if at is None:
             return False
         if at[:2] != position[:2]:
+            if is_event_topic(at.topic) and is_event_topic(position.topic):
+                # Under another partition key, or in another lane.
+                return True
             return self.timestamp_ms < position.timestamp_ms - _CLOCKS_MS
         if at.offset < position.offset:
             return at.timestamp_ms <= position.timestamp_ms
@@ -111,10 +117,15 @@ class Outcome(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """An event of an API caller that is on the log."""
+    """An event of an API caller that is on the log.
+
+    Attributes:
+        digest: of its body (contracts/repetition.py); empty where that is not known.
+    """
 
     source: str
     position: Position
+    digest: bytes = b""
 
 
 class Place(NamedTuple):
@@ -167,12 +178,15 @@ def read_outcome(headers: RecordHeaders, value: bytes | None, timestamp_ms: int)
 
 def read_accepted(headers: RecordHeaders, position: Position) -> tuple[str, str, Accepted] | None:
     """Return (owner, event id, what can be asked for) of an event record; None when it is no API caller's."""
+    headers = tuple(headers)
     found = dict(headers)
     owner = found.get(f"ce_{OWNER}")
     if not owner:
         return None
     event_id, source = ((found.get(name) or b"").decode(errors="replace") for name in ("ce_id", "ce_source"))
-    return owner.decode(errors="replace"), event_id, Accepted(source, position)
+    identity = identity_of(headers, event_id)
+    digest = identity.digest if identity is not None else b""
+    return owner.decode(errors="replace"), event_id, Accepted(source, position, digest)
 
 
 class Repetition(NamedTuple):
@@ -302,8 +316,12 @@ class OutcomeCache:
             earlier = self._accepted.pop((owner, event_id), ())
             others = tuple(other for other in earlier if other.source != accepted.source)
             same = (accepted, *(one for one in earlier if one.source == accepted.source))
-            # What is read of the log, and of outcomes, may be of the earlier one.
-            newest = max(same, key=lambda one: one.position.timestamp_ms)
+            # What is read of the log, and of outcomes, may be of the earlier one. And an outcome may answer what was
+            # made of the event, on the retry topic: that is where it went on, and nothing new.
+            newest = max(same, key=lambda one: (is_event_topic(one.position.topic), one.position.timestamp_ms))
+            # An outcome says where its event lies, and not what it was.
+            digests = [one.digest for one in same if one.digest and one.position == newest.position]
+            newest = newest._replace(digest=digests[0] if digests else b"")
             self._accepted[owner, event_id] = (*others, newest)[-_MAX_SOURCES_OF_AN_ID:]
             while len(self._accepted) > self._max_accepted:
                 self._accepted.popitem(last=False)

@@ -32,9 +32,8 @@ def board_of(settings: Settings, produce: Produce) -> KafkaBoard | None:
     """Return the board of the endpoints, when there are callbacks; nothing is started."""
     if not any(isinstance(door, CallbackDoor) for door in settings.egress.values()):
         return None
-    return KafkaBoard(
-        reader_config(settings.kafka, "penstock-egress-board"), Topics(settings.kafka.topic_prefix).endpoints, produce
-    )
+    topic = Topics(settings.kafka.topic_prefix).endpoints
+    return KafkaBoard(reader_config(settings.kafka, "penstock-egress-board"), topic, produce, settings.worker.app_id)
 
 
 def chosen_doors(settings: Settings, names: Sequence[str], board: KafkaBoard | None = None) -> dict[str, Door]:

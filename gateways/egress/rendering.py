@@ -34,11 +34,20 @@ def attributes(item: Item) -> dict[str, str]:
 
 
 def structured(item: Item) -> bytes:
-    """Return the outcome as one CloudEvent in JSON; its `data` is the record's value."""
-    event: dict[str, Any] = {**attributes(item), "datacontenttype": "application/json"}
+    """Return the outcome as one CloudEvent in JSON; its `data` is the record's value.
+
+    Its extension attribute `deliveryid` tells repeats apart: for a duplicate of a worker's crash `time` is another one.
+    """
+    event: dict[str, Any] = {
+        **attributes(item),
+        "deliveryid": item.delivery_id,
+        "datacontenttype": "application/json",
+    }
     try:
+        # As a whole it is looked through, not read: what is no UTF-8 would be passed on in a body that is none either.
+        item.outcome.value.decode()
         event["data"] = msgspec.json.decode(item.outcome.value, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         event["data_base64"] = base64.b64encode(item.outcome.value).decode()
     return msgspec.json.encode(event)
 

@@ -4,27 +4,33 @@ Reads: result topics, events.*. The topics are the truth; this view is rebuilt f
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from contracts.codec import Position
 from contracts.envelope import result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
+from contracts.repetition import digest_of
 from contracts.settings import KafkaSettings, ResultsViewSettings
 from gateways.egress.archive import Archive
+from gateways.egress.fetch import Fetcher
 from gateways.egress.index import IndexUnreadable
-from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache
+from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, Place
 from gateways.egress.reading import LogIds, Present, in_thread, other_logs, reader_config
 from gateways.egress.scan import Scanned, Wanted, scan
 from gateways.egress.tail import Tail
 
 # Each scan is one consumer and up to its fetch buffers of memory.
 MAX_SCANS = 4
+# Look-ups of what an event was: who may not read them must not keep others from their outcomes.
+MAX_FETCHES = 4
 SCAN_LIMIT_S = 5.0
+_FETCH_LIMIT_S = 3.0
 _MISS_VALID_S = 2.0
 # Ids that nobody knows lead to a question to the brokers; a flood of them leads to so many, whatever they cost.
 _ASK_EVERY_S = 0.1
@@ -92,8 +98,10 @@ class ResultsView:
         self._archive = (
             Archive(view, self._config, result_topics, event_topics, retention_s) if view and view.path else None
         )
-        self._executor = ThreadPoolExecutor(MAX_SCANS, thread_name_prefix="results-scan")
+        self._fetcher = Fetcher(self._config)
+        self._executor = ThreadPoolExecutor(MAX_SCANS + MAX_FETCHES, thread_name_prefix="results-scan")
         self._scans = 0
+        self._fetches = 0
         self._is_closed = threading.Event()
         self._misses: OrderedDict[Wanted, _Miss] = OrderedDict()
 
@@ -110,6 +118,7 @@ class ResultsView:
         self._tail.close()
         if self._archive is not None:
             self._archive.close()
+        self._fetcher.close()
 
     @property
     def is_alive(self) -> bool:
@@ -121,9 +130,34 @@ class ResultsView:
         """Tell whether the view has read up to the present once."""
         return self._tail.is_caught_up
 
-    def note_accepted(self, owner: str, event_id: str, source: str, position: Position) -> None:
+    def note_accepted(self, owner: str, event_id: str, accepted: Accepted) -> None:
         """Remember an event of an API caller, so that it can be asked for at once."""
-        self._cache.note_accepted(owner, event_id, Accepted(source, position))
+        self._cache.note_accepted(owner, event_id, accepted)
+
+    async def digest(self, owner: str, event_id: str, accepted: Accepted) -> bytes:
+        """Return the digest of an accepted event's body, read from its record where it is not known; empty = gone.
+
+        Raises:
+            LogUnavailable: Kafka cannot be read.
+            Busy: too many look-ups at a time.
+        """
+        if accepted.digest:
+            return accepted.digest
+        if self._fetches >= MAX_FETCHES:
+            message = "too many look-ups of events"
+            raise Busy(message)
+        topic, partition, offset, timestamp_ms = accepted.position
+        self._fetches += 1
+        try:
+            place = Place(topic, partition, offset)
+            found = await in_thread(self._executor, self._fetcher.fetch, place, _FETCH_LIMIT_S)
+        finally:
+            self._fetches -= 1
+        if found is None or found.timestamp()[1] != timestamp_ms:
+            return b""
+        digest = digest_of(owner, accepted.source, found.value() or b"")
+        self._cache.note_accepted(owner, event_id, accepted._replace(digest=digest))
+        return digest
 
     async def outcome_of(self, source: str, event_id: str, position: Position, owner: str = "") -> Outcome | None:
         """Return the outcome of an event that lies at a position; None while there is none.
@@ -286,16 +320,10 @@ class ResultsView:
             miss = None
         if miss is not None and time.monotonic() < miss.valid_until_s:
             return None
-        if self._scans >= MAX_SCANS:
-            if miss is not None and miss.found is not None:
-                return miss.found
-            message = "too many look-ups of old results"
-            raise Busy(message)
-        self._scans += 1
-        try:
+        if self._scans >= MAX_SCANS and miss is not None and miss.found is not None:
+            return miss.found
+        async with self._scanning():
             scanned = await self._scan(wanted, miss.next_offsets if miss else {})
-        finally:
-            self._scans -= 1
         found = _newest(scanned.outcome, miss.found if miss else None)
         if found is not None and scanned.is_complete:
             self._misses.pop(wanted, None)
@@ -311,6 +339,17 @@ class ResultsView:
             message = "the look-up of an old result takes longer"
             raise Busy(message)
         return None
+
+    @contextlib.asynccontextmanager
+    async def _scanning(self) -> AsyncIterator[None]:
+        if self._scans >= MAX_SCANS:
+            message = "too many look-ups of old results"
+            raise Busy(message)
+        self._scans += 1
+        try:
+            yield
+        finally:
+            self._scans -= 1
 
     async def _scan(self, wanted: Wanted, from_offsets: Mapping[str, int]) -> Scanned:
         limits = SCAN_LIMIT_S, self._is_closed.is_set

@@ -41,7 +41,7 @@ class Surroundings:
 
     Attributes:
         consumer: connection settings of a Kafka consumer.
-        app_id: first part of the groups' names.
+        app_id: first part of the groups' names, and whose records on the delay topics are the doors'.
         result_topics: every topic with terminal records.
         produce: returns when the broker has confirmed a record.
         has_topic_ids: whether the brokers know ids of topics; the embedded one does not.
@@ -76,8 +76,9 @@ class DoorRunner:
         self._door = door
         self._settings = settings
         self._around = around
-        self._selector = Selector(name, settings, around.routes)
-        self._delivery = Delivery(name, door, settings, Settler(name, around.topics, around.produce))
+        self._selector = Selector(name, settings, around.routes, around.app_id)
+        settler = Settler(name, around.topics, around.produce, around.app_id)
+        self._delivery = Delivery(name, door, settings, settler)
         self._queue = Queue(door.shape, door.splits, settings, time.monotonic)
         self._log_ids = LogIds(around.consumer, ()) if door.shape.is_exact and around.has_topic_ids else None
         self._is_warned = False

@@ -188,26 +188,27 @@ class SalesforceRecords(PlainDoor):
         return {write.index: _verdict(result, write.item.attempt) for write, result in zip(writes, saved, strict=True)}
 
     def _body(self, write: _Write) -> dict[str, Any]:
-        mark = {self._settings.result_field: mark_of(write.item.outcome.result_id, write.item.position)}
+        mark = {self._settings.result_field: mark_of(write.item.delivery_id, write.item.position)}
         return {"attributes": {"type": self._settings.object}, "id": write.record_id, **write.values, **mark}
 
 
 _BEHIND = Later("behind_an_earlier_result", "an earlier result of this record waits", scope="item")
 
 
-def mark_of(result_id: str, position: Position) -> str:
-    """Return what `result_field` holds of a result: its id, and where it lies; 100 characters at most."""
+def mark_of(delivery_id: str, position: Position) -> str:
+    """Return what `result_field` holds of a result: which it is, and where it lies; 120 characters at most."""
     topic = hashlib.sha256(position.topic.encode()).hexdigest()[:8]
-    return f"{result_id} {topic}/{position.partition}/{position.offset} {position.timestamp_ms}"
+    return f"{delivery_id} {topic}/{position.partition}/{position.offset} {position.timestamp_ms}"
 
 
 def _is_shown(mark: Any, item: Item) -> bool:
     """Tell whether a record shows this result already, or a newer one."""
     if not isinstance(mark, str):
         return False
-    if mark.partition(" ")[0] == item.outcome.result_id:
+    if mark.partition(" ")[0] == item.delivery_id:
         return True
-    shown, mine = _MARK.fullmatch(mark), _MARK.fullmatch(mark_of(item.outcome.result_id, item.position))
+    # Older marks begin with the result's id alone; where it lies tells as well.
+    shown, mine = _MARK.fullmatch(mark), _MARK.fullmatch(mark_of(item.delivery_id, item.position))
     if shown is None or mine is None or shown.group(2, 3) != mine.group(2, 3):
         return False
     is_anew = int(mine[5]) - int(shown[5]) > _CLOCKS_MS

@@ -45,10 +45,12 @@ class Selector:
         door: name of its section.
         settings: its section.
         routes: the configured routes; markers do not say which one their event took.
+        app_id: whose door it is: another application on the same topics may have one of the same name.
     """
 
-    def __init__(self, door: str, settings: DoorSection, routes: Sequence[RouteSettings]) -> None:
+    def __init__(self, door: str, settings: DoorSection, routes: Sequence[RouteSettings], app_id: str) -> None:
         self._door = door
+        self._app_id = app_id
         self._match = settings.match
         self._since_ms = settings.since.timestamp() * 1000 if settings.since else 0.0
         self._routes = routes
@@ -66,7 +68,7 @@ class Selector:
             note, headers = delivery_note(raw.headers)
         except Undecodable:
             return None
-        if note.door != self._door:
+        if not self._is_own(note):
             return None
         origin = Position(note.topic, note.partition, note.offset, note.timestamp_ms)
         item = self._item(raw, origin, headers, note.attempts + 1)
@@ -75,9 +77,13 @@ class Selector:
     def is_ours(self, raw: Raw) -> bool:
         """Tell whether a record of a delay topic is this door's."""
         try:
-            return delivery_note(raw.headers)[0].door == self._door
+            return self._is_own(delivery_note(raw.headers)[0])
         except Undecodable:
             return False
+
+    def _is_own(self, note: DeliveryNote) -> bool:
+        # What an older version let wait names no application: each delivers it, as it did then, rather than none.
+        return note.door == self._door and note.app_id in {"", self._app_id}
 
     def _item(self, raw: Raw, origin: Position, headers: RecordHeaders, attempt: int) -> Item | None:
         outcome = read_outcome(headers, raw.value, origin.timestamp_ms)
@@ -93,8 +99,9 @@ class Selector:
         if outcome_type == RESULT_TYPE:
             try:
                 return _head.decode(value).provenance.route
-            except (msgspec.DecodeError, RecursionError):
-                # What is nested too deep for us may still be what its receiver wants.
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                # What is nested too deep for us may still be what its receiver wants. And what is no text must not end
+                # the session: it would end the next one as well.
                 return ""
         for route in self._routes:
             if _any(source, route.match.source) and _any(event_type, route.match.type):

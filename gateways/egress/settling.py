@@ -34,10 +34,12 @@ class Settler:
         door: name of its section.
         topics: the table.
         produce: returns when the broker has confirmed a record; raises Busy, TooLarge or LogUnavailable.
+        app_id: whose door it is.
     """
 
-    def __init__(self, door: str, topics: Topics, produce: Produce) -> None:
+    def __init__(self, door: str, topics: Topics, produce: Produce, app_id: str) -> None:
         self._door = door
+        self._app_id = app_id
         self._topics = topics
         self._produce = produce
 
@@ -74,6 +76,7 @@ class Settler:
             timestamp_ms=place.timestamp_ms,
             first_at_ms=int(entry.first_at_s * 1000),
             at=format_time(datetime.now(UTC)),
+            app_id=self._app_id,
         )
 
     async def _write(self, topic: str, entry: Entry, note: DeliveryNote) -> None:

@@ -1,6 +1,6 @@
 """Publishes outcomes to an Amazon SNS topic: the record's value, with its CloudEvents attributes as message attributes.
 
-On a FIFO topic the record's key is the message group; SNS drops what is repeated within five minutes (messages.py).
+On a FIFO topic the record's key is the message group; SNS drops repeats of a `delivery_id` within five minutes.
 Source: Amazon SNS API Reference, PublishBatch (checked 2026-11).
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 from contracts.settings.egress import SnsDoor
 from gateways.egress.aws import Aws, batch_verdicts, in_batches
 from gateways.egress.base import Item, Order, PlainDoor, Shape, Verdict
-from gateways.egress.messages import deduplication_of, group_of, message_attributes, size_bytes
+from gateways.egress.messages import group_of, message_attributes, size_bytes
 from gateways.egress.rendering import text_of
 
 _BATCH = 10
@@ -54,5 +54,5 @@ class Sns(PlainDoor):
             "MessageAttributes": message_attributes(item),
         }
         if self._is_fifo:
-            entry |= {"MessageGroupId": group_of(item), "MessageDeduplicationId": deduplication_of(item)}
+            entry |= {"MessageGroupId": group_of(item), "MessageDeduplicationId": item.delivery_id}
         return entry

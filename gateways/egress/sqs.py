@@ -1,6 +1,6 @@
 """Sends outcomes to an Amazon SQS queue: the record's value, with its CloudEvents attributes as message attributes.
 
-On a FIFO queue the record's key is the message group; SQS drops what is repeated within five minutes (messages.py).
+On a FIFO queue the record's key is the message group; SQS drops repeats of a `delivery_id` within five minutes.
 Source: Amazon SQS API Reference, SendMessageBatch (checked 2026-11).
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 from contracts.settings.egress import SqsDoor
 from gateways.egress.aws import Aws, batch_verdicts, in_batches
 from gateways.egress.base import Item, Order, PlainDoor, Shape, Verdict
-from gateways.egress.messages import deduplication_of, group_of, message_attributes, size_bytes
+from gateways.egress.messages import group_of, message_attributes, size_bytes
 from gateways.egress.rendering import text_of
 
 _BATCH = 10
@@ -51,5 +51,5 @@ class Sqs(PlainDoor):
             "MessageAttributes": message_attributes(item),
         }
         if self._is_fifo:
-            entry |= {"MessageGroupId": group_of(item), "MessageDeduplicationId": deduplication_of(item)}
+            entry |= {"MessageGroupId": group_of(item), "MessageDeduplicationId": item.delivery_id}
         return entry

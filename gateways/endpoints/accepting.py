@@ -10,9 +10,10 @@ from contracts.codec import Position
 from contracts.envelope import DELIVERY, Event
 from contracts.errors import RateLimited
 from gateways.asgi import Request, Response
+from gateways.egress.outcomes import Accepted
 from gateways.ingress.admission import Admission
 from gateways.ingress.callers import Caller
-from gateways.ingress.once import Placed
+from gateways.ingress.once import Candidate, Placed
 from gateways.parts import Parts
 
 _NO_CONTENT = 204
@@ -66,6 +67,12 @@ def accepted_once(parts: Parts, event: Event, placed: Placed, status: int = 202,
     first = event if placed.event_id == event.id else msgspec.structs.replace(event, id=placed.event_id)
     response = accepted(parts, first, placed.position, status, **more, duplicate=True)
     return response._replace(headers=(*response.headers, DUPLICATE))
+
+
+def note_accepted(parts: Parts, event: Event, candidate: Candidate, position: Position) -> None:
+    """Remember where an event of an API caller lies, and which body it has where it is known by its id."""
+    digest = candidate.identity.digest if candidate.identity is not None else b""
+    parts.results.note_accepted(event.owner, event.id, Accepted(event.source, position, digest))
 
 
 def places(parts: Parts, event: Event, position: Position) -> dict[str, str]:

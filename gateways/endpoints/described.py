@@ -150,7 +150,8 @@ POST_INVOKE: dict[str, Any] = {
     "description": (
         "The request is that of POST /v1/events; the lane is interactive where the key may use it. When the budget "
         "runs out, or will, the answer is 202 and the work goes on. An id that was used before gets the outcome of "
-        "that event. A 504 is a final outcome: the event's own deadline passed, nothing is running."
+        "that event, and is 422 with reason `id_reused` where that had another body. A 504 is a final outcome: the "
+        "event's own deadline passed, nothing is running."
     ),
     "tags": ["events"],
     "parameters": [*POST_EVENT["parameters"], _PREFER],
@@ -160,7 +161,9 @@ POST_INVOKE: dict[str, Any] = {
         "200": _json("The result.", "Succeeded", _PLACE | _APPLIED),
         "202": _json("Durable on the log, no outcome yet.", "Accepted", _LOCATION | _RETRY_AFTER | _APPLIED)
         | {"links": _RESULT_LINK},
-        "422": _ended("The event ended as a dead letter, and is at fault itself."),
+        "422": _ended(
+            "The event ended as a dead letter, and is at fault itself; or its id was used with another body."
+        ),
         "502": _ended("The event ended as a dead letter: the model failed, or its answer is not what the route wants."),
         "503": _problem("Not accepted, or too many wait; nothing is lost if you send it again.", _RETRY_AFTER),
         "504": _ended("The event expired: its own deadline passed before it had a result."),

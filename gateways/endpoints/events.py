@@ -1,7 +1,7 @@
 """POST /v1/events: events of own systems, as CloudEvents or plain JSON. Writes: events.*."""
 
 from gateways.asgi import Request, Response
-from gateways.endpoints.accepting import accepted_once, posted_by
+from gateways.endpoints.accepting import accepted_once, note_accepted, posted_by
 from gateways.ingress import posted
 from gateways.ingress.once import produce_once
 from gateways.parts import Parts
@@ -31,5 +31,5 @@ async def post_event(parts: Parts, request: Request, _parameter: bytes) -> Respo
         placed = await produce_once(parts.claims, parts.producer, candidate, settings.ack_timeout_s)
     position = placed.position
     request.notes |= {"partition": position.partition, "offset": position.offset, "dedup": placed.dedup}
-    parts.results.note_accepted(caller.id, event.id, event.source, position)
+    note_accepted(parts, event, candidate, position)
     return accepted_once(parts, event, placed, source=event.source)

@@ -16,17 +16,19 @@ from contracts.envelope import Event, result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.metrics import SYNC_ANSWERS, SYNC_JOINED
 from contracts.payloads import EXPIRED_TYPE, RESULT_TYPE, OutcomeMarker
+from contracts.repetition import Identity
 from gateways.asgi import Request, Response
 from gateways.egress.forecast import Kind
 from gateways.egress.outcomes import Outcome
 from gateways.egress.waiting import Waiter
-from gateways.endpoints.accepting import accepted, posted_by, status_url
+from gateways.endpoints.accepting import accepted, note_accepted, posted_by, status_url
 from gateways.endpoints.results import finished
 from gateways.endpoints.waiting import Budget, budget_of, look, wait_for_outcome
 from gateways.ingress import posted
 from gateways.ingress.admission import Admission
 from gateways.ingress.callers import Caller
-from gateways.ingress.once import Candidate, Placed, produce_once
+from gateways.ingress.claims import Claim
+from gateways.ingress.once import Candidate, Placed, check_id, id_reused, produce_once
 from gateways.parts import Parts
 from gateways.problems import outcome_status, problem
 
@@ -49,6 +51,7 @@ async def post_invoke(parts: Parts, request: Request, _parameter: bytes) -> Resp
 
     Raises:
         Busy: too many wait already; nothing was accepted.
+        IdReused: the caller sent another body under this id before; nothing was accepted.
         PenstockError: everything the steps raise before the event is accepted.
     """
     budget = budget_of(parts.settings, request.headers)
@@ -93,14 +96,15 @@ async def _begin(parts: Parts, request: Request, caller: Caller, admission: Admi
         candidate = posted.candidate(sent, request.headers, settings.idempotency.window_s)
         # One after the other, so that the second of two equal requests finds the first.
         async with parts.waiters.turn(waiter.result_id, caller.id):
-            is_known = candidate.identity is not None and not candidate.is_redelivery
-            known = await _known(parts, caller, event) if is_known else None
+            wanted = None if candidate.is_redelivery else candidate.identity
+            known = await _known(parts, caller, event, wanted) if wanted is not None else None
             if known is not None:
                 SYNC_JOINED.inc()
                 return _called(event, known, kind, is_repeated=True)
+            check_id(parts.claims, candidate)
             placed = await _produce(parts, candidate, waiter.result_id, kind)
             position = placed.position
-            parts.results.note_accepted(caller.id, event.id, event.source, position)
+            note_accepted(parts, event, candidate, position)
     request.notes |= {"partition": position.partition, "offset": position.offset, "dedup": placed.dedup}
     return _called(event, position, kind, is_repeated=placed.is_duplicate)
 
@@ -125,13 +129,22 @@ async def _produce(parts: Parts, candidate: Candidate, wanted: str, kind: Kind) 
     return placed
 
 
-async def _known(parts: Parts, caller: Caller, event: Event) -> Position | None:
-    """Return where an event lies that this caller sent before under this id; None for a new one."""
+async def _known(parts: Parts, caller: Caller, event: Event, identity: Identity) -> Position | None:
+    """Return where an event lies that this caller sent before under this id; None for a new one.
+
+    Raises:
+        IdReused: what it sent before had another body.
+    """
     give_up_s = time.monotonic() + _RECOGNISE_S
+    # What is known here need not be read from a record.
+    earlier = parts.claims.find(identity)
     while True:
         try:
             found = await parts.results.accepted(caller.id, event.id, event.source, within_memory=True)
+            digest = await parts.results.digest(caller.id, event.id, found) if earlier is None else found.digest
         except (Busy, LogUnavailable):
+            if earlier is not None:
+                return earlier.position
             # A caller that repeats after our restart must not pay twice because we have not read up yet.
             # While Kafka confirms nothing there is nothing to read up to, and the answer is due at once.
             if parts.producer.is_stalled or time.monotonic() >= give_up_s:
@@ -140,7 +153,24 @@ async def _known(parts: Parts, caller: Caller, event: Event) -> Position | None:
         except UnknownResult:
             return None
         else:
-            return found.position
+            return _joined(found.position, digest, identity, earlier)
+
+
+def _joined(position: Position, digest: bytes, identity: Identity, earlier: Claim | None) -> Position | None:
+    """Return where the event lies whose outcome a call gets as well; None where it cannot be told to be the same.
+
+    Raises:
+        IdReused: it is another one.
+    """
+    if digest == identity.digest:
+        return position
+    if earlier is not None:
+        # Of two under one id it repeats the earlier one.
+        return earlier.position
+    if digest:
+        raise id_reused()
+    # Its record is gone, and nobody knows what it was: the worker tells whether this one repeats it.
+    return None
 
 
 async def _outcome(

@@ -18,7 +18,7 @@ from gateways.egress.frames import HEARTBEAT, RETRY, Frame, as_event, read_seen
 from gateways.egress.live import Entry
 from gateways.egress.outcomes import event_name
 from gateways.egress.tickets import Ticket
-from gateways.endpoints.accepting import DUPLICATE, accepted_frame, called_by, places, posted_by
+from gateways.endpoints.accepting import DUPLICATE, accepted_frame, called_by, note_accepted, places, posted_by
 from gateways.endpoints.results import decoded_id, query_of, ticket_of
 from gateways.ingress import once, posted
 from gateways.ingress.producing import produce
@@ -60,6 +60,8 @@ async def post_stream(parts: Parts, request: Request, _parameter: bytes) -> Resp
         parts.backlog.check(record.topic)
         parts.caller_limits.event(caller, len(body))
         candidate = posted.candidate(sent, request.headers, settings.idempotency.window_s)
+        # Its watchers are known by id.
+        once.check_id(parts.claims, candidate)
         with contextlib.ExitStack() as stack:
             name = event_name(result_id(event.source, event.id), event.owner)
             is_new = once.is_new(parts.claims, candidate)
@@ -69,7 +71,7 @@ async def post_stream(parts: Parts, request: Request, _parameter: bytes) -> Resp
     position, place = placed.position, places(parts, event, placed.position)
     request.notes |= {"topic": record.topic, "partition": position.partition, "offset": position.offset}
     request.notes["dedup"] = placed.dedup
-    parts.results.note_accepted(caller.id, event.id, event.source, position)
+    note_accepted(parts, event, candidate, position)
     first = accepted_frame(event, place, placed)
     chunks = _chunks(parts, entry, Ticket(event.source, event.id, position, event.owner), Seen(), first, began_s)
     more = ((b"location", place["stream_url"].encode()), *((DUPLICATE,) if placed.is_duplicate else ()))

@@ -95,6 +95,12 @@ class Claims:
             return None
         return claim
 
+    def is_reused(self, identity: Identity) -> bool:
+        """Tell whether the id of a delivery that `find` does not know is known with another body."""
+        other = self._names.get(identity.name, identity.key)
+        claim = None if other == identity.key else self._pending.get(other) or self._acked.get(other)
+        return claim is not None and (claim.position is None or self._clock() < claim.expires_s)
+
     def begin(self, identity: Identity, event_id: str) -> Claim | None:
         """Claim an event that `find` does not know; None where there is no room: whether it is new is not known."""
         self._expire()

@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from contracts.codec import Position, Record
-from contracts.errors import LogUnavailable, PenstockError
+from contracts.errors import IdReused, LogUnavailable, PenstockError
 from contracts.logs import logger
 from contracts.metrics import DEDUP_DECISIONS
 from contracts.repetition import Identity, State, dedup_header
@@ -62,6 +62,22 @@ def is_new(claims: Claims, candidate: Candidate) -> bool:
     """Tell whether a record will be written, as far as is known now."""
     identity = candidate.identity
     return identity is None or candidate.is_redelivery or claims.find(identity) is None
+
+
+def check_id(claims: Claims, candidate: Candidate) -> None:
+    """Refuse an id that is known with another body: who is answered by id in the same request would get that one's.
+
+    Raises:
+        IdReused: as far as is known now.
+    """
+    identity = None if candidate.is_redelivery else candidate.identity
+    if identity is not None and claims.find(identity) is None and claims.is_reused(identity):
+        raise id_reused()
+
+
+def id_reused() -> IdReused:
+    """Return the refusal of an id that its caller used before with another body."""
+    return IdReused("this id, or Idempotency-Key, was used before with another body")
 
 
 async def produce_once(claims: Claims, producer: Producer, candidate: Candidate, timeout_s: float) -> Placed:

@@ -5,10 +5,8 @@ Reads: nothing. Writes: nothing; the service produces what comes out of here.
 
 from datetime import UTC, datetime
 
-import msgspec
-
 from contracts.batch_jobs import Asked
-from contracts.codec import REDRIVE, Record, encodable, encode_json, format_time, outcome_headers, redrive_of
+from contracts.codec import Record, encodable, encode_json, format_time, outcome_headers
 from contracts.errors import OutputInvalid, PenstockError
 from contracts.payloads import (
     DEAD_LETTER_MARKER_TYPE,
@@ -20,6 +18,7 @@ from contracts.payloads import (
     Provenance,
     Usage,
 )
+from contracts.repetition import outcome_marks
 from contracts.topics import Topics
 from producers.log_reader import Found
 from producers.window import record_bytes
@@ -134,9 +133,9 @@ class Outcomes:
 
     def _terminal(self, record: Found, job: Job, kind: str, value: bytes, completed_at: str) -> Record:
         topic = (job.route.output_topic if job.route else None) or self._topics.results
-        headers = outcome_headers(job.event, kind, completed_at, self._app_id, position_of(record))
-        if redrive := redrive_of(job.headers):
-            headers.append((REDRIVE, encode_json(msgspec.structs.replace(redrive, by=redrive.by[:200]))))
+        position = position_of(record)
+        headers = outcome_headers(job.event, kind, completed_at, self._app_id, position)
+        headers += outcome_marks(job.headers, job.origin or position, job.replayed_s)
         return Record(topic, job.key, value, headers, record.partition)
 
 

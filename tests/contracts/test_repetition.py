@@ -8,12 +8,13 @@ from contracts.codec import (
     REDRIVE,
     Headers,
     Position,
+    RecordHeaders,
     dead_letter_headers,
     redrive_headers,
     retry_headers,
 )
 from contracts.payloads import DeadLetter, Redrive, RetryNote
-from contracts.repetition import DEDUP, By, Identity, dedup_header, identify, identity_of
+from contracts.repetition import DEDUP, By, Identity, State, dedup_header, identify, identity_of, outcome_marks
 
 PLACE = Position("events", 1, 7, 1000)
 
@@ -87,3 +88,35 @@ def test_a_record_without_a_readable_header_is_no_candidate(headers: list[tuple[
 def test_a_wanted_redelivery_is_no_candidate() -> None:
     assert identity_of([dedup_header(identity(), "redelivery")], "e1") is None
     assert identity_of([dedup_header(identity(), "unknown")], "e1") == identity()
+
+
+def _marked(
+    body: bytes = b"{}", state: State = "new", offset: int = 7, redrives: int = 0, replayed_s: float = 0.0
+) -> Headers:
+    headers: RecordHeaders = [("ce_id", b"e1"), dedup_header(identity(body=body), state)]
+    if redrives:
+        redrive = Redrive(partition=0, offset=1, timestamp_ms=1, count=redrives, at="now" * 100, by="me" * 200)
+        headers = redrive_headers(headers, redrive)
+    return outcome_marks(headers, PLACE._replace(offset=offset), replayed_s)
+
+
+def test_two_records_of_one_event_have_outcomes_with_equal_marks_unless_the_second_was_wanted() -> None:
+    """A gateway that is killed after it has written, a mirror and a redrive that is cut off leave two of one event."""
+    one, other = ([
+        _marked(offset=offset),
+        _marked(offset=offset, redrives=1),
+        _marked(b"another", "conflict", offset),
+        _marked(offset=offset, replayed_s=1_767_225_600.5),
+        _marked(offset=offset, replayed_s=1_767_225_900.5),
+    ] for offset in (7, 8))  # fmt: skip
+    wanted = [_marked(offset=offset, state="redelivery") for offset in (7, 8)]
+
+    assert one == other
+    assert _marked(state="unknown") == one[0]
+    assert len({str(marks) for marks in one + wanted}) == len(one + wanted)
+    assert max(len(raw or b"") for _, raw in one[1]) < 1000
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"\xff" * 10_000, b"new id"])
+def test_what_is_no_mark_of_ours_is_not_passed_on(raw: bytes | None) -> None:
+    assert outcome_marks([(DEDUP, raw)], PLACE, 0.0) == outcome_marks([], PLACE, 0.0) == []

@@ -2,7 +2,9 @@
 
 import re
 
-from contracts.topics import DELIVERY_TIERS, LANES, Topics
+import pytest
+
+from contracts.topics import DELIVERY_TIERS, LANES, Topics, is_event_topic
 
 
 def test_names_follow_the_rule() -> None:
@@ -24,6 +26,13 @@ def test_the_table_is_complete() -> None:
         "penstock.batch-jobs.v1",
         "penstock.handovers.v1",
     ]
+
+
+@pytest.mark.parametrize("prefix", ["penstock", "events", "acme.prod", "acme.events"])
+def test_event_topics_are_told_by_their_names_whatever_the_prefix(prefix: str) -> None:
+    table = Topics(prefix).table(has_doors=True)
+
+    assert [is_event_topic(topic.name) for topic in table] == [topic.kind == "events" for topic in table]
 
 
 def test_event_topics_know_their_lane() -> None:

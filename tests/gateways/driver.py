@@ -65,9 +65,13 @@ class Results:
 
     def close(self) -> None: ...
 
-    def note_accepted(self, owner: str, event_id: str, source: str, position: Position) -> None:
-        assert position.timestamp_ms >= 0
-        self.noted[owner, event_id] = Accepted(source, position)
+    def note_accepted(self, owner: str, event_id: str, accepted: Accepted) -> None:
+        assert accepted.position.timestamp_ms >= 0
+        self.noted[owner, event_id] = accepted
+
+    async def digest(self, owner: str, event_id: str, accepted: Accepted) -> bytes:
+        assert (owner, event_id) in self.noted
+        return accepted.digest
 
     async def outcome_of(self, source: str, event_id: str, position: Position, owner: str = "") -> Outcome | None:
         assert position.topic

@@ -168,6 +168,16 @@ async def test_a_repeated_post_is_no_new_event_and_shows_the_stream_of_the_first
     assert shown.last
 
 
+async def test_an_id_that_is_known_with_another_body_is_refused_since_watchers_are_known_by_id(door: Door) -> None:
+    await door.accepted()
+    headers = KEY | {"ce-type": "t", "ce-id": "e1"}
+    async with door.client.post(f"{door.url}/v1/stream", headers=headers, data=b"another") as response:
+        assert (response.status, (await response.json())["reason"]) == (422, "id_reused")
+
+    assert len(door.gateway.records) == 1
+    assert watchers() == 0
+
+
 async def test_what_is_asked_for_again_is_a_new_event(door: Door) -> None:
     await door.accepted()
     async with door.post(penstock_redelivery="true") as response:

@@ -96,6 +96,17 @@ async def test_an_event_that_is_submitted_again_is_the_first_one(door: Door, ws:
     assert len(door.gateway.records) == 1
 
 
+async def test_an_id_that_is_known_with_another_body_is_no_event(door: Door, ws: Socket) -> None:
+    await ws.submit()
+    await ws.next("accepted")
+
+    await ws.submit(data={"n": 2})
+    refused = await ws.next("error")
+
+    assert (refused["reason"], refused["status"]) == ("id_reused", "refused")
+    assert len(door.gateway.records) == 1
+
+
 async def test_a_key_over_its_limit_is_told_so_and_the_connection_stays(door: Door) -> None:
     section = {"id": "crm", "key": "env:TEST_API_KEY", "limit": {"events": {"events_per_s": 0.05, "burst": 1}}}
     door.gateway.parts.callers.adopt(Callers([ApiKey.model_validate(section)]))

@@ -133,12 +133,17 @@ class EgressLab:
         return [item.outcome.event_id for item in items]
 
     def run(
-        self, door: Told, name: str = "door", process: EgressProcess | None = None, **settings: Any
+        self,
+        door: Told,
+        name: str = "door",
+        process: EgressProcess | None = None,
+        app_id: str | None = None,
+        **settings: Any,
     ) -> asyncio.Task[None]:
         """Start a runner; `runner` is the last one."""
         around = Surroundings(
             consumer=librdkafka_config(self.kafka),
-            app_id=self.lab.prefix,
+            app_id=app_id or self.lab.prefix,
             topics=self.topics,
             result_topics=(self.topics.results,),
             routes=(),

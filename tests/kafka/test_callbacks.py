@@ -75,11 +75,11 @@ class CallbackLab:
         kafka._created.extend(want.topic.name for want in wanted)
 
     async def result(self, number: int) -> str:
-        """Put the result of an event on the log; return its id."""
+        """Put the result of an event on the log; return by what its callback is known."""
         item = result_item(number)
         topic = f"{self.prefix}.results.v1"
         await self.producer.produce(Record(topic, item.key, item.outcome.value, item.headers))
-        return item.outcome.result_id
+        return item.delivery_id
 
     @contextmanager
     def process(self) -> Iterator[ChildProcess]:

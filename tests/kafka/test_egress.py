@@ -351,12 +351,37 @@ async def test_what_a_fault_of_ours_left_unfinished_comes_again_by_itself(
     await eventually_async(lambda: len(lab.read(lab.topics.undelivered)) >= 2, LIMIT_S)
 
 
+async def test_a_door_of_one_name_of_another_application_delivers_only_what_its_own_let_wait(lab: EgressLab) -> None:
+    ours = Told(answer=lambda item: Later("locked", "row", scope="item") if item.attempt == 1 else DELIVERED)
+    late = {f"e{number}" for number in range(8, 16)}
+    others = Told(
+        answer=lambda item: (
+            Later("locked", "row", scope="item") if item.attempt == 1 and item.outcome.event_id in late else DELIVERED
+        )
+    )
+    first = await lab.outcomes(8)
+    lab.run(ours)
+    await eventually_async(lambda: len(lab.read(lab.topics.deliveries("5s"))) == 8, LIMIT_S)
+    lab.run(others, app_id=f"{lab.lab.prefix}-other")
+    await eventually_async(lambda: sorted(others.delivered) == sorted(first), LIMIT_S)
+    # Behind ours, on either partition.
+    await lab.outcomes(8, first=8)
+    await eventually_async(lambda: len(lab.read(lab.topics.deliveries("5s"))) == 24, LIMIT_S)
+
+    lab.clock.advance(DELIVERY_TIERS["5s"])
+
+    every = sorted([*first, *late])
+    await eventually_async(lambda: len(others.delivered) >= 16 and len(ours.delivered) >= 16, LIMIT_S)
+    assert (sorted(ours.delivered), sorted(others.delivered)) == (every, every)
+
+
 async def test_what_is_redriven_is_tried_again_under_the_same_id(
     lab: EgressLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "penstock.yaml"
     config.write_text(
         f"version: 1\nkafka: {{bootstrap_servers: '{lab.lab.bootstrap}', topic_prefix: {lab.lab.prefix}}}\n"
+        f"worker: {{app_id: {lab.lab.prefix}}}\n"
         "egress: {door: {kind: sqs, region: eu-west-1, queue_url: 'http://127.0.0.1:1/q'}}\n",
         encoding="utf-8",
     )

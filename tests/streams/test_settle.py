@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,6 +13,7 @@ from contracts import logs
 from contracts.codec import Headers, Position, Record, dead_letter, decode_json, parse_time, redrive_headers, redrive_of
 from contracts.errors import InvalidRequest, LogUnavailable
 from contracts.payloads import FailureNote, InferenceAnswer, InferenceResult, Provenance, Redrive
+from contracts.repetition import ANSWERED, REPLAY, State, dedup_header, identify
 from contracts.settings import LogSettings, ProducerSettings, RouteSettings
 from contracts.topics import Topics
 from producers.base import Ack, Forbidden, Place
@@ -227,6 +228,32 @@ async def test_the_outcome_of_a_redriven_event_says_so(ending: object) -> None:
     await ending(bench)  # type: ignore[operator]
 
     assert redrive_of(bench.producer.records[-1].headers) == redrive
+
+
+@pytest.mark.parametrize("ending", [Bench.result, Bench.bury, Bench.expire])
+async def test_the_outcome_of_an_event_that_is_done_again_says_so(ending: object) -> None:
+    bench = Bench()
+    bench.job.replayed_s = 1_767_225_600.5
+    await ending(bench)  # type: ignore[operator]
+
+    assert dict(bench.producer.records[-1].headers)[REPLAY] == b"1767225600500"
+
+
+@pytest.mark.parametrize("ending", [Bench.result, Bench.bury, Bench.expire])
+async def test_the_outcome_of_an_event_says_which_of_those_under_its_id_it_answers(ending: object) -> None:
+    """Also of one that was parked meanwhile: more than once, if a worker was killed then."""
+    identity = identify("", "s", "e1", b"{}", "id", 60)
+    for state, origin, where in (
+        ("new", None, ""),
+        ("redelivery", None, f" {AT.topic}/1/7"),
+        ("redelivery", AT._replace(offset=3), f" {AT.topic}/1/3"),
+    ):
+        bench = Bench()
+        bench.job = make_job(AT, b"k", b"{}", [*CE, dedup_header(identity, cast("State", state))], Router((ROUTE,)))
+        bench.job.origin = origin
+        await ending(bench)  # type: ignore[operator]
+
+        assert dict(bench.producer.records[-1].headers)[ANSWERED] == (identity.digest.hex() + where).encode()
 
 
 async def test_where_a_dead_letter_would_be_too_large_the_first_and_the_last_error_stay() -> None:

@@ -4,12 +4,14 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
 import pytest
+from msgspec.structs import replace
 
-from contracts.codec import Record, delivery_headers
+from contracts.codec import Record, delivery_headers, delivery_note
 from contracts.errors import LogUnavailable, TooLarge
 from contracts.payloads import DeliveryNote
 from gateways.cli import undelivered as module
@@ -25,16 +27,16 @@ NOTE = DeliveryNote(
 )  # fmt: skip
 
 
-def _read(offset: int) -> Read:
+def _read(offset: int, note: DeliveryNote) -> Read:
     given = result("a summary", f"e-{offset}")
-    return Read("t", 2, offset, AT_MS, None, given.value, delivery_headers(given.headers, NOTE))
+    return Read("t", 2, offset, AT_MS, None, given.value, delivery_headers(given.headers, note))
 
 
 class _Topic:
     """A topic with three undelivered outcomes, at 2/0, 2/1 and 2/2."""
 
-    def __init__(self, *_: object, **__: object) -> None:
-        self._left = [_read(offset) for offset in range(3)]
+    def __init__(self, notes: Iterable[DeliveryNote]) -> None:
+        self._left = [_read(offset, note) for offset, note in enumerate(notes)]
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +56,11 @@ class _Log:
 
     def __init__(self, *answers: Exception | None) -> None:
         self._answers = list(answers)
-        self.produced = 0
+        self.records: list[Record] = []
+
+    @property
+    def produced(self) -> int:
+        return len(self.records)
 
     def __call__(self, *_: object, **__: object) -> Self:
         return self
@@ -63,17 +69,17 @@ class _Log:
 
     async def aclose(self, _timeout_s: float) -> None: ...
 
-    async def produce(self, _record: Record) -> None:
+    async def produce(self, record: Record) -> None:
         answer = self._answers.pop(0)
         if answer is not None:
             raise answer
-        self.produced += 1
+        self.records.append(record)
 
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Give a configuration with one door, and a topic."""
-    monkeypatch.setattr(module, "TopicReader", _Topic)
+    monkeypatch.setattr(module, "TopicReader", lambda *_args, **_more: _Topic([NOTE] * 3))
     return str(write(tmp_path, SMALL + DOOR))
 
 
@@ -95,6 +101,47 @@ def test_a_redrive_that_is_cut_off_names_what_is_left(
         "1 of 3 redriven",
     ]
     assert said.err == "the same command would redrive those again; --place names what is left\n"
+
+
+def test_what_another_application_could_not_deliver_is_none_of_ours(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two that share topics may each have a door of one name; what is redriven goes to ours alone from then on."""
+    log = _Log(None, None)
+    monkeypatch.setattr("producers.producer.KafkaProducer", log)
+    owners = iter(["", "another", "penstock"])
+    monkeypatch.setattr(
+        module,
+        "TopicReader",
+        lambda *_args, **_more: _Topic(replace(NOTE, app_id=app_id) for app_id in owners),
+    )
+
+    assert _redrive(config, "--yes") == 0
+
+    assert capsys.readouterr().out == "2 of 2 redriven\n"
+    assert [delivery_note(record.headers)[0].app_id for record in log.records] == ["penstock", "penstock"]
+
+
+def test_what_other_applications_could_not_deliver_is_counted_and_shown_and_redriven_by_wish(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a rename, what the old name left is redriven to the doors of the new one."""
+    log = _Log(None, None)
+    monkeypatch.setattr("producers.producer.KafkaProducer", log)
+    notes = [replace(NOTE, app_id=app_id) for app_id in ("old", "penstock", "another", "old")]
+    monkeypatch.setattr(module, "TopicReader", lambda *_args, **_more: _Topic(notes))
+
+    assert run(["undelivered", "list", "--config", config]) == 0
+    own = capsys.readouterr()
+    assert _redrive(config, "--yes", "--app", "old", "--door", "orders") == 0
+    old = capsys.readouterr()
+
+    assert (own.out.splitlines()[-1], old.out) == ("1 undelivered", "2 of 2 redriven\n")
+    assert own.err.splitlines() == [
+        "2 of application 'old' not shown; --app old does",
+        "1 of application 'another' not shown; --app another does",
+    ]
+    assert [delivery_note(record.headers)[0].app_id for record in log.records] == ["penstock"] * 2
 
 
 def test_one_that_is_too_large_keeps_no_other_from_going(

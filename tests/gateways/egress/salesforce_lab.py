@@ -66,7 +66,7 @@ class SalesforceLab:
         for _, number, values in sorted(writes, key=lambda write: write[0]):
             value = msgspec.json.decode(self.item(number).outcome.value)
             value["output"] = json.loads(values["Penstock_Summary__c"])
-            found.append(Received(values["Penstock_Result__c"].split()[0], value))
+            found.append(Received(values["Penstock_Result__c"][:36], value))
         return found
 
     async def fail(self, kind: str, retry_after_s: float | None = None) -> None:

@@ -25,8 +25,8 @@ class Boards:
         self.producer = KafkaProducer(self.settings, ProducerSettings(), client_id="test", delivery_timeout_s=30)
         self._started: list[KafkaBoard] = []
 
-    async def start(self) -> KafkaBoard:
-        board = KafkaBoard(reader_config(self.settings, "test"), self.topic, self.producer.produce)
+    async def start(self, app_id: str = "app") -> KafkaBoard:
+        board = KafkaBoard(reader_config(self.settings, "test"), self.topic, self.producer.produce, app_id)
         board.start()
         self._started.append(board)
         assert await board.ready(30)
@@ -46,8 +46,9 @@ async def boards(kafka: KafkaLab) -> AsyncIterator[Boards]:
     await boards.close()
 
 
-def _state(name: str, status: str, reason: str = "") -> EndpointState:
-    return EndpointState(name=name, status=status, since="2026-01-01T00:00:00.000Z", reason=reason)  # type: ignore[arg-type]
+def _state(name: str, status: str, reason: str = "", app_id: str = "app") -> EndpointState:
+    since = "2026-01-01T00:00:00.000Z"
+    return EndpointState(name=name, status=status, since=since, reason=reason, app_id=app_id)  # type: ignore[arg-type]
 
 
 async def test_states_outlive_their_process_and_reach_the_others(boards: Boards) -> None:
@@ -70,7 +71,13 @@ async def test_strange_records_are_passed_over_and_a_tombstone_forgets(boards: B
     first = await boards.start()
     await first.put(_state("crm", "disabled", "gone"))
     await first.put(_state("billing", "disabled", "gone"))
-    for key, value in [(b"crm", b"not json"), (b"crm", b'{"name": "billing"}'), (None, b"{}"), (b"billing", None)]:
+    for key, value in [
+        (b"app/crm", b"not json"),
+        (b"app/crm", b'{"name": "billing"}'),
+        (b"crm", None),
+        (None, b"{}"),
+        (b"app/billing", None),
+    ]:
         await boards.producer.produce(Record(boards.topic, key, value, []))
 
     restarted = await boards.start()

@@ -107,6 +107,22 @@ def test_of_two_events_of_an_id_the_newer_is_found_also_when_the_other_ends_late
     assert index.accepted("crm", "e7", None) == index.accepted("crm", "e7", "crm") == newer.accepted
 
 
+@pytest.mark.parametrize("is_in_one_segment", [True, False])
+@pytest.mark.parametrize("is_known_first", [True, False])
+def test_where_an_event_went_on_does_not_take_the_place_of_where_it_was_accepted(
+    index: ResultIndex, monkeypatch: pytest.MonkeyPatch, is_in_one_segment: bool, is_known_first: bool
+) -> None:
+    own = noted(7, timestamp_ms=1000)
+    parked = Noted("crm", "e7", Accepted("crm", Position("p.retries.v1", 1, 9, 2000)))
+    monkeypatch.setattr(index, "_segment_rows", 100 if is_in_one_segment else 1)
+    index.write([], [parked], {}, 0)
+    assert index.accepted("crm", "e7", "crm") == parked.accepted, "where nothing else is known"
+    for one in (own, parked) if is_known_first else (parked, own):
+        index.write([], [one], {}, 0)
+
+    assert index.accepted("crm", "e7", None) == index.accepted("crm", "e7", "crm") == own.accepted
+
+
 @pytest.mark.parametrize("field", ["partition", "offset", "timestamp_ms"])
 def test_an_answer_to_a_place_beyond_kafkas_numbers_holds_nothing_up(index: ResultIndex, field: str) -> None:
     sound, far = noted(7), cast("Any", {field: 2**63})

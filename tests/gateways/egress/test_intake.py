@@ -97,6 +97,53 @@ def test_one_broker_of_several_that_is_away_is_said_and_no_more(intake: Intake) 
     assert intake.is_reachable
 
 
+@pytest.mark.parametrize(
+    ("stamp_ms", "taken_at_s"), [(-1, 1000), (1_000_000, 1060), (1_001_000, 1060), (1_000_000_000_000, 1060)]
+)
+def test_what_a_clock_far_ahead_has_stamped_waits_no_longer_than_its_tier(stamp_ms: int, taken_at_s: float) -> None:
+    now_s = 1000.0
+    taken: list[Any] = []
+    receiver: Any = SimpleNamespace(is_ours=lambda _raw: True, take_waiting=lambda _ledger, raw: taken.append(raw))
+    intake = Intake("door", {}, ["results"], {"later": 60.0}, receiver, clock=lambda: now_s)
+    intake._ledgers["later", 0] = Ledger("later", 0)
+    message: Any = SimpleNamespace(
+        error=lambda: None, topic=lambda: "later", partition=lambda: 0, offset=lambda: 5, key=lambda: None,
+        timestamp=lambda: (1, stamp_ms), value=lambda: b"{}", headers=list,
+    )  # fmt: skip
+    while not taken and now_s < 1100:
+        intake._take(message, {})
+        now_s += 5
+
+    assert now_s - 5 == taken_at_s
+
+
+def test_many_that_a_clock_far_ahead_has_stamped_hold_up_nobody_for_more_than_one_tier() -> None:
+    """What is put there meanwhile, ahead as well, waits once more."""
+    now_s, far_ms, end = 1000.0, 1_000_000_000, 4
+    stamps_ms = {0: far_ms, 1: far_ms, 2: 999_000, 3: 1_020_000, 4: far_ms, 5: far_ms, 6: 1_070_000}
+    taken_at_s: dict[int, float] = {}
+    receiver: Any = SimpleNamespace(
+        is_ours=lambda _raw: True, take_waiting=lambda _ledger, raw: taken_at_s.update({raw.position.offset: now_s})
+    )
+    intake = Intake("door", {}, ["results"], {"later": 60.0}, receiver, clock=lambda: now_s)
+    intake._consumer = cast("Consumer", SimpleNamespace(get_watermark_offsets=lambda _one, cached: (0, end * cached)))
+    intake._ledgers["later", 0] = Ledger("later", 0)
+
+    def message(offset: int) -> Any:
+        return SimpleNamespace(
+            error=lambda: None, topic=lambda: "later", partition=lambda: 0, offset=lambda: offset, key=lambda: None,
+            timestamp=lambda: (1, stamps_ms[offset]), value=lambda: b"{}", headers=list,
+        )  # fmt: skip
+
+    while len(taken_at_s) < len(stamps_ms) and now_s < 1500:
+        rewinds: dict[tuple[str, int], int] = {}
+        for offset in sorted(stamps_ms.keys() - taken_at_s.keys()):
+            intake._take(message(offset), rewinds)
+        now_s, end = now_s + 5, 7
+
+    assert taken_at_s == {0: 1060, 1: 1060, 2: 1060, 3: 1060, 4: 1120, 5: 1120, 6: 1120}
+
+
 @pytest.mark.parametrize("may_read", [True, False])
 def test_a_door_that_may_read_again_is_ready_though_nothing_comes(may_read: bool) -> None:
     watch: Any = SimpleNamespace(made_anew=frozenset, may_read=may_read, ids={}, forget=lambda: None)

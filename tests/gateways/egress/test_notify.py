@@ -17,12 +17,15 @@ import standardwebhooks
 from cloudevents.core.formats.json import JSONFormat
 from structlog.testing import capture_logs
 
+from contracts.codec import SOURCE_APP, SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TIMESTAMP
 from contracts.errors import ConfigError
 from contracts.metrics import REGISTRY
+from contracts.repetition import ANSWERED, REPLAY
 from contracts.settings.egress import CallbackDoor
 from gateways.egress.base import Delivered, Door, Item, Later, Refused
 from gateways.egress.notify import Notify
 from gateways.egress.notify_endpoint import MemoryBoard
+from gateways.egress.outcomes import read_outcome
 from tests.gateways.egress.certificates import authority, server_tls
 from tests.gateways.egress.receiver import OK, Receiver, status
 from tests.suites.egress import TIMEOUT_S, DoorSuite, Received, result_item
@@ -75,7 +78,7 @@ class Lab:
 
     async def received(self) -> list[Received]:
         return [
-            Received(request.headers["webhook-id"], msgspec.json.decode(request.body)["data"])
+            Received(msgspec.json.decode(request.body)["id"], msgspec.json.decode(request.body)["data"])
             for request in self.receiver.requests
         ]
 
@@ -140,14 +143,42 @@ async def test_a_receivers_library_verifies_exactly_what_arrives(lab: Lab) -> No
     assert request.headers["accept-encoding"] == "identity"
 
 
-async def test_the_end_of_an_event_that_was_put_back_is_no_repetition_of_its_first_end(lab: Lab) -> None:
+async def test_every_outcome_of_an_event_that_has_several_has_an_id_of_its_own_for_all_its_attempts(lab: Lab) -> None:
     item = result_item(1)
-    await _deliver(lab, item)
-    for attempt in (1, 2):
-        await _deliver(lab, item._replace(outcome=item.outcome._replace(redrives=1), attempt=attempt))
+    sent_again = item._replace(headers=[*item.headers, (ANSWERED, b"digest t/0/7")])
+    ends = (
+        item,
+        item._replace(outcome=item.outcome._replace(redrives=1)),
+        item._replace(headers=[*item.headers, (ANSWERED, b"digest")]),
+        item._replace(headers=[*item.headers, (SOURCE_APP, b"another")]),
+        sent_again,
+        sent_again._replace(outcome=item.outcome._replace(redrives=1)),
+        item._replace(headers=[*item.headers, (REPLAY, b"1767225600500")]),
+        item._replace(headers=[*item.headers, (REPLAY, b"1767225900500")]),
+    )
+    for end in ends:
+        for attempt in (1, 2):
+            await _deliver(lab, end._replace(attempt=attempt))
 
-    first, second, third = (request.headers["webhook-id"] for request in lab.receiver.requests)
-    assert second == third == f"{first}-1"
+    ids = [request.headers["webhook-id"] for request in lab.receiver.requests]
+    assert ids[::2] == ids[1::2]
+    assert len(set(ids)) == len(ends)
+    assert all(one.startswith(f"{item.outcome.result_id}-") for one in ids)
+
+
+def test_what_a_crash_or_a_mirror_made_twice_of_one_outcome_is_known_as_one() -> None:
+    """A worker's crash leaves two outcomes of a record; a gateway's, a mirror and a parked event two records of one."""
+    item = result_item(1)
+    elsewhere = item._replace(position=item.position._replace(topic="mirror", offset=99), attempt=3)
+    twice = [
+        (name, b"99" if name in {SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TIMESTAMP} else raw)
+        for name, raw in item.headers
+    ]
+    answered = read_outcome(twice, item.outcome.value, item.position.timestamp_ms)
+    assert answered is not None
+
+    assert answered.answers != item.outcome.answers
+    assert elsewhere.delivery_id == item.delivery_id == item._replace(outcome=answered, headers=twice).delivery_id
 
 
 async def test_the_body_says_what_ended_how_and_repeats_byte_for_byte(lab: Lab) -> None:
@@ -156,11 +187,12 @@ async def test_the_body_says_what_ended_how_and_repeats_byte_for_byte(lab: Lab) 
     first, second = lab.receiver.requests
 
     assert first.body == second.body
-    assert first.headers["webhook-id"] == second.headers["webhook-id"] == result_item(1).outcome.result_id
+    assert first.headers["webhook-id"] == second.headers["webhook-id"] == result_item(1).delivery_id
     assert first.headers["content-type"] == "application/cloudevents+json"
     event = JSONFormat().read(None, first.body)
     assert event.get_data() == json.loads(result_item(1).outcome.value)
-    assert event.get_id() == first.headers["webhook-id"]
+    assert event.get_id() == result_item(1).outcome.result_id
+    assert event.get_extension("deliveryid") == result_item(1).delivery_id
     assert (event.get_type(), event.get_subject()) == ("penstock.result.v1", "s1")
     assert (event.get_extension("eventid"), event.get_extension("eventsource")) == ("e1", "crm")
 

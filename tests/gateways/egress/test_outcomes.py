@@ -5,8 +5,9 @@ import pytest
 from contracts.codec import Position, outcome_headers
 from contracts.envelope import Event, result_id
 from contracts.payloads import RESULT_TYPE
+from contracts.repetition import dedup_header, digest_of, identify
 from gateways.egress import outcomes
-from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, Repetition, read_outcome
+from gateways.egress.outcomes import Accepted, Outcome, OutcomeCache, Repetition, read_accepted, read_outcome
 
 POSITION = Position("t", 0, 0, 1)
 
@@ -141,6 +142,62 @@ def test_an_outcome_of_another_topic_or_partition_is_anothers_when_it_was_there_
     assert outcome.is_of_another(_at(7, 400_000)) is is_another
 
 
+@pytest.mark.parametrize(
+    ("topic", "partition", "is_another"),
+    [
+        ("p.events.bulk.v1", 3, True),
+        ("p.events.standard.v1", 2, True),
+        ("p.events.standard.v1", 3, False),
+        ("p.retries.v1", 3, False),
+        ("p.handovers.v1", 0, False),
+    ],
+)
+@pytest.mark.parametrize("redrives", [0, 1])
+def test_an_outcome_of_another_lane_or_key_is_of_another_event(
+    topic: str, partition: int, is_another: bool, redrives: int
+) -> None:
+    outcome = _outcome("e1", timestamp_ms=300)._replace(answers=Position(topic, partition, 7, 250), redrives=redrives)
+
+    assert outcome.is_of_another(Position("p.events.standard.v1", 3, 7, 250)) is is_another
+
+
+def test_what_an_accepted_event_was_is_not_forgotten_over_its_outcome() -> None:
+    cache = OutcomeCache(10_000)
+    cache.note_accepted("crm", "e1", Accepted("crm", _at(3, 100), b"digest"))
+    cache.note_accepted("crm", "e1", Accepted("crm", _at(3, 100)))
+    assert cache.accepted("crm", "e1") == Accepted("crm", _at(3, 100), b"digest")
+
+    cache.note_accepted("crm", "e1", Accepted("crm", _at(7, 200)))
+    assert cache.accepted("crm", "e1") == Accepted("crm", _at(7, 200))
+
+
+@pytest.mark.parametrize("topic", ["p.retries.v1", "p.handovers.v1"])
+@pytest.mark.parametrize("is_known_first", [True, False])
+def test_where_an_event_went_on_does_not_take_the_place_of_where_it_was_accepted(
+    topic: str, is_known_first: bool
+) -> None:
+    """Its outcome answers what was made of it; nobody could read there what it was, or repeat it."""
+    own = Accepted("crm", Position("p.events.standard.v1", 3, 7, 100), b"digest")
+    parked = Accepted("crm", Position(topic, 1, 9, 200))
+    cache = OutcomeCache(10_000)
+    for one in (own, parked) if is_known_first else (parked, own):
+        cache.note_accepted("crm", "e1", one)
+    assert cache.accepted("crm", "e1") == own
+
+    later = own._replace(position=own.position._replace(offset=8, timestamp_ms=300))
+    cache.note_accepted("crm", "e1", later)
+    assert cache.accepted("crm", "e1") == later
+
+
+def test_an_accepted_event_is_known_by_its_body() -> None:
+    identity = identify("crm", "shop", "e1", b"body", "id", 60)
+    headers = [("ce_owner", b"crm"), ("ce_id", b"e1"), ("ce_source", b"shop"), dedup_header(identity, "new")]
+
+    assert read_accepted(headers, POSITION) == ("crm", "e1", Accepted("shop", POSITION, identity.digest))
+    assert identity.digest == digest_of("crm", "shop", b"body")
+    assert read_accepted(headers[:-1], POSITION) == ("crm", "e1", Accepted("shop", POSITION))
+
+
 def test_a_second_outcome_of_one_record_is_dropped_also_beside_those_of_others() -> None:
     cache = OutcomeCache(10_000)
     first, again = _at(3, 100), _at(7, 200)
@@ -239,7 +296,7 @@ def test_the_newest_source_of_an_id_is_found_first() -> None:
     assert cache.accepted("billing", "e1") is None
 
 
-@pytest.mark.parametrize(("limit_bytes", "most"), [(3 * 530, 50_000), (10**6, 3)])
+@pytest.mark.parametrize(("limit_bytes", "most"), [(3 * 580, 50_000), (10**6, 3)])
 def test_accepted_events_are_bounded_in_bytes_and_number(
     monkeypatch: pytest.MonkeyPatch, limit_bytes: int, most: int
 ) -> None:

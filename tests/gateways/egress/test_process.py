@@ -226,7 +226,7 @@ async def test_a_fault_of_a_door_is_a_failed_delivery_of_every_item(fault: str, 
         parked.append(record.topic)
 
     section = DoorSection(timeout_s=0.05)
-    delivery = Delivery("d", Faulty(fault), section, Settler("d", Topics(), produce))
+    delivery = Delivery("d", Faulty(fault), section, Settler("d", Topics(), produce, "app"))
     entries = [Entry(result_item(number), Ledger("r", 0), number, 0.0) for number in range(2)]
 
     again, settled = await delivery.deliver(Breaker(section.breaker, FakeClock()), entries)
@@ -249,7 +249,7 @@ async def test_what_an_operator_must_mend_uses_up_no_attempt_and_stays() -> None
         pytest.fail("nothing is put aside")
 
     section = DoorSection(max_attempts=1)
-    delivery = Delivery("d", Denied(""), section, Settler("d", Topics(), produce))
+    delivery = Delivery("d", Denied(""), section, Settler("d", Topics(), produce, "app"))
     entry = Entry(result_item(1), Ledger("r", 0), 1, 0.0)
     breaker = Breaker(section.breaker, FakeClock())
 
@@ -273,7 +273,7 @@ async def test_tries_for_an_open_breaker_use_up_patience_and_no_attempt(first_at
         put.append(record.topic)
 
     section = DoorSection(max_attempts=3)
-    delivery = Delivery("d", Away(""), section, Settler("d", Topics(), produce))
+    delivery = Delivery("d", Away(""), section, Settler("d", Topics(), produce, "app"))
     entry = Entry(result_item(1), Ledger("r", 0), 1, first_at_s)
     breaker = Breaker(section.breaker, FakeClock())
     breaker.failed(opens=True)
@@ -300,7 +300,7 @@ async def test_an_ordered_item_is_given_up_when_patience_is_over() -> None:
         put.append(record.topic)
 
     section = DoorSection()
-    delivery = Delivery("d", Locked(""), section, Settler("d", Topics(), produce))
+    delivery = Delivery("d", Locked(""), section, Settler("d", Topics(), produce, "app"))
     fresh, old = (Entry(result_item(number), Ledger("r", 0), number, at_s) for number, at_s in ((1, 0.0), (2, 1.0)))
     breaker = Breaker(section.breaker, FakeClock())
 

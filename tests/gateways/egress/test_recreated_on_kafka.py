@@ -255,7 +255,7 @@ async def test_deltas_of_a_topic_that_was_made_anew_are_handed_over_from_the_fir
 
 
 async def test_the_board_shows_the_states_of_a_topic_that_was_made_anew_and_no_others(site: Site) -> None:
-    board = KafkaBoard(reader_config(site.kafka, "test"), site.endpoints, site.put)
+    board = KafkaBoard(reader_config(site.kafka, "test"), site.endpoints, site.put, "app")
 
     def state(name: str) -> Record:
         value = encode_json(EndpointState(name=name, status="disabled", since="2026-01-01T00:00:00.000Z", reason="x"))

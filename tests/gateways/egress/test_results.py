@@ -1,5 +1,6 @@
 """The view of the results on a Kafka protocol: following, looking up old outcomes, and Kafka going away."""
 
+import asyncio
 import threading
 import time
 import uuid
@@ -14,9 +15,12 @@ from contracts.codec import Position, Record, encode_event, encode_json, outcome
 from contracts.envelope import Event, result_id
 from contracts.errors import Busy, LogUnavailable, UnknownResult
 from contracts.payloads import DUPLICATE_TYPE, RESULT_TYPE, DuplicateMarker
+from contracts.repetition import digest_of
 from contracts.settings import KafkaSettings, ProducerSettings
-from gateways.egress import results
-from gateways.egress.outcomes import Accepted, Outcome
+from gateways.egress import fetch, results
+from gateways.egress.fetch import Fetcher
+from gateways.egress.outcomes import Accepted, Outcome, Place
+from gateways.egress.reading import reader_config
 from gateways.egress.results import ResultsView
 from gateways.egress.tail import Tail
 from producers.embedded import EmbeddedBroker
@@ -310,6 +314,23 @@ async def test_an_event_that_was_not_read_yet_is_not_called_unknown(
     assert await eventually_async(lambda: answer("e2")) == "unknown"
 
 
+async def test_what_an_event_was_is_read_from_its_record_and_asked_for_once(
+    log: Log, view: ResultsView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that named no id when it was sent, and of one that only the index or an outcome tells of."""
+    _, position = await log.event("e1", owner="crm")
+    await _caught_up(view)
+    accepted = Accepted("crm", position)
+
+    digest = await view.digest("crm", "e1", accepted)
+    gone = await view.digest("crm", "e2", Accepted("crm", position._replace(offset=position.offset + 7)))
+    another = await view.digest("crm", "e3", Accepted("crm", position._replace(timestamp_ms=1)))
+
+    assert (digest, gone, another) == (digest_of("crm", "crm", b"{}"), b"", b"")
+    monkeypatch.setattr(view._fetcher, "fetch", None)
+    assert await view.digest("crm", "e1", await view.accepted("crm", "e1", "crm")) == digest
+
+
 async def test_too_many_look_ups_at_a_time_are_refused(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     view = log.view()
     monkeypatch.setattr(results, "MAX_SCANS", 0)
@@ -318,6 +339,55 @@ async def test_too_many_look_ups_at_a_time_are_refused(log: Log, monkeypatch: py
             await view.outcome_of("crm", "e1", Position(log.events, 0, 0, int(time.time() * 1000)))
     finally:
         view.close()
+
+
+async def test_look_ups_of_what_events_were_take_no_room_from_those_of_outcomes(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a topic that this gateway may not read each takes seconds."""
+    view = log.view()
+    refused = LogUnavailable("not allowed")
+    is_let_go = threading.Event()
+
+    def wait(*_args: object) -> None:
+        is_let_go.wait(10)
+        raise refused
+
+    monkeypatch.setattr(view._fetcher, "fetch", wait)
+    accepted = Accepted("crm", Position(log.events, 0, 0, 1))
+    asked = [asyncio.ensure_future(view.digest("crm", f"e{n}", accepted)) for n in range(results.MAX_FETCHES)]
+    try:
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await view.digest("crm", "e9", accepted)
+        outcome = await view.outcome_of("crm", "e1", Position(log.events, 0, 0, int(time.time() * 1000)))
+        is_let_go.set()
+
+        assert outcome is None
+        assert await asyncio.gather(*asked, return_exceptions=True) == [refused] * results.MAX_FETCHES
+    finally:
+        is_let_go.set()
+        view.close()
+
+
+async def test_a_look_up_that_is_under_way_at_the_end_leaves_no_client_behind(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, position = await log.event("e1", owner="crm")
+    fetcher = Fetcher(reader_config(log.kafka, "test"))
+    read = fetch._read
+
+    def read_late(*args: Any) -> Any:
+        found = read(*args)
+        fetcher.close()
+        return found
+
+    monkeypatch.setattr(fetch, "_read", read_late)
+
+    found = await asyncio.to_thread(fetcher.fetch, Place(position.topic, position.partition, position.offset), 5.0)
+
+    assert found is not None
+    assert fetcher._idle.empty()
 
 
 async def test_with_kafka_away_nothing_is_claimed() -> None:

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from contracts.errors import ConfigError
 from contracts.payloads import EXPIRED_TYPE
+from contracts.repetition import ANSWERED
 from gateways.egress.base import DELIVERED, Later, Refused, Verdict
 from gateways.egress.salesforce import mark_of
 from gateways.egress.schedule import held_wait_s
@@ -97,6 +98,34 @@ async def test_results_of_a_topic_that_was_made_anew_are_newer_whatever_their_of
     assert len(lab.org.writes(5)) == 2
 
 
+async def test_a_second_outcome_of_an_event_that_was_sent_again_on_purpose_is_written(lab: SalesforceLab) -> None:
+    first = lab.item(1)
+    second = first._replace(
+        headers=[*first.headers, (ANSWERED, b"digest t/0/8")],
+        position=first.position._replace(offset=first.position.offset + 1),
+    )
+    for _ in range(2):
+        assert list(await lab.door.deliver([first, second])) == [DELIVERED] * 2
+
+    assert len(lab.org.writes(1)) == 2
+
+
+async def test_a_duplicate_of_a_crash_is_not_written(lab: SalesforceLab) -> None:
+    first = lab.item(1)
+    await lab.door.deliver([first])
+
+    assert list(await lab.door.deliver([first._replace(position=first.position._replace(offset=9))])) == [DELIVERED]
+    assert len(lab.org.writes(1)) == 1
+
+
+async def test_a_mark_of_before_an_upgrade_says_that_the_result_is_shown(lab: SalesforceLab) -> None:
+    item = lab.item(1)
+    lab.org.type_in(1, Penstock_Result__c=mark_of(item.outcome.result_id, item.position))
+
+    assert await deliver(lab, 1) == [DELIVERED]
+    assert len(lab.org.writes(1)) == 1
+
+
 async def test_a_mark_of_somebody_else_is_written_over(lab: SalesforceLab) -> None:
     lab.org.type_in(1, Penstock_Result__c="typed by a person")
 
@@ -107,7 +136,7 @@ async def test_a_mark_of_somebody_else_is_written_over(lab: SalesforceLab) -> No
 async def test_a_mark_fits_its_field_however_long_the_names_are(lab: SalesforceLab) -> None:
     position = lab.item(1).position._replace(topic="t" * 249, partition=9_999, offset=2**63 - 1)
 
-    assert len(mark_of("f" * 36, position)) <= 120
+    assert len(mark_of(lab.item(1).delivery_id, position)) <= 120
 
 
 async def test_two_results_of_one_record_in_one_batch_are_both_written_in_their_order(lab: SalesforceLab) -> None:

@@ -33,7 +33,7 @@ def marker() -> Raw:
 
 
 def selector(**settings: Any) -> Selector:
-    return Selector("door", DoorSection.model_validate(settings), ROUTES)
+    return Selector("door", DoorSection.model_validate(settings), ROUTES, "app")
 
 
 def test_an_item_says_what_its_record_says() -> None:
@@ -107,9 +107,33 @@ def test_a_waiting_record_keeps_its_place_and_counts_its_attempts() -> None:
     assert found is not None
     assert (found[0].attempt, found[0].position, found[0].headers) == (4, Position("results", 1, 7, 99), item.headers)
     assert selector().is_ours(waiting)
-    other = Selector("other", DoorSection(), ())
+    other = Selector("other", DoorSection(), (), "app")
     assert not other.is_ours(waiting)
     assert other.from_waiting(waiting) is None
+
+
+@pytest.mark.parametrize(("app_id", "is_ours"), [("app", True), ("another", False), ("", True)])
+def test_what_waits_is_of_the_application_that_let_it_wait(app_id: str, is_ours: bool) -> None:
+    """Two that share topics may each have a door of one name; what older versions let wait names no application."""
+    item = result_item(1)
+    note = DeliveryNote(
+        state="waiting", door="door", destination="", attempts=3, reason="r", topic="results", partition=1, offset=7,
+        timestamp_ms=99, first_at_ms=50, at="", app_id=app_id,
+    )  # fmt: skip
+    waiting = Raw(PLACE, item.key, item.outcome.value, delivery_headers(item.headers, note))
+
+    assert selector().is_ours(waiting) is is_ours
+    assert (selector().from_waiting(waiting) is not None) is is_ours
+
+
+@pytest.mark.parametrize("value", [b'{"provenance":{"route":"\xff"}}', b'{"output":"\xff"}', b"\xff", b""])
+def test_a_value_that_is_no_text_is_delivered_all_the_same(value: bytes) -> None:
+    """What it raises would end the door's session, and the next one, at the same record."""
+    item = selector().from_results(raw(result_item(1))._replace(value=value))
+
+    assert item is not None
+    assert (item.route, item.outcome.value) == ("", value)
+    assert base64.b64decode(msgspec.json.decode(structured(item))["data_base64"]) == value
 
 
 def test_a_value_nested_too_deep_to_be_read_is_delivered_all_the_same() -> None:

@@ -47,20 +47,20 @@ def entry() -> Entry:
 async def test_putting_aside_ends_only_with_the_brokers_ack(failure: Callable[[], Exception]) -> None:
     log = Log(failure(), failure(), failure())
 
-    await Settler("door", Topics(), log.produce).park(entry(), 2, 300.0, "locked", "row")
+    await Settler("door", Topics(), log.produce, "app").park(entry(), 2, 300.0, "locked", "row")
 
     (record,) = log.records
     assert (record.topic, record.key) == ("penstock.deliveries.5m.v1", b"key-7")
     note, headers = delivery_note(record.headers)
     assert headers == result_item(7).headers
     assert (note.attempts, note.reason, note.message, note.first_at_ms) == (2, "locked", "row", 1_000_000)
-    assert (note.topic, note.partition, note.offset) == ("penstock.results.v1", 0, 7)
+    assert (note.topic, note.partition, note.offset, note.app_id) == ("penstock.results.v1", 0, 7, "app")
 
 
 async def test_what_no_longer_fits_a_record_is_named_on_the_undelivered_topic() -> None:
     log = Log(largest=10)
 
-    await Settler("door", Topics(), log.produce).park(entry(), 1, 5.0, "locked", "row")
+    await Settler("door", Topics(), log.produce, "app").park(entry(), 1, 5.0, "locked", "row")
 
     (record,) = log.records
     note, _ = delivery_note(record.headers)
@@ -72,5 +72,5 @@ async def test_a_fault_of_the_code_is_not_taken_for_an_ack() -> None:
     log = Log(RuntimeError("a fault"))
 
     with pytest.raises(RuntimeError):
-        await Settler("door", Topics(), log.produce).give_up(entry(), "refused", 1, "gone", "")
+        await Settler("door", Topics(), log.produce, "app").give_up(entry(), "refused", 1, "gone", "")
     assert log.records == []

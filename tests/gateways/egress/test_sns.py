@@ -10,7 +10,6 @@ import pytest
 
 from contracts.settings.egress import SnsDoor
 from gateways.egress.base import Delivered, Door, Later, Refused
-from gateways.egress.messages import deduplication_of
 from gateways.egress.sns import Sns
 from tests.awslab.front import Fault, Front
 from tests.awslab.lab import AwsLab
@@ -104,6 +103,6 @@ async def test_a_fifo_topic_gets_the_key_as_group_and_the_id_against_repeats(lab
 
         (message,) = await lab.messages()
         assert message["Attributes"]["MessageGroupId"] == "key-1"
-        assert message["Attributes"]["MessageDeduplicationId"] == deduplication_of(lab.item(1))
+        assert message["Attributes"]["MessageDeduplicationId"] == lab.item(1).delivery_id
     finally:
         await door.aclose()

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from contracts.repetition import ANSWERED, REPLAY
 from contracts.settings.egress import SqsDoor
 from gateways.egress.base import Delivered, Door, Later, Refused
 from gateways.egress.sqs import Sqs
@@ -136,7 +137,7 @@ async def test_a_fifo_queue_gets_the_key_as_group_and_drops_repeats(lab: SqsLab)
 
 
 async def test_a_fifo_queue_drops_no_outcome_that_only_shares_its_id_with_another_one(lab: SqsLab) -> None:
-    """An event that was put back from the dead letters ends twice, and two API keys may use one id of one source."""
+    """Events that are sent again on purpose, put back or done again end twice, and two API keys may use one id."""
     door = lab.make(is_fifo=True)
     await door.start()
     try:
@@ -144,9 +145,12 @@ async def test_a_fifo_queue_drops_no_outcome_that_only_shares_its_id_with_anothe
         # A group with a message under way is not received from.
         again = item._replace(outcome=item.outcome._replace(redrives=1), key=b"again")
         of_another = item._replace(outcome=item.outcome._replace(owner="another-key"), key=b"another")
-        for one in (item, again, of_another, item, again, of_another):
+        sent_again = item._replace(headers=[*item.headers, (ANSWERED, b"digest t/0/7")], key=b"sent again")
+        replayed = item._replace(headers=[*item.headers, (REPLAY, b"1767225600500")], key=b"replayed")
+        ends = [item, again, of_another, sent_again, replayed]
+        for one in ends * 2:
             assert await door.deliver([one]) == [Delivered()]
 
-        assert len(await lab.messages()) == 3
+        assert len(await lab.messages()) == len(ends)
     finally:
         await door.aclose()

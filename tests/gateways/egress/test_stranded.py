@@ -77,7 +77,7 @@ def of_disk() -> Indexing:
         lambda: Replies({}, "t", lambda _: None),
         lambda: Tail({}, ["t"], [], OutcomeCache(2**20)),
         lambda: DeltasTail({}, "t", set(), lambda _: None, lambda: None),
-        lambda: KafkaBoard({}, "t", cast("Any", None)),
+        lambda: KafkaBoard({}, "t", cast("Any", None), "app"),
         of_disk,
     ],
     ids=["replies", "results", "deltas", "board", "index"],

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from contracts.codec import decode_event, encode_json
+from contracts.codec import Position, decode_event, encode_json
 from contracts.envelope import Event, result_id
-from contracts.errors import LogUnavailable
+from contracts.errors import Busy, LogUnavailable
 from contracts.payloads import (
     DEAD_LETTER_MARKER_TYPE,
     EXPIRED_TYPE,
@@ -18,7 +18,7 @@ from contracts.payloads import (
     OutcomeMarker,
 )
 from contracts.settings import Settings
-from gateways.egress.outcomes import Outcome
+from gateways.egress.outcomes import Accepted, Outcome
 from gateways.egress.waiting import Waiters
 from tests.gateways.driver import API_KEY, CONFIGURATION, OTHER_API_KEY, Answer, Gateway, as_caller
 from tests.gateways.endpoints.test_results import RESULT
@@ -177,6 +177,98 @@ async def test_the_same_id_again_joins_what_is_under_way(gateway: Gateway) -> No
 
     assert (await first).body == (await second).body
     assert len(gateway.records) == 1
+
+
+def post(gateway: Gateway, body: bytes, path: str = "/v1/invoke", **headers: str) -> "asyncio.Task[Answer]":
+    return asyncio.create_task(gateway.call("POST", path, as_caller(**({"ce_type": "t"} | headers)), body))
+
+
+@pytest.mark.parametrize("path", ["/v1/invoke", "/v1/events", "/v1/stream"])
+@pytest.mark.parametrize("has_ended", [False, True])
+async def test_the_same_id_with_another_body_gets_nobody_elses_answer(
+    gateway: Gateway, path: str, *, has_ended: bool
+) -> None:
+    first = post(gateway, b'{"a":1}', path, idempotency_key="order-1", prefer="wait=0")
+    await eventually_async(lambda: len(gateway.records) == 1)
+    if has_ended:
+        event = decode_event(None, b"", gateway.records[0].headers)
+        gateway.results.outcomes["crm", "order-1"] = outcome(event)
+
+    answer = await post(gateway, b'{"a":2}', idempotency_key="order-1")
+
+    assert (answer.status, answer.json()["reason"]) == (422, "id_reused")
+    assert len(gateway.records) == 1
+    assert not gateway.parts.waiters._waiting
+    first.cancel()
+
+
+async def test_two_bodies_under_one_id_at_one_moment_are_one_event(gateway: Gateway) -> None:
+    gateway.producer.hold_acks()
+    calls = [post(gateway, b'{"a":%d}' % number, idempotency_key="order-1", prefer="wait=0") for number in range(2)]
+    await eventually_async(lambda: len(gateway.producer._held) > 0)
+    gateway.producer.release_acks()
+
+    assert sorted([(await call).status for call in calls]) == [202, 422]
+    assert len(gateway.records) == 1
+
+
+@pytest.mark.parametrize("body", [b'{"a":1}', b'{"a":2}'])
+async def test_an_id_of_another_key_is_another_event_whatever_its_body(gateway: Gateway, body: bytes) -> None:
+    named = {"idempotency_key": "order-1", "prefer": "wait=0", "ce_source": "crm", "ce_type": "t"}
+    callers = gateway.parts.callers
+    callers._keys = [(key, end, caller._replace(sources=("crm",))) for key, end, caller in callers._keys]
+    await gateway.call("POST", "/v1/invoke", as_caller(**named), b'{"a":1}')
+    gateway.results.outcomes["crm", "order-1"] = outcome(decode_event(None, b"", gateway.records[0].headers))
+
+    answer = await gateway.call("POST", "/v1/invoke", as_caller(OTHER_API_KEY, **named), body)
+
+    assert (answer.status, len(gateway.records)) == (202, 2)
+
+
+async def test_of_two_bodies_that_are_known_under_one_id_each_joins_its_own(gateway: Gateway) -> None:
+    """`POST /v1/events` takes both, each as an event of its own."""
+    for number in (1, 2):
+        await post(gateway, b'{"a":%d}' % number, "/v1/events", idempotency_key="order-1")
+    places = [await post(gateway, b'{"a":%d}' % n, idempotency_key="order-1", prefer="wait=0") for n in (1, 2, 3)]
+
+    tickets = [gateway.parts.tickets.read(one.headers["location"].partition("ticket=")[2]) for one in places[:2]]
+    assert [ticket.position.offset for ticket in tickets] == [0, 1]
+    assert [one.status for one in places] == [202, 202, 422]
+
+
+async def test_what_nobody_knows_to_be_the_same_is_an_event_of_its_own(gateway: Gateway) -> None:
+    """Its record is gone: whether it is repeated is told by the worker."""
+    await post(gateway, b'{"a":1}', idempotency_key="order-1", prefer="wait=0")
+    gateway.results.noted = {name: one._replace(digest=b"") for name, one in gateway.results.noted.items()}
+    gateway.parts.claims._drop(next(iter(gateway.parts.claims._acked.values())), "expired")
+
+    answer = await post(gateway, b'{"a":2}', idempotency_key="order-1", prefer="wait=0")
+
+    assert (answer.status, len(gateway.records)) == (202, 2)
+
+
+@pytest.mark.parametrize("error", [Busy("not read up"), LogUnavailable("nobody lets us read that")])
+async def test_what_this_gateway_has_accepted_itself_is_joined_without_its_record(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """An outcome may have named another place for it, as of an event that was parked."""
+    await post(gateway, b'{"a":1}', idempotency_key="order-1", prefer="wait=0")
+    gateway.results.outcomes["crm", "order-1"] = outcome(decode_event(None, b"", gateway.records[0].headers))
+    noted = gateway.results.noted
+    gateway.results.noted = {
+        name: Accepted(one.source, Position("p.retries.v1", 0, 0, one.position.timestamp_ms + 1))
+        for name, one in noted.items()
+    }
+
+    async def refuse(*_args: object, **_more: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(gateway.results, "digest", None)
+    joined = await post(gateway, b'{"a":1}', idempotency_key="order-1")
+    monkeypatch.setattr(gateway.results, "accepted", refuse)
+    joined_unseen = await post(gateway, b'{"a":1}', idempotency_key="order-1")
+
+    assert (joined.status, joined_unseen.status, len(gateway.records)) == (200, 200, 1)
 
 
 async def test_two_equal_requests_at_one_moment_make_one_event(gateway: Gateway) -> None:

@@ -116,6 +116,20 @@ def test_the_same_id_with_another_body_is_a_conflict_and_both_are_kept() -> None
     assert claims.find(identity("a", b"2")) is other
 
 
+def test_an_id_is_reused_while_it_is_known_with_another_body() -> None:
+    now_s = 0.0
+    claims = Claims(10, 10**6, lambda: now_s)
+    claim = claims.begin(identity("a", b"1"), "a")
+    assert claim is not None
+
+    known = [claims.is_reused(identity(*one)) for one in (("a", b"1"), ("a", b"2"), ("b", b"2"))]
+    claims.acknowledge(claim, place(0))
+    durable = claims.is_reused(identity("a", b"2"))
+    now_s = WINDOW_S
+
+    assert (known, durable, claims.is_reused(identity("a", b"2"))) == ([False, True, False], True, False)
+
+
 def test_memory_is_bounded_in_bytes_too() -> None:
     claims = Claims(10**6, 3 * (ENTRY_BYTES + 200))
 

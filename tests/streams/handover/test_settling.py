@@ -8,6 +8,7 @@ import pytest
 
 from contracts.codec import Record, decode_json, parked_event, source_position
 from contracts.payloads import RESULT_TYPE, InferenceResult, RetryNote, Usage
+from contracts.repetition import ANSWERED, REPLAY, dedup_header, identify
 from producers.log_reader import Found
 from streams.handover.answers import Answers
 from streams.handover.choosing import Ways
@@ -48,6 +49,17 @@ def test_an_answer_becomes_the_terminal_record_in_the_partition_of_its_event() -
     assert answered[1][:3] == (TOPICS.handovers, 3, 9)
     assert (result.event_id, result.output, result.attempts) == ("e9", "fine", 1)
     assert result.provenance.response_id == "abcdefghijkl"
+
+
+def test_the_outcome_says_which_of_the_events_under_its_id_it_answers_and_that_it_was_done_again() -> None:
+    ways, found = Ways(make_settings()), record(9, parked_by="penstock")
+    asked, job = ways.asked("m"), ways.job(found)
+    identity = identify("", "s", "e9", b"{}", "id", 60)
+    job.headers, job.replayed_s = [*job.headers, dedup_header(identity, "new")], 1_767_225_600.5
+    ended = read_output(json.dumps(output()).encode(), asked.model, ARN)
+    headers = dict(Outcomes(TOPICS, "penstock", 10**6).of(found, job, ways.readings["r"], ended, asked)[1].headers)
+
+    assert (headers[ANSWERED], headers[REPLAY]) == (identity.digest.hex().encode(), b"1767225600500")
 
 
 NESTED = b'{"recordId": "x", "modelOutput": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
