@@ -25,7 +25,9 @@ BATCH_JOB = "batchjob"
 _DIGEST_CHARS = 20
 # No input has so many lines; a longer number is somebody else's.
 _LINE_DIGITS = 12
-_REQUEST, _JOB, _HAND_OVER = "request", "job", "hand-over"
+_REQUEST, _JOB, _HAND_OVER, _GIVEN_UP = "request", "job", "hand-over", "given-up"
+# Status of a job that its provider does not know any more, or does not show to us; and of one that was given up for it.
+UNSEEN, GIVEN_UP = "Unseen", "GivenUp"
 
 
 class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +133,8 @@ class HandOverPart(msgspec.Struct, frozen=True, kw_only=True):
         token: clientRequestToken: the same one never begins a second job.
         input_uri: the records handed over; what is not in there was sent to the workers.
         arn: of the job; empty until it was created, or when the provider refused it.
-        status: the provider's word; `Refused` for a job that it would not create.
+        status: the provider's word; `Refused` for a job that it would not create, `Unseen` while it does not know it
+            any more or does not show it to us, `GivenUp` once an operator has given it up for that.
         asked: None = not noted, by an earlier version.
     """
 
@@ -172,7 +175,24 @@ class HandOver(msgspec.Struct, frozen=True, kw_only=True):
     version: Literal[1] = 1
 
 
-BatchRecord = BatchRequest | BatchJob | HandOver
+class GivenUp(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of the record by which an operator gives up jobs of a hand-over, version 1; `<its id>/given-up`.
+
+    It holds for as long as their provider does not show them: what it shows is waited for.
+
+    Attributes:
+        jobs: their ARNs; no others are given up.
+        by, at: who has asked for it, and when, RFC 3339.
+    """
+
+    id: str
+    jobs: tuple[str, ...]
+    by: str = ""
+    at: str = ""
+    version: Literal[1] = 1
+
+
+BatchRecord = BatchRequest | BatchJob | HandOver | GivenUp
 
 
 def event_id(job_id: str, line: int) -> str:
@@ -221,4 +241,9 @@ def kind_of(key: bytes | None) -> type[BatchRecord] | None:
     return _KINDS.get((key or b"").decode(errors="replace").rpartition("/")[2])
 
 
-_KINDS: dict[str, type[BatchRecord]] = {_REQUEST: BatchRequest, _JOB: BatchJob, _HAND_OVER: HandOver}
+_KINDS: dict[str, type[BatchRecord]] = {
+    _REQUEST: BatchRequest,
+    _JOB: BatchJob,
+    _HAND_OVER: HandOver,
+    _GIVEN_UP: GivenUp,
+}

@@ -1,6 +1,7 @@
 """Shows batch jobs: the list, one in detail, and what was written at the end."""
 
 import json
+import sys
 from collections import Counter
 from typing import Any
 
@@ -8,7 +9,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from contracts.batch_jobs import BatchJob
+from contracts.batch_jobs import BatchJob, HandOver
 from contracts.codec import decode_json
 from contracts.errors import Undecodable
 from contracts.payloads import InferenceResult, OutcomeMarker
@@ -50,6 +51,51 @@ def asked_for(jobs: Jobs, job_id: str) -> None:
         message = f"there is no job {job_id!r}; `penstock batch status` lists them"
         raise click.ClickException(message)
     click.echo(f"job {job_id} was asked for, and waits for `penstock batch serve`")
+
+
+def unseen(jobs: Jobs) -> None:
+    """Print the jobs of the provider's batch API that it does not know any more, or does not show."""
+    found = jobs.unseen()
+    for state, part in found:
+        asked = ", given up: `penstock hand-over` follows" if part.arn in jobs.given_up.get(state.id, ()) else ""
+        click.echo(f"{part.arn}\n  of hand-over {state.id}, gathered {state.gathered_at}{asked}")
+        click.echo(f"  {printable(part.message)}")
+    if not found:
+        click.echo("no job that its provider does not know")
+
+
+def given_up(jobs: Jobs, arn: str) -> HandOver:
+    """Say what giving up a job means, and return the hand-over that it belongs to.
+
+    Raises:
+        click.ClickException: it is none of which the provider has said that it does not know it, or shows it to us.
+    """
+    for state, part in jobs.unseen():
+        if part.arn == arn:
+            count = sum(end - first for first, end in state.ranges.values())
+            click.echo(f"job {arn}\nof hand-over {state.id}, gathered {state.gathered_at}, up to {count} records")
+            click.echo(f"the provider said: {printable(part.message)}")
+            click.echo(
+                "Given up, its records go to the workers, but for those whose answers lie in its output on S3.\n"
+                "WARNING: each of them may be paid for twice, if the job has run or still runs, as in another account."
+            )
+            return state
+    message = f"there is no job {arn!r} that its provider does not know; `penstock batch give-up` lists those"
+    raise click.ClickException(message)
+
+
+def ask(*, is_asked: bool) -> None:
+    """Have the operator say yes, unless that was said on the command line.
+
+    Raises:
+        click.Abort: no.
+        click.UsageError: nobody is there to be asked.
+    """
+    if is_asked and not sys.stdin.isatty():
+        message = "not a terminal, so nobody can be asked: --yes does it, --dry-run shows"
+        raise click.UsageError(message)
+    if is_asked:
+        click.confirm("give it up?", abort=True, err=True)
 
 
 def details(job: BatchJob, outcomes: Outcomes, *, in_json: bool) -> None:

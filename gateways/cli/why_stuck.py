@@ -1,6 +1,7 @@
 """`penstock why-stuck`: names what holds back each partition, why, and what to do about it.
 
-Reads: GET /stuck of workers; where none answers, the consumer group and one record per partition of the event topics.
+Reads: GET /stuck of workers; where none answers, the consumer group and one record per partition of the event topics;
+where a provider has a batch API, batch-jobs.
 Blocking: 5 s per worker, then Kafka, 10 s a request.
 """
 
@@ -18,6 +19,7 @@ from rich.table import Table
 from contracts.errors import LogUnavailable
 from contracts.settings import Settings, load
 from contracts.stuck import PartitionState, StuckReport
+from gateways.batch.jobs import read_jobs
 from gateways.cli import why_stuck_group
 from gateways.cli.dlq_filters import Finite
 from gateways.cli.why_stuck_group import GroupReport
@@ -54,14 +56,30 @@ def why_stuck(config: Path | None, workers: tuple[str, ...], older_than_s: float
     reports = {url: answer for url, answer in answers.items() if isinstance(answer, StuckReport)}
     silent = {url: answer for url, answer in answers.items() if isinstance(answer, str)}
     group, problem = (None, "") if reports else _group(settings)
+    unseen = _unseen(settings)
     if in_json:
-        click.echo(_as_json(reports, silent, group, problem))
+        click.echo(_as_json(reports, silent, group, problem, unseen))
     else:
         _show(reports, silent, older_than_s)
+        for arn, text in unseen.items():
+            click.echo(
+                _line(Finding(True, f"job {arn} of the hand-over: {text}", f"penstock batch give-up {arn} --dry-run"))
+            )
         _show_group(group, problem)
         if not reports and group is None:
             click.echo("Nobody could be asked. Name the workers' health addresses: penstock why-stuck --worker URL")
-    return verdict(reports, silent, group, older_than_s)
+    return STUCK if unseen else verdict(reports, silent, group, older_than_s)
+
+
+def _unseen(settings: Settings) -> dict[str, str]:
+    """Return what the provider says of each job of its batch API that it does not know; its events wait for that."""
+    if not any(getattr(provider, "batch_api", None) for provider in settings.providers.values()):
+        return {}
+    try:
+        return {part.arn: part.message for _, part in read_jobs(settings.kafka).unseen()}
+    except LogUnavailable:
+        # Said of the group already, or of no use to whoever asks about workers.
+        return {}
 
 
 def _configured(settings: Settings) -> list[str]:
@@ -112,12 +130,19 @@ def findings_of(report: StuckReport, older_than_s: float) -> list[Finding]:
     return of_worker(report, older_than_s) + [of_partition(report, one, older_than_s) for one in report.partitions]
 
 
-def _as_json(reports: dict[str, StuckReport], silent: dict[str, str], group: GroupReport | None, problem: str) -> str:
+def _as_json(
+    reports: dict[str, StuckReport],
+    silent: dict[str, str],
+    group: GroupReport | None,
+    problem: str,
+    unseen: dict[str, str],
+) -> str:
     document: dict[str, Any] = {
         "workers": [{"url": url, "report": report} for url, report in reports.items()]
         + [{"url": url, "problem": text} for url, text in silent.items()],
         "group": group,
         "group_problem": problem or None,
+        "unseen_jobs": unseen,
     }
     return printable(msgspec.json.encode(document).decode())
 

@@ -1,6 +1,6 @@
 """Gathers records for the jobs of one hand-over, on disk, and knows which log they are of.
 
-Blocking: writes files; asks Kafka for ids of topics.
+Reads: batch-jobs. Blocking: writes files; asks Kafka for ids of topics, and for what an operator has given up.
 """
 
 import contextlib
@@ -13,19 +13,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from contracts.batch_jobs import HandOver, HandOverPart
+from contracts.batch_jobs import GivenUp, HandOver, HandOverPart, job_record
+from contracts.codec import decode_json
 from contracts.envelope import format_time, parse_time
-from contracts.errors import ConfigError, LogUnavailable
+from contracts.errors import ConfigError, LogUnavailable, PenstockError, Undecodable
+from contracts.logs import logger
+from contracts.metrics import HANDOVER_RESTS
 from contracts.settings import Settings
 from contracts.topics import Topics
 from producers.admin import TopicAdmin
 from producers.kafka_client import IsStopped, unless_stopped
-from producers.log_reader import Found
+from producers.log_reader import Found, LogReader
 from streams.handover.choosing import Ways, record_id
 
 _IDS_TIMEOUT_S = 10.0
 # What ended longer ago than this the jobs topic may have forgotten by its retention.
 _KEPT = timedelta(days=1)
+_log = logger("hand-over")
 
 
 def check_folder(work_dir: str | None) -> None:
@@ -222,3 +226,26 @@ def forgotten(noted: Mapping[str, HandOver], found: Mapping[str, HandOver], *, i
 
     missing = [state for name, state in noted.items() if name not in found]
     return missing if is_anew else [state for state in missing if not may_have_expired(state)]
+
+
+def given_up_jobs(reader: LogReader, topics: Topics, hand_over: str) -> frozenset[str]:
+    """Return the ARNs of a hand-over's jobs that an operator has given up.
+
+    Raises:
+        LogUnavailable: the jobs topic cannot be read.
+    """
+    key, jobs = job_record(topics, GivenUp(id=hand_over, jobs=())).key, frozenset[str]()
+    with reader:
+        reader.begin({topics.batch_jobs: ()})
+        for record in reader.to_the_end():
+            if record.key == key and record.value is not None:
+                with contextlib.suppress(Undecodable):
+                    jobs = frozenset(decode_json(record.value, GivenUp).jobs)
+    return jobs
+
+
+def note_rest(error: Exception, **fields: str) -> None:
+    """Say that something is put off by a failure that may pass: one of ours, or of the disk."""
+    reason = error.reason if isinstance(error, PenstockError) else "disk"
+    HANDOVER_RESTS.labels(reason).inc()
+    _log.warning("handover.rests", **fields, reason=reason, error=str(error))
