@@ -54,6 +54,12 @@ _FLAGGED = re.compile(r"content violates usage guidelines|request blocked:", re.
 _WRONG_KEY = re.compile(r"api key not valid|incorrect api key provided", re.IGNORECASE)
 # These are of every event where they name a setting that we send; whatever else they name may be the event's.
 _UNSUPPORTED = frozenset({"unsupported_parameter", "unsupported_value"})
+LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
+_BAD_REQUEST = frozenset({400, 422})
+_NO_FIELD = re.compile(
+    r"unsupported|not supported|unrecognized|unknown|unexpected|extra_?forbidden|extra (?:inputs|fields)|not permitted",
+    re.IGNORECASE,
+)
 _SETTINGS = frozenset(
     {"model", "temperature", "max_tokens", "max_completion_tokens", "stop", "response_format", "stream",
      "stream_options", "encoding_format"}
@@ -157,6 +163,23 @@ def by_code(details: Any, text: str, said: str) -> PenstockError | None:
     if "model_not_found" in codes or (codes & _UNSUPPORTED and _is_of_a_setting(details)):
         return ModelNotFound(said)
     return AccessDenied(said) if "invalid_api_key" in codes or _WRONG_KEY.match(text) else None
+
+
+def renamed(body: dict[str, Any], status: int, refusal: bytes) -> dict[str, Any] | None:
+    """Return a request with the other name of its limit where a server refuses the one; None where it says otherwise.
+
+    Nothing was made of the call that it has refused.
+    """
+    if status not in _BAD_REQUEST:
+        return None
+    name, details = next(name for name in LIMIT_NAMES if name in body), parse(refusal)
+    said = text_of(details) or refusal[:_MAX_TEXT_CHARS].decode("utf-8", "replace")
+    is_coded = codes_of(details) & _UNSUPPORTED and _field(details, "param") == name
+    is_said = re.search(rf"\b{name}\b", said) is not None and _NO_FIELD.search(said) is not None
+    if not (is_coded or is_said):
+        return None
+    (other,) = set(LIMIT_NAMES) - {name}
+    return {other if key == name else key: value for key, value in body.items()}
 
 
 def finish_of(reason: Any, refusal: Any, request: InferenceRequest, usage: Usage) -> FinishReason:

@@ -6,8 +6,8 @@ from typing import Any
 import jsonschema_rs
 
 from contracts.codec import decode_any_json
-from contracts.errors import ConfigError, OutputInvalid, Undecodable
-from contracts.payloads import Message, Task
+from contracts.errors import ConfigError, OutputInvalid, OutputTruncated, Undecodable
+from contracts.payloads import InferenceAnswer, Message, Task
 from contracts.settings import RouteSettings
 
 _VECTOR = {"type": "array", "items": {"type": "number"}, "minItems": 1}
@@ -27,12 +27,30 @@ class OutputContract:
     """
 
     def __init__(self, route: RouteSettings, task: Task = "chat") -> None:
+        self._limit = f"models.{route.model}.max_tokens"
         # An empty schema is one too: any JSON.
         is_inline = route.output_schema is not None
         self.schema = route.output_schema if is_inline else _load(route.output_schema_file, route.name)
         if self.schema is None and task == "embedding":
             self.schema = _VECTOR
         self._validator = None if self.schema is None else _compile(self.schema, route.name)
+
+    def read(self, answer: InferenceAnswer) -> Any:
+        """Return the output of an answer.
+
+        Raises:
+            OutputTruncated: it is not whole, and so not of the schema: it has ended at `max_tokens`.
+            OutputInvalid: as `check`.
+        """
+        try:
+            return self.check(answer.text)
+        except OutputInvalid as error:
+            if answer.finish_reason != "length":
+                raise
+            said = f"the answer ended at max_tokens before it was whole; raise {self._limit}"
+            unquoted = f"{said}: {error.unquoted}" if error.unquoted else said
+            message = f"{said}: {error}"
+            raise OutputTruncated(message, error.answer, unquoted) from error
 
     def check(self, answer: str) -> Any:
         """Return the output: parsed JSON with a schema, the text without.

@@ -5,6 +5,7 @@ from datetime import timedelta
 from weakref import WeakSet
 
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.codec import dead_letter, format_time
 from contracts.envelope import Event
@@ -19,7 +20,8 @@ from tests.streams.pipeline.support import EVENTS, PARTITION, Bench, event, head
 from tests.streams.virtual_clock import now_at, settled
 
 TRANSIENT = ["throttled", "provider_unavailable", "provider_timeout"]
-FAULTS = ["access_denied", "model_not_found", "quota_exhausted"]
+FAULTS = ["access_denied", "model_not_found", "quota_exhausted", "unknown_host", "certificate_refused"]
+PAUSES = {"model.paused", "model.resumed"}
 
 
 def keyed(count: int) -> list[Event]:
@@ -396,3 +398,15 @@ async def test_a_replayed_event_that_was_parked_ends_by_its_age_since_the_replay
     await bench.idle()
 
     assert (len(bench.letters), bench.parked, bench.fake.calls) == (1, [], {"e0": 1})
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+async def test_the_line_of_a_pause_names_its_cause_and_the_route_goes_on_by_itself(reason: str) -> None:
+    with capture_logs() as lines:
+        bench = await Bench([{"times": 3, "error": reason}]).run(event())
+
+    told = [(line["event"], line.get("reason"), line.get("error")) for line in lines if line["event"] in PAUSES]
+    cause = f"scripted {reason} for event e0"
+    assert told == [("model.paused", reason, cause), ("model.resumed", None, None)]
+    assert bench.letters == []
+    assert bench.result().event_id == "e0"
