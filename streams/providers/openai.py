@@ -139,7 +139,7 @@ class OpenAI:
             async with contextlib.AsyncExitStack() as stack:
                 reply = await self._opened(stack, request, body)
                 async for data in _events(reply):
-                    if data == b"[DONE]":
+                    if data.strip() == b"[DONE]":
                         await _end_of(reply)
                         break
                     chunk = pieces.take(_parse(data))
@@ -362,7 +362,7 @@ class _Pieces:
             raise ProviderUnavailable(message, possibly_billed=True)
         if chunk.get("usage"):
             self._usage = openai_batch.usage_of(chunk["usage"])
-        if chunk.get("error"):
+        if error_of(chunk):
             raise self._broken_off(chunk)
         self._model, self._id = str(chunk.get("model") or self._model), str(chunk.get("id") or self._id)
         choice = openai_batch.first_choice(chunk)

@@ -148,12 +148,13 @@ def part(choice: dict[str, Any], key: str) -> dict[str, Any]:
 def content_text(content: Any) -> str:
     """Return the text of a message: a string, or parts of which some are text, and others a model's thoughts."""
     if isinstance(content, list):
-        return "".join(content_text(one.get("text")) for one in content if _is_said(one))
+        return "".join(one if isinstance(one, str) else _said(one) for one in content)
     return content if isinstance(content, str) else ""
 
 
-def _is_said(part: Any) -> bool:
-    return isinstance(part, dict) and not _THOUGHT.search(str(part.get("type")))
+def _said(part: Any) -> str:
+    is_said = isinstance(part, dict) and not _THOUGHT.search(str(part.get("type")))
+    return content_text(part.get("text")) if is_said else ""
 
 
 def _choice(

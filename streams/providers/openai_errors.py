@@ -73,6 +73,7 @@ _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
     "max_tokens": "length",
+    "model_length": "length",
     "tool_calls": "tool_use",
     "function_call": "tool_use",
 }
@@ -212,7 +213,10 @@ def error_of(details: Any) -> Any:
     if isinstance(details, list) and len(details) == 1:
         # As Google sends it.
         details = details[0]
-    return details.get("error") if isinstance(details, dict) else None
+    if not isinstance(details, dict):
+        return None
+    # Without an envelope in older versions of vLLM.
+    return details if details.get("object") == "error" else details.get("error")
 
 
 def _field(details: Any, name: str) -> Any:

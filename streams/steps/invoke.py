@@ -26,6 +26,8 @@ _TAGS = {
     "<think>": "</think>", "<thinking>": "</thinking>", "<seed:think>": "</seed:think>", "[THINK]": "[/THINK]",
 }  # fmt: skip
 _UNOPENED = "</think>"
+# Where the halves begin of characters that UTF-16 has as two.
+_FIRST_HALF, _SECOND_HALF = "\ud800", "\udc00"
 # What may stand in front of an answer with thoughts. Other answers begin so as well, and some go on so to their end.
 _MAX_BLANK_CHARS = 256
 _MAYBE_THOUGHTS = tuple({tag[0] for tag in _TAGS} | set(" \n\r\t"))
@@ -142,6 +144,47 @@ class Thoughts:
         return text
 
 
+class _Said:
+    """Takes up an answer that is streamed.
+
+    Args:
+        reasoning: what becomes of thoughts.
+        on_text: gets each piece of the answer.
+
+    Attributes:
+        pieces: of the answer.
+        chars: that have come, with those of thoughts.
+    """
+
+    def __init__(self, reasoning: Reasoning, on_text: Callable[[str], None]) -> None:
+        self.pieces: list[str] = []
+        self.chars = 0
+        self._thoughts = Thoughts(reasoning)
+        self._on_text = on_text
+        # Servers that count as JavaScript does end a piece in the middle of a character: its first half.
+        self._half = ""
+
+    def take(self, text: str) -> None:
+        """Take a piece as the server has sent it."""
+        self.chars += len(text)
+        if self._half:
+            # Puts the halves together.
+            text = (self._half + text).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+            self._half = ""
+        if _FIRST_HALF <= text[-1:] < _SECOND_HALF:
+            text, self._half = text[:-1], text[-1]
+        self._add(self._thoughts.feed(text))
+
+    def end(self, reason: FinishReason | None) -> None:
+        """Take the end."""
+        self._add(self._thoughts.feed(self._half) + self._thoughts.finish(reason))
+
+    def _add(self, text: str) -> None:
+        if text:
+            self.pieces.append(text)
+            self._on_text(text)
+
+
 async def invoke_streamed(
     provider: Provider, request: InferenceRequest, on_text: Callable[[str], None]
 ) -> InferenceAnswer:
@@ -157,14 +200,7 @@ async def invoke_streamed(
     """
     calls = overdue()
     call = calls.watch(request.timeout_s + _GRACE_S)
-    pieces: list[str] = []
-    thoughts, chars, last = Thoughts(request.reasoning), 0, DeltaChunk()
-
-    def take(text: str) -> None:
-        if text:
-            pieces.append(text)
-            on_text(text)
-
+    said, last = _Said(request.reasoning, on_text), DeltaChunk()
     try:
         async with contextlib.AsyncExitStack() as stack:
             chunks = provider.stream(request)
@@ -172,10 +208,9 @@ async def invoke_streamed(
                 # A call that is cut short frees its connection now, not when the generator is collected.
                 stack.push_async_callback(chunks.aclose)
             async for chunk in chunks:
-                chars += len(chunk.text)
-                take(thoughts.feed(chunk.text))
+                said.take(chunk.text)
                 last = chunk
-            take(thoughts.finish(last.finish_reason))
+            said.end(last.finish_reason)
     except asyncio.CancelledError:
         if not call.take_back():
             raise
@@ -183,12 +218,12 @@ async def invoke_streamed(
         raise ProviderTimeout(message) from None
     finally:
         calls.leave(call)
-    text = encodable("".join(pieces))
+    text = encodable("".join(said.pieces))
     return InferenceAnswer(
         text=text,
         model=last.model or request.model,
         finish_reason=last.finish_reason or "stop",
-        usage=last.usage if _is_said(last.usage) else _estimated(request, chars),
+        usage=last.usage if _is_said(last.usage) else _estimated(request, said.chars),
         response_id=last.response_id,
     )
 
