@@ -6,7 +6,10 @@ Reads and writes: batch-jobs. Blocking: reads the topic, which is compacted and 
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+import msgspec
+
 from contracts.batch_jobs import (
+    DENIED,
     JOB_ID,
     UNSEEN,
     BatchJob,
@@ -34,14 +37,14 @@ class Jobs:
     Attributes:
         requests, jobs: by job id.
         hand_overs: by id, those that are under way.
-        given_up: ARNs of jobs that were given up, by the id of their hand-over.
+        given_up: what was given up, by the ARN of the job.
     """
 
     def __init__(self) -> None:
         self.requests: dict[str, BatchRequest] = {}
         self.jobs: dict[str, BatchJob] = {}
         self.hand_overs: dict[str, HandOver] = {}
-        self.given_up: dict[str, tuple[str, ...]] = {}
+        self.given_up: dict[str, GivenUp] = {}
 
     def note(self, records: Iterable[Found]) -> None:
         """Take in records of the topic; foreign ones are passed over."""
@@ -66,16 +69,16 @@ class Jobs:
 
     def _note_hand_over(self, payload: HandOver | GivenUp) -> None:
         if isinstance(payload, GivenUp):
-            self.given_up[payload.id] = payload.jobs
+            self.given_up[payload.job] = payload
         elif payload.state == "finished":
             self.hand_overs.pop(payload.id, None)
         else:
             self.hand_overs[payload.id] = payload
 
     def unseen(self) -> list[tuple[HandOver, HandOverPart]]:
-        """Return the jobs of hand-overs that their provider does not know any more, or does not show."""
+        """Return the jobs of hand-overs that their provider does not know any more, or does not show to us."""
         states = self.hand_overs.values()
-        return [(state, part) for state in states for part in state.parts.values() if part.status == UNSEEN]
+        return [(state, part) for state in states for part in state.parts.values() if part.status in {UNSEEN, DENIED}]
 
     @property
     def waiting(self) -> list[BatchRequest]:
@@ -102,15 +105,15 @@ def read_jobs(kafka: KafkaSettings, is_stopped: IsStopped | None = None) -> Jobs
     return jobs
 
 
-async def put_given_up(settings: Settings, hand_over: str, jobs: tuple[str, ...], by: str) -> None:
-    """Note which jobs of a hand-over an operator has given up.
+async def put_given_up(settings: Settings, wish: GivenUp, by: str) -> None:
+    """Note that an operator has given up a job.
 
     Raises:
         LogUnavailable: the broker does not confirm it.
     """
     from producers.producer import KafkaProducer
 
-    given_up = GivenUp(id=hand_over, jobs=jobs, by=by, at=format_time(datetime.now(UTC)))
+    given_up = msgspec.structs.replace(wish, by=by, at=format_time(datetime.now(UTC)))
     producer = KafkaProducer(settings.kafka, settings.producer, client_id="penstock-batch", delivery_timeout_s=_LIMIT_S)
     await producer.start()
     try:

@@ -339,8 +339,9 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
 @click.argument("arn", metavar="[ARN]", required=False)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--even-if-denied", is_flag=True, help="Also one that credentials or rights hide: it may run, and cost.")
 @_config_option
-def give_up(arn: str | None, config: Path | None, *, dry_run: bool, yes: bool) -> int:
+def give_up(arn: str | None, config: Path | None, *, dry_run: bool, yes: bool, even_if_denied: bool) -> int:
     """Give up a job of the provider's batch API that the provider does not know any more.
 
     Its events go to the workers, which ask the model for each: what the job has cost or may still cost is paid besides.
@@ -356,10 +357,10 @@ def give_up(arn: str | None, config: Path | None, *, dry_run: bool, yes: bool) -
     if arn is None:
         batch_show.unseen(jobs)
         return 0
-    state = batch_show.given_up(jobs, arn)
-    if not dry_run:
+    wish = batch_show.given_up(jobs, arn, even_if_denied=even_if_denied)
+    if wish and not dry_run:
         batch_show.ask(is_asked=not yes)
-        asyncio.run(put_given_up(settings, state.id, (*jobs.given_up.get(state.id, ()), arn), operator()))
+        asyncio.run(put_given_up(settings, wish, operator()))
         click.echo("noted; `penstock hand-over` follows when it asks for the job next")
     return 0
 

@@ -16,11 +16,13 @@ import click
 import msgspec
 from rich.table import Table
 
+from contracts.batch_jobs import DENIED, HandOverPart
 from contracts.errors import LogUnavailable
 from contracts.settings import Settings, load
 from contracts.stuck import PartitionState, StuckReport
 from gateways.batch.jobs import read_jobs
 from gateways.cli import why_stuck_group
+from gateways.cli.batch_show import why_unseen
 from gateways.cli.dlq_filters import Finite
 from gateways.cli.why_stuck_group import GroupReport
 from gateways.cli.why_stuck_words import Finding, of_partition, of_worker
@@ -61,25 +63,34 @@ def why_stuck(config: Path | None, workers: tuple[str, ...], older_than_s: float
         click.echo(_as_json(reports, silent, group, problem, unseen))
     else:
         _show(reports, silent, older_than_s)
-        for arn, text in unseen.items():
-            click.echo(
-                _line(Finding(True, f"job {arn} of the hand-over: {text}", f"penstock batch give-up {arn} --dry-run"))
-            )
+        for part in unseen.values():
+            click.echo(_line(_of_job(part)))
         _show_group(group, problem)
         if not reports and group is None:
             click.echo("Nobody could be asked. Name the workers' health addresses: penstock why-stuck --worker URL")
     return STUCK if unseen else verdict(reports, silent, group, older_than_s)
 
 
-def _unseen(settings: Settings) -> dict[str, str]:
-    """Return what the provider says of each job of its batch API that it does not know; its events wait for that."""
+def _unseen(settings: Settings) -> dict[str, HandOverPart]:
+    """Return each job of a batch API that its provider does not know, or does not show to us; its events wait."""
     if not any(getattr(provider, "batch_api", None) for provider in settings.providers.values()):
         return {}
     try:
-        return {part.arn: part.message for _, part in read_jobs(settings.kafka).unseen()}
+        return {part.arn: part for _, part in read_jobs(settings.kafka).unseen()}
     except LogUnavailable:
         # Said of the group already, or of no use to whoever asks about workers.
         return {}
+
+
+def _of_job(part: HandOverPart) -> Finding:
+    hint = f"penstock batch give-up {part.arn} --dry-run"
+    if part.status == DENIED:
+        # To give it up would pay twice for what it answers.
+        hint = (
+            "the credentials of `penstock hand-over`, and their right to bedrock:GetModelInvocationJob; with those "
+            "mended it goes on by itself, and nothing is lost until then"
+        )
+    return Finding(True, f"job {part.arn} of the hand-over: {why_unseen(part)}", hint)
 
 
 def _configured(settings: Settings) -> list[str]:
@@ -135,14 +146,14 @@ def _as_json(
     silent: dict[str, str],
     group: GroupReport | None,
     problem: str,
-    unseen: dict[str, str],
+    unseen: dict[str, HandOverPart],
 ) -> str:
     document: dict[str, Any] = {
         "workers": [{"url": url, "report": report} for url, report in reports.items()]
         + [{"url": url, "problem": text} for url, text in silent.items()],
         "group": group,
         "group_problem": problem or None,
-        "unseen_jobs": unseen,
+        "unseen_jobs": {arn: {"status": part.status, "message": part.message} for arn, part in unseen.items()},
     }
     return printable(msgspec.json.encode(document).decode())
 

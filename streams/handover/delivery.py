@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from contracts.batch_jobs import GIVEN_UP, UNSEEN, Asked, HandOver, HandOverPart, job_record
+from contracts.batch_jobs import DENIED, GIVEN_UP, UNSEEN, Asked, GivenUp, HandOver, HandOverPart, job_record
 from contracts.codec import Record, source_position
 from contracts.envelope import format_time, parse_time
 from contracts.errors import DISK_ERRORS, LogUnavailable, ModelNotFound, PenstockError, Terminal, is_of_disk
@@ -28,7 +28,7 @@ from producers.log_reader import Found, LogReader
 from producers.window import record_bytes
 from streams.handover.answers import Answers
 from streams.handover.choosing import Ways, record_id
-from streams.handover.gathering import Log, given_up_jobs, note_rest
+from streams.handover.gathering import Log, given_up_jobs, note_rest, status_of
 from streams.handover.settling import PROVIDER, Outcomes
 from streams.job import Job
 from streams.providers.bedrock_jobs import ANSWERED, NOT_SHOWN, OVER, BedrockJobs, InputGone, read_output
@@ -232,7 +232,7 @@ class Delivery:
 
     def _look(self) -> None:
         """Ask for the jobs' states; when all have ended, bring their answers back."""
-        parts, unseen, given_up = dict(self.state.parts), list[PenstockError](), frozenset[str]()
+        parts, unseen, given_up = dict(self.state.parts), list[PenstockError](), dict[str, GivenUp]()
         for alias, part in parts.items():
             if part.status in _ENDED:
                 continue
@@ -241,7 +241,7 @@ class Delivery:
             except NOT_SHOWN as error:
                 unseen.append(error)
                 given_up = given_up or given_up_jobs(self._desk.reader(), self._desk.topics, self.state.id)
-                status, message = GIVEN_UP if part.arn in given_up else UNSEEN, str(error)
+                status, message = status_of(error, given_up.get(part.arn)), str(error)
             parts[alias] = msgspec.structs.replace(part, status=status, message=message)
         before, self.state = self.state, msgspec.structs.replace(self.state, parts=parts)
         if _unseen(before) != _unseen(self.state):
@@ -377,8 +377,8 @@ class Delivery:
         self.state = state
 
 
-def _unseen(state: HandOver) -> list[str]:
-    return [part.arn for part in state.parts.values() if part.status == UNSEEN]
+def _unseen(state: HandOver) -> list[tuple[str, str]]:
+    return [(part.arn, part.status) for part in state.parts.values() if part.status in {UNSEEN, DENIED}]
 
 
 def give_up(desk: Desk, state: HandOver) -> None:

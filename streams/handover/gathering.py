@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from contracts.batch_jobs import GivenUp, HandOver, HandOverPart, job_record
+from contracts.batch_jobs import DENIED, GIVEN_UP, UNSEEN, GivenUp, HandOver, HandOverPart, kind_of
 from contracts.codec import decode_json
 from contracts.envelope import format_time, parse_time
-from contracts.errors import ConfigError, LogUnavailable, PenstockError, Undecodable
+from contracts.errors import AccessDenied, ConfigError, LogUnavailable, PenstockError, Undecodable
 from contracts.logs import logger
 from contracts.metrics import HANDOVER_RESTS
 from contracts.settings import Settings
@@ -228,20 +228,35 @@ def forgotten(noted: Mapping[str, HandOver], found: Mapping[str, HandOver], *, i
     return missing if is_anew else [state for state in missing if not may_have_expired(state)]
 
 
-def given_up_jobs(reader: LogReader, topics: Topics, hand_over: str) -> frozenset[str]:
-    """Return the ARNs of a hand-over's jobs that an operator has given up.
+def given_up_jobs(reader: LogReader, topics: Topics, hand_over: str) -> dict[str, GivenUp]:
+    """Return which of a hand-over's jobs an operator has given up, by their ARN.
 
     Raises:
         LogUnavailable: the jobs topic cannot be read.
     """
-    key, jobs = job_record(topics, GivenUp(id=hand_over, jobs=())).key, frozenset[str]()
+    jobs: dict[str, GivenUp] = {}
     with reader:
         reader.begin({topics.batch_jobs: ()})
         for record in reader.to_the_end():
-            if record.key == key and record.value is not None:
+            if kind_of(record.key) is GivenUp and record.value is not None:
                 with contextlib.suppress(Undecodable):
-                    jobs = frozenset(decode_json(record.value, GivenUp).jobs)
+                    wish = decode_json(record.value, GivenUp)
+                    if wish.id == hand_over:
+                        jobs[wish.job] = wish
     return jobs
+
+
+def status_of(error: PenstockError, wish: GivenUp | None) -> str:
+    """Return the status of a job that cannot be seen.
+
+    Args:
+        error: why. Where access is denied, the job is most likely there, and runs.
+        wish: to give it up; None = there is none.
+    """
+    is_denied = isinstance(error, AccessDenied)
+    if wish is not None and (wish.even_if_denied or not is_denied):
+        return GIVEN_UP
+    return DENIED if is_denied else UNSEEN
 
 
 def note_rest(error: Exception, **fields: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from contracts.batch_jobs import GIVEN_UP, UNSEEN, GivenUp, HandOver, HandOverPart, job_record
+from contracts.batch_jobs import DENIED, GIVEN_UP, UNSEEN, GivenUp, HandOver, HandOverPart, job_record
 from contracts.settings import KafkaSettings
 from contracts.topics import Topics
 from gateways.batch.jobs import Jobs, put_given_up
@@ -83,13 +83,54 @@ def test_a_dry_run_says_what_it_means_and_changes_nothing(
     assert log.put == []
 
 
-def test_it_is_noted_with_what_was_given_up_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = Log(monkeypatch, hand_over(), GivenUp(id="h1", jobs=("arn:earlier",)))
+def test_it_is_noted_beside_what_was_given_up_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(monkeypatch, hand_over(), GivenUp(id="h1", job="arn:earlier"))
 
     assert give_up(tmp_path, ARN, "--yes") == 0
-    ((state, jobs, by),) = log.put
-    assert (state, jobs) == ("h1", ("arn:earlier", ARN))
+    ((wish, by),) = log.put
+    assert wish == GivenUp(id="h1", job=ARN)
     assert "@" in by
+
+
+def test_what_is_noted_already_is_not_noted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = Log(monkeypatch, hand_over(), GivenUp(id="h1", job=ARN))
+
+    assert give_up(tmp_path, ARN, "--yes") == 0
+    assert "noted before" in capsys.readouterr().out
+    assert log.put == []
+
+
+def test_jobs_that_two_operators_give_up_at_once_are_both_given_up() -> None:
+    """Neither has read what the other is about to write."""
+    first, second = GivenUp(id="h1", job=ARN), GivenUp(id="h1", job="arn:other/job")
+
+    assert known(hand_over(), first, second).given_up == {ARN: first, "arn:other/job": second}
+    assert job_record(Topics(), first).key != job_record(Topics(), second).key
+
+
+def test_a_job_that_credentials_or_rights_hide_is_not_given_up_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It runs, most likely, and its answers would be paid for twice."""
+    log = Log(monkeypatch, hand_over(DENIED))
+
+    assert give_up(tmp_path, ARN, "--yes") == 1
+    assert give_up(tmp_path, ARN, "--dry-run") == 1
+    err = capsys.readouterr().err
+    assert "credentials or rights of `penstock hand-over`" in err
+    assert "--even-if-denied" in err
+    assert log.put == []
+
+
+def test_a_hidden_job_is_given_up_by_a_word_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which may come after it was given up without."""
+    log = Log(monkeypatch, hand_over(DENIED), GivenUp(id="h1", job=ARN))
+
+    assert give_up(tmp_path, ARN, "--yes", "--even-if-denied") == 0
+    ((wish, _),) = log.put
+    assert wish == GivenUp(id="h1", job=ARN, even_if_denied=True)
 
 
 def test_nobody_is_asked_where_there_is_no_terminal(
@@ -133,6 +174,20 @@ def test_why_stuck_names_the_job_and_the_command(
         assert f"penstock batch give-up {ARN} --dry-run" in out
 
 
+def test_why_stuck_names_credentials_and_rights_first_where_they_hide_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Log(monkeypatch, hand_over(DENIED))
+    monkeypatch.setattr(why_stuck_group, "_LIMIT_S", 0.1)
+    monkeypatch.setenv("PENSTOCK_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+
+    assert run(["why-stuck", "--config", str(write(tmp_path, CONFIG)), "--worker", "http://127.0.0.1:1"]) == STUCK
+    out = capsys.readouterr().out
+    assert f"STUCK job {ARN}" in out
+    assert "-> the credentials of `penstock hand-over`, and their right to bedrock:GetModelInvocationJob" in out
+    assert "give-up" not in out
+
+
 async def test_what_is_noted_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """And by the hand-over: its own test reads the same record."""
     written: list[Any] = []
@@ -150,10 +205,10 @@ async def test_what_is_noted_is_read_again(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("producers.producer.KafkaProducer", Producer)
     settings: Any = type("S", (), {"kafka": KafkaSettings(bootstrap_servers="127.0.0.1:1"), "producer": None})
 
-    await put_given_up(settings, "h1", (ARN,), "me@here")
+    await put_given_up(settings, GivenUp(id="h1", job=ARN), "me@here")
 
     (made,) = written
-    assert (made.topic, made.key) == (Topics().batch_jobs, b"h1/given-up")
+    assert (made.topic, made.key) == (Topics().batch_jobs, f"h1/{ARN}/given-up".encode())
     jobs = Jobs()
     jobs.note([Found(made.topic, 0, 0, made.key, made.value, {})])
-    assert jobs.given_up == {"h1": (ARN,)}
+    assert [(wish.id, wish.job, wish.by) for wish in jobs.given_up.values()] == [("h1", ARN, "me@here")]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from contracts.batch_jobs import GIVEN_UP, UNSEEN, GivenUp, HandOver, job_record
+from contracts.batch_jobs import DENIED, GIVEN_UP, UNSEEN, GivenUp, HandOver, job_record
 from contracts.codec import Record, decode_json
 from contracts.errors import AccessDenied, PenstockError, ProviderUnavailable, Throttled
 from contracts.metrics import REGISTRY
@@ -24,8 +24,8 @@ def found(made: Record) -> Found:
     return Found(made.topic, 0, 0, made.key, made.value, {}, tuple(made.headers))
 
 
-def wish(hand_over: str = "h", *jobs: str) -> Found:
-    return found(job_record(TOPICS, GivenUp(id=hand_over, jobs=jobs or (ARN,))))
+def wish(hand_over: str = "h", job: str = ARN, *, even_if_denied: bool = False) -> Found:
+    return found(job_record(TOPICS, GivenUp(id=hand_over, job=job, even_if_denied=even_if_denied)))
 
 
 class Lost(Site):
@@ -72,9 +72,14 @@ def test_a_job_that_its_provider_does_not_know_rests_is_counted_and_noted_once(t
     assert [(part.status, part.message) for part in state.parts.values()] == [(UNSEEN, "Bedrock refused arn:job/1")]
 
 
-@pytest.mark.parametrize("why", [JobUnknown("gone"), AccessDenied("of another account")])
-def test_a_job_that_was_given_up_ends_and_its_records_go_to_the_workers(tmp_path: Path, why: PenstockError) -> None:
-    site = Lost(tmp_path, why, [wish()])
+@pytest.mark.parametrize(
+    ("why", "even_if_denied"),
+    [(JobUnknown("gone"), False), (JobUnknown("gone"), True), (AccessDenied("of another account"), True)],
+)
+def test_a_job_that_was_given_up_ends_and_its_records_go_to_the_workers(
+    tmp_path: Path, why: PenstockError, *, even_if_denied: bool
+) -> None:
+    site = Lost(tmp_path, why, [wish(even_if_denied=even_if_denied), wish("h", "arn:job/2")])
 
     site.step()
 
@@ -82,6 +87,28 @@ def test_a_job_that_was_given_up_ends_and_its_records_go_to_the_workers(tmp_path
     assert site.noted.state == "finished"
     assert site.noted.counts == {"unanswered": 2}
     assert [part.status for part in site.noted.parts.values()] == [GIVEN_UP]
+
+
+def test_a_job_that_credentials_hide_now_is_not_ended_by_an_earlier_word(tmp_path: Path) -> None:
+    """It was given up as one that is gone, which nobody can tell at the moment."""
+    site = Lost(tmp_path, AccessDenied("the security token is expired"), [wish()])
+
+    site.step()
+
+    assert not site.delivery.is_over
+    assert site.retries() == []
+    (state,) = site.states
+    assert [(part.status, part.message) for part in state.parts.values()] == [(DENIED, "the security token is expired")]
+
+
+def test_a_job_that_turns_out_to_be_gone_once_the_credentials_are_mended_is_noted_as_such(tmp_path: Path) -> None:
+    site = Lost(tmp_path, AccessDenied("expired"), [])
+    site.step()
+    site.why = JobUnknown("gone")
+
+    site.step()
+
+    assert [[part.status for part in state.parts.values()] for state in site.states] == [[DENIED], [UNSEEN]]
 
 
 def test_answers_that_a_given_up_job_has_left_are_used(tmp_path: Path) -> None:
@@ -99,11 +126,10 @@ def test_answers_that_a_given_up_job_has_left_are_used(tmp_path: Path) -> None:
         list,
         lambda: [wish("other")],
         lambda: [wish("h", "arn:job/2")],
-        lambda: [wish(), wish("h", "arn:job/2")],
         lambda: [wish()._replace(value=b"{")],
         lambda: [wish()._replace(value=None)],
     ],
-    ids=["none", "of another", "other job", "replaced", "broken", "deleted"],
+    ids=["none", "of another", "other job", "broken", "deleted"],
 )
 def test_nothing_else_is_given_up(tmp_path: Path, notes: Callable[[], list[Found]]) -> None:
     site = Lost(tmp_path, JobUnknown("gone"), notes())
