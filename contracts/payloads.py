@@ -10,7 +10,7 @@ import msgspec
 Role = Literal["user", "assistant"]
 Task = Literal["chat", "completion", "embedding"]
 # What becomes of the thoughts that a server leaves in a reasoning model's answer, between <think> and </think>.
-Reasoning = Literal["strip", "strip_unopened", "keep"]
+Reasoning = Literal["strip", "strip_unopened", "strip_all", "keep"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_use", "other"]
 OutcomeStatus = Literal["succeeded", "dead_letter", "expired"]
 EndpointStatus = Literal["active", "failing", "disabled"]
@@ -79,6 +79,7 @@ class InferenceAnswer(msgspec.Struct, frozen=True, kw_only=True):
         text: all text content, in order; reasoning content is left out.
         model: the model that really answered, in the provider's words.
         response_id: the provider's id of the call, for support tickets.
+        only_thoughts: there is no text, as all that there was were a model's thoughts.
     """
 
     text: str
@@ -86,6 +87,7 @@ class InferenceAnswer(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason = "stop"
     usage: Usage = Usage()
     response_id: str = ""
+    only_thoughts: bool = False
 
 
 class DeltaChunk(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from contracts.codec import REDRIVE, Position, RecordHeaders
 from contracts.envelope import OWNER
 from contracts.errors import (
     Cancelled,
+    CertificateRefused,
     ConfigurationFault,
     LogUnavailable,
     OutputInvalid,
@@ -379,8 +380,8 @@ class Pipeline:
                 # A refusal of this one event proves that the provider is there.
                 gate.succeeded(passes.model)
             elif not isinstance(error, Throttled) and not is_echo(error):
-                # One failed call is one failure to the gate, however many events it was made for.
-                is_fault = isinstance(error, ConfigurationFault)
+                # One failure, for however many events the call was. A certificate may be of one machine of several.
+                is_fault = isinstance(error, ConfigurationFault) and not isinstance(error, CertificateRefused)
                 gate.failed(error.reason, passes.model, is_fault=is_fault, cause=error.for_log)
             raise
         except Exception as error:

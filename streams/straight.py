@@ -232,7 +232,7 @@ class Straightway:
     def _is_valid(self, run: _Run, stale: Collection[Tenure]) -> bool:
         try:
             if run.tenure not in stale:
-                run.output = run.plan.contract.check(run.answer.text)
+                run.output = run.plan.contract.read(run.answer)
                 return True
         except Exception:  # noqa: BLE001, S110 - found again there, where it is known what follows
             pass

@@ -123,7 +123,8 @@ class ModelSettings(Section):
     reasoning: Reasoning = "strip"
     """What becomes of thoughts that the server leaves in the text of an answer, in front of it between `<think>` and
     `</think>`: `strip`; `strip_unopened`, also where the server's prompt template has written the opening tag, so that
-    all up to `</think>` is thoughts; `keep`, they are part of the answer."""
+    all up to `</think>` is thoughts; `strip_all`, also between `<thinking>`, `<seed:think>` or `[THINK]` and their
+    ends; `keep`, they are part of the answer."""
     retry_budget: RetryBudgetSettings = RetryBudgetSettings()
     """Limit of retries to this model."""
     price: Price | None = None

@@ -103,7 +103,7 @@ class Gate:
         Args:
             reason: slug of the error.
             ticket: of the call that failed.
-            is_fault: True for a configuration fault, which closes at once; False counts towards an outage.
+            is_fault: True for a fault that every call would meet, which closes at once; False counts towards an outage.
             cause: of it, in words.
         """
         self.cause = cause

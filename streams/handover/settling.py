@@ -71,8 +71,7 @@ class Outcomes:
             # A worker buries it, with what it has cost.
             return "unroutable", self.retry(record, job, "batch_unroutable")
         try:
-            text = without_thoughts(ended.answer, reading.reasoning)
-            output = reading.contract.read(msgspec.structs.replace(ended.answer, text=text))
+            output = reading.contract.read(without_thoughts(ended.answer, reading.reasoning))
         except OutputInvalid as error:
             return "invalid", self._again(record, job, error)
         prompt = asked.prompts.get(job.route_name, reading.template.digest)

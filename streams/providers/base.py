@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
+from urllib.parse import urlsplit
 
 from contracts.errors import CertificateRefused, ConfigError, ConfigurationFault, PenstockError, UnknownHost
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
@@ -81,7 +82,7 @@ def add_usage(left: Usage, right: Usage) -> Usage:
     )
 
 
-def endpoint_fault(error: BaseException, where: str) -> ConfigurationFault | None:
+def endpoint_fault(error: BaseException, where: str, proxy: str | None = None) -> ConfigurationFault | None:
     """Return the fault for which there is no connection to a provider; None for a failure that may pass by itself.
 
     A name counts as wrong when the name server says that it does not exist (NXDOMAIN, EAI_NONAME). Where it cannot tell
@@ -90,6 +91,7 @@ def endpoint_fault(error: BaseException, where: str) -> ConfigurationFault | Non
     Args:
         error: of the attempt to connect, with its causes.
         where: host of the provider.
+        proxy: URL of the one in between, whose name is the only one that is looked up here; None = there is none.
     """
     cause: BaseException | None = error
     refused = ""
@@ -98,7 +100,8 @@ def endpoint_fault(error: BaseException, where: str) -> ConfigurationFault | Non
             # aiohttp's own error is one as well, and has these words in its cause alone.
             refused = getattr(cause, "verify_message", "") or str(cause)
         if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
-            return UnknownHost(f"{where}: there is no host of this name: {error}")
+            named = f"proxy {urlsplit(proxy).netloc}" if proxy else where
+            return UnknownHost(f"{named}: there is no host of this name: {error}")
         cause = cause.__cause__ or cause.__context__
     return CertificateRefused(f"{where}: its certificate is refused: {refused}") if refused else None
 

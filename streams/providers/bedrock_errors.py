@@ -127,8 +127,10 @@ def translate(error: BaseException, model: str) -> PenstockError:
 
 def _host(error: BaseException) -> str:
     """Return which host there is no connection to, as botocore tells it."""
-    told = getattr(error, "kwargs", {}).get("endpoint_url")
-    return urlsplit(str(told)).netloc if told else "Bedrock"
+    told: Mapping[str, Any] = getattr(error, "kwargs", {})
+    if proxy := told.get("proxy_url"):
+        return f"proxy {urlsplit(str(proxy)).netloc.rpartition('@')[2]}"
+    return urlsplit(str(told["endpoint_url"])).netloc if told.get("endpoint_url") else "Bedrock"
 
 
 def _from_response(error: boto.ClientError, model: str) -> PenstockError:  # noqa: PLR0911 - a table, one line per code

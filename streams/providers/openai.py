@@ -119,8 +119,8 @@ class OpenAI:
         if outcome is None:
             message = f"event {request.event_id}: the connections to {self._host} were closed"
             raise ProviderUnavailable(message, possibly_billed=True)
-        if outcome.status != _OK and self._renamed({self._limit_of(request): 0}, request, outcome):
-            # The other way tries the limit's other name.
+        if outcome.status != _OK and any(self._renamed({name: 0}, request, outcome) for name in LIMIT_NAMES):
+            # The other way tries the other name. By now the model's may be another than the one that was sent.
             raise NotAsked
         self._check(outcome, request)
         return _plain(outcome.body, request) or _answer(_parse(outcome.body), request)
@@ -214,7 +214,7 @@ class OpenAI:
         if isinstance(error, TimedOut):
             message = f"event {request.event_id}: {self._host} did not answer within {request.timeout_s:g} s"
             return ProviderTimeout(message, possibly_billed=error.possibly_billed)
-        if isinstance(error, ConnectFailed) and (fault := endpoint_fault(error, self._host)):
+        if isinstance(error, ConnectFailed) and (fault := endpoint_fault(error, self._host, self._settings.proxy)):
             return fault
         return ProviderUnavailable(f"{self._host}: {error}", possibly_billed=error.possibly_billed)
 

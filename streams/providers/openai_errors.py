@@ -56,8 +56,12 @@ _WRONG_KEY = re.compile(r"api key not valid|incorrect api key provided", re.IGNO
 _UNSUPPORTED = frozenset({"unsupported_parameter", "unsupported_value"})
 LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
 _BAD_REQUEST = frozenset({400, 422})
-_NO_FIELD = re.compile(
-    r"unsupported|not supported|unrecognized|unknown|unexpected|extra_?forbidden|extra (?:inputs|fields)|not permitted",
+_UNKNOWN = re.compile(r"unsupported|not supported|unrecognized|unknown|unexpected|not permitted", re.IGNORECASE)
+_A_NAME = re.compile(r"parameter|argument|field|\bextra|unrecognized", re.IGNORECASE)
+# Of a limit that is refused for its size. Taken for one of the name, the other name might be ignored: then nothing
+# would limit the answer.
+_A_VALUE = re.compile(
+    r"\bvalues?\b|exceed|at (?:most|least)|(?:less|greater|more|larger) than|too (?:large|high|big|small)",
     re.IGNORECASE,
 )
 _SETTINGS = frozenset(
@@ -169,14 +173,19 @@ def by_code(details: Any, text: str, said: str) -> PenstockError | None:
 def renamed(body: dict[str, Any], status: int, refusal: bytes) -> dict[str, Any] | None:
     """Return a request with the other name of its limit where a server refuses the one; None where it says otherwise.
 
+    A value that is refused is no refusal of its name.
+
     Nothing was made of the call that it has refused.
     """
     if status not in _BAD_REQUEST:
         return None
     name, details = next(name for name in LIMIT_NAMES if name in body), parse(refusal)
     said = text_of(details) or refusal[:_MAX_TEXT_CHARS].decode("utf-8", "replace")
-    is_coded = codes_of(details) & _UNSUPPORTED and _field(details, "param") == name
-    is_said = re.search(rf"\b{name}\b", said) is not None and _NO_FIELD.search(said) is not None
+    if "unsupported_value" in codes_of(details):
+        return None
+    is_coded = "unsupported_parameter" in codes_of(details) and _field(details, "param") == name
+    is_named = re.search(rf"\b{name}\b", said) and _UNKNOWN.search(said) and _A_NAME.search(said)
+    is_said = is_named is not None and _A_VALUE.search(said) is None
     if not (is_coded or is_said):
         return None
     (other,) = set(LIMIT_NAMES) - {name}

@@ -21,16 +21,16 @@ from streams.steps.overdue import overdue
 # A provider ends by itself at timeout_s; this much later it is cut off as one that does not keep its promise.
 _GRACE_S = 5.0
 _CHARS_PER_TOKEN = 4
-# By the tag that opens a model's thoughts, the one that ends them: DeepSeek and Qwen; Seed-OSS; Magistral; others.
-_TAGS = {
-    "<think>": "</think>", "<thinking>": "</thinking>", "<seed:think>": "</seed:think>", "[THINK]": "[/THINK]",
-}  # fmt: skip
+# By the tag that opens a model's thoughts, the one that ends them: DeepSeek's and Qwen's.
+_TAGS = {"<think>": "</think>"}
+# Prompts that ask for <thinking> may want it in the answer; Seed-OSS; Magistral.
+_ALL_TAGS = _TAGS | {"<thinking>": "</thinking>", "<seed:think>": "</seed:think>", "[THINK]": "[/THINK]"}
 _UNOPENED = "</think>"
 # Where the halves begin of characters that UTF-16 has as two.
 _FIRST_HALF, _SECOND_HALF = "\ud800", "\udc00"
 # What may stand in front of an answer with thoughts. Other answers begin so as well, and some go on so to their end.
 _MAX_BLANK_CHARS = 256
-_MAYBE_THOUGHTS = tuple({tag[0] for tag in _TAGS} | set(" \n\r\t"))
+_MAYBE_THOUGHTS = tuple({tag[0] for tag in _ALL_TAGS} | set(" \n\r\t"))
 
 
 async def invoke(provider: Provider, request: InferenceRequest) -> InferenceAnswer:
@@ -55,23 +55,23 @@ async def invoke(provider: Provider, request: InferenceRequest) -> InferenceAnsw
 
 def clean(answer: InferenceAnswer, request: InferenceRequest) -> InferenceAnswer:
     """Return an answer with a text that can be written, and without thoughts."""
-    text = encodable(without_thoughts(answer, request.reasoning))
-    return answer if text == answer.text else msgspec.structs.replace(answer, text=text)
+    return without_thoughts(answer, request.reasoning)
 
 
-def without_thoughts(answer: InferenceAnswer, reasoning: Reasoning) -> str:
-    """Return the text of an answer without the thoughts in front of it."""
+def without_thoughts(answer: InferenceAnswer, reasoning: Reasoning) -> InferenceAnswer:
+    """Return an answer with a text that can be written, and without the thoughts in front of it."""
     text = answer.text
-    if reasoning == "keep" or (reasoning == "strip" and not text.startswith(_MAYBE_THOUGHTS)):
-        return text
-    thoughts = Thoughts(reasoning)
-    return thoughts.feed(text) + thoughts.finish(answer.finish_reason)
+    if reasoning == "strip_unopened" or (reasoning != "keep" and text.startswith(_MAYBE_THOUGHTS)):
+        thoughts = Thoughts(reasoning)
+        text = thoughts.feed(text) + thoughts.finish(answer.finish_reason)
+    text = encodable(text)
+    return answer if text == answer.text else msgspec.structs.replace(answer, text=text, only_thoughts=not text)
 
 
 class Thoughts:
     """Takes thoughts out of an answer that comes in pieces; tags may be split between pieces.
 
-    What may be thoughts is kept back until that is known; what is known to be thoughts is not kept.
+    What may be thoughts is kept back until that is known: until their end, without which they are the answer.
 
     Args:
         reasoning: as a model's setting.
@@ -81,10 +81,11 @@ class Thoughts:
         self._state: Literal["beginning", "thoughts", "behind", "answer"]
         self._state = "answer" if reasoning == "keep" else "beginning"
         self._is_unopened = reasoning == "strip_unopened"
+        self._tags = _ALL_TAGS if reasoning == "strip_all" else _TAGS
         self._closing = ""
         # The beginning until it is known what it is, and the end of thoughts, which may be a part of their tag.
         self._seen = ""
-        # Thoughts that nothing has opened; when nothing ends them either, they are none.
+        # All of the answer so far; when nothing ends its thoughts, they are none.
         self._doubted: list[str] = []
 
     def feed(self, piece: str) -> str:
@@ -108,11 +109,13 @@ class Thoughts:
     def _begin(self, seen: str) -> str:
         self._seen = seen
         text = seen.lstrip()
-        opening = next((tag for tag in _TAGS if text.startswith(tag)), None)
+        opening = next((tag for tag in self._tags if text.startswith(tag)), None)
         if opening is not None:
-            self._closing, self._is_unopened = _TAGS[opening], False
-            return self._think_on(text.removeprefix(opening))
-        if len(seen) <= _MAX_BLANK_CHARS and any(tag.startswith(text) for tag in _TAGS):
+            self._closing = self._tags[opening]
+            thoughts = text.removeprefix(opening)
+            self._doubted.append(seen.removesuffix(thoughts))
+            return self._think_on(thoughts)
+        if len(seen) <= _MAX_BLANK_CHARS and any(tag.startswith(text) for tag in self._tags):
             return ""
         if self._is_unopened:
             self._closing = _UNOPENED
@@ -125,8 +128,7 @@ class Thoughts:
         return self._think(text)
 
     def _think(self, piece: str) -> str:
-        if self._is_unopened:
-            self._doubted.append(piece)
+        self._doubted.append(piece)
         seen = self._seen + piece
         _, closing, behind = seen.partition(self._closing)
         if not closing:
@@ -225,6 +227,7 @@ async def invoke_streamed(
         finish_reason=last.finish_reason or "stop",
         usage=last.usage if _is_said(last.usage) else _estimated(request, said.chars),
         response_id=last.response_id,
+        only_thoughts=said.chars > 0 and not text,
     )
 
 

@@ -15,6 +15,10 @@ _FENCE = "```"
 _OPENINGS = frozenset({_FENCE, f"{_FENCE}json"})
 
 
+class _NoAnswer(OutputInvalid):
+    """Raise when there is nothing that a route without a schema could hand on."""
+
+
 class OutputContract:
     """What a route promises its consumers.
 
@@ -39,11 +43,11 @@ class OutputContract:
         """Return the output of an answer.
 
         Raises:
-            OutputTruncated: it is not whole, and so not of the schema: it has ended at `max_tokens`.
-            OutputInvalid: as `check`.
+            OutputTruncated: it has ended at `max_tokens`, before it had begun or as what is not of the schema.
+            OutputInvalid: as `check`, or it is nothing but thoughts.
         """
         try:
-            return self.check(answer.text)
+            return self._output(answer)
         except OutputInvalid as error:
             if answer.finish_reason != "length":
                 raise
@@ -51,6 +55,12 @@ class OutputContract:
             unquoted = f"{said}: {error.unquoted}" if error.unquoted else said
             message = f"{said}: {error}"
             raise OutputTruncated(message, error.answer, unquoted) from error
+
+    def _output(self, answer: InferenceAnswer) -> Any:
+        if self._validator is None and not answer.text and (answer.only_thoughts or answer.finish_reason == "length"):
+            message = "there is no answer, at most a model's thoughts"
+            raise _NoAnswer(message)
+        return self.check(answer.text)
 
     def check(self, answer: str) -> Any:
         """Return the output: parsed JSON with a schema, the text without.
@@ -92,6 +102,8 @@ def _unfenced(answer: str) -> str:
 def repair_turns(error: OutputInvalid) -> tuple[Message, Message]:
     """Return the turns that ask for another answer: the one there was, and what is wrong with it."""
     asked = f"Your answer does not satisfy the required JSON Schema: {error}. Answer again, with the JSON only."
+    if isinstance(error, _NoAnswer):
+        asked = "Your answer has no text. Answer again."
     # Bedrock refuses a turn that is blank, and the event would be dead-lettered for that.
     said = error.answer if error.answer.strip() else "(no text)"
     return Message("assistant", said), Message("user", asked)

@@ -40,8 +40,10 @@ async def serving(context: ssl.SSLContext) -> AsyncIterator[int]:
         server.close()
 
 
-async def refusal(transport: Any, base_url: str, ca_file: Path | None = None) -> PenstockError:
-    settings = OpenAIProvider(kind="openai", base_url=base_url, transport=transport, ca_file=ca_file)
+async def refusal(
+    transport: Any, base_url: str, ca_file: Path | None = None, proxy: str | None = None
+) -> PenstockError:
+    settings = OpenAIProvider(kind="openai", base_url=base_url, transport=transport, ca_file=ca_file, proxy=proxy)
     provider = OpenAI(settings)
     await provider.start()
     try:
@@ -99,6 +101,28 @@ async def test_a_name_that_does_not_exist_is_a_fault_that_names_it(
 
     assert type(error) is UnknownHost
     assert "api.opneai.test: there is no host of this name" in str(error)
+
+
+async def test_a_proxy_that_does_not_exist_is_named_in_place_of_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolving_to(monkeypatch, socket.EAI_NONAME)
+
+    error = await refusal("aiohttp", "https://api.openai.test/v1", proxy="http://sqiud.test:3128")
+
+    assert type(error) is UnknownHost
+    assert "proxy sqiud.test:3128: there is no host of this name" in str(error)
+
+
+async def test_a_proxy_that_does_not_exist_is_named_in_place_of_bedrock(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolving_to(monkeypatch, socket.EAI_NONAME)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:word@sqiud.test:3128")
+
+    error = await bedrock_refusal(None, monkeypatch)
+
+    assert type(error) is UnknownHost
+    assert "proxy sqiud.test:3128: there is no host of this name" in str(error)
+    assert "word" not in str(error)
 
 
 @TRANSPORTS

@@ -151,6 +151,11 @@ async def test_a_name_that_was_told_is_sent() -> None:
         (400, {"error": {"message": "unknown role", "param": "messages"}}, InvalidRequest),
         (422, {"detail": "unsupported language"}, InvalidRequest),
         (500, AZURE[1], PenstockError),
+        (400, {"error": {"message": "max_tokens value 100000 is not supported by this model"}}, InvalidRequest),
+        (400, {"error": {"message": "Unexpected value for max_tokens: 100000"}}, InvalidRequest),
+        (400, {"error": {"message": "Unsupported parameter: max_tokens exceeds 4096", "param": OLDER}}, InvalidRequest),
+        (400, {"error": {"message": "Unknown model foo; see max_tokens"}}, InvalidRequest),
+        (400, {"error": {"message": "no", "code": "unsupported_value", "param": OLDER}}, ModelNotFound),
     ],
 )
 async def test_what_is_refused_for_something_else_is_not_asked_again(
@@ -166,7 +171,7 @@ async def test_what_is_refused_for_something_else_is_not_asked_again(
 
 
 async def test_a_server_that_refuses_both_is_asked_twice() -> None:
-    server = Picky("", 400, {"error": {"message": "Unknown: max_tokens, max_completion_tokens"}})
+    server = Picky("", 400, {"error": {"message": "Unknown parameters: max_tokens, max_completion_tokens"}})
     async with server.serving() as provider:
         for streams in (False, True):
             with pytest.raises(InvalidRequest):
@@ -192,3 +197,41 @@ async def test_without_a_task_the_refused_name_counts_as_not_asked() -> None:
         assert provider.read(await again, REQUEST, 0.1).text == "yes"
 
     assert server.asked == [OLDER, OLDER, NEWER, NEWER]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Unsupported parameter: 'max_tokens' is not supported with this model.",
+        "Unrecognized request argument supplied: max_tokens",
+        "got an unexpected keyword argument 'max_tokens'",
+        "[{'loc': ['body', 'max_tokens'], 'msg': 'extra fields not permitted', 'type': 'value_error.extra'}]",
+    ],
+)
+async def test_a_name_is_refused_in_many_words(words: str) -> None:
+    server = Picky(NEWER, 400, {"error": {"message": words}})
+    async with server.serving() as provider:
+        await ask(provider, streams=False)
+
+    assert server.asked == [OLDER, NEWER]
+
+
+async def test_a_refusal_that_is_read_once_the_other_name_is_known_counts_as_not_asked_too() -> None:
+    """Calls without a task go out together; that of the first has been made again before the second one is read."""
+    server = Picky(NEWER, *AZURE)
+    async with server.serving() as provider:
+        # For two connections.
+        others = [invoke(provider, msgspec.structs.replace(REQUEST, model=name)) for name in ("m1", "m2")]
+        await asyncio.gather(*others)
+        server.asked.clear()
+        waiters: list[asyncio.Future[Any]] = [asyncio.get_running_loop().create_future() for _ in range(2)]
+        assert all(provider.begin(REQUEST, waiter) for waiter in waiters)
+        first, second = await asyncio.gather(*waiters)
+        with pytest.raises(NotAsked):
+            provider.read(first, REQUEST, 0.1)
+        assert (await invoke(provider, REQUEST)).text == "yes"
+        with pytest.raises(NotAsked):
+            provider.read(second, REQUEST, 0.1)
+        assert (await invoke(provider, REQUEST)).text == "yes"
+
+    assert server.asked == [OLDER, OLDER, OLDER, NEWER, NEWER]

@@ -20,11 +20,21 @@ CASES: list[tuple[str, str, Reasoning, str]] = [
     ('<think>\nSo, {a}?\n</think>\n\n{"n": 1}', "stop", "strip", '{"n": 1}'),
     ("\n<think></think>yes", "stop", "strip", "yes"),
     ("<think>first</think>yes, </think> ends it", "stop", "strip", "yes, </think> ends it"),
-    ("<seed:think>hm</seed:think>yes", "stop", "strip", "yes"),
-    ("<thinking>hm</thinking> yes", "stop", "strip", "yes"),
-    ("[THINK]hm[/THINK]yes", "stop", "strip", "yes"),
+    ("<seed:think>hm</seed:think>yes", "stop", "strip_all", "yes"),
+    ("<thinking>hm</thinking> yes", "stop", "strip_all", "yes"),
+    ("[THINK]hm[/THINK]yes", "stop", "strip_all", "yes"),
+    ("<think>hm</think>yes", "stop", "strip_all", "yes"),
+    ("[1, 2]", "stop", "strip_all", "[1, 2]"),
+    ("<thinking>as asked for</thinking> yes", "stop", "strip", "<thinking>as asked for</thinking> yes"),
+    ("<thinking>as asked for</thinking> yes", "stop", "strip_unopened", "<thinking>as asked for</thinking> yes"),
+    ("[THINK]hm[/THINK]yes", "stop", "strip", "[THINK]hm[/THINK]yes"),
     ("<think>cut off at the lim", "length", "strip", ""),
-    ("<think>never ended", "stop", "strip", ""),
+    ("<think>", "length", "strip", ""),
+    ("\n <think>\nnever ended ", "stop", "strip", "\n <think>\nnever ended "),
+    ("<think>never ended", "other", "strip", "<think>never ended"),
+    ("<think>never ended", "stop", "strip_unopened", "<think>never ended"),
+    ("<think>", "stop", "strip", "<think>"),
+    ("<think>hm</think>\n", "stop", "strip", ""),
     ("yes, <think>no</think>", "stop", "strip", "yes, <think>no</think>"),
     ("<thinks>yes", "stop", "strip", "<thinks>yes"),
     ("<think", "stop", "strip", "<think"),
@@ -71,7 +81,9 @@ class Pieces:
 async def test_they_are_no_part_of_a_whole_answer(text: str, finish: str, reasoning: Reasoning, answer: str) -> None:
     request = msgspec.structs.replace(REQUEST, reasoning=reasoning)
 
-    assert (await invoke(Pieces([text], finish), request)).text == answer
+    got = await invoke(Pieces([text], finish), request)
+
+    assert (got.text, got.only_thoughts) == (answer, bool(text) and not answer)
 
 
 @EACH
@@ -85,12 +97,13 @@ async def test_they_are_no_part_of_a_streamed_answer_wherever_their_tags_are_spl
     got = await invoke_streamed(Pieces(pieces, finish), request, seen.append)
 
     assert (got.text, "".join(seen)) == (answer, answer)
+    assert got.only_thoughts == (bool(text) and not answer)
     assert all(seen)
 
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "<", "th", "ink>", " ", "\n", "yes", "[THINK]", "{}"])))
 def test_split_in_any_way_an_answer_is_the_same(parts: list[str]) -> None:
-    reasonings: list[Reasoning] = ["strip", "strip_unopened", "keep"]
+    reasonings: list[Reasoning] = ["strip", "strip_unopened", "strip_all", "keep"]
     for reasoning in reasonings:
         whole, split = Thoughts(reasoning), Thoughts(reasoning)
         expected = whole.feed("".join(parts)) + whole.finish("stop")
