@@ -181,8 +181,6 @@ def renamed(body: dict[str, Any], status: int, refusal: bytes) -> dict[str, Any]
         return None
     name, details = next(name for name in LIMIT_NAMES if name in body), parse(refusal)
     said = text_of(details) or refusal[:_MAX_TEXT_CHARS].decode("utf-8", "replace")
-    if "unsupported_value" in codes_of(details):
-        return None
     is_coded = "unsupported_parameter" in codes_of(details) and _field(details, "param") == name
     is_named = re.search(rf"\b{name}\b", said) and _UNKNOWN.search(said) and _A_NAME.search(said)
     is_said = is_named is not None and _A_VALUE.search(said) is None

@@ -218,7 +218,7 @@ async def test_a_name_is_refused_in_many_words(words: str) -> None:
 
 async def test_a_refusal_that_is_read_once_the_other_name_is_known_counts_as_not_asked_too() -> None:
     """Calls without a task go out together; that of the first has been made again before the second one is read."""
-    server = Picky(NEWER, *AZURE)
+    server = Picky(NEWER, *GATEWAY)
     async with server.serving() as provider:
         # For two connections.
         others = [invoke(provider, msgspec.structs.replace(REQUEST, model=name)) for name in ("m1", "m2")]
