@@ -25,7 +25,10 @@ BATCH_JOB = "batchjob"
 _DIGEST_CHARS = 20
 # No input has so many lines; a longer number is somebody else's.
 _LINE_DIGITS = 12
-_REQUEST, _JOB, _HAND_OVER = "request", "job", "hand-over"
+_REQUEST, _JOB, _HAND_OVER, _GIVEN_UP = "request", "job", "hand-over", "given-up"
+# Status of a job that its provider does not know any more; that it does not show to us, by our credentials or rights,
+# and so may run; and of one that was given up for it.
+UNSEEN, DENIED, GIVEN_UP = "Unseen", "Denied", "GivenUp"
 
 
 class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +134,9 @@ class HandOverPart(msgspec.Struct, frozen=True, kw_only=True):
         token: clientRequestToken: the same one never begins a second job.
         input_uri: the records handed over; what is not in there was sent to the workers.
         arn: of the job; empty until it was created, or when the provider refused it.
-        status: the provider's word; `Refused` for a job that it would not create.
+        status: the provider's word; `Refused` for a job that it would not create, `Unseen` while it does not know it
+            any more, `Denied` while our credentials or rights keep it from us, `GivenUp` once an operator has given it
+            up for that.
         asked: None = not noted, by an earlier version.
     """
 
@@ -172,7 +177,26 @@ class HandOver(msgspec.Struct, frozen=True, kw_only=True):
     version: Literal[1] = 1
 
 
-BatchRecord = BatchRequest | BatchJob | HandOver
+class GivenUp(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of the record by which an operator gives up a job of a hand-over, version 1; `<its id>/<job>/given-up`.
+
+    It holds for as long as its provider does not know it: what it shows is waited for.
+
+    Attributes:
+        job: its ARN.
+        even_if_denied: also while it is our credentials or rights that keep it from us.
+        by, at: who has asked for it, and when, RFC 3339.
+    """
+
+    id: str
+    job: str
+    even_if_denied: bool = False
+    by: str = ""
+    at: str = ""
+    version: Literal[1] = 1
+
+
+BatchRecord = BatchRequest | BatchJob | HandOver | GivenUp
 
 
 def event_id(job_id: str, line: int) -> str:
@@ -212,8 +236,10 @@ def request_of(
 def job_record(topics: Topics, payload: BatchRecord) -> Record:
     """Return the record of a request, of a job's state, or of a hand-over's."""
     kind = next(name for name, struct in _KINDS.items() if isinstance(payload, struct))
+    # One for each job: of two operators at a time, each with a job of one hand-over, neither is overwritten.
+    name = f"{payload.id}/{payload.job}" if isinstance(payload, GivenUp) else payload.id
     headers = [("content-type", b"application/json")]
-    return Record(topics.batch_jobs, f"{payload.id}/{kind}".encode(), encode_json(payload), headers)
+    return Record(topics.batch_jobs, f"{name}/{kind}".encode(), encode_json(payload), headers)
 
 
 def kind_of(key: bytes | None) -> type[BatchRecord] | None:
@@ -221,4 +247,9 @@ def kind_of(key: bytes | None) -> type[BatchRecord] | None:
     return _KINDS.get((key or b"").decode(errors="replace").rpartition("/")[2])
 
 
-_KINDS: dict[str, type[BatchRecord]] = {_REQUEST: BatchRequest, _JOB: BatchJob, _HAND_OVER: HandOver}
+_KINDS: dict[str, type[BatchRecord]] = {
+    _REQUEST: BatchRequest,
+    _JOB: BatchJob,
+    _HAND_OVER: HandOver,
+    _GIVEN_UP: GivenUp,
+}

@@ -11,9 +11,9 @@
         Throttled, ProviderUnavailable, ProviderTimeout, LogUnavailable
       Terminal           trying this event again cannot help
         Undecodable, NoRoute, PromptFailed, InvalidRequest, ContentBlocked, ContextTooLong,
-        OutputInvalid, DeadlineExceeded, AttemptsExhausted, Cancelled
+        OutputInvalid (OutputTruncated), DeadlineExceeded, AttemptsExhausted, Cancelled
       ConfigurationFault everything fails until an operator acts: pause, never dead-letter the topic
-        AccessDenied, ModelNotFound, QuotaExhausted
+        AccessDenied, ModelNotFound, QuotaExhausted, UnknownHost, CertificateRefused
 
 `http_status`, `reason` (bounded slug: dead-letter reason and metric label) and `retryable` are read by two places
 only: streams/outcome.py and the gateway's error responses.
@@ -308,6 +308,15 @@ class OutputInvalid(Terminal):
         self.unquoted = unquoted
 
 
+class OutputTruncated(OutputInvalid):
+    """Raise when an answer is empty or does not match the schema, and has ended at its `max_tokens`.
+
+    A repair would be paid for, and end there too.
+    """
+
+    reason = "output_truncated"
+
+
 class DeadlineExceeded(Terminal):
     """Raise when the event's deadline has passed; it ends as expired and is not paid for."""
 
@@ -351,6 +360,18 @@ class QuotaExhausted(ConfigurationFault):
     """Raise when a quota that does not refill soon (a day's) is used up."""
 
     reason = "quota_exhausted"
+
+
+class UnknownHost(ConfigurationFault):
+    """Raise when there is no host of the provider's name; where no name server can tell, it is unavailable."""
+
+    reason = "unknown_host"
+
+
+class CertificateRefused(ConfigurationFault):
+    """Raise when the provider's certificate cannot be trusted: expired, unknown authority, another host's."""
+
+    reason = "certificate_refused"
 
 
 # May be of the disk; `is_of_disk` tells.

@@ -9,6 +9,8 @@ import msgspec
 
 Role = Literal["user", "assistant"]
 Task = Literal["chat", "completion", "embedding"]
+# What becomes of the thoughts that a server leaves in a reasoning model's answer, between <think> and </think>.
+Reasoning = Literal["strip", "strip_unopened", "strip_all", "keep"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_use", "other"]
 OutcomeStatus = Literal["succeeded", "dead_letter", "expired"]
 EndpointStatus = Literal["active", "failing", "disabled"]
@@ -44,6 +46,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
         timeout_s: seconds left for this call; the provider raises ProviderTimeout when it runs out.
         metadata: small strings for the provider's own bookkeeping (Bedrock requestMetadata).
         task: what is asked for; the text of an answer to `embedding` is the vector as a JSON array.
+        reasoning: what becomes of thoughts in the text of the answer; not the provider's business.
     """
 
     event_id: str
@@ -57,6 +60,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 60.0
     metadata: dict[str, str] = {}
     task: Task = "chat"
+    reasoning: Reasoning = "strip"
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -75,6 +79,7 @@ class InferenceAnswer(msgspec.Struct, frozen=True, kw_only=True):
         text: all text content, in order; reasoning content is left out.
         model: the model that really answered, in the provider's words.
         response_id: the provider's id of the call, for support tickets.
+        only_thoughts: there is no text, as all that there was were a model's thoughts.
     """
 
     text: str
@@ -82,6 +87,7 @@ class InferenceAnswer(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason = "stop"
     usage: Usage = Usage()
     response_id: str = ""
+    only_thoughts: bool = False
 
 
 class DeltaChunk(msgspec.Struct, frozen=True, kw_only=True):

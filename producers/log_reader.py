@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import bytes_of, headers_of
@@ -20,6 +20,9 @@ from producers.admin import TopicAdmin
 from producers.kafka_client import NO_GROUP, IsStopped, Stopped, client_config, error_of, made, unless_stopped
 
 _BATCH = 500
+# What one poll returns is held by who works on it, and may be of 8 MiB each: it ends at so many bytes, and no more than
+# some records later.
+_BATCH_BYTES, _AT_ONCE = 16 * 2**20, 8
 _REQUEST_S = 10.0
 _SILENCE_LIMIT_S = 30.0
 # What waits in the client in front of us, in each partition's queue.
@@ -314,7 +317,7 @@ class LogReader:
             LogUnavailable: the broker reports an error that does not pass by itself.
         """
         found = []
-        for message in self._consumer.consume(_BATCH, timeout_s):
+        for message in self._consumed(timeout_s):
             error = message.error()
             place, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
             if error is None:
@@ -330,6 +333,19 @@ class LogReader:
                 text = f"{place[0]} cannot be read: {error.str()}"
                 raise LogUnavailable(text)
         return found
+
+    def _consumed(self, timeout_s: float) -> Iterator[Message]:
+        """Yield what has come, up to a number and a size."""
+        end_s, count, size_bytes = time.monotonic() + timeout_s, 0, 0
+        while count < _BATCH and size_bytes < _BATCH_BYTES:
+            messages = self._consumer.consume(_AT_ONCE, max(0.0, end_s - time.monotonic()))
+            yield from messages
+            count, size_bytes = (
+                count + len(messages),
+                size_bytes + sum(len(one) for one in messages if one.error() is None),
+            )
+            if len(messages) < _AT_ONCE:
+                return
 
     def _reached(self, place: Place, offset: int) -> None:
         self._positions[place] = offset

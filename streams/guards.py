@@ -60,7 +60,8 @@ class Guards:
                 self._log.warning(f"{kind}.resumed", **{kind: name})
             else:
                 detail = "calls wait; a probe is made from time to time"
-                self._log.error(f"{kind}.paused", **{kind: name}, reason=reason, detail=detail)
+                cause = {"error": self._models[name][0].cause} if kind == "model" else {}
+                self._log.error(f"{kind}.paused", **{kind: name}, reason=reason, **cause, detail=detail)
 
         return changed
 

@@ -11,12 +11,14 @@ import msgspec
 
 from contracts.codec import Position, Record, RecordHeaders, parked_event, retry_headers
 from contracts.envelope import Event
-from contracts.errors import Undecodable
+from contracts.errors import OutputTruncated, Undecodable
 from contracts.payloads import FailureNote, RetryNote
 from streams.job import Job, make_job
 from streams.steps.route import Router
 
 _MAX_BRIEF_CHARS = 200
+# Why the hand-over sends an event back whose answer the limit has cut off.
+_TRUNCATED = f"batch_{OutputTruncated.reason}"
 _ENDS = 2
 
 
@@ -82,6 +84,10 @@ def take_up(
     job.attempts, job.failed, job.failures = note.attempts, dict(note.failed), list(note.failures)
     job.usage, job.cost_usd, job.has_retry = note.usage, note.cost_usd, note.has_retry
     job.is_foreign = owner != app_id
+    if note.reason == _TRUNCATED and job.fault is None:
+        # A call would be made with the same limit, and be paid for besides. The letter has what this one has cost.
+        said = job.failures[-1].message if job.failures else "the answer of the batch API ended at max_tokens"
+        job.fault = OutputTruncated(said)
     return job
 
 

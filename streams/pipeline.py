@@ -13,9 +13,11 @@ from contracts.codec import REDRIVE, Position, RecordHeaders
 from contracts.envelope import OWNER
 from contracts.errors import (
     Cancelled,
+    CertificateRefused,
     ConfigurationFault,
     LogUnavailable,
     OutputInvalid,
+    OutputTruncated,
     PenstockError,
     ProviderUnavailable,
     Retryable,
@@ -256,7 +258,7 @@ class Pipeline:
                 if not messages:
                     continue
                 answer = await self._attempt(plan, job, item, slot, tenure, messages, passes)
-                output = self._pure(job, plan.contract.check, answer.text)
+                output = self._pure(job, plan.contract.read, answer)
                 guard.breaker.answered(passes.route)
             except OutputInvalid as error:
                 _still_ours(tenure)
@@ -288,8 +290,8 @@ class Pipeline:
         """Return the turns that ask for a repair, once; then raise Ended, or return nothing: the event is kept back."""
         CONTRACT_FAILURES.labels(job.route_name, error.reason).inc()
         self._failures.note(job, error)
-        # A vector cannot be talked about.
-        if not has_repaired and plan.model.task != "embedding":
+        # A vector cannot be talked about, and what the limit cut off once it cuts off again.
+        if not (has_repaired or plan.model.task == "embedding" or isinstance(error, OutputTruncated)):
             return repair_turns(error)
         self._failures.bury(plan.guard, Bury(error.reason, "poison"), error, passes)
         return ()
@@ -374,8 +376,9 @@ class Pipeline:
                 # A refusal of this one event proves that the provider is there.
                 gate.succeeded(passes.model)
             elif not isinstance(error, Throttled) and not is_echo(error):
-                # One failed call is one failure to the gate, however many events it was made for.
-                gate.failed(error.reason, passes.model, is_fault=isinstance(error, ConfigurationFault))
+                # One failure, for however many events the call was. A certificate may be of one machine of several.
+                is_fault = isinstance(error, ConfigurationFault) and not isinstance(error, CertificateRefused)
+                gate.failed(error.reason, passes.model, is_fault=is_fault, cause=error.for_log)
             raise
         except Exception as error:
             plan.charge(carried_usage(error))

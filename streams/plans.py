@@ -68,6 +68,7 @@ class Plan:
             timeout_s=min(self.settings.attempt_timeout_s, left_s(job)),
             metadata={"event_id": job.event.id, "route": self.settings.name},
             task=model.task,
+            reasoning=model.reasoning,
         )
 
     def provenance(self, answer: InferenceAnswer) -> Provenance:

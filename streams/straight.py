@@ -222,7 +222,7 @@ class Straightway:
 
     def _is_answered(self, run: _Run, now_s: float) -> bool:
         try:
-            run.answer = clean(run.direct.read(run.outcome, run.request, now_s - run.since_s))
+            run.answer = clean(run.direct.read(run.outcome, run.request, now_s - run.since_s), run.request)
         except Exception as error:  # noqa: BLE001 - the other way tells them apart
             self._needs_task(run, error)
         else:
@@ -232,7 +232,7 @@ class Straightway:
     def _is_valid(self, run: _Run, stale: Collection[Tenure]) -> bool:
         try:
             if run.tenure not in stale:
-                run.output = run.plan.contract.check(run.answer.text)
+                run.output = run.plan.contract.read(run.answer)
                 return True
         except Exception:  # noqa: BLE001, S110 - found again there, where it is known what follows
             pass

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from contracts.payloads import Task
+from contracts.payloads import Reasoning, Task
 from contracts.settings.batch_api import BatchApi
 from contracts.settings.retry import RetryBudgetSettings
 from contracts.settings.secrets import Name, SecretRef
@@ -69,6 +69,9 @@ class OpenAIProvider(Section):
     structured_output: bool = True
     """Send the route's schema as response_format; false for servers that refuse it. Answers are validated
     either way."""
+    max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
+    """Name under which a chat model gets its `max_tokens`. `auto` is `max_completion_tokens` at OpenAI and Azure
+    OpenAI, `max_tokens` elsewhere, and the other one for a model whose server refuses that."""
 
 
 class FakeProvider(Section):
@@ -117,6 +120,11 @@ class ModelSettings(Section):
     """Longest answer; always sent, since an unset one reserves the model's maximum against the quota."""
     temperature: float | None = Field(default=None, ge=0, le=2)
     """Sampling temperature; the model's default when absent."""
+    reasoning: Reasoning = "strip"
+    """What becomes of thoughts that the server leaves in the text of an answer, in front of it between `<think>` and
+    `</think>`: `strip`; `strip_unopened`, also where the server's prompt template has written the opening tag, so that
+    all up to `</think>` is thoughts; `strip_all`, also between `<thinking>`, `<seed:think>` or `[THINK]` and their
+    ends; `keep`, they are part of the answer."""
     retry_budget: RetryBudgetSettings = RetryBudgetSettings()
     """Limit of retries to this model."""
     price: Price | None = None

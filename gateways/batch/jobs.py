@@ -1,17 +1,34 @@
 """The jobs topic: what was asked for, and how far each job is.
 
-Reads: batch-jobs. Blocking: reads the topic, which is compacted and small.
+Reads and writes: batch-jobs. Blocking: reads the topic, which is compacted and small.
 """
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
-from contracts.batch_jobs import JOB_ID, BatchJob, BatchRequest, HandOver, kind_of
+import msgspec
+
+from contracts.batch_jobs import (
+    DENIED,
+    JOB_ID,
+    UNSEEN,
+    BatchJob,
+    BatchRequest,
+    GivenUp,
+    HandOver,
+    HandOverPart,
+    job_record,
+    kind_of,
+)
 from contracts.codec import decode_json
+from contracts.envelope import format_time
 from contracts.errors import Undecodable
-from contracts.settings import KafkaSettings
+from contracts.settings import KafkaSettings, Settings
 from contracts.topics import Topics
 from producers.kafka_client import IsStopped
 from producers.log_reader import Found, LogReader
+
+_LIMIT_S = 15.0
 
 
 class Jobs:
@@ -19,11 +36,15 @@ class Jobs:
 
     Attributes:
         requests, jobs: by job id.
+        hand_overs: by id, those that are under way.
+        given_up: what was given up, by the ARN of the job.
     """
 
     def __init__(self) -> None:
         self.requests: dict[str, BatchRequest] = {}
         self.jobs: dict[str, BatchJob] = {}
+        self.hand_overs: dict[str, HandOver] = {}
+        self.given_up: dict[str, GivenUp] = {}
 
     def note(self, records: Iterable[Found]) -> None:
         """Take in records of the topic; foreign ones are passed over."""
@@ -35,13 +56,29 @@ class Jobs:
                 payload = decode_json(record.value, kind)
             except Undecodable:
                 continue
-            if isinstance(payload, HandOver) or not JOB_ID.fullmatch(payload.id):
+            if isinstance(payload, HandOver | GivenUp):
+                self._note_hand_over(payload)
+                continue
+            if not JOB_ID.fullmatch(payload.id):
                 # The id names files and folders: one such as `..` is nobody's who asks for a job.
                 continue
             if isinstance(payload, BatchJob):
                 self.jobs[payload.id] = payload
             else:
                 self.requests.setdefault(payload.id, payload)
+
+    def _note_hand_over(self, payload: HandOver | GivenUp) -> None:
+        if isinstance(payload, GivenUp):
+            self.given_up[payload.job] = payload
+        elif payload.state == "finished":
+            self.hand_overs.pop(payload.id, None)
+        else:
+            self.hand_overs[payload.id] = payload
+
+    def unseen(self) -> list[tuple[HandOver, HandOverPart]]:
+        """Return the jobs of hand-overs that their provider does not know any more, or does not show to us."""
+        states = self.hand_overs.values()
+        return [(state, part) for state in states for part in state.parts.values() if part.status in {UNSEEN, DENIED}]
 
     @property
     def waiting(self) -> list[BatchRequest]:
@@ -66,3 +103,20 @@ def read_jobs(kafka: KafkaSettings, is_stopped: IsStopped | None = None) -> Jobs
         reader.begin({topic: ()})
         jobs.note(reader.to_the_end())
     return jobs
+
+
+async def put_given_up(settings: Settings, wish: GivenUp, by: str) -> None:
+    """Note that an operator has given up a job.
+
+    Raises:
+        LogUnavailable: the broker does not confirm it.
+    """
+    from producers.producer import KafkaProducer
+
+    given_up = msgspec.structs.replace(wish, by=by, at=format_time(datetime.now(UTC)))
+    producer = KafkaProducer(settings.kafka, settings.producer, client_id="penstock-batch", delivery_timeout_s=_LIMIT_S)
+    await producer.start()
+    try:
+        await producer.produce(job_record(Topics(settings.kafka.topic_prefix), given_up))
+    finally:
+        await producer.aclose()

@@ -22,7 +22,7 @@ from contracts.envelope import format_time
 from contracts.settings import Settings, load, locating
 from contracts.signals import StopSignals
 from contracts.topics import Topics
-from gateways.batch.jobs import read_jobs
+from gateways.batch.jobs import put_given_up, read_jobs
 from gateways.batch.lines import fingerprint
 from gateways.batch.objects import below, beside, is_s3, split
 from gateways.batch.run import JobRun, takes
@@ -32,6 +32,7 @@ from gateways.batch.workspace import Desk
 from gateways.cli import batch_show
 from gateways.cli.dlq_filters import Age
 from gateways.cli.dlq_progress import Told
+from gateways.cli.dlq_units import operator
 from producers.admin import TopicAdmin
 from producers.kafka_client import Stopped, unless_stopped
 
@@ -332,6 +333,36 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
         except Stopped as error:
             click.echo("interrupted; the same command goes on with the job", err=True)
             raise click.exceptions.Exit(_INTERRUPTED) from error
+
+
+@batch.command("give-up")
+@click.argument("arn", metavar="[ARN]", required=False)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--even-if-denied", is_flag=True, help="Also one that credentials or rights hide: it may run, and cost.")
+@_config_option
+def give_up(arn: str | None, config: Path | None, *, dry_run: bool, yes: bool, even_if_denied: bool) -> int:
+    """Give up a job of the provider's batch API that the provider does not know any more.
+
+    Its events go to the workers, which ask the model for each: what the job has cost or may still cost is paid besides.
+    Without ARN, list such jobs. `penstock hand-over` does it, within minutes; a job that is seen again is waited for.
+
+    \b
+    Examples:
+      penstock batch give-up
+      penstock batch give-up arn:aws:bedrock:eu-central-1:123456789012:model-invocation-job/abc --dry-run
+    """  # noqa: D301 - click's \b
+    settings = load(config)
+    jobs = read_jobs(settings.kafka)
+    if arn is None:
+        batch_show.unseen(jobs)
+        return 0
+    wish = batch_show.given_up(jobs, arn, even_if_denied=even_if_denied)
+    if wish and not dry_run:
+        batch_show.ask(is_asked=not yes)
+        asyncio.run(put_given_up(settings, wish, operator()))
+        click.echo("noted; `penstock hand-over` follows when it asks for the job next")
+    return 0
 
 
 @batch.command()

@@ -1,6 +1,7 @@
 """Shows batch jobs: the list, one in detail, and what was written at the end."""
 
 import json
+import sys
 from collections import Counter
 from typing import Any
 
@@ -8,7 +9,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from contracts.batch_jobs import BatchJob
+from contracts.batch_jobs import DENIED, BatchJob, GivenUp, HandOver, HandOverPart
 from contracts.codec import decode_json
 from contracts.errors import Undecodable
 from contracts.payloads import InferenceResult, OutcomeMarker
@@ -50,6 +51,78 @@ def asked_for(jobs: Jobs, job_id: str) -> None:
         message = f"there is no job {job_id!r}; `penstock batch status` lists them"
         raise click.ClickException(message)
     click.echo(f"job {job_id} was asked for, and waits for `penstock batch serve`")
+
+
+def unseen(jobs: Jobs) -> None:
+    """Print the jobs of the provider's batch API that it does not know any more, or does not show to us."""
+    found = jobs.unseen()
+    for state, part in found:
+        asked = ", given up: `penstock hand-over` follows" if _is_noted(jobs, part) else ""
+        click.echo(f"{part.arn}\n  of hand-over {state.id}, gathered {state.gathered_at}{asked}")
+        click.echo(f"  {why_unseen(part)}")
+    if not found:
+        click.echo("no job that its provider does not know")
+
+
+def why_unseen(part: HandOverPart) -> str:
+    """Return why nothing is known of a job."""
+    why = "not shown to these credentials, and may run" if part.status == DENIED else "not known to its provider"
+    return f"{why}: {printable(part.message)}"
+
+
+def _is_noted(jobs: Jobs, part: HandOverPart, *, even_if_denied: bool = False) -> bool:
+    """Tell whether a job was given up already, as far as that is needed or wanted."""
+    wish = jobs.given_up.get(part.arn)
+    return wish is not None and (wish.even_if_denied or not (even_if_denied or part.status == DENIED))
+
+
+def given_up(jobs: Jobs, arn: str, *, even_if_denied: bool) -> GivenUp | None:
+    """Say what giving up a job means, and return the wish to note; None when it was noted before.
+
+    Raises:
+        click.ClickException: its provider has not said that it does not know it, or it is ourselves who may not see it.
+    """
+    state, part = _unseen_one(jobs, arn)
+    count = sum(end - first for first, end in state.ranges.values())
+    click.echo(f"job {arn}\nof hand-over {state.id}, gathered {state.gathered_at}, up to {count} records")
+    click.echo(why_unseen(part))
+    if part.status == DENIED and not even_if_denied:
+        message = (
+            "the credentials or rights of `penstock hand-over` keep it from us: with those mended it goes on "
+            "by itself, and nothing is lost until then. Given up, what it answers would be paid for twice; where it is "
+            "gone all the same, as with its account, --even-if-denied gives it up"
+        )
+        raise click.ClickException(message)
+    click.echo(
+        "Given up, its records go to the workers, but for those whose answers lie in its output on S3.\n"
+        "WARNING: each of them may be paid for twice, if the job has run or still runs, as in another account."
+    )
+    if _is_noted(jobs, part, even_if_denied=even_if_denied):
+        click.echo("noted before; `penstock hand-over` follows when it asks for the job next")
+        return None
+    return GivenUp(id=state.id, job=arn, even_if_denied=even_if_denied)
+
+
+def _unseen_one(jobs: Jobs, arn: str) -> tuple[HandOver, HandOverPart]:
+    for state, part in jobs.unseen():
+        if part.arn == arn:
+            return state, part
+    message = f"there is no job {arn!r} that its provider does not know; `penstock batch give-up` lists those"
+    raise click.ClickException(message)
+
+
+def ask(*, is_asked: bool) -> None:
+    """Have the operator say yes, unless that was said on the command line.
+
+    Raises:
+        click.Abort: no.
+        click.UsageError: nobody is there to be asked.
+    """
+    if is_asked and not sys.stdin.isatty():
+        message = "not a terminal, so nobody can be asked: --yes does it, --dry-run shows"
+        raise click.UsageError(message)
+    if is_asked:
+        click.confirm("give it up?", abort=True, err=True)
 
 
 def details(job: BatchJob, outcomes: Outcomes, *, in_json: bool) -> None:

@@ -1,6 +1,7 @@
 """`penstock why-stuck`: names what holds back each partition, why, and what to do about it.
 
-Reads: GET /stuck of workers; where none answers, the consumer group and one record per partition of the event topics.
+Reads: GET /stuck of workers; where none answers, the consumer group and one record per partition of the event topics;
+where a provider has a batch API, batch-jobs.
 Blocking: 5 s per worker, then Kafka, 10 s a request.
 """
 
@@ -15,10 +16,13 @@ import click
 import msgspec
 from rich.table import Table
 
+from contracts.batch_jobs import DENIED, HandOverPart
 from contracts.errors import LogUnavailable
 from contracts.settings import Settings, load
 from contracts.stuck import PartitionState, StuckReport
+from gateways.batch.jobs import read_jobs
 from gateways.cli import why_stuck_group
+from gateways.cli.batch_show import why_unseen
 from gateways.cli.dlq_filters import Finite
 from gateways.cli.why_stuck_group import GroupReport
 from gateways.cli.why_stuck_words import Finding, of_partition, of_worker
@@ -54,14 +58,39 @@ def why_stuck(config: Path | None, workers: tuple[str, ...], older_than_s: float
     reports = {url: answer for url, answer in answers.items() if isinstance(answer, StuckReport)}
     silent = {url: answer for url, answer in answers.items() if isinstance(answer, str)}
     group, problem = (None, "") if reports else _group(settings)
+    unseen = _unseen(settings)
     if in_json:
-        click.echo(_as_json(reports, silent, group, problem))
+        click.echo(_as_json(reports, silent, group, problem, unseen))
     else:
         _show(reports, silent, older_than_s)
+        for part in unseen.values():
+            click.echo(_line(_of_job(part)))
         _show_group(group, problem)
         if not reports and group is None:
             click.echo("Nobody could be asked. Name the workers' health addresses: penstock why-stuck --worker URL")
-    return verdict(reports, silent, group, older_than_s)
+    return STUCK if unseen else verdict(reports, silent, group, older_than_s)
+
+
+def _unseen(settings: Settings) -> dict[str, HandOverPart]:
+    """Return each job of a batch API that its provider does not know, or does not show to us; its events wait."""
+    if not any(getattr(provider, "batch_api", None) for provider in settings.providers.values()):
+        return {}
+    try:
+        return {part.arn: part for _, part in read_jobs(settings.kafka).unseen()}
+    except LogUnavailable:
+        # Said of the group already, or of no use to whoever asks about workers.
+        return {}
+
+
+def _of_job(part: HandOverPart) -> Finding:
+    hint = f"penstock batch give-up {part.arn} --dry-run"
+    if part.status == DENIED:
+        # To give it up would pay twice for what it answers.
+        hint = (
+            "the credentials of `penstock hand-over`, and their right to bedrock:GetModelInvocationJob; with those "
+            "mended it goes on by itself, and nothing is lost until then"
+        )
+    return Finding(True, f"job {part.arn} of the hand-over: {why_unseen(part)}", hint)
 
 
 def _configured(settings: Settings) -> list[str]:
@@ -112,12 +141,19 @@ def findings_of(report: StuckReport, older_than_s: float) -> list[Finding]:
     return of_worker(report, older_than_s) + [of_partition(report, one, older_than_s) for one in report.partitions]
 
 
-def _as_json(reports: dict[str, StuckReport], silent: dict[str, str], group: GroupReport | None, problem: str) -> str:
+def _as_json(
+    reports: dict[str, StuckReport],
+    silent: dict[str, str],
+    group: GroupReport | None,
+    problem: str,
+    unseen: dict[str, HandOverPart],
+) -> str:
     document: dict[str, Any] = {
         "workers": [{"url": url, "report": report} for url, report in reports.items()]
         + [{"url": url, "problem": text} for url, text in silent.items()],
         "group": group,
         "group_problem": problem or None,
+        "unseen_jobs": {arn: {"status": part.status, "message": part.message} for arn, part in unseen.items()},
     }
     return printable_json(msgspec.json.encode(document).decode())
 

@@ -23,6 +23,10 @@ _PAUSED_HINTS = {
     "with a restart of the workers",
     "model_not_found": "models.<alias>.model, region or URL of the provider; then restart the workers",
     "quota_exhausted": "raise the quota, or point the model alias at another model",
+    "unknown_host": "base_url, endpoint_url or region of the provider, or the name servers; the worker's log names the "
+    "host. It goes on by itself, after a change of the configuration with a restart of the workers",
+    "certificate_refused": "the provider's certificate, `ca_file`, or the clock; the worker's log says what is wrong. "
+    "It goes on by itself, after a change of the configuration with a restart of the workers",
     "dead_letter_ratio": "`penstock dlq list` says what the events ended with; it goes on when one succeeds",
 }
 _PASSES = (

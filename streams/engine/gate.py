@@ -41,12 +41,14 @@ class Gate:
 
     Attributes:
         calling: calls under way behind it.
+        cause: of the newest failure that closed it or kept it closed, in words.
     """
 
     def __init__(self, on_change: Callable[[str | None], None], outage_failures: int = OUTAGE_FAILURES) -> None:
         self._on_change = on_change
         self._outage_failures = outage_failures
         self.calling = 0
+        self.cause = ""
         self._loop = asyncio.get_running_loop()
         self._failures = 0
         self._reason: str | None = None
@@ -95,14 +97,16 @@ class Gate:
         elif ticket is self._probe:
             self._open_up()
 
-    def failed(self, reason: str, ticket: Pass, *, is_fault: bool) -> None:
+    def failed(self, reason: str, ticket: Pass, *, is_fault: bool, cause: str = "") -> None:
         """Note a failure.
 
         Args:
             reason: slug of the error.
             ticket: of the call that failed.
-            is_fault: True for a configuration fault, which closes at once; False counts towards an outage.
+            is_fault: True for a fault that every call would meet, which closes at once; False counts towards an outage.
+            cause: of it, in words.
         """
+        self.cause = cause
         if self._reason is None and ticket is self._open:
             self._failures += 1
             if is_fault or self._failures >= max(self._outage_failures, self.calling):

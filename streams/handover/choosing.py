@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from contracts.batch_jobs import Asked
 from contracts.codec import RETRY, Position
 from contracts.errors import ConfigError, PenstockError
-from contracts.payloads import InferenceRequest
+from contracts.payloads import InferenceRequest, Reasoning
 from contracts.settings import BedrockProvider, ModelSettings, RouteSettings, Settings
 from contracts.settings.batch_api import BatchApi
 from producers.log_reader import Found
@@ -46,6 +46,7 @@ class Reading:
     route: RouteSettings
     template: PromptTemplate
     contract: OutputContract
+    reasoning: Reasoning
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,7 @@ class Ways:
         if not self.apis:
             message = "no provider has batch_api: there is nothing to hand over"
             raise ConfigError(message)
-        self.readings = {
-            route.name: Reading(
-                route, PromptTemplate(route.prompt, route.name), OutputContract(route, self._models[route.model].task)
-            )
-            for route in settings.routes
-        }
+        self.readings = {route.name: self._reading(route) for route in settings.routes}
         self.by_route = {name: way for name, one in self.readings.items() if (way := self._way(one))}
         self.by_alias = {way.route.model: way for way in self.by_route.values()}
 
@@ -104,12 +100,16 @@ class Ways:
         for api in self.apis.values():
             api.jobs.close()
 
+    def _reading(self, route: RouteSettings) -> Reading:
+        template, model = PromptTemplate(route.prompt, route.name), self._models[route.model]
+        return Reading(route, template, OutputContract(route, model.task), model.reasoning)
+
     def _way(self, reading: Reading) -> Way | None:
         model = self._models[reading.route.model]
         api = self.apis.get(model.provider)
         if api is None or model.task != "chat":
             return None
-        return Way(api.batch, api.jobs, reading.route, reading.template, reading.contract, model)
+        return Way(api.batch, api.jobs, reading.route, reading.template, reading.contract, reading.reasoning, model)
 
     def asked(self, alias: str) -> Asked:
         """Return what a job for a model alias asks as it is configured now.

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import msgspec
 
-from contracts.batch_jobs import Asked, HandOver, HandOverPart, job_record
+from contracts.batch_jobs import DENIED, GIVEN_UP, UNSEEN, Asked, GivenUp, HandOver, HandOverPart, job_record
 from contracts.codec import Record, source_position
 from contracts.envelope import format_time, parse_time
 from contracts.errors import DISK_ERRORS, LogUnavailable, ModelNotFound, PenstockError, Terminal, is_of_disk
 from contracts.logs import logger
-from contracts.metrics import FM_COST, HANDOVER_LAST, HANDOVER_RECORDS, HANDOVER_RESTS
+from contracts.metrics import FM_COST, HANDOVER_LAST, HANDOVER_RECORDS
 from contracts.settings import Settings
 from contracts.topics import Topics
 from producers.fenced import FencedProducer, TakenOver
@@ -28,15 +28,16 @@ from producers.log_reader import Found, LogReader
 from producers.window import record_bytes
 from streams.handover.answers import Answers
 from streams.handover.choosing import Ways, record_id
-from streams.handover.gathering import Log
+from streams.handover.gathering import Log, given_up_jobs, note_rest, status_of
 from streams.handover.settling import PROVIDER, Outcomes
 from streams.job import Job
-from streams.providers.bedrock_jobs import ANSWERED, OVER, BedrockJobs, InputGone, read_output
+from streams.providers.bedrock_jobs import ANSWERED, NOT_SHOWN, OVER, BedrockJobs, InputGone, read_output
 
 # Of one transaction, which has 15 s, also through a slow network.
 _GROUP, _GROUP_BYTES = 500, 8 * 2**20
 _BACKOFF = 10
 _REFUSED = "Refused"
+_ENDED = OVER | {_REFUSED, GIVEN_UP}
 # So much do clocks differ at most.
 _CLOCKS_S = 60.0
 _log = logger("hand-over")
@@ -231,14 +232,25 @@ class Delivery:
 
     def _look(self) -> None:
         """Ask for the jobs' states; when all have ended, bring their answers back."""
-        parts = dict(self.state.parts)
+        parts, unseen, given_up = dict(self.state.parts), list[PenstockError](), dict[str, GivenUp]()
         for alias, part in parts.items():
-            if part.status not in OVER and part.status != _REFUSED:
+            if part.status in _ENDED:
+                continue
+            try:
                 status, message = self._jobs(alias).status(part.arn)
-                parts[alias] = msgspec.structs.replace(part, status=status, message=message)
-        self.state = msgspec.structs.replace(self.state, parts=parts)
-        if all(part.status in OVER or part.status == _REFUSED for part in parts.values()):
+            except NOT_SHOWN as error:
+                unseen.append(error)
+                given_up = given_up or given_up_jobs(self._desk.reader(), self._desk.topics, self.state.id)
+                status, message = status_of(error, given_up.get(part.arn)), str(error)
+            parts[alias] = msgspec.structs.replace(part, status=status, message=message)
+        before, self.state = self.state, msgspec.structs.replace(self.state, parts=parts)
+        if _unseen(before) != _unseen(self.state):
+            # `penstock batch give-up` and `penstock why-stuck` read it there.
+            self._note(self.state)
+        if all(part.status in _ENDED for part in parts.values()):
             self._settle()
+        elif unseen:
+            raise unseen[0]
 
     def _settle(self) -> None:
         ids = self._ids_left()
@@ -367,11 +379,8 @@ class Delivery:
         self.state = state
 
 
-def note_rest(error: Exception, **fields: str) -> None:
-    """Say that something is put off by a failure that may pass: one of ours, or of the disk."""
-    reason = error.reason if isinstance(error, PenstockError) else "disk"
-    HANDOVER_RESTS.labels(reason).inc()
-    _log.warning("handover.rests", **fields, reason=reason, error=str(error))
+def _unseen(state: HandOver) -> list[tuple[str, str]]:
+    return [(part.arn, part.status) for part in state.parts.values() if part.status in {UNSEEN, DENIED}]
 
 
 def give_up(desk: Desk, state: HandOver) -> None:

@@ -1,6 +1,6 @@
 """Gathers records for the jobs of one hand-over, on disk, and knows which log they are of.
 
-Blocking: writes files; asks Kafka for ids of topics.
+Reads: batch-jobs. Blocking: writes files; asks Kafka for ids of topics, and for what an operator has given up.
 """
 
 import contextlib
@@ -13,19 +13,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from contracts.batch_jobs import HandOver, HandOverPart
+from contracts.batch_jobs import DENIED, GIVEN_UP, UNSEEN, GivenUp, HandOver, HandOverPart, kind_of
+from contracts.codec import decode_json
 from contracts.envelope import format_time, parse_time
-from contracts.errors import ConfigError, LogUnavailable
+from contracts.errors import AccessDenied, ConfigError, LogUnavailable, PenstockError, Undecodable
+from contracts.logs import logger
+from contracts.metrics import HANDOVER_RESTS
 from contracts.settings import Settings
 from contracts.topics import Topics
 from producers.admin import TopicAdmin
 from producers.kafka_client import IsStopped, unless_stopped
-from producers.log_reader import Found
+from producers.log_reader import Found, LogReader
 from streams.handover.choosing import Ways, record_id
 
 _IDS_TIMEOUT_S = 10.0
 # What ended longer ago than this the jobs topic may have forgotten by its retention.
 _KEPT = timedelta(days=1)
+_log = logger("hand-over")
 
 
 def check_folder(work_dir: str | None) -> None:
@@ -222,3 +226,41 @@ def forgotten(noted: Mapping[str, HandOver], found: Mapping[str, HandOver], *, i
 
     missing = [state for name, state in noted.items() if name not in found]
     return missing if is_anew else [state for state in missing if not may_have_expired(state)]
+
+
+def given_up_jobs(reader: LogReader, topics: Topics, hand_over: str) -> dict[str, GivenUp]:
+    """Return which of a hand-over's jobs an operator has given up, by their ARN.
+
+    Raises:
+        LogUnavailable: the jobs topic cannot be read.
+    """
+    jobs: dict[str, GivenUp] = {}
+    with reader:
+        reader.begin({topics.batch_jobs: ()})
+        for record in reader.to_the_end():
+            if kind_of(record.key) is GivenUp and record.value is not None:
+                with contextlib.suppress(Undecodable):
+                    wish = decode_json(record.value, GivenUp)
+                    if wish.id == hand_over:
+                        jobs[wish.job] = wish
+    return jobs
+
+
+def status_of(error: PenstockError, wish: GivenUp | None) -> str:
+    """Return the status of a job that cannot be seen.
+
+    Args:
+        error: why. Where access is denied, the job is most likely there, and runs.
+        wish: to give it up; None = there is none.
+    """
+    is_denied = isinstance(error, AccessDenied)
+    if wish is not None and (wish.even_if_denied or not is_denied):
+        return GIVEN_UP
+    return DENIED if is_denied else UNSEEN
+
+
+def note_rest(error: Exception, **fields: str) -> None:
+    """Say that something is put off by a failure that may pass: one of ours, or of the disk."""
+    reason = error.reason if isinstance(error, PenstockError) else "disk"
+    HANDOVER_RESTS.labels(reason).inc()
+    _log.warning("handover.rests", **fields, reason=reason, error=str(error))

@@ -31,8 +31,8 @@ from producers.fenced import FencedProducer
 from producers.kafka_client import start_thread
 from producers.log_reader import Found, LogReader
 from streams.handover.choosing import Ways
-from streams.handover.delivery import Delivery, Desk, give_up, note_rest
-from streams.handover.gathering import Gathering, Log, check_folder, forgotten
+from streams.handover.delivery import Delivery, Desk, give_up
+from streams.handover.gathering import Gathering, Log, check_folder, forgotten, note_rest
 from streams.handover.settling import Outcomes
 
 _POLL_S = 0.5

@@ -28,7 +28,7 @@ from streams.parking import parked_records
 from streams.providers.base import add_usage
 from streams.providers.bedrock import Bedrock
 from streams.providers.bedrock_jobs import Ended
-from streams.steps.invoke import cost_at
+from streams.steps.invoke import cost_at, without_thoughts
 
 PROVIDER = Bedrock.name
 _MAX_TEXT_CHARS = 500
@@ -70,7 +70,7 @@ class Outcomes:
             # A worker buries it, with what it has cost.
             return "unroutable", self.retry(record, job, "batch_unroutable")
         try:
-            output = reading.contract.check(ended.answer.text)
+            output = reading.contract.read(without_thoughts(ended.answer, reading.reasoning))
         except OutputInvalid as error:
             return "invalid", self._again(record, job, error)
         prompt = asked.prompts.get(job.route_name, reading.template.digest)

@@ -1,12 +1,15 @@
 """The protocol between the invoke step and whoever serves models."""
 
 import contextlib
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
+from urllib.parse import urlsplit
 
-from contracts.errors import ConfigError, PenstockError
+from contracts.errors import CertificateRefused, ConfigError, ConfigurationFault, PenstockError, UnknownHost
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 
 # Far above what any call can have.
@@ -23,9 +26,9 @@ class Provider(Protocol):
     safe to call twice. A provider does not retry: deadlines, budgets and cost are the caller's (engine/retries).
 
     Errors, for both calls: Throttled, ProviderUnavailable, ProviderTimeout (the caller may try again), InvalidRequest,
-    ContentBlocked, ContextTooLong (this event is done), AccessDenied, ModelNotFound, QuotaExhausted (every event would
-    fail: pause). Nothing else leaves a provider, except CancelledError; a cancelled call frees its connection. An error
-    whose call the provider has counted tokens for says so: see `billed`.
+    ContentBlocked, ContextTooLong (this event is done), AccessDenied, ModelNotFound, QuotaExhausted, UnknownHost,
+    CertificateRefused (every event would fail: pause). Nothing else leaves a provider, except CancelledError; a
+    cancelled call frees its connection. An error whose call the provider has counted tokens for says so: see `billed`.
     """
 
     @property
@@ -77,6 +80,30 @@ def add_usage(left: Usage, right: Usage) -> Usage:
         left.cache_read_tokens + right.cache_read_tokens,
         left.cache_write_tokens + right.cache_write_tokens,
     )
+
+
+def endpoint_fault(error: BaseException, where: str, proxy: str | None = None) -> ConfigurationFault | None:
+    """Return the fault for which there is no connection to a provider; None for a failure that may pass by itself.
+
+    A name counts as wrong when the name server says that it does not exist (NXDOMAIN, EAI_NONAME). Where it cannot tell
+    (SERVFAIL, no answer: EAI_AGAIN, EAI_FAIL), it may be right in a minute.
+
+    Args:
+        error: of the attempt to connect, with its causes.
+        where: host of the provider.
+        proxy: URL of the one in between, whose name is the only one that is looked up here; None = there is none.
+    """
+    cause: BaseException | None = error
+    refused = ""
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            # aiohttp's own error is one as well, and has these words in its cause alone.
+            refused = getattr(cause, "verify_message", "") or str(cause)
+        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+            named = f"proxy {urlsplit(proxy).netloc}" if proxy else where
+            return UnknownHost(f"{named}: there is no host of this name: {error}")
+        cause = cause.__cause__ or cause.__context__
+    return CertificateRefused(f"{where}: its certificate is refused: {refused}") if refused else None
 
 
 class NotAsked(Exception):

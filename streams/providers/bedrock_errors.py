@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from botocore import exceptions as boto
 from botocore.eventstream import ParserError as EventStreamParserError
@@ -31,6 +32,7 @@ from contracts.errors import (
     Throttled,
 )
 from contracts.payloads import FinishReason
+from streams.providers.base import endpoint_fault
 
 # Everything a call can raise: botocore's classes, and urllib3's when a stream is cut (botocore does not wrap those).
 CALL_ERRORS = (
@@ -117,7 +119,18 @@ def translate(error: BaseException, model: str) -> PenstockError:
     is_unsent = isinstance(
         error, boto.EndpointConnectionError | boto.ConnectTimeoutError | boto.ProxyConnectionError | boto.SSLError
     )
-    return ProviderUnavailable(f"Bedrock connection failed for {model}: {error}", possibly_billed=not is_unsent)
+    fault = endpoint_fault(error, _host(error)) if is_unsent else None
+    return fault or ProviderUnavailable(
+        f"Bedrock connection failed for {model}: {error}", possibly_billed=not is_unsent
+    )
+
+
+def _host(error: BaseException) -> str:
+    """Return which host there is no connection to, as botocore tells it."""
+    told: Mapping[str, Any] = getattr(error, "kwargs", {})
+    if proxy := told.get("proxy_url"):
+        return f"proxy {urlsplit(str(proxy)).netloc.rpartition('@')[2]}"
+    return urlsplit(str(told["endpoint_url"])).netloc if told.get("endpoint_url") else "Bedrock"
 
 
 def _from_response(error: boto.ClientError, model: str) -> PenstockError:  # noqa: PLR0911 - a table, one line per code

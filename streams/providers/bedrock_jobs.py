@@ -39,6 +39,16 @@ class InputGone(ProviderUnavailable):
     """Raise when the records of a job are not on S3 any more: their bucket is there, and they are not in it."""
 
 
+class JobUnknown(ModelNotFound):
+    """Raise when the service does not know a job any more: it was deleted, or belongs to another account or region."""
+
+    reason = "job_unknown"
+
+
+# What the service says of a job that it may never show us again.
+NOT_SHOWN = (JobUnknown, AccessDenied)
+
+
 class Ended(NamedTuple):
     """One line of a job's output: an answer, or why there is none."""
 
@@ -174,12 +184,14 @@ class BedrockJobs:
         """Return a job's state and message.
 
         Raises:
-            ModelNotFound, AccessDenied, Throttled, ProviderUnavailable: as it is.
+            JobUnknown, AccessDenied, Throttled, ProviderUnavailable: as it is.
         """
         try:
             job = self._client("bedrock").get_model_invocation_job(jobIdentifier=arn)
         except (BotoCoreError, ClientError) as error:
-            raise translate(error, arn) from error
+            why = translate(error, arn)
+            # A ValidationException is for an ARN of another region or partition.
+            raise (JobUnknown(str(why)) if isinstance(why, ModelNotFound | InvalidRequest) else why) from error
         return str(job["status"]), str(job.get("message", ""))
 
     def outputs(self, arn: str, input_uri: str, output_uri: str) -> Iterator[tuple[str, bytes]]:

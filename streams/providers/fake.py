@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from contracts.errors import (
     AccessDenied,
+    CertificateRefused,
     ConfigError,
     ContentBlocked,
     ContextTooLong,
@@ -29,6 +30,7 @@ from contracts.errors import (
     QuotaExhausted,
     Retryable,
     Throttled,
+    UnknownHost,
 )
 from contracts.payloads import DeltaChunk, FinishReason, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import FakeProvider
@@ -44,12 +46,12 @@ _KINDS: dict[str, type[PenstockError]] = {
     kind.reason: kind
     for kind in (
         Throttled, ProviderUnavailable, ProviderTimeout, InvalidRequest, ContentBlocked, ContextTooLong, AccessDenied,
-        ModelNotFound, QuotaExhausted,
+        ModelNotFound, QuotaExhausted, UnknownHost, CertificateRefused,
     )
 }  # fmt: skip
 ErrorSlug = Literal[
     "throttled", "provider_unavailable", "provider_timeout", "invalid_request", "content_blocked", "context_too_long",
-    "access_denied", "model_not_found", "quota_exhausted",
+    "access_denied", "model_not_found", "quota_exhausted", "unknown_host", "certificate_refused",
 ]  # fmt: skip
 
 

@@ -6,26 +6,30 @@ configuration says, nowhere else.
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
-from contracts.errors import (
-    ConfigError,
-    PenstockError,
-    ProviderTimeout,
-    ProviderUnavailable,
-)
+from contracts.errors import ConfigError, PenstockError, ProviderTimeout, ProviderUnavailable
+from contracts.logs import logger
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 from contracts.settings.models import OpenAIProvider
 from streams.providers import openai_batch
-from streams.providers.base import MAX_TOKENS, Arrivals, Direct, NotAsked, Several, Waiter, counts
-from streams.providers.openai_errors import error_of, finish_of, from_answer, from_status, parse
+from streams.providers.base import MAX_TOKENS, Arrivals, Direct, NotAsked, Several, Waiter, endpoint_fault
+from streams.providers.openai_errors import LIMIT_NAMES, error_of, finish_of, from_answer, from_status, parse, renamed
 from streams.providers.sse import EventSplitter
-from streams.providers.transport.base import BrokenOff, Limits, Reply, Response, TimedOut, Transport, TransportError
+from streams.providers.transport.base import (
+    BrokenOff,
+    ConnectFailed,
+    Limits,
+    Reply,
+    Response,
+    TimedOut,
+    Transport,
+    TransportError,
+)
 from streams.providers.transport.choice import create_transport
 from streams.providers.transport.lean import Lean
 
@@ -33,14 +37,15 @@ from streams.providers.transport.lean import Lean
 _MAX_ANSWER_BYTES = 16 * 2**20
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_EVENT_BYTES = 2**20
-_MAX_REQUEST_ID_CHARS = 512
 # Servers write the end of the body right behind the last event, but apart from it; one that never does costs this much.
 _END_S = 0.1
-# Of a header's characters those that need no escape, and no more than its limit.
-_PLAIN_ID = re.compile(r"[A-Za-z0-9_.~:/@=+,-]{1,512}")
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
-# OpenAI has deprecated max_tokens and its newer models refuse it, at Azure as well; other servers know nothing else.
+# OpenAI has deprecated max_tokens and its newer models refuse it, wherever they are; other servers know nothing else,
+# and some ignore what they do not know: then nothing would limit the answer.
 _NEWER_NAMES = ("api.openai.com", ".openai.azure.com")
+_LEAST_S = 0.001
+_OK = 200
+_log = logger("provider")
 
 
 class OpenAI:
@@ -53,8 +58,10 @@ class OpenAI:
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key.decode('ascii', 'replace')}"
-        host = urlsplit(settings.base_url).hostname or ""
-        self._max_tokens_name = "max_completion_tokens" if host.endswith(_NEWER_NAMES) else "max_tokens"
+        host, told = urlsplit(settings.base_url).hostname or "", settings.max_tokens_field
+        self._limit_name = LIMIT_NAMES[host.endswith(_NEWER_NAMES)] if told == "auto" else told
+        # By model, where its server has refused that one.
+        self._limit_names: dict[str, str] = {}
         self._host = urlsplit(settings.base_url).netloc.rpartition("@")[2]
         self.arrivals = Arrivals()
         self._transport: Transport | None = None
@@ -83,7 +90,8 @@ class OpenAI:
     async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
         """Return the chat completion, completion or vector."""
         if request.task != "chat":
-            return openai_batch.single(await self._post(request, openai_batch.body_of([request])), request)
+            response = await self._send(request, openai_batch.body_of([request]))
+            return openai_batch.single(_parse(response.body), request)
         response = await self._send(request, self._body(request))
         return _plain(response.body, request) or _answer(_parse(response.body), request)
 
@@ -98,7 +106,9 @@ class OpenAI:
         if not isinstance(transport, Lean):
             return False
         body = msgspec.json.encode(self._body(request))
-        return transport.begin(openai_batch.PATHS["chat"], body, _headers(request), request.timeout_s, waiter)
+        return transport.begin(
+            openai_batch.PATHS["chat"], body, openai_batch.headers_of(request), request.timeout_s, waiter
+        )
 
     def read(self, outcome: Any, request: InferenceRequest, took_s: float) -> InferenceAnswer:  # noqa: ARG002 - as Direct
         """Return the chat completion that came."""
@@ -109,26 +119,27 @@ class OpenAI:
         if outcome is None:
             message = f"event {request.event_id}: the connections to {self._host} were closed"
             raise ProviderUnavailable(message, possibly_billed=True)
+        if outcome.status != _OK and any(self._renamed({name: 0}, request, outcome) for name in LIMIT_NAMES):
+            # The other way tries the other name. By now the model's may be another than the one that was sent.
+            raise NotAsked
         self._check(outcome, request)
         return _plain(outcome.body, request) or _answer(_parse(outcome.body), request)
 
     async def invoke_many(self, requests: Sequence[InferenceRequest], timeout_s: float) -> Several:
         """Return the completions or vectors of a list."""
         first = msgspec.structs.replace(requests[0], timeout_s=timeout_s)
-        return openai_batch.several(await self._post(first, openai_batch.body_of(requests)), requests)
+        response = await self._send(first, openai_batch.body_of(requests))
+        return openai_batch.several(_parse(response.body), requests)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
         """Yield the pieces of the chat completion."""
         body = self._body(request) | {"stream": True, "stream_options": {"include_usage": True}}
         pieces = _Pieces(request)
-        path, headers = openai_batch.PATHS[request.task], _headers(request)
         try:
-            async with self._running().open(path, msgspec.json.encode(body), headers, request.timeout_s) as reply:
-                if reply.status != 200:  # noqa: PLR2004 - the one success of this API
-                    refusal = b"".join([piece async for piece in reply.pieces()])
-                    raise from_status(reply.status, reply.headers, refusal, request.model)
+            async with contextlib.AsyncExitStack() as stack:
+                reply = await self._opened(stack, request, body)
                 async for data in _events(reply):
-                    if data == b"[DONE]":
+                    if data.strip() == b"[DONE]":
                         await _end_of(reply)
                         break
                     chunk = pieces.take(_parse(data))
@@ -140,23 +151,57 @@ class OpenAI:
                 raise self._translate_error(error, request) from error
         yield pieces.last()
 
-    async def _post(self, request: InferenceRequest, body: dict[str, Any]) -> Any:
-        """Post, check the status, and return the parsed answer."""
-        return _parse((await self._send(request, body)).body)
+    async def _opened(self, stack: contextlib.AsyncExitStack, request: InferenceRequest, body: dict[str, Any]) -> Reply:
+        """Post and return the answer that has begun."""
+        path, headers, ends_at = openai_batch.PATHS[request.task], openai_batch.headers_of(request), _ends_at(request)
+        is_first = True
+        while True:
+            sent = self._running().open(path, msgspec.json.encode(body), headers, _left_s(ends_at))
+            reply = await stack.enter_async_context(sent)
+            if reply.status == _OK:
+                break
+            refusal = b"".join([piece async for piece in reply.pieces()])
+            other = self._renamed(body, request, Response(reply.status, reply.headers, refusal)) if is_first else None
+            if other is None:
+                raise from_status(reply.status, reply.headers, refusal, request.model)
+            body, is_first = other, False
+        self._learn(request, body)
+        return reply
 
     async def _send(self, request: InferenceRequest, body: dict[str, Any]) -> Response:
         """Post and check the status."""
-        path, headers = openai_batch.PATHS[request.task], _headers(request)
-        try:
-            response = await self._running().post(path, msgspec.json.encode(body), headers, request.timeout_s)
-        except TransportError as error:
-            raise self._translate_error(error, request) from error
+        path, headers, ends_at = openai_batch.PATHS[request.task], openai_batch.headers_of(request), _ends_at(request)
+        is_first = True
+        while True:
+            try:
+                response = await self._running().post(path, msgspec.json.encode(body), headers, _left_s(ends_at))
+            except TransportError as error:
+                raise self._translate_error(error, request) from error
+            other = self._renamed(body, request, response) if is_first else None
+            if other is None:
+                break
+            body, is_first = other, False
         self._check(response, request)
+        self._learn(request, body)
         return response
+
+    def _renamed(self, body: dict[str, Any], request: InferenceRequest, answer: Response) -> dict[str, Any] | None:
+        """Return what to ask instead where a server knows the limit by its other name; None where that is not it."""
+        is_ours = self._settings.max_tokens_field == "auto" and request.task == "chat"
+        return renamed(body, answer.status, answer.body) if is_ours else None
+
+    def _learn(self, request: InferenceRequest, body: dict[str, Any]) -> None:
+        """Note under which name a model has taken its limit."""
+        if request.task == "chat" and (name := self._limit_of(request)) not in body:
+            (self._limit_names[request.model],) = set(LIMIT_NAMES) - {name}
+            _log.info("provider.limit_renamed", host=self._host, model=request.model, refused=name)
+
+    def _limit_of(self, request: InferenceRequest) -> str:
+        return self._limit_names.get(request.model, self._limit_name)
 
     @staticmethod
     def _check(response: Response, request: InferenceRequest) -> None:
-        if response.status != 200:  # noqa: PLR2004 - the one success of this API
+        if response.status != _OK:
             raise from_status(response.status, response.headers, response.body, request.model)
 
     def _running(self) -> Transport:
@@ -169,6 +214,8 @@ class OpenAI:
         if isinstance(error, TimedOut):
             message = f"event {request.event_id}: {self._host} did not answer within {request.timeout_s:g} s"
             return ProviderTimeout(message, possibly_billed=error.possibly_billed)
+        if isinstance(error, ConnectFailed) and (fault := endpoint_fault(error, self._host, self._settings.proxy)):
+            return fault
         return ProviderUnavailable(f"{self._host}: {error}", possibly_billed=error.possibly_billed)
 
     def _body(self, request: InferenceRequest) -> dict[str, Any]:
@@ -177,7 +224,7 @@ class OpenAI:
             "model": request.model,
             # A turn is written as its fields are named.
             "messages": (*system, *request.messages),
-            self._max_tokens_name: request.max_tokens,
+            self._limit_of(request): request.max_tokens,
         }
         if request.temperature is not None:
             body["temperature"] = request.temperature
@@ -189,11 +236,12 @@ class OpenAI:
         return body
 
 
-def _headers(request: InferenceRequest) -> dict[str, str]:
-    event_id = request.event_id
-    if not _PLAIN_ID.fullmatch(event_id):
-        event_id = quote(event_id, safe=":/@=+,")[:_MAX_REQUEST_ID_CHARS]
-    return {"X-Client-Request-Id": event_id}
+def _ends_at(request: InferenceRequest) -> float:
+    return asyncio.get_running_loop().time() + request.timeout_s
+
+
+def _left_s(ends_at: float) -> float:
+    return max(ends_at - asyncio.get_running_loop().time(), _LEAST_S)
 
 
 class _Said(msgspec.Struct):
@@ -215,6 +263,8 @@ class _Tokens(msgspec.Struct):
     completion_tokens: _Count = 0
     total_tokens: _Count | None = None
     prompt_tokens_details: _Details | None = None
+    prompt_cache_hit_tokens: _Count | None = None
+    cached_tokens: _Count | None = None
 
 
 class _Completion(msgspec.Struct):
@@ -236,11 +286,12 @@ def _plain(body: bytes, request: InferenceRequest) -> InferenceAnswer | None:
         return None
     choice, tokens = found.choices[0], found.usage or _NO_TOKENS
     cached = (tokens.prompt_tokens_details.cached_tokens or 0) if tokens.prompt_tokens_details else 0
+    cached = cached or max(tokens.prompt_cache_hit_tokens or 0, tokens.cached_tokens or 0)
     return InferenceAnswer(
         text=choice.message.content,
         model=found.model or request.model,
         finish_reason=choice.finish_reason,
-        usage=_disjoint(tokens.prompt_tokens, tokens.completion_tokens, tokens.total_tokens or 0, cached),
+        usage=openai_batch.disjoint(tokens.prompt_tokens, tokens.completion_tokens, tokens.total_tokens or 0, cached),
         response_id=found.id,
     )
 
@@ -272,56 +323,24 @@ async def _end_of(reply: Reply) -> None:
 
 
 def _answer(body: Any, request: InferenceRequest) -> InferenceAnswer:
-    choice = _first_choice(body)
+    choice = openai_batch.first_choice(body)
     if choice is None and error_of(body):
         # Routers have answered 200 by the time their upstream fails.
-        raise from_answer(body, request.model, _usage(body.get("usage") if isinstance(body, dict) else None))
+        spent = openai_batch.usage_of(body.get("usage") if isinstance(body, dict) else None)
+        raise from_answer(body, request.model, spent)
     if choice is None:
         message = f"the answer for {request.model} is not a chat completion; is base_url right?"
         raise ProviderUnavailable(message, possibly_billed=True)
-    said, usage = _part(choice, "message"), _usage(body.get("usage"))
+    said, usage = openai_batch.part(choice, "message"), openai_batch.usage_of(body.get("usage"))
     if error_of(choice):
-        raise from_answer(choice, request.model, usage, has_begun=bool(_text(said.get("content"))))
+        raise from_answer(choice, request.model, usage, has_begun=bool(openai_batch.content_text(said.get("content"))))
     return InferenceAnswer(
-        text=_text(said.get("content")),
+        text=openai_batch.content_text(said.get("content")),
         model=str(body.get("model") or request.model),
         finish_reason=finish_of(choice.get("finish_reason"), said.get("refusal"), request, usage),
         usage=usage,
         response_id=str(body.get("id") or ""),
     )
-
-
-def _first_choice(body: Any) -> dict[str, Any] | None:
-    choices = body.get("choices") if isinstance(body, dict) else None
-    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
-
-
-def _part(choice: dict[str, Any], key: str) -> dict[str, Any]:
-    part = choice.get(key)
-    return part if isinstance(part, dict) else {}
-
-
-def _text(content: Any) -> str:
-    """Return the text of a message: a string, or parts of which some are text."""
-    if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
-
-
-def _usage(usage: Any) -> Usage:
-    asked, answered, total = counts(usage, "prompt_tokens", "completion_tokens", "total_tokens")
-    (cached,) = counts(usage.get("prompt_tokens_details") if isinstance(usage, dict) else None, "cached_tokens")
-    return _disjoint(asked, answered, total, cached)
-
-
-def _disjoint(asked: int, answered: int, total: int, cached: int) -> Usage:
-    """Return counts that have no token in common, as Bedrock's: OpenAI counts cached tokens as prompt tokens too.
-
-    xAI and Google leave a reasoning model's thoughts out of the answer's tokens and bill them as such: they are in the
-    total alone. So are cached tokens, where a server leaves them out of the prompt's: there were more of them.
-    """
-    apart = cached if cached > asked else 0
-    return Usage(max(0, asked - cached), max(answered, total - asked - apart), cached)
 
 
 class _Pieces:
@@ -342,14 +361,14 @@ class _Pieces:
             message = f"the server's stream for {self._request.model} is not JSON"
             raise ProviderUnavailable(message, possibly_billed=True)
         if chunk.get("usage"):
-            self._usage = _usage(chunk["usage"])
-        if chunk.get("error"):
+            self._usage = openai_batch.usage_of(chunk["usage"])
+        if error_of(chunk):
             raise self._broken_off(chunk)
         self._model, self._id = str(chunk.get("model") or self._model), str(chunk.get("id") or self._id)
-        choice = _first_choice(chunk)
+        choice = openai_batch.first_choice(chunk)
         if choice is None:
             return None
-        delta = _part(choice, "delta")
+        delta = openai_batch.part(choice, "delta")
         if any(value for name, value in delta.items() if name != "role"):
             # Converters for Gemini give every piece a finish reason: only one without a piece is behind them all.
             self._has_begun, self._is_whole = True, False
@@ -360,7 +379,7 @@ class _Pieces:
         # Judged at the end: what a refusal has cost comes behind it.
         self._finish = choice.get("finish_reason") or self._finish
         self._refusal += str(delta.get("refusal") or "")
-        text = _text(delta.get("content"))
+        text = openai_batch.content_text(delta.get("content"))
         return DeltaChunk(text=text, model=self._model, response_id=self._id) if text else None
 
     @property

@@ -54,6 +54,16 @@ _FLAGGED = re.compile(r"content violates usage guidelines|request blocked:", re.
 _WRONG_KEY = re.compile(r"api key not valid|incorrect api key provided", re.IGNORECASE)
 # These are of every event where they name a setting that we send; whatever else they name may be the event's.
 _UNSUPPORTED = frozenset({"unsupported_parameter", "unsupported_value"})
+LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
+_BAD_REQUEST = frozenset({400, 422})
+_UNKNOWN = re.compile(r"unsupported|not supported|unrecognized|unknown|unexpected|not permitted", re.IGNORECASE)
+_A_NAME = re.compile(r"parameter|argument|field|\bextra|unrecognized", re.IGNORECASE)
+# Of a limit that is refused for its size. Taken for one of the name, the other name might be ignored: then nothing
+# would limit the answer.
+_A_VALUE = re.compile(
+    r"\bvalues?\b|exceed|at (?:most|least)|(?:less|greater|more|larger) than|too (?:large|high|big|small)",
+    re.IGNORECASE,
+)
 _SETTINGS = frozenset(
     {"model", "temperature", "max_tokens", "max_completion_tokens", "stop", "response_format", "stream",
      "stream_options", "encoding_format"}
@@ -67,6 +77,7 @@ _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
     "max_tokens": "length",
+    "model_length": "length",
     "tool_calls": "tool_use",
     "function_call": "tool_use",
 }
@@ -159,6 +170,26 @@ def by_code(details: Any, text: str, said: str) -> PenstockError | None:
     return AccessDenied(said) if "invalid_api_key" in codes or _WRONG_KEY.match(text) else None
 
 
+def renamed(body: dict[str, Any], status: int, refusal: bytes) -> dict[str, Any] | None:
+    """Return a request with the other name of its limit where a server refuses the one; None where it says otherwise.
+
+    A value that is refused is no refusal of its name.
+
+    Nothing was made of the call that it has refused.
+    """
+    if status not in _BAD_REQUEST:
+        return None
+    name, details = next(name for name in LIMIT_NAMES if name in body), parse(refusal)
+    said = text_of(details) or refusal[:_MAX_TEXT_CHARS].decode("utf-8", "replace")
+    is_coded = "unsupported_parameter" in codes_of(details) and _field(details, "param") == name
+    is_named = re.search(rf"\b{name}\b", said) and _UNKNOWN.search(said) and _A_NAME.search(said)
+    is_said = is_named is not None and _A_VALUE.search(said) is None
+    if not (is_coded or is_said):
+        return None
+    (other,) = set(LIMIT_NAMES) - {name}
+    return {other if key == name else key: value for key, value in body.items()}
+
+
 def finish_of(reason: Any, refusal: Any, request: InferenceRequest, usage: Usage) -> FinishReason:
     """Return how an answer ended.
 
@@ -189,7 +220,10 @@ def error_of(details: Any) -> Any:
     if isinstance(details, list) and len(details) == 1:
         # As Google sends it.
         details = details[0]
-    return details.get("error") if isinstance(details, dict) else None
+    if not isinstance(details, dict):
+        return None
+    # Without an envelope in older versions of vLLM.
+    return details if details.get("object") == "error" else details.get("error")
 
 
 def _field(details: Any, name: str) -> Any:

@@ -6,13 +6,17 @@ from typing import Any
 import jsonschema_rs
 
 from contracts.codec import decode_any_json
-from contracts.errors import ConfigError, OutputInvalid, Undecodable
-from contracts.payloads import Message, Task
+from contracts.errors import ConfigError, OutputInvalid, OutputTruncated, Undecodable
+from contracts.payloads import InferenceAnswer, Message, Task
 from contracts.settings import RouteSettings
 
 _VECTOR = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 _FENCE = "```"
 _OPENINGS = frozenset({_FENCE, f"{_FENCE}json"})
+
+
+class _NoAnswer(OutputInvalid):
+    """Raise when there is nothing that a route without a schema could hand on."""
 
 
 class OutputContract:
@@ -27,12 +31,36 @@ class OutputContract:
     """
 
     def __init__(self, route: RouteSettings, task: Task = "chat") -> None:
+        self._limit = f"models.{route.model}.max_tokens"
         # An empty schema is one too: any JSON.
         is_inline = route.output_schema is not None
         self.schema = route.output_schema if is_inline else _load(route.output_schema_file, route.name)
         if self.schema is None and task == "embedding":
             self.schema = _VECTOR
         self._validator = None if self.schema is None else _compile(self.schema, route.name)
+
+    def read(self, answer: InferenceAnswer) -> Any:
+        """Return the output of an answer.
+
+        Raises:
+            OutputTruncated: it has ended at `max_tokens`, before it had begun or as what is not of the schema.
+            OutputInvalid: as `check`, or it is nothing but thoughts.
+        """
+        try:
+            return self._output(answer)
+        except OutputInvalid as error:
+            if answer.finish_reason != "length":
+                raise
+            said = f"the answer ended at max_tokens before it was whole; raise {self._limit}"
+            unquoted = f"{said}: {error.unquoted}" if error.unquoted else said
+            message = f"{said}: {error}"
+            raise OutputTruncated(message, error.answer, unquoted) from error
+
+    def _output(self, answer: InferenceAnswer) -> Any:
+        if self._validator is None and not answer.text and (answer.only_thoughts or answer.finish_reason == "length"):
+            message = "there is no answer, at most a model's thoughts"
+            raise _NoAnswer(message)
+        return self.check(answer.text)
 
     def check(self, answer: str) -> Any:
         """Return the output: parsed JSON with a schema, the text without.
@@ -74,6 +102,8 @@ def _unfenced(answer: str) -> str:
 def repair_turns(error: OutputInvalid) -> tuple[Message, Message]:
     """Return the turns that ask for another answer: the one there was, and what is wrong with it."""
     asked = f"Your answer does not satisfy the required JSON Schema: {error}. Answer again, with the JSON only."
+    if isinstance(error, _NoAnswer):
+        asked = "Your answer has no text. Answer again."
     # Bedrock refuses a turn that is blank, and the event would be dead-lettered for that.
     said = error.answer if error.answer.strip() else "(no text)"
     return Message("assistant", said), Message("user", asked)

@@ -11,6 +11,7 @@ from http.server import ThreadingHTTPServer
 import pytest
 
 from contracts.envelope import Event
+from contracts.errors import OutputInvalid, OutputTruncated
 from contracts.settings import Settings, load
 from examples.stream import server
 from examples.stream.server import FILES, MAX_BODY_BYTES, PAGE, Handler
@@ -42,6 +43,13 @@ def page() -> Iterator[http.client.HTTPConnection]:
         connection.close()
         server.shutdown()
         thread.join()
+
+
+def test_the_page_has_words_for_every_way_in_which_an_answer_is_no_result() -> None:
+    words = (ROOT / "examples" / "stream" / "page" / "page.js").read_text(encoding="utf-8")
+
+    for kind in (OutputInvalid, OutputTruncated):
+        assert f"  {kind.reason}: " in words
 
 
 def answer(page: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import resource
 import signal
 from collections import Counter
@@ -18,7 +19,7 @@ from tests.kafka.worker_lab import PARTITIONS, STATIC, Outcomes, WorkerLab, cut_
 from tests.kafkalab.fixtures import KafkaLab
 from tests.kafkalab.jvm import JvmBroker
 from tests.stub import Stub
-from tests.support import ChildProcess, ask, eventually
+from tests.support import ChildProcess, ask, eventually, free_port
 
 pytestmark = pytest.mark.timeout(180)
 LINES = 120
@@ -437,3 +438,33 @@ def test_a_job_outlives_another_model_its_input_and_the_jobs_topic(
     assert {line["model"] for line in output} == {"anthropic.claude-v1:0"}
     assert min(line["cost_usd"] for line in output) > 0.001
     assert site.stats()["by_operation"] == {"batch-job": 1, "batch": LINES}
+
+
+def test_a_job_that_its_provider_has_forgotten_is_given_up_by_an_operator_alone(
+    kafka: KafkaLab, tmp_path: Path, s3: Any
+) -> None:
+    served = ("streams", "fm-stub", "--port", str(free_port()), "--s3-endpoint", s3.meta.endpoint_url)
+    stub = f"http://127.0.0.1:{served[3]}"
+    with ChildProcess(*served) as first:
+        first.wait_for(r"^listening on ")
+        site = Site(kafka, tmp_path, stub, s3)
+        site.knobs(batch_state_s=60)
+        waiting, handing = submit(site, tickets(tmp_path)), site.hand_over()
+        with waiting, handing:
+            eventually(lambda: site.stats()["by_operation"].get("batch-job"), within_s=60)
+            handing.wait_for("handover.running")
+            first.signal(signal.SIGKILL)
+            with ChildProcess(*served) as second, site.batch.lab.worker():
+                second.wait_for(r"^listening on ")
+                handing.wait_for("job_unknown", 40)
+                with site.batch.start("give-up") as listed:
+                    assert listed.wait(30) == 0, listed.output
+                arn = re.findall(r"^arn:aws:bedrock:\S+$", listed.output, re.MULTILINE)[0]
+                with site.batch.start("give-up", arn, "--yes") as asked:
+                    assert asked.wait(30) == 0, asked.output
+                assert waiting.wait(90) == 0, waiting.output + handing.output
+                handing.wait_for("handover.finished")
+    output = read_lines(tmp_path / "out.jsonl")
+
+    assert "may be paid for twice" in asked.output
+    assert [line["status"] for line in output] == ["succeeded"] * LINES

@@ -1,7 +1,7 @@
 """A reader that goes on and on makes other clients when those that it has find no broker any more."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -86,3 +86,44 @@ def test_a_topic_that_has_lost_records_behind_where_it_is_read_from_is_named(
         reader.begin({"t": starts})
 
         assert reader.shortened == shortened
+
+
+class Large:
+    """A record of 1 MiB."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = lambda: offset
+
+    def __len__(self) -> int:
+        return 2**20
+
+    def __getattr__(self, name: str) -> Any:
+        answers = {"topic": "t", "partition": 0, "error": None, "headers": [], "timestamp": (1, 5)}
+        return lambda: answers.get(name, b"v")
+
+
+class Endless(Client):
+    """A client that has as many large records as it is asked for."""
+
+    given: ClassVar[list[Any]]
+
+    def consume(self, *asked: Any) -> list[Any]:
+        """Give them all."""
+        count, timeout_s = asked
+        assert timeout_s <= 0.1
+        first = len(self.given)
+        self.given.extend(Large(first + number) for number in range(count))
+        return self.given[first:]
+
+
+def test_a_poll_ends_at_so_many_bytes_whatever_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Client, "made", [], raising=False)
+    monkeypatch.setattr(Endless, "given", [], raising=False)
+    monkeypatch.setattr(log_reader, "Consumer", Endless)
+    with LogReader(KafkaSettings(bootstrap_servers="127.0.0.1:1")) as reader:
+        reader.begin({"t": [0]})
+
+        found = [reader.poll(0.1), reader.poll(0.1)]
+
+    assert [len(some) for some in found] == [16, 16]
+    assert [one.offset for some in found for one in some] == list(range(32))

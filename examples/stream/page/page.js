@@ -119,6 +119,7 @@ class Watch {
 const REASONS = {
   deadline_exceeded: "The answer did not come in time.",
   output_invalid: "The model's answer had the wrong form.",
+  output_truncated: "The model's answer was cut off at its longest length.",
   content_blocked: "The model refused to answer.",
   context_too_long: "The text is too long for the model.",
   attempts_exhausted: "The model could not be reached, in several tries.",

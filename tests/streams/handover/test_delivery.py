@@ -315,6 +315,19 @@ def test_a_hand_over_whose_input_is_gone_tells_what_may_be_done_twice(tmp_path: 
     assert [line["topics"] for line in lines if line["event"] == "handover.answers_forgotten"] == [[TOPICS.retries]]
 
 
+def test_thoughts_in_an_answer_of_a_job_are_no_part_of_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of an imported model, whose thoughts Bedrock does not know."""
+    said = {"content": [{"text": "<think>hm</think>\n\nfine"}]}
+    monkeypatch.setitem(ANSWER["modelOutput"], "output", {"message": said})
+    site = Site(tmp_path, make_settings(), [record(0)], [])
+
+    site.delivery.step()
+
+    assert [result.output for result in site.results()] == ["fine"]
+
+
 def test_a_job_that_has_answered_and_whose_answers_are_gone_is_told(tmp_path: Path) -> None:
     """They are paid for, and the workers answer once more."""
     site = Site(tmp_path, make_settings(), [record(0)], [], asked=ASKED)

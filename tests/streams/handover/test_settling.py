@@ -6,18 +6,21 @@ from typing import Any
 
 import pytest
 
-from contracts.codec import Record, decode_json, parked_event, source_position
+from contracts.codec import Position, Record, decode_json, parked_event, source_position
 from contracts.payloads import RESULT_TYPE, InferenceResult, RetryNote, Usage
 from contracts.repetition import ANSWERED, REPLAY, dedup_header, identify
 from producers.log_reader import Found
 from streams.handover.answers import Answers
 from streams.handover.choosing import Ways
 from streams.handover.settling import Outcomes
+from streams.parking import take_up
 from streams.providers.bedrock_jobs import BedrockJobs, read_output
+from streams.steps.route import Router
 from tests.streams.handover.support import TOPICS, make_settings, record
 
 ARN = "arn:aws:bedrock:eu-central-1:123456789012:model-invocation-job/abcdefghijkl"
 SCHEMA = {"type": "object", "required": ["summary"]}
+ROUTER = Router(make_settings().routes)
 
 
 def output(text: str = "fine", stop: str = "end_turn") -> dict[str, Any]:
@@ -99,6 +102,23 @@ def test_an_answer_that_breaks_the_schema_goes_to_the_workers_with_what_it_has_c
     assert (kind, found.reason, found.attempts) == ("invalid", "batch_output_invalid", 1)
     assert found.cost_usd == pytest.approx(0.006)
     assert found.failures[0].reason == "output_invalid"
+
+
+def test_an_answer_that_the_limit_has_cut_off_goes_back_as_one_that_no_worker_asks_for_again() -> None:
+    """Tested where it is taken up: tests/streams/pipeline/test_parking.py."""
+    for found, made in (
+        settle(record(0), output('{"summ', "max_tokens"), output_schema=SCHEMA),
+        settle(record(0), output("<think>so much to", "max_tokens")),
+    ):
+        assert (found, note(made).reason, note(made).attempts) == ("invalid", "batch_output_truncated", 1)
+        assert "models.m.max_tokens" in note(made).failures[-1].message
+        assert take_up(Position(TOPICS.retries, 0, 0, 0), b"k", made.value, made.headers, "penstock", ROUTER).fault
+
+
+def test_thoughts_alone_are_no_result() -> None:
+    kind, made = settle(record(0), output("<think>hm</think>"))
+
+    assert (kind, note(made).reason) == ("invalid", "batch_output_invalid")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from datetime import timedelta
 from weakref import WeakSet
 
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.codec import dead_letter, format_time
 from contracts.envelope import Event
@@ -19,7 +20,12 @@ from tests.streams.pipeline.support import EVENTS, PARTITION, Bench, event, head
 from tests.streams.virtual_clock import now_at, settled
 
 TRANSIENT = ["throttled", "provider_unavailable", "provider_timeout"]
-FAULTS = ["access_denied", "model_not_found", "quota_exhausted"]
+# What pauses a model, and how many in a row.
+FAULTS = {
+    "access_denied": 1, "model_not_found": 1, "quota_exhausted": 1, "unknown_host": 1,
+    "certificate_refused": OUTAGE_FAILURES,
+}  # fmt: skip
+PAUSES = {"model.paused", "model.resumed"}
 
 
 def keyed(count: int) -> list[Event]:
@@ -166,7 +172,8 @@ async def test_an_event_expires_at_its_deadline_whoever_has_the_slots() -> None:
 async def test_a_configuration_fault_holds_everything_and_goes_on_when_it_is_mended(fault: str) -> None:
     """The operator mends it after a minute: nothing was dead-lettered, though there were more calls than attempts."""
     settings = make_settings({"deadline_s": 3600})
-    bench = await Bench([{"times": 6, "error": fault}], settings).start()
+    times = FAULTS[fault] + 5
+    bench = await Bench([{"times": times, "error": fault}], settings).start()
     await bench.send(*keyed(1))
     await asyncio.sleep(10)
 
@@ -175,7 +182,7 @@ async def test_a_configuration_fault_holds_everything_and_goes_on_when_it_is_men
 
     await bench.idle()
 
-    assert (bench.result().attempts, bench.letters) == (7, [])
+    assert (bench.result().attempts, bench.letters) == (times + 1, [])
     assert REGISTRY.get_sample_value("penstock_route_paused", {"route": "r", "reason": fault}) is None
 
 
@@ -396,3 +403,27 @@ async def test_a_replayed_event_that_was_parked_ends_by_its_age_since_the_replay
     await bench.idle()
 
     assert (len(bench.letters), bench.parked, bench.fake.calls) == (1, [], {"e0": 1})
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+async def test_the_line_of_a_pause_names_its_cause_and_the_route_goes_on_by_itself(reason: str) -> None:
+    with capture_logs() as lines:
+        bench = await Bench([{"times": FAULTS[reason] + 2, "error": reason}]).run(event())
+
+    told = [(line["event"], line.get("reason"), line.get("error")) for line in lines if line["event"] in PAUSES]
+    cause = f"scripted {reason} for event e0"
+    assert told == [("model.paused", reason, cause), ("model.resumed", None, None)]
+    assert bench.letters == []
+    assert bench.result().event_id == "e0"
+
+
+async def test_one_machine_of_several_with_a_bad_certificate_pauses_nothing_and_buries_nothing() -> None:
+    """Whose turn it is with that machine is tried again at once; successes of others keep the model open."""
+    script = [{"times": 2, "match": name, "error": "certificate_refused"} for name in ("e1", "e4", "e7", "e9")]
+    settings = make_settings({"retry": {"max_attempts": 1}})
+    with capture_logs() as lines:
+        bench = await Bench(script, settings, in_flight=2).run(*keyed(12))
+
+    assert [line for line in lines if line["event"] in PAUSES] == []
+    assert (len(bench.terminals), bench.letters) == (12, [])
+    assert [bench.fake.calls[f"e{n}"] for n in range(12)] == [1, 3, 1, 1, 3, 1, 1, 3, 1, 3, 1, 1]

@@ -283,6 +283,22 @@ async def test_a_note_nested_deeper_than_anybody_reads_is_buried() -> None:
     assert (dead_letter(bench.letters[0].headers).reason, bench.fake.calls, bench.crashes) == ("undecodable", {}, [])
 
 
+async def test_an_answer_of_a_batch_that_the_limit_has_cut_off_is_buried_without_a_call() -> None:
+    """As streams/handover/settling.py sends it back: a call would end there as well."""
+    (record,) = (await parked()).parked
+    note = parked_event(record.headers)[1]
+    said = msgspec.structs.replace(note.failures[0], reason="output_truncated", message="raise models.m.max_tokens")
+    note = msgspec.structs.replace(
+        note, reason="batch_output_truncated", failures=(said,), cost_usd=0.5, not_before_ms=0
+    )
+    bench = await taken_up(record._replace(headers=[*record.headers[:-1], ("penstock-retry", encode_json(note))]))
+    why = dead_letter(bench.letters[0].headers)
+
+    assert (bench.fake.calls, bench.crashes) == ({}, [])
+    assert (why.reason, why.disposition, why.attempts, why.cost_usd) == ("output_truncated", "poison", 1, 0.5)
+    assert why.message == "raise models.m.max_tokens"
+
+
 async def test_an_event_that_may_be_parked_or_not_ends_the_worker_and_is_not_buried() -> None:
     bench = Bench([SLOW_DOWN], make_settings(UNORDERED))
     bench.producer.fail_next(LogUnavailable("not confirmed"))

@@ -8,9 +8,9 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from contracts.errors import AccessDenied, InvalidRequest, ProviderUnavailable
+from contracts.errors import AccessDenied, InvalidRequest, ProviderUnavailable, Throttled
 from contracts.settings import BedrockProvider
-from streams.providers.bedrock_jobs import BedrockJobs, InputGone
+from streams.providers.bedrock_jobs import BedrockJobs, InputGone, JobUnknown
 
 ARN = "arn:aws:bedrock:eu-central-1:123456789012:model-invocation-job/abcdefghijkl"
 ROLE = "arn:aws:iam::123456789012:role/batch"
@@ -158,3 +158,16 @@ def test_credentials_that_are_renewed_and_expired_deny_access(monkeypatch: pytes
         with pytest.raises(AccessDenied, match="expired"):
             ask()
     plane.jobs.close()
+
+
+@pytest.mark.parametrize("code", ["ResourceNotFoundException", "ValidationException"])
+def test_a_job_that_the_service_does_not_know_is_told_apart_from_one_that_it_will_not_show_now(
+    plane: Plane, code: str
+) -> None:
+    plane.refuses("get_model_invocation_job", code, 404)
+    plane.refuses("get_model_invocation_job", "AccessDeniedException", 403)
+    plane.refuses("get_model_invocation_job", "ThrottlingException", 429)
+
+    for kind in (JobUnknown, AccessDenied, Throttled):
+        with pytest.raises(kind):
+            plane.jobs.status(ARN)

@@ -255,6 +255,9 @@ _BODIES = st.fixed_dictionaries(
             optional={
                 "prompt_tokens": _COUNTS,
                 "completion_tokens": _COUNTS,
+                "total_tokens": _COUNTS,
+                "prompt_cache_hit_tokens": _COUNTS,
+                "cached_tokens": _COUNTS,
                 "prompt_tokens_details": st.none() | st.fixed_dictionaries({}, optional={"cached_tokens": _COUNTS}),
             },
         ),

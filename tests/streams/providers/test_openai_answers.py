@@ -332,3 +332,57 @@ def test_azure_gets_the_newer_name_of_the_limit() -> None:
     provider = OpenAI(OpenAIProvider(kind="openai", base_url="https://ours.openai.azure.com/openai/v1"))
 
     assert provider._body(REQUEST)["max_completion_tokens"] == 512
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"object": "error", "message": "This model's maximum context length is 4096", "code": 400}, ContextTooLong),
+        ({"object": "error", "message": "no", "type": "BadRequestError", "code": 400}, InvalidRequest),
+        ({"object": "error", "message": "oops", "code": 500}, ProviderUnavailable),
+    ],
+)
+@pytest.mark.parametrize("where", ["answer", "stream"])
+async def test_an_error_without_an_envelope_is_of_its_own_kind_too(
+    where: str, error: dict[str, Any], kind: type[PenstockError]
+) -> None:
+    """As older versions of vLLM send it."""
+    with pytest.raises(PenstockError) as caught:
+        await (ask(error) if where == "answer" else streamed(events(error)))
+
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("end", [b"data: [DONE] \n\n", b"data:[DONE]\r\n\r\n", b"data: [DONE]\t", b"data:  [DONE]\n\n"])
+async def test_the_end_of_a_stream_may_have_blanks_around_it(end: bytes) -> None:
+    assert (await streamed(events(said("yes", "stop"), end=end))).text == "yes"
+
+
+async def test_a_character_that_a_server_has_cut_in_two_is_whole_again() -> None:
+    """Servers that count as JavaScript does end a piece in the middle of an emoji."""
+    raw = b"".join(
+        b'data: {"choices":[{"delta":{"content":"%b"},"finish_reason":%b}]}\n\n' % piece
+        for piece in [(b"a\\ud83d", b"null"), (b"\\ude00b", b'"stop"')]
+    )
+
+    assert (await streamed(raw + b"data: [DONE]\n\n")).text == "a\U0001f600b"
+
+
+async def test_the_end_of_the_context_window_is_a_limit() -> None:
+    """In the words of Mistral."""
+    assert (await ask(completion({"content": "so f"}, "model_length"))).finish_reason == "length"
+
+
+@pytest.mark.parametrize("content", [["so ", "far"], [{"type": "text", "text": "so "}, "far"]])
+async def test_parts_of_an_answer_may_be_texts(content: Any) -> None:
+    assert (await ask(completion({"content": content}))).text == "so far"
+    assert (await streamed(events({"choices": [{"delta": {"content": content}, "finish_reason": "stop"}]}))).text == (
+        "so far"
+    )
+
+
+async def test_the_counts_of_a_stream_may_come_with_every_piece_and_be_texts() -> None:
+    first, last = ({**said(text, end), "usage": {"prompt_tokens": "9", "completion_tokens": count}}
+                   for text, end, count in [("so ", None, "1"), ("far", "stop", "2")])  # fmt: skip
+
+    assert (await streamed(events(first, last, {"choices": [], "usage": None}))).usage == Usage(9, 2)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from contracts.codec import encode_json
@@ -144,9 +145,8 @@ async def test_a_count_that_is_none_counts_as_zero_and_the_others_stand(way: str
 
     assert_is_sound(answer)
     # OpenAI counts those that were cached as input too.
-    cached = {"openai_completion": 0}.get(way, tokens)
-    asked = 3 if way.startswith("bedrock") else max(0, 3 - cached)
-    assert answer.usage == Usage(asked, tokens, cached)
+    asked = 3 if way.startswith("bedrock") else max(0, 3 - tokens)
+    assert answer.usage == Usage(asked, tokens, tokens)
 
 
 async def test_a_stream_of_bedrock_that_breaks_off_behind_its_stop_reason_is_whole() -> None:
@@ -159,3 +159,54 @@ async def test_a_stream_of_bedrock_that_breaks_off_behind_its_stop_reason_is_who
 def test_a_block_gives_as_many_counts_as_it_is_asked_for() -> None:
     assert counts({"a": 1, "c": "2"}, "a", "b", "c") == (1, 0, 2)
     assert counts(None, "a", "b") == (0, 0)
+
+
+def cached(usage: dict[str, Any], task: Any) -> Usage:
+    """Return what is read of a usage block that stands beside a completion or a vector."""
+    entry = {"index": 0, "text": "yes", "finish_reason": "stop", "embedding": [0.5]}
+    return single(
+        {"choices": [entry], "data": [entry], "usage": usage}, msgspec.structs.replace(REQUEST, task=task)
+    ).usage
+
+
+CACHED = {"prompt_tokens": 100, "completion_tokens": 8, "total_tokens": 108}
+DETAILS = {"prompt_tokens_details": {"cached_tokens": 60}}
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (CACHED | DETAILS, Usage(40, 8, 60)),
+        (CACHED | {"prompt_cache_hit_tokens": 60, "prompt_cache_miss_tokens": 40}, Usage(40, 8, 60)),  # DeepSeek
+        (CACHED | {"cached_tokens": 60}, Usage(40, 8, 60)),  # Moonshot
+        (CACHED | DETAILS | {"prompt_cache_hit_tokens": 60}, Usage(40, 8, 60)),
+        # xAI leaves thoughts out of the answer's tokens.
+        (CACHED | {"total_tokens": 158, "completion_tokens_details": {"reasoning_tokens": 50}}, Usage(100, 58)),
+        (CACHED | {"completion_tokens_details": {"reasoning_tokens": 5}}, Usage(100, 8)),
+    ],
+)
+async def test_cached_tokens_and_thoughts_are_read_alike_of_all_operations(
+    usage: dict[str, Any], expected: Usage
+) -> None:
+    message = {"message": {"content": "yes"}, "finish_reason": "stop"}
+    delta = {"delta": {"content": "yes"}, "finish_reason": "stop"}
+    streamed = f"data: {json.dumps({'choices': [delta]})}\n\ndata: {json.dumps({'choices': [], 'usage': usage})}\n\n"
+
+    assert cached(usage, "completion") == expected
+    async with Canned({"choices": [message], "usage": usage}) as server:
+        assert (await ask(labs.openai(server.port))).usage == expected
+    async with Canned(streamed.encode(), headers={"Content-Type": "text/event-stream"}) as server:
+        assert (await ask_streamed(labs.openai(server.port))).usage == expected
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 9, "total_tokens": 9}, Usage(9)),
+        ({"total_tokens": 9}, Usage(9)),  # Voyage
+        ({"prompt_tokens": 9, "total_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}, Usage(5, 0, 4)),
+        (None, Usage()),
+    ],
+)
+def test_all_tokens_of_an_embedding_are_the_prompts(usage: Any, expected: Usage) -> None:
+    assert cached(usage, "embedding") == expected
