@@ -33,7 +33,7 @@ def librdkafka_config(kafka: KafkaSettings) -> dict[str, str]:
         ConfigError: a secret is not set, or SASL is chosen and incomplete.
     """
     config = {"bootstrap.servers": ",".join(kafka.bootstrap_servers), "security.protocol": kafka.security_protocol}
-    if kafka.is_sasl and has_token(kafka):
+    if kafka.is_sasl and kafka.has_token:
         config["sasl.mechanism"] = "OAUTHBEARER"
         config |= _oidc(oauth_of(kafka)) if kafka.sasl_mechanism == "OAUTHBEARER" else {}
     elif kafka.is_sasl:
@@ -56,11 +56,6 @@ def reading_nearby(kafka: KafkaSettings) -> dict[str, str]:
     that is a moment after its leader (KIP-392).
     """
     return {"client.rack": kafka.client_rack} if kafka.client_rack else {}
-
-
-def has_token(kafka: KafkaSettings) -> bool:
-    """Tell whether the brokers are shown a token that runs out, in place of a password."""
-    return kafka.sasl_mechanism in {"OAUTHBEARER", "AWS_MSK_IAM"}
 
 
 def oauth_of(kafka: KafkaSettings) -> OAuthSettings:
@@ -150,7 +145,7 @@ def faust_config(kafka: KafkaSettings) -> dict[str, Any]:
     """
     mechanism, username, password = None, None, None
     if kafka.is_sasl:
-        mechanism, username, password = ("OAUTHBEARER", None, None) if has_token(kafka) else _credentials(kafka)
+        mechanism, username, password = ("OAUTHBEARER", None, None) if kafka.has_token else _credentials(kafka)
     return {
         "broker": [f"kafka://{server}" for server in kafka.bootstrap_servers],
         "security_protocol": kafka.security_protocol,

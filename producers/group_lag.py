@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from contracts.errors import LogUnavailable
 from contracts.kafka_config import self_watching
 from contracts.settings import KafkaSettings
-from producers.kafka_client import client_config, error_of
+from producers.kafka_client import client_config, error_of, made
 
 _TRIES = 10
 
@@ -64,7 +64,7 @@ class GroupLag:
         self._consumer.close()
 
     def _made(self) -> Consumer:
-        return Consumer(self._config | self_watching())
+        return made(lambda: Consumer(self._config | self_watching()))
 
     def _look(self) -> None:
         """Make another consumer when this one has lost all its brokers."""
@@ -72,8 +72,9 @@ class GroupLag:
             # Nothing is assigned to it.
             self._consumer.poll(0)
         except LogUnavailable:
-            self._consumer.close()
-            self._consumer = self._made()
+            # First the other one: where none can be made now, this one is asked again, and must not be closed.
+            former, self._consumer = self._consumer, self._made()
+            former.close()
 
     def _lag(self, topic: str, number: int, offset: int) -> int:
         part = TopicPartition(topic, number)

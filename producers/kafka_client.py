@@ -51,6 +51,9 @@ NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED
 SILENT = logging.getLogger("penstock.silent")
 SILENT.setLevel(logging.CRITICAL + 1)
 
+# What no client can be made with now: no thread; no token within 10 s, of which `kafka.token_refused` says why.
+_NOT_NOW = frozenset({KafkaError._CRIT_SYS_RESOURCE, KafkaError.SASL_AUTHENTICATION_FAILED})  # noqa: SLF001 - so named
+
 _Answer = TypeVar("_Answer")
 _Given = ParamSpec("_Given")
 IsStopped = Callable[[], bool]
@@ -107,13 +110,13 @@ def made(make: Callable[[], _Answer]) -> _Answer:
     """Return a new client.
 
     Raises:
-        LogUnavailable: its threads cannot be started now.
+        LogUnavailable: its threads cannot be started now, or AWS_MSK_IAM gives it no token.
         KafkaException: it cannot be made with these settings.
     """
     try:
         return make()
     except KafkaException as exception:
-        if error_of(exception).code() != KafkaError._CRIT_SYS_RESOURCE:  # noqa: SLF001 - so named
+        if error_of(exception).code() not in _NOT_NOW:
             raise
         raise _without_thread(error_of(exception).str()) from exception
 
@@ -137,18 +140,28 @@ async def in_thread(request: Callable[_Given, _Answer], *args: _Given.args, **kw
 def client_config(kafka: KafkaSettings) -> dict[str, Any]:
     """Return the connection settings of every client: `librdkafka_config`, and what brings tokens of AWS_MSK_IAM.
 
-    Blocking for AWS_MSK_IAM: finds the credentials of AWS's default chain, once per process; on a machine of AWS that
-    asks its metadata service.
+    Blocking for AWS_MSK_IAM the first time: finds the credentials of AWS's default chain; on a machine of AWS that asks
+    its metadata service. Once they were there, their want is no fault of the settings: it passes, and clients meet it
+    as brokers that are away.
 
     Raises:
-        ConfigError: as `librdkafka_config`, or there are no credentials of AWS.
+        ConfigError: as `librdkafka_config`, or the process has not had credentials of AWS yet, and finds none.
     """
     config: dict[str, Any] = {**librdkafka_config(kafka)}
     if kafka.is_sasl and kafka.sasl_mechanism == "AWS_MSK_IAM" and kafka.aws_region:
-        # Without one now, the client's constructor would wait for 10 s and then not say why.
-        msk_token(kafka.aws_region)
+        _see_credentials(kafka.aws_region)
         config["oauth_cb"] = _msk_callback(kafka.aws_region)
     return config
+
+
+@functools.cache
+def _see_credentials(region: str) -> None:
+    """Refuse a start without credentials; a client's constructor would wait for 10 s and then not say why."""
+    try:
+        msk_token(region)
+    except LogUnavailable as error:
+        # Not remembered: what is raised is no answer to the cache.
+        raise ConfigError(str(error)) from error
 
 
 @functools.cache
@@ -158,7 +171,7 @@ def _msk_callback(region: str) -> Callable[[str], tuple[str, float]]:
     def token(_config: str) -> tuple[str, float]:
         try:
             return msk_token(region)
-        except ConfigError as error:
+        except LogUnavailable as error:
             # librdkafka asks again in 10 s, and does not tell what was raised.
             logger("kafka").warning("kafka.token_refused", error=str(error))
             raise
@@ -173,24 +186,27 @@ def msk_token(region: str) -> tuple[str, float]:
     the credentials have to be fetched, or are about to end.
 
     Raises:
-        ConfigError: there are no credentials, or they could not be fetched.
+        LogUnavailable: there are no credentials, or they could not be fetched.
     """
     from botocore.auth import SigV4QueryAuth
     from botocore.awsrequest import AWSRequest
-    from botocore.exceptions import BotoCoreError
 
+    request = AWSRequest("GET", f"https://kafka.{region}.amazonaws.com/", params={"Action": _MSK_ACTION})
     try:
         credentials = _aws_session().get_credentials()
         frozen = credentials and credentials.get_frozen_credentials()
-    except BotoCoreError as error:
-        message = f"kafka: sasl_mechanism AWS_MSK_IAM: the credentials of AWS cannot be had: {error}"
-        raise ConfigError(message) from error
+        now_s = time.time()
+        if frozen:
+            SigV4QueryAuth(frozen, _MSK_SERVICE, region, expires=_MSK_TOKEN_S).add_auth(request)
+    except Exception as error:
+        # A refusal of STS is no BotoCoreError, a token file that is not there an OSError, credentials that stay expired
+        # a RuntimeError: each provider of the chain raises its own.
+        why = str(error) or type(error).__name__
+        message = f"kafka: sasl_mechanism AWS_MSK_IAM: the credentials of AWS cannot be had: {why}"
+        raise LogUnavailable(message) from error
     if not frozen:
         message = "kafka: sasl_mechanism AWS_MSK_IAM needs credentials of AWS, and its default chain finds none"
-        raise ConfigError(message)
-    request = AWSRequest("GET", f"https://kafka.{region}.amazonaws.com/", params={"Action": _MSK_ACTION})
-    now_s = time.time()
-    SigV4QueryAuth(frozen, _MSK_SERVICE, region, expires=_MSK_TOKEN_S).add_auth(request)
+        raise LogUnavailable(message)
     # Not signed: it stands in the brokers' log.
     url = f"{request.url}&User-Agent={_MSK_AGENT}"
     return base64.urlsafe_b64encode(url.encode()).decode().rstrip("="), now_s + _MSK_TOKEN_S

@@ -8,6 +8,7 @@ See: docs/adr/0008 for the tick.
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -73,6 +74,9 @@ class KafkaProducer:
         self._client: ConfluentProducer | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rebuild_at_s = self._count_at_s = float("-inf")
+        # The client's constructor waits for its first token, in steps of a second: not on the loop.
+        self._is_slow = kafka.is_sasl and kafka.sasl_mechanism == "AWS_MSK_IAM"
+        self._building: asyncio.Task[None] | None = None
         self._is_open = False
         self._disposals: set[asyncio.Task[None]] = set()
 
@@ -82,7 +86,8 @@ class KafkaProducer:
         Raises:
             ConfigError: the Kafka settings cannot be used.
         """
-        self._build()
+        self._client = await in_thread(self._build) if self._is_slow else self._build()
+        self._rebuild_at_s = time.monotonic() + _REBUILD_PAUSE_S
         self._is_open = True
         if self._is_main:
             PRODUCER_BUFFER_LIMIT.set(self._limit_bytes)
@@ -203,6 +208,13 @@ class KafkaProducer:
 
     def _tick(self) -> None:
         """Let the client call its callbacks; the only place that does."""
+        try:
+            self._look()
+        finally:
+            # Whatever happens: nothing else begins it again.
+            self._schedule(_TICK_S if self._window else _IDLE_TICK_S)
+
+    def _look(self) -> None:
         if self._client is None:
             self._rebuild()
         else:
@@ -220,7 +232,6 @@ class KafkaProducer:
             tallies.flush()
             tell_left_out()
             self._show(self._window.buffered_bytes)
-        self._schedule(_TICK_S if self._window else _IDLE_TICK_S)
 
     def _show(self, buffered_bytes: int) -> None:
         if self._is_main:
@@ -237,14 +248,37 @@ class KafkaProducer:
         self._rebuild()
 
     def _rebuild(self) -> None:
-        if self._is_open and time.monotonic() >= self._rebuild_at_s:
-            self._build()
-            _log.info("producer.rebuilt")
+        if not self._is_open or self._building is not None or time.monotonic() < self._rebuild_at_s:
+            return
+        if self._is_slow:
+            self._building = asyncio.create_task(self._rebuild_aside())
+            return
+        with self._telling():
+            self._client = self._build()
 
-    def _build(self) -> None:
-        self._client = ConfluentProducer(self._make_config() | self_watching(), logger=ClientLog())
+    async def _rebuild_aside(self) -> None:
+        try:
+            with self._telling():
+                self._client = await in_thread(self._build)
+        finally:
+            self._building = None
+        if not self._is_open:
+            self._dispose()
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell how making another client ends; one that cannot be made is tried again after the pause."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - no credentials, no thread, no file: all of it may pass
+            _log.error("producer.not_rebuilt", error=str(error) or type(error).__name__, wait_s=_REBUILD_PAUSE_S)
+        else:
+            _log.info("producer.rebuilt")
         # A fault that comes back at once must not make a loop of rebuilding.
         self._rebuild_at_s = time.monotonic() + _REBUILD_PAUSE_S
+
+    def _build(self) -> ConfluentProducer:
+        return ConfluentProducer(self._make_config() | self_watching(), logger=ClientLog())
 
     def _dispose(self) -> None:
         client, self._client = self._client, None

@@ -14,10 +14,12 @@ import json
 import math
 import ssl
 import time
+import urllib.request
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiokafka.abc import AbstractTokenProvider
@@ -26,7 +28,7 @@ from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.admin import SaslAuthenticateRequest
 
-from contracts.errors import ConfigError, PenstockError
+from contracts.errors import ConfigError
 from contracts.kafka_config import oauth_of, oauth_secret
 from contracts.logs import logger
 from contracts.settings import KafkaSettings, OAuthSettings
@@ -37,6 +39,8 @@ from producers.threads import in_pool
 _RENEW_TOKEN, _RENEW_CONNECTION = 0.7, 0.8
 # Between two questions to a token endpoint that does not give one, and for each.
 _ASK_AGAIN_S, _ANSWER_S = 5.0, 10.0
+# However short a token's life.
+_LEAST_PAUSE_S = 1.0
 _NO_TOKEN_S = 0.5
 _MAX_REASON_CHARS = 300
 # Monotonic seconds from which on a connection is to be made anew.
@@ -134,7 +138,7 @@ class Tokens(AbstractTokenProvider):  # type: ignore[misc] # aiokafka has no typ
         self._clock = clock
         self._text, self._ends_s = "", -math.inf
         self._ask_at_s = -math.inf
-        self._why = ""
+        self._why = "none was asked for"
         self._timer: asyncio.TimerHandle | None = None
         self._renewal: asyncio.Task[None] | None = None
 
@@ -146,7 +150,8 @@ class Tokens(AbstractTokenProvider):  # type: ignore[misc] # aiokafka has no typ
         """Return a token that is valid; waits only where there is none.
 
         Raises:
-            KafkaConnectionError: there is none, with the reason; it is tried again, every 5 s at most.
+            KafkaConnectionError: there is none, with the reason; it is tried again, every 5 s at most. Nothing else:
+                aiokafka's tasks that ask would end with it.
         """
         if self._clock() >= self._ends_s and self._clock() >= self._ask_at_s:
             await self._renew()
@@ -161,12 +166,13 @@ class Tokens(AbstractTokenProvider):  # type: ignore[misc] # aiokafka has no typ
         asked_s = self._clock()
         try:
             self._text, life_s = await self._fetch()
-        except (PenstockError, aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next try may do better
             self._why, pause_s = str(error) or type(error).__name__, _ASK_AGAIN_S
             valid_s = max(0, round(self._ends_s - self._clock())) if self._text else 0
             logger("worker").warning("kafka.token_refused", error=self._why, former_valid_s=valid_s)
         else:
-            self._ends_s, pause_s = asked_s + life_s, _RENEW_TOKEN * life_s
+            self._ends_s, pause_s = asked_s + life_s, max(_LEAST_PAUSE_S, _RENEW_TOKEN * life_s)
+            self._why = f"the last one was valid for {life_s:g} s only"
         self._ask_at_s = asked_s + pause_s
         if self._timer is not None:
             self._timer.cancel()
@@ -206,16 +212,29 @@ async def _of_endpoint(oauth: OAuthSettings, secret: str, context: ssl.SSLContex
     Raises:
         ValueError: it refuses, or its answer is none.
     """
-    form = {"grant_type": "client_credentials"} | ({"scope": oauth.scope} if oauth.scope else {})
     login = base64.b64encode(f"{oauth.client_id}:{secret}".encode()).decode()
+    form = {"grant_type": "client_credentials"} | ({"scope": oauth.scope} if oauth.scope else {})
     async with (
-        aiohttp.ClientSession(trust_env=True, timeout=aiohttp.ClientTimeout(total=_ANSWER_S)) as session,
+        # aiohttp's own look at the environment takes a .netrc as well, and refuses one beside a login.
+        aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=_ANSWER_S)) as session,
         session.post(
-            oauth.token_url, data=form, headers={"Authorization": f"Basic {login}"}, ssl=context, allow_redirects=False
+            oauth.token_url,
+            data=form,
+            headers={"Authorization": f"Basic {login}"},
+            proxy=_proxy_for(oauth.token_url),
+            ssl=context,
+            allow_redirects=False,
         ) as answer,
     ):
         body = await answer.read()
     return _token_in(answer.status, body)
+
+
+def _proxy_for(url: str) -> str | None:
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies_environment()
+    is_direct = urllib.request.proxy_bypass_environment(parts.hostname or "", proxies)
+    return None if is_direct else proxies.get(parts.scheme)
 
 
 def _token_in(status: int, body: bytes) -> tuple[str, float]:
@@ -224,8 +243,11 @@ def _token_in(status: int, body: bytes) -> tuple[str, float]:
         found = json.loads(body)
         told = ": ".join(str(found[key]) for key in ("error", "error_description") if found.get(key))
         if status == HTTPStatus.OK and not told:
-            return str(found["access_token"]), float(found["expires_in"])
-    except (ValueError, TypeError, AttributeError, KeyError):
+            text, life_s = found["access_token"], float(found["expires_in"])
+            if isinstance(text, str) and text and math.isfinite(life_s) and life_s > 0:
+                return text, life_s
+            told = "the answer's access_token or expires_in cannot be used"
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError):
         told = "the answer has no access_token and expires_in"
     message = f"the token endpoint answers {status}: {told or 'nothing of a token'}"
     raise ValueError(message[:_MAX_REASON_CHARS])

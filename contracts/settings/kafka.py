@@ -71,7 +71,7 @@ class KafkaSettings(Section):
     """Reference to the password for PLAIN and SCRAM."""
     oauth: OAuthSettings | None = None
     """Where the token of OAUTHBEARER comes from."""
-    aws_region: Annotated[str, Form(r"^[a-z]{2}(-[a-z]+)+-\d$", "an AWS region, such as eu-central-1")] | None = None
+    aws_region: Annotated[str, Form(r"^[a-z]{2,}(-[a-z]+)+-\d$", "an AWS region, such as eu-central-1")] | None = None
     """Region of the Amazon MSK cluster, for AWS_MSK_IAM."""
     ssl_ca_file: ExistingFile | None = None
     """PEM file of the certificate authority; the system's when absent."""
@@ -103,6 +103,11 @@ class KafkaSettings(Section):
         """Whether the brokers are told who comes."""
         return self.security_protocol.startswith("SASL_")
 
+    @property
+    def has_token(self) -> bool:
+        """Whether the brokers are shown a token that runs out, in place of a password."""
+        return self.sasl_mechanism in {"OAUTHBEARER", "AWS_MSK_IAM"}
+
     def misfits(self) -> Iterator[tuple[str, Any, str]]:
         """Yield what of how the brokers are told who comes is missing, or contradicts the rest: key, found, allowed."""
         mechanism = self.sasl_mechanism
@@ -124,7 +129,7 @@ class KafkaSettings(Section):
                     "a section" if key == "oauth" else self.aws_region,
                     f"nothing, unless sasl_mechanism is {wanted}",
                 )
-        if self.is_sasl and mechanism not in {None, "OAUTHBEARER", "AWS_MSK_IAM"}:
+        if self.is_sasl and mechanism is not None and not self.has_token:
             for key in ("sasl_username", "sasl_password"):
                 if not getattr(self, key):
                     yield key, None, f"one, since sasl_mechanism is {mechanism}"

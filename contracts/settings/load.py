@@ -76,7 +76,8 @@ def require_secrets(
 
     Args:
         settings: what `load` has made of the file.
-        sections: paths below which the program reads every secret; that of `kafka` is read where SASL is chosen.
+        sections: paths below which the program reads every secret; that of `kafka` is read where SASL is chosen: the
+            password, or what a token is asked for with.
             Those in AWS Secrets Manager are not asked for here.
         path: as for `load`.
         environ: as for `load`.
@@ -91,7 +92,9 @@ def require_secrets(
 
 def missing_secrets(settings: Settings, sections: Collection[Path]) -> list[Problem]:
     """Return the secrets for which `require_secrets` would refuse to start."""
-    wanted = [*sections, ("kafka",)] if settings.kafka.is_sasl else sections
+    kafka = settings.kafka
+    # A password may be left over from before there were tokens, as in the variables of a deployment.
+    wanted = [*sections, ("kafka", "oauth") if kafka.has_token else ("kafka",)] if kafka.is_sasl else sections
     problems = []
     for place, secret in references(settings):
         if secret.kind != "aws-sm" and any(place[: len(section)] == section for section in wanted):

@@ -13,11 +13,14 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+from confluent_kafka import KafkaError, KafkaException
+from structlog.testing import capture_logs
 
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, LogUnavailable
 from contracts.settings import KafkaSettings
 from producers import kafka_client
-from producers.kafka_client import client_config, msk_token
+from producers.kafka_client import client_config, made, msk_token
 
 REGION, KEY_ID, KEY = "eu-central-1", "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 SESSION = "a/session+token=="
@@ -33,9 +36,12 @@ def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    kafka_client._aws_session.cache_clear()
+    session = kafka_client._aws_session
+    session.cache_clear()
+    kafka_client._see_credentials.cache_clear()
     yield
-    kafka_client._aws_session.cache_clear()
+    session.cache_clear()
+    kafka_client._see_credentials.cache_clear()
 
 
 def url_in(token: str) -> str:
@@ -95,8 +101,62 @@ def test_credentials_that_cannot_be_had_are_an_error_of_ours(monkeypatch: pytest
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
 
-    with pytest.raises(ConfigError, match=r"the credentials of AWS cannot be had: .*nobody"):
+    with pytest.raises(LogUnavailable, match=r"the credentials of AWS cannot be had: .*nobody"):
         msk_token(REGION)
+
+
+REFUSED = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "AssumeRoleWithWebIdentity")
+
+
+class Refusing:
+    """A session of which the credentials cannot be had any more."""
+
+    def __init__(self, fault: Exception) -> None:
+        self.fault = fault
+
+    def get_credentials(self) -> object:
+        raise self.fault
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (REFUSED, "AccessDenied"),
+        (FileNotFoundError("no token file"), "no token file"),
+        (RuntimeError("refreshed credentials are still expired"), "still expired"),
+        (BotoCoreError(), "unspecified"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_whatever_a_provider_of_credentials_raises_is_told_at_the_start_and_passes_later(
+    fault: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka = KafkaSettings(security_protocol="SASL_SSL", sasl_mechanism="AWS_MSK_IAM", aws_region=REGION)
+    good = kafka_client._aws_session()
+    monkeypatch.setattr(kafka_client, "_aws_session", lambda: Refusing(fault))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=rf"the credentials of AWS cannot be had: .*{said}"):
+            client_config(kafka)
+    monkeypatch.setattr(kafka_client, "_aws_session", lambda: good)
+    assert "oauth_cb" in client_config(kafka)
+    monkeypatch.setattr(kafka_client, "_aws_session", lambda: Refusing(fault))
+
+    ask = client_config(kafka)["oauth_cb"]
+    with capture_logs() as told, pytest.raises(LogUnavailable, match=said):
+        ask("")
+    assert [(line["event"], said in line["error"]) for line in told] == [("kafka.token_refused", True)]
+
+
+def test_a_client_that_is_given_no_token_in_time_is_kafka_that_is_away() -> None:
+    def make() -> None:
+        # What the binding (2.16) raises after 10 s.
+        error = KafkaError(
+            KafkaError.SASL_AUTHENTICATION_FAILED, "OAuth token not set within 10 seconds timeout"
+        )
+        raise KafkaException(error)
+
+    with pytest.raises(LogUnavailable, match="Kafka cannot be asked: OAuth token not set"):
+        made(make)
 
 
 def test_all_clients_ask_the_same_so_that_who_shares_them_can() -> None:

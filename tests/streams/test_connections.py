@@ -1,18 +1,22 @@
 """Connections of aiokafka that are lost, under the event loop that workers have."""
 
 import asyncio
+import base64
 import contextlib
 import socket
 import struct
 import threading
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
 import uvloop
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
@@ -182,7 +186,8 @@ class Endpoint:
         return f"token-{self.asked}", self.life_s
 
 
-async def test_a_token_is_shown_until_the_next_one_has_come() -> None:
+async def test_a_token_is_shown_until_the_next_one_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_LEAST_PAUSE_S", 0.0)
     clock, endpoint = FakeClock(), Endpoint(0.05)
     tokens = Tokens(endpoint, {}, clock)
 
@@ -192,7 +197,10 @@ async def test_a_token_is_shown_until_the_next_one_has_come() -> None:
     assert (await tokens.token()) in {"token-2", "token-3"}
 
 
-async def test_a_valid_token_outlives_an_endpoint_that_is_away_and_the_reason_is_told() -> None:
+async def test_a_valid_token_outlives_an_endpoint_that_is_away_and_the_reason_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "_LEAST_PAUSE_S", 0.0)
     clock, endpoint = FakeClock(), Endpoint(0.05)
     tokens = Tokens(endpoint, {}, clock)
     assert await tokens.token() == "token-1"
@@ -215,14 +223,49 @@ async def test_a_valid_token_outlives_an_endpoint_that_is_away_and_the_reason_is
 
 
 @pytest.mark.parametrize(
-    "fault", [LogUnavailable("x"), ConfigError("x"), TimeoutError("x"), aiohttp.ClientError("x"), ValueError("x")]
+    "fault",
+    [
+        LogUnavailable("x"),
+        ConfigError("x"),
+        TimeoutError("x"),
+        aiohttp.ClientError("x"),
+        ValueError("x"),
+        RuntimeError("x"),
+        AttributeError("x"),
+    ],
 )
-async def test_whatever_goes_wrong_is_a_broker_that_cannot_be_reached(fault: Exception) -> None:
-    endpoint = Endpoint(1)
+async def test_whatever_goes_wrong_is_a_broker_that_cannot_be_reached_and_is_tried_again(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_ASK_AGAIN_S", 0.02)
+    endpoint = Endpoint(60)
     endpoint.fault = fault
+    tokens = Tokens(endpoint, {}, FakeClock())
 
     with pytest.raises(KafkaConnectionError, match="there is no token for Kafka: x"):
-        await Tokens(endpoint, {}).token()
+        await tokens.token()
+    # In the background, too.
+    await eventually_async(lambda: endpoint.asked >= 3)
+    endpoint.fault = None
+    await eventually_async(lambda: tokens._text)
+    assert (await tokens.token()).startswith("token-")
+
+
+async def test_a_token_that_ends_at_once_is_not_asked_for_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, endpoint = FakeClock(), Endpoint(0.25)
+    tokens = Tokens(endpoint, {}, clock)
+    assert await tokens.token() == "token-1"
+    assert tokens._timer is not None
+    assert tokens._timer.when() - asyncio.get_running_loop().time() > 0.9
+    monkeypatch.setattr(connections, "_NO_TOKEN_S", 0.0)
+    clock.advance(0.9)
+    for _ in range(5):
+        with pytest.raises(KafkaConnectionError, match="the last one was valid for 0.25 s only"):
+            await tokens.token()
+
+    assert endpoint.asked == 1
+    clock.advance(0.2)
+    assert await tokens.token() == "token-2"
 
 
 @pytest.mark.parametrize(
@@ -233,6 +276,13 @@ async def test_whatever_goes_wrong_is_a_broker_that_cannot_be_reached(fault: Exc
         (200, b'{"error": "slow_down", "access_token": "t", "expires_in": 5}', "answers 200: slow_down"),
         (200, b"<html>", "answers 200: the answer has no access_token and expires_in"),
         (200, b"[]", "answers 200: the answer has no access_token and expires_in"),
+        (200, b'{"access_token": null, "expires_in": 5}', "the answer's access_token or expires_in cannot be used"),
+        (200, b'{"access_token": "", "expires_in": 5}', "the answer's access_token or expires_in cannot be used"),
+        (200, b'{"access_token": "t", "expires_in": 0}', "the answer's access_token or expires_in cannot be used"),
+        (200, b'{"access_token": "t", "expires_in": -5}', "the answer's access_token or expires_in cannot be used"),
+        (200, b'{"access_token": "t", "expires_in": NaN}', "the answer's access_token or expires_in cannot be used"),
+        (200, b'{"access_token": "t", "expires_in": 1e999}', "the answer's access_token or expires_in cannot be used"),
+        (200, b'{"access_token": "t", "expires_in": null}', "the answer has no access_token and expires_in"),
         (503, b'{"a": 1}', "answers 503: nothing of a token"),
         (302, b"", "answers 302: the answer has no access_token and expires_in"),
     ],
@@ -244,6 +294,50 @@ def test_what_is_no_token_is_told(status: int, body: bytes, said: str) -> None:
 
 def test_a_token_and_its_life_are_read() -> None:
     assert connections._token_in(200, b'{"access_token": "t", "expires_in": "3600"}') == ("t", 3600.0)
+
+
+def kafka_with(token_url: str) -> KafkaSettings:
+    oauth: Any = {"token_url": token_url, "client_id": "me", "client_secret": "env:PENSTOCK_TEST_OAUTH"}
+    return KafkaSettings(security_protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER", oauth=oauth)
+
+
+async def test_the_token_endpoint_is_asked_through_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PENSTOCK_TEST_OAUTH", "secret")
+    seen: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        seen.append(request.host)
+        return web.json_response({"access_token": "t", "expires_in": 60})
+
+    async with RawTestServer(answer, host="127.0.0.1") as proxy:
+        monkeypatch.setenv("http_proxy", str(proxy.make_url("/")))
+        monkeypatch.setenv("no_proxy", "inside.invalid")
+        monkeypatch.setattr(connections, "_NO_TOKEN_S", 0.0)
+        assert await connections.tokens(kafka_with("http://idp.invalid/t")).token() == "t"
+        with pytest.raises(KafkaConnectionError, match=r"inside\.invalid"):
+            await connections.tokens(kafka_with("http://inside.invalid/t")).token()
+
+    assert seen == ["idp.invalid"]
+
+
+async def test_a_netrc_does_not_come_beside_the_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login other password theirs\n", encoding="utf-8")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("PENSTOCK_TEST_OAUTH", "s\u00e4cret")
+    seen: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        seen.extend(request.headers.getall("Authorization"))
+        return web.json_response({"access_token": "t", "expires_in": 60})
+
+    async with RawTestServer(answer, host="127.0.0.1") as server:
+        assert await connections.tokens(kafka_with(str(server.make_url("/t")))).token() == "t"
+
+    assert [base64.b64decode(one.removeprefix("Basic ")).decode() for one in seen] == ["me:s\u00e4cret"]
 
 
 async def test_tokens_for_amazon_msk_are_signed_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:

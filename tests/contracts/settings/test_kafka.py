@@ -87,6 +87,7 @@ def test_what_does_not_fit_together_is_told_at_its_line(section: str, wrong: str
     [
         OAUTHBEARER + OAUTH,
         "  security_protocol: SASL_SSL\n  sasl_mechanism: AWS_MSK_IAM\n  aws_region: us-gov-east-1\n",
+        "  security_protocol: SASL_SSL\n  sasl_mechanism: AWS_MSK_IAM\n  aws_region: eusc-de-east-1\n",
         "  sasl_mechanism: PLAIN\n  sasl_password: env:P\n  client_rack: euc1-az1\n",
     ],
 )
