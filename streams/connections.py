@@ -232,9 +232,8 @@ async def _of_endpoint(oauth: OAuthSettings, secret: str, context: ssl.SSLContex
 
 def _proxy_for(url: str) -> str | None:
     parts = urlsplit(url)
-    proxies = urllib.request.getproxies_environment()
-    is_direct = urllib.request.proxy_bypass_environment(parts.hostname or "", proxies)
-    return None if is_direct else proxies.get(parts.scheme)
+    is_direct = urllib.request.proxy_bypass(parts.hostname or "")
+    return None if is_direct else urllib.request.getproxies().get(parts.scheme)
 
 
 def _token_in(status: int, body: bytes) -> tuple[str, float]:

@@ -150,9 +150,7 @@ def test_whatever_a_provider_of_credentials_raises_is_told_at_the_start_and_pass
 def test_a_client_that_is_given_no_token_in_time_is_kafka_that_is_away() -> None:
     def make() -> None:
         # What the binding (2.16) raises after 10 s.
-        error = KafkaError(
-            KafkaError.SASL_AUTHENTICATION_FAILED, "OAuth token not set within 10 seconds timeout"
-        )
+        error = KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, "OAuth token not set within 10 seconds timeout")
         raise KafkaException(error)
 
     with pytest.raises(LogUnavailable, match="Kafka cannot be asked: OAuth token not set"):

@@ -260,7 +260,7 @@ async def test_a_token_that_ends_at_once_is_not_asked_for_without_a_pause(monkey
     monkeypatch.setattr(connections, "_NO_TOKEN_S", 0.0)
     clock.advance(0.9)
     for _ in range(5):
-        with pytest.raises(KafkaConnectionError, match="the last one was valid for 0.25 s only"):
+        with pytest.raises(KafkaConnectionError, match=r"the last one was valid for 0\.25 s only"):
             await tokens.token()
 
     assert endpoint.asked == 1
