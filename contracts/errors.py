@@ -309,10 +309,7 @@ class OutputInvalid(Terminal):
 
 
 class OutputTruncated(OutputInvalid):
-    """Raise when an answer is empty or does not match the schema, and has ended at its `max_tokens`.
-
-    A repair would be paid for, and end there too.
-    """
+    """Raise when an answer is empty or not of the schema, and has ended at its `max_tokens`; a repair would, too."""
 
     reason = "output_truncated"
 

@@ -128,11 +128,7 @@ CALLER_RATE_LIMITED = _counter(
     "Requests of API keys refused with 429, by limit: requests, events, bytes, in_flight_bytes, websockets.",
     ("key_id", "limit"),
 )
-CALLER_FORMER_KEYS = _counter(
-    "caller_former_keys_total",
-    "Requests of API keys let in by another key than the current one; while it grows, the former one is in use.",
-    ("key_id",),
-)
+CALLER_FORMER_KEYS = _counter("caller_former_keys_total", "Requests let in by a former value of a key.", ("key_id",))
 BACKLOG_LAG = _gauge(
     "backpressure_lag_records",
     "Records that the workers are behind, for lanes with max_lag; keeps its last value while it cannot be read.",

@@ -65,11 +65,7 @@ class MockCluster:
         self.bootstrap: str = self._library.rd_kafka_mock_cluster_bootstraps(cluster).decode()
 
     def create_topic(self, name: str, partitions: int = PARTITIONS_PER_TOPIC) -> None:
-        """Create a topic with a partition count of its own.
-
-        Raises:
-            LogUnavailable: it exists already, or the name is not allowed.
-        """
+        """Create a topic; raise LogUnavailable when it exists already, or its name is not allowed."""
         code = self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1)
         if code:
             message = f"the embedded broker cannot create {name}: error {code}"

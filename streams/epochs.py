@@ -117,6 +117,3 @@ async def _ask(client: Any, leader: int, epochs: Mapping[Any, int]) -> dict[Any,
             if not code and end >= 0:
                 ends[TopicPartition(topic, partition)] = end
     return ends
-
-
-__all__ = ["epoch_ends"]

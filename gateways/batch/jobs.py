@@ -106,11 +106,7 @@ def read_jobs(kafka: KafkaSettings, is_stopped: IsStopped | None = None) -> Jobs
 
 
 async def put_given_up(settings: Settings, wish: GivenUp, by: str) -> None:
-    """Note that an operator has given up a job.
-
-    Raises:
-        LogUnavailable: the broker does not confirm it.
-    """
+    """Note that an operator has given up a job; raise LogUnavailable when the broker does not confirm it."""
     from producers.producer import KafkaProducer
 
     given_up = msgspec.structs.replace(wish, by=by, at=format_time(datetime.now(UTC)))

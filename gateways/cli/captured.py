@@ -38,11 +38,7 @@ class Captured(NamedTuple):
 
 
 def read_request(raw: bytes, body: bytes | None = None) -> Captured:
-    """Return the request in a file.
-
-    Args:
-        raw: the file.
-        body: in place of what follows the headers.
+    """Return the request in a file; `body` stands in place of what follows its headers.
 
     Raises:
         click.UsageError: it is none, or its body is not whole; says what to do.

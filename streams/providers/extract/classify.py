@@ -94,13 +94,9 @@ def _heard(text: str) -> _Heard:
 
 def _spoken_for(label: str, keywords: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """Return phrases and their weights: given ones count most, then the label's own words, then its synonyms."""
-    spoken: dict[str, float] = {}
     roots = stems(re.sub(r"[_/-]+", " ", label))
-    for root in roots:
-        for synonym in _SYNONYMS.get(root, ()):
-            spoken[synonym] = 1.0
-    spoken |= dict.fromkeys(roots, 2.0)
-    return spoken | dict.fromkeys(keywords.get(label.casefold(), ()), 3.0)
+    spoken = {synonym: 1.0 for root in roots for synonym in _SYNONYMS.get(root, ())}
+    return spoken | dict.fromkeys(roots, 2.0) | dict.fromkeys(keywords.get(label.casefold(), ()), 3.0)
 
 
 def urgency(text: str) -> tuple[float, tuple[str, ...]]:

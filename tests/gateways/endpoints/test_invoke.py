@@ -216,7 +216,7 @@ async def test_two_bodies_under_one_id_at_one_moment_are_one_event(gateway: Gate
 async def test_an_id_of_another_key_is_another_event_whatever_its_body(gateway: Gateway, body: bytes) -> None:
     named = {"idempotency_key": "order-1", "prefer": "wait=0", "ce_source": "crm", "ce_type": "t"}
     callers = gateway.parts.callers
-    callers._keys = [(key, end, caller._replace(sources=("crm",))) for key, end, caller in callers._keys]
+    callers._keys = [key._replace(caller=key.caller._replace(sources=("crm",))) for key in callers._keys]
     await gateway.call("POST", "/v1/invoke", as_caller(**named), b'{"a":1}')
     gateway.results.outcomes["crm", "order-1"] = outcome(decode_event(None, b"", gateway.records[0].headers))
 
