@@ -6,10 +6,12 @@ import logging
 import re
 import sys
 import textwrap
+import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, MutableMapping
+from types import TracebackType
 from typing import Any, NamedTuple, TextIO, cast
 
 import msgspec
@@ -54,6 +56,10 @@ _FAILURES = (OSError, ValueError, RuntimeError, AttributeError)
 # ValueError, KeyError and most of the libraries' do, such as `could not convert string to float: '...'`.
 _QUOTE_NOTHING = (OSError, ImportError, NameError, AttributeError, MemoryError, RecursionError)
 _QUOTING_NOTHING = frozenset({"aiokafka", "cimpl"})
+# The function and place in a task as asyncio shows it; behind them come its result or error.
+_CORO = re.compile(
+    r"^(?:task|future): <Task [^\n]*?coro=<([\w.<>]+)\(\)[^\n>]* at ((?:<string>|[^\s>]+):\d+)>", re.MULTILINE
+)
 
 
 class Output:
@@ -128,7 +134,9 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
     ]
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=[*shared, _name_library], processors=ours)
     handler.setFormatter(formatter)
+    handler.addFilter(_unquoted)
     handler.addFilter(REPETITIONS)
+    _follow_failures()
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     atexit.unregister(_tell_at_end)
     atexit.register(_tell_at_end)
@@ -161,6 +169,44 @@ def _told(exc_info: ExcInfo) -> str:
 
 
 _traceback = structlog.processors.ExceptionRenderer(_told)
+
+
+def _unquoted(record: logging.LogRecord) -> bool:
+    """Leave the texts of errors out of a library's line; as logging's filters.
+
+    asyncio writes what its loop's exception handlers are told: tasks with `exception=ValueError('...')`, callbacks with
+    their arguments. The first line says what happened, and the traceback where.
+    """
+    if isinstance(record.args, tuple):
+        record.args = tuple(described(one) if isinstance(one, BaseException) else one for one in record.args)
+    if record.name == "asyncio" and isinstance(record.msg, str) and not record.args:
+        told = "Exception in callback"
+        first = told if record.msg.startswith(told) else record.msg.partition("\n")[0]
+        coro = _CORO.search(record.msg)
+        record.msg = f"{first}: {coro[1]} at {coro[2]}" if coro else first
+    return True
+
+
+def _follow_failures() -> None:
+    """Have what ends a thread or the program in the log; not where a test or a debugger follows it already."""
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _thread_failed
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _program_failed
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is None or isinstance(args.exc_value, SystemExit):
+        return
+    about = {_ABOUT_LINES: {"detail": args.thread.name if args.thread else ""}}
+    logging.getLogger("threading").error("thread.failed", exc_info=args.exc_value, extra=about)
+
+
+def _program_failed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        logging.getLogger("process").critical("process.failed", exc_info=error)
 
 
 class Kind(NamedTuple):

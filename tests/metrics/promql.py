@@ -17,8 +17,8 @@ from tests.support import ROOT
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "penstock.json"
-# Given to every series by the scrape, not by us.
-TARGET_LABELS = frozenset({"job", "instance", "namespace"})
+# Given to every series by the scrape, not by us; `endpoint` by the Prometheus operator.
+TARGET_LABELS = frozenset({"job", "instance", "namespace", "endpoint"})
 _SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "counter": ("_total",),
     "gauge": ("",),

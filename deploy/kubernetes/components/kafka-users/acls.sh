@@ -27,7 +27,7 @@ acl "${users}topics" --operation DescribeConfigs --resource-pattern-type prefixe
 acl "${users}gateway" --operation Read --resource-pattern-type prefixed \
   --topic "$prefix.events."
 acl "${users}gateway" --operation Read --resource-pattern-type literal \
-  --topic "$prefix.results.v1" --topic "$prefix.deltas.v1" --topic "$prefix.replies.v1"
+  --topic "$prefix.results.v1" --topic "$prefix.deltas.v1" --topic "$prefix.replies.v1" --topic "$prefix.retries.v1" --topic "$prefix.handovers.v1"
 acl "${users}gateway" --operation Write --resource-pattern-type prefixed \
   --topic "$prefix.events."
 acl "${users}gateway" --operation Write --resource-pattern-type literal \
@@ -101,7 +101,7 @@ acl "${PEOPLE:-${users}people}" --operation Read --resource-pattern-type prefixe
 acl "${PEOPLE:-${users}people}" --operation Write --resource-pattern-type prefixed \
   --topic "$prefix.events." --topic "$prefix.deliveries."
 acl "${PEOPLE:-${users}people}" --operation Write --resource-pattern-type literal \
-  --topic "$prefix.dead-letters.v1" --topic "$prefix.endpoints.v1"
+  --topic "$prefix.handovers.v1" --topic "$prefix.dead-letters.v1" --topic "$prefix.endpoints.v1"
 acl "${PEOPLE:-${users}people}" --operation Describe --resource-pattern-type literal \
   --group "penstock-cli" --group "$app_id"
 acl "${PEOPLE:-${users}people}" --operation Write --resource-pattern-type literal \
