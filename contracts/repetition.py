@@ -109,7 +109,8 @@ def outcome_marks(headers: RecordHeaders, origin: Position, replayed_s: float) -
     """Return what tells the outcome of an event from outcomes of others under its id, and of its own earlier ones.
 
     Two records of one event have the same (a gateway that is killed before it has its source's copy deleted, a mirror),
-    unless the second one was wanted: a redelivery is known by where it lies.
+    unless the second one was wanted: a redelivery is known by where it lies. So is an event of which nobody has noted
+    what it repeats (`idempotency.by: none`, a queue, another program): each of its records is done.
 
     Args:
         headers: of the event's record, or of what was made of it.
@@ -118,9 +119,11 @@ def outcome_marks(headers: RecordHeaders, origin: Position, replayed_s: float) -
     """
     marks: Headers = []
     raw = next((raw or b"" for name, raw in reversed(headers) if name == DEDUP), b"")
+    place = f"{origin.topic}/{origin.partition}/{origin.offset}".encode()
     if len(fields := raw[:_MAX_TEXT_CHARS].split(b" ")) == _FIELDS:
-        wanted = f" {origin.topic}/{origin.partition}/{origin.offset}" if fields[0] == b"redelivery" else ""
-        marks.append((ANSWERED, fields[3] + wanted.encode()))
+        marks.append((ANSWERED, fields[3] + b" " + place if fields[0] == b"redelivery" else fields[3]))
+    else:
+        marks.append((ANSWERED, place))
     if replayed_s:
         marks.append((REPLAY, b"%d" % (replayed_s * 1000)))
     # Tells a consumer that this outcome follows an earlier one, of the same id, that was a dead letter.

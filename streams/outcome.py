@@ -17,6 +17,7 @@ from typing import NamedTuple, assert_never
 from contracts.errors import (
     AttemptsExhausted,
     Cancelled,
+    CertificateRefused,
     ConfigurationFault,
     ContentBlocked,
     DeadlineExceeded,
@@ -86,6 +87,9 @@ def decide(
     """
     if isinstance(error, DeadlineExceeded) or left_s <= 0:
         return Expire()
+    if isinstance(error, CertificateRefused) and gate_reason is None:
+        # One machine of several may have it: the next one is asked, and the gate closes only when all of them refuse.
+        return Retry(min(policy.base_s, left_s), error.reason)
     if isinstance(error, ConfigurationFault):
         return Hold(error.reason)
     if isinstance(error, Retryable):

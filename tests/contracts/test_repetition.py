@@ -118,5 +118,10 @@ def test_two_records_of_one_event_have_outcomes_with_equal_marks_unless_the_seco
 
 
 @pytest.mark.parametrize("raw", [None, b"", b"\xff" * 10_000, b"new id"])
-def test_what_is_no_mark_of_ours_is_not_passed_on(raw: bytes | None) -> None:
-    assert outcome_marks([(DEDUP, raw)], PLACE, 0.0) == outcome_marks([], PLACE, 0.0) == []
+def test_an_event_of_which_nobody_has_noted_what_it_repeats_is_known_by_its_place_alone(raw: bytes | None) -> None:
+    """Each is done and paid for: a source with `by: none` may send its bytes again and mean another event."""
+    one, other = (outcome_marks([(DEDUP, raw)], PLACE._replace(offset=offset), 0.0) for offset in (7, 8))
+
+    assert one == outcome_marks([], PLACE._replace(offset=7), 0.0)
+    assert one != other
+    assert b"new id" not in str(one).encode()

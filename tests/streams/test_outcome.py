@@ -11,7 +11,7 @@ from streams.failures import InternalError
 from streams.outcome import Bury, Decision, Expire, Hold, Retry, decide, disposition, outcome_label
 
 POLICY = Policy(max_attempts=3, base_s=1, max_s=10)
-RETRY, HOLD, EXPIRE = "retry", "hold", "expire"
+RETRY, AGAIN, HOLD, EXPIRE = "retry", "again", "hold", "expire"
 # What becomes of an event after its first attempt failed so, with time left and the gate open.
 DECISIONS: dict[type[PenstockError], str] = {
     errors.Throttled: RETRY,
@@ -23,7 +23,7 @@ DECISIONS: dict[type[PenstockError], str] = {
     errors.ModelNotFound: HOLD,
     errors.QuotaExhausted: HOLD,
     errors.UnknownHost: HOLD,
-    errors.CertificateRefused: HOLD,
+    errors.CertificateRefused: AGAIN,
     errors.ConfigurationFault: HOLD,
     errors.DeadlineExceeded: EXPIRE,
     errors.Undecodable: "poison",
@@ -43,8 +43,9 @@ DECISIONS: dict[type[PenstockError], str] = {
 # Belong to the doors and the start of a process; none of them comes out of a call to a model.
 ELSEWHERE = {
     errors.PenstockError, errors.ConfigError, errors.Rejected, errors.BadSignature, errors.Unauthenticated,
-    errors.Forbidden, errors.UnknownSource, errors.UnknownResult, errors.MethodNotAllowed, errors.BodyTimeout,
-    errors.UnsupportedMedia, errors.InvalidPayload, errors.Busy, errors.RateLimited, errors.Backlogged,
+    errors.Forbidden, errors.UnknownSource, errors.UnknownResult, errors.IdReused, errors.MethodNotAllowed,
+    errors.BodyTimeout, errors.UnsupportedMedia, errors.InvalidPayload, errors.Busy, errors.RateLimited,
+    errors.Backlogged,
 }  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def test_the_decision_is_the_one_in_the_table(kind: type[PenstockError]) -> None
     decision = decided(kind("failed"))
     match decision:
         case Retry():
-            assert wanted == RETRY
+            assert wanted in {RETRY, AGAIN}
         case Hold():
             assert (wanted, decision.reason) == (HOLD, kind.reason)
         case Expire():
@@ -102,6 +103,13 @@ def test_poison_is_buried_behind_a_closed_gate_too() -> None:
 
 def test_a_configuration_fault_holds_whatever_the_attempts() -> None:
     assert decided(errors.AccessDenied("403"), failures=99) == Hold("access_denied")
+
+
+def test_a_refused_certificate_is_tried_again_whatever_the_attempts_until_the_gate_is_closed() -> None:
+    assert decided(errors.CertificateRefused("expired"), failures=99, left_s=0.1) == Retry(0.1, "certificate_refused")
+    assert decided(errors.CertificateRefused("expired"), gate_reason="certificate_refused") == Hold(
+        "certificate_refused"
+    )
 
 
 def test_a_wait_is_drawn_inside_the_policy() -> None:
