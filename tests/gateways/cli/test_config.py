@@ -158,24 +158,24 @@ def test_secrets_are_read_only_when_asked_for(
 
 ALL_PROGRAMS = """\
 version: 1
-kafka: {security_protocol: SASL_SSL, sasl_mechanism: PLAIN, sasl_username: u, sasl_password: env:PENSTOCK_TEST_KAFKA}
+kafka: {security_protocol: SASL_SSL, sasl_mechanism: PLAIN, sasl_username: u, sasl_password: env:PENSTOCK_PART_KAFKA}
 gateway:
-  ticket_secret: env:PENSTOCK_TEST_TICKETS
-  former_ticket_secrets: [env:PENSTOCK_TEST_FORMER_TICKETS]
+  ticket_secret: env:PENSTOCK_PART_TICKETS
+  former_ticket_secrets: [env:PENSTOCK_PART_FORMER_TICKETS]
   api_keys:
     - id: a
-      key: env:PENSTOCK_TEST_KEY
-      former_keys: [{value: env:PENSTOCK_TEST_FORMER_KEY}]
-      callbacks: {hosts: [a.example], secrets: [{id: a, value: env:PENSTOCK_TEST_CALLER}]}
+      key: env:PENSTOCK_PART_KEY
+      former_keys: [{value: env:PENSTOCK_PART_FORMER_KEY}]
+      callbacks: {hosts: [a.example], secrets: [{id: a, value: env:PENSTOCK_PART_CALLER}]}
 sources:
-  one: {scheme: github, type: t, secrets: [{id: a, value: env:PENSTOCK_TEST_SOURCE}]}
+  one: {scheme: github, type: t, secrets: [{id: a, value: env:PENSTOCK_PART_SOURCE}]}
 providers:
-  used: {kind: openai, base_url: "http://127.0.0.1/v1", api_key: env:PENSTOCK_TEST_MODEL}
-  unused: {kind: openai, base_url: "http://127.0.0.1/v1", api_key: env:PENSTOCK_TEST_UNUSED}
+  used: {kind: openai, base_url: "http://127.0.0.1/v1", api_key: env:PENSTOCK_PART_MODEL}
+  unused: {kind: openai, base_url: "http://127.0.0.1/v1", api_key: env:PENSTOCK_PART_UNUSED}
 models: {m: {provider: used, model: m}, n: {provider: unused, model: m}}
 routes: [{name: r, prompt: {user: "{{ text }}"}, model: m}]
 egress:
-  crm: {kind: callback, url: "https://example.com/", secrets: [{id: a, value: env:PENSTOCK_TEST_DOOR}]}
+  crm: {kind: callback, url: "https://example.com/", secrets: [{id: a, value: env:PENSTOCK_PART_DOOR}]}
   callers: {kind: caller-callback}
 """
 READ_BY = {
@@ -194,7 +194,7 @@ def _missing(file: Path, capsys: pytest.CaptureFixture[str], *options: str) -> s
     assert check(file, *options) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
     assert all(line.endswith("is not set or empty") for line in lines), lines
-    return {line.partition("env:PENSTOCK_TEST_")[2].partition(" ")[0] for line in lines}
+    return {line.partition("env:PENSTOCK_PART_")[2].partition(" ")[0] for line in lines}
 
 
 @pytest.mark.parametrize("program", config_check.PROGRAMS)
@@ -206,7 +206,7 @@ def test_the_secrets_of_one_program_are_those_that_it_reads_and_no_others(
 
     assert _missing(file, capsys, "--program", program) == READ_BY[program]
     for name in READ_BY[program]:
-        monkeypatch.setenv(f"PENSTOCK_TEST_{name}", name.lower().ljust(40, "x"))
+        monkeypatch.setenv(f"PENSTOCK_PART_{name}", name.lower().ljust(40, "x"))
     assert check(file, "--program", program) == 0
 
 
@@ -228,15 +228,15 @@ def test_a_program_that_is_started_misses_what_the_check_says(
     for program in ("gateway", "egress"):
         assert run([program, "--config", str(file)]) == 2
         told = capsys.readouterr().err
-        assert set(re.findall(r"env:PENSTOCK_TEST_([A-Z_]+) is not", told)) == READ_BY[program]
+        assert set(re.findall(r"env:PENSTOCK_PART_([A-Z_]+) is not", told)) == READ_BY[program]
 
 
 def test_a_secret_of_tickets_that_is_too_short_is_found_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PENSTOCK_TEST_TICKETS", "short")
+    monkeypatch.setenv("PENSTOCK_PART_TICKETS", "short")
     file = tmp_path / "penstock.yaml"
-    file.write_text("version: 1\ngateway:\n  ticket_secret: env:PENSTOCK_TEST_TICKETS\n", encoding="utf-8")
+    file.write_text("version: 1\ngateway:\n  ticket_secret: env:PENSTOCK_PART_TICKETS\n", encoding="utf-8")
 
     assert check(file, "--program", "gateway") == 2
     assert capsys.readouterr().err == f"{file}:3: gateway.ticket_secret: has 5 bytes, needs 32 or more\n"
@@ -251,7 +251,7 @@ def test_templates_of_fields_are_checked_with_and_without_the_secrets(
     file.write_text(
         "version: 1\nsources:\n  github:\n    scheme: github\n    type: '{action}'\n    id: delivery\n"
         "    secrets: [{id: a, value: env:PENSTOCK_SECRET_GITHUB}]\n"
-        "  other:\n    scheme: github\n    type: t\n    secrets: [{id: a, value: env:PENSTOCK_TEST_NONE}]\n"
+        "  other:\n    scheme: github\n    type: t\n    secrets: [{id: a, value: env:PENSTOCK_PART_NONE}]\n"
         "ingress:\n  queue: {kind: sqs, queue_url: 'http://127.0.0.1/q', key: 'json:a'}\n",
         encoding="utf-8",
     )
@@ -267,7 +267,7 @@ def test_templates_of_fields_are_checked_with_and_without_the_secrets(
     assert check(file, "--secrets") == 2
     assert [line for line in capsys.readouterr().err.splitlines() if "warning" not in line] == [
         *wrong,
-        f"{file}:11: sources.other.secrets[0].value: secret env:PENSTOCK_TEST_NONE is not set or empty",
+        f"{file}:11: sources.other.secrets[0].value: secret env:PENSTOCK_PART_NONE is not set or empty",
     ]
 
 

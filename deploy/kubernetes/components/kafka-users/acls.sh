@@ -103,7 +103,7 @@ acl "${PEOPLE:-${users}people}" --operation Write --resource-pattern-type prefix
 acl "${PEOPLE:-${users}people}" --operation Write --resource-pattern-type literal \
   --topic "$prefix.handovers.v1" --topic "$prefix.dead-letters.v1" --topic "$prefix.endpoints.v1"
 acl "${PEOPLE:-${users}people}" --operation Describe --resource-pattern-type literal \
-  --group "penstock-cli" --group "$app_id"
+  --group "penstock-cli" --group "penstock-batch-reader" --group "$app_id"
 acl "${PEOPLE:-${users}people}" --operation Write --resource-pattern-type literal \
   --transactional-id "$prefix.dead-letters.v1.resolve"
 acl "${PEOPLE:-${users}people}" --operation Describe --resource-pattern-type literal \
