@@ -119,11 +119,11 @@ def outcome_marks(headers: RecordHeaders, origin: Position, replayed_s: float) -
     """
     marks: Headers = []
     raw = next((raw or b"" for name, raw in reversed(headers) if name == DEDUP), b"")
-    place = f"{origin.topic}/{origin.partition}/{origin.offset}".encode()
-    if len(fields := raw[:_MAX_TEXT_CHARS].split(b" ")) == _FIELDS:
-        marks.append((ANSWERED, fields[3] + b" " + place if fields[0] == b"redelivery" else fields[3]))
-    else:
-        marks.append((ANSWERED, place))
+    known = fields[3] if len(fields := raw[:_MAX_TEXT_CHARS].split(b" ")) == _FIELDS else b""
+    if not known or fields[0] == b"redelivery":
+        place = f"{origin.topic}/{origin.partition}/{origin.offset}".encode()
+        known = known + b" " + place if known else place
+    marks.append((ANSWERED, known))
     if replayed_s:
         marks.append((REPLAY, b"%d" % (replayed_s * 1000)))
     # Tells a consumer that this outcome follows an earlier one, of the same id, that was a dead letter.

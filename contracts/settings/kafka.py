@@ -108,6 +108,13 @@ class KafkaSettings(Section):
         """Whether the brokers are shown a token that runs out, in place of a password."""
         return self.sasl_mechanism in {"OAUTHBEARER", "AWS_MSK_IAM"}
 
+    @property
+    def secret_places(self) -> list[tuple[str, ...]]:
+        """Where the secrets lie that the brokers are told; with tokens a password may be left over."""
+        if not self.is_sasl:
+            return []
+        return [("kafka", "oauth") if self.has_token else ("kafka", "sasl_password")]
+
     def misfits(self) -> Iterator[tuple[str, Any, str]]:
         """Yield what of how the brokers are told who comes is missing, or contradicts the rest: key, found, allowed."""
         mechanism = self.sasl_mechanism

@@ -92,9 +92,7 @@ def require_secrets(
 
 def missing_secrets(settings: Settings, sections: Collection[Path]) -> list[Problem]:
     """Return the secrets for which `require_secrets` would refuse to start."""
-    kafka = settings.kafka
-    # A password may be left over from before there were tokens, as in the variables of a deployment.
-    wanted = [*sections, ("kafka", "oauth") if kafka.has_token else ("kafka",)] if kafka.is_sasl else sections
+    wanted = [*sections, *settings.kafka.secret_places]
     problems = []
     for place, secret in references(settings):
         if secret.kind != "aws-sm" and any(place[: len(section)] == section for section in wanted):

@@ -32,7 +32,7 @@ from gateways.batch.workspace import Desk
 from gateways.cli import batch_show
 from gateways.cli.dlq_filters import Age
 from gateways.cli.dlq_progress import Told
-from gateways.cli.dlq_units import operator
+from gateways.cli.dlq_units import confirm, operator
 from producers.admin import TopicAdmin
 from producers.kafka_client import Stopped, unless_stopped
 
@@ -349,7 +349,6 @@ def give_up(arn: str | None, config: Path | None, *, dry_run: bool, yes: bool, e
 
     \b
     Examples:
-      penstock batch give-up
       penstock batch give-up arn:aws:bedrock:eu-central-1:123456789012:model-invocation-job/abc --dry-run
     """  # noqa: D301 - click's \b
     settings = load(config)
@@ -359,7 +358,8 @@ def give_up(arn: str | None, config: Path | None, *, dry_run: bool, yes: bool, e
         return 0
     wish = batch_show.given_up(jobs, arn, even_if_denied=even_if_denied)
     if wish and not dry_run:
-        batch_show.ask(is_asked=not yes)
+        if not yes:
+            confirm("give it up?")
         asyncio.run(put_given_up(settings, wish, operator()))
         click.echo("noted; `penstock hand-over` follows when it asks for the job next")
     return 0

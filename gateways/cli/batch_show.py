@@ -1,7 +1,6 @@
 """Shows batch jobs: the list, one in detail, and what was written at the end."""
 
 import json
-import sys
 from collections import Counter
 from typing import Any
 
@@ -109,20 +108,6 @@ def _unseen_one(jobs: Jobs, arn: str) -> tuple[HandOver, HandOverPart]:
             return state, part
     message = f"there is no job {arn!r} that its provider does not know; `penstock batch give-up` lists those"
     raise click.ClickException(message)
-
-
-def ask(*, is_asked: bool) -> None:
-    """Have the operator say yes, unless that was said on the command line.
-
-    Raises:
-        click.Abort: no.
-        click.UsageError: nobody is there to be asked.
-    """
-    if is_asked and not sys.stdin.isatty():
-        message = "not a terminal, so nobody can be asked: --yes does it, --dry-run shows"
-        raise click.UsageError(message)
-    if is_asked:
-        click.confirm("give it up?", abort=True, err=True)
 
 
 def details(job: BatchJob, outcomes: Outcomes, *, in_json: bool) -> None:

@@ -220,9 +220,8 @@ def _schema_trouble(index: int, route: RouteSettings, source: Document) -> Itera
 
 def _read_by(settings: Settings, program: str) -> list[SettingPath]:
     """Return the places below which a program reads every secret at its start."""
-    signs_in = settings.kafka.security_protocol.startswith("SASL_")
     asks_kafka = program != "lambda" or settings.lambda_door.target == "kafka"
-    return [*settings.secret_places(program), *([("kafka",)] if signs_in and asks_kafka else [])]
+    return [*settings.secret_places(program), *(settings.kafka.secret_places if asks_kafka else [])]
 
 
 def _unresolved(settings: Settings, source: Document, programs: Collection[str] | None) -> Iterator[str]:

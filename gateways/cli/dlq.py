@@ -3,7 +3,6 @@
 Reads: dead-letters. Writes: event topics, dead-letters. Blocking: until the topic has been read, bounded by its end.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -24,7 +23,7 @@ from gateways.cli.dlq_resolve import Make, Tally, carry_out, stoppable
 from gateways.cli.dlq_scan import catch_up, find, letters
 from gateways.cli.dlq_stats import Counts
 from gateways.cli.dlq_topic import LetterTopic, Span
-from gateways.cli.dlq_units import Discard, Redriving, operator
+from gateways.cli.dlq_units import Discard, Redriving, confirm, operator
 from gateways.cli.dlq_write import Refusal, Writer
 from gateways.cli.wording import printable
 
@@ -210,12 +209,7 @@ def _act(
     if dry_run:
         return _rehearse(letters(topic, chosen), make, verb, count)
     if not yes:
-        if not sys.stdin.isatty():
-            message = (
-                f"{count} dead letters match; not a terminal, so nobody can be asked: --yes does it, --dry-run shows"
-            )
-            raise click.UsageError(message)
-        click.confirm(f"{verb} {count} dead letters?", abort=True, err=True)
+        confirm(f"{verb} {count} dead letters?", f"{count} dead letters match; ")
     # The embedded broker has no transactions, and nobody to share it with.
     name = "" if no_transaction or settings.kafka.embedded else f"{topic.name}.resolve"
     writer = Writer(settings.kafka, settings.producer, name)

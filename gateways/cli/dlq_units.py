@@ -2,11 +2,14 @@
 
 import getpass
 import socket
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
+
+import click
 
 from contracts.codec import Record, RecordHeaders, encodable, redrive_headers, resolution_headers
 from contracts.envelope import EXPIRY_TIME, format_time, parse_time
@@ -18,6 +21,19 @@ from gateways.cli.dlq_write import Refusal, Unit
 # Of events that were put back, some 300 bytes each: two letters of one are written within minutes.
 _MAX_PUT_BACK = 20_000
 _Origin = tuple[str, int, int, int, str, str, str]
+
+
+def confirm(question: str, found: str = "") -> None:
+    """Have the operator say yes; `found` is what a refusal begins with.
+
+    Raises:
+        click.Abort: no.
+        click.UsageError: nobody is there to be asked.
+    """
+    if not sys.stdin.isatty():
+        message = f"{found}not a terminal, so nobody can be asked: --yes does it, --dry-run shows"
+        raise click.UsageError(message)
+    click.confirm(question, abort=True, err=True)
 
 
 def operator() -> str:

@@ -5,7 +5,6 @@ Reads: undelivered. Writes: deliveries.5s. Blocking: until the topic is read to 
 
 import asyncio
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from contracts.settings import Settings, load
 from contracts.topics import DELIVERY_TIERS, Topics
 from gateways.cli.dlq_filters import Instant, Place, meant
 from gateways.cli.dlq_resolve import Stop, stoppable
+from gateways.cli.dlq_units import confirm
 from gateways.cli.reading import SILENCE_LIMIT_S, Read, TopicReader
 from gateways.cli.wording import instant_of, printable
 
@@ -110,10 +110,7 @@ def redrive(config: Path | None, *, dry_run: bool, yes: bool, **chosen: Any) -> 
         click.echo(f"{len(able)} would be redriven")
         return int(len(able) < len(found))
     if not yes:
-        if not sys.stdin.isatty():
-            message = f"{len(able)} match; not a terminal, so nobody can be asked: --yes does it, --dry-run shows"
-            raise click.UsageError(message)
-        click.confirm(f"redrive {len(able)} deliveries?", abort=True, err=True)
+        confirm(f"redrive {len(able)} deliveries?", f"{len(able)} match; ")
     return _carry_out(settings, found, able)
 
 
