@@ -348,6 +348,10 @@ class TailReader:
         position = found[1]
         tp = TP(position.topic, position.partition)
         request = wanted.get(tp)
-        if request is not None and request[1] is not None and position.offset >= request[0]:
-            ref = ResultRef(message.topic() or "", message.offset() or 0)
+        if request is None or request[1] is None or position.offset < request[0]:
+            return
+        ref = ResultRef(message.topic() or "", message.offset() or 0)
+        # Lanes share a result partition, and the one whose mark is furthest back says where reading begins. Before its
+        # own mark lie what an operator wants done again (a reset) and what was answered on a former log.
+        if ref.offset >= tails[tp].starts[ref.topic]:
             tails[tp].answered.add(position.offset, position.timestamp_ms, ref)

@@ -74,6 +74,48 @@ def test_results_are_read_without_the_right_to_ask_for_a_group_that_is_never_joi
     assert len(taken) == 1
 
 
+class Shared(Asked):
+    """A result partition with an answer to the event of its own offset, for each of the first hundred of one lane."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = 0
+
+    def get_watermark_offsets(self, place: Any, timeout: float) -> tuple[int, int]:
+        super().get_watermark_offsets(place, timeout)
+        return 0, 100
+
+    def assign(self, places: list[confluent_kafka.TopicPartition]) -> None:
+        self.at = places[0].offset
+
+    def consume(self, _count: int, timeout: float) -> list[Any]:
+        assert timeout > 0
+        found = range(self.at, 100)
+        self.at = 100
+        return [
+            SimpleNamespace(
+                error=lambda: None,
+                topic=lambda: "results",
+                offset=lambda at=at: at,
+                headers=lambda at=at: list(position_headers("app", Position("standard", 0, at, 1000))),
+            )
+            for at in found
+        ]
+
+    def position(self, places: list[confluent_kafka.TopicPartition]) -> list[confluent_kafka.TopicPartition]:
+        return [confluent_kafka.TopicPartition(one.topic, one.partition, self.at) for one in places]
+
+
+def test_no_answer_before_the_own_mark_is_found_where_another_lane_begins_further_back() -> None:
+    """It is one that an operator wants again: his reset put the mark at the end, the retry lane's was left behind."""
+    reader = TailReader(KafkaSettings(), "app", frozenset({"results"}))
+    standard, retries = TP("standard", 0), TP("retries", 0)
+
+    found = reader._scan(cast("Any", Shared()), {standard: (0, {"results": 90}), retries: (7, {"results": 20})})
+
+    assert len(found[standard].answered) == 10
+
+
 def refused(*_args: Any, **_kwargs: Any) -> NoReturn:
     raise confluent_kafka.KafkaException(confluent_kafka.KafkaError(confluent_kafka.KafkaError._CRIT_SYS_RESOURCE))
 
