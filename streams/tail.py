@@ -21,6 +21,7 @@ from producers.admin import TopicAdmin
 from producers.kafka_client import NO_GROUP, client_config
 from streams.engine.item import TP, ResultRef
 from streams.engine.ledger import Answers
+from streams.large_pages import give_back
 
 _REQUEST_TIMEOUT_S = 10.0
 # The books wait for it, and can do without; it takes 20-35 ms on one broker of our own (measured).
@@ -34,6 +35,9 @@ _NOT_THERE = frozenset(
 )
 _IDLE_TIMEOUT_S = 20.0
 _BATCH = 500
+# What waits in the client in front of us, in each partition's queue; by default 64 MiB.
+_QUEUE_KBYTES = 1_024
+_FETCH_BYTES = 2**20
 # So much may the clock of an event's writer be ahead of the worker's that answered it: brokers refuse more by default
 # (Kafka 4.0), and an hour of results is looked through within seconds.
 _CLOCKS_S = 3600.0
@@ -88,6 +92,8 @@ def ask(
         "enable.partition.eof": "false",
         "auto.offset.reset": "error",
         "isolation.level": isolation,
+        "queued.max.messages.kbytes": _QUEUE_KBYTES,
+        "fetch.max.bytes": _FETCH_BYTES,
     }
     try:
         # Also a client fails that cannot be made: its threads cannot be started, say.
@@ -96,6 +102,7 @@ def ask(
             return question(consumer)
         finally:
             consumer.close()
+            give_back()
     except confluent_kafka.KafkaException as error:
         message = f"{what} cannot be read: {error.args[0]}"
         raise LogUnavailable(message) from error

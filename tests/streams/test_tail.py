@@ -128,6 +128,26 @@ def test_a_consumer_that_cannot_be_made_is_a_log_that_cannot_be_read(monkeypatch
         TailReader(KafkaSettings(), "app", frozenset({"results"})).ends([TP("events", 0)])
 
 
+def test_a_question_leaves_no_memory_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With librdkafka's defaults a worker that looked through 25,000 results kept 60 MB for good."""
+    events: list[object] = []
+
+    class Noted(Asked):
+        def __init__(self, config: dict[str, Any], **_: object) -> None:
+            super().__init__()
+            events.append(int(config["queued.max.messages.kbytes"]) <= 1024 and config["fetch.max.bytes"] <= 2**20)
+
+        def close(self) -> None:
+            events.append("closed")
+
+    monkeypatch.setattr(confluent_kafka, "Consumer", Noted)
+    monkeypatch.setattr(tail, "give_back", lambda: events.append("given back"))
+
+    TailReader(KafkaSettings(), "app", frozenset({"results"})).read({TP("events", 0): (5, {"results": 0})})
+
+    assert events == [True, "closed", "given back"]
+
+
 def test_where_nobody_can_be_asked_no_id_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "AdminClient", refused)
 
