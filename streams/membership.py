@@ -361,11 +361,11 @@ class Membership:
 
     async def follow(self) -> None:
         """Let the marks of idle partitions follow what other workers write to the same result partitions."""
-        idle = self._engine.idle()
+        idle, topics = self._engine.idle(), self.tail.result_topics
         if not idle or not self._engine.tenure.may_work:
             return
         try:
-            ends = await in_thread(self.tail.ends, tuple(idle))
+            ends = await self.shell.ends(frozenset(TP(topic, tp.partition) for tp in idle for topic in topics))
         except LogUnavailable as error:
             self._log.info("journal.unreadable", error=str(error), wait_s=_FOLLOW_INTERVAL_S)
         else:

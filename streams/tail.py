@@ -200,6 +200,8 @@ class TailReader:
         # What the newest scan fills.
         self._scanned: Mapping[TP, Tail] = {}
         self._is_told = False
+        # Kept for the question that comes every 30 s: each new client asks for a token of its own.
+        self._admin: TopicAdmin | None = None
 
     def ids(self, topics: Iterable[str]) -> dict[str, int]:
         """Return which log each topic is: its id, another one when it is made anew; without those that are not known.
@@ -211,7 +213,11 @@ class TailReader:
         if not self._kafka.embedded:
             # One that cannot be made knows none; it is no reason to end the worker.
             with contextlib.suppress(confluent_kafka.KafkaException, LogUnavailable):
-                found = TopicAdmin(self._kafka, _IDS_TIMEOUT_S).ids(wanted)
+                self._admin = self._admin or TopicAdmin(self._kafka, _IDS_TIMEOUT_S)
+                found = self._admin.ids(wanted)
+            if len(found) < len(wanted):
+                # One that has lost all its brokers looks for none, and does not say so.
+                self._admin = None
         if not (self._is_told or self._kafka.embedded) and (unknown := sorted(wanted - found.keys())):
             self._is_told = True
             detail = "when such a topic is made anew, a commit of the former one may be taken for one of the new"
@@ -268,17 +274,6 @@ class TailReader:
             LogUnavailable: a broker did not answer, or the scan made no progress.
         """
         return self._ask(lambda consumer: self._scan(consumer, wanted))
-
-    def ends(self, tps: Iterable[TP]) -> dict[TP, dict[str, int]]:
-        """Return, per source partition, where the matching partition of each result topic ends now.
-
-        Raises:
-            LogUnavailable: a broker did not answer.
-        """
-        return self._ask(lambda consumer: {tp: self._ends(consumer, tp.partition) for tp in tps})
-
-    def _ends(self, consumer: confluent_kafka.Consumer, partition: int) -> dict[str, int]:
-        return {topic: _result_bounds(consumer, TP(topic, partition))[1] for topic in self.result_topics}
 
     def _ask(self, question: Callable[[confluent_kafka.Consumer], T]) -> T:
         # A transaction that somebody else leaves open on a result topic would hide our answers behind it.
