@@ -191,7 +191,7 @@ class Membership:
         for tp, kind in former.items():
             tails[tp].forget_former(is_cut=kind == CUT)
         ledgers = {
-            tp: Ledger(positions[tp][0], tail.ends, tail.answered, tail.starts, replays.get(tp, 0), repeats.get(tp))
+            tp: Ledger(positions[tp][0], tail.ends, tail.answered, replays.get(tp, 0), repeats.get(tp))
             for tp, tail in tails.items()
         }
         return ledgers, {tp: positions[tp][0] for tp in anew}

@@ -639,7 +639,7 @@ async def test_what_is_answered_of_a_log_that_lost_its_end_is_not_called_again(b
         ("tail", {TP0: (0, None)}), ("tail", {TP0: (3, {RESULTS: 0})}), ("restart", {TP0: 3}),
         ("work", 6), ("work", 7),
     ]  # fmt: skip
-    assert bench.shell.offsets[TP0] == (8, "penstock1 !floor=3 !log=7 !former=2 results=20")
+    assert bench.shell.offsets[TP0] == (8, "penstock1 !floor=3 !log=7 !former=2 results=23")
 
 
 async def test_the_claim_of_a_log_that_lost_its_end_is_not_given_up_before_the_group_has_it(bench: Bench) -> None:
