@@ -213,8 +213,9 @@ class TailReader:
         if not self._kafka.embedded:
             # One that cannot be made knows none; it is no reason to end the worker.
             with contextlib.suppress(confluent_kafka.KafkaException, LogUnavailable):
-                self._admin = self._admin or TopicAdmin(self._kafka, _IDS_TIMEOUT_S)
-                found = self._admin.ids(wanted)
+                # Two threads may ask, and either may take it away.
+                admin = self._admin = self._admin or TopicAdmin(self._kafka, _IDS_TIMEOUT_S)
+                found = admin.ids(wanted)
             if len(found) < len(wanted):
                 # One that has lost all its brokers looks for none, and does not say so.
                 self._admin = None
