@@ -365,7 +365,7 @@ class Membership:
         if not idle or not self._engine.tenure.may_work:
             return
         try:
-            ends = await self.shell.ends(frozenset(TP(topic, tp.partition) for tp in idle for topic in topics))
+            ends = await in_thread(self.tail.ends, {TP(topic, tp.partition) for tp in idle for topic in topics})
         except LogUnavailable as error:
             self._log.info("journal.unreadable", error=str(error), wait_s=_FOLLOW_INTERVAL_S)
         else:

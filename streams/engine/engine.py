@@ -331,7 +331,7 @@ class Engine:
         """Return the books of idle partitions, and how much they had taken: for `follow`."""
         return {tp: (ledger, ledger.taken) for tp, ledger in self._ledgers.items() if ledger.is_idle}
 
-    def follow(self, idle: Mapping[TP, tuple[Ledger, int]], ends: Mapping[TP, int]) -> None:
+    def follow(self, idle: Mapping[TP, tuple[Ledger, int]], ends: Mapping[tuple[str, int], int]) -> None:
         """Note the ends of result partitions, for those that have taken nothing since `idle` was asked."""
         for tp, (ledger, taken) in idle.items():
             if self._ledgers.get(tp) is ledger and ledger.is_idle and ledger.taken == taken:

@@ -46,11 +46,6 @@ class FakeShell:
         self.positions: dict[TP, tuple[int | None, int]] = {}
         self.rejoins = 0
         self.end = 10
-        # Of result partitions.
-        self.result_ends: dict[TP, int] = {}
-        self.ends_asked: list[frozenset[TP]] = []
-        self.gate: asyncio.Event | None = None
-        self.fault: Exception | None = None
         self.epochs: dict[TP, tuple[Run, ...]] = {}
         self.epoch_end: dict[TP, int] = {}
         self.epoch_ends_told: list[int] = []
@@ -85,12 +80,7 @@ class FakeShell:
         return self.end
 
     async def ends(self, tps: frozenset[TP]) -> dict[TP, int]:
-        self.ends_asked.append(tps)
-        if self.fault:
-            raise self.fault
-        if self.gate:
-            await self.gate.wait()
-        return dict.fromkeys(tps, self.end) | {tp: self.result_ends[tp] for tp in tps if tp in self.result_ends}
+        return dict.fromkeys(tps, self.end)
 
     def runs(self) -> dict[TP, tuple[Run, ...]]:
         return self.epochs
@@ -122,6 +112,10 @@ class FakeTail:
         self.sources: list[tuple[int, int]] = []
         self.known: dict[str, int] = {}
         self.asked: list[frozenset[str]] = []
+        # Of result partitions.
+        self.now: dict[TP, int] = {}
+        self.gate: threading.Event | None = None
+        self.fault: Exception | None = None
 
     def read(self, wanted: Mapping[TP, tuple[int, dict[str, int] | None]]) -> dict[TP, Tail]:
         self.log.append(("tail", dict(wanted)))
@@ -143,6 +137,14 @@ class FakeTail:
     def ids(self, topics: Iterable[str]) -> dict[str, int]:
         self.asked.append(frozenset(topics))
         return dict(self.known)
+
+    def ends(self, places: Iterable[TP]) -> dict[TP, int]:
+        self.log.append(("ends", tuple(places)))
+        if self.fault:
+            raise self.fault
+        if self.gate:
+            self.gate.wait(5)
+        return self.now
 
 
 class FakeRecall:
@@ -1017,9 +1019,9 @@ async def test_offsets_without_a_record_are_committed_once_the_last_record_befor
 
 
 async def test_the_mark_of_an_idle_partition_follows_what_others_write(bench: Bench) -> None:
-    """Asked by the client that there is: another one each time would ask for another token each time."""
-    bench.shell.result_ends = {TP(RESULTS, 0): 77}
-    await bench.opened()
+    bench.tail.now = {TP(RESULTS, 0): 77}
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
     await bench.membership.follow()
     await bench.membership.commit()
 
@@ -1028,14 +1030,15 @@ async def test_the_mark_of_an_idle_partition_follows_what_others_write(bench: Be
 
 async def test_the_mark_does_not_follow_when_an_event_was_taken_while_the_ends_were_asked_for(bench: Bench) -> None:
     """Its result may lie below the end that was read after it."""
-    bench.shell.result_ends = {TP(RESULTS, 0): 77}
-    await bench.opened()
-    bench.shell.gate = asyncio.Event()
+    bench.tail.now = {TP(RESULTS, 0): 77}
+    bench.tail.gate = threading.Event()
+    bench.assign()
+    await eventually_async(lambda: bench.engine.is_open)
     following = asyncio.ensure_future(bench.membership.follow())
-    await eventually_async(lambda: frozenset({TP(RESULTS, 0)}) in bench.shell.ends_asked)
+    await eventually_async(lambda: ("ends", (TP(RESULTS, 0),)) in bench.log)
     await bench.submit(3)
     await bench.idle()
-    bench.shell.gate.set()
+    bench.tail.gate.set()
     await following
     await bench.membership.commit()
 
@@ -1045,7 +1048,7 @@ async def test_the_mark_does_not_follow_when_an_event_was_taken_while_the_ends_w
 async def test_ends_that_cannot_be_read_leave_the_marks_alone(bench: Bench) -> None:
     bench.assign()
     await eventually_async(lambda: bench.engine.is_open)
-    bench.shell.fault = LogUnavailable("away")
+    bench.tail.fault = LogUnavailable("away")
     await bench.membership.follow()
     await bench.membership.commit()
 
@@ -1104,6 +1107,19 @@ async def test_books_are_waited_for_while_no_thread_can_be_started(
     assert len(asked) > 1
     assert ("work", 3) in bench.log
     assert bench.crashes == []
+
+
+async def test_marks_stay_as_they_are_while_no_thread_can_be_started(
+    bench: Bench, no_thread: Callable[[], list[str]]
+) -> None:
+    bench.tail.now = {TP(RESULTS, 0): 77}
+    await bench.opened()
+    asked = no_thread()
+    await bench.membership.follow()
+    await bench.membership.commit()
+
+    assert len(asked) == 1
+    assert bench.shell.offsets[TP0] == (3, "penstock1 results=30")
 
 
 async def test_new_logs_are_looked_for_later_when_no_thread_can_be_started(

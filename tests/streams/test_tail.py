@@ -92,21 +92,24 @@ def test_where_nobody_can_be_asked_no_id_is_known(monkeypatch: pytest.MonkeyPatc
     assert TailReader(KafkaSettings(), "app", frozenset({"results"})).ids(["events"]) == {}
 
 
-def test_who_tells_the_ids_is_kept_as_long_as_all_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_tells_ids_and_ends_is_kept_as_long_as_all_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each new client asks for a token of its own; one that has lost all its brokers looks for none."""
     clients: list[object] = []
-    told = [{"events": 7}, {"events": 7}, {}, {"events": 7}]
+    place = TP("results", 0)
+    ids, ends = [{"events": 7}, {"events": 7}, {}, {"events": 7}], [{place: 5}, {place: 6}, {place: 7}, {}]
 
     def made(*_: object) -> object:
-        clients.append(SimpleNamespace(ids=lambda _names: told.pop(0)))
+        clients.append(SimpleNamespace(ids=lambda _names: ids.pop(0), ends=lambda _places: ends.pop(0)))
         return clients[-1]
 
     monkeypatch.setattr(tail, "TopicAdmin", made)
     reader = TailReader(KafkaSettings(bootstrap_servers=("kafka:9092",)), "app", frozenset({"results"}))
+    told = [(reader.ids(["events"]), reader.ends({place}), len(clients)) for _ in range(4)]
 
-    assert [(reader.ids(["events"]), len(clients)) for _ in range(4)] == [
-        ({"events": 7}, 1), ({"events": 7}, 1), ({}, 1), ({"events": 7}, 2),
+    assert told == [
+        ({"events": 7}, {place: 5}, 1), ({"events": 7}, {place: 6}, 1), ({}, {place: 7}, 2), ({"events": 7}, {}, 2),
     ]  # fmt: skip
+    assert reader._admin is None
 
 
 class Times(Asked):
