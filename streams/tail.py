@@ -6,7 +6,7 @@ Reads: results. Blocking: runs in a thread; measured 0.03-0.3 s for up to 100,00
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -24,8 +24,8 @@ from streams.engine.ledger import Answers
 from streams.large_pages import give_back
 
 _REQUEST_TIMEOUT_S = 10.0
-# The books wait for it, and can do without; it takes 20-35 ms on one broker of our own (measured).
-_IDS_TIMEOUT_S = 2.0
+# The books wait for ids, and can do without; it takes 20-35 ms on one broker of our own (measured).
+_ADMIN_TIMEOUT_S = 2.0
 _NOT_THERE = frozenset(
     {
         confluent_kafka.KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - the client's public constants
@@ -45,6 +45,7 @@ _CLOCKS_S = 3600.0
 _LIMITS = (1_000_000, 100_000)
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 @dataclass
@@ -207,6 +208,8 @@ class TailReader:
         # What the newest scan fills.
         self._scanned: Mapping[TP, Tail] = {}
         self._is_told = False
+        # Kept for the questions that come every 30 s: each new client asks for a token of its own.
+        self._admin: TopicAdmin | None = None
 
     def ids(self, topics: Iterable[str]) -> dict[str, int]:
         """Return which log each topic is: its id, another one when it is made anew; without those that are not known.
@@ -214,15 +217,28 @@ class TailReader:
         The embedded broker has none.
         """
         wanted = frozenset(topics)
-        found: dict[str, int] = {}
-        if not self._kafka.embedded:
-            # One that cannot be made knows none; it is no reason to end the worker.
-            with contextlib.suppress(confluent_kafka.KafkaException, LogUnavailable):
-                found = TopicAdmin(self._kafka, _IDS_TIMEOUT_S).ids(wanted)
+        found = {} if self._kafka.embedded else self._told(lambda admin: admin.ids(wanted), len(wanted))
         if not (self._is_told or self._kafka.embedded) and (unknown := sorted(wanted - found.keys())):
             self._is_told = True
             detail = "when such a topic is made anew, a commit of the former one may be taken for one of the new"
             logger("worker").info("topics.unidentified", topics=unknown, detail=detail)
+        return found
+
+    def ends(self, places: Collection[TP]) -> dict[tuple[str, int], int]:
+        """Return where partitions of result topics end now; without those that are not known."""
+        return self._told(lambda admin: admin.ends(places), len(places))
+
+    def _told(self, question: Callable[[TopicAdmin], dict[K, int]], number: int) -> dict[K, int]:
+        """Return what is told of so many."""
+        found: dict[K, int] = {}
+        # One that cannot be made knows nothing; it is no reason to end the worker.
+        with contextlib.suppress(confluent_kafka.KafkaException, LogUnavailable):
+            # Two threads may ask, and either may take it away.
+            admin = self._admin = self._admin or TopicAdmin(self._kafka, _ADMIN_TIMEOUT_S)
+            found = question(admin)
+        if len(found) < number:
+            # One that has lost all its brokers looks for none, and does not say so.
+            self._admin = None
         return found
 
     def begins(self, logs: Mapping[TP, int], fresh: Container[TP]) -> dict[TP, dict[str, int]]:
@@ -275,17 +291,6 @@ class TailReader:
             LogUnavailable: a broker did not answer, or the scan made no progress.
         """
         return self._ask(lambda consumer: self._scan(consumer, wanted))
-
-    def ends(self, tps: Iterable[TP]) -> dict[TP, dict[str, int]]:
-        """Return, per source partition, where the matching partition of each result topic ends now.
-
-        Raises:
-            LogUnavailable: a broker did not answer.
-        """
-        return self._ask(lambda consumer: {tp: self._ends(consumer, tp.partition) for tp in tps})
-
-    def _ends(self, consumer: confluent_kafka.Consumer, partition: int) -> dict[str, int]:
-        return {topic: _result_bounds(consumer, TP(topic, partition))[1] for topic in self.result_topics}
 
     def _ask(self, question: Callable[[confluent_kafka.Consumer], T]) -> T:
         # A transaction that somebody else leaves open on a result topic would hide our answers behind it.

@@ -125,7 +125,7 @@ def test_a_consumer_that_cannot_be_made_is_a_log_that_cannot_be_read(monkeypatch
     monkeypatch.setattr(confluent_kafka, "Consumer", refused)
 
     with pytest.raises(LogUnavailable, match="result topics cannot be read"):
-        TailReader(KafkaSettings(), "app", frozenset({"results"})).ends([TP("events", 0)])
+        TailReader(KafkaSettings(), "app", frozenset({"results"})).read({TP("events", 0): (0, None)})
 
 
 def test_a_question_leaves_no_memory_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +152,26 @@ def test_where_nobody_can_be_asked_no_id_is_known(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(admin, "AdminClient", refused)
 
     assert TailReader(KafkaSettings(), "app", frozenset({"results"})).ids(["events"]) == {}
+
+
+def test_who_tells_ids_and_ends_is_kept_as_long_as_all_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new client asks for a token of its own; one that has lost all its brokers looks for none."""
+    clients: list[object] = []
+    place = TP("results", 0)
+    ids, ends = [{"events": 7}, {"events": 7}, {}, {"events": 7}], [{place: 5}, {place: 6}, {place: 7}, {}]
+
+    def made(*_: object) -> object:
+        clients.append(SimpleNamespace(ids=lambda _names: ids.pop(0), ends=lambda _places: ends.pop(0)))
+        return clients[-1]
+
+    monkeypatch.setattr(tail, "TopicAdmin", made)
+    reader = TailReader(KafkaSettings(bootstrap_servers=("kafka:9092",)), "app", frozenset({"results"}))
+    told = [(reader.ids(["events"]), reader.ends({place}), len(clients)) for _ in range(4)]
+
+    assert told == [
+        ({"events": 7}, {place: 5}, 1), ({"events": 7}, {place: 6}, 1), ({}, {place: 7}, 2), ({"events": 7}, {}, 2),
+    ]  # fmt: skip
+    assert reader._admin is None
 
 
 class Times(Asked):
