@@ -35,9 +35,13 @@ _NOT_THERE = frozenset(
 )
 _IDLE_TIMEOUT_S = 20.0
 _BATCH = 500
-# What waits in the client in front of us, in each partition's queue; by default 64 MiB.
-_QUEUE_KBYTES = 1_024
-_FETCH_BYTES = 2**20
+# What waits in the client in front of us, per partition, and one answer on its way into it, which goes in as a whole
+# and comes compressed; by default 64 MiB and 50. A full queue is empty again sooner than the client looks, after 1 s.
+_QUEUE: dict[str, str | int] = {
+    "queued.max.messages.kbytes": 4_096,
+    "fetch.max.bytes": 2**20,
+    "fetch.queue.backoff.ms": 20,
+}
 # So much may the clock of an event's writer be ahead of the worker's that answered it: brokers refuse more by default
 # (Kafka 4.0), and an hour of results is looked through within seconds.
 _CLOCKS_S = 3600.0
@@ -87,15 +91,17 @@ def ask(
     Raises:
         LogUnavailable: a broker did not answer, or the consumer could not be made.
     """
-    config = client_config(kafka) | {
-        "group.id": name,
-        "enable.auto.commit": "false",
-        "enable.partition.eof": "false",
-        "auto.offset.reset": "error",
-        "isolation.level": isolation,
-        "queued.max.messages.kbytes": _QUEUE_KBYTES,
-        "fetch.max.bytes": _FETCH_BYTES,
-    }
+    config = (
+        client_config(kafka)
+        | _QUEUE
+        | {
+            "group.id": name,
+            "enable.auto.commit": "false",
+            "enable.partition.eof": "false",
+            "auto.offset.reset": "error",
+            "isolation.level": isolation,
+        }
+    )
     try:
         # Also a client fails that cannot be made: its threads cannot be started, say.
         consumer = confluent_kafka.Consumer(config, logger=logging.getLogger("penstock.tail"))
@@ -103,7 +109,6 @@ def ask(
             return question(consumer)
         finally:
             consumer.close()
-            give_back()
     except confluent_kafka.KafkaException as error:
         message = f"{what} cannot be read: {error.args[0]}"
         raise LogUnavailable(message) from error
@@ -290,7 +295,10 @@ class TailReader:
         Raises:
             LogUnavailable: a broker did not answer, or the scan made no progress.
         """
-        return self._ask(lambda consumer: self._scan(consumer, wanted))
+        try:
+            return self._ask(lambda consumer: self._scan(consumer, wanted))
+        finally:
+            give_back()
 
     def _ask(self, question: Callable[[confluent_kafka.Consumer], T]) -> T:
         # A transaction that somebody else leaves open on a result topic would hide our answers behind it.

@@ -135,7 +135,9 @@ def test_a_question_leaves_no_memory_behind(monkeypatch: pytest.MonkeyPatch) -> 
     class Noted(Asked):
         def __init__(self, config: dict[str, Any], **_: object) -> None:
             super().__init__()
-            events.append(int(config["queued.max.messages.kbytes"]) <= 1024 and config["fetch.max.bytes"] <= 2**20)
+            kbytes, backoff_ms = config["queued.max.messages.kbytes"], config["fetch.queue.backoff.ms"]
+            # A full queue is looked at again after a second by default.
+            events.append(kbytes <= 4096 and config["fetch.max.bytes"] <= 2**20 and backoff_ms <= 20)
 
         def close(self) -> None:
             events.append("closed")
