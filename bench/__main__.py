@@ -76,7 +76,7 @@ def main(
         sides = with_them if with_peers or name == "peers" else ours
         return runs, SCENARIOS[name](bootstrap, sides, runs, in_flight)
 
-    sys.exit(run_scenarios("python -m bench", names, measure, kafka, suffix=suffix))
+    sys.exit(run_scenarios("python -m bench", names, measure, kafka, suffix=suffix, tree=tree))
 
 
 def _peers(chosen: Sequence[str]) -> list[Side]:
