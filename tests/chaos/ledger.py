@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+from contracts.errors import TooLarge
 from contracts.payloads import DEAD_LETTER_MARKER_TYPE, DUPLICATE_TYPE, RESULT_TYPE
 
 # Shorter than this, a partition without an end is usual: its next event is at the model.
@@ -35,6 +36,13 @@ class LogEvent:
     name: str
     incarnation: int = 0
     digest: str = ""
+
+
+class Letter(NamedTuple):
+    """A dead letter: the digest of the record in it, and why it was buried."""
+
+    digest: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -186,7 +194,8 @@ class Ledger:
         until_ms: stalls count up to then; 0 = all.
         parked: events that may be committed before their end, since they have waited on the retry topic.
         fates: kinds of ends by name, of the events that have to end with something else than a result.
-        letters: digests of the dead letters by the place of their event.
+        letters: the dead letters by the place of their event.
+        too_large: how many healthy events may be buried as too large, since a broker was told to say so.
     """
 
     def __init__(
@@ -201,7 +210,8 @@ class Ledger:
         until_ms: int = 0,
         parked: frozenset[Place] = frozenset(),
         fates: Mapping[str, Collection[str]] | None = None,
-        letters: Mapping[Place, Sequence[str]] | None = None,
+        letters: Mapping[Place, Sequence[Letter]] | None = None,
+        too_large: int = 0,
     ) -> None:
         self._events = {event.place: event for event in events}
         self._outcomes = outcomes
@@ -214,6 +224,7 @@ class Ledger:
         self._parked = parked
         self._fates = fates or {}
         self._letters = letters or {}
+        self._too_large = too_large
         self._ended: dict[tuple[Place, int], list[Outcome]] = defaultdict(list)
         self.balance = Balance()
 
@@ -265,29 +276,37 @@ class Ledger:
                 self.balance.lost.append(f"{event.name} at {_name(place)} key {event.key!r}")
 
     def _find_unfit(self) -> None:
+        refused = {
+            place for place, found in self._letters.items() if any(one.reason == TooLarge.reason for one in found)
+        }
+        excused = refused if len(refused) <= self._too_large else set()
         for outcome in self._outcomes:
             event = self._events.get(outcome.source)
             if event is None or outcome.kind == DUPLICATE_TYPE:
                 continue
             wanted = self._fates.get(event.name, (RESULT_TYPE,))
-            if outcome.kind not in wanted:
+            is_excused = outcome.kind == DEAD_LETTER_MARKER_TYPE and outcome.source in excused
+            if outcome.kind not in wanted and not is_excused:
                 self.balance.unfit.append(f"{event.name}: {_line(outcome)}, not {' or '.join(map(_kind, wanted))}")
+
+        for place in self._letters.keys() & self._events.keys() - excused:
+            name = self._events[place].name
+            if DEAD_LETTER_MARKER_TYPE not in self._fates.get(name, ()):
+                self.balance.unfit.append(f"{name} at {_name(place)}: a dead letter, {self._letters[place][0].reason}")
 
     def _find_unburied(self) -> None:
         """Compare markers with letters; a letter whose worker was killed before its marker is one too many."""
         markers = Counter(one.source for one in self._outcomes if one.kind == DEAD_LETTER_MARKER_TYPE)
         for place in {**markers, **self._letters}:
             event, letters = self._events.get(place), self._letters.get(place, ())
-            whole = sum(event is not None and digest == event.digest for digest in letters)
+            whole = sum(event is not None and letter.digest == event.digest for letter in letters)
             if event is not None and (whole < markers[place] or whole < len(letters)):
                 text = (
                     f"{event.name} at {_name(place)}: {markers[place]} markers, {len(letters)} letters, {whole} equal"
                 )
                 self.balance.unburied.append(text)
-            if event is None and letters:
+            elif event is None and letters:
                 self.balance.foreign.append(f"a dead letter of {_name(place)}")
-            elif event is not None and letters and DEAD_LETTER_MARKER_TYPE not in self._fates.get(event.name, ()):
-                self.balance.unfit.append(f"{event.name} at {_name(place)}: a dead letter")
 
     def _find_duplicates(self) -> None:
         for (place, _), found in self._ended.items():

@@ -101,6 +101,7 @@ class Leg:
         with_gateway: send some events as webhooks.
         workers: at the start; the mock cluster bears one.
         injected: further kinds of actions, each with what it does; it returns what was done.
+        unmet: tells at the end which of them have met nobody.
         data: folders of the brokers' logs, to find out who wrote what names nobody.
         is_mixed: events of more kinds; see Source.
     """
@@ -117,6 +118,7 @@ class Leg:
         with_gateway: bool = False,
         workers: int = 2,
         injected: Mapping[str, Callable[[], str]] | None = None,
+        unmet: Callable[[], list[str]] = list,
         data: Sequence[Path] = (),
         is_mixed: bool = False,
     ) -> None:
@@ -131,6 +133,7 @@ class Leg:
         self._with_gateway = with_gateway
         self._workers = workers
         self._injected = injected or {}
+        self._unmet = unmet
         self._data = data
         self._gateway: ChildProcess | None = None
         self._address: str | None = None
@@ -263,7 +266,7 @@ class Leg:
 
     def close_books(self) -> Verdict:
         """Stop the workers and sum up."""
-        self.problems += self.fleet.stop_all()
+        self.problems += [*self._unmet(), *self.fleet.stop_all()]
         self.reader.catch_up()
         self._keep_events()
         ledger = Ledger(
@@ -277,6 +280,8 @@ class Leg:
             parked=self.reader.parked,
             fates=self.source.fates,
             letters=self.reader.letters(),
+            # One answer refuses what one worker has sent of one partition.
+            too_large=SLOTS * sum(kind == "produce_too_large" for _, kind in self._acts),
         )
         balance = ledger.close()
         balance.unlogged = [f"{name}, confirmed by {self.source.accepted[name]}" for name in balance.unlogged]

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from contracts.codec import Headers, RecordHeaders, dead_letter, parked_event, source_position
 from contracts.payloads import DUPLICATE_TYPE, TERMINAL_TYPES
 from tests.chaos.lab import FREE, Lab
-from tests.chaos.ledger import LogEvent, Outcome, Place
+from tests.chaos.ledger import Letter, LogEvent, Outcome, Place
 from tests.support import eventually
 
 READ_LIMIT_S = 60.0
@@ -55,14 +55,14 @@ class Reader:
                 found.append(LogEvent(place, _key(message), name, incarnation, _digest(message, _headers(message))))
         return found
 
-    def letters(self) -> dict[Place, list[str]]:
-        """Return what every dead letter holds, by the place of its event, without the header that was added."""
+    def letters(self) -> dict[Place, list[Letter]]:
+        """Return the dead letters by the place of their event, each without the header that was added to it."""
         found = defaultdict(list)
         for message in self._all((self._lab.topics.dead_letters,)):
             headers = _headers(message)
             letter = dead_letter(headers)
             place = Place(letter.topic, letter.partition, letter.offset, letter.timestamp_ms)
-            found[place].append(_digest(message, headers[:-1]))
+            found[place].append(Letter(_digest(message, headers[:-1]), letter.reason))
         return found
 
     def poll(self, timeout_s: float = 0.1) -> None:

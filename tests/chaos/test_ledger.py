@@ -3,7 +3,7 @@
 import dataclasses
 
 from contracts.payloads import DEAD_LETTER_MARKER_TYPE, DUPLICATE_TYPE, EXPIRED_TYPE
-from tests.chaos.ledger import Freeze, Ledger, LogEvent, Outcome, Place, Reset, Sample
+from tests.chaos.ledger import Freeze, Ledger, Letter, LogEvent, Outcome, Place, Reset, Sample
 
 TOPIC = "events"
 KIND = "penstock.result.v1"
@@ -24,6 +24,7 @@ A, B = event(0), event(1)
 # B again, as the record of the same event: what a sender repeats.
 B_AGAIN = dataclasses.replace(B, name=A.name)
 DIES = {A.name: (DEAD_LETTER_MARKER_TYPE,)}
+LETTER, OTHER = Letter("digest 0", "invalid_payload"), Letter("another", "invalid_payload")
 
 
 def test_a_run_in_which_everything_ended_once_and_in_order_is_clean() -> None:
@@ -108,28 +109,40 @@ def test_an_event_may_end_in_every_way_that_it_gives_reason_for() -> None:
 def test_a_marker_needs_a_letter_that_is_the_events_record() -> None:
     found = [outcome(A, 0, kind=DEAD_LETTER_MARKER_TYPE)]
 
-    def unburied(*letters: str) -> int:
+    def unburied(*letters: Letter) -> int:
         return len(Ledger([A], found, [], fates=DIES, letters={A.place: letters}).close().unburied)
 
-    assert (unburied(), unburied("another"), unburied("digest 0", "another")) == (1, 1, 1)
+    assert (unburied(), unburied(OTHER), unburied(LETTER, OTHER)) == (1, 1, 1)
     # A worker that is killed between letter and marker leaves one more.
-    assert (unburied("digest 0"), unburied("digest 0", "digest 0")) == (0, 0)
+    assert (unburied(LETTER), unburied(LETTER, LETTER)) == (0, 0)
 
 
 def test_each_replay_has_a_letter_of_its_own() -> None:
     found = [outcome(A, 0, kind=DEAD_LETTER_MARKER_TYPE), outcome(A, 1, kind=DEAD_LETTER_MARKER_TYPE)]
     resets = [Reset({(TOPIC, 0): 0}, {0: 1})]
-    one = Ledger([A], found, [], resets, fates=DIES, letters={A.place: ["digest 0"]}).close()
-    two = Ledger([A], found, [], resets, fates=DIES, letters={A.place: ["digest 0"] * 2}).close()
+    one = Ledger([A], found, [], resets, fates=DIES, letters={A.place: [LETTER]}).close()
+    two = Ledger([A], found, [], resets, fates=DIES, letters={A.place: [LETTER] * 2}).close()
     assert (len(one.unburied), len(two.unburied)) == (1, 0)
 
 
 def test_a_letter_of_a_healthy_event_is_found_although_a_result_came_after_it() -> None:
-    assert len(Ledger([A], [outcome(A, 0)], [], letters={A.place: ["digest 0"]}).close().unfit) == 1
+    assert len(Ledger([A], [outcome(A, 0)], [], letters={A.place: [LETTER]}).close().unfit) == 1
+
+
+def test_as_many_events_may_be_too_large_as_a_broker_can_have_said() -> None:
+    found = [outcome(one, offset, kind=DEAD_LETTER_MARKER_TYPE) for offset, one in enumerate((A, B))]
+
+    def unfit(most: int, reason: str = "too_large") -> int:
+        letters = {one.place: [Letter(one.digest, reason)] for one in (A, B)}
+        return len(Ledger([A, B], found, [], letters=letters, too_large=most).close().unfit)
+
+    assert unfit(2) == 0
+    # The marker and the letter of both.
+    assert (unfit(1), unfit(2, "exhausted")) == (4, 4)
 
 
 def test_a_letter_of_no_event_is_found() -> None:
-    assert len(Ledger([A], [outcome(A, 0)], [], letters={B.place: ["digest 1"]}).close().foreign) == 1
+    assert len(Ledger([A], [outcome(A, 0)], [], letters={B.place: [LETTER]}).close().foreign) == 1
 
 
 def test_an_outcome_on_another_partition_than_its_event_is_found() -> None:
