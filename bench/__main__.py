@@ -1,5 +1,6 @@
 """`make bench`, or `python -m bench --help`: bounded runs on a real Kafka broker started for them."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import click
 from bench.cpu_split import profile
 from bench.figures import Figure
 from bench.memory import memory
+from bench.packing import measure as packing
 from bench.peers.environments import NotInstallableError
 from bench.peers.table import LEFT_OUT, PEERS, peer
 from bench.restarts import restart
@@ -29,6 +31,7 @@ SCENARIOS: dict[str, Scenario] = {
     "kill": lambda bootstrap, sides, runs, in_flight: kill(bootstrap, sides, runs, (in_flight or (64,))[0]),
     "restart": lambda bootstrap, sides, runs, in_flight: restart(bootstrap, sides, runs, (in_flight or (64,))[0]),
     "memory": lambda bootstrap, sides, runs, in_flight: memory(bootstrap, sides, runs, (in_flight or (256,))[0]),
+    "packing": lambda *_: asyncio.run(packing()),
     "profile": lambda bootstrap, sides, _, in_flight: profile(bootstrap, sides[0], (in_flight or (256,))[0]),
 }
 
@@ -63,7 +66,10 @@ def main(
     chosen: tuple[str, ...],
     tree: Path | None,
 ) -> None:
-    """Measure one worker against controls in the same run; without a name, everything once, in some fifteen minutes."""
+    """Measure one worker against controls in the same run; without a name, everything once, in some fifteen minutes.
+
+    Peers are then met at 256 calls in flight only; docs/benchmarks.md has the whole set.
+    """
     if not names or "all" in names:
         names = tuple(SCENARIOS)
     ours = (penstock(tree), CONTROL)
@@ -76,7 +82,7 @@ def main(
         sides = with_them if with_peers or name == "peers" else ours
         return runs, SCENARIOS[name](bootstrap, sides, runs, in_flight)
 
-    sys.exit(run_scenarios("python -m bench", names, measure, kafka, suffix=suffix))
+    sys.exit(run_scenarios("python -m bench", names, measure, kafka, suffix=suffix, tree=tree))
 
 
 def _peers(chosen: Sequence[str]) -> list[Side]:

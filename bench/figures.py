@@ -34,13 +34,13 @@ class Figure:
     is_strict: bool = False
 
 
-def publish(name: str, command: str, runs: int, figures: list[Figure]) -> int:
-    """Print the table, write the file, and return the exit status."""
+def publish(name: str, command: str, runs: int, figures: list[Figure], tree: Path = Path()) -> int:
+    """Print the table, write the file, and return the exit status; `tree` is the checkout that was measured."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     document = {
         "name": name,
         "command": command,
-        "commit": _commit(),
+        "commit": commit_of(tree),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "runs": runs,
         "figures": [asdict(figure) for figure in figures],
@@ -58,6 +58,11 @@ def publish(name: str, command: str, runs: int, figures: list[Figure]) -> int:
     return int(any(figure.is_strict and figure.holds is False for figure in figures))
 
 
-def _commit() -> str:
-    git = subprocess.run(("git", "rev-parse", "--short", "HEAD"), capture_output=True, text=True, check=False)
-    return git.stdout.strip() or "unknown"
+def commit_of(tree: Path) -> str:
+    """Return the commit of a checkout, with `-dirty` where its files differ from it; kept figures are no code."""
+    changed = _git(tree, "status", "--porcelain", "--untracked-files=no", ":/", ":(top,exclude)docs")
+    return (_git(tree, "rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")
+
+
+def _git(tree: Path, *command: str) -> str:
+    return subprocess.run(("git", "-C", tree, *command), capture_output=True, text=True, check=False).stdout.strip()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from bench.figures import Figure
 from bench.runs import Feeder, Job, Run, Stage, model_server, new_topics, produce, run_on, topics_of
 from bench.sides import Side
-from bench.steadiness import Found, in_turn, job_of, median_efficiency, promises, total
+from bench.steadiness import Found, in_turn, job_of, median_efficiency, model_account, promises, total
 from contracts.topics import Topics
 
 BACKLOG = 1_000_000
@@ -37,6 +37,7 @@ def memory(
         behind = in_turn(sides, runs, lambda side: _behind(bootstrap, topics, side, job))
     live = in_turn([side for side, _ in behind.measured()], runs, lambda side: _fed(bootstrap, side, job))
     figures = [figure for side, mine in live.measured() for figure in _compare(side, behind, mine, backlog)]
+    account = [*model_account(behind.all, "with backlog"), *model_account(live.all, "without backlog")]
     failures = [*behind.failures(" with backlog"), *live.failures(" without backlog")]
     ours = behind.ours
     # Of a backlog only the first part is read, so nothing can be said about loss there.
@@ -45,7 +46,7 @@ def memory(
         Figure(f"{name}, penstock, with backlog", count, "events", "= 0", count == 0, is_strict=True)
         for name, count in strict.items()
     ]
-    return [*figures, *failures, *kept, *promises(live.ours, "without backlog")]
+    return [*figures, *failures, *kept, *promises(live.ours, "without backlog"), *account]
 
 
 def _compare(side: Side, behind: Found, live: Sequence[Run], backlog: int) -> list[Figure]:

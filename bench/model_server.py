@@ -1,7 +1,7 @@
 """The benchmark's model: an OpenAI-compatible chat server of its own process, cheap enough not to be measured itself.
 
 Run as `python -m bench.model_server PLAN`: it listens on a free port of 127.0.0.1, prints it, and ends on SIGTERM.
-`GET /stats` says what it did, its CPU share and how late its answers were against its plan; `POST /reset` forgets.
+`GET /stats` says what it did, its CPU share since the first call and how late its answers were against its plan.
 
 It reads only what the clients measured here send: HTTP/1.1, keep-alive, one request at a time, Content-Length.
 """
@@ -60,13 +60,9 @@ class Model:
         self._serial = itertools.count()
         self._armed_for = float("inf")
         self._timer: asyncio.TimerHandle | None = None
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the counts."""
         self._calls: Counter[str] = Counter()
         self._late = [0] * (_BINS + 1)
-        self._cpu_s, self._since = time.process_time(), time.monotonic()
+        self._cpu_s = self._since = 0.0
         self._statuses: Counter[int] = Counter()
         self._first_call_at = 0.0
         self._in_flight = self._peak = self._cut_off = 0
@@ -74,7 +70,9 @@ class Model:
     def call(self, event_id: str, connection: "_Connection") -> None:
         """Take a call; its answer goes out when its latency is over."""
         now = time.monotonic()
-        self._first_call_at = self._first_call_at or time.time()
+        if not self._calls:
+            # Until then it waits while events are produced and a worker starts, which would lower its share.
+            self._cpu_s, self._since, self._first_call_at = time.process_time(), now, time.time()
         self._calls[event_id] += 1
         self._in_flight += 1
         self._peak = max(self._peak, self._in_flight)
@@ -169,8 +167,6 @@ class _Connection(asyncio.Protocol):
             self._waits = True
             self._model.call(event[1].decode() if event else "", self)
         elif self._transport is not None:
-            if head.startswith(b"POST /reset "):
-                self._model.reset()
             self._transport.write(_response("200 OK", self._model.stats()))
 
 

@@ -11,7 +11,7 @@ from bench.figures import Figure
 from bench.processes import Sampler
 from bench.runs import Job, Run, RunFailedError, Stage, run
 from bench.sides import Side
-from bench.steadiness import in_turn, job_of, promises
+from bench.steadiness import in_turn, job_of, model_account, promises
 
 _GOAL_S = 3.0
 _SECONDS = 20
@@ -36,7 +36,8 @@ def restart(bootstrap: str, sides: Sequence[Side], runs: int, in_flight: int = 6
             figures.append(Figure(label, round(waited, 2), "s", *goal))
         if not side.is_ours:
             figures.append(Figure(f"lost, {side.name}", sum(one.lost for one in mine), "events"))
-    return [*figures, *found.failures(), *promises(found.ours, "restarts")]
+    account = model_account(found.all, "restarts")
+    return [*figures, *found.failures(), *promises(found.ours, "restarts"), *account]
 
 
 def first_after(stamps: Sequence[float], start: float) -> float:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import click
 
@@ -24,6 +25,7 @@ def run_scenarios(
     properties: Mapping[str, str] | None = None,
     prefix: str = "",
     suffix: str = "",
+    tree: Path | None = None,
 ) -> int:
     """Return the exit status: not 0 when a scenario could not be measured, or one of its strict goals does not hold.
 
@@ -35,6 +37,7 @@ def run_scenarios(
         properties: of that broker.
         prefix: of the names of the figures.
         suffix: likewise.
+        tree: the checkout that is measured; None = this one.
     """
     broker = None if kafka else JvmBroker(0, properties)
     status = 0
@@ -49,7 +52,7 @@ def run_scenarios(
                 click.echo(f"not measured: {name}: {error}", err=True)
                 status = 1
                 continue
-            status |= publish(prefix + name + suffix, " ".join([program, *sys.argv[1:]]), runs, figures)
+            status |= publish(prefix + name + suffix, " ".join([program, *sys.argv[1:]]), runs, figures, tree or Path())
             (FOLDER / f"{prefix}{name}{suffix}.svg").write_text(bars(prefix + name + suffix, figures), encoding="utf-8")
     finally:
         if broker is not None:

@@ -33,7 +33,7 @@ def stragglers(bootstrap: str, sides: Sequence[Side], runs: int) -> list[Figure]
         figures.append(Figure(f"total / ideal, {side.name}", round(ratio, 3), "ratio", *goal))
         if not side.is_ours:
             figures.append(Figure(f"out of key order, {side.name}", total(mine, "disorder"), "events"))
-    return [*figures, *found.failures(), *promises(found.ours, "stragglers"), model_account(found.all)]
+    return [*figures, *found.failures(), *promises(found.ours, "stragglers"), *model_account(found.all, "stragglers")]
 
 
 def faults(bootstrap: str, sides: Sequence[Side], runs: int) -> list[Figure]:
@@ -64,7 +64,7 @@ def faults(bootstrap: str, sides: Sequence[Side], runs: int) -> list[Figure]:
     for name in list(plans)[1:]:
         figures += found[name].failures(f", {name}")
     for name in plans:
-        figures += promises(found[name].ours, name)
+        figures += [*promises(found[name].ours, name), *model_account(found[name].all, name)]
     return figures
 
 
@@ -72,34 +72,49 @@ def kill(bootstrap: str, sides: Sequence[Side], runs: int, in_flight: int = 64) 
     """One SIGKILL at 45 % of the results, restarted at once: what is lost, repeated and paid again."""
     job = job_of(in_flight, seconds=20)
     found = in_turn(sides, runs, lambda side: _with_open(run(bootstrap, side, job, _killer(job))))
-    figures: list[Figure] = []
-    for side, mine in found.measured():
-        extra = max(one.model["extra_calls"] - one.notes["open"] for one in mine)
-        stall = max(0.0, statistics.median(longest_gap(one.outcomes.stamps) for one in mine) - SESSION_S)
-        figures += [
-            Figure(
-                f"extra model calls, less those whose answer was not on the topic at the kill, worst, {side.name}",
-                extra,
-                "calls",
-                "<= 0" if side.is_ours else "",
-                extra <= 0 if side.is_ours else None,
-                is_strict=side.is_ours,
-            ),
-            Figure(
-                f"longest stall beyond the session timeout, {side.name}",
-                round(stall, 2),
-                "s",
-                f"<= {_STALL_GOAL_S:g}" if side.is_ours else "",
-                stall <= _STALL_GOAL_S if side.is_ours else None,
-            ),
-        ]
-        if not side.is_ours:
-            figures += [
-                Figure(f"lost, {side.name}", sum(one.lost for one in mine), "events"),
-                Figure(f"duplicate results, {side.name}", total(mine, "duplicates"), "events"),
-                Figure(f"out of key order, {side.name}", total(mine, "disorder"), "events"),
-            ]
-    return [*figures, *found.failures(), *promises(found.ours, "SIGKILL")]
+    figures = [figure for side, mine in found.measured() for figure in kill_figures(side, mine)]
+    account = model_account(found.all, "SIGKILL")
+    return [*figures, *found.failures(), *promises(found.ours, "SIGKILL"), *account]
+
+
+def kill_figures(side: Side, mine: Sequence[Run]) -> list[Figure]:
+    """Return what was paid again and how long nothing came, each with the counts that it is the difference of."""
+    worst = max(mine, key=lambda one: one.model["extra_calls"] - one.notes["open"])
+    extra = worst.model["extra_calls"] - worst.notes["open"]
+    gaps_s = [longest_gap(one.outcomes.stamps) for one in mine]
+    stall = max(0.0, statistics.median(gaps_s) - SESSION_S)
+    counts = {
+        "extra model calls of that run": worst.model["extra_calls"],
+        "called for at the kill of that run, and no answer on the topic": worst.notes["open"],
+        "calls in flight at the kill of that run": worst.notes["in_flight"],
+    }
+    figures = [
+        Figure(
+            f"extra model calls, less those whose answer was not on the topic at the kill, worst, {side.name}",
+            extra,
+            "calls",
+            "<= 0" if side.is_ours else "",
+            extra <= 0 if side.is_ours else None,
+            is_strict=side.is_ours,
+        ),
+        *(Figure(f"{name}, {side.name}", count, "calls") for name, count in counts.items()),
+        Figure(
+            f"longest stall beyond the session timeout, {side.name}",
+            round(stall, 2),
+            "s",
+            f"<= {_STALL_GOAL_S:g}" if side.is_ours else "",
+            stall <= _STALL_GOAL_S if side.is_ours else None,
+        ),
+        Figure(f"longest time without a new result, worst, {side.name}", round(max(gaps_s), 2), "s"),
+    ]
+    if side.is_ours:
+        return figures
+    return [
+        *figures,
+        Figure(f"lost, {side.name}", sum(one.lost for one in mine), "events"),
+        Figure(f"duplicate results, {side.name}", total(mine, "duplicates"), "events"),
+        Figure(f"out of key order, {side.name}", total(mine, "disorder"), "events"),
+    ]
 
 
 def _with_open(one: Run) -> Run:
@@ -123,7 +138,10 @@ def _killer(job: Job) -> Callable[[Stage], None]:
         if stage.notes or len(stage.outcomes.counts) < _KILL_AT * job.events:
             return
         stage.worker.end(0.0)
-        stage.notes.update(at=time.time(), called=stage.model_stats()["events"])
+        at, model = time.time(), stage.model_stats()
+        # Some of its calls the server may not have missed yet.
+        in_flight = model["in_flight"] + model["cut_off"]
+        stage.notes.update(at=at, called=model["events"], in_flight=in_flight)
         stage.sampler.stop()
         stage.worker.start()
         stage.sampler = Sampler(stage.worker.pid)

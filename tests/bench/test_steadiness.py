@@ -9,7 +9,7 @@ from bench.processes import Sample
 from bench.restarts import first_after
 from bench.runs import Job, Run, RunFailedError
 from bench.sides import LEAST, Side
-from bench.steadiness import Found, in_turn, speed
+from bench.steadiness import Found, in_turn, model_account, speed
 
 OURS, PEER = Side("penstock", True, (), ""), Side("faust", False, (), "")
 RUN = Run(Job(1, 1), Outcomes(1), [], {}, 0.0)
@@ -55,16 +55,36 @@ def test_the_first_result_after_a_start_is_found_in_any_order() -> None:
     assert first_after([1.0], 3.0) == float("inf")
 
 
+def run_of(share: float, cpu_us: float) -> Run:
+    count = 1000
+    end_s = count / (share * 256 / Job(256, 1).plan.latency_s)
+    outcomes = Outcomes(1, stamps=[number * end_s / count for number in range(count)])
+    samples = [Sample(0.0, 0.0, 0), Sample(end_s, count * cpu_us / 1e6, 0)]
+    return Run(Job(256, count), outcomes, samples, {}, end_s)
+
+
+def test_the_goal_names_ordered_peers_only_where_some_ran() -> None:
+    ordered = Side("bytewax", True, (), "")
+
+    def goal(*others: Side) -> tuple[str, bool | None]:
+        sides = (OURS, *others)
+        runs = {side.name: [run_of(0.98 if side is OURS else 0.99, 300)] for side in sides}
+        rate = speed(Found(sides, runs), 256)[0]
+        return rate.goal, rate.holds
+
+    assert goal(PEER, LEAST) == (">= 0.97", True)
+    assert goal(PEER, LEAST, ordered) == (">= 0.97, above ordered peers", False)
+
+
+def test_the_model_server_accounts_for_its_cpu_and_its_lateness_each_with_a_goal() -> None:
+    runs = [Run(Job(1, 1), Outcomes(1), [], {"cpu_share": 0.2, "late_ms": {"99": late}}, 0.0) for late in (4.0, 12.5)]
+    share, late = model_account(runs, "N=64")
+
+    assert (share.name, share.value, share.holds) == ("model server, highest share of a core, N=64", 0.2, True)
+    assert (late.name, late.value, late.holds) == ("model server, highest p99 of lateness, N=64", 12.5, False)
+
+
 def test_the_least_is_no_peer_that_has_to_be_beaten_and_judges_the_goal_of_cpu() -> None:
-    possible = 256 / Job(256, 1).plan.latency_s
-
-    def run_of(share: float, cpu_us: float) -> Run:
-        count = 1000
-        end_s = count / (share * possible)
-        outcomes = Outcomes(1, stamps=[number * end_s / count for number in range(count)])
-        samples = [Sample(0.0, 0.0, 0), Sample(end_s, count * cpu_us / 1e6, 0)]
-        return Run(Job(256, count), outcomes, samples, {}, end_s)
-
     sides = (OURS, PEER, LEAST)
     runs = {"penstock": [run_of(0.98, 300)], "faust": [run_of(0.5, 500)], "least": [run_of(0.99, 150)]}
     figures = {figure.name: figure for figure in speed(Found(sides, runs), 256)}

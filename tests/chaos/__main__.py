@@ -13,7 +13,7 @@ from typing import Any, Never
 import click
 
 from tests.chaos.injected import WEIGHTS, injected_leg
-from tests.chaos.lab import Lab
+from tests.chaos.lab import LATENCY_S, SLOTS, Lab
 from tests.chaos.leg import Leg, NoProgressError, Verdict, run_folder
 from tests.chaos.plan import CLUSTER, STORM, Plan, make_plan
 from tests.chaos.report import report
@@ -21,6 +21,8 @@ from tests.kafkalab.cluster import JvmCluster
 from tests.kafkalab.jvm import JvmBroker
 
 LEGS = ("storm", "cluster", "injected")
+# A partition there keeps 5 MB.
+MOST_EMBEDDED = 100_000
 _WEIGHTS = {"storm": STORM, "cluster": CLUSTER, "injected": WEIGHTS}
 
 
@@ -68,7 +70,7 @@ def _run(plan: Plan, name: str, rate: float, *, is_mixed: bool) -> Verdict:
         leg = stack.enter_context(_leg(plan, name, rate, is_mixed=is_mixed))
         start_s = time.monotonic()
         try:
-            leg.storm(int(plan.seconds * rate) if name == "injected" else 0)
+            leg.storm(_backlog(plan) if name == "injected" else 0)
             click.echo(f"the storm of {name} is over after {time.monotonic() - start_s:.0f} s")
             if name == "storm" and not plan.is_apart:
                 leg.reset(dice.uniform(0.2, 1.0))
@@ -77,6 +79,11 @@ def _run(plan: Plan, name: str, rate: float, *, is_mixed: bool) -> Verdict:
             # The books say which events it is about.
             leg.problems.append(f"NO PROGRESS: {error}")
         return leg.close_books()
+
+
+def _backlog(plan: Plan) -> int:
+    """Return enough events for a worker at work until the last fault, and no more than the mock cluster keeps."""
+    return min(int(plan.seconds * SLOTS / LATENCY_S), MOST_EMBEDDED)
 
 
 @contextlib.contextmanager

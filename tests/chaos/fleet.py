@@ -4,7 +4,7 @@ import contextlib
 import re
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.chaos.lab import SESSION_S, Lab
@@ -19,23 +19,30 @@ STOP_LIMIT_S = 40.0
 
 @dataclass
 class Worker:
-    """One worker process; `name` is new for every process, `slot` is not."""
+    """One worker process; `name` is new for every process, `slot` is not; `freeze` is the one it is in."""
 
     slot: int
     name: str
     process: ChildProcess
     thaw_at_s: float = 0.0
+    freeze: Freeze | None = None
     is_expected_to_end: bool = False
 
     @property
     def is_frozen(self) -> bool:
         """Tell whether it is stopped now."""
-        return self.thaw_at_s > 0
+        return self.freeze is not None
 
     def address(self) -> str:
         """Return its health page; empty before it has one."""
         found = re.search(r"worker health on (\S+)", self.process.output)
         return found[1] if found else ""
+
+
+class Nothing(str):
+    """Why an action did nothing, in place of what it did."""
+
+    __slots__ = ()
 
 
 @dataclass
@@ -95,9 +102,19 @@ class Fleet:
         self._count(worker)
         worker.process.signal(signal.SIGSTOP)
         now_ms = int(time.time() * 1000)
-        since_ms, until_ms = self.silence_ms
-        self.freezes.append(Freeze(worker.name, now_ms, since_ms if now_ms <= until_ms else 0))
+        worker.freeze = Freeze(worker.name, now_ms, 0, self._silent_since(now_ms))
         worker.thaw_at_s = time.monotonic() + seconds
+
+    def _thaw(self, worker: Worker) -> None:
+        if worker.freeze is not None:
+            now_ms = int(time.time() * 1000)
+            self.freezes.append(replace(worker.freeze, until_ms=self._silent_since(now_ms) or now_ms))
+        worker.freeze = None
+        worker.process.signal(signal.SIGCONT)
+
+    def _silent_since(self, now_ms: int) -> int:
+        since_ms, until_ms = self.silence_ms
+        return since_ms if now_ms <= until_ms else 0
 
     def _count(self, worker: Worker) -> None:
         self.bound += self.lab_slots
@@ -115,8 +132,7 @@ class Fleet:
         now_s = time.monotonic()
         for worker in list(self.workers):
             if worker.is_frozen and now_s >= worker.thaw_at_s:
-                worker.thaw_at_s = 0.0
-                worker.process.signal(signal.SIGCONT)
+                self._thaw(worker)
             code = worker.process.process.poll()
             if code is not None:
                 if not worker.is_expected_to_end or code != 0:
@@ -142,8 +158,7 @@ class Fleet:
     def thaw_all(self) -> None:
         """End all freezes."""
         for worker in self.workers:
-            worker.thaw_at_s = 0.0
-            worker.process.signal(signal.SIGCONT)
+            self._thaw(worker)
 
     def stop_all(self) -> list[str]:
         """SIGTERM to all and wait; return who did not end well."""
@@ -190,19 +205,19 @@ def disturb(fleet: Fleet, action: Action) -> str:
     """Carry out an action on the workers and return what was done."""
     if action.kind == "join":
         if len(fleet.workers) >= MAX_WORKERS:
-            return "join: there are enough"
+            return Nothing("join: there are enough")
         fleet.start()
         return f"{fleet.workers[-1].name} joins"
     worker = fleet.pick(action.victim)
     if worker is None:
-        return f"{action.kind}: nobody is there"
+        return Nothing(f"{action.kind}: nobody is there")
     match action.kind:
         case "kill":
             fleet.kill(worker)
         case "freeze":
             fleet.freeze(worker, SESSION_S + action.lasts_s / 2)
         case "leave" if len(fleet.workers) <= 1:
-            return "leave: the last one stays"
+            return Nothing("leave: the last one stays")
         case _:
             fleet.stop(worker, restart=action.kind == "term")
     return f"{action.kind} of {worker.name}"

@@ -5,7 +5,8 @@ member of a group does not work there.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from producers.mock_cluster import HEARTBEAT, JOIN_GROUP, OFFSET_COMMIT, PRODUCE, MockCluster
@@ -28,12 +29,51 @@ INJECTED: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
 }
 WEIGHTS = dict.fromkeys(INJECTED, 1)
 BACKLOG = 800
+_POINTERS = ctypes.POINTER(ctypes.c_void_p)
+
+
+class TracedCluster(MockCluster):
+    """A mock cluster that knows whether the errors that it was told to give have been given.
+
+    Every request takes one of the codes for its kind, as long as there are some.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._library.rd_kafka_mock_start_request_tracking.argtypes = (ctypes.c_void_p,)
+        self._library.rd_kafka_mock_get_requests.argtypes = (ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t))
+        self._library.rd_kafka_mock_get_requests.restype = _POINTERS
+        self._library.rd_kafka_mock_request_api_key.argtypes = (ctypes.c_void_p,)
+        self._library.rd_kafka_mock_request_api_key.restype = ctypes.c_int16
+        self._library.rd_kafka_mock_request_destroy_array.argtypes = (_POINTERS, ctypes.c_size_t)
+        self._library.rd_kafka_mock_start_request_tracking(self._cluster)
+        # Each with its request, and how many of these have taken all of its codes and of those before.
+        self._told: list[tuple[str, int, int]] = []
+
+    def fail_requests(self, request: int, error_codes: Sequence[int]) -> None:
+        """Answer the next requests of one kind with these Kafka error codes, one each."""
+        super().fail_requests(request, error_codes)
+        due = max([self._seen(request), *(due for _, other, due in self._told if other == request)])
+        self._told.append((f"request {request}, codes {error_codes}", request, due + len(error_codes)))
+
+    def unmet(self) -> list[str]:
+        """Return which errors have not been given, or not all of them."""
+        return [f"not given: {name}" for name, request, due in self._told if self._seen(request) < due]
+
+    def _seen(self, request: int) -> int:
+        count = ctypes.c_size_t()
+        found = self._library.rd_kafka_mock_get_requests(self._cluster, ctypes.byref(count))
+        try:
+            keys = map(self._library.rd_kafka_mock_request_api_key, found[: count.value])
+            return sum(key == request for key in keys)
+        finally:
+            self._library.rd_kafka_mock_request_destroy_array(found, count)
 
 
 @contextlib.contextmanager
 def injected_leg(plan: Plan, folder: Path, say: Callable[[str], None]) -> Iterator[Leg]:
     """Run a worker on a mock cluster of its own."""
-    with MockCluster() as cluster:
+    with TracedCluster() as cluster:
         lab = Lab(cluster.bootstrap, "chaos-injected", folder, embedded=True)
         for topic in lab.topics.table():
             cluster.create_topic(topic.name, PARTITIONS)
@@ -46,5 +86,6 @@ def injected_leg(plan: Plan, folder: Path, say: Callable[[str], None]) -> Iterat
 
             return act
 
-        with Leg("injected", lab, plan, [], say, workers=1, injected={kind: inject(kind) for kind in INJECTED}) as leg:
+        acts = {kind: inject(kind) for kind in INJECTED}
+        with Leg("injected", lab, plan, [], say, workers=1, injected=acts, unmet=cluster.unmet) as leg:
             yield leg

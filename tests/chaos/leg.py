@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException
 
 from contracts.errors import LogUnavailable
 from tests.chaos.batches import with_writers
-from tests.chaos.fleet import Fleet, disturb
+from tests.chaos.fleet import MAX_WORKERS, Fleet, Nothing, disturb
 from tests.chaos.lab import SLOTS, Lab, Model
 from tests.chaos.ledger import Balance, Ledger, LogEvent, Reset, Sample
 from tests.chaos.plan import Action, Plan
@@ -72,6 +72,7 @@ class Verdict:
 
     Attributes:
         extra: paid calls beyond one per event and wanted replay.
+        may_crash: workers that may end by themselves: those that could not confirm an outcome while a broker was out.
         acts: when which kind of fault began, Unix milliseconds, where each was over before the next one.
         silences: when no broker confirmed anything, likewise: (from, until).
         problems: what else went wrong, for people.
@@ -84,6 +85,7 @@ class Verdict:
     extra: int
     floor: float
     bound: int
+    may_crash: int = 0
     acts: list[tuple[int, str]] = field(default_factory=list)
     silences: list[tuple[float, float]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -99,6 +101,7 @@ class Leg:
         with_gateway: send some events as webhooks.
         workers: at the start; the mock cluster bears one.
         injected: further kinds of actions, each with what it does; it returns what was done.
+        unmet: tells at the end which of them have met nobody.
         data: folders of the brokers' logs, to find out who wrote what names nobody.
         is_mixed: events of more kinds; see Source.
     """
@@ -115,6 +118,7 @@ class Leg:
         with_gateway: bool = False,
         workers: int = 2,
         injected: Mapping[str, Callable[[], str]] | None = None,
+        unmet: Callable[[], list[str]] = list,
         data: Sequence[Path] = (),
         is_mixed: bool = False,
     ) -> None:
@@ -129,6 +133,7 @@ class Leg:
         self._with_gateway = with_gateway
         self._workers = workers
         self._injected = injected or {}
+        self._unmet = unmet
         self._data = data
         self._gateway: ChildProcess | None = None
         self._address: str | None = None
@@ -261,7 +266,7 @@ class Leg:
 
     def close_books(self) -> Verdict:
         """Stop the workers and sum up."""
-        self.problems += self.fleet.stop_all()
+        self.problems += [*self._unmet(), *self.fleet.stop_all()]
         self.reader.catch_up()
         self._keep_events()
         ledger = Ledger(
@@ -273,10 +278,19 @@ class Leg:
             self.fleet.freezes,
             until_ms=self._storm_end_ms,
             parked=self.reader.parked,
+            fates=self.source.fates,
+            letters=self.reader.letters(),
+            # One answer refuses what one worker has sent of one partition.
+            too_large=SLOTS * sum(kind == "produce_too_large" for _, kind in self._acts),
         )
         balance = ledger.close()
         balance.unlogged = [f"{name}, confirmed by {self.source.accepted[name]}" for name in balance.unlogged]
-        billed = self.model.stats()["billed_per_event"]
+        stats = self.model.stats()
+        billed = stats["billed_per_event"]
+        if stats["events_forgotten"]:
+            self.problems.append(
+                "the model has forgotten events, so their further calls are not counted: a shorter run"
+            )
         # A call for several events is billed under the name of the first and the number of the others.
         extra = sum(max(0, count - balance.expected_calls[name]) for name, count in billed.items() if "+" not in name)
         return Verdict(
@@ -287,6 +301,7 @@ class Leg:
             extra,
             self.fleet.floor,
             self.fleet.bound,
+            MAX_WORKERS * sum(kind.startswith("broker_") for _, kind in self._acts),
             self._acts if self.plan.is_apart else [],
             self.source.silences(),
             self.problems,
@@ -344,8 +359,14 @@ class Leg:
             self._gateway.signal(signal.SIGCONT)
 
     def _act(self, action: Action) -> str:
-        """Carry out one action and return what was done."""
-        self._acts.append((int(time.time() * 1000), action.kind))
+        """Carry out one action and return what was done; one that does nothing is no act."""
+        at_ms = int(time.time() * 1000)
+        done = self._carry_out(action)
+        if not isinstance(done, Nothing):
+            self._acts.append((at_ms, action.kind))
+        return done
+
+    def _carry_out(self, action: Action) -> str:
         if action.kind in self._injected:
             return self._injected[action.kind]()
         if action.kind in FAULTS:
@@ -360,14 +381,14 @@ class Leg:
 
     def _freeze_gateway(self, action: Action) -> str:
         if self._gateway is None:
-            return "gateway_freeze: there is none"
+            return Nothing("gateway_freeze: there is none")
         self._gateway.signal(signal.SIGSTOP)
         self._later(action.lasts_s, self._resume_gateway)
         return f"gateway frozen for {action.lasts_s:g} s"
 
     def _disturb_broker(self, action: Action) -> str:
         if self._due and any(getattr(act, "is_broker", False) for _, act in self._due):
-            return f"{action.kind}: another broker is still out"
+            return Nothing(f"{action.kind}: another broker is still out")
         number = min(int(action.victim * len(self._brokers)), len(self._brokers) - 1)
         broker = self._brokers[number]
         now_ms = int(time.time() * 1000)

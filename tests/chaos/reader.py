@@ -3,16 +3,18 @@
 import contextlib
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from contracts.codec import Headers, parked_event, source_position
+from contracts.codec import Headers, RecordHeaders, dead_letter, parked_event, source_position
 from contracts.payloads import DUPLICATE_TYPE, TERMINAL_TYPES
 from tests.chaos.lab import FREE, Lab
-from tests.chaos.ledger import LogEvent, Outcome, Place
+from tests.chaos.ledger import Letter, LogEvent, Outcome, Place
 from tests.support import eventually
 
 READ_LIMIT_S = 60.0
@@ -50,7 +52,17 @@ class Reader:
             place = _place(message)
             with contextlib.suppress(ValueError):
                 name = json.loads(message.value() or b"{}")["id"]
-                found.append(LogEvent(place, _key(message), name, incarnation))
+                found.append(LogEvent(place, _key(message), name, incarnation, _digest(message, _headers(message))))
+        return found
+
+    def letters(self) -> dict[Place, list[Letter]]:
+        """Return the dead letters by the place of their event, each without the header that was added to it."""
+        found = defaultdict(list)
+        for message in self._all((self._lab.topics.dead_letters,)):
+            headers = _headers(message)
+            letter = dead_letter(headers)
+            place = Place(letter.topic, letter.partition, letter.offset, letter.timestamp_ms)
+            found[place].append(Letter(_digest(message, headers[:-1]), letter.reason))
         return found
 
     def poll(self, timeout_s: float = 0.1) -> None:
@@ -130,14 +142,22 @@ def _place(message: Message) -> Place:
     return Place(message.topic() or "", message.partition() or 0, message.offset() or 0, message.timestamp()[1])
 
 
+def _headers(message: Message) -> RecordHeaders:
+    return cast("list[tuple[str, bytes | None]]", message.headers() or [])
+
+
+def _digest(message: Message, headers: RecordHeaders) -> str:
+    return sha256(repr((message.key(), message.value(), list(headers))).encode()).hexdigest()
+
+
 def _origin(message: Message) -> Place:
-    _, note, _ = parked_event(cast("list[tuple[str, bytes | None]]", message.headers() or []))
+    _, note, _ = parked_event(_headers(message))
     return Place(note.topic, note.partition, note.offset, note.timestamp_ms)
 
 
 def _outcome(message: Message) -> Outcome | None:
     headers = cast("Headers", message.headers() or [])
-    found = source_position(cast("list[tuple[str, bytes | None]]", headers))
+    found = source_position(_headers(message))
     kind = dict(headers).get("ce_type", b"").decode()
     if found is None or kind not in {*TERMINAL_TYPES, DUPLICATE_TYPE}:
         return None

@@ -34,11 +34,14 @@ def figures_of(verdict: Verdict) -> list[Figure]:
         Figure(f"{leg}: accepted", verdict.accepted, "events"),
         *(Figure(f"{leg}: {kind}", count, "records") for kind, count in sorted(balance.kinds.items())),
         none("lost", balance.lost),
+        none("ends that the event gave no reason for", balance.unfit),
+        none("dead letters that are missing or not the record", balance.unburied),
         none("accepted and not on the log", balance.unlogged),
         none("duplicates", balance.duplicates),
         Figure(f"{leg}: repeats in the producer's buffer at a freeze", len(balance.buffered_repeats), "events"),
         none("order violations", balance.disorder),
         none("outcomes of no event", balance.foreign),
+        none("outcomes on another partition than their event", balance.astray),
         none("commits ahead of finished events", balance.ahead),
         Figure(
             f"{leg}: model calls beyond one per event",
@@ -51,7 +54,14 @@ def figures_of(verdict: Verdict) -> list[Figure]:
         Figure(f"{leg}: calls in flight at kills and freezes (their metrics, just before)", verdict.floor, "calls"),
         stall(f"{leg}: longest stall, beyond silence and session timeout", balance.stall_ms(verdict.silences)),
         *after_each(verdict),
-        Figure(f"{leg}: workers that ended by themselves", len(verdict.crashes), "workers"),
+        Figure(
+            f"{leg}: workers that ended by themselves",
+            len(verdict.crashes),
+            "workers",
+            f"<= {verdict.may_crash} (all of them, once for each fault of a broker)",
+            len(verdict.crashes) <= verdict.may_crash,
+            is_strict=True,
+        ),
         none("other problems", verdict.problems),
     ]
 
@@ -77,11 +87,14 @@ def offenders(verdict: Verdict) -> dict[str, list[str]]:
     balance = verdict.balance
     found = {
         "lost": balance.lost,
+        "ends that the event gave no reason for": balance.unfit,
+        "dead letters that are missing or not the record": balance.unburied,
         "accepted and not on the log": balance.unlogged,
         "duplicates": balance.duplicates,
         "repeats in the producer's buffer at a freeze": balance.buffered_repeats,
         "order violations": balance.disorder,
         "outcomes of no event": balance.foreign,
+        "outcomes on another partition than their event": balance.astray,
         "commits ahead": balance.ahead,
         "workers that ended by themselves": verdict.crashes,
         "other problems": verdict.problems,

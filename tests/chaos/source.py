@@ -16,6 +16,7 @@ from confluent_kafka import Producer
 
 from contracts.codec import encode_event
 from contracts.envelope import Event
+from contracts.payloads import DEAD_LETTER_MARKER_TYPE, EXPIRED_TYPE, RESULT_TYPE
 from tests.chaos.lab import FREE, PACKED, POISON, SECRET, SOURCE, Lab
 
 KEYS = 60
@@ -35,6 +36,7 @@ class Source:
     Attributes:
         sent: names of everything that was tried.
         accepted: names that the broker or the gateway has confirmed, and where they lie as far as that is known.
+        fates: how an event may end, by name, where that is not with a result.
     """
 
     def __init__(
@@ -62,10 +64,13 @@ class Source:
                 "linger.ms": 5,
                 "log_level": 0,
                 "delivery.timeout.ms": 120_000,
+                # Else it may find a broker that is back up to 10 s late, and its silence excuses the workers' stalls.
+                "reconnect.backoff.max.ms": 200,
             }
         )
         self.sent: list[str] = []
         self.accepted: dict[str, str] = {}
+        self.fates: dict[str, tuple[str, ...]] = {}
         self.errors: list[str] = []
         # When each record was given to the client, and when a broker has confirmed it.
         self._acks_ms: list[tuple[float, float]] = []
@@ -114,6 +119,9 @@ class Source:
         name, key = f"e{number}", f"k{self._dice.randrange(KEYS)}"
         kind = "chaos.urgent" if self._dice.random() < URGENT_SHARE else "chaos.event"
         text = f"{POISON} " if self._dice.random() < POISON_SHARE else ""
+        may_expire = (EXPIRED_TYPE,) if kind == "chaos.urgent" else ()
+        if text or may_expire:
+            self.fates[name] = (DEAD_LETTER_MARKER_TYPE if text else RESULT_TYPE, *may_expire)
         body = {"id": name, "key": key, "text": f"{text}event {number} of a chaos run"}
         self.sent.append(name)
         extensions = {"partitionkey": key}
@@ -127,6 +135,7 @@ class Source:
         headers: list[tuple[str, str | bytes | None]] = list(encode_event(event))
         if self._dice.random() < UNDECODABLE_SHARE:
             headers = [(name, value) for name, value in headers if name != "ce_specversion"]
+            self.fates[event.id] = (DEAD_LETTER_MARKER_TYPE,)
 
         def reported(error: Any, message: Any) -> None:
             # A report without an offset is no ack: see producers/producer.py.

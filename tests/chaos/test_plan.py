@@ -1,9 +1,14 @@
-"""The plan depends on the seed alone."""
+"""The plan depends on the seed alone; an action that finds nothing to do says so."""
 
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from tests.chaos.fleet import MAX_WORKERS, Fleet, Nothing, disturb
 from tests.chaos.lab import SESSION_S
-from tests.chaos.plan import CLUSTER, STORM, make_plan
+from tests.chaos.plan import CLUSTER, STORM, Action, make_plan
 
 
 def test_the_same_seed_gives_the_same_plan() -> None:
@@ -27,3 +32,10 @@ def test_faults_that_are_apart_do_not_meet() -> None:
     assert all(
         later.at_s - early.at_s >= SESSION_S + early.lasts_s / 2 + SESSION_S for early, later in pairwise(actions)
     )
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("join", MAX_WORKERS), ("kill", 0)])
+def test_an_action_that_finds_nothing_to_do_says_so(kind: str, workers: int) -> None:
+    there: Any = [None] * workers
+    no_lab: Any = None
+    assert isinstance(disturb(Fleet(no_lab, False, 1, Path(), there), Action(0, kind, 0, 0)), Nothing)
