@@ -208,10 +208,11 @@ async def test_one_partition_whose_broker_gives_nothing_is_named_while_others_go
     assert lab.liveness.problems[0].detail.startswith(f"{EVENTS}/{TP1.partition}: ")
 
 
-async def test_a_leader_that_is_away_is_no_lack_of_progress(lab: Lab) -> None:
+@pytest.mark.parametrize("other", [AT_END, Reach(10, 10)])
+async def test_a_leader_that_is_away_is_no_lack_of_progress(lab: Lab, other: Reach) -> None:
     """Nothing else is there to do, and the worker can do nothing about it."""
     lab.group.tps = frozenset({TP0, TP1})
-    lab.liveness._reach = {TP0: AT_END, TP1: Reach(3, 10, is_told=False)}
+    lab.liveness._reach = {TP0: other, TP1: Reach(3, 10, is_told=False)}
 
     assert lab.pass_time(1000) == ["partition"]
 
