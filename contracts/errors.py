@@ -315,7 +315,7 @@ class OutputTruncated(OutputInvalid):
 
 
 class DeadlineExceeded(Terminal):
-    """Raise when the event's deadline has passed; it ends as expired and is not paid for."""
+    """Raise when the event's deadline has passed; it ends as expired, and nothing more is called for it."""
 
     http_status = 504
     reason = "deadline_exceeded"

@@ -128,7 +128,7 @@ class Topics:
                 name,
                 "results",
                 week,
-                "one terminal record per event: result, dead-letter or expired marker; the pay-once journal",
+                "one terminal record per event: result, or dead-letter, expired or duplicate marker; the journal",
             )
             for name in [self.results, *sorted(output_topics - {self.results})]
         ]

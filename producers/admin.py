@@ -155,7 +155,15 @@ class TopicAdmin:
 
         Without partitions that are empty or may not be described, and without all of them where no broker answers.
         """
-        asked = {TopicPartition(*place): OffsetSpec.for_timestamp(0) for place in places}
+        return self._offsets(places, OffsetSpec.for_timestamp(0))
+
+    def ends(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return where partitions end, open transactions included; as `oldest` without those that cannot be told."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call] # confluent-kafka's own
+        return {place: offset for place, (offset, _) in self._offsets(places, latest).items()}
+
+    def _offsets(self, places: Iterable[tuple[str, int]], spec: OffsetSpec) -> dict[tuple[str, int], tuple[int, int]]:
+        asked = {TopicPartition(*place): spec for place in places}
         if not asked:
             return {}
         # As in `wait`.

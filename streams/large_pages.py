@@ -62,6 +62,18 @@ def use_large_pages() -> None:
         advise(start, size_bytes, _MADV_COLLAPSE)
 
 
+def give_back() -> None:
+    """Give freed memory back to the machine, once, for behind what took much; nothing where the C library cannot.
+
+    By itself glibc keeps what many small pieces were freed from: a worker that had looked through 25,000 results at its
+    start stayed 15 to 60 MB larger than one that had not. Holes are given back out of large pages, too, and what is
+    left of those is small pages: they are made large again.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+        use_large_pages()
+
+
 async def keep_large() -> None:
     """Use large pages again and again, ever more rarely: memory grows when the work begins."""
     wait_s = _FIRST_S

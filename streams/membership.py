@@ -191,7 +191,7 @@ class Membership:
         for tp, kind in former.items():
             tails[tp].forget_former(is_cut=kind == CUT)
         ledgers = {
-            tp: Ledger(positions[tp][0], tail.ends, tail.answered, tail.starts, replays.get(tp, 0), repeats.get(tp))
+            tp: Ledger(positions[tp][0], tail.ends, tail.answered, replays.get(tp, 0), repeats.get(tp))
             for tp, tail in tails.items()
         }
         return ledgers, {tp: positions[tp][0] for tp in anew}
@@ -355,11 +355,11 @@ class Membership:
 
     async def follow(self) -> None:
         """Let the marks of idle partitions follow what other workers write to the same result partitions."""
-        idle = self._engine.idle()
+        idle, topics = self._engine.idle(), self.tail.result_topics
         if not idle or not self._engine.tenure.may_work:
             return
         try:
-            ends = await in_thread(self.tail.ends, tuple(idle))
+            ends = await in_thread(self.tail.ends, {TP(topic, tp.partition) for tp in idle for topic in topics})
         except LogUnavailable as error:
             self._log.info("journal.unreadable", error=str(error), wait_s=_FOLLOW_INTERVAL_S)
         else:

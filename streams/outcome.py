@@ -8,7 +8,7 @@ Reads: nothing. Writes: nothing; the pipeline carries the decision out. See: doc
     same, attempts or age used up          dead letter, disposition exhausted
     poison (undecodable, 400, bad prompt)  dead letter at once, disposition poison
     content refused                        dead letter at once, disposition refused
-    deadline passed, or cannot be met      expired, not paid for
+    deadline passed, or cannot be met      expired, nothing more is called
 """
 
 from dataclasses import dataclass

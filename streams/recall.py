@@ -12,6 +12,7 @@ from contracts.repetition import DEDUP, identity_of
 from contracts.settings import KafkaSettings
 from streams.engine.item import TP
 from streams.engine.repeats import Repeats
+from streams.large_pages import give_back
 from streams.tail import ask, read_ranges
 
 _REQUEST_TIMEOUT_S = 10.0
@@ -48,13 +49,16 @@ class Recall:
         limit = max(1, self._limit // len(wanted))
         windows = {tp: Repeats(limit) for tp in wanted}
         if any(end > floor for floor, end in wanted.values()):
-            ask(
-                self._kafka,
-                self._name,
-                "read_committed",
-                "event topics",
-                lambda consumer: self._fill(consumer, wanted, windows, limit),
-            )
+            try:
+                ask(
+                    self._kafka,
+                    self._name,
+                    "read_committed",
+                    "event topics",
+                    lambda consumer: self._fill(consumer, wanted, windows, limit),
+                )
+            finally:
+                give_back()
         return windows
 
     def _fill(

@@ -6,7 +6,7 @@ Reads: results. Blocking: runs in a thread; measured 0.03-0.3 s for up to 100,00
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,10 +21,11 @@ from producers.admin import TopicAdmin
 from producers.kafka_client import NO_GROUP, client_config
 from streams.engine.item import TP, ResultRef
 from streams.engine.ledger import Answers
+from streams.large_pages import give_back
 
 _REQUEST_TIMEOUT_S = 10.0
-# The books wait for it, and can do without; it takes 20-35 ms on one broker of our own (measured).
-_IDS_TIMEOUT_S = 2.0
+# The books wait for ids, and can do without; it takes 20-35 ms on one broker of our own (measured).
+_ADMIN_TIMEOUT_S = 2.0
 _NOT_THERE = frozenset(
     {
         confluent_kafka.KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - the client's public constants
@@ -34,6 +35,13 @@ _NOT_THERE = frozenset(
 )
 _IDLE_TIMEOUT_S = 20.0
 _BATCH = 500
+# What waits in the client in front of us, per partition, and one answer on its way into it, which goes in as a whole
+# and comes compressed; by default 64 MiB and 50. A full queue is empty again sooner than the client looks, after 1 s.
+_QUEUE: dict[str, str | int] = {
+    "queued.max.messages.kbytes": 4_096,
+    "fetch.max.bytes": 2**20,
+    "fetch.queue.backoff.ms": 20,
+}
 # So much may the clock of an event's writer be ahead of the worker's that answered it: brokers refuse more by default
 # (Kafka 4.0), and an hour of results is looked through within seconds.
 _CLOCKS_S = 3600.0
@@ -41,6 +49,7 @@ _CLOCKS_S = 3600.0
 _LIMITS = (1_000_000, 100_000)
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 @dataclass
@@ -82,13 +91,17 @@ def ask(
     Raises:
         LogUnavailable: a broker did not answer, or the consumer could not be made.
     """
-    config = client_config(kafka) | {
-        "group.id": name,
-        "enable.auto.commit": "false",
-        "enable.partition.eof": "false",
-        "auto.offset.reset": "error",
-        "isolation.level": isolation,
-    }
+    config = (
+        client_config(kafka)
+        | _QUEUE
+        | {
+            "group.id": name,
+            "enable.auto.commit": "false",
+            "enable.partition.eof": "false",
+            "auto.offset.reset": "error",
+            "isolation.level": isolation,
+        }
+    )
     try:
         # Also a client fails that cannot be made: its threads cannot be started, say.
         consumer = confluent_kafka.Consumer(config, logger=logging.getLogger("penstock.tail"))
@@ -200,6 +213,8 @@ class TailReader:
         # What the newest scan fills.
         self._scanned: Mapping[TP, Tail] = {}
         self._is_told = False
+        # Kept for the questions that come every 30 s: each new client asks for a token of its own.
+        self._admin: TopicAdmin | None = None
 
     def ids(self, topics: Iterable[str]) -> dict[str, int]:
         """Return which log each topic is: its id, another one when it is made anew; without those that are not known.
@@ -207,15 +222,28 @@ class TailReader:
         The embedded broker has none.
         """
         wanted = frozenset(topics)
-        found: dict[str, int] = {}
-        if not self._kafka.embedded:
-            # One that cannot be made knows none; it is no reason to end the worker.
-            with contextlib.suppress(confluent_kafka.KafkaException, LogUnavailable):
-                found = TopicAdmin(self._kafka, _IDS_TIMEOUT_S).ids(wanted)
+        found = {} if self._kafka.embedded else self._told(lambda admin: admin.ids(wanted), len(wanted))
         if not (self._is_told or self._kafka.embedded) and (unknown := sorted(wanted - found.keys())):
             self._is_told = True
             detail = "when such a topic is made anew, a commit of the former one may be taken for one of the new"
             logger("worker").info("topics.unidentified", topics=unknown, detail=detail)
+        return found
+
+    def ends(self, places: Collection[TP]) -> dict[tuple[str, int], int]:
+        """Return where partitions of result topics end now; without those that are not known."""
+        return self._told(lambda admin: admin.ends(places), len(places))
+
+    def _told(self, question: Callable[[TopicAdmin], dict[K, int]], number: int) -> dict[K, int]:
+        """Return what is told of so many."""
+        found: dict[K, int] = {}
+        # One that cannot be made knows nothing; it is no reason to end the worker.
+        with contextlib.suppress(confluent_kafka.KafkaException, LogUnavailable):
+            # Two threads may ask, and either may take it away.
+            admin = self._admin = self._admin or TopicAdmin(self._kafka, _ADMIN_TIMEOUT_S)
+            found = question(admin)
+        if len(found) < number:
+            # One that has lost all its brokers looks for none, and does not say so.
+            self._admin = None
         return found
 
     def begins(self, logs: Mapping[TP, int], fresh: Container[TP]) -> dict[TP, dict[str, int]]:
@@ -267,18 +295,10 @@ class TailReader:
         Raises:
             LogUnavailable: a broker did not answer, or the scan made no progress.
         """
-        return self._ask(lambda consumer: self._scan(consumer, wanted))
-
-    def ends(self, tps: Iterable[TP]) -> dict[TP, dict[str, int]]:
-        """Return, per source partition, where the matching partition of each result topic ends now.
-
-        Raises:
-            LogUnavailable: a broker did not answer.
-        """
-        return self._ask(lambda consumer: {tp: self._ends(consumer, tp.partition) for tp in tps})
-
-    def _ends(self, consumer: confluent_kafka.Consumer, partition: int) -> dict[str, int]:
-        return {topic: _result_bounds(consumer, TP(topic, partition))[1] for topic in self.result_topics}
+        try:
+            return self._ask(lambda consumer: self._scan(consumer, wanted))
+        finally:
+            give_back()
 
     def _ask(self, question: Callable[[confluent_kafka.Consumer], T]) -> T:
         # A transaction that somebody else leaves open on a result topic would hide our answers behind it.
@@ -348,6 +368,10 @@ class TailReader:
         position = found[1]
         tp = TP(position.topic, position.partition)
         request = wanted.get(tp)
-        if request is not None and request[1] is not None and position.offset >= request[0]:
-            ref = ResultRef(message.topic() or "", message.offset() or 0)
+        if request is None or request[1] is None or position.offset < request[0]:
+            return
+        ref = ResultRef(message.topic() or "", message.offset() or 0)
+        # Lanes share a result partition, and the one whose mark is furthest back says where reading begins. Before its
+        # own mark lie what an operator wants done again (a reset) and what was answered on a former log.
+        if ref.offset >= tails[tp].starts[ref.topic]:
             tails[tp].answered.add(position.offset, position.timestamp_ms, ref)

@@ -81,7 +81,7 @@ class RouteSettings(Section):
     output_schema_file: ExistingFile | None = None
     """The same, from a JSON file."""
     deadline_s: Seconds = 300.0
-    """From acceptance; an event that is not answered by then ends as expired and is not paid for."""
+    """From acceptance; an event that is not answered by then ends as expired, and nothing more is called for it."""
     attempt_timeout_s: Seconds = 60.0
     """Limit of one model call."""
     order: Literal["key", "partition", "none"] | Pointer = "key"

@@ -23,7 +23,7 @@ def topics() -> str:
     settings = ", ".join(f"`{name}={value}`" for name, value in Topics().table()[0].config().items())
     return (
         "# Topics\n\n"
-        f"`{prefix}` is `kafka.topic_prefix`. A route's own `output_topic` is one more result topic.\n"
+        f"`{prefix}` is `kafka.topic_prefix`. A route's own `output_topic` is one more [result topic](../results.md).\n"
         "Result topics need at least as many partitions as event topics: an outcome goes to its event's partition "
         "number.\n"
         "Those of the kinds `deliveries`, `undelivered` and `endpoints` are made only where doors out are "

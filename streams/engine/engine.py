@@ -331,12 +331,12 @@ class Engine:
         """Return the books of idle partitions, and how much they had taken: for `follow`."""
         return {tp: (ledger, ledger.taken) for tp, ledger in self._ledgers.items() if ledger.is_idle}
 
-    def follow(self, idle: Mapping[TP, tuple[Ledger, int]], ends: Mapping[TP, dict[str, int]]) -> None:
+    def follow(self, idle: Mapping[TP, tuple[Ledger, int]], ends: Mapping[tuple[str, int], int]) -> None:
         """Note the ends of result partitions, for those that have taken nothing since `idle` was asked."""
         for tp, (ledger, taken) in idle.items():
             if self._ledgers.get(tp) is ledger and ledger.is_idle and ledger.taken == taken:
-                for topic, end in ends.get(tp, {}).items():
-                    ledger.result_ends[topic] = max(end, ledger.result_ends.get(topic, 0))
+                for topic, end in ledger.result_ends.items():
+                    ledger.result_ends[topic] = max(end, ends.get(TP(topic, tp.partition), 0))
 
     def spans(self) -> dict[TP, tuple[int, int]]:
         """Return, per partition, the commit point and the number of unfinished offsets."""

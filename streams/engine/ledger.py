@@ -37,6 +37,8 @@ class Answers:
         self._limit = limit
         self._count = 0
         self._pages = dict[int, bytearray]()
+        # Of each page, per result topic, where the first of its answers lies.
+        self._firsts = dict[int, dict[str, int]]()
         self._topics = dict[str, int]()
         # None is lower than the one, all have passed behind the other.
         self._passed, self._highest = 0, -1
@@ -60,12 +62,14 @@ class Answers:
             # No record of Kafka's has such a place: whoever wrote it answers no event.
             return
         if offset >= self.known_to:
-            self._leave_out(result)
+            _note(self._left_out, result.topic, result.offset)
             return
         number = offset >> _PAGE_BITS
         page = self._pages.get(number)
         if page is None:
-            page = self._pages[number] = bytearray()
+            page, self._firsts[number] = bytearray(), {}
+            self._pages[number] = page
+        _note(self._firsts[number], result.topic, result.offset)
         topic = self._topics.setdefault(result.topic, len(self._topics))
         page += _ANSWER.pack(offset % _PAGE, topic, timestamp_ms, result.offset)
         self._highest = max(self._highest, offset)
@@ -75,15 +79,13 @@ class Answers:
         if self._count > self._limit and len(self._pages) > 1:
             number = max(self._pages)
             self.known_to, self._highest = number * _PAGE, number * _PAGE - 1
-            for _, left in self._of_page(number):
-                self._leave_out(left)
+            for name, first in self._firsts[number].items():
+                _note(self._left_out, name, first)
             self._drop(number)
-
-    def _leave_out(self, result: ResultRef) -> None:
-        self._left_out[result.topic] = min(result.offset, self._left_out.get(result.topic, result.offset))
 
     def _drop(self, number: int) -> None:
         self._count -= len(self._pages.pop(number, b"")) // _ANSWER.size
+        self._firsts.pop(number, None)
 
     def _of_page(self, number: int) -> Iterator[tuple[tuple[int, int], ResultRef]]:
         topics, first = list(self._topics), number * _PAGE
@@ -109,17 +111,15 @@ class Answers:
         for number in [number for number in self._pages if number < now] if is_far else range(before, now):
             self._drop(number)
         if self._highest < offset:
-            self._pages, self._count, self._unpacked = {}, 0, (-1, {})
+            self._pages, self._firsts, self._count, self._unpacked = {}, {}, 0, (-1, {})
 
     def keep(self, end: int) -> None:
         """Forget the answers from an offset on, and those to events without a timestamp."""
         for number in [number for number in self._pages if (number + 1) * _PAGE > end or number in self._untimed]:
             kept = [one for one in self._of_page(number) if one[0][0] < end and one[0][1] >= 0]
             self._drop(number)
-            if kept:
-                packed = (_ANSWER.pack(at % _PAGE, self._topics[ref.topic], ms, ref.offset) for (at, ms), ref in kept)
-                self._pages[number] = bytearray().join(packed)
-                self._count += len(kept)
+            for (at, timestamp_ms), ref in kept:
+                self.add(at, timestamp_ms, ref)
         self._unpacked = -1, {}
         if self.known_to >= end:
             self.known_to, self._left_out = _NO_END, {}
@@ -136,13 +136,16 @@ class Answers:
         """Tell whether an answer waits for its event, or was left out."""
         return self._highest >= self._passed or self.are_cut
 
-    def starts(self, scan_starts: Mapping[str, int]) -> Mapping[str, int]:
-        """Return, per result topic, where the first answer that waits may lie.
+    def starts(self) -> dict[str, int]:
+        """Return, per result topic, from where on the answers lie that wait or were left out."""
+        found = dict(self._left_out)
+        for topic, first in (one for firsts in self._firsts.values() for one in firsts.items()):
+            _note(found, topic, first)
+        return found
 
-        Args:
-            scan_starts: from where on answers were looked for.
-        """
-        return scan_starts if self._highest >= self._passed else self._left_out
+
+def _note(firsts: dict[str, int], topic: str, offset: int) -> None:
+    firsts[topic] = min(offset, firsts.get(topic, offset))
 
 
 class Ledger:
@@ -152,7 +155,6 @@ class Ledger:
         position: first offset that will be delivered (the committed one).
         result_ends: per result topic, the end of the matching result partition when the tenure began.
         answered: found by the scan of the result topic; the book makes it its own.
-        scan_starts: per result topic, where that scan began.
         replay_until: offsets below it are done again because an operator wants it.
         repeats: what is known of earlier events.
 
@@ -168,7 +170,6 @@ class Ledger:
         position: int,
         result_ends: dict[str, int] | None = None,
         answered: Answers | None = None,
-        scan_starts: dict[str, int] | None = None,
         replay_until: int = 0,
         repeats: Repeats | None = None,
     ) -> None:
@@ -182,7 +183,6 @@ class Ledger:
         self.result_ends = dict(result_ends or {})
         self.answered = Answers() if answered is None else answered
         self._is_lacking = False
-        self._scan_starts = dict(scan_starts or {})
         self._unfinished: dict[int, int] = {}
         self._newest_stamp_ms = -1
         # Per result topic, (result offset, event offset) of what is finished and not committed yet; a heap, because
@@ -318,8 +318,7 @@ class Ledger:
         point = self.commit_point
         self.answered.pass_to(self._next)
         marks = dict(self.result_ends)
-        # Answers whose events have not been delivered yet lie anywhere behind the start of the scan.
-        for topic, start in self.answered.starts(self._scan_starts).items():
+        for topic, start in self.answered.starts().items():
             marks[topic] = min(marks.get(topic, start), start)
         for topic, finished in self._finished.items():
             while finished and finished[0][1] < point:

@@ -12,6 +12,7 @@ import yaml
 
 from tests.deploy.kubernetes_files import COMPONENTS, FOLDER, GRAFANA, OWN_USERS, SASL, SECRET, Workload, settings
 from tests.deploy.kubernetes_schema import problems
+from tests.support import ROOT
 
 BUILD = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
 # Made by kustomize itself, of files and literals.
@@ -70,6 +71,18 @@ def test_all_components_go_together(everything: list[dict[str, Any]]) -> None:
         f"penstock-{name}" for name in ("gateway", "worker", "egress", "ingress", "batch", "hand-over", "topics")
     }
     assert "replicas" not in workloads["penstock-worker"].manifest["spec"]
+
+
+def test_the_first_step_of_an_upgrade_leaves_out_all_programs_but_topics_and_workers(
+    everything: list[dict[str, Any]],
+) -> None:
+    label = "app.kubernetes.io/component"
+    found = re.search(rf"-l '{label} notin \(([a-z,-]+)\)'", (ROOT / "docs/kubernetes.md").read_text("utf-8"))
+    assert found is not None
+    kept = [one for one in everything if one["metadata"].get("labels", {}).get(label) not in found[1].split(",")]
+
+    assert _workloads(kept).keys() == {"penstock-topics", "penstock-worker"}
+    assert [one["kind"] for one in kept if one["metadata"]["name"].startswith("penstock-config")] == ["ConfigMap"]
 
 
 def _production(tmp_path: Path, *, has_replicas: bool) -> list[dict[str, Any]]:

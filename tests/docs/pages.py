@@ -56,7 +56,13 @@ class Block:
 
 def pages() -> list[Path]:
     """Return every page that a person wrote; generated ones have their own check."""
-    found = [*READMES, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/adr").glob("*.md")]
+    found = [
+        *READMES,
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "SECURITY.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs/adr").glob("*.md"),
+    ]
     return sorted(page for page in found if page.exists())
 
 

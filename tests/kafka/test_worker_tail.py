@@ -50,6 +50,16 @@ def found(tail: Tail) -> dict[int, int]:
     return {offset: ref.offset for (offset, _), ref in tail.answered}
 
 
+def test_the_ends_of_result_partitions_are_told_but_of_those_that_are_not_there(kafka: KafkaLab) -> None:
+    (topic,) = kafka.create("results", partitions=2)
+    answer(kafka, topic, range(4))
+    results = reader(kafka, topic)
+    places = {TP(topic, 0), TP(topic, 1)}
+
+    assert results.ends(places | {TP(topic, 2)}) == {(topic, 0): 0, (topic, 1): 4}
+    assert results.ends(places) == {(topic, 0): 0, (topic, 1): 4}
+
+
 def test_answers_from_the_mark_on_are_found_with_place_and_timestamp(kafka: KafkaLab) -> None:
     (topic,) = kafka.create("results", partitions=2)
     answer(kafka, topic, range(10))
@@ -172,7 +182,7 @@ def test_brokers_that_do_not_answer_are_our_error(monkeypatch: pytest.MonkeyPatc
 
 def test_a_topic_that_is_made_anew_is_another_log(kafka: KafkaLab, monkeypatch: pytest.MonkeyPatch) -> None:
     # A worker goes on without ids rather than wait for a broker that is slow; here it is the ids that are wanted.
-    monkeypatch.setattr("streams.tail._IDS_TIMEOUT_S", 20.0)
+    monkeypatch.setattr("streams.tail._ADMIN_TIMEOUT_S", 20.0)
     topic, other = kafka.create("events", "other", partitions=1)
     found = reader(kafka)
 
@@ -191,7 +201,7 @@ def test_a_topic_that_is_made_anew_is_another_log(kafka: KafkaLab, monkeypatch: 
 def test_ids_that_nobody_answers_are_not_known_and_that_is_said_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("streams.tail._IDS_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("streams.tail._ADMIN_TIMEOUT_S", 0.2)
     settings = KafkaSettings(bootstrap_servers=(f"127.0.0.1:{free_port()}",))
     found = TailReader(settings, "app", frozenset())
 

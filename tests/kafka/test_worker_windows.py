@@ -37,6 +37,30 @@ def test_events_answered_beyond_what_is_kept_are_not_paid_again_window_by_window
     assert '"event":"answers.window"' in told
 
 
+def test_two_members_that_go_by_windows_pay_for_no_answer_twice_also_through_a_kill(
+    kafka: KafkaLab, tmp_path: Path
+) -> None:
+    """Each window of the one has the other hand over and begin its scan again, in the middle of its own."""
+    bounds = {"max_uncommitted": 100, "max_answers": 1000}
+    lab = WorkerLab(kafka, tmp_path, worker=bounds, route={"order": "none"})
+    lab.create_topics()
+    lab.send(0, 12_000)
+    with Outcomes(kafka, lab.topics.results) as results:
+        with lab.running(**STATIC) as worker:
+            results.wait_for(12_000)
+            worker.stop()
+        lab.forget_offsets()
+        lab.send(12_000, 200)
+        with lab.worker(**STATIC) as one, lab.worker(worker__instance_id="two") as two:
+            for process in (one, two):
+                process.wait_for(r'"event":"answers\.window"', 40)
+            one.signal(signal.SIGKILL)
+            with lab.running(**STATIC):
+                tally = results.wait_for(12_200)
+                eventually(lambda: sum(lab.committed().values()) == 12_200, within_s=60)
+    assert (tally.lost(12_200), tally.duplicates) == ([], [])
+
+
 def test_a_topic_made_anew_waits_for_no_events_of_the_former_one_however_many_were_answered(
     kafka: KafkaLab, tmp_path: Path
 ) -> None:

@@ -112,7 +112,8 @@ class FakeTail:
         self.sources: list[tuple[int, int]] = []
         self.known: dict[str, int] = {}
         self.asked: list[frozenset[str]] = []
-        self.now: dict[TP, dict[str, int]] = {}
+        # Of result partitions.
+        self.now: dict[TP, int] = {}
         self.gate: threading.Event | None = None
         self.fault: Exception | None = None
 
@@ -137,8 +138,8 @@ class FakeTail:
         self.asked.append(frozenset(topics))
         return dict(self.known)
 
-    def ends(self, tps: Iterable[TP]) -> dict[TP, dict[str, int]]:
-        self.log.append(("ends", tuple(tps)))
+    def ends(self, places: Iterable[TP]) -> dict[TP, int]:
+        self.log.append(("ends", tuple(places)))
         if self.fault:
             raise self.fault
         if self.gate:
@@ -640,7 +641,7 @@ async def test_what_is_answered_of_a_log_that_lost_its_end_is_not_called_again(b
         ("tail", {TP0: (0, None)}), ("tail", {TP0: (3, {RESULTS: 0})}), ("restart", {TP0: 3}),
         ("work", 6), ("work", 7),
     ]  # fmt: skip
-    assert bench.shell.offsets[TP0] == (8, "penstock1 !floor=3 !log=7 !former=2 results=20")
+    assert bench.shell.offsets[TP0] == (8, "penstock1 !floor=3 !log=7 !former=2 results=23")
 
 
 async def test_the_claim_of_a_log_that_lost_its_end_is_not_given_up_before_the_group_has_it(bench: Bench) -> None:
@@ -1018,7 +1019,7 @@ async def test_offsets_without_a_record_are_committed_once_the_last_record_befor
 
 
 async def test_the_mark_of_an_idle_partition_follows_what_others_write(bench: Bench) -> None:
-    bench.tail.now = {TP0: {RESULTS: 77}}
+    bench.tail.now = {TP(RESULTS, 0): 77}
     bench.assign()
     await eventually_async(lambda: bench.engine.is_open)
     await bench.membership.follow()
@@ -1029,12 +1030,12 @@ async def test_the_mark_of_an_idle_partition_follows_what_others_write(bench: Be
 
 async def test_the_mark_does_not_follow_when_an_event_was_taken_while_the_ends_were_asked_for(bench: Bench) -> None:
     """Its result may lie below the end that was read after it."""
-    bench.tail.now = {TP0: {RESULTS: 77}}
+    bench.tail.now = {TP(RESULTS, 0): 77}
     bench.tail.gate = threading.Event()
     bench.assign()
     await eventually_async(lambda: bench.engine.is_open)
     following = asyncio.ensure_future(bench.membership.follow())
-    await eventually_async(lambda: ("ends", (TP0,)) in bench.log)
+    await eventually_async(lambda: ("ends", (TP(RESULTS, 0),)) in bench.log)
     await bench.submit(3)
     await bench.idle()
     bench.tail.gate.set()
@@ -1111,7 +1112,7 @@ async def test_books_are_waited_for_while_no_thread_can_be_started(
 async def test_marks_stay_as_they_are_while_no_thread_can_be_started(
     bench: Bench, no_thread: Callable[[], list[str]]
 ) -> None:
-    bench.tail.now = {TP0: {RESULTS: 77}}
+    bench.tail.now = {TP(RESULTS, 0): 77}
     await bench.opened()
     asked = no_thread()
     await bench.membership.follow()

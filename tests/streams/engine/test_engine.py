@@ -126,7 +126,7 @@ async def test_an_event_that_may_be_answered_where_nobody_has_looked_is_not_take
     """What lies before it is finished first: then its answer is found from the commit on."""
     bench = Bench()
     found = {(1, 1001): ResultRef(RESULTS, 7), (1500, 2500): ResultRef(RESULTS, 40)}
-    tenure = bench.begin(ledgers={TP0: Ledger(0, {RESULTS: 50}, answers(found, 1), {RESULTS: 0})})
+    tenure = bench.begin(ledgers={TP0: Ledger(0, {RESULTS: 50}, answers(found, 1))})
     intake = bench.submit_later(*(make_item(n) for n in (0, 1, 1500)))
     await settled()
 
@@ -145,7 +145,7 @@ async def test_an_event_that_may_be_answered_where_nobody_has_looked_is_not_take
 async def test_an_event_that_is_answered_already_is_a_move() -> None:
     """A worker that finds millions of them does not stand still."""
     bench = Bench()
-    bench.begin(ledgers={TP0: Ledger(0, {RESULTS: 50}, answers({(0, 1000): ResultRef(RESULTS, 7)}), {RESULTS: 0})})
+    bench.begin(ledgers={TP0: Ledger(0, {RESULTS: 50}, answers({(0, 1000): ResultRef(RESULTS, 7)}))})
     await bench.submit(make_item(0))
 
     assert bench.engine.moves == 1
@@ -320,7 +320,7 @@ async def test_books_of_a_tenure_that_is_over_do_not_open_the_intake() -> None:
 async def test_an_answered_event_is_skipped_and_counts_as_finished() -> None:
     bench = Bench()
     answered = answers({(0, 1000): ResultRef(RESULTS, 4)})
-    bench.begin(ledgers={TP0: Ledger(0, {RESULTS: 5}, answered, {RESULTS: 3})})
+    bench.begin(ledgers={TP0: Ledger(0, {RESULTS: 5}, answered)})
     await bench.submit(make_item(0), make_item(1))
     await bench.idle()
 
@@ -548,7 +548,7 @@ async def test_an_answer_found_on_the_log_drops_the_kept_one() -> None:
     await bench.hand_over(1)
     await asyncio.sleep(20)
     answered = answers({(0, 1000): ResultRef(RESULTS, 0)})
-    bench.begin(2, {TP0: Ledger(0, {RESULTS: 1}, answered, {RESULTS: 0})})
+    bench.begin(2, {TP0: Ledger(0, {RESULTS: 1}, answered)})
     await bench.submit(make_item(0), generation=2)
 
     assert (bench.calls.kept, bench.produced, commit_point(bench)) == (0, [], 1)

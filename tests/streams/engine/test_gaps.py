@@ -133,9 +133,9 @@ async def test_the_mark_of_an_idle_partition_follows_the_other_lanes() -> None:
 
 
 def test_the_mark_of_an_idle_partition_stays_while_answers_wait_for_their_events() -> None:
-    ledger = Ledger(0, {RESULTS: 50}, answers({(7, 1007): ResultRef(RESULTS, 41)}), {RESULTS: 40})
+    ledger = Ledger(0, {RESULTS: 50}, answers({(7, 1007): ResultRef(RESULTS, 41)}))
 
-    assert (ledger.is_idle, ledger.mark()) == (False, {RESULTS: 40})
+    assert (ledger.is_idle, ledger.mark()) == (False, {RESULTS: 41})
 
 
 async def test_an_exception_while_a_record_is_taken_ends_the_worker() -> None:

@@ -167,7 +167,7 @@ async def test_a_repetition_waits_for_nobody_though_the_first_is_at_work() -> No
 async def test_a_repetition_of_what_was_answered_before_a_restart_is_one() -> None:
     bench = Bench()
     answered = answers({(5, 1005): ResultRef(RESULTS, 3)})
-    bench.begin(Ledger(5, {RESULTS: 4}, answered, {RESULTS: 0}, repeats=Repeats(10)))
+    bench.begin(Ledger(5, {RESULTS: 4}, answered, repeats=Repeats(10)))
 
     await bench.send(5, 6)
     await settled()

@@ -242,7 +242,7 @@ class Fleet:
         self.log.commits.setdefault(tp, (0, tail.starts))
         worker.next[tp] = offset
         repeats = self.log.repeats(tp, offset, self.plan.remembered)
-        return Ledger(offset, tail.ends, tail.answered, tail.starts, repeats=repeats)
+        return Ledger(offset, tail.ends, tail.answered, repeats=repeats)
 
     @staticmethod
     def _begin(worker: Worker, tenure: Tenure, ledgers: Mapping[TP, Ledger]) -> None:
