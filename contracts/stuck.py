@@ -49,6 +49,7 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
         position: next offset the consumer reads; end: of the partition; None while not known.
         lag: end - commit point.
         unfinished: events taken and not ended.
+        stands_by, stands_s: the check of the watchdog that tells why the rest is not read, and for how long.
         oldest: of these, the one that holds back the commit.
     """
 
@@ -60,6 +61,8 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
     end: int | None = None
     lag: int | None = None
     unfinished: int = 0
+    stands_by: str = ""
+    stands_s: float = 0.0
     oldest: UnfinishedEvent | None = None
 
 

@@ -4,26 +4,30 @@ Blocking: a question to a broker and one to the consumer thread every ten second
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from contracts.errors import LogUnavailable
 from contracts.logs import logger
-from contracts.metrics import EVENTS_IN_STATE, FM_INFLIGHT, LAST_MOVE, OLDEST_IN_STATE, OLDEST_UNFINISHED, WATCHDOG
+from contracts.metrics import EVENTS_IN_STATE, FM_INFLIGHT, LAG, LAST_MOVE, OLDEST_IN_STATE, OLDEST_UNFINISHED, WATCHDOG
 from contracts.settings import Settings
 from contracts.stuck import Problem, StuckReport
 from streams import stuck
 from streams.engine.engine import Engine
 from streams.engine.item import TP, Item, State
+from streams.log_ends import Reach
 from streams.membership import Membership
-from streams.watchdog import CALL_SHARE, CHECKS, KAFKA_SILENCE_S, Snapshot, Watchdog
+from streams.watchdog import CALL_SHARE, CHECKS, KAFKA_SILENCE_S, WATCH, Snapshot, Watchdog
 
 _EVERY_S = 1.0
 # Two questions in a row without an answer are within KAFKA_SILENCE_S.
 _ASK_EVERY_S = 10.0
 _ASK_LIMIT_S = 5.0
+# Looks that fail for so long are told.
+_BLIND_S = 30.0
 _CAN_WAIT = {
     State.CALLING: "calls are in flight",
     State.RESTING: "events rest until their next attempt",
@@ -61,16 +65,16 @@ class Liveness:
         self._watchdog = Watchdog(settings.worker, clock)
         self._log = logger("worker")
         self._is_wanted = False
-        self._answered_at_s = self._ticked_at_s = self._moved_at_s = self._clock()
+        self._answered_at_s = self._ticked_at_s = self._moved_at_s = self._looked_at_s = self._clock()
         self._moves = 0
-        self._reach: dict[TP, tuple[int, int]] = {}
+        self._reach: dict[TP, Reach] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.problems: tuple[Problem, ...] = ()
 
     def start(self) -> None:
         """Expect the worker to become and stay a member of its group."""
         self._is_wanted = True
-        self._answered_at_s = self._ticked_at_s = self._moved_at_s = self._clock()
+        self._answered_at_s = self._ticked_at_s = self._moved_at_s = self._looked_at_s = self._clock()
         self._tasks = [asyncio.ensure_future(work()) for work in (self._look_again, self._ask_kafka, self._ask_reach)]
 
     def stop(self) -> None:
@@ -85,10 +89,7 @@ class Liveness:
 
     async def _look_again(self) -> None:
         while True:
-            try:
-                self.look()
-            except Exception:  # noqa: BLE001 - watching must not end what it watches
-                self._log.exception("watchdog.failed")
+            self.try_to_look()
             await asyncio.sleep(_EVERY_S)
 
     async def _ask_kafka(self) -> None:
@@ -98,18 +99,24 @@ class Liveness:
                 self._answered_at_s = self._clock()
             except LogUnavailable as error:
                 self._log.debug("kafka.silent", error=str(error))
+            except Exception:  # noqa: BLE001 - who does not ask any more would call the brokers silent for ever
+                self._log.exception("watchdog.failed")
             await asyncio.sleep(_ASK_EVERY_S)
 
     async def _ask_reach(self) -> None:
         """Find the true ends: a consumer that has stopped fetching does not know that there is more."""
         while True:
             await asyncio.sleep(_ASK_EVERY_S)
-            tps = self._membership.tps
+            tps, found = self._membership.tps, dict[TP, Reach]()
             try:
-                self._reach = await self._membership.shell.reach(tps, _ASK_LIMIT_S) if tps else {}
+                found = await self._membership.shell.reach(tps, _ASK_LIMIT_S) if tps else {}
             except (LogUnavailable, AttributeError) as error:
                 # AttributeError: Faust has no consumer yet, or none any more.
                 self._log.debug("kafka.silent", error=repr(error))
+            except Exception:  # noqa: BLE001 - as above
+                self._log.exception("watchdog.failed")
+            # Where nobody answers nothing is known any more: what was unread before may have been done since.
+            self._reach = {tp: _with_end(now, self._reach.get(tp)) for tp, now in found.items()}
 
     def _tick(self) -> None:
         def ticked() -> None:
@@ -121,6 +128,25 @@ class Liveness:
             # No thread yet, or its loop is closed: what is not there does not tick, and the age says so.
             if self._engine.tenure.generation < 0:
                 ticked()
+
+    def try_to_look(self) -> None:
+        """Take a snapshot and judge it; watching must not end what it watches.
+
+        A watch that fails is told, and is no reason to end a worker that works: the next one would have it, too.
+        """
+        try:
+            self.look()
+        except Exception:  # noqa: BLE001 - see above
+            self._log.exception("watchdog.failed")
+            blind_s = self._clock() - self._looked_at_s
+            if blind_s >= _BLIND_S:
+                others = tuple(one for one in self.problems if one.check != WATCH)
+                detail = "the watch fails; the log lines watchdog.failed say where"
+                blind = Problem(check=WATCH, detail=detail, for_s=round(blind_s, 1), restart_helps=False)
+                self.problems = (*others, blind)
+                WATCHDOG.labels(WATCH).set(1)
+        else:
+            self._looked_at_s = self._clock()
 
     def look(self) -> None:
         """Take a snapshot and judge it."""
@@ -137,6 +163,15 @@ class Liveness:
         failing = {one.check for one in problems}
         for check in CHECKS:
             WATCHDOG.labels(check).set(check in failing)
+        self._show_lag()
+
+    def _show_lag(self) -> None:
+        for tp, (point, _) in self._engine.spans().items():
+            # The consumer's own end is that of its last fetch, and stands while it fetches nothing.
+            ends = self._membership.shell.high_watermark(tp), self._reach[tp].end if tp in self._reach else None
+            known = [end for end in ends if end is not None]
+            if known:
+                LAG.labels(tp.topic, str(tp.partition)).set(max(0, max(known) - point))
 
     def snapshot(self) -> Snapshot:
         """Return what the watchdog looks at."""
@@ -144,8 +179,8 @@ class Liveness:
         started = engine.started
         counts = self._measure(started)
         spans = engine.spans()
-        committed = {tp: commit[0] for tp, commit in membership.committed.items() if tp in spans}
         handing = membership.is_handing_over
+        unread, untaken = ({}, {}) if handing else self._standing()
         return Snapshot(
             is_wanted=self._is_wanted,
             may_work=engine.tenure.may_work,
@@ -153,19 +188,41 @@ class Liveness:
             loaded=membership.tail.furthest,
             kafka_silent_s=now_s - self._answered_at_s,
             moves=engine.moves,
-            waiting=engine.holds + self._unread(),
+            waiting=engine.holds + self._waiting_unread(),
             excuse="partitions are being given up" if handing else self._excuse(counts),
             overdue=self._overdue(started),
-            committed=tuple(sorted(committed.items())),
-            uncommitted=sum(spans[tp][0] > offset for tp, offset in committed.items()),
+            unread=unread,
+            untaken=untaken,
+            uncommitted={
+                _place(tp): offset
+                for tp, (offset, _) in membership.committed.items()
+                if tp in spans and spans[tp][0] > offset
+            },
             consumer_age_s=now_s - self._ticked_at_s,
             loop_lag_s=self._lag_s(),
         )
 
-    def _unread(self) -> int:
-        """Return the records that the consumer has not read; transaction markers at the end do not count."""
+    def _mine(self) -> dict[TP, Reach]:
+        """Return our partitions of which not everything is read, as far as is known."""
         mine = self._membership.tps
-        return sum(max(0, end - position) for tp, (position, end) in self._reach.items() if tp in mine)
+        return {tp: one for tp, one in self._reach.items() if tp in mine and one.unread}
+
+    def _waiting_unread(self) -> int:
+        """Return the records that wait for this worker to read them.
+
+        What lies ahead of a partition whose fetches bring nothing is none: markers of transactions, or what compaction
+        has removed. And that one broker gives nothing of its own is not ours to mend, while others answer.
+        """
+        fetches = any(one.is_fetched for one in self._reach.values())
+        return sum(one.unread for one in self._mine().values() if one.in_hand or (one.is_told and not fetches))
+
+    def _standing(self) -> tuple[Mapping[str, int | None], Mapping[str, int | None]]:
+        """Return where reading stands: of what no broker gives, and of what is fetched and waits for nothing."""
+        mine = self._mine()
+        unread = {_place(tp): one.position for tp, one in mine.items() if not (one.in_hand or one.is_fetched)}
+        # Who waits for room in one topic may keep the records of all others waiting behind a full queue.
+        waits = self._engine.look_at < math.inf
+        return unread, {_place(tp): one.position for tp, one in mine.items() if one.in_hand and not waits}
 
     def _measure(self, started: Sequence[Item]) -> Counter[State]:
         # Not over all that is held: with 1,024 calls that are 20,000, and the loop would stand still each second.
@@ -234,9 +291,14 @@ class Liveness:
             paused_routes=stuck.paused_routes(),
             problems=self.problems,
             partitions=stuck.partitions(
-                engine, self._membership.committed, self._reach, asyncio.get_running_loop().time()
+                engine, self._membership.committed, self._reach, self._stands(), asyncio.get_running_loop().time()
             ),
         )
+
+    def _stands(self) -> dict[TP, tuple[str, float]]:
+        lasting = {check: self._watchdog.lasting_s(check) for check in ("partition", "untaken")}
+        found = ((tp, check, lasting[check].get(_place(tp))) for tp in self._reach for check in lasting)
+        return {tp: (check, for_s) for tp, check, for_s in found if for_s is not None}
 
     @property
     def warnings(self) -> list[str]:
@@ -258,3 +320,12 @@ class Liveness:
         if self._membership.is_handing_over or self._engine.tenure.is_over:
             return "rebalancing"
         return "working" if self._engine.is_open else "loading"
+
+
+def _place(tp: TP) -> str:
+    return f"{tp.topic}/{tp.partition}"
+
+
+def _with_end(now: Reach, known: Reach | None) -> Reach:
+    """Return what was found, with the end that was known before where the partition's leader does not tell."""
+    return now if now.is_told or known is None else now._replace(end=known.end)

@@ -1,14 +1,18 @@
-"""Whether a log still has what was read of it: by the last record, and by the epochs of its leaders.
+"""Whether a log still has what was read of it, by the last record and by its epochs; and how far it is read.
 
 Verified, like streams/shell.py, against its TESTED_VERSIONS.
 """
 
+import asyncio
+import math
 import time
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 
 from streams.engine.item import TP
 from streams.losses import tell_deleted
@@ -17,6 +21,8 @@ from streams.losses import tell_deleted
 _SETTLE_S = 3.0
 # Leaders change seldom; of a commit that lies before the oldest of these an earlier epoch is known.
 _MAX_RUNS = 8
+# A partition without records is asked for every 1.5 s, whatever of it was fetched before having been handed out.
+_FETCH_SILENCE_S = 30.0
 
 
 class Run(NamedTuple):
@@ -30,6 +36,34 @@ class Run(NamedTuple):
     first: int
     last: int
     epoch: int
+
+
+class Reach(NamedTuple):
+    """How far a partition is read, and what there is.
+
+    Attributes:
+        position: of the next record that is handed out; None while it is being looked up.
+        end: of what can be read; None while its leader does not tell.
+        is_told: its leader has told the end just now.
+        fetched_s: since a broker last answered a fetch of it without an error; infinite before the first.
+        in_hand: records of it were fetched and wait to be handed out.
+    """
+
+    position: int | None
+    end: int | None
+    is_told: bool = True
+    fetched_s: float = math.inf
+    in_hand: bool = False
+
+    @property
+    def unread(self) -> int:
+        """Return how many offsets lie ahead; not all of them need to have a record."""
+        return 0 if self.position is None or self.end is None else max(0, self.end - self.position)
+
+    @property
+    def is_fetched(self) -> bool:
+        """Tell whether its fetches are answered."""
+        return self.fetched_s < _FETCH_SILENCE_S
 
 
 class EndWatch:
@@ -258,4 +292,37 @@ def _runs(found: Sequence[Any], epochs: Sequence[tuple[int, int]]) -> Iterator[R
         begin = end
 
 
-__all__ = ["EndWatch", "Run", "epoch_at", "is_read_again", "read_below"]
+async def reach(consumer: Any, tps: Sequence[Any], limit_s: float) -> dict[TP, Reach]:
+    """Return how far those partitions are read that are assigned; on the consumer's thread.
+
+    Each leader is asked by itself: what one of them does not tell says nothing of the others' partitions.
+    """
+    client, by_leader = consumer._client, defaultdict[Any, list[Any]](list)  # noqa: SLF001
+    for tp in tps:
+        by_leader[client.cluster.leader_for_partition(tp)].append(tp)
+
+    async def ask(led: Sequence[Any]) -> dict[Any, int]:
+        try:
+            async with asyncio.timeout(limit_s):
+                return dict(await consumer.end_offsets(led))
+        except (KafkaError, TimeoutError):
+            return {}
+
+    ends: dict[Any, int] = {}
+    for told in await asyncio.gather(*map(ask, by_leader.values())):
+        ends |= told
+    subscription = consumer._subscription.subscription  # noqa: SLF001
+    assignment = subscription.assignment if subscription is not None else None
+    if assignment is None:
+        return {}
+    held, now_s = consumer._fetcher._records, time.time()  # noqa: SLF001
+    found = {}
+    for tp in (tp for tp in tps if tp in assignment.tps):
+        state = assignment.state_value(tp)
+        position = state.position if state.has_valid_position else None
+        fetched_s = math.inf if state.timestamp is None else now_s - state.timestamp / 1000
+        found[TP(tp.topic, tp.partition)] = Reach(position, ends.get(tp), tp in ends, fetched_s, tp in held)
+    return found
+
+
+__all__ = ["EndWatch", "Reach", "Run", "epoch_at", "is_read_again", "reach", "read_below"]

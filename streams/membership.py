@@ -319,12 +319,6 @@ class Membership:
             for tp, (offset, _) in changed.items():
                 COMMITTED.labels(tp.topic, str(tp.partition)).set(offset)
 
-    def observe(self) -> None:
-        """Set the lag gauges."""
-        for tp, (point, _) in self._engine.spans().items():
-            if (end := self.shell.high_watermark(tp)) is not None:
-                LAG.labels(tp.topic, str(tp.partition)).set(max(0, end - point))
-
     async def run(self) -> None:
         """Commit from time to time, for ever."""
         await asyncio.gather(self._keep_committing(), self._keep_following())
@@ -377,7 +371,6 @@ class Membership:
             await self.commit()
             if self._engine.wants_answers and not self.is_handing_over:
                 self.shell.rejoin()
-            self.observe()
 
     async def hand_over(self) -> None:
         """Finish, commit once, let go; who calls while it goes on waits for the same."""

@@ -40,7 +40,7 @@ from streams.engine.item import TP
 from streams.epochs import epoch_ends
 from streams.fetching import BundlingConsumer, EngineThread
 from streams.joining import JoinGuard
-from streams.log_ends import Run
+from streams.log_ends import Reach, Run, reach
 
 TESTED_VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 
@@ -207,28 +207,21 @@ class Shell:
         """Have the consumer thread's loop call something; it never does when that loop is stuck or gone."""
         self._thread.thread_loop.call_soon_threadsafe(ticked)
 
-    async def reach(self, tps: frozenset[TP], limit_s: float) -> dict[TP, tuple[int, int]]:
-        """Return, per partition that is ours, the offset the consumer reads next and the end of the partition.
+    async def reach(self, tps: frozenset[TP], limit_s: float) -> dict[TP, Reach]:
+        """Return, per partition that is ours, how far it is read and what there is.
 
         Not through Faust's method queue: its two workers are for commits, and this question may hang.
 
         Raises:
             LogUnavailable: no answer in time.
         """
-        consumer = self._aiokafka
+        consumer, loop = self._aiokafka, self._thread.thread_loop
         wanted = [TopicPartition(*tp) for tp in tps]
-
-        async def ask() -> dict[TP, tuple[int, int]]:
-            async with asyncio.timeout(limit_s):
-                ends = await consumer.end_offsets(wanted)
-                ours = [tp for tp in wanted if tp in consumer.assignment()]
-                return {TP(tp.topic, tp.partition): (await consumer.position(tp), int(ends[tp])) for tp in ours}
-
         try:
-            asked = asyncio.run_coroutine_threadsafe(ask(), self._thread.thread_loop)
+            asked = asyncio.run_coroutine_threadsafe(reach(consumer, wanted, limit_s), loop)
             async with asyncio.timeout(2 * limit_s):
                 return await asyncio.wrap_future(asked)
-        except (TimeoutError, RuntimeError, KafkaError) as error:
+        except (TimeoutError, RuntimeError) as error:
             message = f"the ends of the partitions cannot be read: {error!r}"
             raise LogUnavailable(message) from error
 

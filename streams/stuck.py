@@ -11,19 +11,25 @@ from contracts.stuck import MAX_KEY_CHARS, Doing, PartitionState, PausedRoute, U
 from streams.engine.engine import Engine
 from streams.engine.item import TP, Item, State
 from streams.job import Job
+from streams.log_ends import Reach
 
 _DOING: Mapping[State, Doing] = {State.CALLING: "calling", State.RESTING: "resting", State.SETTLING: "settling"}
 
 
 def partitions(
-    engine: Engine, committed: Mapping[TP, tuple[int, str]], reach: Mapping[TP, tuple[int, int]], now_s: float
+    engine: Engine,
+    committed: Mapping[TP, tuple[int, str]],
+    reach: Mapping[TP, Reach],
+    stands: Mapping[TP, tuple[str, float]],
+    now_s: float,
 ) -> tuple[PartitionState, ...]:
     """Return the state of every partition.
 
     Args:
         engine: whose books are read.
         committed: what the group has.
-        reach: per partition the consumer's position and the partition's end, as of some seconds ago.
+        reach: how far partitions are read, as of some seconds ago.
+        stands: of those whose reading stands, by which check of the watchdog, and for how long.
         now_s: loop time.
     """
     oldest: dict[TP, Item] = {}
@@ -32,7 +38,8 @@ def partitions(
         oldest.setdefault(item.tp, item)
     found = []
     for tp, (point, unfinished) in sorted(engine.spans().items()):
-        position, end = reach.get(tp, (None, None))
+        position, end = reach[tp][:2] if tp in reach else (None, None)
+        stands_by, stands_s = stands.get(tp, ("", 0.0))
         found.append(
             PartitionState(
                 topic=tp.topic,
@@ -43,6 +50,8 @@ def partitions(
                 end=end,
                 lag=None if end is None else max(0, end - point),
                 unfinished=unfinished,
+                stands_by=stands_by,
+                stands_s=round(stands_s, 1),
                 oldest=event(oldest[tp], engine, now_s) if tp in oldest else None,
             )
         )

@@ -4,8 +4,8 @@ Each rule has a condition and a time for which it must hold without a break. Whe
 what a restart cannot mend (Kafka or a provider out) is only reported. See docs/operations.md, "Is it stuck?".
 """
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from contracts.settings import WorkerSettings
@@ -32,11 +32,12 @@ class Snapshot:
         loaded: results that were looked through for them; more than at any attempt before.
         kafka_silent_s: since a broker last answered.
         moves: events started and ended so far.
-        waiting: records that are not read yet, and events that have not ended.
+        waiting: records that could be read and are not, and events that have not ended.
         excuse: why nothing needs to move; empty when something should.
         overdue: a call or a rest that should have ended by itself; empty when there is none.
-        committed: whatever changes with every commit.
-        uncommitted: partitions whose commit point is ahead of the group's.
+        unread: of each partition whose fetches are not answered although there is more, where reading stands.
+        untaken: the same of those whose records were fetched and are not taken although nobody waits for room.
+        uncommitted: of each partition whose commit point is ahead of the group's, the latter.
         consumer_age_s: since the consumer thread last reacted.
         loop_lag_s: how late the event loop is.
     """
@@ -50,8 +51,9 @@ class Snapshot:
     waiting: int = 0
     excuse: str = ""
     overdue: str = ""
-    committed: Hashable = None
-    uncommitted: int = 0
+    unread: Mapping[str, Hashable] = field(default_factory=dict)
+    untaken: Mapping[str, Hashable] = field(default_factory=dict)
+    uncommitted: Mapping[str, Hashable] = field(default_factory=dict)
     consumer_age_s: float = 0.0
     loop_lag_s: float = 0.0
 
@@ -61,8 +63,8 @@ class Snapshot:
         return self.kafka_silent_s < KAFKA_SILENCE_S
 
 
-def _no_token(_seen: Snapshot) -> Hashable:
-    return None
+def _the_worker(_seen: Snapshot) -> Mapping[str, Hashable]:
+    return {"": None}
 
 
 def _not_measured(_seen: Snapshot) -> float:
@@ -75,7 +77,7 @@ class Rule(NamedTuple):
     Attributes:
         limit_s: how long the condition must hold; at least until the brokers' silence would be known, if it needs them.
         condition: what is wrong, in words; empty when nothing is.
-        token: a change of it starts the time anew.
+        stands: what it holds for, by name (the worker as a whole has none), and what starts its time anew by a change.
         restart_helps: /healthz fails.
         measured_s: how long the condition has held already, where it measures its own time.
     """
@@ -83,7 +85,7 @@ class Rule(NamedTuple):
     check: str
     limit_s: Callable[[WorkerSettings], float]
     condition: Callable[[Snapshot, WorkerSettings], str]
-    token: Callable[[Snapshot], Hashable] = _no_token
+    stands: Callable[[Snapshot], Mapping[str, Hashable]] = _the_worker
     restart_helps: bool = True
     needs_kafka: bool = False
     measured_s: Callable[[Snapshot], float] = _not_measured
@@ -103,9 +105,20 @@ def _journal(seen: Snapshot, _worker: WorkerSettings) -> str:
     return "commits and results of the assigned partitions are not loaded" if stuck else ""
 
 
+def _can_work(seen: Snapshot) -> bool:
+    return seen.is_wanted and seen.may_work and seen.kafka_answers and not seen.is_loading
+
+
+def _partition(seen: Snapshot, _worker: WorkerSettings) -> str:
+    return "its broker gives no records, and there are some" if _can_work(seen) and seen.unread else ""
+
+
+def _untaken(seen: Snapshot, _worker: WorkerSettings) -> str:
+    return "fetched records are not taken, although there is room" if _can_work(seen) and seen.untaken else ""
+
+
 def _progress(seen: Snapshot, _worker: WorkerSettings) -> str:
-    can_work = seen.is_wanted and seen.may_work and seen.kafka_answers and not seen.is_loading
-    stuck = can_work and seen.waiting > 0 and not seen.excuse
+    stuck = _can_work(seen) and seen.waiting > 0 and not seen.excuse
     return f"{seen.waiting} events wait, none starts or ends" if stuck else ""
 
 
@@ -115,7 +128,7 @@ def _overdue(seen: Snapshot, _worker: WorkerSettings) -> str:
 
 def _commits(seen: Snapshot, _worker: WorkerSettings) -> str:
     stuck = seen.may_work and seen.kafka_answers and seen.uncommitted
-    return f"finished offsets of {seen.uncommitted} partitions are not committed" if stuck else ""
+    return "finished offsets are not committed" if stuck else ""
 
 
 def _consumer(seen: Snapshot, worker: WorkerSettings) -> str:
@@ -146,7 +159,7 @@ RULES: tuple[Rule, ...] = (
         "journal",
         lambda worker: worker.watchdog.journal_timeout_s,
         _journal,
-        lambda seen: seen.loaded,
+        lambda seen: {"": seen.loaded},
         needs_kafka=True,
     ),
     Rule("overdue", lambda _: _GLIMPSE_S, _overdue),
@@ -154,19 +167,36 @@ RULES: tuple[Rule, ...] = (
         "progress",
         lambda worker: worker.watchdog.progress_timeout_s,
         _progress,
-        lambda seen: seen.moves,
+        lambda seen: {"": seen.moves},
+        needs_kafka=True,
+    ),
+    Rule(
+        "untaken",
+        lambda worker: worker.watchdog.progress_timeout_s,
+        _untaken,
+        lambda seen: seen.untaken,
         needs_kafka=True,
     ),
     Rule(
         "commits",
         lambda worker: worker.watchdog.commit_timeout_s,
         _commits,
-        lambda seen: seen.committed,
+        lambda seen: seen.uncommitted,
+        needs_kafka=True,
+    ),
+    Rule(
+        "partition",
+        lambda worker: worker.watchdog.progress_timeout_s,
+        _partition,
+        lambda seen: seen.unread,
+        restart_helps=False,
         needs_kafka=True,
     ),
     Rule("kafka", lambda _: 0.0, _kafka, restart_helps=False, measured_s=lambda seen: seen.kafka_silent_s),
 )
-CHECKS = tuple(rule.check for rule in RULES)
+# The watch itself has failed, and no rule was applied: see streams/liveness.py.
+WATCH = "watch"
+CHECKS = (*(rule.check for rule in RULES), WATCH)
 
 
 class Watchdog:
@@ -180,22 +210,36 @@ class Watchdog:
     def __init__(self, worker: WorkerSettings, clock: Callable[[], float]) -> None:
         self._worker = worker
         self._clock = clock
-        self._since: dict[str, tuple[Hashable, float]] = {}
+        self._since: dict[str, dict[str, tuple[Hashable, float]]] = {}
 
     def look(self, seen: Snapshot) -> tuple[Problem, ...]:
         """Return what is wrong now; to be called from time to time."""
         return tuple(problem for rule in RULES if (problem := self._apply(rule, seen)) is not None)
 
+    def lasting_s(self, check: str) -> dict[str, float]:
+        """Return what a check's condition holds for as of the last look, within its limit or not, and for how long."""
+        now = self._clock()
+        return {name: now - since_s for name, (_, since_s) in self._since.get(check, {}).items()}
+
     def _apply(self, rule: Rule, seen: Snapshot) -> Problem | None:
-        detail = rule.condition(seen, self._worker)
-        if not detail:
-            self._since.pop(rule.check, None)
+        detail, now = rule.condition(seen, self._worker), self._clock()
+        known = self._since.get(rule.check, {})
+        # Each by itself: what goes on elsewhere is no progress of what stands.
+        since = self._since[rule.check] = {
+            name: known[name] if name in known and known[name][0] == token else (token, now)
+            for name, token in (rule.stands(seen) if detail else {}).items()
+        }
+        if not since:
             return None
-        token, now = rule.token(seen), self._clock()
-        before = self._since.get(rule.check)
-        if before is None or before[0] != token:
-            before = self._since[rule.check] = (token, now)
-        for_s = max(now - before[1], rule.measured_s(seen))
-        if for_s < rule.lasts_s(self._worker):
+        lasting = {name: max(now - began_s, rule.measured_s(seen)) for name, (_, began_s) in since.items()}
+        late = [name for name, for_s in lasting.items() if for_s >= rule.lasts_s(self._worker)]
+        if not late:
             return None
-        return Problem(check=rule.check, detail=detail, for_s=round(for_s, 1), restart_helps=rule.restart_helps)
+        first = max(late, key=lasting.__getitem__)
+        others = f" and {len(late) - 1} more" if late[1:] else ""
+        return Problem(
+            check=rule.check,
+            detail=f"{first}{others}: {detail}" if first else detail,
+            for_s=round(lasting[first], 1),
+            restart_helps=rule.restart_helps,
+        )

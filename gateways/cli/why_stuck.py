@@ -1,7 +1,7 @@
 """`penstock why-stuck`: names what holds back each partition, why, and what to do about it.
 
-Reads: GET /stuck of workers; where none answers, the consumer group and one record per partition of the event topics;
-where a provider has a batch API, batch-jobs.
+Reads: GET /stuck of workers; the consumer group, and of the partitions of which no worker tells, one record each; where
+a provider has a batch API, batch-jobs.
 Blocking: 5 s per worker, then Kafka, 10 s a request.
 """
 
@@ -24,7 +24,7 @@ from gateways.batch.jobs import read_jobs
 from gateways.cli import why_stuck_group
 from gateways.cli.batch_show import why_unseen
 from gateways.cli.dlq_filters import Finite
-from gateways.cli.why_stuck_group import GroupReport
+from gateways.cli.why_stuck_group import GroupPartition, GroupReport
 from gateways.cli.why_stuck_words import Finding, of_partition, of_worker
 from gateways.cli.wording import printable, printable_json, show_table
 from gateways.listening import reached_at
@@ -44,8 +44,14 @@ NOT_STUCK, STUCK, CANNOT_TELL = 0, 1, 2
 def why_stuck(config: Path | None, workers: tuple[str, ...], older_than_s: float, *, in_json: bool) -> int:
     """Name the oldest unfinished event of every partition, its state and the reason.
 
-    Exits with 0 when nothing is stuck, 1 when something is, 2 when it cannot be told. Where no worker answers, the
-    group's commits and the records at them are read from Kafka.
+    Of partitions of which no worker tells, the group's commits and the records at them are read from Kafka.
+
+    \b
+    Exit codes:
+      0  nothing is stuck, in no partition
+      1  something is
+      2  it cannot be told: a worker or Kafka does not answer, or events wait in partitions of workers that
+         were not asked
 
     \b
     Examples:
@@ -57,7 +63,9 @@ def why_stuck(config: Path | None, workers: tuple[str, ...], older_than_s: float
     answers = {url: _ask(url) for url in workers or _configured(settings)}
     reports = {url: answer for url, answer in answers.items() if isinstance(answer, StuckReport)}
     silent = {url: answer for url, answer in answers.items() if isinstance(answer, str)}
-    group, problem = (None, "") if reports else _group(settings)
+    told = frozenset((one.topic, one.partition) for report in reports.values() for one in report.partitions)
+    # Of the embedded broker there is one worker: a second member of the group fails.
+    group, problem = (None, "") if reports and settings.kafka.embedded else _group(settings, told)
     unseen = _unseen(settings)
     if in_json:
         click.echo(_as_json(reports, silent, group, problem, unseen))
@@ -65,9 +73,10 @@ def why_stuck(config: Path | None, workers: tuple[str, ...], older_than_s: float
         _show(reports, silent, older_than_s)
         for part in unseen.values():
             click.echo(_line(_of_job(part)))
-        _show_group(group, problem)
+        _show_group(group, problem, are_others=bool(reports))
         if not reports and group is None:
             click.echo("Nobody could be asked. Name the workers' health addresses: penstock why-stuck --worker URL")
+    silent |= {"kafka": problem} if problem else {}
     return STUCK if unseen else verdict(reports, silent, group, older_than_s)
 
 
@@ -115,9 +124,9 @@ def _ask(url: str) -> StuckReport | str:
         return f"does not answer: {error}"
 
 
-def _group(settings: Settings) -> tuple[GroupReport | None, str]:
+def _group(settings: Settings, told: frozenset[tuple[str, int]]) -> tuple[GroupReport | None, str]:
     try:
-        return why_stuck_group.look(settings), ""
+        return why_stuck_group.look(settings, told), ""
     except LogUnavailable as error:
         return None, str(error)
 
@@ -125,15 +134,29 @@ def _group(settings: Settings) -> tuple[GroupReport | None, str]:
 def verdict(
     reports: dict[str, StuckReport], silent: dict[str, str], group: GroupReport | None, older_than_s: float
 ) -> int:
-    """Return the exit code."""
+    """Return the exit code.
+
+    Args:
+        reports: by address, what workers tell.
+        silent: why others, or Kafka, tell nothing.
+        group: the partitions of which no worker tells; None where it was not asked, or does not answer.
+        older_than_s: events taken so long ago count as stuck.
+    """
     findings = [finding for report in reports.values() for finding in findings_of(report, older_than_s)]
     if any(finding.is_stuck for finding in findings):
         return STUCK
-    if group is not None:
-        # No worker can be asked: what lags is stuck, unless somebody is at work whose address we do not know.
-        behind = [one for one in group.partitions if one.lag > 0 and one.next_offset is not None]
-        return NOT_STUCK if not behind else CANNOT_TELL if group.members else STUCK
-    return NOT_STUCK if reports and not silent else CANNOT_TELL
+    behind = _behind(group)
+    if reports:
+        return CANNOT_TELL if silent or behind else NOT_STUCK
+    if group is None:
+        return CANNOT_TELL
+    # No worker can be asked: what lags is stuck, unless somebody is at work whose address we do not know.
+    return NOT_STUCK if not behind else CANNOT_TELL if group.members else STUCK
+
+
+def _behind(group: GroupReport | None) -> list[GroupPartition]:
+    """Return the partitions in which records wait; behind a commit there may be nothing but markers."""
+    return [one for one in group.partitions if one.lag and one.next_offset is not None] if group is not None else []
 
 
 def findings_of(report: StuckReport, older_than_s: float) -> list[Finding]:
@@ -218,11 +241,14 @@ def _number(value: int | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _show_group(group: GroupReport | None, problem: str) -> None:
+def _show_group(group: GroupReport | None, problem: str, *, are_others: bool) -> None:
     if problem:
-        click.echo(f"Kafka: {printable(problem)}")
-    if group is None:
+        others = "; what other workers' partitions hold is not known" if are_others else ""
+        click.echo(f"Kafka: {printable(problem)}{others}")
+    if group is None or (are_others and not _behind(group)):
         return
+    if are_others:
+        click.echo("events wait in partitions of which no worker told; name the others' addresses, too: --worker URL")
     members = "; ".join(group.members) or "no members"
     click.echo(f"group {group.app_id}: {group.state}, {members}")
     if not group.members and any(one.lag for one in group.partitions):

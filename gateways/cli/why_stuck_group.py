@@ -1,4 +1,4 @@
-"""Looks at the consumer group from outside, for when no worker answers: what it has committed, and what comes next.
+"""Looks at the consumer group from outside, for what no worker tells: what it has committed, and what comes next.
 
 Reads: event topics, one record per partition. Blocking: up to 10 s a request. Kafka does not tell when a commit was
 made; the age of the record at the commit point says how far behind the group is.
@@ -56,7 +56,11 @@ class GroupPartition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GroupReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The group: its state in Kafka's words, and its members as `client at host: number of partitions`."""
+    """The group: its state in Kafka's words, and its members as `client at host: number of partitions`.
+
+    Attributes:
+        partitions: those that were asked for.
+    """
 
     app_id: str
     state: str
@@ -64,15 +68,19 @@ class GroupReport(msgspec.Struct, frozen=True, kw_only=True):
     partitions: tuple[GroupPartition, ...]
 
 
-def look(settings: Settings) -> GroupReport:
+def look(settings: Settings, told: frozenset[tuple[str, int]] = frozenset()) -> GroupReport:
     """Ask Kafka about the group of the workers.
+
+    Args:
+        settings: the whole configuration.
+        told: topic and number of partitions that are not looked at, because a worker tells of them.
 
     Raises:
         LogUnavailable: it does not answer.
     """
     config: dict[str, Any] = {**client_config(settings.kafka), "log_level": 0}
     try:
-        return _look(settings, config)
+        return _look(settings, config, told)
     except (KafkaException, TimeoutError) as error:
         servers = ",".join(settings.kafka.bootstrap_servers)
         message = f"no Kafka broker answers at {servers} within {_LIMIT_S:g} s"
@@ -82,7 +90,7 @@ def look(settings: Settings) -> GroupReport:
         raise LogUnavailable(message) from error
 
 
-def _look(settings: Settings, config: dict[str, Any]) -> GroupReport:
+def _look(settings: Settings, config: dict[str, Any], told: frozenset[tuple[str, int]]) -> GroupReport:
     group_id = settings.worker.app_id
     admin = AdminClient(config)
     described = admin.describe_consumer_groups([group_id], request_timeout=_LIMIT_S)[group_id].result(_LIMIT_S)
@@ -92,7 +100,7 @@ def _look(settings: Settings, config: dict[str, Any]) -> GroupReport:
     try:
         topics = Topics(settings.kafka.topic_prefix)
         names = [*(topics.events(lane) for lane in settings.worker.lanes), topics.retries]
-        partitions = tuple(part for name in names for part in _partitions(consumer, name))
+        partitions = tuple(part for name in names for part in _partitions(consumer, name, told))
     finally:
         consumer.close()
     state = ConsumerGroupState(described.state).name.lower()
@@ -103,9 +111,10 @@ def _look(settings: Settings, config: dict[str, Any]) -> GroupReport:
     return GroupReport(app_id=group_id, state=state, members=members, partitions=partitions)
 
 
-def _partitions(consumer: Consumer, topic: str) -> Iterator[GroupPartition]:
-    numbers = sorted(consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic].partitions or ())
-    commits = {one.partition: one.offset for one in committed(consumer, topic, numbers, _LIMIT_S)}
+def _partitions(consumer: Consumer, topic: str, told: frozenset[tuple[str, int]]) -> Iterator[GroupPartition]:
+    found = consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic].partitions or ()
+    numbers = sorted(number for number in found if (topic, number) not in told)
+    commits = {one.partition: one.offset for one in committed(consumer, topic, numbers, _LIMIT_S)} if numbers else {}
     for number in numbers:
         first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_LIMIT_S)
         point = commits.get(number)

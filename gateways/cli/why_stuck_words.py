@@ -12,11 +12,22 @@ _HINTS = {
     "waiting_slot": "more worker.max_in_flight or more workers, if calls are not throttled",
     "waiting_key": "a finer key of the source, or order: none on the route, if order does not matter",
 }
+_BROKER = (
+    "the broker that leads this partition, its log and its disk: `penstock topics verify`. The worker goes on by "
+    "itself; where the brokers are sound, restart it, and keep its log"
+)
 _PROBLEM_HINTS = {
     "loop": "something blocks the event loop: the line loop.stuck of the worker's log says where; more CPU",
     "kafka": "the brokers: the worker goes on by itself when they answer",
+    "partition": _BROKER,
+    "watch": "the worker's log: what went wrong is not the worker's own work, but nobody watches it now",
 }
 _RESTART = "restart this worker, and keep its log"
+# Why a partition's records are not read, by the check of the watchdog that will say so; and what to do.
+_STANDS = {
+    "partition": ("its broker gives none", _BROKER),
+    "untaken": ("they are fetched, and not taken although there is room", _RESTART),
+}
 # What an operator does about a paused route, by reason; others are the provider being out.
 _PAUSED_HINTS = {
     "access_denied": "credentials or policy of the provider; then it goes on by itself, after a change of `api_key` "
@@ -80,11 +91,11 @@ def _list(waits_for: tuple[str, ...]) -> str:
 def of_partition(report: StuckReport, partition: PartitionState, older_than_s: float) -> Finding:
     """Return what holds back a partition's commit."""
     oldest = partition.oldest
+    unread = (partition.end or 0) - (partition.position or 0)
+    if partition.stands_s > older_than_s and (oldest is None or oldest.age_s <= older_than_s):
+        why, hint = _STANDS.get(partition.stands_by, (partition.stands_by, "the log of the worker"))
+        return Finding(True, f"{unread} records are not read, for {partition.stands_s:.0f} s: {why}", hint)
     if oldest is None:
-        unread = (partition.end or 0) - (partition.position or 0)
-        if partition.position is not None and unread > 0 and report.idle_s > older_than_s:
-            text = f"{unread} records are not read, and nothing has moved for {report.idle_s:.0f} s"
-            return Finding(True, text, "/readyz and the log of the worker")
         if partition.position is None:
             return Finding(False, "nothing is held; its end is not known yet")
         return Finding(False, f"{unread} records are still to be read" if unread > 0 else "everything read is finished")

@@ -41,6 +41,7 @@ class Engine:
 
     Attributes:
         moves: items that have started or ended so far; the watchdog wants it to grow.
+        look_at: how many moves make it worth while to look whether there is room; infinite while nobody waits for it.
         hand_out: hands out free slots; to be called, by the loop, when answers to calls have come.
     """
 
@@ -78,8 +79,7 @@ class Engine:
         self._tenure.end()
         self._opened = asyncio.Event()
         self._room = asyncio.Event()
-        # How many moves make it worth while to look whether there is room.
-        self._look_at = math.inf
+        self.look_at = math.inf
         self._held: dict[Item, None] = {}
         self._events = SharedLimit(limits.held_events, lanes)
         self._bytes = SharedLimit(limits.held_bytes, lanes)
@@ -132,7 +132,7 @@ class Engine:
         """Open the intake for these partitions, unless the tenure is over already."""
         if tenure is not self._tenure or tenure.is_over:
             return
-        self._ledgers = ledgers
+        self._ledgers, self.look_at = ledgers, math.inf
         self._dispatcher.reopen()
         self._opened.set()
         self._room.set()
@@ -179,7 +179,7 @@ class Engine:
                 break
             _paused[limit,].set(1)
             is_paused = True
-            self._look_at = min(self._look_at, self.moves + more)
+            self.look_at = min(self.look_at, self.moves + more)
             self._room.clear()
             await self._room.wait()
         if is_paused:
@@ -238,8 +238,8 @@ class Engine:
 
     def _moved(self, number: int) -> None:
         self.moves += number
-        if self.moves >= self._look_at:
-            self._look_at = math.inf
+        if self.moves >= self.look_at:
+            self.look_at = math.inf
             self._room.set()
 
     def _begin(self, starts: Sequence[tuple[Item, Slot]]) -> Sequence[Run | None]:
@@ -365,7 +365,7 @@ class Engine:
                 await asyncio.wait(tasks, timeout=limit_s)
             elif self._dispatcher.running:
                 # What ends without a task makes room. Nobody else waits for that: nothing is taken any more.
-                self._look_at = 0
+                self.look_at = 0
                 self._room.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(limit_s):

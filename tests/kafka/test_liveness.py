@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from contracts.topics import LANES
+from streams.watchdog import KAFKA_SILENCE_S
 from tests.kafka.worker_lab import Outcomes, WorkerLab, calls_in_flight, wait_for_partitions
 from tests.kafkalab.fixtures import KafkaLab
 from tests.support import ROOT, ChildProcess, eventually, read_port
@@ -85,6 +86,25 @@ def test_calls_that_hang_are_named_with_key_and_follower_and_the_worker_stays_al
         assert oldest["e0"]["state"] == "calling"
         assert {one["state"] for name, one in oldest.items() if name != "e0"} == {"waiting_slot"}
         assert get(worker, "/healthz") == (200, {"status": "ok", "problems": []})
+
+
+@pytest.mark.long
+def test_records_that_wait_for_room_are_no_standstill(kafka: KafkaLab, tmp_path: Path, hanging_stub: str) -> None:
+    """They are fetched, and nobody takes them for longer than the watchdog lets what nothing explains last."""
+    limits = {"lanes": ["standard"], "max_in_flight": 1, "max_held_events": 10, "watchdog": {"progress_timeout_s": 1}}
+    lab = WorkerLab(kafka, tmp_path, provider={"kind": "openai", "base_url": f"{hanging_stub}/v1"}, worker=limits)
+    create_single_partitions(lab)
+    lab.send(0, 3000, keys=1)
+    with lab.worker() as worker:
+        wait_for_partitions(worker)
+        eventually(lambda: calls_in_flight(worker) == 1, within_s=20)
+        eventually(lambda: get(worker, "/stuck")[1]["idle_s"] > KAFKA_SILENCE_S + 15, within_s=60)
+        report = get(worker, "/stuck")[1]
+
+    assert report["problems"] == []
+    [events] = (part for part in report["partitions"] if part["topic"] == lab.events)
+    assert events["position"] < events["end"] == 3000
+    assert events["stands_by"] == ""
 
 
 def test_a_closed_gate_is_named_and_fails_no_probe(kafka: KafkaLab, tmp_path: Path) -> None:

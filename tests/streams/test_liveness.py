@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 import urllib.error
 import urllib.request
@@ -15,20 +16,23 @@ import pytest
 
 from contracts.envelope import Event
 from contracts.errors import LogUnavailable
-from contracts.metrics import EVENTS_IN_STATE, REGISTRY, ROUTE_PAUSED
+from contracts.metrics import EVENTS_IN_STATE, LAG, REGISTRY, ROUTE_PAUSED
 from contracts.settings import WatchdogSettings, WorkerSettings
 from contracts.stuck import UnfinishedEvent
 from streams import liveness, stuck
 from streams.engine.item import TP, State
 from streams.health import HealthServer
 from streams.liveness import Liveness
+from streams.log_ends import Reach
 from streams.membership import Membership
 from streams.stuck import shown_key
 from streams.worker import Worker
 from tests.streams.pipeline.support import EVENTS, PARTITION, Bench, event, make_settings
 from tests.support import FakeClock, eventually_async
 
-TP0 = TP(EVENTS, PARTITION)
+TP0, TP1 = TP(EVENTS, PARTITION), TP(EVENTS, PARTITION + 1)
+# Its fetches are answered, and bring nothing; the same with something.
+AT_END, IN_HAND = Reach(10, 10, fetched_s=1.0), Reach(3, 10, fetched_s=400.0, in_hand=True)
 WORKER = WorkerSettings(
     max_in_flight=2, watchdog=WatchdogSettings(progress_timeout_s=60, commit_timeout_s=60, overdue_grace_s=10)
 )
@@ -39,14 +43,23 @@ class FakeShell:
 
     def __init__(self) -> None:
         self.ticks = True
-        self.ends: dict[TP, tuple[int, int]] = {}
+        self.found: dict[TP, Reach] = {}
+        self.error: Exception | None = None
+        self.asked = 0
+        self.watermark: int | None = None
 
     def tick(self, ticked: Callable[[], None]) -> None:
         if self.ticks:
             ticked()
 
-    async def reach(self, tps: frozenset[TP], _limit_s: float) -> dict[TP, tuple[int, int]]:
-        return {tp: self.ends[tp] for tp in tps}
+    async def reach(self, tps: frozenset[TP], _limit_s: float) -> dict[TP, Reach]:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return {tp: self.found[tp] for tp in tps}
+
+    def high_watermark(self, _tp: TP) -> int | None:
+        return self.watermark
 
 
 class FakeMembership:
@@ -133,6 +146,15 @@ def _finish_uncommitted(lab: Lab) -> None:
     ledger.finish(0, None)
 
 
+def problems_of(lab: Lab) -> list[tuple[str, bool]]:
+    return [(one.check, one.restart_helps) for one in lab.liveness.problems]
+
+
+def _stop_taking(lab: Lab) -> None:
+    lab.liveness._reach = {TP0: IN_HAND}
+    ROUTE_PAUSED.labels("another", "access_denied").set(1)
+
+
 # --- the snapshot
 
 
@@ -167,28 +189,204 @@ async def test_calls_in_flight_are_a_reason_to_wait(lab: Lab) -> None:
 
 async def test_records_that_nobody_reads_are_no_progress(lab: Lab) -> None:
     """The consumer has stopped fetching, and its own high watermark with it: the broker was asked."""
-    lab.liveness._reach = {TP0: (3, 10)}
+    lab.liveness._reach = {TP0: Reach(3, 10)}
 
     assert lab.pass_time(60) == []
-    assert lab.pass_time(2) == ["progress"]
+    assert lab.pass_time(2) == ["progress", "partition"]
+
+
+async def test_one_partition_whose_broker_gives_nothing_is_named_while_others_go_on(lab: Lab) -> None:
+    """Its leader is away, or its disk is damaged: it is not the worker's, and no restart would mend it."""
+    lab.group.tps, failing = frozenset({TP0, TP1}), list[str]()
+    for position in range(80):
+        lab.liveness._reach = {TP0: Reach(position, 100, fetched_s=1.0), TP1: Reach(3, 1_000_003, fetched_s=7200.0)}
+        lab.bench.engine.moves += 1
+        failing = lab.pass_time(1)
+
+    assert failing == ["partition"]
+    assert problems_of(lab) == [("partition", False)]
+    assert lab.liveness.problems[0].detail.startswith(f"{EVENTS}/{TP1.partition}: ")
+
+
+@pytest.mark.parametrize("other", [AT_END, Reach(10, 10)])
+async def test_a_leader_that_is_away_is_no_lack_of_progress(lab: Lab, other: Reach) -> None:
+    """Nothing else is there to do, and the worker can do nothing about it."""
+    lab.group.tps = frozenset({TP0, TP1})
+    lab.liveness._reach = {TP0: other, TP1: Reach(3, 10, is_told=False)}
+
+    assert lab.pass_time(1000) == ["partition"]
+
+
+async def test_a_broker_that_gives_nothing_of_one_partition_is_no_lack_of_progress(lab: Lab) -> None:
+    lab.group.tps = frozenset({TP0, TP1})
+    lab.liveness._reach = {TP0: AT_END, TP1: Reach(3, 10)}
+
+    assert lab.pass_time(1000) == ["partition"]
+
+
+async def test_a_partition_that_has_no_records_is_not_asked_about(lab: Lab) -> None:
+    """Nor one whose position is being looked up, after its retention has deleted what was unread."""
+    lab.group.tps = frozenset({TP0, TP1})
+    lab.liveness._reach = {TP0: Reach(10, 10, fetched_s=7200.0), TP1: Reach(None, 10, fetched_s=7200.0)}
+
+    assert lab.pass_time(1000) == []
+
+
+async def test_a_gap_at_the_end_that_nothing_passes_is_no_standstill(lab: Lab) -> None:
+    """Compaction has removed the last marker: fetches are answered, and there is nothing to bring."""
+    lab.liveness._reach = {TP0: Reach(3, 10, fetched_s=1.0)}
+
+    assert lab.pass_time(1000) == []
+
+
+async def test_fetched_records_that_nobody_takes_are_named_although_a_route_is_paused(lab: Lab) -> None:
+    lab.liveness._reach = {TP0: IN_HAND}
+    ROUTE_PAUSED.labels("another", "access_denied").set(1)
+
+    assert lab.pass_time(60) == []
+    assert lab.pass_time(2) == ["untaken"]
+    assert lab.liveness.problems[0].restart_helps
+
+
+async def test_fetched_records_may_wait_behind_one_that_waits_for_room(lab: Lab) -> None:
+    """Of whatever partition, topic or lane: all wait behind a full queue."""
+    lab.group.tps = frozenset({TP0, TP1})
+    lab.liveness._reach = {TP0: AT_END, TP1: IN_HAND}
+    for _ in range(10):
+        lab.bench.engine.moves += 1
+        lab.bench.engine.look_at = lab.bench.engine.moves + 1
+
+        assert lab.pass_time(59) == []
+
+
+async def test_one_look_at_which_somebody_waits_for_room_starts_the_time_anew(lab: Lab) -> None:
+    lab.group.tps = frozenset({TP0, TP1})
+    lab.liveness._reach = {TP0: AT_END, TP1: IN_HAND}
+    lab.bench.engine.moves = 1
+    lab.pass_time(50)
+    lab.bench.engine.look_at = 3
+    lab.pass_time(1)
+    lab.bench.engine.look_at, lab.bench.engine.moves = math.inf, 2
+
+    assert lab.pass_time(59) == []
+    assert lab.pass_time(2) == ["progress", "untaken"]
+
+
+async def test_partitions_that_are_given_up_are_not_read_on(lab: Lab) -> None:
+    lab.group.tps = frozenset({TP0, TP1})
+    lab.liveness._reach = {TP0: Reach(3, 10), TP1: IN_HAND}
+    lab.group.is_handing_over = True
+
+    assert lab.pass_time(1000) == []
+
+
+async def _ask_until_told_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness, "_ASK_EVERY_S", 0.001)
+    asked = asyncio.ensure_future(lab.liveness._ask_reach())
+    before = lab.group.shell.asked
+    await eventually_async(lambda: lab.group.shell.asked > before + 2)
+    asked.cancel()
+
+
+async def test_what_was_unread_is_forgotten_when_nobody_tells_any_more(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been done since: a worker with nothing to do was restarted because a broker was away."""
+    lab.liveness._reach = {TP0: Reach(3, 10)}
+    lab.group.shell.error = LogUnavailable("the leader of another partition is away")
+    await _ask_until_told_again(lab, monkeypatch)
+
+    assert lab.pass_time(1000) == []
+
+
+async def test_the_last_end_of_a_partition_whose_leader_is_away_is_kept(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.liveness._reach = {TP0: Reach(3, 10)}
+    lab.group.shell.found = {TP0: Reach(5, None, is_told=False)}
+    await _ask_until_told_again(lab, monkeypatch)
+
+    assert lab.liveness._reach == {TP0: Reach(5, 10, is_told=False)}
+
+
+async def test_a_question_that_fails_in_an_unknown_way_is_asked_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.group.shell.error = KeyError("x")
+    await _ask_until_told_again(lab, monkeypatch)
+
+
+async def test_a_probe_that_fails_in_an_unknown_way_is_made_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the brokers would count as silent from then on, and nothing that needs them would be looked at."""
+    asked: list[float] = []
+
+    async def probe(limit_s: float) -> None:
+        asked.append(limit_s)
+        message = "y"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(liveness, "_ASK_EVERY_S", 0.001)
+    monkeypatch.setattr(lab.liveness, "_probe", probe)
+    asking = asyncio.ensure_future(lab.liveness._ask_kafka())
+    await eventually_async(lambda: len(asked) > 2)
+    asking.cancel()
+
+
+async def test_a_watch_that_fails_is_told_and_ends_no_worker(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        message = "z"
+        raise ValueError(message)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lab.liveness, "snapshot", fail)
+        lab.clock.advance(29)
+        lab.liveness.try_to_look()
+        assert lab.liveness.problems == ()
+        lab.clock.advance(2)
+        lab.liveness.try_to_look()
+        lab.liveness.try_to_look()
+
+        assert problems_of(lab) == [("watch", False)]
+        assert REGISTRY.get_sample_value("penstock_watchdog_problem", {"check": "watch"}) == 1
+
+    lab.liveness._answered_at_s = lab.clock()
+    lab.liveness.try_to_look()
+    assert lab.liveness.problems == ()
+    assert REGISTRY.get_sample_value("penstock_watchdog_problem", {"check": "watch"}) == 0
+
+
+@pytest.mark.parametrize(
+    ("watermark", "reach", "lag"), [(40, Reach(3, 100), 100), (40, Reach(3, None), 40), (None, None, None)]
+)
+async def test_the_lag_follows_the_end_that_the_leader_tells_where_nothing_is_fetched(
+    lab: Lab, watermark: int | None, reach: Reach | None, lag: int | None
+) -> None:
+    LAG.clear()
+    lab.group.shell.watermark = watermark
+    lab.liveness._reach = {TP0: reach} if reach else {}
+    lab.pass_time(1)
+
+    labels = {"topic": EVENTS, "partition": str(PARTITION)}
+    assert REGISTRY.get_sample_value("penstock_kafka_consumer_lag_records", labels) == lag
 
 
 async def test_a_transaction_marker_at_the_end_is_not_an_event_that_waits(lab: Lab) -> None:
     """The consumer has passed it; the commit point, which knows events only, has not."""
-    lab.liveness._reach = {TP0: (10, 10)}
+    lab.liveness._reach = {TP0: Reach(10, 10)}
 
     assert lab.pass_time(1000) == []
 
 
 async def test_events_of_a_paused_route_may_wait(lab: Lab) -> None:
-    lab.liveness._reach = {TP0: (3, 10)}
+    lab.liveness._reach = {TP0: IN_HAND}
+    lab.bench.engine.look_at = 3
     ROUTE_PAUSED.labels("r", "access_denied").set(1)
 
     assert lab.pass_time(1000) == []
 
 
 async def test_partitions_that_are_given_up_are_neither_loading_nor_without_progress(lab: Lab) -> None:
-    lab.liveness._reach = {TP0: (3, 10)}
+    lab.liveness._reach = {TP0: Reach(3, 10)}
     lab.group.is_handing_over = True
     lab.bench.engine._opened.clear()
 
@@ -281,7 +479,8 @@ async def test_a_call_past_one_and_a_half_of_its_limit_is_overdue(lab: Lab) -> N
         (lambda lab: lab.bench.engine._opened.clear(), "journal"),
         (lambda lab: setattr(lab.group.shell, "ticks", False), "consumer"),
         (lambda lab: setattr(lab, "lag_s", 9.0), "loop"),
-        (lambda lab: setattr(lab.liveness, "_reach", {TP0: (3, 10)}), "progress"),
+        (lambda lab: setattr(lab.liveness, "_reach", {TP0: Reach(3, 10)}), "progress"),
+        (_stop_taking, "untaken"),
         (lambda lab: setattr(lab.liveness, "_overdue", lambda _held: "event e0"), "overdue"),
         (_finish_uncommitted, "commits"),
     ],
@@ -361,13 +560,22 @@ async def test_counts_of_each_state_are_a_metric(lab: Lab) -> None:
 
 
 async def test_the_report_tells_position_end_and_commit(lab: Lab) -> None:
-    lab.liveness._reach = {TP0: (3, 10)}
+    lab.liveness._reach = {TP0: Reach(3, 10)}
     lab.group.committed = {TP0: (0, "mark")}
     report = lab.liveness.report()
     partition = next(one for one in report.partitions if (one.topic, one.partition) == TP0)
 
     assert (partition.position, partition.end, partition.committed, partition.lag) == (3, 10, 0, 10)
     assert (report.state, report.lease, report.generation) == ("working", "valid", 1)
+
+
+@pytest.mark.parametrize(("reach", "check"), [(Reach(3, 10), "partition"), (IN_HAND, "untaken"), (AT_END, "")])
+async def test_the_report_tells_what_is_not_read_and_for_how_long(lab: Lab, reach: Reach, check: str) -> None:
+    lab.liveness._reach = {TP0: reach}
+    lab.pass_time(41)
+    [partition] = (one for one in lab.liveness.report().partitions if (one.topic, one.partition) == TP0)
+
+    assert (partition.stands_by, partition.stands_s) == (check, 40 if check else 0)
 
 
 async def test_no_payload_is_in_the_report(lab: Lab) -> None:

@@ -3,14 +3,18 @@
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import faust
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, RequestTimedOutError
+from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, KafkaTimeoutError, RequestTimedOutError
 from aiokafka.structs import OffsetAndMetadata
 from faust.app.base import App
 from faust.tables.recovery import Recovery
@@ -22,10 +26,12 @@ from contracts.errors import ConfigError, LogUnavailable
 from streams import shell as shell_module
 from streams.engine.item import TP
 from streams.fetching import EngineThread
+from streams.log_ends import Reach
 from streams.shell import LEASE_SHARE_OF_SESSION, TESTED_VERSIONS, Shell, check_versions
 from tests.support import eventually_async
 
 TP0 = TP("events", 0)
+EARLIEST = fetcher.OffsetResetStrategy.EARLIEST
 
 
 def source_of(function: Any) -> str:
@@ -174,11 +180,16 @@ class Coordinator:
 
 
 class Client:
-    """Stands for aiokafka's consumer."""
+    """Stands for aiokafka's consumer; of partition n, broker n is the leader."""
 
     def __init__(self) -> None:
         self._coordinator = Coordinator()
         self.error: Exception | None = None
+        self.away: set[int] = set()
+        leader = SimpleNamespace(leader_for_partition=lambda tp: tp.partition)
+        self._client = SimpleNamespace(cluster=leader)
+        self._fetcher = SimpleNamespace(_records={})
+        self._subscription: Any = SimpleNamespace(subscription=None)
         self.committed: list[dict[TopicPartition, OffsetAndMetadata]] = []
         self.tps = {TopicPartition("events", 0)}
 
@@ -190,11 +201,23 @@ class Client:
     async def end_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
         if self.error:
             raise self.error
+        if self.away & {tp.partition for tp in tps}:
+            raise KafkaTimeoutError
         return dict.fromkeys(tps, 99)
 
-    async def position(self, tp: TopicPartition) -> int:
-        assert tp in self.tps, "Partition is not assigned"
-        return 50
+    def assign(self, *numbers: int) -> None:
+        """Have partitions of which nothing is fetched yet, read up to 50."""
+        self.tps = {TopicPartition("events", number) for number in numbers}
+        self._subscription = SubscriptionState()
+        self._subscription.assign_from_user(self.tps)
+        for tp in self.tps:
+            self.state(tp.partition).seek(50)
+
+    def state(self, number: int) -> TopicPartitionState:
+        state: TopicPartitionState = self._subscription.subscription.assignment.state_value(
+            TopicPartition("events", number)
+        )
+        return state
 
     def assignment(self) -> set[TopicPartition]:
         return self.tps
@@ -431,18 +454,77 @@ async def test_the_consumer_thread_ticks_on_its_own_loop(thread_loop: asyncio.Ab
     assert ticks != [threading.get_ident()]
 
 
-async def test_position_and_end_of_what_is_still_ours_are_read(thread_loop: asyncio.AbstractEventLoop) -> None:
+@pytest.fixture
+def reading(thread_loop: asyncio.AbstractEventLoop) -> tuple[Shell, Client]:
+    """Return a shell whose consumer has partitions 0 to 3."""
+    shell, client = with_thread_loop(thread_loop)
+
+    async def assign() -> None:
+        client.assign(0, 1, 2, 3)
+
+    asyncio.run_coroutine_threadsafe(assign(), thread_loop).result(5)
+    return shell, client
+
+
+TPS = frozenset(TP("events", number) for number in range(5))
+
+
+async def test_how_far_what_is_still_ours_is_read_is_told(reading: tuple[Shell, Client]) -> None:
+    shell, client = reading
+    client.state(1).timestamp = int(1000 * (time.time() - 70))
+    client._fetcher._records[TopicPartition("events", 2)] = object()
+    client.state(3).await_reset(EARLIEST)
+    found = await shell.reach(TPS, 5)
+
+    assert found.keys() == TPS - {TP("events", 4)}
+    assert found[TP0] == Reach(50, 99)
+    assert 70 <= found[TP("events", 1)].fetched_s < 100
+    assert found[TP("events", 2)] == Reach(50, 99, in_hand=True)
+    assert found[TP("events", 3)] == Reach(None, 99)
+
+
+async def test_a_leader_that_is_away_hides_no_end_of_others(reading: tuple[Shell, Client]) -> None:
+    """And what is read does not depend on any broker."""
+    shell, client = reading
+    client.away = {1}
+    found = await shell.reach(TPS, 5)
+
+    assert found[TP0] == Reach(50, 99)
+    assert found[TP("events", 1)] == Reach(50, None, is_told=False)
+
+
+async def test_nothing_is_told_of_a_consumer_without_an_assignment(thread_loop: asyncio.AbstractEventLoop) -> None:
     shell, _ = with_thread_loop(thread_loop)
 
-    assert await shell.reach(frozenset({TP0, TP("events", 1)}), 5) == {TP0: (50, 99)}
+    assert await shell.reach(TPS, 5) == {}
 
 
-async def test_ends_that_cannot_be_read_are_the_logs_fault(thread_loop: asyncio.AbstractEventLoop) -> None:
-    shell, client = with_thread_loop(thread_loop)
-    client.error = RequestTimedOutError()
+@pytest.mark.parametrize(
+    ("reach", "unread", "is_fetched"),
+    [
+        (Reach(50, 99, fetched_s=29), 49, True),
+        (Reach(50, 50, fetched_s=31), 0, False),
+        (Reach(50, 40), 0, False),
+        (Reach(None, 99), 0, False),
+        (Reach(50, None), 0, False),
+    ],
+)
+def test_what_is_unread_lies_between_position_and_end(reach: Reach, unread: int, *, is_fetched: bool) -> None:
+    assert (reach.unread, reach.is_fetched) == (unread, is_fetched)
 
-    with pytest.raises(LogUnavailable, match="the ends of the partitions cannot be read"):
-        await shell.reach(frozenset({TP0}), 5)
+
+def test_the_names_that_tell_how_far_a_partition_is_read() -> None:
+    fetched = source_of(fetcher.Fetcher._proc_fetch_request)
+
+    # Only where the broker has answered without an error.
+    assert fetched.index("if error_type is Errors.NoError") < fetched.index("tp_state.timestamp = now_ms")
+    assert fetched.count("tp_state.timestamp") == 1
+    assert "int(1000 * time.time())" in fetched
+    assert "self._records[tp] = FetchResult(" in fetched
+    # What is in hand keeps from being fetched, and nothing else that Faust does.
+    assert "if tp in self._records:" in source_of(fetcher.Fetcher._get_actions_per_node)
+    assert "self._fetcher = Fetcher(" in source_of(AIOKafkaConsumer.start)
+    assert "self._subscription = SubscriptionState(" in source_of(AIOKafkaConsumer.__init__)
 
 
 async def test_a_consumer_thread_that_is_stuck_keeps_nobody_waiting(thread_loop: asyncio.AbstractEventLoop) -> None:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from contracts.settings import WatchdogSettings, WorkerSettings
-from streams.watchdog import CHECKS, Snapshot, Watchdog
+from contracts.stuck import Problem
+from streams.watchdog import CHECKS, WATCH, Snapshot, Watchdog
 from tests.support import FakeClock
 
 WORKER = WorkerSettings(
@@ -21,6 +22,7 @@ WORKER = WorkerSettings(
     ),
 )
 SOUND = Snapshot()
+STANDS = {"t/0": 10}
 
 
 class Watched:
@@ -54,7 +56,8 @@ CASES = [
     (Snapshot(is_loading=True), 120, "journal"),
     (Snapshot(overdue="event e"), 5, "overdue"),
     (Snapshot(waiting=1), 300, "progress"),
-    (Snapshot(uncommitted=1), 100, "commits"),
+    (Snapshot(untaken=STANDS), 300, "untaken"),
+    (Snapshot(uncommitted=STANDS), 100, "commits"),
 ]
 
 
@@ -86,7 +89,9 @@ def test_what_measures_its_own_time_is_a_fault_at_once(watched: Watched, seen: S
 
 
 def test_silence_of_the_brokers_is_told_and_no_restart_helps_whatever_stands_still(watched: Watched) -> None:
-    seen = Snapshot(kafka_silent_s=25, may_work=False, is_loading=True, waiting=5, uncommitted=5)
+    seen = Snapshot(
+        kafka_silent_s=25, may_work=False, is_loading=True, waiting=5, unread=STANDS, untaken=STANDS, uncommitted=STANDS
+    )
 
     assert watched.look(seen, 10_000) == {"kafka": False}
 
@@ -125,14 +130,55 @@ def test_one_event_that_starts_or_ends_is_progress(watched: Watched) -> None:
     assert watched.look(Snapshot(waiting=9, moves=2), 1) == {"progress": True}
 
 
-def test_one_commit_is_progress_of_the_commits(watched: Watched) -> None:
-    watched.look(Snapshot(uncommitted=1, committed=(1,)), 99)
+def test_one_commit_is_progress_of_its_partition(watched: Watched) -> None:
+    watched.look(Snapshot(uncommitted={"t/0": 1}), 99)
 
-    assert watched.look(Snapshot(uncommitted=1, committed=(2,)), 99) == {}
+    assert watched.look(Snapshot(uncommitted={"t/0": 2}), 99) == {}
+
+
+def test_a_partition_whose_broker_gives_nothing_is_told_and_no_restart_helps(watched: Watched) -> None:
+    seen = Snapshot(unread=STANDS)
+
+    assert watched.look(seen, 299) == {}
+    assert watched.look(seen, 1) == {"partition": False}
+    assert watched.look(replace(seen, unread={"t/0": 11})) == {}
+
+
+@pytest.mark.parametrize(
+    ("field", "check"), [("unread", "partition"), ("untaken", "untaken"), ("uncommitted", "commits")]
+)
+def test_what_goes_on_elsewhere_is_no_progress_of_a_partition_that_stands(field: str, check: str) -> None:
+    watchdog, problems = Watchdog(WORKER, clock := FakeClock()), tuple[Problem, ...]()
+    for moved in range(301):
+        seen = replace(Snapshot(moves=moved, waiting=9), **{field: {"t/0": 10, "t/1": moved}})  # type: ignore[arg-type]
+        problems = watchdog.look(seen)
+        clock.advance(1)
+
+    assert [(one.check, one.detail.partition(":")[0]) for one in problems] == [(check, "t/0")]
+    assert watchdog.lasting_s(check) == {"t/0": 301.0, "t/1": 1.0}
+
+
+def test_partitions_that_stand_one_after_the_other_do_not_add_up(watched: Watched) -> None:
+    assert watched.look(Snapshot(untaken={"t/0": 10}), 200) == {}
+    assert watched.look(Snapshot(untaken={"t/1": 10}), 200) == {}
+
+
+def test_several_partitions_that_stand_are_one_problem() -> None:
+    watchdog = Watchdog(WORKER, clock := FakeClock())
+    watchdog.look(Snapshot(unread={"t/0": 10}))
+    clock.advance(1)
+    seen = Snapshot(unread={"t/1": 10, "t/0": 10, "t/2": 10})
+    watchdog.look(seen)
+    clock.advance(300)
+    [problem] = watchdog.look(seen)
+
+    assert (problem.detail, problem.for_s) == ("t/0 and 2 more: its broker gives no records, and there are some", 301)
 
 
 def test_without_a_place_in_the_group_only_that_is_told(watched: Watched) -> None:
-    seen = Snapshot(may_work=False, is_loading=True, waiting=5, uncommitted=5, overdue="event e")
+    seen = Snapshot(
+        may_work=False, is_loading=True, waiting=5, unread=STANDS, untaken=STANDS, uncommitted=STANDS, overdue="event e"
+    )
 
     assert watched.look(seen, 10_000) == {"rebalance": True}
 
@@ -146,9 +192,11 @@ def test_a_worker_that_stops_is_not_expected_in_its_group(watched: Watched) -> N
 def test_every_check_can_fail() -> None:
     seen = [case[0] for case in CASES] + [
         replace(SOUND, loop_lag_s=9), replace(SOUND, consumer_age_s=99), replace(SOUND, kafka_silent_s=25),
+        replace(SOUND, unread=STANDS),
     ]  # fmt: skip
 
-    assert {check for one in seen for check in Watched().look(one, 1000)} == set(CHECKS)
+    # What watches the watch is no rule: see test_liveness.py.
+    assert {check for one in seen for check in Watched().look(one, 1000)} == set(CHECKS) - {WATCH}
 
 
 def test_results_that_are_looked_through_are_progress_of_the_books(watched: Watched) -> None:

@@ -5,10 +5,12 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from msgspec.structs import replace
 
 from contracts.errors import LogUnavailable
@@ -32,6 +34,13 @@ REPORT = StuckReport(
 )
 
 
+def group(members: tuple[str, ...], end: int) -> GroupReport:
+    partition = GroupPartition(
+        topic="t", partition=0, committed=5, first=0, end=end, next_offset=5 if end > 5 else None
+    )
+    return GroupReport(app_id="app", state="empty", members=members, partitions=(partition,))
+
+
 class _Page(BaseHTTPRequestHandler):
     body = b""
 
@@ -46,7 +55,20 @@ class _Page(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def worker() -> Iterator[str]:
+def told(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[tuple[str, int]]]:
+    """Have Kafka know of nothing that waits; return of which partitions it is not asked."""
+    asked: list[frozenset[tuple[str, int]]] = []
+
+    def look(_settings: Settings, told: frozenset[tuple[str, int]]) -> GroupReport:
+        asked.append(told)
+        return group(("w",), 5)
+
+    monkeypatch.setattr(why_stuck_group, "look", look)
+    return asked
+
+
+@pytest.fixture
+def worker(told: list[frozenset[tuple[str, int]]]) -> Iterator[str]:  # noqa: ARG001 - no Kafka is there
     """Serve what `_Page.body` holds."""
     server = HTTPServer(("127.0.0.1", 0), _Page)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -59,6 +81,7 @@ class _Server6(HTTPServer):
     address_family = socket.AF_INET6
 
 
+@pytest.mark.usefixtures("told")
 def test_a_worker_with_an_ipv6_health_host_is_asked_by_its_url(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ipv6_loopback: str
 ) -> None:
@@ -112,8 +135,8 @@ def test_what_kafka_answers_is_told_apart_from_silence(
 
 
 @pytest.fixture
-def no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
-    def look(_settings: Settings) -> GroupReport:
+def no_kafka(told: object, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - in its place
+    def look(_settings: Settings, _told: object) -> GroupReport:
         message = "no Kafka"
         raise LogUnavailable(message)
 
@@ -151,11 +174,31 @@ def test_a_deadline_that_has_passed_is_said() -> None:
     assert of_partition(REPORT, replace(PARTITION, oldest=event), 30).text.endswith("; its deadline has passed)")
 
 
-def test_records_that_are_not_read_while_nothing_moves_are_stuck() -> None:
-    partition = replace(PARTITION, oldest=None, position=2, end=9)
+@pytest.mark.parametrize(
+    ("check", "words"),
+    [
+        ("partition", "its broker gives none"),
+        ("untaken", "they are fetched, and not taken although there is room"),
+        ("of a later version", "of a later version"),
+    ],
+)
+def test_records_that_nothing_explains_not_to_be_read_are_stuck(check: str, words: str) -> None:
+    partition = replace(PARTITION, oldest=None, position=2, end=9, stands_by=check, stands_s=31)
+    young = replace(partition, oldest=EVENT)
+    found = of_partition(REPORT, partition, 30)
 
-    assert of_partition(replace(REPORT, idle_s=31), partition, 30).is_stuck
-    assert of_partition(replace(REPORT, idle_s=29), partition, 30) == Finding(False, "7 records are still to be read")
+    assert (found.is_stuck, found.text) == (True, f"7 records are not read, for 31 s: {words}")
+    assert found.hint
+    assert of_partition(REPORT, replace(partition, stands_s=29), 30) == Finding(False, "7 records are still to be read")
+    assert of_partition(REPORT, young, 30).text.startswith("event e-1")
+    assert of_partition(REPORT, replace(young, oldest=replace(EVENT, age_s=5)), 30) == found
+
+
+def test_an_offset_without_a_record_at_the_end_is_not_stuck_where_nothing_moves() -> None:
+    """Fetches are answered and bring nothing: a marker of a transaction that compaction has removed."""
+    partition = replace(PARTITION, oldest=None, position=8, end=9)
+
+    assert not of_partition(replace(REPORT, idle_s=3600), partition, 30).is_stuck
 
 
 def test_a_problem_that_a_restart_mends_says_so_and_another_does_not() -> None:
@@ -205,13 +248,6 @@ def test_a_worker_that_waits_for_topics_is_stuck_and_says_for_which() -> None:
     assert finding == Finding(True, "the worker is starting, and waits: topic t is missing")
 
 
-def group(members: tuple[str, ...], end: int) -> GroupReport:
-    partition = GroupPartition(
-        topic="t", partition=0, committed=5, first=0, end=end, next_offset=5 if end > 5 else None
-    )
-    return GroupReport(app_id="app", state="empty", members=members, partitions=(partition,))
-
-
 @pytest.mark.parametrize(
     ("reports", "silent", "found", "code"),
     [
@@ -219,6 +255,10 @@ def group(members: tuple[str, ...], end: int) -> GroupReport:
         ({"u": replace(REPORT, partitions=(PARTITION,))}, {}, None, STUCK),
         ({"u": replace(REPORT, partitions=(PARTITION,))}, {"v": "silent"}, None, STUCK),
         ({"u": REPORT}, {"v": "silent"}, None, CANNOT_TELL),
+        ({"u": REPORT}, {}, group(("w",), 5), NOT_STUCK),
+        ({"u": REPORT}, {}, group(("w",), 9), CANNOT_TELL),
+        ({"u": REPORT}, {"v": "silent"}, group(("w",), 5), CANNOT_TELL),
+        ({"u": replace(REPORT, partitions=(PARTITION,))}, {}, group(("w",), 9), STUCK),
         ({}, {"u": "silent"}, None, CANNOT_TELL),
         ({}, {"u": "silent"}, group((), 5), NOT_STUCK),
         ({}, {"u": "silent"}, group((), 9), STUCK),
@@ -256,6 +296,54 @@ def test_a_workers_report_is_shown_with_its_table(
     assert "STUCK t/3: event e-1 (key k, route r, offset 7) is in a model call" in out
     assert "t/4" not in out
     assert "1 partition with nothing to do" in out
+
+
+def test_partitions_of_workers_that_were_not_asked_are_named_and_it_cannot_be_told(
+    worker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _Page.body = msgspec.json.encode(replace(REPORT, partitions=(replace(PARTITION, oldest=None, lag=0),)))
+    monkeypatch.setattr(why_stuck_group, "look", lambda _settings, _told: group(("w-1 at h: 1 partitions",), 9))
+
+    code = run(["why-stuck", "--config", str(write(tmp_path)), "--worker", worker])
+    out = capsys.readouterr().out
+
+    assert code == CANNOT_TELL
+    assert "events wait in partitions of which no worker told; name the others' addresses, too: --worker URL" in out
+    assert "group app: empty, w-1 at h: 1 partitions" in out
+    assert "t/0" in out
+    assert "STUCK" not in out
+
+
+def test_kafka_is_not_asked_of_partitions_that_a_worker_tells_of(
+    worker: str, told: list[frozenset[tuple[str, int]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _Page.body = msgspec.json.encode(replace(REPORT, partitions=(replace(PARTITION, oldest=None, lag=0),)))
+
+    assert run(["why-stuck", "--config", str(write(tmp_path)), "--worker", worker]) == NOT_STUCK
+    assert told == [frozenset({("t", 3)})]
+    assert "group" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_kafka")
+def test_without_kafka_nobody_knows_what_other_workers_hold(
+    worker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _Page.body = msgspec.json.encode(REPORT)
+    code = run(["why-stuck", "--config", str(write(tmp_path)), "--worker", worker])
+
+    assert code == CANNOT_TELL
+    assert "Kafka: no Kafka; what other workers' partitions hold is not known" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_kafka")
+def test_on_the_embedded_broker_there_is_no_other_worker(
+    worker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Page.body = msgspec.json.encode(REPORT)
+    monkeypatch.setenv("PENSTOCK_KAFKA__EMBEDDED", "true")
+    code = run(["why-stuck", "--config", str(write(tmp_path)), "--worker", worker])
+
+    assert code == NOT_STUCK
 
 
 def test_json_has_the_whole_report(worker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,3 +397,34 @@ def test_idle_partitions_whose_lag_is_not_known_yet_fill_no_table(
         "  1 partition with nothing to do",
         "  1 partition with nothing in work; the lag is not known (yet)",
     ]
+
+
+def test_of_partitions_that_a_worker_tells_of_neither_commit_nor_record_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+
+    class Log:
+        """Has three partitions with a record each, none of them committed."""
+
+        def list_topics(self, topic: str, timeout: float) -> Any:
+            del timeout
+            return SimpleNamespace(topics={topic: SimpleNamespace(partitions={2: None, 1: None, 0: None})})
+
+        def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:
+            del timeout
+            asked.append(place.partition)
+            return (0, 0)
+
+    def committed(_consumer: object, _topic: str, numbers: list[int], _limit_s: float) -> list[object]:
+        asked.append(numbers)
+        return []
+
+    monkeypatch.setattr(why_stuck_group, "committed", committed)
+    log = cast("Consumer", Log())
+    found = list(why_stuck_group._partitions(log, "t", frozenset({("t", 1), ("other", 0)})))
+    none = list(why_stuck_group._partitions(log, "t", frozenset(("t", number) for number in range(3))))
+
+    assert [one.partition for one in found] == [0, 2]
+    assert none == []
+    assert asked == [[0, 2], 0, 2]

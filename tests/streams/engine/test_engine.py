@@ -1,6 +1,7 @@
 """The engine: limits of intake, and the hand-over of partitions."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -112,11 +113,13 @@ async def test_each_limit_pauses_the_intake_says_so_and_resumes(name: str, limit
     await asyncio.sleep(0.5)
 
     assert (len(bench.engine.held), paused(name)) == (taken, 1)
+    assert bench.engine.look_at < math.inf
 
     await intake
     await bench.idle()
 
     assert (intake.result(), bench.produced, paused(name)) == ([True] * 10, list(range(10)), 0)
+    assert bench.engine.look_at == math.inf
 
 
 async def test_an_event_that_may_be_answered_where_nobody_has_looked_is_not_taken() -> None:
@@ -289,6 +292,9 @@ async def test_a_record_that_waits_for_room_is_refused_once_the_tenure_ends() ->
 
     assert await intake == [True, False]
     assert paused("held_events") == 0
+
+    bench.begin()
+    assert bench.engine.look_at == math.inf
 
 
 async def test_a_record_that_waits_for_books_is_refused_once_the_tenure_ends() -> None:
