@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from contracts.codec import decode_any_json
 from contracts.errors import ConfigError, Undecodable
 from contracts.kafka_config import SESSION_LIMITS_MS
-from contracts.settings import Match, OpenAIProvider, RouteSettings, Settings, environment, parse
+from contracts.settings import Match, OpenAIProvider, RouteSettings, Settings, Unusable, environment, located, parse
 from contracts.settings.callback_url import read_url
 from contracts.settings.egress import CallbackDoor, CallbackSection
 from contracts.settings.environ import near_misses
@@ -147,11 +147,8 @@ def _covers(wide: str, narrow: str) -> bool:
 def _rootless(settings: Settings, source: Document) -> Iterator[str]:
     for name, one in settings.providers.items():
         if isinstance(one, OpenAIProvider) and not urlsplit(one.base_url).path.strip("/"):
-            line = source.line_of(("providers", name, "base_url"))
-            yield (
-                f"{source.name}:{line}: providers.{name}.base_url: has no path; "
-                "most servers answer under /v1, few without it"
-            )
+            text = f"providers.{name}.base_url: has no path; most servers answer under /v1, few without it"
+            yield str(located(Unusable([(("providers", name, "base_url"), text)]), source.name))
 
 
 def _meant(pattern: str, settings: Settings) -> str | None:

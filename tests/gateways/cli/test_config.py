@@ -401,6 +401,16 @@ def test_an_address_of_a_model_server_without_a_path_is_a_warning(
     assert capsys.readouterr().err == (said if is_told else "")
 
 
+def test_an_address_without_a_path_that_comes_from_the_environment_names_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_PROVIDERS__LOCAL", "{kind: openai, base_url: https://api.openai.com}")
+
+    assert check(write(tmp_path, SMALL)) == 0
+    told = "warning: environment PENSTOCK_PROVIDERS__LOCAL: providers.local.base_url: has no path; "
+    assert capsys.readouterr().err.startswith(told)
+
+
 @pytest.mark.parametrize("name", ["system_file", "user_file"])
 def test_a_prompt_file_that_is_not_text_is_refused(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
