@@ -39,6 +39,7 @@ def check(file: Path | None, secrets: bool, programs: tuple[str, ...]) -> None:
     """Check the file: keys, values, references, prompts and schemas.
 
     Prints one OK line, or one line per problem with file and line, and exits with 2.
+    A warning, of what is allowed and probably not meant, changes neither.
 
     \b
     Examples:
@@ -46,9 +47,9 @@ def check(file: Path | None, secrets: bool, programs: tuple[str, ...]) -> None:
       penstock config check --program worker     # in its pod, which has its own secrets alone
     """  # noqa: D301 - click's \b
     settings = load(file)
-    wanted = None if secrets else programs
-    problems = config_check.problems(settings, config_check.document(file), wanted)
-    for warning in config_check.warnings(settings):
+    source, wanted = config_check.document(file), None if secrets else programs
+    problems = config_check.problems(settings, source, wanted)
+    for warning in config_check.warnings(settings, source):
         click.echo(f"warning: {warning}", err=True)
     if problems:
         raise ConfigError("\n".join(problems))

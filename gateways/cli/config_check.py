@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import jsonschema_rs
 from jinja2 import TemplateSyntaxError, meta
@@ -16,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from contracts.codec import decode_any_json
 from contracts.errors import ConfigError, Undecodable
 from contracts.kafka_config import SESSION_LIMITS_MS
-from contracts.settings import RouteSettings, Settings, environment, parse
+from contracts.settings import Match, OpenAIProvider, RouteSettings, Settings, Unusable, environment, located, parse
 from contracts.settings.callback_url import read_url
 from contracts.settings.egress import CallbackDoor, CallbackSection
 from contracts.settings.environ import near_misses
@@ -66,21 +67,28 @@ def counts(settings: Settings) -> str:
     return ", ".join(f"{len(items)} {word}{'' if len(items) == 1 else 's'}" for word, items in parts.items())
 
 
-def warnings(settings: Settings) -> Iterator[str]:
-    """Yield what is allowed and probably not meant."""
+def warnings(settings: Settings, source: Document) -> Iterator[str]:
+    """Yield what is allowed and probably not meant.
+
+    Args:
+        settings: what was made of the file.
+        source: the file, with its line numbers.
+    """
     sections = {name: getattr(type(getattr(settings, name)), "model_fields", ()) for name in Settings.model_fields}
     secrets = {secret.name for _, secret in references(settings)}
     for variable, meant in near_misses(sections, environment()):
         if variable not in secrets:
             yield f"environment {variable} is not read here; the setting is {meant}"
-    for name, source in settings.sources.items():
-        claimed = source.ce_source or name
+    for name, one in settings.sources.items():
+        claimed = one.ce_source or name
         if not any(fnmatchcase(claimed, pattern) for route in settings.routes for pattern in route.match.source):
             yield f"sources.{name}: no route takes events of {claimed!r}; each would be a dead letter (no_route)"
     if settings.kafka.oauth is not None and settings.kafka.oauth.token_url.startswith("http:"):
         yield "kafka.oauth.token_url: the client's secret goes there in the clear; https outside of a test"
     yield from _odd_sessions(settings)
     yield from _odd_routes(settings)
+    yield from _covered_routes(settings, source)
+    yield from _rootless(settings, source)
     used = {route.model for route in settings.routes}
     for alias in settings.models.keys() - used:
         yield f"models.{alias}: no route uses it"
@@ -108,6 +116,39 @@ def _odd_routes(settings: Settings) -> Iterator[str]:
         for pattern in route.match.source:
             if meant := _meant(pattern, settings):
                 yield f"routes[{index}].match.source: no source sends as {pattern!r}; did you mean {meant!r}?"
+
+
+def _covered_routes(settings: Settings, source: Document) -> Iterator[str]:
+    """Yield routes that no event reaches, since a single one before them takes whatever they match."""
+    for index, route in enumerate(settings.routes):
+        before = (at for at in range(index) if _takes_all_of(settings.routes[at].match, route.match))
+        if (first := next(before, None)) is not None:
+            line, its_line = (source.line_of(("routes", at, "match")) for at in (index, first))
+            yield (
+                f"{source.name}:{line}: routes[{index}].match: {route.name} is never used: routes[{first}] "
+                f"({settings.routes[first].name}, line {its_line}) stands before it and takes all that it matches"
+            )
+
+
+def _takes_all_of(wide: Match, narrow: Match) -> bool:
+    pairs = ((wide.source, narrow.source), (wide.type, narrow.type))
+    return all(any(_covers(one, pattern) for one in ours) for ours, theirs in pairs for pattern in theirs)
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Tell whether one pattern certainly matches all that another does; some that do are not seen."""
+    if wide in {"*", narrow}:
+        return True
+    # A literal, or what is one to `*`: the other's `*` and `?` stand for something there. To `?` and `[` they do not.
+    is_plain = not set("*?[") & set(narrow) or not ("[" in narrow or set("?[") & set(wide))
+    return is_plain and fnmatchcase(narrow, wide)
+
+
+def _rootless(settings: Settings, source: Document) -> Iterator[str]:
+    for name, one in settings.providers.items():
+        if isinstance(one, OpenAIProvider) and not urlsplit(one.base_url).path.strip("/"):
+            text = f"providers.{name}.base_url: has no path; most servers answer under /v1, few without it"
+            yield str(located(Unusable([(("providers", name, "base_url"), text)]), source.name))
 
 
 def _meant(pattern: str, settings: Settings) -> str | None:

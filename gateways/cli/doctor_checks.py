@@ -135,7 +135,10 @@ def kafka(settings: Settings) -> Finding:
         with TopicReader(settings.kafka, (), from_beginning=False) as reader:
             count = reader.broker_count()
     except PenstockError as error:
-        advice = "docker compose up kafka, or make kafka; `penstock demo` and `penstock up` bring their own"
+        advice = (
+            "docker compose up -d kafka, which is at PENSTOCK_KAFKA__BOOTSTRAP_SERVERS=localhost:29092, or make kafka; "
+            "`penstock demo` and `penstock up` bring their own"
+        )
         return Finding("kafka", "hint", str(error), advice)
     return Finding("kafka", "ok", f"{servers}, {count} broker{'' if count == 1 else 's'}")
 

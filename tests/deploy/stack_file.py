@@ -5,6 +5,7 @@ Reads: docker-compose.yml, .env.example.
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -35,5 +36,10 @@ def services() -> dict[str, dict[str, Any]]:
 
 def example_environment() -> dict[str, str]:
     """Return the variables that .env.example sets."""
-    lines = (ROOT / ".env.example").read_text("utf-8").splitlines()
+    return variables(ROOT / ".env.example")
+
+
+def variables(file: Path) -> dict[str, str]:
+    """Return the variables that an environment file sets."""
+    lines = file.read_text("utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))

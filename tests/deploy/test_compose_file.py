@@ -1,6 +1,7 @@
 """The compose file starts what the configuration can run, and nothing listens beyond this machine."""
 
 import re
+from collections.abc import Mapping
 
 import pytest
 import yaml
@@ -8,7 +9,7 @@ import yaml
 from contracts.settings import SecretRef, Settings, build, parse
 from contracts.settings.batch_api import HandOverProcess
 from contracts.settings.batch_jobs import BatchProcess
-from tests.deploy.stack_file import example_environment, services, stack
+from tests.deploy.stack_file import example_environment, services, stack, variables
 from tests.support import ROOT
 
 pytestmark = pytest.mark.process
@@ -19,9 +20,17 @@ ONE_SHOT = {"topics"}
 MARGIN_S = 5
 
 
-def _settings_of(service: str) -> Settings:
+def _environ_of(service: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return a service's variables; files that are not there, as a person's own, count as empty."""
+    one = stack(environ)["services"][service]
+    files = [ROOT / name for name in one.get("env_file", ()) if isinstance(name, str)]
+    found = [variables(file) for file in files if file.exists()]
+    return {name: text for part in (*found, one["environment"]) for name, text in part.items()}
+
+
+def _settings_of(service: str, environ: Mapping[str, str] | None = None) -> Settings:
     text = (ROOT / "penstock.yaml").read_text("utf-8")
-    return build(parse(text, "penstock.yaml"), services()[service]["environment"], base=ROOT)
+    return build(parse(text, "penstock.yaml"), _environ_of(service, environ), base=ROOT)
 
 
 @pytest.mark.parametrize("service", ["topics", "gateway", "worker-1", "worker-2"])
@@ -39,6 +48,15 @@ def test_every_secret_that_the_gateway_needs_is_in_the_example_environment() -> 
     assert needed == example_environment().keys()
 
 
+def test_workers_ask_the_stand_in_until_a_file_of_ones_own_takes_the_place_of_its_settings() -> None:
+    file = build(parse((ROOT / "penstock.yaml").read_text("utf-8"), "penstock.yaml"), {}, base=ROOT)
+    own = _settings_of("worker-1", {"PENSTOCK_MODEL_ENV": ".env.model"})
+
+    assert _settings_of("worker-1").models["default"].model == "stub.extract-v1"
+    assert (own.models, own.providers) == (file.models, file.providers)
+    assert "AWS_ACCESS_KEY_ID" not in _environ_of("worker-1", {"PENSTOCK_MODEL_ENV": ".env.model"})
+
+
 def test_the_two_workers_have_names_of_their_own_in_the_consumer_group() -> None:
     assert [_settings_of(name).worker.instance_id for name in ("worker-1", "worker-2")] == ["worker-1", "worker-2"]
 
@@ -47,6 +65,23 @@ def test_a_stopped_worker_gets_the_time_its_drain_may_take() -> None:
     grace_s = int(services()["worker-1"]["stop_grace_period"].removesuffix("s"))
 
     assert grace_s >= _settings_of("worker-1").worker.stop_limit_s + MARGIN_S
+
+
+def test_the_doors_out_of_the_comment_reach_the_stacks_kafka_and_get_the_time_their_end_may_take() -> None:
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    found = re.search(r"(?m)^  # egress:\n(  #   .*\n)+", text)
+    assert found is not None
+    taken_in = text.replace(found[0], re.sub(r"(?m)^  # ", "  ", found[0]))
+    egress = yaml.safe_load(taken_in)["services"]["egress"]
+    settings = build(
+        parse((ROOT / "examples/callbacks/penstock.yaml").read_text("utf-8"), "x"), egress["environment"], base=ROOT
+    )
+    longest_s = max(door.timeout_s for door in settings.egress.values())
+
+    assert settings.kafka.bootstrap_servers == ("kafka:9092",)
+    assert int(egress["stop_grace_period"].removesuffix("s")) >= (
+        settings.egress_process.drain_timeout_s + longest_s + MARGIN_S
+    )
 
 
 def test_a_stopped_gateway_gets_the_time_its_requests_may_take() -> None:

@@ -61,7 +61,7 @@ async def summarise(event: Event) -> InferenceAnswer:
 
 def test_the_configuration_has_neither_problems_nor_warnings() -> None:
     assert config_check.problems(settings(), config_check.document(CONFIG)) == []
-    assert list(config_check.warnings(settings())) == []
+    assert list(config_check.warnings(settings(), config_check.document(CONFIG))) == []
 
 
 def test_the_deadline_is_five_minutes() -> None:

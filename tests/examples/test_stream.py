@@ -60,7 +60,7 @@ def answer(page: http.client.HTTPConnection, method: str, path: str, body: bytes
 
 def test_the_configuration_passes_its_check(settings: Settings) -> None:
     assert config_check.problems(settings, config_check.document(CONFIG), None) == []
-    assert list(config_check.warnings(settings)) == []
+    assert list(config_check.warnings(settings, config_check.document(CONFIG))) == []
 
 
 def test_what_the_page_sends_has_its_route_and_its_key(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from gateways.cli import config_check
 from gateways.cli.config import json_schema
 from gateways.cli.config_show import effective_yaml
 from gateways.cli.main import run
+from tests.architecture.source import relative
 from tests.gateways.cli.settings import SMALL, write
 from tests.support import ROOT
 
@@ -301,6 +302,113 @@ def test_a_route_for_a_source_that_nobody_sends_as_is_a_warning_where_another_is
     assert check(write(tmp_path, text + keys)) == 0
     said = f"warning: routes[0].match.source: no source sends as {pattern!r}; did you mean {meant!r}?\n"
     assert capsys.readouterr().err == (said if meant else "")
+
+
+def _with_routes(*matches: str) -> str:
+    """Return SMALL with routes of these matches; lines 13, 17 and so on have the matches."""
+    one = "  - name: r{}\n    match: {}\n    prompt: {{user: x}}\n    model: default\n"
+    return SMALL.partition("  - name:")[0] + "".join(one.format(at, match) for at, match in enumerate(matches))
+
+
+def test_a_route_behind_one_that_takes_all_of_it_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, _with_routes("{source: stripe}", "{}", "{source: github, type: com.github.issues}"))
+
+    assert check(file) == 0
+    assert capsys.readouterr().err == (
+        f"warning: {file}:21: routes[2].match: r2 is never used: routes[1] (r1, line 17) stands before it and takes "
+        "all that it matches\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("{}", "{}"),
+        ("{}", "{source: 'a[bc]', type: '?'}"),
+        ("{source: 'g*'}", "{source: [github, 'gi*', 'g?t*']}"),
+        ("{source: [stripe, github]}", "{source: [github, stripe]}"),
+        ("{type: com.*}", "{type: [com.github.*, com.stripe.charge]}"),
+        ("{source: 'a[bc]'}", "{source: [ab, ac]}"),
+        ("{source: 'a[bc]'}", "{source: 'a[bc]'}"),
+        ("{source: 'a?'}", "{source: ab}"),
+    ],
+)
+def test_a_route_that_an_earlier_one_covers_is_found(
+    earlier: str, later: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(write(tmp_path, _with_routes(earlier, later)))
+
+    assert "routes[1].match: r1 is never used: routes[0] (r0, line 13)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("{source: github}", "{}"),
+        ("{source: github}", "{type: com.github.issues}"),
+        ("{source: github, type: a}", "{source: github}"),
+        ("{source: github}", "{source: [github, stripe]}"),
+        ("{source: GitHub}", "{source: github}"),
+        ("{source: '?'}", "{source: '*'}"),
+        ("{source: 'a?'}", "{source: 'a*'}"),
+        # As text it fits; what it matches is `a`.
+        ("{source: '*]'}", "{source: '[a]'}"),
+        ("{source: '[[]*'}", "{source: '[a]'}"),
+        ("{source: '[*]'}", "{source: '*'}"),
+        ("{source: '[!a]'}", "{source: '?'}"),
+        ("{source: 'a*b*c'}", "{source: 'a*c'}"),
+    ],
+)
+def test_a_route_that_takes_what_the_earlier_one_leaves_is_no_warning(
+    earlier: str, later: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(write(tmp_path, _with_routes(earlier, later)))
+
+    assert "never used" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "file", [file for folder in ("examples", "deploy") for file in (ROOT / folder).rglob("penstock.yaml")], ids=relative
+)
+def test_the_configurations_to_start_from_have_no_route_and_no_address_in_vain(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(file) == 0
+
+    said = capsys.readouterr().err
+    assert ("never used" in said, "has no path" in said) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "is_told"),
+    [
+        ("https://api.openai.com", True),
+        ("http://me:hunter2@127.0.0.1:8000/", True),
+        ("https://api.openai.com/v1", False),
+        ("https://ours.openai.azure.com/openai/v1/", False),
+    ],
+)
+def test_an_address_of_a_model_server_without_a_path_is_a_warning(
+    base_url: str, is_told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SMALL.replace("  local: {kind: embedded}", f"  local:\n    kind: openai\n    base_url: {base_url}")
+    file = write(tmp_path, text)
+
+    assert check(file) == 0
+    said = f"warning: {file}:10: providers.local.base_url: has no path; most servers answer under /v1, few without it\n"
+    assert capsys.readouterr().err == (said if is_told else "")
+
+
+def test_an_address_without_a_path_that_comes_from_the_environment_names_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_PROVIDERS__LOCAL", "{kind: openai, base_url: https://api.openai.com}")
+
+    assert check(write(tmp_path, SMALL)) == 0
+    told = "warning: environment PENSTOCK_PROVIDERS__LOCAL: providers.local.base_url: has no path; "
+    assert capsys.readouterr().err.startswith(told)
 
 
 @pytest.mark.parametrize("name", ["system_file", "user_file"])

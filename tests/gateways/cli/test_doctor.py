@@ -87,6 +87,8 @@ def test_a_kafka_that_does_not_answer_is_a_hint(monkeypatch: pytest.MonkeyPatch)
 
     assert finding.state == "hint"
     assert "no Kafka broker answers at 127.0.0.1:1" in finding.text
+    # Where compose publishes its broker, nobody looks by default.
+    assert "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS=localhost:29092" in finding.advice
 
 
 def test_a_program_that_is_not_there_says_what_it_is_for() -> None:
