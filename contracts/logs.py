@@ -145,10 +145,12 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
 def described(error: BaseException) -> str:
     """Return an error's type, and its text as far as it is known to quote no body, prompt, answer or secret."""
     text = ""
-    if isinstance(error, PenstockError):
-        text = error.for_log
-    elif isinstance(error, _QUOTE_NOTHING) or type(error).__module__.partition(".")[0] in _QUOTING_NOTHING:
-        text = str(error)
+    # A library's error may fail to tell itself; in a filter that would end whoever writes the line.
+    with contextlib.suppress(Exception):
+        if isinstance(error, PenstockError):
+            text = error.for_log
+        elif isinstance(error, _QUOTE_NOTHING) or type(error).__module__.partition(".")[0] in _QUOTING_NOTHING:
+            text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -177,6 +179,8 @@ def _unquoted(record: logging.LogRecord) -> bool:
     asyncio writes what its loop's exception handlers are told: tasks with `exception=ValueError('...')`, callbacks with
     their arguments. The first line says what happened, and the traceback where.
     """
+    if isinstance(record.msg, BaseException):
+        record.msg = described(record.msg)
     if isinstance(record.args, tuple):
         record.args = tuple(described(one) if isinstance(one, BaseException) else one for one in record.args)
     if record.name == "asyncio" and isinstance(record.msg, str) and not record.args:

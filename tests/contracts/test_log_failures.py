@@ -94,3 +94,27 @@ def test_an_error_put_into_a_librarys_line(capsys: pytest.CaptureFixture[str]) -
     written = capsys.readouterr().err
     assert PAYLOAD not in written
     assert json.loads(written)["event"] == "[^Agent]: Crashed reason='ValueError'"
+
+
+def test_an_error_that_is_a_librarys_whole_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with configured():
+        logging.getLogger("mode").error(ValueError(PAYLOAD))
+
+    written = capsys.readouterr().err
+    assert PAYLOAD not in written
+    assert json.loads(written)["event"] == "ValueError"
+
+
+class _Speechless(OSError):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("line", [("%s broke: %s", "Agent", _Speechless()), (_Speechless(),)], ids=["put in", "whole"])
+def test_an_error_without_a_text_ends_neither_its_line_nor_who_writes_it(
+    line: tuple[Any, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with configured():
+        logging.getLogger("mode").error(*line)
+
+    assert json.loads(capsys.readouterr().err)["event"].endswith("_Speechless")
