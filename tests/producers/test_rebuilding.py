@@ -88,6 +88,15 @@ async def test_a_client_that_cannot_be_made_anew_is_tried_again(kafka: dict[str,
     assert lines[1]["error"] == "no credentials"
 
 
+@pytest.mark.parametrize("kafka", [{}, MSK])
+async def test_a_start_without_a_token_or_a_thread_is_kafka_that_is_away(kafka: dict[str, Any]) -> None:
+    """As of every other client: a program tells it in a line, and not with a traceback."""
+    Client.faults = [KafkaException(KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, "OAuth token not set"))]
+
+    with pytest.raises(LogUnavailable, match="Kafka cannot be asked: OAuth token not set"):
+        await started(**kafka)
+
+
 async def test_a_client_that_waits_for_its_token_does_not_hold_up_the_loop() -> None:
     producer = await started(**MSK)
     Client.gate.clear()
