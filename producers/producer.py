@@ -272,6 +272,7 @@ class KafkaProducer:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - no credentials, no thread, no file: all of it may pass
+            PRODUCER_REBUILDS.inc()
             _log.error("producer.not_rebuilt", error=str(error) or type(error).__name__, wait_s=_REBUILD_PAUSE_S)
         else:
             _log.info("producer.rebuilt")
