@@ -232,8 +232,11 @@ async def _of_endpoint(oauth: OAuthSettings, secret: str, context: ssl.SSLContex
 
 def _proxy_for(url: str) -> str | None:
     parts = urlsplit(url)
-    is_direct = urllib.request.proxy_bypass(parts.hostname or "")
-    return None if is_direct else urllib.request.getproxies().get(parts.scheme)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    # As curl reads `proxy:3128`; aiohttp takes `proxy` for its scheme, and writes the whole, with a password, as error.
+    return proxy if "://" in proxy else f"http://{proxy.removeprefix('//')}"
 
 
 def _token_in(status: int, body: bytes) -> tuple[str, float]:

@@ -301,9 +301,11 @@ def kafka_with(token_url: str) -> KafkaSettings:
     return KafkaSettings(security_protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER", oauth=oauth)
 
 
+@pytest.mark.parametrize("scheme", ["http://", "", "//"])
 async def test_the_token_endpoint_is_asked_through_the_proxy_of_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
+    scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without a scheme it is one of HTTP, as of curl and librdkafka."""
     monkeypatch.setenv("PENSTOCK_TEST_OAUTH", "secret")
     seen: list[str] = []
 
@@ -312,7 +314,7 @@ async def test_the_token_endpoint_is_asked_through_the_proxy_of_the_environment(
         return web.json_response({"access_token": "t", "expires_in": 60})
 
     async with RawTestServer(answer, host="127.0.0.1") as proxy:
-        monkeypatch.setenv("http_proxy", str(proxy.make_url("/")))
+        monkeypatch.setenv("http_proxy", f"{scheme}me:word@127.0.0.1:{proxy.port}")
         monkeypatch.setenv("no_proxy", "inside.invalid")
         monkeypatch.setattr(connections, "_NO_TOKEN_S", 0.0)
         assert await connections.tokens(kafka_with("http://idp.invalid/t")).token() == "t"
