@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
-from contracts.codec import decode_event
+from contracts.codec import Headers, Position, decode_event
 from contracts.errors import Undecodable
+from contracts.repetition import outcome_marks
 from contracts.settings.batch_jobs import BatchInput
 from contracts.settings.ingress import SqsDoor
 from contracts.topics import Topics
@@ -73,6 +74,18 @@ def record_of(envelope: str, found: Message, **settings: Any) -> Any:
     (item,) = ENVELOPES[envelope](found)
     record = mapping.record(found, item)
     return decode_event(record.key, record.value, record.headers)
+
+
+def test_an_event_is_known_at_the_doors_by_the_message_that_it_came_in() -> None:
+    """A killed door leaves two records of one message; one that was sent twice is meant twice."""
+    mapping = Mapping("orders", SqsDoor(kind="sqs", queue_url="http://q/1/orders", envelope="body"), Topics())
+
+    def mark(message_id: str, offset: int) -> Headers:
+        found = message({})._replace(id=message_id)
+        record = mapping.record(found, ENVELOPES["body"](found)[0])
+        return outcome_marks(record.headers, Position(record.topic, 0, offset, 0), 0.0)
+
+    assert mark("m1", 7) == mark("m1", 8) != mark("m2", 9)
 
 
 def test_every_object_of_a_notification_is_an_event_of_its_own() -> None:
