@@ -214,19 +214,27 @@ async def _of_endpoint(oauth: OAuthSettings, secret: str, context: ssl.SSLContex
     """
     login = base64.b64encode(f"{oauth.client_id}:{secret}".encode()).decode()
     form = {"grant_type": "client_credentials"} | ({"scope": oauth.scope} if oauth.scope else {})
-    async with (
-        # aiohttp's own look at the environment takes a .netrc as well, and refuses one beside a login.
-        aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=_ANSWER_S)) as session,
-        session.post(
-            oauth.token_url,
-            data=form,
-            headers={"Authorization": f"Basic {login}"},
-            proxy=_proxy_for(oauth.token_url),
-            ssl=context,
-            allow_redirects=False,
-        ) as answer,
-    ):
-        body = await answer.read()
+    try:
+        async with (
+            # aiohttp's own look at the environment takes a .netrc as well, and refuses one beside a login.
+            aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=_ANSWER_S)) as session,
+            session.post(
+                oauth.token_url,
+                data=form,
+                headers={"Authorization": f"Basic {login}"},
+                proxy=_proxy_for(oauth.token_url),
+                ssl=context,
+                allow_redirects=False,
+            ) as answer,
+        ):
+            body = await answer.read()
+    # The texts of both have the proxy's whole URL, with its password.
+    except aiohttp.InvalidURL:
+        message = "the proxy of the environment, or the token_url, is no URL"
+        raise ValueError(message) from None
+    except aiohttp.ClientHttpProxyError as error:
+        message = f"the proxy of the environment answers {error.status}"
+        raise ValueError(message) from None
     return _token_in(answer.status, body)
 
 

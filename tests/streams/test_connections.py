@@ -324,6 +324,37 @@ async def test_the_token_endpoint_is_asked_through_the_proxy_of_the_environment(
     assert seen == ["idp.invalid"]
 
 
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        ("me:w#4711@127.0.0.1:1", "is no URL"),
+        ("http://me:w/4711@127.0.0.1:1", "is no URL"),
+        ("http://me:w4711@127.0.0.1:31x", "is no URL"),
+        ("http://me:w4711@{there}", "the proxy of the environment answers 407"),
+    ],
+)
+async def test_what_is_wrong_with_the_proxy_is_told_without_its_password(
+    proxy: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    monkeypatch.setenv("PENSTOCK_TEST_OAUTH", "secret")
+    monkeypatch.setattr(connections, "_NO_TOKEN_S", 0.0)
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    there = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    monkeypatch.setenv("https_proxy", proxy.format(there=there))
+    monkeypatch.delenv("no_proxy", raising=False)
+    with capture_logs() as told, pytest.raises(KafkaConnectionError, match=said) as raised:
+        await connections.tokens(kafka_with("https://idp.invalid/t")).token()
+    server.close()
+
+    assert [line["event"] for line in told] == ["kafka.token_refused"]
+    assert "4711" not in f"{told} {raised.value}"
+
+
 async def test_a_netrc_does_not_come_beside_the_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login other password theirs\n", encoding="utf-8")
