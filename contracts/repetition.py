@@ -14,7 +14,8 @@ import msgspec
 from contracts.codec import REDRIVE, Headers, Position, RecordHeaders, encode_json, redrive_of
 
 DEDUP = "penstock-dedup"
-# On an event's record: the queue's id of the message that it was made of, the same at every delivery of that.
+# On an event's record: the queue's id of the message that it was made of, the same at every delivery of that; behind
+# it `#1` and so on, if it is not the first event of it.
 MESSAGE_ID = "penstock-message-id"
 # On a terminal record: its event was done again because an operator set the offsets back, and when, Unix milliseconds.
 REPLAY = "penstock-replay"
