@@ -145,10 +145,12 @@ def configure(settings: LogSettings, process: int | None = None) -> None:
 def described(error: BaseException) -> str:
     """Return an error's type, and its text as far as it is known to quote no body, prompt, answer or secret."""
     text = ""
-    if isinstance(error, PenstockError):
-        text = error.for_log
-    elif isinstance(error, _QUOTE_NOTHING) or type(error).__module__.partition(".")[0] in _QUOTING_NOTHING:
-        text = str(error)
+    # A library's error may fail to tell itself; in a filter that would end whoever writes the line.
+    with contextlib.suppress(Exception):
+        if isinstance(error, PenstockError):
+            text = error.for_log
+        elif isinstance(error, _QUOTE_NOTHING) or type(error).__module__.partition(".")[0] in _QUOTING_NOTHING:
+            text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -177,14 +179,25 @@ def _unquoted(record: logging.LogRecord) -> bool:
     asyncio writes what its loop's exception handlers are told: tasks with `exception=ValueError('...')`, callbacks with
     their arguments. The first line says what happened, and the traceback where.
     """
-    if isinstance(record.args, tuple):
-        record.args = tuple(described(one) if isinstance(one, BaseException) else one for one in record.args)
+    record.msg, record.args = _untold(record.msg), _untold(record.args)
     if record.name == "asyncio" and isinstance(record.msg, str) and not record.args:
         told = "Exception in callback"
         first = told if record.msg.startswith(told) else record.msg.partition("\n")[0]
         coro = _CORO.search(record.msg)
         record.msg = f"{first}: {coro[1]} at {coro[2]}" if coro else first
     return True
+
+
+def _untold(part: Any, depth: int = 3) -> Any:
+    """Return a part of a line with the texts of the errors in it left out; bounded, as a list may contain itself."""
+    if isinstance(part, BaseException):
+        return described(part)
+    # Of these types alone: a named tuple is to look like one. list: another thread may add to it.
+    if depth and type(part) is dict:
+        return {name: _untold(one, depth - 1) for name, one in list(part.items())}
+    if depth and type(part) in {list, tuple}:
+        return type(part)(_untold(one, depth - 1) for one in part)
+    return part
 
 
 def _follow_failures() -> None:

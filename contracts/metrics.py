@@ -208,7 +208,9 @@ PRODUCER_STALLED_REFUSED = _counter(
     "producer_stalled_refused_total", "Records refused at once for that reason, by topic.", ("topic",)
 )
 PRODUCER_REBUILDS = _counter(
-    "producer_rebuilds_total", "Clients given up after a fatal error; what waited was answered 503, or tried again."
+    "producer_rebuilds_total",
+    "Clients given up after a fatal error (what waited was answered 503, or tried again), and failed tries to make "
+    "another one.",
 )
 
 FM_REQUESTS = _counter(

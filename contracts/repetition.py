@@ -14,6 +14,9 @@ import msgspec
 from contracts.codec import REDRIVE, Headers, Position, RecordHeaders, encode_json, redrive_of
 
 DEDUP = "penstock-dedup"
+# On an event's record: the queue's id of the message that it was made of, the same at every delivery of that; behind
+# it `#1` and so on, if it is not the first event of it.
+MESSAGE_ID = "penstock-message-id"
 # On a terminal record: its event was done again because an operator set the offsets back, and when, Unix milliseconds.
 REPLAY = "penstock-replay"
 # On a terminal record: which of the events under one id it answers, as far as that was known when it was accepted.
@@ -110,7 +113,7 @@ def outcome_marks(headers: RecordHeaders, origin: Position, replayed_s: float) -
 
     Two records of one event have the same (a gateway that is killed before it has its source's copy deleted, a mirror),
     unless the second one was wanted: a redelivery is known by where it lies. So is an event of which nobody has noted
-    what it repeats (`idempotency.by: none`, a queue, another program): each of its records is done.
+    what it repeats (`idempotency.by: none`, another program), but one of a queue by its message: each record is done.
 
     Args:
         headers: of the event's record, or of what was made of it.
@@ -122,7 +125,7 @@ def outcome_marks(headers: RecordHeaders, origin: Position, replayed_s: float) -
     known = fields[3] if len(fields := raw[:_MAX_TEXT_CHARS].split(b" ")) == _FIELDS else b""
     if not known or fields[0] == b"redelivery":
         place = f"{origin.topic}/{origin.partition}/{origin.offset}".encode()
-        known = known + b" " + place if known else place
+        known = known + b" " + place if known else _message_of(headers) or place
     marks.append((ANSWERED, known))
     if replayed_s:
         marks.append((REPLAY, b"%d" % (replayed_s * 1000)))
@@ -131,3 +134,8 @@ def outcome_marks(headers: RecordHeaders, origin: Position, replayed_s: float) -
         at, by = redrive.at[:_MAX_TEXT_CHARS], redrive.by[:_MAX_TEXT_CHARS]
         marks.append((REDRIVE, encode_json(msgspec.structs.replace(redrive, at=at, by=by))))
     return marks
+
+
+def _message_of(headers: RecordHeaders) -> bytes:
+    ids = (raw for name, raw in headers if name == MESSAGE_ID)
+    return next((b"message " + raw for raw in ids if raw and len(raw) <= _MAX_TEXT_CHARS), b"")

@@ -24,7 +24,7 @@ from contracts.logs import logger, tell_left_out
 from contracts.metrics import PRODUCER_BUFFER_BYTES, PRODUCER_BUFFER_LIMIT, PRODUCER_REBUILDS
 from contracts.settings import KafkaSettings, ProducerSettings
 from producers.base import Ack, Delivered, Place
-from producers.kafka_client import ClientLog, error_of, in_thread, is_fatal, producer_config, translate_error
+from producers.kafka_client import ClientLog, error_of, in_thread, is_fatal, made, producer_config, translate_error
 from producers.window import CLOSED, Waiting, Window
 
 # Measured inside Faust at 1,024 in flight: a 5 ms tick costs 104 us CPU an event, a poll thread 148 to 168.
@@ -85,6 +85,7 @@ class KafkaProducer:
 
         Raises:
             ConfigError: the Kafka settings cannot be used.
+            LogUnavailable: its threads cannot be started now, or AWS_MSK_IAM gives it no token.
         """
         self._client = await in_thread(self._build) if self._is_slow else self._build()
         self._rebuild_at_s = time.monotonic() + _REBUILD_PAUSE_S
@@ -271,6 +272,7 @@ class KafkaProducer:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - no credentials, no thread, no file: all of it may pass
+            PRODUCER_REBUILDS.inc()
             _log.error("producer.not_rebuilt", error=str(error) or type(error).__name__, wait_s=_REBUILD_PAUSE_S)
         else:
             _log.info("producer.rebuilt")
@@ -278,7 +280,7 @@ class KafkaProducer:
         self._rebuild_at_s = time.monotonic() + _REBUILD_PAUSE_S
 
     def _build(self) -> ConfluentProducer:
-        return ConfluentProducer(self._make_config() | self_watching(), logger=ClientLog())
+        return made(lambda: ConfluentProducer(self._make_config() | self_watching(), logger=ClientLog()))
 
     def _dispose(self) -> None:
         client, self._client = self._client, None

@@ -214,26 +214,37 @@ async def _of_endpoint(oauth: OAuthSettings, secret: str, context: ssl.SSLContex
     """
     login = base64.b64encode(f"{oauth.client_id}:{secret}".encode()).decode()
     form = {"grant_type": "client_credentials"} | ({"scope": oauth.scope} if oauth.scope else {})
-    async with (
-        # aiohttp's own look at the environment takes a .netrc as well, and refuses one beside a login.
-        aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=_ANSWER_S)) as session,
-        session.post(
-            oauth.token_url,
-            data=form,
-            headers={"Authorization": f"Basic {login}"},
-            proxy=_proxy_for(oauth.token_url),
-            ssl=context,
-            allow_redirects=False,
-        ) as answer,
-    ):
-        body = await answer.read()
+    try:
+        async with (
+            # aiohttp's own look at the environment takes a .netrc as well, and refuses one beside a login.
+            aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=_ANSWER_S)) as session,
+            session.post(
+                oauth.token_url,
+                data=form,
+                headers={"Authorization": f"Basic {login}"},
+                proxy=_proxy_for(oauth.token_url),
+                ssl=context,
+                allow_redirects=False,
+            ) as answer,
+        ):
+            body = await answer.read()
+    # The texts of both have the proxy's whole URL, with its password.
+    except aiohttp.InvalidURL:
+        message = "the proxy of the environment, or the token_url, is no URL"
+        raise ValueError(message) from None
+    except aiohttp.ClientHttpProxyError as error:
+        message = f"the proxy of the environment answers {error.status}"
+        raise ValueError(message) from None
     return _token_in(answer.status, body)
 
 
 def _proxy_for(url: str) -> str | None:
     parts = urlsplit(url)
-    is_direct = urllib.request.proxy_bypass(parts.hostname or "")
-    return None if is_direct else urllib.request.getproxies().get(parts.scheme)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    # As curl reads `proxy:3128`; aiohttp takes `proxy` for its scheme, and writes the whole, with a password, as error.
+    return proxy if "://" in proxy else f"http://{proxy.removeprefix('//')}"
 
 
 def _token_in(status: int, body: bytes) -> tuple[str, float]:

@@ -86,6 +86,8 @@ def take_up(
     job.is_foreign = owner != app_id
     if note.reason == _TRUNCATED and job.fault is None:
         # A call would be made with the same limit, and be paid for besides. The letter has what this one has cost.
+        # A fault is not for the route's breaker to judge: a job's good answers are results that no worker sees, so that
+        # a few bad ones would pause single calls, and no job.
         said = job.failures[-1].message if job.failures else "the answer of the batch API ended at max_tokens"
         job.fault = OutputTruncated(said)
     return job

@@ -60,10 +60,10 @@ class RetryBudgetSettings(Section):
 class DeadLetterLimit(Section):
     """Pauses a route when most of its events would end as dead letters.
 
-    Counted are all ends but those of records that are no events, and, once something was answered, the calls under way:
-    refusals come at once and answers take their time. While paused, one event at a time is tried, every
-    second at first and every 30 s at last; a success opens the route, a probe that fails is dead-lettered. To let a
-    backlog of poison run off at full speed, set `ratio` to 1.
+    Counted are all ends but those of records that are no events and of answers that a batch API has cut off, and, once
+    something was answered, the calls under way: refusals come at once and answers take their time. While paused, one
+    event at a time is tried, every second at first and every 30 s at last; a success opens the route, a probe that
+    fails is dead-lettered. To let a backlog of poison run off at full speed, set `ratio` to 1.
     """
 
     ratio: float = Field(default=0.5, gt=0, le=1)

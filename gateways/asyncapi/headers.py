@@ -74,7 +74,8 @@ _OUTCOME: Schema = (
         f"ce_{EVENT_TYPE}": _text("Its type."),
         codec.REDRIVE: _note("The event was made from a dead letter.", "Redrive"),
         ANSWERED: _text(
-            "Digest of the event's body; where it lies, if sent again on purpose or if nobody noted what it repeats."
+            "Digest of the event's body, and where it lies if sent again on purpose; if nobody noted what it repeats, "
+            "the id of its queue's message, or where it lies."
         ),
         REPLAY: _text("When it was taken to be done again after a reset of offsets, milliseconds since 1970, decimal."),
     }

@@ -53,10 +53,12 @@ class Item(NamedTuple):
         They are the same for every attempt, wherever the record lies by then, for a duplicate of a worker's crash, and
         for a second record of the same event. Another outcome under one result id has others: of another application,
         API key or body, of an event that was sent again on purpose, put back from the dead letters, or done again after
-        a reset of offsets; and each record of a source of which no repeats are known (no header `penstock-dedup`).
+        a reset of offsets; a result where the other is none, such as one that has expired; and each record of a source
+        of which no repeats are known (neither `penstock-dedup` nor the id of a queue's message).
         """
         outcome, found = self.outcome, dict(self.headers)
-        facts = (outcome.owner, *(found.get(name) for name in (SOURCE_APP, ANSWERED, REPLAY)), outcome.redrives)
+        marks = (found.get(name) for name in (SOURCE_APP, ANSWERED, REPLAY))
+        facts = (outcome.owner, *marks, outcome.redrives, self.status == "succeeded")
         return f"{outcome.result_id}-{hashlib.sha256(encodable(repr(facts)).encode()).hexdigest()[:16]}"
 
     @property

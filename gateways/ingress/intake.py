@@ -68,7 +68,7 @@ class Intake:
     async def settle(self, message: Message) -> Settled:
         """Return what became of a message; for as long as the log is away it does not return."""
         try:
-            records = [self._record(message, item) for item in self._envelope(message)]
+            records = [self._record(message, item, at) for at, item in enumerate(self._envelope(message))]
             await asyncio.gather(*map(self._produce, records))
         except (Undecodable, TooLarge) as error:
             settled = await self._bury(message, error)
@@ -77,9 +77,10 @@ class Intake:
         INGRESS_MESSAGES.labels(self._name, settled).inc()
         return settled
 
-    def _record(self, message: Message, item: Item) -> Record:
+    def _record(self, message: Message, item: Item, at: int) -> Record:
         job = self._notices.record(item) if self._notices else None
-        return job or self._mapping.record(message, item)
+        # Events of one message may have one id, by the settings; at the doors their outcomes are not to be one.
+        return job or self._mapping.record(message._replace(id=f"{message.id}#{at}") if at else message, item)
 
     async def _produce(self, record: Record) -> None:
         """Produce until it is confirmed.

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from contracts.codec import Record, decode_any_json, encode_event
 from contracts.envelope import DELIVERY, PARTITION_KEY, TRACE_PARENT, Event, digest_id, format_time, parse_time
 from contracts.errors import Undecodable
+from contracts.repetition import MESSAGE_ID
 from contracts.settings.ingress import IngressDoor
 from contracts.topics import LANES, Topics
 from gateways.ingress.base import Message
@@ -14,7 +15,6 @@ from gateways.ingress.text import bounded_key, is_clean, single_header
 from gateways.ingress.tracing import is_trace_parent, new_trace_parent
 
 DOOR_HEADER = "penstock-door"
-MESSAGE_ID_HEADER = "penstock-message-id"
 RECEIVED_AT_HEADER = "penstock-received-at"
 
 
@@ -72,7 +72,7 @@ class Mapping:
         """Return the headers that say how an event came here."""
         return [
             (DOOR_HEADER, self._name.encode()),
-            (MESSAGE_ID_HEADER, message.id.encode()),
+            (MESSAGE_ID, message.id.encode()),
             (RECEIVED_AT_HEADER, received_at.encode()),
         ]
 

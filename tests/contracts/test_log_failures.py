@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from contracts.logs import Kind
 from tests.contracts.log_lab import configured
 from tests.support import ROOT
 
@@ -94,3 +95,49 @@ def test_an_error_put_into_a_librarys_line(capsys: pytest.CaptureFixture[str]) -
     written = capsys.readouterr().err
     assert PAYLOAD not in written
     assert json.loads(written)["event"] == "[^Agent]: Crashed reason='ValueError'"
+
+
+def test_an_error_that_is_a_librarys_whole_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with configured():
+        logging.getLogger("mode").error(ValueError(PAYLOAD))
+
+    written = capsys.readouterr().err
+    assert PAYLOAD not in written
+    assert json.loads(written)["event"] == "ValueError"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (("it broke: %(why)s", {"why": ValueError(PAYLOAD)}), "it broke: ValueError"),
+        (("they broke: %s", [ValueError(PAYLOAD), 7]), "they broke: ['ValueError', 7]"),
+        (("they broke: %s, %s", (ValueError(PAYLOAD),), {"a": [KeyError(PAYLOAD)]}), None),
+        (([ValueError(PAYLOAD)],), "['ValueError']"),
+        (("%s broke: %s", Kind("a", 1, "b"), 7), "Kind(component='a', level=1, text='b', error=()) broke: 7"),
+    ],
+    ids=["by name", "in a list", "in a tuple, and deeper", "a list as the whole", "none, in a named tuple"],
+)
+def test_errors_in_what_is_put_into_a_librarys_line(
+    line: tuple[Any, ...], told: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with configured():
+        logging.getLogger("mode").error(*line)
+
+    written = capsys.readouterr().err
+    assert PAYLOAD not in written
+    assert json.loads(written)["event"] == (told or "they broke: ('ValueError',), {'a': ['KeyError']}")
+
+
+class _Speechless(OSError):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("line", [("%s broke: %s", "Agent", _Speechless()), (_Speechless(),)], ids=["put in", "whole"])
+def test_an_error_without_a_text_ends_neither_its_line_nor_who_writes_it(
+    line: tuple[Any, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with configured():
+        logging.getLogger("mode").error(*line)
+
+    assert json.loads(capsys.readouterr().err)["event"].endswith("_Speechless")

@@ -125,3 +125,17 @@ def test_an_event_of_which_nobody_has_noted_what_it_repeats_is_known_by_its_plac
     assert one == outcome_marks([], PLACE._replace(offset=7), 0.0)
     assert one != other
     assert b"new id" not in str(one).encode()
+
+
+def test_two_records_of_one_message_of_a_queue_have_outcomes_with_equal_marks() -> None:
+    """`penstock ingress` was killed before it had the message deleted; one that was sent again has another id."""
+    of_message = [
+        [outcome_marks([("penstock-message-id", raw)], PLACE._replace(offset=offset), 0.0) for offset in (7, 8)]
+        for raw in (b"4a2e", b"4a2f", b"", None, b"x" * 201)
+    ]
+
+    assert [one == other for one, other in of_message] == [True, True, False, False, False]
+    assert of_message[0] != of_message[1]
+    # Where the gateway knows more, that counts.
+    known = ("penstock-message-id", b"4a2e"), dedup_header(identity(), "new")
+    assert outcome_marks(known, PLACE, 0.0) == outcome_marks(known[1:], PLACE, 0.0)

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from contracts.codec import Record
 from contracts.errors import ConfigError, LogUnavailable
+from contracts.metrics import REGISTRY
 from contracts.settings import KafkaSettings, ProducerSettings
 from producers import producer as module
 from producers.producer import KafkaProducer
@@ -74,6 +75,7 @@ async def test_a_client_that_cannot_be_made_anew_is_tried_again(kafka: dict[str,
         KafkaException(KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED)),
         OSError("no file"),
     ]
+    before = _rebuilds()
     with capture_logs() as lines:
         producer._break("broken")
         await eventually_async(lambda: len(Client.made) == 2 and bool(producer._client))
@@ -86,6 +88,20 @@ async def test_a_client_that_cannot_be_made_anew_is_tried_again(kafka: dict[str,
         "producer.rebuilt",
     ]
     assert lines[1]["error"] == "no credentials"
+    assert _rebuilds() == before + 4
+
+
+def _rebuilds() -> float:
+    return REGISTRY.get_sample_value("penstock_producer_rebuilds_total") or 0.0
+
+
+@pytest.mark.parametrize("kafka", [{}, MSK])
+async def test_a_start_without_a_token_or_a_thread_is_kafka_that_is_away(kafka: dict[str, Any]) -> None:
+    """As of every other client: a program tells it in a line, and not with a traceback."""
+    Client.faults = [KafkaException(KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, "OAuth token not set"))]
+
+    with pytest.raises(LogUnavailable, match="Kafka cannot be asked: OAuth token not set"):
+        await started(**kafka)
 
 
 async def test_a_client_that_waits_for_its_token_does_not_hold_up_the_loop() -> None:

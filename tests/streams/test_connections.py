@@ -301,9 +301,11 @@ def kafka_with(token_url: str) -> KafkaSettings:
     return KafkaSettings(security_protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER", oauth=oauth)
 
 
+@pytest.mark.parametrize("scheme", ["http://", "", "//"])
 async def test_the_token_endpoint_is_asked_through_the_proxy_of_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
+    scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without a scheme it is one of HTTP, as of curl and librdkafka."""
     monkeypatch.setenv("PENSTOCK_TEST_OAUTH", "secret")
     seen: list[str] = []
 
@@ -312,7 +314,7 @@ async def test_the_token_endpoint_is_asked_through_the_proxy_of_the_environment(
         return web.json_response({"access_token": "t", "expires_in": 60})
 
     async with RawTestServer(answer, host="127.0.0.1") as proxy:
-        monkeypatch.setenv("http_proxy", str(proxy.make_url("/")))
+        monkeypatch.setenv("http_proxy", f"{scheme}me:word@127.0.0.1:{proxy.port}")
         monkeypatch.setenv("no_proxy", "inside.invalid")
         monkeypatch.setattr(connections, "_NO_TOKEN_S", 0.0)
         assert await connections.tokens(kafka_with("http://idp.invalid/t")).token() == "t"
@@ -320,6 +322,37 @@ async def test_the_token_endpoint_is_asked_through_the_proxy_of_the_environment(
             await connections.tokens(kafka_with("http://inside.invalid/t")).token()
 
     assert seen == ["idp.invalid"]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        ("me:w#4711@127.0.0.1:1", "is no URL"),
+        ("http://me:w/4711@127.0.0.1:1", "is no URL"),
+        ("http://me:w4711@127.0.0.1:31x", "is no URL"),
+        ("http://me:w4711@{there}", "the proxy of the environment answers 407"),
+    ],
+)
+async def test_what_is_wrong_with_the_proxy_is_told_without_its_password(
+    proxy: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    monkeypatch.setenv("PENSTOCK_TEST_OAUTH", "secret")
+    monkeypatch.setattr(connections, "_NO_TOKEN_S", 0.0)
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    there = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    monkeypatch.setenv("https_proxy", proxy.format(there=there))
+    monkeypatch.delenv("no_proxy", raising=False)
+    with capture_logs() as told, pytest.raises(KafkaConnectionError, match=said) as raised:
+        await connections.tokens(kafka_with("https://idp.invalid/t")).token()
+    server.close()
+
+    assert [line["event"] for line in told] == ["kafka.token_refused"]
+    assert "4711" not in f"{told} {raised.value}"
 
 
 async def test_a_netrc_does_not_come_beside_the_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from contracts.codec import SOURCE_APP, SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TIMESTAMP
 from contracts.errors import ConfigError
 from contracts.metrics import REGISTRY
+from contracts.payloads import EXPIRED_TYPE
 from contracts.repetition import ANSWERED, REPLAY
 from contracts.settings.egress import CallbackDoor
 from gateways.egress.base import Delivered, Door, Item, Later, Refused
@@ -179,6 +180,17 @@ def test_what_a_crash_or_a_mirror_made_twice_of_one_outcome_is_known_as_one() ->
 
     assert answered.answers != item.outcome.answers
     assert elsewhere.delivery_id == item.delivery_id == item._replace(outcome=answered, headers=twice).delivery_id
+
+
+def test_a_result_is_no_repeat_of_the_expired_event_that_it_follows() -> None:
+    """Two records of one event are done twice, each until its own deadline."""
+    item = result_item(1)
+    mark = (ANSWERED, b"message 4a2e")
+    result = item._replace(headers=[*item.headers, mark])
+    again = result._replace(position=item.position._replace(offset=99))
+    expired = result._replace(outcome=item.outcome._replace(type=EXPIRED_TYPE))
+
+    assert expired.delivery_id != result.delivery_id == again.delivery_id
 
 
 async def test_the_body_says_what_ended_how_and_repeats_byte_for_byte(lab: Lab) -> None:

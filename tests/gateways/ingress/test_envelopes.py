@@ -6,17 +6,20 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
-from contracts.codec import decode_event
+from contracts.codec import Headers, Position, decode_event
 from contracts.errors import Undecodable
+from contracts.repetition import outcome_marks
 from contracts.settings.batch_jobs import BatchInput
 from contracts.settings.ingress import SqsDoor
 from contracts.topics import Topics
 from gateways.ingress.base import Message
 from gateways.ingress.batch_notices import BatchNotices
 from gateways.ingress.envelopes.table import ENVELOPES
+from gateways.ingress.intake import Intake
 from gateways.ingress.mapping import Mapping
 from gateways.ingress.s3_objects import S3Object, object_of
 from gateways.ingress.sqs_client import _translate
+from producers.memory import MemoryProducer
 
 # Amazon S3 User Guide, "Event message structure", shortened.
 S3_RECORD: dict[str, Any] = {
@@ -73,6 +76,35 @@ def record_of(envelope: str, found: Message, **settings: Any) -> Any:
     (item,) = ENVELOPES[envelope](found)
     record = mapping.record(found, item)
     return decode_event(record.key, record.value, record.headers)
+
+
+def test_an_event_is_known_at_the_doors_by_the_message_that_it_came_in() -> None:
+    """A killed door leaves two records of one message; one that was sent twice is meant twice."""
+    mapping = Mapping("orders", SqsDoor(kind="sqs", queue_url="http://q/1/orders", envelope="body"), Topics())
+
+    def mark(message_id: str, offset: int) -> Headers:
+        found = message({})._replace(id=message_id)
+        record = mapping.record(found, ENVELOPES["body"](found)[0])
+        return outcome_marks(record.headers, Position(record.topic, 0, offset, 0), 0.0)
+
+    assert mark("m1", 7) == mark("m1", 8) != mark("m2", 9)
+
+
+async def test_the_events_of_one_message_are_told_apart_at_the_doors_also_under_one_id() -> None:
+    """A second delivery of the message gives them the same marks again."""
+    other = S3_RECORD | {"eventName": "ObjectRemoved:Delete"}
+    notification = message({"Records": [S3_RECORD, other]})
+    door = SqsDoor(kind="sqs", queue_url="http://q/1/orders", envelope="s3", id="json:/s3/object/key")
+    producer = MemoryProducer()
+    await producer.start()
+    intake = Intake("orders", ENVELOPES["s3"], Mapping("orders", door, Topics()), producer, None)
+    for _ in range(2):
+        assert await intake.settle(notification) == "accepted"
+
+    records = [stored.record for stored in producer.stored]
+    marks = [outcome_marks(one.headers, Position(one.topic, 0, at, 0), 0.0) for at, one in enumerate(records)]
+    assert len({dict(one.headers)["ce_id"] for one in records}) == 1
+    assert marks[0] == marks[2] != marks[1] == marks[3]
 
 
 def test_every_object_of_a_notification_is_an_event_of_its_own() -> None:

@@ -284,14 +284,18 @@ async def test_a_note_nested_deeper_than_anybody_reads_is_buried() -> None:
 
 
 async def test_an_answer_of_a_batch_that_the_limit_has_cut_off_is_buried_without_a_call() -> None:
-    """As streams/handover/settling.py sends it back: a call would end there as well."""
+    """As streams/handover/settling.py sends it back: a call would end there as well.
+
+    However strict the route's limit is: the results of the same job are not there to be held against it.
+    """
     (record,) = (await parked()).parked
     note = parked_event(record.headers)[1]
     said = msgspec.structs.replace(note.failures[0], reason="output_truncated", message="raise models.m.max_tokens")
     note = msgspec.structs.replace(
         note, reason="batch_output_truncated", failures=(said,), cost_usd=0.5, not_before_ms=0
     )
-    bench = await taken_up(record._replace(headers=[*record.headers[:-1], ("penstock-retry", encode_json(note))]))
+    record = record._replace(headers=[*record.headers[:-1], ("penstock-retry", encode_json(note))])
+    bench = await taken_up(record, dead_letter_limit={"ratio": 0.1, "min_events": 1})
     why = dead_letter(bench.letters[0].headers)
 
     assert (bench.fake.calls, bench.crashes) == ({}, [])
