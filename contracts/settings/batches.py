@@ -33,7 +33,8 @@ class Batch(Section):
     """How long the first event of a call waits for others, seconds; less than the route's attempt_timeout_s and
     deadline_s, in which an event has to be answered."""
     max_calls: int = Field(default=16, ge=1, le=4096)
-    """Calls of the route at a time; while all are taken, events go on gathering."""
+    """Calls of the route at a time; while all are taken, events go on gathering. Half of them at most are for
+    events that go alone, because a call that they shared has failed."""
     max_answer_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     """Longest answer of a packed call; the model's `max_tokens` for each of its events when absent."""
 

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from contracts.errors import ConfigurationFault, PenstockError, ProviderTimeout, Retryable, as_unsent
+from contracts.errors import ConfigurationFault, PenstockError, ProviderTimeout, Retryable, Throttled, as_unsent
 from contracts.metrics import FM_BATCH_EVENTS, FM_BATCH_SPLITS, FM_TOKENS_SAVED
 from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings import RouteSettings
-from streams.engine.batcher import Batcher, Limits, Unmatched, as_echo
+from streams.engine.batcher import Batcher, Limits, Unmatched, as_echo, as_shared
 from streams.engine.calls import asked_for
 from streams.providers.base import Provider, Several, add_usage, carried_usage, carry_usage, is_full, place_of
 from streams.steps.invoke import invoke, invoke_many, share_out
@@ -109,7 +109,7 @@ class _Entry:
     Attributes:
         patience: ends the event's wait; None when it does not wait any more.
         sent: the call that it is in; None while there is none.
-        was_sent: a call was made for it, which may have ended.
+        shared_by: for how many events the newest call was made that it was in; 0 = there was none yet.
     """
 
     request: InferenceRequest
@@ -119,7 +119,7 @@ class _Entry:
     spent: Usage = _NOTHING
     patience: asyncio.Timeout | None = None
     sent: _Sent | None = None
-    was_sent: bool = False
+    shared_by: int = 0
 
 
 class Batched:
@@ -158,10 +158,12 @@ class Batched:
         try:
             return await self._patiently(entry, alone=alone)
         except asyncio.CancelledError as cancelled:
-            if not entry.was_sent:
+            if not entry.shared_by:
                 as_unsent(cancelled)
             raise
         except Exception as error:
+            if entry.shared_by > 1 and isinstance(error, Retryable) and not isinstance(error, Throttled):
+                as_shared(error)
             carry_usage(error, entry.spent)
             raise
 
@@ -197,7 +199,7 @@ class Batched:
         timeout_s = max(left_s, _LEAST_S)
         sent = _Sent(len(entries))
         for entry in entries:
-            entry.sent, entry.was_sent = sent, True
+            entry.sent, entry.shared_by = sent, len(entries)
         try:
             if len(entries) == 1:
                 return [await self._alone(entries[0], provider, timeout_s)]
