@@ -415,6 +415,17 @@ def results_or_status(bench: Bench) -> dict[str, Any]:
     return {one["event_id"]: one.get("status", 200) for one in documents(bench)}
 
 
+async def test_a_packed_call_that_answers_nobody_spares_nothing() -> None:
+    model = Packed()
+    model.wrong = ["0", "1"]
+    before = sample("penstock_fm_tokens_saved_total", route="r")
+    settings = make_settings({**PACK, "prompt": {"system": "Classify. " * 400, "user": "{{ text }}"}})
+    await Bench(settings=settings, provider=model).run(*numbers(2))
+
+    assert model.sizes == [2, 1, 1]
+    assert sample("penstock_fm_tokens_saved_total", route="r") == before
+
+
 async def test_packing_eight_small_events_with_long_instructions_spares_seventy_percent_of_the_input() -> None:
     route = {**PACK, "prompt": {"system": "Classify the ticket by its urgency. " * 120, "user": "{{ text }}"}}
     before = sample("penstock_fm_tokens_saved_total", route="r")
