@@ -154,7 +154,7 @@ class RetryNote(msgspec.Struct, frozen=True, kw_only=True):
         not_before_ms: when the next attempt may be made, milliseconds since 1970.
         reason: why it waits, a bounded slug.
         attempts: model calls made so far.
-        failed: failures so far by class, as the retry policy counts them.
+        failed: failures so far by class, as the retry policy counts them; `shared` = its calls are for it alone.
         cost_usd, usage: spent so far; a cost of None is unknown.
         failures: the first failed attempt, and the newest ones.
         has_retry: the next attempt spends no retry of the budget: it was spent, or the last one did not count.

@@ -2,7 +2,7 @@
 
 Reads: nothing. Writes: retries, through the settler. streams/outcome.py decides; this carries it out.
 
-    before a call    the deadline, the route's breaker, the model's gate
+    before a call    the deadline, the route's breaker, the model's gate, a place for those that go alone
     after a failure  retry: rest outside the in-flight budget, inside the model's retry budget
                      hold: back to the gate that is closed
                      bury, expire: Ended, unless the route's breaker is closed
@@ -10,9 +10,8 @@ Reads: nothing. Writes: retries, through the settler. streams/outcome.py decides
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import uniform
 from typing import NamedTuple, assert_never
@@ -23,20 +22,22 @@ from contracts.logs import logger
 from contracts.metrics import FM_RETRIES, FM_RETRIES_DEFERRED
 from contracts.payloads import FailureNote
 from contracts.settings import RouteSettings
+from streams.engine.batcher import is_shared
 from streams.engine.breaker import Breaker
 from streams.engine.dispatcher import Slot
 from streams.engine.gate import Gate, Pass
 from streams.engine.item import Item, ResultRef, State
 from streams.engine.retries import RetryBudget
 from streams.engine.tenure import Tenure
-from streams.job import Job
+from streams.job import SHARED, Job, age_s, left_s
 from streams.outcome import Bury, Decision, Expire, Hold, Retry, decide, failure_class
 
 # The first failure and the newest ones are worth keeping; a long outage makes many.
 _MAX_FAILURES_NOTED = 10
 _BUDGET = "retry_budget"
-# About how often an event looks whether the budget has something for it.
-_BUDGET_POLL_S = 1.0
+# About how often an event looks whether there is something for it: of the budget, or of the calls for one event.
+_POLL_S = 1.0
+_ALONE = "goes_alone"
 
 # Puts an event on the retry topic: not before this instant, for this reason; None when it does not fit a record.
 Park = Callable[[Job, Position, Tenure, datetime, str], Awaitable[ResultRef | None]]
@@ -89,12 +90,17 @@ _NO_PASSES = Passes(Pass(-1), Pass(-1))
 
 @dataclass(frozen=True)
 class Guard:
-    """What stands in front of a route's calls; gate and budget are its model's."""
+    """What stands in front of a route's calls; gate and budget are its model's.
+
+    Attributes:
+        alone: events that are in a call and share it with no others, because a shared one has failed.
+    """
 
     route: RouteSettings
     gate: Gate
     breaker: Breaker
     budget: RetryBudget
+    alone: set[Job] = field(default_factory=set)
 
     def passes(self) -> Passes | None:
         """Return both passes when both gates are open."""
@@ -105,13 +111,22 @@ class Guard:
         """Tell whether both passes are still good."""
         return self.breaker.gate.is_current(passes.route) and self.gate.is_current(passes.model)
 
-    def leave(self, passes: Passes) -> None:
-        """Give both back after a call, whatever became of it."""
+    def leave(self, passes: Passes, job: Job) -> None:
+        """Give all back after a call, whatever became of it."""
+        self.alone.discard(job)
         # A gate only waits for its probe.
         if passes.route.is_probe:
             self.breaker.gate.left(passes.route)
         if passes.model.is_probe:
             self.gate.left(passes.model)
+
+    def admits(self, passes: Passes, job: Job) -> bool:
+        """Tell whether a call may be made for an event now: for those that share none, half of the calls are there."""
+        if job.goes_alone and not passes.is_probe:
+            if len(self.alone) >= max(1, self.route.batch.max_calls // 2):
+                return False
+            self.alone.add(job)
+        return True
 
     @property
     def reason(self) -> str | None:
@@ -152,7 +167,8 @@ class Failures:
             passes = guard.passes() or await self._wait(guard, job, item, slot, rests_since_s)
             if passes is not None:
                 # In the ordinary case it has its slot, and nothing can have closed meanwhile.
-                if slot.is_held or await self._has_slot(guard, job, slot, passes):
+                has_slot = slot.is_held or await self._has_slot(guard, job, slot, passes)
+                if has_slot and await self._is_admitted(guard, job, item, slot, passes):
                     break
             elif self._may_park(guard, job) and left_s(job) > guard.route.retry.park_after_s:
                 # It has learned nothing new: as long again, somewhere else. Who waits here owes the budget nothing.
@@ -189,15 +205,23 @@ class Failures:
             async with asyncio.timeout(max(0.0, left_s(job))):
                 await slot.acquire()
         except TimeoutError:
-            guard.leave(passes)
+            guard.leave(passes, job)
             return False
         except BaseException:
-            guard.leave(passes)
+            guard.leave(passes, job)
             raise
         # Others' calls hold the slots for as long as they take, and a call behind the deadline would be paid for.
         if guard.is_current(passes) and left_s(job) > 0:
             return True
-        guard.leave(passes)
+        guard.leave(passes, job)
+        return False
+
+    async def _is_admitted(self, guard: Guard, job: Job, item: Item, slot: Slot, passes: Passes) -> bool:
+        """Tell whether the call may be made; False, without the passes and a while later, when it has to wait."""
+        if guard.admits(passes, job):
+            return True
+        guard.leave(passes, job)
+        await self._sleep(item, slot, _ALONE, self._poll_s(job))
         return False
 
     @staticmethod
@@ -260,6 +284,8 @@ class Failures:
         if not isinstance(decision, Hold):
             # A held call never had a chance: it does not count against the policy; the gate says when to come back.
             job.failed[kind] = failures
+            if is_shared(error):
+                job.failed[SHARED] = 1
         await self._carry_out(decision, guard, job, item, slot, tenure, error, passes)
 
     async def _carry_out(
@@ -275,7 +301,7 @@ class Failures:
     ) -> None:
         match decision:
             case Retry(wait_s, reason):
-                guard.leave(passes)
+                guard.leave(passes, job)
                 FM_RETRIES.labels(job.route_name, reason).inc()
                 await self._rest(guard, job, item, slot, tenure, wait_s, reason)
             case Hold():
@@ -314,9 +340,13 @@ class Failures:
                 waited_s = 0.0
             if left_s(job) <= 0:
                 return
-            poll_s = min(uniform(0.5, 1.5) * _BUDGET_POLL_S, left_s(job))  # noqa: S311 - spreads, hides nothing
+            poll_s = self._poll_s(job)
             await self._sleep(item, slot, _BUDGET, poll_s)
             waited_s += poll_s
+
+    @staticmethod
+    def _poll_s(job: Job) -> float:
+        return min(uniform(0.5, 1.5) * _POLL_S, left_s(job))  # noqa: S311 - spreads, hides nothing
 
     @staticmethod
     async def _sleep(item: Item, slot: Slot, reason: str, wait_s: float) -> None:
@@ -352,17 +382,6 @@ class Failures:
                 possibly_billed=bool(getattr(error, "possibly_billed", False)),
             )
         )
-
-
-def age_s(job: Job) -> float:
-    """Return the seconds since an event was accepted, or since an operator's replay began with it; at least 0."""
-    # Another machine may have noted the replay, by a clock that is ahead.
-    return max(0.0, time.time() - max(job.accepted_s, job.replayed_s))
-
-
-def left_s(job: Job) -> float:
-    """Return the seconds to an event's deadline."""
-    return job.deadline_s - time.time()
 
 
 def enter_state(item: Item, state: State, reason: str = "") -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from streams.deltas import Preview
     from streams.plans import Begun
 
+SHARED = "shared"
+
 
 class Job(msgspec.Struct, eq=False):
     """The record, the event in it, and what has been tried.
@@ -28,7 +30,7 @@ class Job(msgspec.Struct, eq=False):
         accepted_s, deadline_s: when it was accepted and when it expires, Unix seconds.
         replayed_s: when it was taken to be done again by an operator's wish, Unix seconds; 0 = it is no replay.
         cost_usd: spent so far; None once a call without a known price was made.
-        failed: failures so far by class of the retry policy.
+        failed: failures so far by class of the retry policy; and SHARED, once a call failed that other events were in.
         origin: where the event's own record lies, when this one is of the retry topic.
         not_before: when the next attempt may be made; None = now.
         has_retry: the attempt that it was parked before spends none of the retry budget.
@@ -71,6 +73,11 @@ class Job(msgspec.Struct, eq=False):
         return datetime.fromtimestamp(self.deadline_s, tz=UTC)
 
     @property
+    def goes_alone(self) -> bool:
+        """Tell whether its next call is to be for this event only."""
+        return SHARED in self.failed
+
+    @property
     def route_name(self) -> str:
         """Return the metric and log label of the route."""
         return self.route.name if self.route else "none"
@@ -111,6 +118,17 @@ def restart_deadline(job: Job) -> None:
     deadline_s = job.replayed_s + (job.route.deadline_s if job.route else 0)
     expires_at = job.event.expires_at
     job.deadline_s = deadline_s if expires_at is None else min(deadline_s, expires_at.timestamp())
+
+
+def age_s(job: Job) -> float:
+    """Return the seconds since an event was accepted, or since an operator's replay began with it; at least 0."""
+    # Another machine may have noted the replay, by a clock that is ahead.
+    return max(0.0, time.time() - max(job.accepted_s, job.replayed_s))
+
+
+def left_s(job: Job) -> float:
+    """Return the seconds to an event's deadline."""
+    return job.deadline_s - time.time()
 
 
 def nameless(job: Job, position: Position) -> Job:

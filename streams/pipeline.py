@@ -273,7 +273,7 @@ class Pipeline:
             else:
                 return answer, output, plan
             finally:
-                guard.leave(passes)
+                guard.leave(passes, job)
 
     def _render(self, plan: Plan, job: Job, passes: Passes) -> tuple[Message, ...]:
         """Return the prompt; nothing when it cannot be rendered and the route's breaker keeps the event back."""
@@ -345,7 +345,7 @@ class Pipeline:
 
         if isinstance(plan.caller, Batched):
             # A probe goes alone: of a call with events from before the gate closed, those would tell how it went.
-            return functools.partial(plan.caller, is_wanted=is_wanted, alone=passes.is_probe)
+            return functools.partial(plan.caller, is_wanted=is_wanted, alone=passes.is_probe or job.goes_alone)
         if self._deltas is None or not self._deltas.wanted(job) or not plan.streams:
             return functools.partial(plan.caller, is_wanted=is_wanted)
         preview = self._deltas.begin(job, item.position, tenure)
@@ -375,10 +375,10 @@ class Pipeline:
             if not isinstance(error, (Retryable, ConfigurationFault)):
                 # A refusal of this one event proves that the provider is there.
                 gate.succeeded(passes.model)
-            elif not isinstance(error, Throttled) and not is_echo(error):
+            elif not isinstance(error, Throttled):
                 # One failure, for however many events the call was. A certificate may be of one machine of several.
                 is_fault = isinstance(error, ConfigurationFault) and not isinstance(error, CertificateRefused)
-                gate.failed(error.reason, passes.model, is_fault=is_fault, cause=error.for_log)
+                gate.failed(error.reason, passes.model, is_fault=is_fault, cause=error.for_log, is_echo=is_echo(error))
             raise
         except Exception as error:
             plan.charge(carried_usage(error))

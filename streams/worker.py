@@ -108,12 +108,15 @@ class Worker:
         return 0
 
     async def _start_providers(self) -> None:
-        wanted = {self._settings.models[route.model].provider for route in self._settings.routes}
+        wanted: dict[str, int] = {}
+        for route in self._settings.routes:
+            name, events = self._settings.models[route.model].provider, route.batch.events_per_call
+            wanted[name] = min(wanted.get(name, events), events)
         for name in sorted(wanted):
             self._providers[name] = create_provider(self._settings.providers[name])
             await self._providers[name].start()
         used = [(name, self._settings.providers[name]) for name in sorted(wanted)]
-        for shortfall in shortfalls(used, self._settings.worker.max_in_flight):
+        for shortfall in shortfalls(used, self._settings.worker.max_in_flight, events=wanted):
             self._log.warning("transport.limited", detail=shortfall)
             logs.OUTPUT.write(f"warning: {shortfall}\n")
 

@@ -28,14 +28,21 @@ class Batch(Section):
     max_events: int = Field(default=8, ge=2, le=2048)
     """Events of one call."""
     max_bytes: int = Field(default=32_768, ge=1, le=16 * 2**20)
-    """Bytes of the events' prompts in one call, instructions not counted; a larger event goes alone."""
+    """Bytes of the events' prompts in one call; a larger event goes alone. Instructions count where they go out with
+    every prompt: with completions."""
     max_wait_s: float = Field(default=0.05, ge=0, le=60)
     """How long the first event of a call waits for others, seconds; less than the route's attempt_timeout_s and
     deadline_s, in which an event has to be answered."""
     max_calls: int = Field(default=16, ge=1, le=4096)
-    """Calls of the route at a time; while all are taken, events go on gathering."""
+    """Calls of the route at a time; while all are taken, events go on gathering. Half of them at most are for
+    events that go alone, because a call that they shared has failed."""
     max_answer_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     """Longest answer of a packed call; the model's `max_tokens` for each of its events when absent."""
+
+    @property
+    def events_per_call(self) -> int:
+        """Return how many events a full call is for."""
+        return 1 if self.kind == "none" else self.max_events
 
     @model_validator(mode="after")
     def _answer_of_a_pack(self) -> "Batch":

@@ -11,13 +11,22 @@ from typing import Any, Protocol
 
 import msgspec
 
-from contracts.errors import ConfigurationFault, PenstockError, ProviderTimeout, Retryable, as_unsent
+from contracts.errors import ConfigurationFault, PenstockError, ProviderTimeout, Retryable, Throttled, as_unsent
 from contracts.metrics import FM_BATCH_EVENTS, FM_BATCH_SPLITS, FM_TOKENS_SAVED
 from contracts.payloads import InferenceAnswer, InferenceRequest, Usage
 from contracts.settings import RouteSettings
-from streams.engine.batcher import Batcher, Limits, Unmatched, as_echo
+from streams.engine.batcher import Batcher, Limits, Unmatched, as_echo, as_shared
 from streams.engine.calls import asked_for
-from streams.providers.base import Provider, Several, add_usage, carried_usage, carry_usage, is_full, place_of
+from streams.providers.base import (
+    AnswerTooLong,
+    Provider,
+    Several,
+    add_usage,
+    carried_usage,
+    carry_usage,
+    is_full,
+    place_of,
+)
 from streams.steps.invoke import invoke, invoke_many, share_out
 from streams.steps.pack import Packer, spared_share, unpack
 
@@ -89,10 +98,12 @@ async def _invoke_packed(
 ) -> Several:
     packed, ids = packer.pack(requests, timeout_s)
     answer = await invoke(provider, packed)
-    usage = answer.usage
-    spared = spared_share(packed, requests) * (usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens)
+    usage, answers = answer.usage, unpack(answer, ids)
+    # The others are called again.
+    answered = [request for request, one in zip(requests, answers, strict=True) if one is not None]
+    spared = spared_share(packed, answered) * (usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens)
     FM_TOKENS_SAVED.labels(route).inc(max(0.0, spared))
-    return Several(unpack(answer, ids), usage)
+    return Several(answers, usage)
 
 
 @dataclass(eq=False)
@@ -109,7 +120,7 @@ class _Entry:
     Attributes:
         patience: ends the event's wait; None when it does not wait any more.
         sent: the call that it is in; None while there is none.
-        was_sent: a call was made for it, which may have ended.
+        shared_by: for how many events the newest call was made that it was in; 0 = there was none yet.
     """
 
     request: InferenceRequest
@@ -119,7 +130,7 @@ class _Entry:
     spent: Usage = _NOTHING
     patience: asyncio.Timeout | None = None
     sent: _Sent | None = None
-    was_sent: bool = False
+    shared_by: int = 0
 
 
 class Batched:
@@ -153,15 +164,16 @@ class Batched:
             PenstockError: as `Provider.invoke`; `usage` is what is known to have been spent on the event by then.
         """
         ends_at = asyncio.get_running_loop().time() + request.timeout_s
-        size_bytes = sum(len(message.content.encode("utf-8", "replace")) for message in request.messages)
-        entry = _Entry(request, ends_at, size_bytes, is_wanted)
+        entry = _Entry(request, ends_at, _size_bytes(request), is_wanted)
         try:
             return await self._patiently(entry, alone=alone)
         except asyncio.CancelledError as cancelled:
-            if not entry.was_sent:
+            if not entry.shared_by:
                 as_unsent(cancelled)
             raise
         except Exception as error:
+            if entry.shared_by > 1 and isinstance(error, Retryable) and not isinstance(error, Throttled):
+                as_shared(error)
             carry_usage(error, entry.spent)
             raise
 
@@ -197,7 +209,7 @@ class Batched:
         timeout_s = max(left_s, _LEAST_S)
         sent = _Sent(len(entries))
         for entry in entries:
-            entry.sent, entry.was_sent = sent, True
+            entry.sent, entry.shared_by = sent, len(entries)
         try:
             if len(entries) == 1:
                 return [await self._alone(entries[0], provider, timeout_s)]
@@ -251,6 +263,14 @@ class Batched:
         FM_BATCH_SPLITS.labels(self._route, reason).inc()
 
 
+def _size_bytes(request: InferenceRequest) -> int:
+    """Return what an event adds to a call: with its instructions, where they go out with every prompt."""
+    texts = [message.content for message in request.messages]
+    if request.task == "completion":
+        texts.append(request.system)
+    return sum(len(text.encode("utf-8", "replace")) for text in texts)
+
+
 def _live(entries: Sequence[_Entry]) -> list[_Entry]:
     """Return those that a call is to be made for now; the others are let go of, now and not behind that call.
 
@@ -284,5 +304,5 @@ def _outcome(entry: _Entry, answer: InferenceAnswer | PenstockError | None) -> I
 
 
 def _is_divisible(error: Exception) -> bool:
-    """Tell whether one event may have caused it: also a bug may show with one event only."""
-    return not isinstance(error, Retryable | ConfigurationFault)
+    """Tell whether fewer events may do better: one may have caused it, also a bug, or the answer was too long."""
+    return isinstance(error, AnswerTooLong) or not isinstance(error, Retryable | ConfigurationFault)

@@ -270,6 +270,16 @@ def is_echo(error: BaseException) -> bool:
     return bool(getattr(error, "is_echo", False))
 
 
+def as_shared(error: Exception) -> None:
+    """Mark a failure as one that another item of the call, or their number, may have caused."""
+    error.is_shared = True  # type: ignore[attr-defined]
+
+
+def is_shared(error: BaseException) -> bool:
+    """Tell whether another item of the call, or their number, may have caused a failure."""
+    return bool(getattr(error, "is_shared", False))
+
+
 def _settle(answer: "asyncio.Future[Any]", outcome: Any) -> None:
     if answer.done():
         return

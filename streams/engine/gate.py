@@ -2,9 +2,9 @@
 
 Closes at once on a fault (every event would fail until an operator acts), and after a run of failures without a
 success in between on an outage. Refusals come at once and answers take their time, so while hundreds of calls are under
-way, a run is an outage only when it is as long as their number. While closed, one probe at a time goes through, in the
-order of arrival; its success opens the gate. What was under way before it closed neither opens nor closes it, but for
-the breaker of a route, which counts it.
+way, a run is an outage only when it is as long as their number; of a call for several events, all of them count there.
+While closed, one probe at a time goes through, in the order of arrival; its success opens the gate. What was under way
+before it closed neither opens nor closes it, but for the breaker of a route, which counts it.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class Gate:
         self.calling = 0
         self.cause = ""
         self._loop = asyncio.get_running_loop()
-        self._failures = 0
+        self._failures = self._failed = 0
         self._reason: str | None = None
         self._open = Pass(0)
         self._opened_at = float("-inf")
@@ -93,11 +93,12 @@ class Gate:
     def succeeded(self, ticket: Pass) -> None:
         """Note a success; that of a probe opens the gate."""
         if self._reason is None:
-            self._failures = 0 if ticket is self._open else self._failures
+            if ticket is self._open:
+                self._failures = self._failed = 0
         elif ticket is self._probe:
             self._open_up()
 
-    def failed(self, reason: str, ticket: Pass, *, is_fault: bool, cause: str = "") -> None:
+    def failed(self, reason: str, ticket: Pass, *, is_fault: bool, cause: str = "", is_echo: bool = False) -> None:
         """Note a failure.
 
         Args:
@@ -105,11 +106,13 @@ class Gate:
             ticket: of the call that failed.
             is_fault: True for a fault that every call would meet, which closes at once; False counts towards an outage.
             cause: of it, in words.
+            is_echo: the call was for several events, and another one has told of it.
         """
         self.cause = cause
         if self._reason is None and ticket is self._open:
-            self._failures += 1
-            if is_fault or self._failures >= max(self._outage_failures, self.calling):
+            self._failures += not is_echo
+            self._failed += 1
+            if is_fault or (self._failures >= self._outage_failures and self._failed >= self.calling):
                 self._close(reason)
         elif self._reason is not None and ticket is self._probe:
             self._next_probe()
@@ -138,7 +141,7 @@ class Gate:
         self._on_change(reason)
 
     def _open_up(self) -> None:
-        self._failures = 0
+        self._failures = self._failed = 0
         self._reason = self._probe = None
         self._opened_at = self._loop.time()
         if self._timer is not None:

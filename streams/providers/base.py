@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 from urllib.parse import urlsplit
 
-from contracts.errors import CertificateRefused, ConfigError, ConfigurationFault, PenstockError, UnknownHost
+from contracts.errors import (
+    CertificateRefused,
+    ConfigError,
+    ConfigurationFault,
+    PenstockError,
+    ProviderUnavailable,
+    UnknownHost,
+)
 from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Usage
 
 # Far above what any call can have.
@@ -51,6 +58,10 @@ class Provider(Protocol):
     def stream(self, request: InferenceRequest) -> AsyncIterator[DeltaChunk]:
         """Yield pieces in order; the last one has a finish reason and, when the provider reports it, usage."""
         ...
+
+
+class AnswerTooLong(ProviderUnavailable):
+    """Raise when an answer is longer than what is taken; of a call for several events, fewer make it shorter."""
 
 
 def carry_usage(error: E, spent: Usage | None) -> E:

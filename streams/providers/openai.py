@@ -216,7 +216,7 @@ class OpenAI:
             return ProviderTimeout(message, possibly_billed=error.possibly_billed)
         if isinstance(error, ConnectFailed) and (fault := endpoint_fault(error, self._host, self._settings.proxy)):
             return fault
-        return ProviderUnavailable(f"{self._host}: {error}", possibly_billed=error.possibly_billed)
+        return openai_batch.unavailable(self._host, error)
 
     def _body(self, request: InferenceRequest) -> dict[str, Any]:
         system = ({"role": "system", "content": request.system},) if request.system else ()

@@ -14,8 +14,9 @@ from urllib.parse import quote
 
 from contracts.errors import PenstockError, ProviderUnavailable
 from contracts.payloads import FinishReason, InferenceAnswer, InferenceRequest, Usage
-from streams.providers.base import Several, billed, counts
+from streams.providers.base import AnswerTooLong, Several, billed, counts
 from streams.providers.openai_errors import error_of, finish_of, from_answer
+from streams.providers.transport.base import TooLong, TransportError
 
 # Types of a message's parts: Mistral's `thinking`, others' `reasoning` and `reasoning_text`.
 _THOUGHT = re.compile(r"think|reason", re.IGNORECASE)
@@ -31,6 +32,12 @@ def headers_of(request: InferenceRequest) -> dict[str, str]:
     if not _PLAIN_ID.fullmatch(event_id):
         event_id = quote(event_id, safe=":/@=+,")[:_MAX_REQUEST_ID_CHARS]
     return {"X-Client-Request-Id": event_id}
+
+
+def unavailable(host: str, error: TransportError) -> ProviderUnavailable:
+    """Return what a failure between us and the server is to the events of the call."""
+    kind = AnswerTooLong if isinstance(error, TooLong) else ProviderUnavailable
+    return kind(f"{host}: {error}", possibly_billed=error.possibly_billed)
 
 
 def body_of(requests: Sequence[InferenceRequest]) -> dict[str, Any]:

@@ -166,6 +166,45 @@ def _one_call_at_a_time(base_url: str) -> Settings:
     return settings.model_copy(update={"providers": {"p": provider}, "worker": worker})
 
 
+async def test_what_a_provider_cannot_reach_is_said_at_the_start_in_log_and_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = make_settings()
+    provider = OpenAIProvider(kind="openai", base_url="http://127.0.0.1:1/v1", max_in_flight=5)
+    worker = Worker(
+        settings.model_copy(
+            update={"providers": {"p": provider}, "worker": settings.worker.model_copy(update={"max_in_flight": 6})}
+        )
+    )
+    said: list[tuple[str, str]] = []
+    monkeypatch.setattr(worker._log, "warning", lambda name, *, detail: said.append((name, detail)))
+
+    await worker._start_providers()
+    await worker._providers["p"].aclose()
+
+    assert [name for name, _ in said] == ["transport.limited"]
+    assert said[0][1].startswith("providers.p.max_in_flight is 5, worker.max_in_flight 6: at most 5 calls")
+    assert f"warning: {said[0][1]}\n" in capsys.readouterr().err
+
+
+async def test_a_worker_whose_events_share_calls_is_not_warned_of_too_few(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    batch = {"kind": "pack", "max_events": 8}
+    settings = make_settings({"output_schema": {"type": "object"}, "batch": batch})
+    provider = OpenAIProvider(kind="openai", base_url="http://127.0.0.1:1/v1", max_in_flight=8)
+    worker = Worker(
+        settings.model_copy(
+            update={"providers": {"p": provider}, "worker": settings.worker.model_copy(update={"max_in_flight": 64})}
+        )
+    )
+
+    await worker._start_providers()
+    await worker._providers["p"].aclose()
+
+    assert "max_in_flight" not in capsys.readouterr().err
+
+
 async def test_an_answer_that_has_come_makes_room_for_the_next_call_before_it_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

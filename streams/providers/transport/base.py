@@ -45,6 +45,10 @@ class Unusable(TransportError):
         super().__init__(message, possibly_billed=True)
 
 
+class TooLong(Unusable):
+    """Raise when the server's answer is above the limit of its body."""
+
+
 class Unsendable(TransportError):
     """Raise when a header or path cannot be sent, such as one with a line break; nothing was sent."""
 

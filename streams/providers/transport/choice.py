@@ -1,7 +1,9 @@
 """Chooses the transport of a provider, and says what a choice cannot reach."""
 
+import math
 import resource
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from contracts.errors import ConfigError
 from contracts.settings.models import BedrockProvider, OpenAIProvider, ProviderSettings
@@ -68,7 +70,10 @@ def chosen(settings: OpenAIProvider) -> str:
 
 
 def shortfalls(
-    providers: Iterable[tuple[str, ProviderSettings]], max_in_flight: int, max_files: int | None = None
+    providers: Iterable[tuple[str, ProviderSettings]],
+    max_in_flight: int,
+    max_files: int | None = None,
+    events: Mapping[str, int] = MappingProxyType({}),
 ) -> list[str]:
     """Return, in plain words, why the worker's calls in flight cannot be reached.
 
@@ -76,6 +81,7 @@ def shortfalls(
         providers: those that the worker uses, by name.
         max_in_flight: the worker's.
         max_files: open files that the process may have; asked of the system when None.
+        events: of one call, by provider; 1 where none are named.
     """
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     max_files = (soft if soft != resource.RLIM_INFINITY else 2**31) if max_files is None else max_files
@@ -83,9 +89,10 @@ def shortfalls(
     for name, settings in providers:
         if not isinstance(settings, OpenAIProvider | BedrockProvider):
             continue
-        calls = min(settings.max_in_flight, max_in_flight)
+        wanted = math.ceil(max_in_flight / events.get(name, 1))
+        calls = min(settings.max_in_flight, wanted)
         connections += calls
-        if settings.max_in_flight < max_in_flight:
+        if settings.max_in_flight < wanted:
             found.append(
                 f"providers.{name}.max_in_flight is {settings.max_in_flight}, worker.max_in_flight {max_in_flight}: "
                 f"at most {settings.max_in_flight} calls will be in flight there"

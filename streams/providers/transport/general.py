@@ -21,6 +21,7 @@ from streams.providers.transport.base import (
     Limits,
     Response,
     TimedOut,
+    TooLong,
     TransportError,
     Unusable,
 )
@@ -179,7 +180,7 @@ class Streamed:
         async for piece in self._read():
             if len(piece) > left and is_success:
                 message = f"the server's answer is longer than {self._limits.body_bytes} bytes"
-                raise Unusable(message)
+                raise TooLong(message)
             yield piece[:left]
             left -= len(piece)
             if left < 0:

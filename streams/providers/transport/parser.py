@@ -8,7 +8,7 @@ Source: RFC 9112, 2 to 7 (checked 2026-11).
 import re
 from collections.abc import Callable
 
-from streams.providers.transport.base import Headers, Limits, Unusable
+from streams.providers.transport.base import Headers, Limits, TooLong, Unusable
 
 _HEAD = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00\r\n]*)?\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00\r\n]*\r\n)*)\r\n"
@@ -221,8 +221,8 @@ class Parser:
         if piece:
             self.pieces.append(piece)
 
-    def _too_long(self) -> Unusable:
-        return Unusable(f"the server's answer is longer than {self._limit} bytes")
+    def _too_long(self) -> TooLong:
+        return TooLong(f"the server's answer is longer than {self._limit} bytes")
 
 
 _NO_HTTP = "the server's answer is no HTTP/1.1"

@@ -60,6 +60,20 @@ async def test_a_run_as_long_as_the_calls_under_way_is_an_outage() -> None:
     assert changes == ["provider_unavailable"]
 
 
+async def test_a_call_for_several_events_is_one_failure_of_the_eight_and_all_its_events_of_those_under_way() -> None:
+    gate, changes = make_gate()
+    gate.calling = 64
+    for number in range(7 * 8):
+        gate.failed("provider_unavailable", gate.ticket() or Pass(0), is_fault=False, is_echo=number % 8 > 0)
+
+    assert changes == []
+
+    for number in range(8):
+        gate.failed("provider_unavailable", gate.ticket() or Pass(0), is_fault=False, is_echo=number > 0)
+
+    assert changes == ["provider_unavailable"]
+
+
 async def test_an_outage_is_eight_failures_in_a_row() -> None:
     gate, _ = make_gate()
     fail(gate, OUTAGE_FAILURES - 1)

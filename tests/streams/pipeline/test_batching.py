@@ -181,7 +181,7 @@ async def test_a_failed_batch_is_one_failure_to_the_gate_not_eight(monkeypatch: 
     bench = Bench([{"times": 1, "error": "provider_unavailable"}], make_settings(PACK))
     gate = bench.pipeline._plans["r"].guard.gate
     heard: list[Any] = []
-    monkeypatch.setattr(gate, "failed", lambda *args, **_kwargs: heard.append(args))
+    monkeypatch.setattr(gate, "failed", lambda *args, is_echo, **_: None if is_echo else heard.append(args))
     await bench.run(*numbers(8))
 
     assert len(heard) == 1
@@ -376,7 +376,7 @@ async def test_events_that_leave_a_call_which_hangs_are_one_failure_to_the_gate(
     bench = Bench([{"times": 1, "hang": True}], settings)
     gate = bench.pipeline._plans["r"].guard.gate
     heard: list[Any] = []
-    monkeypatch.setattr(gate, "failed", lambda *args, **_kwargs: heard.append(args))
+    monkeypatch.setattr(gate, "failed", lambda *args, is_echo, **_: None if is_echo else heard.append(args))
     await bench.start()
     for one in numbers(4):
         await bench.send(one)
@@ -400,7 +400,7 @@ async def test_a_call_that_the_provider_cancels_is_one_failure_to_the_gate(monke
     bench = Bench(settings=make_settings(PACK), provider=Cancelling())
     gate = bench.pipeline._plans["r"].guard.gate
     heard: list[Any] = []
-    monkeypatch.setattr(gate, "failed", lambda *args, **_kwargs: heard.append(args))
+    monkeypatch.setattr(gate, "failed", lambda *args, is_echo, **_: None if is_echo else heard.append(args))
     await bench.run(*numbers(4))
 
     assert [reason for reason, _ in heard] == ["provider_unavailable"]
@@ -413,6 +413,17 @@ def documents(bench: Bench) -> list[dict[str, Any]]:
 
 def results_or_status(bench: Bench) -> dict[str, Any]:
     return {one["event_id"]: one.get("status", 200) for one in documents(bench)}
+
+
+async def test_a_packed_call_that_answers_nobody_spares_nothing() -> None:
+    model = Packed()
+    model.wrong = ["0", "1"]
+    before = sample("penstock_fm_tokens_saved_total", route="r")
+    settings = make_settings({**PACK, "prompt": {"system": "Classify. " * 400, "user": "{{ text }}"}})
+    await Bench(settings=settings, provider=model).run(*numbers(2))
+
+    assert model.sizes == [2, 1, 1]
+    assert sample("penstock_fm_tokens_saved_total", route="r") == before
 
 
 async def test_packing_eight_small_events_with_long_instructions_spares_seventy_percent_of_the_input() -> None:

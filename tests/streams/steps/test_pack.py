@@ -103,6 +103,17 @@ def test_the_schema_is_the_same_for_every_call_because_providers_compile_it() ->
         {"properties": {"n": {"type": "integer"}, "m": {"$ref": "#/properties/n"}}, "required": ["n"]},
         {"$id": "urn:x", "properties": {"n": {"type": "integer"}, "child": {"$ref": "#"}}, "required": ["n"]},
         {"properties": {"n": {"type": "integer"}, "$ref": {"type": "string"}}, "required": ["n"]},
+        {
+            "properties": {"n": {"$ref": "#/$defs/own"}},
+            "$defs": {
+                "own": {
+                    "$id": "https://example.com/own",
+                    "$ref": "#/properties/c",
+                    "properties": {"c": {"type": "integer"}},
+                }
+            },
+        },
+        {"properties": {"n": {"$ref": "#/properties/const"}, "const": {"type": "integer"}}},
     ],
 )
 def test_a_packed_answer_must_satisfy_the_routes_schema_in_each_entry(schema: dict[str, Any]) -> None:
@@ -140,6 +151,15 @@ def test_a_reference_is_followed_in_whatever_form(reference: str, also: dict[str
     assert not jsonschema_rs.is_valid(packed, {"answers": [entry("a", {"m": "x"})]})
 
 
+@pytest.mark.parametrize("keyword", ["const", "default"])
+def test_a_value_that_looks_like_a_reference_stays_as_it_is(keyword: str) -> None:
+    value = {"$ref": "#/x"}
+    packed = pack_schema({"properties": {"n": {keyword: value, "enum": [value], "examples": [value]}}})
+
+    entry_schema = packed["properties"]["answers"]["items"]["properties"]["output"]
+    assert entry_schema["properties"]["n"] == {keyword: value, "enum": [value], "examples": [value]}
+
+
 def test_an_anchor_of_the_schema_is_found_where_it_stands_now() -> None:
     schema = {"$defs": {"n": {"$anchor": "count", "type": "integer"}}, "properties": {"m": {"$ref": "#count"}}}
     packed = pack_schema(schema)
@@ -173,6 +193,11 @@ def test_an_event_that_is_answered_twice_has_no_answer() -> None:
         InferenceAnswer(text='{"answers": [{"id": "a", "output": 1}, {"id": "b', model="m"),
         InferenceAnswer(text='[{"id": "a", "output": 1}]', model="m"),
         InferenceAnswer(text="I cannot do that.", model="m"),
+        InferenceAnswer(text='{"answers": [{"id": "a", "id": "b", "output": 1}]}', model="m"),
+        InferenceAnswer(text='{"answers": [{"id": "a", "output": 1, "output": 2}]}', model="m"),
+        InferenceAnswer(
+            text='{"answers": [{"id": "a", "output": 1}], "answers": [{"id": "b", "output": 1}]}', model="m"
+        ),
         InferenceAnswer(text="", model="m"),
     ],
 )

@@ -42,3 +42,8 @@ def test_a_provider_below_the_worker_is_said() -> None:
 
 def test_too_few_open_files_are_said() -> None:
     assert "ulimit -n" in shortfalls([("a", provider(max_in_flight=1024))], 1024, max_files=1024)[0]
+
+
+def test_a_worker_whose_events_share_calls_wants_fewer_of_them() -> None:
+    assert shortfalls([("a", provider(max_in_flight=64))], 512, max_files=256, events={"a": 8}) == []
+    assert len(shortfalls([("a", provider(max_in_flight=63))], 512, max_files=256, events={"a": 8})) == 1
