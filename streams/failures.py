@@ -10,6 +10,7 @@ Reads: nothing. Writes: retries, through the settler. streams/outcome.py decides
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _MAX_FAILURES_NOTED = 10
 _BUDGET = "retry_budget"
 # About how often an event looks whether the budget has something for it.
 _BUDGET_POLL_S = 1.0
+# What waits behind a closed gate is not written again and again in a moment, however short a route's waits are.
+_LEAST_STAY_S = 5.0
 
 # Puts an event on the retry topic: not before this instant, for this reason; None when it does not fit a record.
 Park = Callable[[Job, Position, Tenure, datetime, str], Awaitable[ResultRef | None]]
@@ -136,7 +139,7 @@ class Failures:
         """Return when a call may be made, with a slot; raise Ended when the deadline passes first, or Parked."""
         if job.not_before is not None:
             await self._rest_on(guard, job, item, slot, tenure, job.not_before)
-        rests_since_s = asyncio.get_running_loop().time()
+        rests_since_s = item.taken_at if job.origin else asyncio.get_running_loop().time()
         passes: Passes | None
         while True:
             # Also before a retry: nothing is started under a stale lease.
@@ -154,29 +157,36 @@ class Failures:
                 # In the ordinary case it has its slot, and nothing can have closed meanwhile.
                 if slot.is_held or await self._has_slot(guard, job, slot, passes):
                     break
-            elif self._may_park(guard, job) and left_s(job) > guard.route.retry.park_after_s:
-                # It has learned nothing new: as long again, somewhere else. Who waits here owes the budget nothing.
-                wait_s, reason = guard.route.retry.park_after_s, guard.reason or ""
-                await self._try_park(job, item, slot, tenure, wait_s, reason, has_retry=True)
-                # No room for it there, so it goes on waiting here.
+            elif left_s(job) > _stay_s(guard, job):
+                await self._make_room(guard, job, item, slot, tenure)
                 rests_since_s = asyncio.get_running_loop().time()
         if job.attempts == 0:
             guard.budget.first_call()
         enter_state(item, State.CALLING)
         return passes
 
+    async def _make_room(self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure) -> None:
+        """Have it wait for the gate somewhere else; return where it is too large for that, or in nobody's way here."""
+        if job.origin is None or slot.is_in_the_way:
+            # It has learned nothing new: as long again. Who waits at a gate owes the budget nothing.
+            wait_s, reason = _stay_s(guard, job), guard.reason or ""
+            await self._try_park(job, item, slot, tenure, wait_s, reason, has_retry=True)
+
     async def _rest_on(
         self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure, not_before: datetime
     ) -> None:
         """Wait for the instant before which a parked event is not to be tried, and for the retry budget."""
-        wait_s = (not_before - datetime.now(UTC)).total_seconds()
-        job.not_before = None
+        job.not_before, stay_s = None, _stay_s(guard, job)
         if self._is_paid(item.position):
             return
-        if wait_s > 0 or job.attempts:
+        if job.attempts:
             job.prompt = ()
-        if wait_s > 0:
-            await self._sleep(item, slot, "parked", min(wait_s, max(0.0, left_s(job))))
+        while (wait_s := min((not_before - datetime.now(UTC)).total_seconds(), left_s(job))) > 0:
+            job.prompt = ()
+            await self._sleep(item, slot, "parked", wait_s, limit_s=stay_s)
+            if wait_s > 2 * stay_s and slot.is_in_the_way:
+                # Those behind it may have to wait for less.
+                await self._try_park(job, item, slot, tenure, wait_s - stay_s, "parked", has_retry=job.has_retry)
         if job.attempts and not job.has_retry and left_s(job) > 0:
             # Many come back together out of an outage, and no retry was spent when this one was parked.
             await self._afford(guard, job, item, slot, tenure)
@@ -201,26 +211,17 @@ class Failures:
         return False
 
     @staticmethod
-    def _may_park(guard: Guard, job: Job) -> bool:
-        return guard.route.parks and job.origin is None
-
-    @staticmethod
-    def _limit_s(guard: Guard, job: Job, rested_s: float) -> float:
-        limit_s = left_s(job)
-        if Failures._may_park(guard, job) and limit_s > guard.route.retry.park_after_s:
-            limit_s = min(limit_s, guard.route.retry.park_after_s - rested_s)
-        return max(0.0, limit_s)
-
-    @staticmethod
     async def _wait(guard: Guard, job: Job, item: Item, slot: Slot, since_s: float) -> Passes | None:
         """Wait at both gates, the route's first: its probe must not keep the model's from other routes."""
-        limit_s = Failures._limit_s(guard, job, asyncio.get_running_loop().time() - since_s)
+        limit_s, stay_s, now_s = left_s(job), _stay_s(guard, job), asyncio.get_running_loop().time()
+        if limit_s > stay_s:
+            limit_s = max(0.0, since_s + stay_s - now_s)
         slot.release()
         # Many may wait here, and for long: prompts are not among the bytes that are held to a limit.
         job.prompt = ()
         enter_state(item, State.RESTING, guard.reason or "")
         item.until = 0.0
-        end_s = asyncio.get_running_loop().time() + limit_s
+        end_s = now_s + limit_s
         route = await guard.breaker.gate.enter(limit_s)
         if route is None:
             return None
@@ -319,12 +320,12 @@ class Failures:
             waited_s += poll_s
 
     @staticmethod
-    async def _sleep(item: Item, slot: Slot, reason: str, wait_s: float) -> None:
-        """Rest: only the item's own chain waits with it."""
+    async def _sleep(item: Item, slot: Slot, reason: str, wait_s: float, limit_s: float = math.inf) -> None:
+        """Rest, for that long or up to a limit: only the item's own chain waits with it."""
         slot.release()
         enter_state(item, State.RESTING, reason)
         item.until = asyncio.get_running_loop().time() + wait_s
-        await asyncio.sleep(wait_s)
+        await asyncio.sleep(min(wait_s, limit_s))
 
     async def _try_park(
         self, job: Job, item: Item, slot: Slot, tenure: Tenure, wait_s: float, reason: str, *, has_retry: bool = False
@@ -363,6 +364,17 @@ def age_s(job: Job) -> float:
 def left_s(job: Job) -> float:
     """Return the seconds to an event's deadline."""
     return job.deadline_s - time.time()
+
+
+def _stay_s(guard: Guard, job: Job) -> float:
+    """Return after how long a wait an event makes room here; infinity where its route does not park.
+
+    One that was taken up from the retry topic goes back there only while others wait behind it. So in an outage a
+    worker writes an eighth of what it may hold in such a time at most.
+    """
+    if not guard.route.parks:
+        return math.inf
+    return guard.route.retry.park_after_s if job.origin is None else max(_LEAST_STAY_S, guard.route.retry.park_after_s)
 
 
 def enter_state(item: Item, state: State, reason: str = "") -> None:
