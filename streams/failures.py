@@ -19,7 +19,7 @@ from random import uniform
 from typing import NamedTuple, assert_never
 
 from contracts.codec import Position, encodable, format_time
-from contracts.errors import PenstockError, Undecodable
+from contracts.errors import AttemptsExhausted, PenstockError, Undecodable
 from contracts.logs import logger
 from contracts.metrics import FM_RETRIES, FM_RETRIES_DEFERRED
 from contracts.payloads import FailureNote
@@ -187,7 +187,7 @@ class Failures:
             if wait_s > 2 * stay_s and slot.is_in_the_way:
                 # Those behind it may have to wait for less.
                 await self._try_park(job, item, slot, tenure, wait_s - stay_s, "parked", has_retry=job.has_retry)
-        if job.attempts and not job.has_retry and left_s(job) > 0:
+        if job.attempts and not job.has_retry:
             # Many come back together out of an outage, and no retry was spent when this one was parked.
             await self._afford(guard, job, item, slot, tenure)
 
@@ -305,16 +305,21 @@ class Failures:
         await self._afford(guard, job, item, slot, tenure)
 
     async def _afford(self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure) -> None:
-        """Spend a retry, or return at the deadline; raise Parked when that takes long."""
+        """Spend a retry, or return at the deadline; raise Parked when that takes long, Ended when it is too old."""
         long_s, waited_s = guard.route.retry.park_after_s, 0.0
-        while not guard.budget.take():
+        while left_s(job) > 0:
+            if age_s(job) > (guard.route.retry.max_age_s or math.inf):
+                error = AttemptsExhausted("no retry could begin within retry.max_age_s")
+                ticket = guard.breaker.gate.ticket() or _NO_PASSES.route
+                self.bury(guard, Bury(error.reason, "exhausted"), error, Passes(ticket, _NO_PASSES.model))
+                return
+            if guard.budget.take():
+                return
             if waited_s == 0.0:
                 FM_RETRIES_DEFERRED.labels(job.route_name).inc()
             elif waited_s > long_s and guard.route.parks:
                 await self._try_park(job, item, slot, tenure, long_s, _BUDGET)
                 waited_s = 0.0
-            if left_s(job) <= 0:
-                return
             poll_s = min(uniform(0.5, 1.5) * _BUDGET_POLL_S, left_s(job))  # noqa: S311 - spreads, hides nothing
             await self._sleep(item, slot, _BUDGET, poll_s)
             waited_s += poll_s

@@ -32,7 +32,8 @@ class Retry(Section):
     max_s: Seconds = 30.0
     """Upper bound of any wait; a provider's Retry-After is honoured beyond it."""
     max_age_s: Seconds | None = None
-    """No retry begins later than this after acceptance: the event is dead-lettered. The deadline alone when absent."""
+    """No retry begins later than this after acceptance: the event is dead-lettered. The deadline alone when absent.
+    What waits for a paused model or route is held beyond it."""
     throttled: RetryClass = RetryClass()
     """Throttling."""
     timeout: RetryClass = RetryClass()

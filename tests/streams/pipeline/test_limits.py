@@ -150,6 +150,32 @@ async def test_an_event_that_waits_for_the_budget_still_expires() -> None:
     assert len(bench.terminals) == 3
 
 
+async def test_an_event_that_waits_for_the_budget_beyond_its_age_is_dead_lettered() -> None:
+    retry = {"max_attempts": 100, "max_age_s": 20, "base_s": 0.1, "max_s": 0.2}
+    budget = {"retry_budget": {"share": 0.0, "min_per_s": 0.0}}
+    bench = await Bench([{"error": "throttled"}], make_settings({**LONG, "retry": retry}, model=budget)).start()
+    await bench.send(*keyed(5))
+    await asyncio.sleep(22)
+    whys = [dead_letter(letter.headers) for letter in bench.letters]
+
+    assert {(why.reason, why.disposition) for why in whys} == {("attempts_exhausted", "exhausted")}
+    assert len(whys) == 5
+    assert sum(bench.fake.calls.values()) <= 5 + 2
+    assert all("max_age_s" in why.message and why.failures[-1].reason == "throttled" for why in whys)
+
+
+async def test_a_route_most_of_whose_events_wait_for_the_budget_beyond_their_age_pauses() -> None:
+    retry = {"max_attempts": 100, "max_age_s": 20}
+    budget = {"retry_budget": {"share": 0.0, "min_per_s": 0.0}}
+    bench = await Bench([{"error": "throttled"}], make_settings({**LONG, "retry": retry}, model=budget)).start()
+    await bench.send(*keyed(200))
+    await asyncio.sleep(60)
+
+    assert sample("route_paused", route="r", reason="dead_letter_ratio") == 1
+    assert len(bench.letters) < 30
+    await ended(bench)
+
+
 async def test_an_event_at_a_closed_gate_holds_no_slot() -> None:
     """Its call has not begun, so nothing but the rest itself gives the slot back."""
     settings = make_settings({**LONG, "match": {"type": "bad"}}, {"name": "good", "model": "m2"})

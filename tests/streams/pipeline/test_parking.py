@@ -131,6 +131,15 @@ async def test_a_parked_event_that_the_budget_keeps_waiting_goes_back_to_the_ret
     assert (note.reason, note.attempts, note.topic) == ("retry_budget", 1, EVENTS)
 
 
+async def test_a_parked_event_that_is_taken_up_behind_its_age_is_dead_lettered_without_a_call() -> None:
+    (record,) = (await parked()).parked
+    await asyncio.sleep(900)
+    bench = await taken_up(record, retry={"max_age_s": 800})
+
+    assert dead_letter(bench.letters[0].headers).reason == "attempts_exhausted"
+    assert (bench.fake.calls, bench.crashes) == ({}, [])
+
+
 async def test_a_parked_event_rests_without_a_slot() -> None:
     (record,) = (await parked()).parked
     bench = await Bench((), make_settings(UNORDERED), in_flight=1).start()
