@@ -1,17 +1,20 @@
 """Failures that many events share: retry budget, breaker, gates; and that they cost the others nothing."""
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
 
 from contracts.codec import Position, dead_letter, encode_event
 from contracts.envelope import Event
+from contracts.errors import Throttled
 from contracts.metrics import REGISTRY
+from contracts.payloads import RESULT_TYPE, InferenceAnswer, InferenceRequest
 from streams.engine.item import TP, State
 from streams.engine.ledger import Ledger
 from streams.engine.tenure import Tenure
-from tests.streams.pipeline.support import EVENTS, PARTITION, SCHEMA, Bench, event, ids_of, make_settings
+from tests.streams.pipeline.support import EVENTS, PARTITION, SCHEMA, Bench, event, headers_of, ids_of, make_settings
 from tests.streams.virtual_clock import now_at, settled
 
 LONG = {"deadline_s": 3600}
@@ -174,6 +177,30 @@ async def test_a_route_most_of_whose_events_wait_for_the_budget_beyond_their_age
     assert sample("route_paused", route="r", reason="dead_letter_ratio") == 1
     assert len(bench.letters) < 30
     await ended(bench)
+
+
+@pytest.mark.parametrize("refused", [0.5, 0.7])
+async def test_steady_throttling_slows_down_and_dead_letters_nothing(refused: float) -> None:
+    """Refusals cost nothing: there is no reason to give an event up for them before its deadline."""
+    settings = make_settings({"deadline_s": 600})
+    dice = random.Random(1)  # noqa: S311 - seeded
+    bench = Bench([{"latency_s": 0.2}], settings, in_flight=64)
+    answer = bench.fake.invoke
+
+    async def throttle(request: InferenceRequest) -> InferenceAnswer:
+        if dice.random() < refused:
+            raise Throttled("429")  # noqa: EM101 - what a server says
+        return await answer(request)
+
+    bench.fake.invoke = throttle  # type: ignore[method-assign]
+    await bench.start()
+    for one in keyed(600):
+        await bench.send(one)
+        await asyncio.sleep(0.05)
+    await bench.idle()
+
+    assert (len(bench.terminals), bench.letters, bench.crashes) == (600, [], [])
+    assert {headers_of(one)["ce_type"].decode() for one in bench.terminals} == {RESULT_TYPE}
 
 
 async def test_an_event_at_a_closed_gate_holds_no_slot() -> None:
