@@ -11,18 +11,16 @@ Reads: nothing. Writes: retries, through the settler. streams/outcome.py decides
 
 import asyncio
 import math
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import uniform
 from typing import NamedTuple, assert_never
 
-from contracts.codec import Position, encodable, format_time
+from contracts.codec import Position
 from contracts.errors import AttemptsExhausted, PenstockError, Undecodable
 from contracts.logs import logger
 from contracts.metrics import FM_RETRIES, FM_RETRIES_DEFERRED
-from contracts.payloads import FailureNote
 from contracts.settings import RouteSettings
 from streams.engine.breaker import Breaker
 from streams.engine.dispatcher import Slot
@@ -30,11 +28,9 @@ from streams.engine.gate import Gate, Pass
 from streams.engine.item import Item, ResultRef, State
 from streams.engine.retries import RetryBudget
 from streams.engine.tenure import Tenure
-from streams.job import Job
+from streams.job import Job, age_s, left_s, note
 from streams.outcome import Bury, Decision, Expire, Hold, Retry, decide, failure_class
 
-# The first failure and the newest ones are worth keeping; a long outage makes many.
-_MAX_FAILURES_NOTED = 10
 _BUDGET = "retry_budget"
 # About how often an event looks whether the budget has something for it.
 _BUDGET_POLL_S = 1.0
@@ -237,7 +233,7 @@ class Failures:
         self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure, error: PenstockError, passes: Passes
     ) -> None:
         """Return when the next attempt may be made; raise Ended when there is none, or Parked."""
-        self.note(job, error)
+        note(job, error)
         kind = failure_class(error)
         failures = job.failed.get(kind, 0) + 1
         decision = decide(
@@ -343,32 +339,6 @@ class Failures:
         ref = await self._park(job, item.position, tenure, not_before, reason)
         if ref is not None:
             raise Parked(ref)
-
-    @staticmethod
-    def note(job: Job, error: PenstockError) -> None:
-        """Keep a failure for the dead letter."""
-        if len(job.failures) >= _MAX_FAILURES_NOTED:
-            del job.failures[1]
-        job.failures.append(
-            FailureNote(
-                attempt=job.attempts,
-                reason=error.reason,
-                message=encodable(str(error))[:500],
-                at=format_time(datetime.now(UTC)),
-                possibly_billed=bool(getattr(error, "possibly_billed", False)),
-            )
-        )
-
-
-def age_s(job: Job) -> float:
-    """Return the seconds since an event was accepted, or since an operator's replay began with it; at least 0."""
-    # Another machine may have noted the replay, by a clock that is ahead.
-    return max(0.0, time.time() - max(job.accepted_s, job.replayed_s))
-
-
-def left_s(job: Job) -> float:
-    """Return the seconds to an event's deadline."""
-    return job.deadline_s - time.time()
 
 
 def _stay_s(guard: Guard, job: Job) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Union
 
 import msgspec
 
-from contracts.codec import Position, RecordHeaders, decode_event, redrive_of
+from contracts.codec import Position, RecordHeaders, decode_event, encodable, format_time, redrive_of
 from contracts.envelope import Event
 from contracts.errors import NoRoute, PenstockError, Undecodable
 from contracts.payloads import FailureNote, Message, Usage
@@ -16,6 +16,9 @@ from streams.steps.route import Router
 if TYPE_CHECKING:
     from streams.deltas import Preview
     from streams.plans import Begun
+
+# The first failure and the newest ones are worth keeping; a long outage makes many.
+_MAX_FAILURES_NOTED = 10
 
 
 class Job(msgspec.Struct, eq=False):
@@ -94,6 +97,32 @@ def make_job(position: Position, key: bytes | None, value: bytes | None, headers
     if (expires_at := event.expires_at) is not None:
         deadline_s = min(deadline_s, expires_at.timestamp())
     return Job(key, value, headers, event, accepted_s, deadline_s, route, fault)
+
+
+def note(job: Job, error: PenstockError) -> None:
+    """Keep a failure for the dead letter."""
+    if len(job.failures) >= _MAX_FAILURES_NOTED:
+        del job.failures[1]
+    job.failures.append(
+        FailureNote(
+            attempt=job.attempts,
+            reason=error.reason,
+            message=encodable(str(error))[:500],
+            at=format_time(datetime.now(UTC)),
+            possibly_billed=bool(getattr(error, "possibly_billed", False)),
+        )
+    )
+
+
+def age_s(job: Job) -> float:
+    """Return the seconds since an event was accepted, or since an operator's replay began with it; at least 0."""
+    # Another machine may have noted the replay, by a clock that is ahead.
+    return max(0.0, time.time() - max(job.accepted_s, job.replayed_s))
+
+
+def left_s(job: Job) -> float:
+    """Return the seconds to an event's deadline."""
+    return job.deadline_s - time.time()
 
 
 def is_for_another(headers: RecordHeaders, app_id: str) -> bool:

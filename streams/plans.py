@@ -15,8 +15,8 @@ from contracts.tallies import Tally
 from streams.batching.caller import Caller, RouteCaller
 from streams.engine.batcher import is_echo
 from streams.engine.calls import Call
-from streams.failures import Guard, Passes, left_s
-from streams.job import Job
+from streams.failures import Guard, Passes
+from streams.job import Job, left_s
 from streams.providers.base import Direct, NotAsked, Provider, add_usage
 from streams.steps.invoke import cost_usd
 from streams.steps.prompt import PromptTemplate

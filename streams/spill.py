@@ -10,8 +10,7 @@ from contracts.codec import Position
 from contracts.settings import BedrockProvider, Settings
 from contracts.settings.batch_api import BatchApi
 from streams.engine.item import Item
-from streams.failures import left_s
-from streams.job import Job
+from streams.job import Job, left_s
 
 _LANE = "bulk"
 

@@ -21,8 +21,8 @@ from streams.engine.dispatcher import Slot
 from streams.engine.item import Item, ResultRef, State
 from streams.engine.tenure import Tenure, without_right
 from streams.engine.work import Way
-from streams.failures import Passes, enter_state, left_s
-from streams.job import Job
+from streams.failures import Passes, enter_state
+from streams.job import Job, left_s
 from streams.plans import Begun, Plan, note_wait
 from streams.providers.base import Direct
 from streams.settle import Settler
