@@ -76,6 +76,18 @@ async def test_records_that_are_no_events_pause_nothing() -> None:
     assert len(bench.letters) == 50
 
 
+async def test_events_of_no_route_pause_nothing() -> None:
+    """There is no route to hold; docs/adr/0006."""
+    bench = await Bench(settings=make_settings({**LONG, "match": {"type": "other"}})).start()
+    await bench.send(*keyed(50))
+    await bench.send(event(99, type="other"))
+    await bench.idle()
+
+    assert {dead_letter(letter.headers).reason for letter in bench.letters} == {"no_route"}
+    assert (len(bench.letters), bench.fake.calls) == (50, {"e99": 1})
+    assert sample("route_paused", route="r", reason="dead_letter_ratio") == 0
+
+
 async def test_a_route_without_a_limit_buries_everything() -> None:
     settings = make_settings({**LONG, "dead_letter_limit": {"ratio": 1}})
     bench = await Bench([{"error": "invalid_request"}], settings).start()
