@@ -375,12 +375,8 @@ class Pipeline:
             if not isinstance(error, (Retryable, ConfigurationFault)):
                 # A refusal of this one event proves that the provider is there.
                 gate.succeeded(passes.model)
-            elif is_echo(error):
-                # But for an event that was given up before there was a call.
-                if not (tenure.is_over or isinstance(error, Throttled)):
-                    gate.also_failed(error.reason, passes.model)
-            elif not isinstance(error, Throttled):
-                # A certificate may be of one machine of several.
+            elif not isinstance(error, Throttled) and not is_echo(error):
+                # One failure, for however many events the call was. A certificate may be of one machine of several.
                 is_fault = isinstance(error, ConfigurationFault) and not isinstance(error, CertificateRefused)
                 gate.failed(error.reason, passes.model, is_fault=is_fault, cause=error.for_log)
             raise

@@ -1,10 +1,10 @@
 """The gate in front of a model or a route: closed while nothing can succeed, so that a fault is waited out.
 
 Closes at once on a fault (every event would fail until an operator acts), and after a run of failures without a
-success in between on an outage. Refusals come at once and answers take their time, so while hundreds of events are in
-calls, a run is an outage only when it is as long as their number; a call for several counts for as many. While closed,
-one probe at a time goes through, in the order of arrival; its success opens the gate. What was under way before it
-closed neither opens nor closes it, but for the breaker of a route, which counts it.
+success in between on an outage. Refusals come at once and answers take their time, so while hundreds of calls are under
+way, a run is an outage only when it is as long as their number. While closed, one probe at a time goes through, in the
+order of arrival; its success opens the gate. What was under way before it closed neither opens nor closes it, but for
+the breaker of a route, which counts it.
 """
 
 import asyncio
@@ -13,9 +13,6 @@ from collections.abc import Callable
 
 # An outage is this many failures in a row; fewer may be bad luck of single events.
 OUTAGE_FAILURES = 8
-# And this many calls, which may be for a hundred events each: one of these may be what fails it, and as often as this
-# an event is tried at least (streams/outcome.py), so that none has used up its attempts by then.
-_OUTAGE_CALLS = 3
 FIRST_PROBE_S = 1.0
 MAX_PROBE_S = 30.0
 
@@ -40,18 +37,20 @@ class Gate:
 
     Args:
         on_change: told the reason when it closes and None when it opens.
+        outage_failures: failures in a row that close it.
 
     Attributes:
-        calling: events in calls, or waiting for one to be made, behind it.
+        calling: calls under way behind it.
         cause: of the newest failure that closed it or kept it closed, in words.
     """
 
-    def __init__(self, on_change: Callable[[str | None], None]) -> None:
+    def __init__(self, on_change: Callable[[str | None], None], outage_failures: int = OUTAGE_FAILURES) -> None:
         self._on_change = on_change
+        self._outage_failures = outage_failures
         self.calling = 0
         self.cause = ""
         self._loop = asyncio.get_running_loop()
-        self._failures = self._failed_calls = 0
+        self._failures = 0
         self._reason: str | None = None
         self._open = Pass(0)
         self._opened_at = float("-inf")
@@ -97,13 +96,12 @@ class Gate:
     def succeeded(self, ticket: Pass) -> None:
         """Note a success; that of a probe opens the gate."""
         if self._reason is None:
-            if ticket is self._open:
-                self._failures = self._failed_calls = 0
+            self._failures = 0 if ticket is self._open else self._failures
         elif ticket is self._probe:
             self._open_up()
 
     def failed(self, reason: str, ticket: Pass, *, is_fault: bool, cause: str = "") -> None:
-        """Note a failed call.
+        """Note a failure.
 
         Args:
             reason: slug of the error.
@@ -113,19 +111,15 @@ class Gate:
         """
         self.cause = cause
         if self._reason is None and ticket is self._open:
-            self._failed_calls += 1
-            self._count(reason, is_fault=is_fault)
+            self._failures += 1
+            if is_fault or self._failures >= max(self._outage_failures, self.calling):
+                self._close(reason)
         elif self._reason is not None and ticket is self._probe:
             self._next_probe()
             self._probe_every_s = min(2 * self._probe_every_s, MAX_PROBE_S)
             if self._reason != reason:
                 self._reason = reason
                 self._on_change(reason)
-
-    def also_failed(self, reason: str, ticket: Pass) -> None:
-        """Note one more event of a call that failed."""
-        if self._reason is None and ticket is self._open:
-            self._count(reason, is_fault=False)
 
     def open(self) -> None:
         """Open it without a probe; for who knows better why it was closed."""
@@ -137,12 +131,6 @@ class Gate:
         if ticket is self._probe:
             self._next_probe()
 
-    def _count(self, reason: str, *, is_fault: bool) -> None:
-        self._failures += 1
-        is_run = self._failures >= max(OUTAGE_FAILURES, self.calling) and self._failed_calls >= _OUTAGE_CALLS
-        if is_fault or is_run:
-            self._close(reason)
-
     def _close(self, reason: str) -> None:
         if self._loop.time() - self._opened_at > MAX_PROBE_S:
             self._probe_every_s = FIRST_PROBE_S
@@ -153,7 +141,7 @@ class Gate:
         self._on_change(reason)
 
     def _open_up(self) -> None:
-        self._failures = self._failed_calls = 0
+        self._failures = 0
         self._reason = self._probe = None
         self._opened_at = self._loop.time()
         if self._timer is not None:

@@ -60,53 +60,6 @@ async def test_a_run_as_long_as_the_calls_under_way_is_an_outage() -> None:
     assert changes == ["provider_unavailable"]
 
 
-def fail_shared(gate: Gate, events: int) -> None:
-    """Have a call for so many events fail."""
-    ticket = open_pass(gate)
-    gate.calling -= 1
-    gate.failed("provider_unavailable", ticket, is_fault=False)
-    for _ in range(events - 1):
-        gate.calling -= 1
-        gate.also_failed("provider_unavailable", ticket)
-
-
-async def test_a_call_for_several_events_counts_for_as_many_as_it_was_under_way_for() -> None:
-    """Two calls for 32 events each: eight of them in a row would be four rounds, each as long as a time-out."""
-    gate, changes = make_gate()
-    gate.calling = 64
-    fail_shared(gate, 32)
-    gate.calling += 32
-    fail_shared(gate, 32)
-    gate.calling += 32
-
-    assert changes == []
-
-    fail_shared(gate, 32)
-
-    assert changes == ["provider_unavailable"]
-
-
-async def test_eight_calls_for_eight_events_each_that_fail_together_are_an_outage() -> None:
-    gate, changes = make_gate()
-    gate.calling = 64
-    for _ in range(4):
-        fail_shared(gate, 8)
-
-    assert changes == ["provider_unavailable"]
-
-
-async def test_two_calls_are_no_outage_however_many_events_they_were_for() -> None:
-    gate, changes = make_gate()
-    for _ in range(2):
-        gate.calling = 100
-        fail_shared(gate, 100)
-    gate.succeeded(open_pass(gate))
-    gate.calling = 100
-    fail_shared(gate, 100)
-
-    assert changes == []
-
-
 async def test_an_outage_is_eight_failures_in_a_row() -> None:
     gate, _ = make_gate()
     fail(gate, OUTAGE_FAILURES - 1)

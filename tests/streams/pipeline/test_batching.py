@@ -188,29 +188,6 @@ async def test_a_failed_batch_is_one_failure_to_the_gate_not_eight(monkeypatch: 
     assert len(results(bench)) == 8
 
 
-@pytest.mark.parametrize(("per_call", "fault", "within_s"), [
-    (8, {"error": "provider_unavailable", "latency_s": 1.0}, 1.2),
-    (32, {"error": "provider_unavailable", "latency_s": 1.0}, 2.7),
-    (32, {"error": "provider_timeout", "latency_s": 50.0}, 102),
-])  # fmt: skip
-async def test_an_outage_is_noticed_before_shared_calls_have_used_up_attempts(
-    per_call: int, fault: dict[str, Any], within_s: float
-) -> None:
-    batch = {"kind": "pack", "max_events": per_call, "max_wait_s": 0.05, "max_calls": 64 // per_call}
-    bench = await Bench([fault], make_settings({**PACK, "deadline_s": 3600, "batch": batch}), in_flight=64).start()
-    await bench.send(*numbers(400))
-    guard = bench.pipeline._plans["r"].guard
-    await asyncio.sleep(within_s)
-
-    assert guard.gate.reason == fault["error"]
-
-    await asyncio.sleep(600)
-
-    assert (bench.letters, guard.breaker.gate.reason) == ([], None)
-    await bench.engine.drain(1)
-    await bench.engine.close()
-
-
 async def test_the_bound_of_a_doubtful_batch_counts_the_instructions_once() -> None:
     system = "Instructions. " * 400
     route = {**PACK, "prompt": {"system": system, "user": "{{ text }}"}}
