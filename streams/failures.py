@@ -10,17 +10,17 @@ Reads: nothing. Writes: retries, through the settler. streams/outcome.py decides
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import uniform
 from typing import NamedTuple, assert_never
 
-from contracts.codec import Position, encodable, format_time
-from contracts.errors import PenstockError, Undecodable
+from contracts.codec import Position
+from contracts.errors import AttemptsExhausted, PenstockError, Undecodable
 from contracts.logs import logger
 from contracts.metrics import FM_RETRIES, FM_RETRIES_DEFERRED
-from contracts.payloads import FailureNote
 from contracts.settings import RouteSettings
 from streams.engine.batcher import is_shared
 from streams.engine.breaker import Breaker
@@ -29,15 +29,15 @@ from streams.engine.gate import Gate, Pass
 from streams.engine.item import Item, ResultRef, State
 from streams.engine.retries import RetryBudget
 from streams.engine.tenure import Tenure
-from streams.job import SHARED, Job, age_s, left_s
+from streams.job import FOR_GOOD, SHARED, Job, age_s, left_s, note
 from streams.outcome import Bury, Decision, Expire, Hold, Retry, decide, failure_class
 
-# The first failure and the newest ones are worth keeping; a long outage makes many.
-_MAX_FAILURES_NOTED = 10
 _BUDGET = "retry_budget"
 # About how often an event looks whether there is something for it: of the budget, or of the calls for one event.
 _POLL_S = 1.0
 _ALONE = "goes_alone"
+# What waits behind a closed gate is not written again and again in a moment, however short a route's waits are.
+_LEAST_STAY_S = 5.0
 
 # Puts an event on the retry topic: not before this instant, for this reason; None when it does not fit a record.
 Park = Callable[[Job, Position, Tenure, datetime, str], Awaitable[ResultRef | None]]
@@ -151,7 +151,7 @@ class Failures:
         """Return when a call may be made, with a slot; raise Ended when the deadline passes first, or Parked."""
         if job.not_before is not None:
             await self._rest_on(guard, job, item, slot, tenure, job.not_before)
-        rests_since_s = asyncio.get_running_loop().time()
+        rests_since_s = item.taken_at if job.origin else asyncio.get_running_loop().time()
         passes: Passes | None
         while True:
             # Also before a retry: nothing is started under a stale lease.
@@ -170,30 +170,39 @@ class Failures:
                 has_slot = slot.is_held or await self._has_slot(guard, job, slot, passes)
                 if has_slot and await self._is_admitted(guard, job, item, slot, passes):
                     break
-            elif self._may_park(guard, job) and left_s(job) > guard.route.retry.park_after_s:
-                # It has learned nothing new: as long again, somewhere else. Who waits here owes the budget nothing.
-                wait_s, reason = guard.route.retry.park_after_s, guard.reason or ""
-                await self._try_park(job, item, slot, tenure, wait_s, reason, has_retry=True)
-                # No room for it there, so it goes on waiting here.
+            is_long = passes is None or asyncio.get_running_loop().time() - rests_since_s > _stay_s(guard, job)
+            if is_long and left_s(job) > _stay_s(guard, job):
+                await self._make_room(guard, job, item, slot, tenure)
                 rests_since_s = asyncio.get_running_loop().time()
         if job.attempts == 0:
             guard.budget.first_call()
         enter_state(item, State.CALLING)
         return passes
 
+    async def _make_room(self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure) -> None:
+        """Have it wait somewhere else; return where it is too large for that, or in nobody's way here."""
+        if job.origin is None or slot.is_in_the_way:
+            # It has learned nothing new: as long again. Who waits at a gate, or for a call for it alone, owes the
+            # budget nothing.
+            wait_s, reason = _stay_s(guard, job), guard.reason or _ALONE
+            await self._try_park(job, item, slot, tenure, wait_s, reason, has_retry=True)
+
     async def _rest_on(
         self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure, not_before: datetime
     ) -> None:
         """Wait for the instant before which a parked event is not to be tried, and for the retry budget."""
-        wait_s = (not_before - datetime.now(UTC)).total_seconds()
-        job.not_before = None
+        job.not_before, stay_s = None, _stay_s(guard, job)
         if self._is_paid(item.position):
             return
-        if wait_s > 0 or job.attempts:
+        if job.attempts:
             job.prompt = ()
-        if wait_s > 0:
-            await self._sleep(item, slot, "parked", min(wait_s, max(0.0, left_s(job))))
-        if job.attempts and not job.has_retry and left_s(job) > 0:
+        while (wait_s := min((not_before - datetime.now(UTC)).total_seconds(), left_s(job))) > 0:
+            job.prompt = ()
+            await self._sleep(item, slot, "parked", wait_s, limit_s=stay_s)
+            if wait_s > 2 * stay_s and slot.is_in_the_way:
+                # Those behind it may have to wait for less.
+                await self._try_park(job, item, slot, tenure, wait_s - stay_s, "parked", has_retry=job.has_retry)
+        if job.attempts and not job.has_retry:
             # Many come back together out of an outage, and no retry was spent when this one was parked.
             await self._afford(guard, job, item, slot, tenure)
 
@@ -221,30 +230,22 @@ class Failures:
         if guard.admits(passes, job):
             return True
         guard.leave(passes, job)
-        await self._sleep(item, slot, _ALONE, self._poll_s(job))
+        if not self._is_too_old(guard, job):
+            await self._sleep(item, slot, _ALONE, self._poll_s(job))
         return False
-
-    @staticmethod
-    def _may_park(guard: Guard, job: Job) -> bool:
-        return guard.route.parks and job.origin is None
-
-    @staticmethod
-    def _limit_s(guard: Guard, job: Job, rested_s: float) -> float:
-        limit_s = left_s(job)
-        if Failures._may_park(guard, job) and limit_s > guard.route.retry.park_after_s:
-            limit_s = min(limit_s, guard.route.retry.park_after_s - rested_s)
-        return max(0.0, limit_s)
 
     @staticmethod
     async def _wait(guard: Guard, job: Job, item: Item, slot: Slot, since_s: float) -> Passes | None:
         """Wait at both gates, the route's first: its probe must not keep the model's from other routes."""
-        limit_s = Failures._limit_s(guard, job, asyncio.get_running_loop().time() - since_s)
+        limit_s, stay_s, now_s = left_s(job), _stay_s(guard, job), asyncio.get_running_loop().time()
+        if limit_s > stay_s:
+            limit_s = max(0.0, since_s + stay_s - now_s)
         slot.release()
         # Many may wait here, and for long: prompts are not among the bytes that are held to a limit.
         job.prompt = ()
         enter_state(item, State.RESTING, guard.reason or "")
         item.until = 0.0
-        end_s = asyncio.get_running_loop().time() + limit_s
+        end_s = now_s + limit_s
         route = await guard.breaker.gate.enter(limit_s)
         if route is None:
             return None
@@ -260,7 +261,7 @@ class Failures:
         self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure, error: PenstockError, passes: Passes
     ) -> None:
         """Return when the next attempt may be made; raise Ended when there is none, or Parked."""
-        self.note(job, error)
+        note(job, error)
         kind = failure_class(error)
         failures = job.failed.get(kind, 0) + 1
         decision = decide(
@@ -285,7 +286,8 @@ class Failures:
             # A held call never had a chance: it does not count against the policy; the gate says when to come back.
             job.failed[kind] = failures
             if is_shared(error):
-                job.failed[SHARED] = 1
+                # Of a provider that fails now and then, calls come through together; a time-out is for all of them.
+                job.failed[SHARED] = job.failed.get(SHARED, 0) + (FOR_GOOD if kind == "timeout" else 1)
         await self._carry_out(decision, guard, job, item, slot, tenure, error, passes)
 
     async def _carry_out(
@@ -330,31 +332,40 @@ class Failures:
         await self._afford(guard, job, item, slot, tenure)
 
     async def _afford(self, guard: Guard, job: Job, item: Item, slot: Slot, tenure: Tenure) -> None:
-        """Spend a retry, or return at the deadline; raise Parked when that takes long."""
+        """Spend a retry, or return at the deadline; raise Parked when that takes long, Ended when it is too old."""
         long_s, waited_s = guard.route.retry.park_after_s, 0.0
-        while not guard.budget.take():
+        while left_s(job) > 0:
+            if self._is_too_old(guard, job) or guard.budget.take():
+                return
             if waited_s == 0.0:
                 FM_RETRIES_DEFERRED.labels(job.route_name).inc()
             elif waited_s > long_s and guard.route.parks:
                 await self._try_park(job, item, slot, tenure, long_s, _BUDGET)
                 waited_s = 0.0
-            if left_s(job) <= 0:
-                return
             poll_s = self._poll_s(job)
             await self._sleep(item, slot, _BUDGET, poll_s)
             waited_s += poll_s
+
+    def _is_too_old(self, guard: Guard, job: Job) -> bool:
+        """Raise Ended when no retry may begin any more; True where the route's breaker keeps the event back."""
+        if age_s(job) <= (guard.route.retry.max_age_s or math.inf):
+            return False
+        error = AttemptsExhausted("no retry could begin within retry.max_age_s")
+        ticket = guard.breaker.gate.ticket() or _NO_PASSES.route
+        self.bury(guard, Bury(error.reason, "exhausted"), error, Passes(ticket, _NO_PASSES.model))
+        return True
 
     @staticmethod
     def _poll_s(job: Job) -> float:
         return min(uniform(0.5, 1.5) * _POLL_S, left_s(job))  # noqa: S311 - spreads, hides nothing
 
     @staticmethod
-    async def _sleep(item: Item, slot: Slot, reason: str, wait_s: float) -> None:
-        """Rest: only the item's own chain waits with it."""
+    async def _sleep(item: Item, slot: Slot, reason: str, wait_s: float, limit_s: float = math.inf) -> None:
+        """Rest, for that long or up to a limit: only the item's own chain waits with it."""
         slot.release()
         enter_state(item, State.RESTING, reason)
         item.until = asyncio.get_running_loop().time() + wait_s
-        await asyncio.sleep(wait_s)
+        await asyncio.sleep(min(wait_s, limit_s))
 
     async def _try_park(
         self, job: Job, item: Item, slot: Slot, tenure: Tenure, wait_s: float, reason: str, *, has_retry: bool = False
@@ -368,20 +379,16 @@ class Failures:
         if ref is not None:
             raise Parked(ref)
 
-    @staticmethod
-    def note(job: Job, error: PenstockError) -> None:
-        """Keep a failure for the dead letter."""
-        if len(job.failures) >= _MAX_FAILURES_NOTED:
-            del job.failures[1]
-        job.failures.append(
-            FailureNote(
-                attempt=job.attempts,
-                reason=error.reason,
-                message=encodable(str(error))[:500],
-                at=format_time(datetime.now(UTC)),
-                possibly_billed=bool(getattr(error, "possibly_billed", False)),
-            )
-        )
+
+def _stay_s(guard: Guard, job: Job) -> float:
+    """Return after how long a wait an event makes room here; infinity where its route does not park.
+
+    One that was taken up from the retry topic goes back there only while others wait behind it. So in an outage a
+    worker writes an eighth of what it may hold in such a time at most.
+    """
+    if not guard.route.parks:
+        return math.inf
+    return guard.route.retry.park_after_s if job.origin is None else max(_LEAST_STAY_S, guard.route.retry.park_after_s)
 
 
 def enter_state(item: Item, state: State, reason: str = "") -> None:

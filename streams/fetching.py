@@ -40,7 +40,7 @@ from streams.connections import hear_lost_connections, mend_connections
 from streams.engine.item import TP
 from streams.epochs import epoch_ends
 from streams.frames import mend_frames
-from streams.joining import JoinGuard, guard_joins, hear_refusals, keep_joining, leave_for_good
+from streams.joining import JoinGuard, date_assignments, guard_joins, hear_refusals, keep_joining, leave_for_good
 from streams.log_ends import EndWatch, Run, is_read_again
 from streams.unpacking import KeptRecords, PiecewiseFetchResult, TolerantPartitionRecords
 
@@ -110,6 +110,7 @@ class EngineThread(AIOKafkaConsumerThread):
             guard_joins(coordinator, self.guard)
         keep_joining(coordinator)
         hear_refusals(coordinator)
+        date_assignments(coordinator)
         leave_for_good(coordinator)
         fetching = self._consumer._fetcher._fetch_task  # noqa: SLF001
         for task in (coordinator._coordination_task, fetching, client._sync_task):  # noqa: SLF001

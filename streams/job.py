@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Union
 
 import msgspec
 
-from contracts.codec import Position, RecordHeaders, decode_event, redrive_of
+from contracts.codec import Position, RecordHeaders, decode_event, encodable, format_time, redrive_of
 from contracts.envelope import Event
 from contracts.errors import NoRoute, PenstockError, Undecodable
 from contracts.payloads import FailureNote, Message, Usage
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from streams.plans import Begun
 
 SHARED = "shared"
+# So many failures of calls that it shared, and it shares none any more.
+FOR_GOOD = 2
+# The first failure and the newest ones are worth keeping; a long outage makes many.
+_MAX_FAILURES_NOTED = 10
 
 
 class Job(msgspec.Struct, eq=False):
@@ -30,7 +34,7 @@ class Job(msgspec.Struct, eq=False):
         accepted_s, deadline_s: when it was accepted and when it expires, Unix seconds.
         replayed_s: when it was taken to be done again by an operator's wish, Unix seconds; 0 = it is no replay.
         cost_usd: spent so far; None once a call without a known price was made.
-        failed: failures so far by class of the retry policy; and SHARED, once a call failed that other events were in.
+        failed: failures so far by class of the retry policy; and SHARED, of calls that other events were in.
         origin: where the event's own record lies, when this one is of the retry topic.
         not_before: when the next attempt may be made; None = now.
         has_retry: the attempt that it was parked before spends none of the retry budget.
@@ -75,7 +79,7 @@ class Job(msgspec.Struct, eq=False):
     @property
     def goes_alone(self) -> bool:
         """Tell whether its next call is to be for this event only."""
-        return SHARED in self.failed
+        return self.failed.get(SHARED, 0) >= FOR_GOOD
 
     @property
     def route_name(self) -> str:
@@ -101,6 +105,21 @@ def make_job(position: Position, key: bytes | None, value: bytes | None, headers
     if (expires_at := event.expires_at) is not None:
         deadline_s = min(deadline_s, expires_at.timestamp())
     return Job(key, value, headers, event, accepted_s, deadline_s, route, fault)
+
+
+def note(job: Job, error: PenstockError) -> None:
+    """Keep a failure for the dead letter."""
+    if len(job.failures) >= _MAX_FAILURES_NOTED:
+        del job.failures[1]
+    job.failures.append(
+        FailureNote(
+            attempt=job.attempts,
+            reason=error.reason,
+            message=encodable(str(error))[:500],
+            at=format_time(datetime.now(UTC)),
+            possibly_billed=bool(getattr(error, "possibly_billed", False)),
+        )
+    )
 
 
 def is_for_another(headers: RecordHeaders, app_id: str) -> bool:

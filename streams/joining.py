@@ -6,7 +6,8 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
                                      that works ends what is said of refusals
     _coordinator._push_error_to_user wrapped: a refused join waits for a reader who does not read before it has joined
     _coordinator._heartbeat_task, ._commit_refresh_task  their errors are no refused join
-    _coordinator._send_req           wrapped: an answer that refuses the whole question for commits is not "no commits"
+    _coordinator._send_req           wrapped: an answer that refuses the whole question for commits is not "no commits";
+                                     and notes when an assignment was asked for
     _coordinator.coordinator_dead    has it looked for again
     _coordinator._maybe_leave_group  wrapped: says once that it leaves, and hears neither a refusal nor silence
     _coordinator._closing, ._group_instance_id, ._client  whether it leaves for good, as a member that may, and how
@@ -15,6 +16,7 @@ Verified, like that file, against its TESTED_VERSIONS; a test touches every name
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -23,7 +25,7 @@ from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.errors import GroupLoadInProgressError, InvalidSessionTimeoutError, KafkaError, for_code
 from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
-from aiokafka.protocol.group import LeaveGroupRequest
+from aiokafka.protocol.group import LeaveGroupRequest, SyncGroupRequest
 
 from contracts.kafka_config import SESSION_LIMITS_MS
 from contracts.logs import logger
@@ -37,6 +39,10 @@ _LEAVE_AGAIN_S = 0.2
 _ASK_S = 5.0
 # In the protocol's list of what has settings.
 _BROKER = 4
+# Seconds since boot, suspended time included: a lease does not stop while the machine sleeps. Linux only.
+boot_time_s: Callable[[], float] = (
+    functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
 
 
 class JoinGuard(Protocol):
@@ -169,6 +175,23 @@ def hear_refusals(coordinator: Any) -> None:
     coordinator._send_req = send  # noqa: SLF001
 
 
+def date_assignments(coordinator: Any) -> None:
+    """Note, as `synced_s`, when an assignment was asked for: its session may have begun then, and not later.
+
+    No heartbeat is sent until an interval after it was taken. A machine that is frozen before that would think that the
+    session has just begun, while others have its partitions already.
+    """
+    original: Callable[[Any], Awaitable[Any]] = coordinator._send_req  # noqa: SLF001
+    coordinator.synced_s = float("-inf")
+
+    async def send(request: Any) -> Any:
+        if isinstance(request, SyncGroupRequest):
+            coordinator.synced_s = boot_time_s()
+        return await original(request)
+
+    coordinator._send_req = send  # noqa: SLF001
+
+
 def leave_for_good(coordinator: Any) -> None:
     """Have a member that stops say so again, for a moment, when nobody has heard it.
 
@@ -208,4 +231,12 @@ async def _leave(coordinator: Any) -> None:
         await asyncio.sleep(_LEAVE_AGAIN_S)
 
 
-__all__ = ["JoinGuard", "guard_joins", "hear_refusals", "keep_joining", "leave_for_good"]
+__all__ = [
+    "JoinGuard",
+    "boot_time_s",
+    "date_assignments",
+    "guard_joins",
+    "hear_refusals",
+    "keep_joining",
+    "leave_for_good",
+]

@@ -31,6 +31,8 @@ from contracts.settings import Retry as RetrySettings
 from streams.engine.retries import backoff_s
 
 _POSSIBLY_BILLED_ATTEMPTS = 3
+# With the waits of the defaults these are ten minutes: the deadline comes first.
+_THROTTLED_ATTEMPTS = 50
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,13 @@ def patience(policy: RetrySettings, kind: str) -> Patience:
     if kind == "transient":
         return Patience(most, policy.base_s, policy.max_s)
     of_class = policy.throttled if kind == "throttled" else policy.timeout
-    # Each of these may cost a full call, so fewer are made unless somebody asks for more.
-    usual = min(most, _POSSIBLY_BILLED_ATTEMPTS) if kind == "timeout" else most
+    if kind == "timeout":
+        # Each of these may cost a full call, so fewer are made unless somebody asks for more.
+        usual = min(most, _POSSIBLY_BILLED_ATTEMPTS)
+    else:
+        # These cost nothing, and say nothing against the event: where half of the calls are throttled, one event in
+        # thirty meets five in a row.
+        usual = most if "max_attempts" in policy.model_fields_set else _THROTTLED_ATTEMPTS
     return Patience(of_class.max_attempts or usual, of_class.base_s or policy.base_s, of_class.max_s or policy.max_s)
 
 

@@ -41,7 +41,7 @@ from streams.engine.item import Item, ResultRef, State
 from streams.engine.tenure import Tenure, TenureLostError
 from streams.failures import Ended, Failures, InternalError, Parked, Passes, enter_state
 from streams.guards import Guards
-from streams.job import Job, is_for_another, make_job, restart_deadline
+from streams.job import Job, is_for_another, make_job, note, restart_deadline
 from streams.outcome import Bury, Expire, disposition
 from streams.parking import take_up
 from streams.plans import Plan, note_wait
@@ -289,7 +289,7 @@ class Pipeline:
     ) -> tuple[Message, ...]:
         """Return the turns that ask for a repair, once; then raise Ended, or return nothing: the event is kept back."""
         CONTRACT_FAILURES.labels(job.route_name, error.reason).inc()
-        self._failures.note(job, error)
+        note(job, error)
         # A vector cannot be talked about, and what the limit cut off once it cuts off again.
         if not (has_repaired or plan.model.task == "embedding" or isinstance(error, OutputTruncated)):
             return repair_turns(error)
@@ -375,7 +375,7 @@ class Pipeline:
             if not isinstance(error, (Retryable, ConfigurationFault)):
                 # A refusal of this one event proves that the provider is there.
                 gate.succeeded(passes.model)
-            elif not isinstance(error, Throttled):
+            elif not isinstance(error, Throttled) and not (tenure.is_over and is_echo(error)):
                 # One failure, for however many events the call was. A certificate may be of one machine of several.
                 is_fault = isinstance(error, ConfigurationFault) and not isinstance(error, CertificateRefused)
                 gate.failed(error.reason, passes.model, is_fault=is_fault, cause=error.for_log, is_echo=is_echo(error))

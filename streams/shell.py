@@ -20,7 +20,6 @@ What Faust must not be left to do, and why, is in docs/faust.md.
 
 import asyncio
 import contextlib
-import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
@@ -39,7 +38,7 @@ from contracts.metrics import COMMITS
 from streams.engine.item import TP
 from streams.epochs import epoch_ends
 from streams.fetching import BundlingConsumer, EngineThread
-from streams.joining import JoinGuard
+from streams.joining import JoinGuard, boot_time_s
 from streams.log_ends import Reach, Run, reach
 
 TESTED_VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
@@ -122,9 +121,9 @@ class Shell:
         return boot_time_s() - self._last_heartbeat_s < self._lease_s
 
     def watch_heartbeats(self) -> None:
-        """Note when good heartbeats are sent; the assignment itself counts as one."""
-        self._last_heartbeat_s = boot_time_s()
+        """Note when good heartbeats are sent; the question for the assignment counts as one."""
         coordinator = self._aiokafka._coordinator  # noqa: SLF001
+        self._last_heartbeat_s = max(self._last_heartbeat_s, coordinator.synced_s)
         if coordinator is self._watched:
             return
         self._watched = coordinator
@@ -272,12 +271,6 @@ class Shell:
         return thread
 
 
-# Seconds since boot, suspended time included: a lease does not stop while the machine sleeps. Linux only.
-boot_time_s: Callable[[], float] = (
-    functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
-)
-
-
 class _EngineConsumer(BundlingConsumer):
     """Faust's consumer with the hand-over and the assignment led to us."""
 
@@ -375,4 +368,4 @@ def _consumer_class(shell: Shell, listener: Listener) -> type[Consumer]:
     return type("EngineConsumer", (_EngineConsumer,), {"shell": shell, "listener": listener})
 
 
-__all__ = ["TESTED_VERSIONS", "Listener", "Shell", "boot_time_s", "check_versions"]
+__all__ = ["TESTED_VERSIONS", "Listener", "Shell", "check_versions"]

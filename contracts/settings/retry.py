@@ -32,9 +32,10 @@ class Retry(Section):
     max_s: Seconds = 30.0
     """Upper bound of any wait; a provider's Retry-After is honoured beyond it."""
     max_age_s: Seconds | None = None
-    """No retry begins later than this after acceptance: the event is dead-lettered. The deadline alone when absent."""
+    """No retry begins later than this after acceptance: the event is dead-lettered. The deadline alone when absent.
+    What waits for a paused model or route is held beyond it."""
     throttled: RetryClass = RetryClass()
-    """Throttling."""
+    """Throttling. Unless given, `max_attempts` is 50, or that of `retry` where one is given: it costs nothing."""
     timeout: RetryClass = RetryClass()
     """Failures that may have been billed. Unless given, `max_attempts` is 3 at most: each may cost a full call."""
     long_waits: Literal["auto", "hold", "topic"] = "auto"

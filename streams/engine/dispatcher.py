@@ -49,6 +49,11 @@ class Slot(msgspec.Struct, eq=False):
         return self.release
 
     @property
+    def is_in_the_way(self) -> bool:
+        """Tell whether others of its lane are not taken for what rests."""
+        return self._lane in self._dispatcher.crowded
+
+    @property
     def pays(self) -> bool:
         """Tell whether a call holds it right now."""
         return self.is_held and self._is_lent
@@ -102,6 +107,9 @@ class Dispatcher:
             their slots are handed out at once, so that the model does not wait for us. `hand_out` when there are more.
         send: called right behind the first steps of items that have started together: what they ask for can go out.
         begin: begins items that start together without tasks; None for each that needs one. `ended` when one has.
+
+    Attributes:
+        crowded: lanes of which no more is taken, for what they hold already.
     """
 
     def __init__(
@@ -143,6 +151,7 @@ class Dispatcher:
         self._send = send
         self._is_open = True
         self._is_due = False
+        self.crowded: set[str] = set()
 
     def add(self, item: Item) -> None:
         """Queue an item: ready at once, or behind the one of its chain."""
@@ -354,6 +363,7 @@ class Dispatcher:
     def forget_waiting(self) -> list[Item]:
         """Stop starting items and drop those that have not started; return them."""
         self._is_open = False
+        self.crowded.clear()
         dropped = []
         for queue in self._ready.values():
             for item in queue.clear():

@@ -20,6 +20,7 @@ from streams.engine.work import Limits, Straight, Way, Work
 
 _DRAIN_POLL_S = 0.05
 _LIMITS = ("ready_keys", "held_events", "held_bytes", "uncommitted", "answers")
+_CROWDED = {"held_events", "held_bytes", "uncommitted"}  # what rests can reach these alone
 _paused = Children(PAUSED)
 
 
@@ -179,17 +180,19 @@ class Engine:
                 break
             _paused[limit,].set(1)
             is_paused = True
+            if limit in _CROWDED:
+                self._dispatcher.crowded.add(item.lane)
             self.look_at = min(self.look_at, self.moves + more)
             self._room.clear()
             await self._room.wait()
         if is_paused:
+            self._dispatcher.crowded.discard(item.lane)
             for name in _LIMITS:
                 _paused[name,].set(0)
         return self._take(item)
 
     def _limit_reached(self, item: Item, more: int = 1) -> str | None:
-        limits = self._limits
-        ledger, lane = self._ledgers.get(item.tp), item.lane
+        limits, ledger, lane = self._limits, self._ledgers.get(item.tp), item.lane
         ready = self._dispatcher.ready(lane) + more - 1
         # Each tenant with something ready brings its own lookahead: the others' events lie behind its backlog.
         if ready >= limits.ready_keys and ready >= limits.ready_keys * self._dispatcher.ready_tenants(lane):
@@ -379,10 +382,7 @@ class Engine:
         self._tenure.end()
         self._opened.set()
         self._room.set()
-        for item in self._dispatcher.detach_calls():
-            self._keep_answer(item.position)
-            self._let_go(item)
-        for item in self._dispatcher.cut():
+        for item in (*self._dispatcher.detach_calls(), *self._dispatcher.cut()):
             self._keep_answer(item.position)
             self._let_go(item)
         tasks = list(self._dispatcher.tasks.values())

@@ -8,7 +8,7 @@ before it closed neither opens nor closes it, but for the breaker of a route, wh
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 # An outage is this many failures in a row; fewer may be bad luck of single events.
@@ -57,7 +57,8 @@ class Gate:
         self._probe: Pass | None = None
         self._probe_at = 0.0
         self._probe_every_s = FIRST_PROBE_S
-        self._waiters: deque[asyncio.Future[Pass]] = deque()
+        # In the order of arrival; each leaves by itself, wherever it stands by then.
+        self._waiters: OrderedDict[asyncio.Future[Pass], None] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -78,7 +79,7 @@ class Gate:
         if self._reason is None:
             return self._open
         waiter: asyncio.Future[Pass] = self._loop.create_future()
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
         self._pump()
         try:
             async with asyncio.timeout(limit_s):
@@ -89,6 +90,8 @@ class Gate:
             if waiter.done() and not waiter.cancelled():
                 self.left(waiter.result())
             raise
+        finally:
+            self._waiters.pop(waiter, None)
 
     def succeeded(self, ticket: Pass) -> None:
         """Note a success; that of a probe opens the gate."""
@@ -147,10 +150,10 @@ class Gate:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiters:
-            waiter = self._waiters.popleft()
+        for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(self._open)
+        self._waiters.clear()
         self._on_change(None)
 
     def _next_probe(self) -> None:
@@ -165,12 +168,12 @@ class Gate:
             self._timer = None
         if self._reason is None or self._probe is not None:
             return
-        while self._waiters and self._waiters[0].done():
-            self._waiters.popleft()
-        if not self._waiters:
+        # Who was just given up has not left yet.
+        waiter = next((waiter for waiter in self._waiters if not waiter.done()), None)
+        if waiter is None:
             return
         if self._loop.time() < self._probe_at:
             self._timer = self._loop.call_at(self._probe_at, self._pump)
             return
         self._probe = Pass(self._open.epoch, is_probe=True)
-        self._waiters.popleft().set_result(self._probe)
+        waiter.set_result(self._probe)

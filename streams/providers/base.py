@@ -21,6 +21,9 @@ from contracts.payloads import DeltaChunk, InferenceAnswer, InferenceRequest, Us
 
 # Far above what any call can have.
 MAX_TOKENS = 10**9
+# A rate refills within a minute or some. What asks for a longer wait is a quota of the day by another name, as Azure's
+# "retry after 86400 seconds": it meets every event, and would end one after the other as expired.
+QUOTA_WAIT_S = 600.0
 E = TypeVar("E", bound=Exception)
 _NOTHING = Usage()
 

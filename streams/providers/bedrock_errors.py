@@ -32,7 +32,7 @@ from contracts.errors import (
     Throttled,
 )
 from contracts.payloads import FinishReason
-from streams.providers.base import endpoint_fault
+from streams.providers.base import QUOTA_WAIT_S, endpoint_fault
 
 # Everything a call can raise: botocore's classes, and urllib3's when a stream is cut (botocore does not wrap those).
 CALL_ERRORS = (
@@ -143,7 +143,7 @@ def _from_response(error: boto.ClientError, model: str) -> PenstockError:  # noq
     match code.lower():
         case "throttlingexception" | "throttling" | "toomanyrequestsexception":
             # "Too many tokens" is the rate; only "per day" does not refill while somebody waits.
-            return QuotaExhausted(said) if _DAILY.search(text) else Throttled(said, retry_after_s=wait_s)
+            return QuotaExhausted(said) if _DAILY.search(text) else _throttled(said, wait_s)
         case "servicequotaexceededexception":
             return QuotaExhausted(said)
         case "modelnotreadyexception":
@@ -161,6 +161,10 @@ def _from_response(error: boto.ClientError, model: str) -> PenstockError:  # noq
         case name if name in _UNAVAILABLE:
             return ProviderUnavailable(said, retry_after_s=wait_s)
     return _by_status(int(metadata.get("HTTPStatusCode", 0) or 0), said, wait_s)
+
+
+def _throttled(said: str, wait_s: float | None) -> PenstockError:
+    return QuotaExhausted(said) if (wait_s or 0.0) >= QUOTA_WAIT_S else Throttled(said, retry_after_s=wait_s)
 
 
 def _no_credentials(error: boto.ClientError) -> PenstockError:
@@ -191,7 +195,7 @@ def _by_status(status: int, said: str, wait_s: float | None) -> PenstockError:
     """Return the kind for a code nobody has met yet, such as a proxy's."""
     match status:
         case 429:
-            return Throttled(said, retry_after_s=wait_s)
+            return _throttled(said, wait_s)
         case 401 | 403:
             return AccessDenied(said)
         case 404:

@@ -25,13 +25,10 @@ from contracts.errors import (
     Throttled,
 )
 from contracts.payloads import FinishReason, InferenceRequest, Usage
-from streams.providers.base import billed
+from streams.providers.base import QUOTA_WAIT_S, billed
 
 _MAX_TEXT_CHARS = 500
 _FIRST_CHARS = 100
-# A rate refills within a minute or some. What asks for a longer wait is a quota of the day by another name, as Azure's
-# "retry after 86400 seconds": it meets every event, and would end one after the other as expired.
-_QUOTA_WAIT_S = 600.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TOO_LONG = re.compile(
@@ -134,7 +131,7 @@ def _judged(status: int, details: Any, text: str, said: str, wait_s: float | Non
         return QuotaExhausted(said)
     match status:
         case 429:
-            is_quota = _DAILY.search(text) or (wait_s or 0.0) >= _QUOTA_WAIT_S
+            is_quota = _DAILY.search(text) or (wait_s or 0.0) >= QUOTA_WAIT_S
             return QuotaExhausted(said) if is_quota else Throttled(said, retry_after_s=wait_s)
         case 401 | 403:
             # A moderation's 403 is of one event; to pause for it would let it hold up all others.
@@ -286,7 +283,7 @@ def _reset_of_used_up(headers: Mapping[str, str]) -> float | None:
         wait_s = duration(headers.get(f"x-ratelimit-reset-{kind}", ""))
         left = _number(headers.get(f"x-ratelimit-remaining-{kind}", ""))
         # A day's limit of which nobody says that it is used up must not make a pause of a minute's throttle.
-        if wait_s is not None and (left == 0.0 or (left is None and wait_s < _QUOTA_WAIT_S)):
+        if wait_s is not None and (left == 0.0 or (left is None and wait_s < QUOTA_WAIT_S)):
             waits.append(wait_s)
     return max(waits, default=None)
 

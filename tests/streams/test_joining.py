@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka.client import AIOKafkaClient
-from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     GroupCoordinatorNotAvailableError,
@@ -18,11 +18,11 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
-from aiokafka.protocol.group import LeaveGroupRequest
+from aiokafka.protocol.group import LeaveGroupRequest, SyncGroupRequest
 from structlog.testing import capture_logs
 
 from streams import joining
-from streams.joining import guard_joins, hear_refusals, keep_joining, leave_for_good
+from streams.joining import date_assignments, guard_joins, hear_refusals, keep_joining, leave_for_good
 from tests.support import FakeClock
 
 # --- the names
@@ -178,6 +178,40 @@ async def test_errors_of_other_answers_are_left_to_aiokafka() -> None:
     hear_refusals(coordinator)
 
     assert await coordinator._send_req(object()) is coordinator.answer
+
+
+# --- since when a place is held
+
+
+async def test_the_place_of_a_generation_is_held_from_when_its_assignment_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What comes between the broker's answer and its being read, such as a freeze of the machine, counts as silence."""
+    clock = FakeClock()
+    monkeypatch.setattr(joining, "boot_time_s", clock)
+
+    async def answer_late(_request: object) -> object:
+        clock.advance(60)
+        return object()
+
+    coordinator: Any = SimpleNamespace(_send_req=answer_late)
+    date_assignments(coordinator)
+
+    assert coordinator.synced_s < 0
+
+    asked_s = clock()
+    await coordinator._send_req(SyncGroupRequest("g", 7, "m", None, []))
+    await coordinator._send_req(OffsetFetchRequest("g", []))
+
+    assert coordinator.synced_s == asked_s
+
+
+def test_no_heartbeat_is_sent_before_an_assignment_was_taken() -> None:
+    routine = inspect.getsource(GroupCoordinator._heartbeat_routine)
+
+    assert routine.index("await asyncio.sleep(sleep_time)") < routine.index("await self._do_heartbeat()")
+    assert "sleep_time = hb_interval" in routine
+    assert "self._coordinator._send_req(request)" in inspect.getsource(CoordinatorGroupRebalance)
 
 
 # --- refused joins

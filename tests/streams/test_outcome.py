@@ -146,6 +146,13 @@ def test_each_class_of_failures_has_its_own_attempts() -> None:
     assert left_after(errors.ProviderUnavailable("reset", possibly_billed=True), policy) == 2
 
 
+def test_a_throttle_costs_nothing_and_is_borne_for_longer_unless_a_policy_says_otherwise() -> None:
+    assert left_after(errors.Throttled("429"), Policy()) == 50
+    assert left_after(errors.ProviderUnavailable("503"), Policy()) == 5
+    assert left_after(errors.Throttled("429"), Policy.model_validate({"throttled": {"max_s": 300}})) == 50
+    assert left_after(errors.Throttled("429"), Policy(max_attempts=5)) == 5
+
+
 @pytest.mark.parametrize(("configured", "expected"), [(10, 3), (2, 2)])
 def test_what_may_have_been_billed_is_tried_three_times_at_most_unless_asked_for(
     configured: int, expected: int

@@ -169,6 +169,7 @@ class Coordinator:
 
     def __init__(self) -> None:
         self.generation = 7
+        self.synced_s = 1000.0
         self.heartbeats: list[bool] = []
         self.commits: dict[TopicPartition, OffsetAndMetadata] = {}
 
@@ -326,6 +327,23 @@ async def test_a_heartbeat_counts_from_when_it_was_sent_and_not_from_its_answer(
     clock.now_s += 2
 
     assert not shell.is_valid(7)
+
+
+async def test_the_lease_of_an_assignment_that_is_taken_late_does_not_begin_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A frozen machine: others have the partitions by now, and the first heartbeat is still to come."""
+    clock = Clock(monkeypatch)
+    shell, _, client = make_shell()
+    clock.now_s += 60
+    shell.watch_heartbeats()
+
+    assert not shell.is_valid(7)
+
+    client._coordinator.heartbeats = [True]
+    await client._coordinator._do_heartbeat()
+
+    assert shell.is_valid(7)
 
 
 async def test_heartbeats_are_wrapped_once_per_coordinator() -> None:

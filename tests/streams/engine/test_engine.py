@@ -151,6 +151,37 @@ async def test_an_event_that_is_answered_already_is_a_move() -> None:
     assert bench.engine.moves == 1
 
 
+@pytest.mark.parametrize(
+    ("limits", "is_crowded"),
+    [
+        (Limits(4, 1000, 3, 10**6, 1000), True),
+        (Limits(4, 1000, 1000, 10**6, 3), True),
+        (Limits(1, 2, 9, 9999, 99), False),
+    ],
+)
+async def test_an_item_is_told_that_others_are_not_taken_for_what_rests(limits: Limits, is_crowded: bool) -> None:
+    told: list[bool] = []
+
+    async def look(_item: Item, slot: Slot, _tenure: Tenure) -> None:
+        told.append(slot.is_in_the_way)
+        await asyncio.sleep(1)
+        told.append(slot.is_in_the_way)
+
+    bench = Bench(look, limits)
+    bench.begin()
+    await bench.submit(make_item(0))
+    await settled()
+    intake = bench.submit_later(*(make_item(n) for n in range(1, 6)))
+    await asyncio.sleep(1.5)
+
+    assert told[:2] == [False, is_crowded]
+
+    await intake
+    await bench.idle()
+
+    assert told[-1] is False
+
+
 async def test_a_paused_intake_goes_on_for_many_at_a_time_while_there_is_enough_to_go_on_with() -> None:
     async def one_a_second(item: Item, _slot: Slot, _tenure: Tenure) -> None:
         await asyncio.sleep(min(1 + item.work, 32))

@@ -233,3 +233,21 @@ async def test_a_change_of_the_reason_is_told_once() -> None:
     gate.failed("model_not_found", await probe(gate), is_fault=True)
 
     assert changes == ["access_denied", "model_not_found"]
+
+
+async def test_who_does_not_wait_any_more_takes_no_room() -> None:
+    """Through a long outage the first of the line is patient, and thousands come and go behind it."""
+    gate, _ = make_gate()
+    shut(gate)
+    patient = [asyncio.ensure_future(gate.enter(86400)) for _ in range(3)]
+    for _ in range(20):
+        hasty = [asyncio.ensure_future(gate.enter(0.01)) for _ in range(10)]
+        await asyncio.sleep(0.005)
+        hasty[0].cancel()
+        await asyncio.sleep(0.01)
+
+    assert len(gate._waiters) == len(patient)
+
+    gate.open()
+
+    assert {ticket is not None and ticket.is_probe for ticket in await asyncio.gather(*patient)} == {False}

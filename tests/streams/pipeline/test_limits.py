@@ -1,17 +1,20 @@
 """Failures that many events share: retry budget, breaker, gates; and that they cost the others nothing."""
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
 
 from contracts.codec import Position, dead_letter, encode_event
 from contracts.envelope import Event
+from contracts.errors import Throttled
 from contracts.metrics import REGISTRY
+from contracts.payloads import RESULT_TYPE, InferenceAnswer, InferenceRequest
 from streams.engine.item import TP, State
 from streams.engine.ledger import Ledger
 from streams.engine.tenure import Tenure
-from tests.streams.pipeline.support import EVENTS, PARTITION, SCHEMA, Bench, event, ids_of, make_settings
+from tests.streams.pipeline.support import EVENTS, PARTITION, SCHEMA, Bench, event, headers_of, ids_of, make_settings
 from tests.streams.virtual_clock import now_at, settled
 
 LONG = {"deadline_s": 3600}
@@ -71,6 +74,18 @@ async def test_records_that_are_no_events_pause_nothing() -> None:
     await bench.idle()
 
     assert len(bench.letters) == 50
+
+
+async def test_events_of_no_route_pause_nothing() -> None:
+    """There is no route to hold; docs/adr/0006."""
+    bench = await Bench(settings=make_settings({**LONG, "match": {"type": "other"}})).start()
+    await bench.send(*keyed(50))
+    await bench.send(event(99, type="other"))
+    await bench.idle()
+
+    assert {dead_letter(letter.headers).reason for letter in bench.letters} == {"no_route"}
+    assert (len(bench.letters), bench.fake.calls) == (50, {"e99": 1})
+    assert bench.pipeline._plans["r"].guard.breaker.gate.reason is None
 
 
 async def test_a_route_without_a_limit_buries_everything() -> None:
@@ -148,6 +163,56 @@ async def test_an_event_that_waits_for_the_budget_still_expires() -> None:
     await bench.idle(within_s=40)
 
     assert len(bench.terminals) == 3
+
+
+async def test_an_event_that_waits_for_the_budget_beyond_its_age_is_dead_lettered() -> None:
+    retry = {"max_attempts": 100, "max_age_s": 20, "base_s": 0.1, "max_s": 0.2}
+    budget = {"retry_budget": {"share": 0.0, "min_per_s": 0.0}}
+    bench = await Bench([{"error": "throttled"}], make_settings({**LONG, "retry": retry}, model=budget)).start()
+    await bench.send(*keyed(5))
+    await asyncio.sleep(22)
+    whys = [dead_letter(letter.headers) for letter in bench.letters]
+
+    assert {(why.reason, why.disposition) for why in whys} == {("attempts_exhausted", "exhausted")}
+    assert len(whys) == 5
+    assert sum(bench.fake.calls.values()) <= 5 + 2
+    assert all("max_age_s" in why.message and why.failures[-1].reason == "throttled" for why in whys)
+
+
+async def test_a_route_most_of_whose_events_wait_for_the_budget_beyond_their_age_pauses() -> None:
+    retry = {"max_attempts": 100, "max_age_s": 20}
+    budget = {"retry_budget": {"share": 0.0, "min_per_s": 0.0}}
+    bench = await Bench([{"error": "throttled"}], make_settings({**LONG, "retry": retry}, model=budget)).start()
+    await bench.send(*keyed(200))
+    await asyncio.sleep(60)
+
+    assert sample("route_paused", route="r", reason="dead_letter_ratio") == 1
+    assert len(bench.letters) < 30
+    await ended(bench)
+
+
+@pytest.mark.parametrize("refused", [0.5, 0.7])
+async def test_steady_throttling_slows_down_and_dead_letters_nothing(refused: float) -> None:
+    """Refusals cost nothing: there is no reason to give an event up for them before its deadline."""
+    settings = make_settings({"deadline_s": 600})
+    dice = random.Random(1)  # noqa: S311 - seeded
+    bench = Bench([{"latency_s": 0.2}], settings, in_flight=64)
+    answer = bench.fake.invoke
+
+    async def throttle(request: InferenceRequest) -> InferenceAnswer:
+        if dice.random() < refused:
+            raise Throttled("429")  # noqa: EM101 - what a server says
+        return await answer(request)
+
+    bench.fake.invoke = throttle  # type: ignore[method-assign]
+    await bench.start()
+    for one in keyed(600):
+        await bench.send(one)
+        await asyncio.sleep(0.05)
+    await bench.idle()
+
+    assert (len(bench.terminals), bench.letters, bench.crashes) == (600, [], [])
+    assert {headers_of(one)["ce_type"].decode() for one in bench.terminals} == {RESULT_TYPE}
 
 
 async def test_an_event_at_a_closed_gate_holds_no_slot() -> None:

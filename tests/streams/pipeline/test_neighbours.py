@@ -70,8 +70,8 @@ async def test_an_event_that_takes_every_call_down_takes_no_other_event_with_it(
 
 async def test_events_that_are_too_many_for_one_calls_time_are_answered_one_by_one() -> None:
     model = Hostile(each_s=10.0)
-    settings = make_settings({**EIGHT_CALLS, "attempt_timeout_s": 60.0, "deadline_s": 300})
-    bench = await Bench(settings=settings, provider=model, in_flight=64).run(*numbers(64))
+    route = {**EIGHT_CALLS, "attempt_timeout_s": 60.0, "deadline_s": 300, "retry": {"long_waits": "hold"}}
+    bench = await Bench(settings=make_settings(route), provider=model, in_flight=64).run(*numbers(64))
 
     assert len(results(bench)) == 64
     # Of the last ones some fail for the gate, which the first ones have closed, and may come together once more.
@@ -169,3 +169,40 @@ async def test_a_provider_that_is_down_for_all_gets_no_more_calls_than_without_b
     assert len(packed.failed) <= len(apart.failed)
     # Those that go alone have their half of the calls: the others go on in full ones, and none waits until it is late.
     assert len(packed.sizes) - len(packed.failed) <= 400
+
+
+async def test_who_waits_long_for_a_call_of_its_own_makes_room() -> None:
+    """On a lane of its own kind it would hold up the retries of all other routes."""
+    route = {**EIGHT_CALLS, "attempt_timeout_s": 60.0, "deadline_s": 3600, "retry": {"park_after_s": 30}}
+    bench = await Bench(settings=make_settings(route), provider=Hostile(each_s=10.0), in_flight=64).start()
+    await bench.send(*numbers(64))
+    await asyncio.sleep(600)
+
+    assert bench.parked
+    assert len(results(bench)) + len(bench.parked) == 64
+    await bench.engine.drain(1)
+    await bench.engine.close()
+
+
+class Timed(Hostile):
+    """Notes when calls begin."""
+
+    def __init__(self) -> None:
+        super().__init__(each_s=10.0)
+        self.began_s: list[float] = []
+
+    async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
+        """Note the time."""
+        self.began_s.append(asyncio.get_running_loop().time())
+        return await super().invoke(request)
+
+
+async def test_no_call_of_its_own_begins_behind_max_age() -> None:
+    batch, retry = {**BATCH, "max_calls": 2}, {"long_waits": "hold", "max_age_s": 60}
+    route = {**EIGHT_CALLS, "batch": batch, "attempt_timeout_s": 20.0, "deadline_s": 3600, "retry": retry}
+    model = Timed()
+    bench = await Bench(settings=make_settings(route), provider=model, in_flight=32).run(*numbers(32))
+
+    assert len(bench.terminals) == 32
+    # Looked after about once a second; and one that has begun to wait for a free call may wait for as long as one takes.
+    assert model.began_s[-1] - model.began_s[0] < 60 + 3 + 20

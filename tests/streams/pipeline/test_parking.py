@@ -131,6 +131,15 @@ async def test_a_parked_event_that_the_budget_keeps_waiting_goes_back_to_the_ret
     assert (note.reason, note.attempts, note.topic) == ("retry_budget", 1, EVENTS)
 
 
+async def test_a_parked_event_that_is_taken_up_behind_its_age_is_dead_lettered_without_a_call() -> None:
+    (record,) = (await parked()).parked
+    await asyncio.sleep(900)
+    bench = await taken_up(record, retry={"max_age_s": 800})
+
+    assert dead_letter(bench.letters[0].headers).reason == "attempts_exhausted"
+    assert (bench.fake.calls, bench.crashes) == ({}, [])
+
+
 async def test_a_parked_event_rests_without_a_slot() -> None:
     (record,) = (await parked()).parked
     bench = await Bench((), make_settings(UNORDERED), in_flight=1).start()
@@ -234,6 +243,120 @@ async def test_events_behind_a_closed_gate_make_room_on_the_topic_and_wait_there
     await later.idle()
 
     assert (later.parked, len(later.terminals)) == ([], 1)
+
+
+ROUTES: tuple[dict[str, Any], ...] = (
+    {"name": "a", "match": {"type": "A"}, "order": "none", "deadline_s": 7200},
+    {"name": "b", "match": {"type": "B"}, "order": "none", "deadline_s": 300, "model": "m2"},
+)
+
+
+def of_two_routes(script: list[dict[str, Any]], *changes: dict[str, Any]) -> Bench:
+    """A worker that holds up to 125 events of the retry topic at a time."""
+    return Bench(
+        script, make_settings(*({**one, **more} for one, more in zip(ROUTES, changes or ({}, {}), strict=True)))
+    )
+
+
+async def behind(bench: Bench, many: int) -> asyncio.Task[None]:
+    """Have events of route a parked, then one of route b, and take all of them up again, in this order."""
+    await bench.start()
+    await bench.send(*[event(n, b"bad", type="A") for n in range(many)])
+    await asyncio.sleep(40)
+    await bench.send(event(999, b"good", type="B"))
+    await asyncio.sleep(1)
+    return asyncio.ensure_future(keep_taking_up(bench))
+
+
+async def keep_taking_up(bench: Bench) -> None:
+    """Deliver the records of the retry topic as they come, as the agent of the lane does."""
+    taken = 0
+    while True:
+        while taken < len(bench.parked):
+            await bench.take_up(bench.parked[taken])
+            taken += 1
+        await asyncio.sleep(0.1)
+
+
+async def ended(bench: Bench, lane: asyncio.Task[None]) -> None:
+    lane.cancel()
+    await bench.engine.drain(1)
+    await bench.engine.close()
+
+
+OUT = {"match": "bad", "error": "access_denied"}
+LATER = {"match": "good", "times": 1, "error": "throttled", "retry_after_s": 40}
+
+
+async def test_an_outage_of_one_route_does_not_keep_the_parked_events_of_another() -> None:
+    bench = of_two_routes([OUT, LATER])
+    lane = await behind(bench, 300)
+    await asyncio.sleep(130)
+
+    assert (bench.result().event_id, bench.fake.calls["e999"]) == ("e999", 2)
+    await ended(bench, lane)
+
+
+async def test_events_that_wait_for_long_do_not_keep_those_back_that_wait_for_less() -> None:
+    bench = of_two_routes([{"match": "bad", "times_per_event": 1, "error": "throttled", "retry_after_s": 400}, LATER])
+    lane = await behind(bench, 300)
+    await asyncio.sleep(130)
+
+    assert bench.result().event_id == "e999"
+
+    await asyncio.sleep(600)
+    notes = [parked_event(record.headers)[1] for record in bench.parked if record.value == b"bad"]
+
+    assert len(notes) > 300
+    assert {(note.attempts, *note.failed.items(), note.has_retry) for note in notes} == {(1, ("throttled", 1), False)}
+    assert len(bench.terminals) == 301
+    await ended(bench, lane)
+
+
+async def test_what_goes_back_to_the_retry_topic_in_an_outage_is_bounded_in_time() -> None:
+    """An eighth of what a worker holds, in as long as an event waits before it is parked; and every event stays one."""
+    bench = of_two_routes([OUT, LATER], {"retry": {"park_after_s": 0.5}}, {})
+    lane = await behind(bench, 300)
+    before = len(bench.parked)
+    await asyncio.sleep(60)
+
+    assert len(bench.parked) - before <= 125 * 60 / 5 + 125
+    assert len(bench.terminals) == 1
+
+    stopping_at = asyncio.get_running_loop().time()
+    await ended(bench, lane)
+
+    assert asyncio.get_running_loop().time() - stopping_at < 0.2
+
+
+async def test_parked_events_for_which_there_is_room_wait_at_the_gate_without_being_written_again() -> None:
+    bench = of_two_routes([OUT, LATER])
+    lane = await behind(bench, 50)
+    await asyncio.sleep(600)
+
+    assert len(bench.parked) == 51
+    await ended(bench, lane)
+
+
+async def test_an_event_that_goes_back_to_the_retry_topic_keeps_what_it_has_cost() -> None:
+    """A repair was paid for, then its model went away."""
+    schema, price = {"type": "object"}, {"price": {"input_usd": 1000.0, "output_usd": 1000.0}}
+    script: list[dict[str, Any]] = [{"times_per_event": 1, "answer": "no json"}, {"error": "access_denied"}]
+    settings = make_settings({**UNORDERED, "output_schema": schema}, model=price)
+    bench = await Bench(script, settings, in_flight=200).start()
+    await bench.send(*[event(n) for n in range(200)])
+    await asyncio.sleep(40)
+    first = [parked_event(record.headers)[1] for record in bench.parked]
+    lane = asyncio.ensure_future(keep_taking_up(bench))
+    await asyncio.sleep(300)
+    last = {note.offset: note for note in (parked_event(record.headers)[1] for record in bench.parked)}
+
+    assert len(bench.parked) > len(first)
+    for note in first:
+        again = last[note.offset]
+        # One that was the probe meanwhile has been paid for.
+        assert (again.cost_usd, again.usage) == (note.cost_usd, note.usage) or again.attempts > note.attempts
+    await ended(bench, lane)
 
 
 async def test_an_event_too_large_for_the_retry_topic_waits_in_its_place() -> None:

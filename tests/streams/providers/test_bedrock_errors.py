@@ -73,6 +73,24 @@ def test_each_error_has_its_kind(error: Exception, kind: type[PenstockError]) ->
     assert type(translate(error, "m")) is kind
 
 
+@pytest.mark.parametrize("code", ["ThrottlingException", "429"])
+@pytest.mark.parametrize(
+    ("headers", "kind"),
+    [
+        ({"retry-after": "599"}, Throttled),
+        ({"retry-after": "86400"}, QuotaExhausted),
+        ({"x-amz-retry-after": "999999999999"}, QuotaExhausted),
+    ],
+)
+def test_a_wait_that_no_rate_takes_to_refill_is_a_quota(
+    code: str, headers: dict[str, str], kind: type[PenstockError]
+) -> None:
+    """Each event would be called once and end as expired, and nothing would pause."""
+    more: dict[str, Any] = {"ResponseMetadata": {"HTTPStatusCode": 429, "HTTPHeaders": headers}}
+
+    assert type(translate(client_error(code, **more), "m")) is kind
+
+
 @pytest.mark.parametrize(
     ("error", "is_billed"),
     [

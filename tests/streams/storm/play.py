@@ -45,7 +45,7 @@ def play(seed: int) -> Played:
     with contextlib.ExitStack() as stack:
         for module in _DATED:
             stack.enter_context(mock.patch(f"{module}.datetime", VirtualDatetime))
-            stack.enter_context(mock.patch(f"{module}.time", VirtualTime))
+            stack.enter_context(mock.patch(f"{module}.time", VirtualTime, create=True))
         clock = SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time())
         stack.enter_context(mock.patch("streams.providers.limited.time", clock))
         runner = stack.enter_context(asyncio.Runner(loop_factory=VirtualClockLoop))
