@@ -44,6 +44,7 @@ class TracedCluster(MockCluster):
     def __init__(self) -> None:
         super().__init__()
         self._library.rd_kafka_mock_start_request_tracking.argtypes = (ctypes.c_void_p,)
+        self._library.rd_kafka_mock_clear_requests.argtypes = (ctypes.c_void_p,)
         self._library.rd_kafka_mock_get_requests.argtypes = (ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t))
         self._library.rd_kafka_mock_get_requests.restype = _POINTERS
         self._library.rd_kafka_mock_request_api_key.argtypes = (ctypes.c_void_p,)
@@ -55,6 +56,10 @@ class TracedCluster(MockCluster):
 
     def fail_requests(self, request: int, error_codes: Sequence[int]) -> None:
         """Answer the next requests of one kind with these Kafka error codes, one each."""
+        if not self.unmet():
+            # Nobody waits for a code, so a request that comes meanwhile and is forgotten uncounted has taken none.
+            self._told.clear()
+            self._library.rd_kafka_mock_clear_requests(self._cluster)
         super().fail_requests(request, error_codes)
         due = max([self._seen(request), *(due for _, other, due in self._told if other == request)])
         self._told.append((f"request {request}, codes {error_codes}", request, due + len(error_codes)))
