@@ -12,17 +12,15 @@ from typing import Any, Never
 
 import click
 
-from tests.chaos.injected import WEIGHTS, injected_leg
-from tests.chaos.lab import LATENCY_S, SLOTS, Lab
-from tests.chaos.leg import Leg, NoProgressError, Verdict, run_folder
+from tests.chaos.injected import MOST_S, WEIGHTS, injected_leg
+from tests.chaos.lab import Lab
+from tests.chaos.leg import IDEAL_RATE, Leg, NoProgressError, Verdict, run_folder
 from tests.chaos.plan import CLUSTER, STORM, Plan, make_plan
 from tests.chaos.report import report
 from tests.kafkalab.cluster import JvmCluster
 from tests.kafkalab.jvm import JvmBroker
 
 LEGS = ("storm", "cluster", "injected")
-# A partition there keeps 5 MB.
-MOST_EMBEDDED = 100_000
 _WEIGHTS = {"storm": STORM, "cluster": CLUSTER, "injected": WEIGHTS}
 
 
@@ -46,7 +44,9 @@ def main(
     options = "".join(f" --leg {leg}" for leg in legs) + (" --apart" if apart else "") + (" --mixed" if mixed else "")
     command = f"python -m tests.chaos --seed {seed} --minutes {minutes:g} --rate {rate:g}{options}"
     click.echo(f"again: {command}")
-    plans = {leg: make_plan(seed, minutes * 60, _WEIGHTS[leg], is_apart=apart) for leg in chosen}
+    plans = {leg: draw_plan(leg, seed, minutes * 60, is_apart=apart) for leg in chosen}
+    if "injected" in plans and plans["injected"].seconds < minutes * 60:
+        click.echo(f"injected has faults for {MOST_S:g} s, no longer: all of its events wait from the start")
     for leg, plan in plans.items():
         click.echo("\n  ".join([f"plan of {leg}:", *plan.lines()]))
     if plan_only:
@@ -70,7 +70,7 @@ def _run(plan: Plan, name: str, rate: float, *, is_mixed: bool) -> Verdict:
         leg = stack.enter_context(_leg(plan, name, rate, is_mixed=is_mixed))
         start_s = time.monotonic()
         try:
-            leg.storm(_backlog(plan) if name == "injected" else 0)
+            leg.storm(backlog_of(plan) if name == "injected" else 0)
             click.echo(f"the storm of {name} is over after {time.monotonic() - start_s:.0f} s")
             if name == "storm" and not plan.is_apart:
                 leg.reset(dice.uniform(0.2, 1.0))
@@ -81,9 +81,15 @@ def _run(plan: Plan, name: str, rate: float, *, is_mixed: bool) -> Verdict:
         return leg.close_books()
 
 
-def _backlog(plan: Plan) -> int:
-    """Return enough events for a worker at work until the last fault, and no more than the mock cluster keeps."""
-    return min(int(plan.seconds * SLOTS / LATENCY_S), MOST_EMBEDDED)
+def draw_plan(leg: str, seed: int, seconds: float, *, is_apart: bool = False) -> Plan:
+    """Draw the plan of a leg."""
+    most_s = MOST_S if leg == "injected" else seconds
+    return make_plan(seed, min(seconds, most_s), _WEIGHTS[leg], is_apart=is_apart)
+
+
+def backlog_of(plan: Plan) -> int:
+    """Return enough events for a worker at work until the last fault."""
+    return int(plan.seconds * IDEAL_RATE)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaException
 from contracts.errors import LogUnavailable
 from tests.chaos.batches import with_writers
 from tests.chaos.fleet import MAX_WORKERS, Fleet, Nothing, disturb
-from tests.chaos.lab import SLOTS, Lab, Model
+from tests.chaos.lab import LATENCY_S, SLOTS, Lab, Model
 from tests.chaos.ledger import Balance, Ledger, LogEvent, Reset, Sample
 from tests.chaos.plan import Action, Plan
 from tests.chaos.reader import Reader
@@ -26,6 +26,10 @@ from tests.support import ChildProcess, NotReachedError, read_port
 # Without any end of an event for so long, while some wait and workers are there.
 NO_PROGRESS_S = 30.0
 DRAIN_LIMIT_S = 150.0
+# Events a second of a worker that loses no time, and of one on a slow machine that has to join again after most faults:
+# as quick it must be with a backlog. One that hangs is found out before, by NO_PROGRESS_S.
+IDEAL_RATE = SLOTS / LATENCY_S
+MODEST_RATE = IDEAL_RATE / 4
 SOME = 20
 SAMPLE_EVERY_S = 3.0
 PAUSE_S = 0.05
@@ -208,10 +212,10 @@ class Leg:
         self._watch(lambda: not self._due)
         self._mend()
         self.source.stop()
-        self.drain()
+        self.drain(drain_limit_s(backlog, time.monotonic() - start_s))
         self._storm_end_ms = int(time.time() * 1000)
 
-    def drain(self) -> None:
+    def drain(self, limit_s: float = DRAIN_LIMIT_S) -> None:
         """Wait until everything on the log has ended.
 
         Raises:
@@ -219,14 +223,14 @@ class Leg:
         """
         events = self.reader.events(self._incarnation)
         waiting = {event.place for event in events}
-        limit_s = time.monotonic() + DRAIN_LIMIT_S
+        end_s = time.monotonic() + limit_s
         wanted_from = {n: r for reset in self._resets[-1:] for n, r in reset.result_ends.items()}
 
         def is_done() -> bool:
             ended = {o.source for o in self.reader.outcomes if o.offset >= wanted_from.get(o.partition, 0)}
-            if time.monotonic() > limit_s:
+            if time.monotonic() > end_s:
                 names = sorted(place for place in waiting - ended)[:5]
-                message = f"{len(waiting - ended)} events have not ended in {DRAIN_LIMIT_S:g} s: {names}"
+                message = f"{len(waiting - ended)} events have not ended in {limit_s:.0f} s: {names}"
                 raise NoProgressError(message)
             return not (waiting - ended)
 
@@ -414,6 +418,11 @@ class _Mend:
 
     def __call__(self) -> None:
         self._act()
+
+
+def drain_limit_s(backlog: int, gone_s: float) -> float:
+    """Return how long the rest of a backlog may take, so long after its start."""
+    return max(DRAIN_LIMIT_S, backlog / MODEST_RATE - gone_s)
 
 
 def run_folder(seed: int, name: str, base: Path = Path("build/chaos")) -> Path:

@@ -3,11 +3,15 @@
 Blocking: about 30 s; most of it is joining again, which takes most of a session on the mock cluster.
 """
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
-from tests.chaos.injected import BACKLOG, INJECTED, injected_leg
+from producers.mock_cluster import METADATA, OFFSET_COMMIT
+from tests.chaos.injected import BACKLOG, INJECTED, TracedCluster, injected_leg
 from tests.chaos.plan import Action, Plan
 from tests.chaos.report import offenders
 
@@ -34,3 +38,25 @@ def test_no_injected_error_makes_a_worker_lose_repeat_or_reorder(
     assert verdict.extra <= verdict.bound, told
     # Also not by a topic that may not be written to: its outcomes wait, with the calls that were paid for.
     assert verdict.crashes == [], told
+
+
+def test_requests_are_forgotten_once_every_error_has_been_given_and_not_before() -> None:
+    not_available = 5
+    with TracedCluster() as cluster:
+        client = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+        for _ in range(10):
+            client.list_topics(timeout=5)
+        cluster.fail_requests(METADATA, (not_available,))
+        assert len(cluster.unmet()) == 1
+        with contextlib.suppress(KafkaException):
+            client.list_topics(timeout=5)
+        assert cluster.unmet() == []
+
+        cluster.fail_requests(OFFSET_COMMIT, (not_available,))
+        # The client may have asked once more by itself.
+        assert cluster._seen(METADATA) < 3
+
+        client.list_topics(timeout=5)
+        cluster.fail_requests(METADATA, (not_available,))
+        assert cluster._seen(METADATA) > 0
+        assert len(cluster.unmet()) == 2
