@@ -204,5 +204,5 @@ async def test_no_call_of_its_own_begins_behind_max_age() -> None:
     bench = await Bench(settings=make_settings(route), provider=model, in_flight=32).run(*numbers(32))
 
     assert len(bench.terminals) == 32
-    # Looked after about once a second; and one that has begun to wait for a free call may wait for as long as one takes.
+    # Looked after about once a second; and who has begun to wait for a free call may wait for as long as one takes.
     assert model.began_s[-1] - model.began_s[0] < 60 + 3 + 20
