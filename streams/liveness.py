@@ -193,6 +193,8 @@ class Liveness:
             overdue=self._overdue(started),
             unread=unread,
             untaken=untaken,
+            # Who waits for room in one topic may keep the records of all others waiting behind a full queue.
+            waits_for_room=engine.look_at < math.inf,
             uncommitted={
                 _place(tp): offset
                 for tp, (offset, _) in membership.committed.items()
@@ -217,12 +219,10 @@ class Liveness:
         return sum(one.unread for one in self._mine().values() if one.in_hand or (one.is_told and not fetches))
 
     def _standing(self) -> tuple[Mapping[str, int | None], Mapping[str, int | None]]:
-        """Return where reading stands: of what no broker gives, and of what is fetched and waits for nothing."""
+        """Return where reading stands: of what no broker gives, and of what is fetched and not taken."""
         mine = self._mine()
         unread = {_place(tp): one.position for tp, one in mine.items() if not (one.in_hand or one.is_fetched)}
-        # Who waits for room in one topic may keep the records of all others waiting behind a full queue.
-        waits = self._engine.look_at < math.inf
-        return unread, {_place(tp): one.position for tp, one in mine.items() if one.in_hand and not waits}
+        return unread, {_place(tp): one.position for tp, one in mine.items() if one.in_hand}
 
     def _measure(self, started: Sequence[Item]) -> Counter[State]:
         # Not over all that is held: with 1,024 calls that are 20,000, and the loop would stand still each second.

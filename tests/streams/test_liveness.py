@@ -272,6 +272,25 @@ async def test_one_look_at_which_somebody_waits_for_room_starts_the_time_anew(la
     assert lab.pass_time(2) == ["progress", "untaken"]
 
 
+@pytest.mark.parametrize(("is_read", "failing"), [(False, ["untaken"]), (True, [])])
+async def test_records_that_are_not_taken_are_named_although_somebody_waits_for_room_now_and_then(
+    lab: Lab, *, is_read: bool, failing: list[str]
+) -> None:
+    """A worker under load has such a look each minute; a partition that comes to its turn moves meanwhile."""
+    lab.group.tps = frozenset({TP0, TP1})
+    found = list[str]()
+    for second in range(5 * 60):
+        position = 3 + second // 200 if is_read else 3
+        lab.liveness._reach = {TP0: AT_END, TP1: Reach(position, 10, fetched_s=400.0, in_hand=True)}
+        lab.bench.engine.moves = second
+        lab.bench.engine.look_at = second + 1 if second % 30 == 29 else math.inf
+        found = lab.pass_time(1)
+        # Four times its limit, of the time in which there is room: lanes that wait for their share are spared.
+        assert second >= 4 * 60 or not found
+
+    assert found == failing
+
+
 async def test_partitions_that_are_given_up_are_not_read_on(lab: Lab) -> None:
     lab.group.tps = frozenset({TP0, TP1})
     lab.liveness._reach = {TP0: Reach(3, 10), TP1: IN_HAND}
