@@ -205,9 +205,9 @@ class Liveness:
         )
 
     def _mine(self) -> dict[TP, Reach]:
-        """Return our partitions of which not everything is read, as far as is known."""
+        """Return our partitions of which not everything is read, or of which that is not known."""
         mine = self._membership.tps
-        return {tp: one for tp, one in self._reach.items() if tp in mine and one.unread}
+        return {tp: one for tp, one in self._reach.items() if tp in mine and (one.unread or not one.is_known)}
 
     def _waiting_unread(self) -> int:
         """Return the records that wait for this worker to read them.
@@ -219,10 +219,14 @@ class Liveness:
         return sum(one.unread for one in self._mine().values() if one.in_hand or (one.is_told and not fetches))
 
     def _standing(self) -> tuple[Mapping[str, int | None], Mapping[str, int | None]]:
-        """Return where reading stands: of what no broker gives, and of what is fetched and not taken."""
-        mine = self._mine()
-        unread = {_place(tp): one.position for tp, one in mine.items() if not (one.in_hand or one.is_fetched)}
-        return unread, {_place(tp): one.position for tp, one in mine.items() if one.in_hand}
+        """Return where reading stands: of what no broker gives (None = not known), of what is fetched and not taken."""
+        unread, untaken = dict[str, int | None](), dict[str, int | None]()
+        for tp, one in self._mine().items():
+            if one.in_hand and one.unread:
+                untaken[_place(tp)] = one.position
+            elif not one.is_fetched:
+                unread[_place(tp)] = one.position if one.is_known else None
+        return unread, untaken
 
     def _measure(self, started: Sequence[Item]) -> Counter[State]:
         # Not over all that is held: with 1,024 calls that are 20,000, and the loop would stand still each second.

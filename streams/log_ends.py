@@ -61,6 +61,11 @@ class Reach(NamedTuple):
         return 0 if self.position is None or self.end is None else max(0, self.end - self.position)
 
     @property
+    def is_known(self) -> bool:
+        """Tell whether it is known that something is unread, or that nothing is."""
+        return self.unread > 0 or (self.is_told and self.position is not None)
+
+    @property
     def is_fetched(self) -> bool:
         """Tell whether its fetches are answered."""
         return self.fetched_s < _FETCH_SILENCE_S

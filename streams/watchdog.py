@@ -38,7 +38,8 @@ class Snapshot:
         waiting: records that could be read and are not, and events that have not ended.
         excuse: why nothing needs to move; empty when something should.
         overdue: a call or a rest that should have ended by itself; empty when there is none.
-        unread: of each partition whose fetches are not answered although there is more, where reading stands.
+        unread: of each partition whose fetches are not answered although there is more, where reading stands; None
+            where nobody knows whether there is more.
         untaken: the same of those whose records were fetched and are not taken.
         waits_for_room: somebody does, so that these may wait, too; or nobody knows.
         uncommitted: of each partition whose commit point is ahead of the group's, the latter.
@@ -121,7 +122,11 @@ def _can_work(seen: Snapshot) -> bool:
 
 
 def _partition(seen: Snapshot, _worker: WorkerSettings) -> str:
-    return "its broker gives no records, and there are some" if _can_work(seen) and seen.unread else ""
+    if not (_can_work(seen) and seen.unread):
+        return ""
+    is_known = None not in seen.unread.values()
+    which = "there are some" if is_known else "there are some, or nobody knows whether there are"
+    return f"its broker gives no records, and {which}"
 
 
 def _untaken(seen: Snapshot, _worker: WorkerSettings) -> str:

@@ -225,9 +225,41 @@ async def test_a_broker_that_gives_nothing_of_one_partition_is_no_lack_of_progre
 
 
 async def test_a_partition_that_has_no_records_is_not_asked_about(lab: Lab) -> None:
-    """Nor one whose position is being looked up, after its retention has deleted what was unread."""
+    """One that is asked about has a position and an end all the same."""
     lab.group.tps = frozenset({TP0, TP1})
-    lab.liveness._reach = {TP0: Reach(10, 10, fetched_s=7200.0), TP1: Reach(None, 10, fetched_s=7200.0)}
+    lab.liveness._reach = {TP0: Reach(10, 10, fetched_s=7200.0), TP1: Reach(0, 0)}
+
+    assert lab.pass_time(1000) == []
+
+
+async def test_a_position_that_is_being_looked_up_is_waited_for(lab: Lab) -> None:
+    """After its retention has deleted what was unread, say."""
+    lab.liveness._reach = {TP0: Reach(None, 10, fetched_s=7200.0)}
+    assert lab.pass_time(60) == []
+    lab.liveness._reach = {TP0: Reach(10, 10, fetched_s=1.0)}
+
+    assert lab.pass_time(1000) == []
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [Reach(None, 10**6), Reach(5, None, is_told=False), Reach(5, 5, is_told=False), Reach(None, 9, in_hand=True)],
+)
+async def test_a_partition_of_which_nobody_knows_what_is_unread_is_named(lab: Lab, reach: Reach) -> None:
+    """What was told before may be behind by now; a restart would ask the same broker again."""
+    lab.group.tps = frozenset({TP0, TP1})
+    lab.liveness._reach = {TP0: reach, TP1: AT_END}
+
+    assert lab.pass_time(60) == []
+    assert lab.pass_time(2) == ["partition"]
+    assert problems_of(lab) == [("partition", False)]
+    assert lab.liveness.problems[0].detail.endswith(
+        "gives no records, and there are some, or nobody knows whether there are"
+    )
+
+
+async def test_an_unknown_end_of_a_partition_whose_fetches_are_answered_hides_nothing(lab: Lab) -> None:
+    lab.liveness._reach = {TP0: Reach(5, None, is_told=False, fetched_s=1.0)}
 
     assert lab.pass_time(1000) == []
 
