@@ -28,6 +28,8 @@ _ASK_EVERY_S = 10.0
 _ASK_LIMIT_S = 5.0
 # Looks that fail for so long are told.
 _BLIND_S = 30.0
+# So many questions in a row about the ends may fail before what was told is dropped.
+_MAX_UNANSWERED = 2
 _CAN_WAIT = {
     State.CALLING: "calls are in flight",
     State.RESTING: "events rest until their next attempt",
@@ -68,6 +70,7 @@ class Liveness:
         self._answered_at_s = self._ticked_at_s = self._moved_at_s = self._looked_at_s = self._clock()
         self._moves = 0
         self._reach: dict[TP, Reach] = {}
+        self._unanswered = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.problems: tuple[Problem, ...] = ()
 
@@ -107,16 +110,21 @@ class Liveness:
         """Find the true ends: a consumer that has stopped fetching does not know that there is more."""
         while True:
             await asyncio.sleep(_ASK_EVERY_S)
-            tps, found = self._membership.tps, dict[TP, Reach]()
+            tps = self._membership.tps
             try:
                 found = await self._membership.shell.reach(tps, _ASK_LIMIT_S) if tps else {}
+                self._reach = {tp: _with_end(now, self._reach.get(tp)) for tp, now in found.items()}
+                self._unanswered = 0
+                continue
             except (LogUnavailable, AttributeError) as error:
                 # AttributeError: Faust has no consumer yet, or none any more.
                 self._log.debug("kafka.silent", error=repr(error))
             except Exception:  # noqa: BLE001 - as above
                 self._log.exception("watchdog.failed")
-            # Where nobody answers nothing is known any more: what was unread before may have been done since.
-            self._reach = {tp: _with_end(now, self._reach.get(tp)) for tp, now in found.items()}
+            self._unanswered += 1
+            # Else one failure would start the time of all partitions anew. Later, what was unread may have been done.
+            kept = self._reach if self._unanswered <= _MAX_UNANSWERED else {}
+            self._reach = {tp: one._replace(is_told=False) for tp, one in kept.items() if tp in tps}
 
     def _tick(self) -> None:
         def ticked() -> None:
@@ -194,7 +202,7 @@ class Liveness:
             unread=unread,
             untaken=untaken,
             # Who waits for room in one topic may keep the records of all others waiting behind a full queue.
-            waits_for_room=engine.look_at < math.inf,
+            waits_for_room=engine.look_at < math.inf or self._unanswered > 0,
             uncommitted={
                 _place(tp): offset
                 for tp, (offset, _) in membership.committed.items()
@@ -214,9 +222,10 @@ class Liveness:
 
         What lies ahead of a partition whose fetches bring nothing is none: markers of transactions, or what compaction
         has removed. And that one broker gives nothing of its own is not ours to mend, while others answer.
+        What was unread before may have been done where nobody has told since.
         """
         fetches = any(one.is_fetched for one in self._reach.values())
-        return sum(one.unread for one in self._mine().values() if one.in_hand or (one.is_told and not fetches))
+        return sum(one.unread for one in self._mine().values() if one.is_told and (one.in_hand or not fetches))
 
     def _standing(self) -> tuple[Mapping[str, int | None], Mapping[str, int | None]]:
         """Return where reading stands: of what no broker gives (None = not known), of what is fetched and not taken."""

@@ -1,6 +1,7 @@
 """What the watchdog is shown of a worker, and what GET /stuck says; engine and pipeline are real, the group is not."""
 
 import asyncio
+import contextlib
 import json
 import math
 import time
@@ -331,12 +332,19 @@ async def test_partitions_that_are_given_up_are_not_read_on(lab: Lab) -> None:
     assert lab.pass_time(1000) == []
 
 
-async def _ask_until_told_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(liveness, "_ASK_EVERY_S", 0.001)
-    asked = asyncio.ensure_future(lab.liveness._ask_reach())
-    before = lab.group.shell.asked
-    await eventually_async(lambda: lab.group.shell.asked > before + 2)
-    asked.cancel()
+async def _ask(lab: Lab, monkeypatch: pytest.MonkeyPatch, times: int = 3) -> None:
+    """Have the ends asked for that many times."""
+    left = times
+
+    async def sleep(_s: float) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched, contextlib.suppress(asyncio.CancelledError):
+        patched.setattr(liveness, "asyncio", SimpleNamespace(sleep=sleep))
+        await lab.liveness._ask_reach()
 
 
 async def test_what_was_unread_is_forgotten_when_nobody_tells_any_more(
@@ -345,9 +353,44 @@ async def test_what_was_unread_is_forgotten_when_nobody_tells_any_more(
     """It may have been done since: a worker with nothing to do was restarted because a broker was away."""
     lab.liveness._reach = {TP0: Reach(3, 10)}
     lab.group.shell.error = LogUnavailable("the leader of another partition is away")
-    await _ask_until_told_again(lab, monkeypatch)
+    await _ask(lab, monkeypatch)
 
     assert lab.pass_time(1000) == []
+
+
+@pytest.mark.parametrize("reach", [Reach(3, 10), Reach(None, 10)])
+async def test_one_question_without_an_answer_does_not_start_the_time_of_a_partition_anew(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, reach: Reach
+) -> None:
+    lab.group.tps = frozenset({TP0, TP1})
+    lab.group.shell.found = {TP0: reach, TP1: AT_END}
+    for second in range(0, 60, 10):
+        lab.group.shell.error = LogUnavailable("late") if second % 30 == 20 else None
+        await _ask(lab, monkeypatch, times=1)
+        assert lab.pass_time(10) == []
+
+    assert lab.pass_time(1) == ["partition"]
+
+
+async def test_where_a_question_was_not_answered_nothing_is_known_to_wait(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been done since: neither `progress` nor `untaken` restarts a worker for what was there before."""
+    lab.liveness._reach = {TP0: IN_HAND}
+    lab.group.shell.error = LogUnavailable("late")
+    await _ask(lab, monkeypatch, times=2)
+
+    assert lab.pass_time(1000) == []
+
+
+async def test_what_is_not_ours_any_more_is_forgotten_when_nobody_tells(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.liveness._reach = {TP0: Reach(3, 10), TP1: Reach(3, 10)}
+    lab.group.shell.error = LogUnavailable("late")
+    await _ask(lab, monkeypatch, times=1)
+
+    assert lab.liveness._reach == {TP0: Reach(3, 10, is_told=False)}
 
 
 async def test_the_last_end_of_a_partition_whose_leader_is_away_is_kept(
@@ -355,7 +398,7 @@ async def test_the_last_end_of_a_partition_whose_leader_is_away_is_kept(
 ) -> None:
     lab.liveness._reach = {TP0: Reach(3, 10)}
     lab.group.shell.found = {TP0: Reach(5, None, is_told=False)}
-    await _ask_until_told_again(lab, monkeypatch)
+    await _ask(lab, monkeypatch)
 
     assert lab.liveness._reach == {TP0: Reach(5, 10, is_told=False)}
 
@@ -364,7 +407,9 @@ async def test_a_question_that_fails_in_an_unknown_way_is_asked_again(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab.group.shell.error = KeyError("x")
-    await _ask_until_told_again(lab, monkeypatch)
+    await _ask(lab, monkeypatch)
+
+    assert lab.group.shell.asked == 3
 
 
 async def test_a_probe_that_fails_in_an_unknown_way_is_made_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
