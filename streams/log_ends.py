@@ -326,6 +326,9 @@ async def reach(consumer: Any, tps: Sequence[Any], limit_s: float) -> dict[TP, R
         state = assignment.state_value(tp)
         position = state.position if state.has_valid_position else None
         fetched_s = math.inf if state.timestamp is None else now_s - state.timestamp / 1000
+        if fetched_s < 0:
+            # The clock was set back: else what has stopped would count as fetched until it has caught up.
+            fetched_s = math.inf
         found[TP(tp.topic, tp.partition)] = Reach(position, ends.get(tp), tp in ends, fetched_s, tp in held)
     return found
 
