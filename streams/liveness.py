@@ -304,7 +304,13 @@ class Liveness:
             paused_routes=stuck.paused_routes(),
             problems=self.problems,
             partitions=stuck.partitions(
-                engine, self._membership.committed, self._reach, self._stands(), asyncio.get_running_loop().time()
+                engine,
+                self._membership.committed,
+                self._reach,
+                self._stands(),
+                # Without books there need not be a consumer.
+                self._membership.shell.read_to() if engine.spans() else {},
+                asyncio.get_running_loop().time(),
             ),
         )
 

@@ -48,7 +48,7 @@ def why_stuck(config: Path | None, workers: tuple[str, ...], older_than_s: float
 
     \b
     Exit codes:
-      0  nothing is stuck, in no partition
+      0  of what can be seen nothing is stuck, in no partition
       1  something is
       2  it cannot be told: a worker or Kafka does not answer, nobody tells how far a partition is to be read,
          or events wait in partitions of workers that were not asked

@@ -103,6 +103,9 @@ def of_partition(report: StuckReport, partition: PartitionState, older_than_s: f
         why, hint = _STANDS.get(partition.stands_by, (partition.stands_by, "the log of the worker"))
         return Finding(True, f"{unread} records are not read, for {partition.stands_s:.0f} s: {why}", hint)
     if oldest is None:
+        if partition.untaken:
+            is_stuck = report.state == "working" and report.idle_s > older_than_s
+            return Finding(is_stuck, f"{partition.untaken} offsets are read and not taken", _RESTART)
         if not is_known:
             return Finding(False, "nothing is held; its place or its end is not known yet")
         return Finding(False, f"{unread} records are still to be read" if unread > 0 else "everything read is finished")

@@ -48,6 +48,7 @@ class FakeShell:
         self.error: Exception | None = None
         self.asked = 0
         self.watermark: int | None = None
+        self.read: dict[TP, tuple[int | None, int]] = {}
 
     def tick(self, ticked: Callable[[], None]) -> None:
         if self.ticks:
@@ -58,6 +59,9 @@ class FakeShell:
         if self.error is not None:
             raise self.error
         return {tp: self.found[tp] for tp in tps}
+
+    def read_to(self) -> dict[TP, tuple[int | None, int]]:
+        return self.read
 
     def high_watermark(self, _tp: TP) -> int | None:
         return self.watermark
@@ -672,6 +676,28 @@ async def test_the_report_tells_what_is_not_read_and_for_how_long(lab: Lab, reac
     [partition] = (one for one in lab.liveness.report().partitions if (one.topic, one.partition) == TP0)
 
     assert (partition.stands_by, partition.stands_s) == (check, 40 if check else 0)
+
+
+@pytest.mark.parametrize(
+    ("newest", "untaken"), [pytest.param(19, 20, id="records"), pytest.param(None, 0, id="nothing but a gap")]
+)
+async def test_records_that_were_handed_out_and_have_not_arrived_are_in_the_report(
+    lab: Lab, newest: int | None, untaken: int
+) -> None:
+    lab.group.shell.read = {TP0: (newest, 20)}
+    lab.liveness._reach = {TP0: Reach(20, 20, fetched_s=1.0)}
+    [partition] = (one for one in lab.liveness.report().partitions if (one.topic, one.partition) == TP0)
+
+    assert (partition.untaken, partition.lag) == (untaken, 20)
+
+
+async def test_records_that_have_arrived_are_not_handed_out_any_more(lab: Lab) -> None:
+    lab.group.shell.read = {TP0: (0, 1)}
+    await lab.send(event(0))
+    await in_flight(lab, 1)
+    [partition] = (one for one in lab.liveness.report().partitions if (one.topic, one.partition) == TP0)
+
+    assert (partition.untaken, partition.unfinished) == (0, 1)
 
 
 async def test_no_payload_is_in_the_report(lab: Lab) -> None:

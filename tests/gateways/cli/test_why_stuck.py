@@ -397,6 +397,19 @@ def test_where_nobody_knows_what_is_unread_it_cannot_be_told(
     )
 
 
+@pytest.mark.parametrize(
+    ("idle_s", "state", "is_stuck"),
+    [(31, "working", True), (29, "working", False), (31, "loading", False)],
+)
+def test_what_was_handed_out_and_has_not_arrived_is_not_finished(idle_s: float, state: Any, *, is_stuck: bool) -> None:
+    partition = replace(PARTITION, oldest=None, unfinished=0, commit_point=0, position=20, end=20, lag=20, untaken=20)
+    found = of_partition(replace(REPORT, idle_s=idle_s, state=state), partition, 30)
+
+    assert found.is_stuck == is_stuck
+    assert found.text == "20 offsets are read and not taken"
+    assert of_partition(REPORT, replace(partition, untaken=0), 30).text == "everything read is finished"
+
+
 def test_text_from_outside_cannot_control_the_terminal() -> None:
     event = replace(EVENT, event_id="\x1b[2Je")
 
