@@ -315,7 +315,9 @@ class Liveness:
         )
 
     def _stands(self) -> dict[TP, tuple[str, float]]:
-        lasting = {check: self._watchdog.lasting_s(check) for check in ("partition", "untaken")}
+        # What waits behind somebody who waits for room has its reason.
+        checks = ("partition", "untaken") if self._engine.look_at == math.inf else ("partition",)
+        lasting = {check: self._watchdog.lasting_s(check) for check in checks}
         found = ((tp, check, lasting[check].get(_place(tp))) for tp in self._reach for check in lasting)
         return {tp: (check, for_s) for tp, check, for_s in found if for_s is not None}
 

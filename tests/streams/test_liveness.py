@@ -700,6 +700,14 @@ async def test_records_that_have_arrived_are_not_handed_out_any_more(lab: Lab) -
     assert (partition.untaken, partition.unfinished) == (0, 1)
 
 
+async def test_what_waits_behind_a_full_queue_does_not_stand_in_the_report(lab: Lab) -> None:
+    lab.liveness._reach, lab.bench.engine.look_at = {TP0: IN_HAND}, 3
+    lab.pass_time(41)
+    [partition] = (one for one in lab.liveness.report().partitions if (one.topic, one.partition) == TP0)
+
+    assert (partition.stands_by, partition.stands_s) == ("", 0)
+
+
 async def test_no_payload_is_in_the_report(lab: Lab) -> None:
     await lab.send(event(0, data=b'{"secret": "hunter2"}'))
     await in_flight(lab, 1)
