@@ -49,6 +49,8 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
         position: next offset the consumer reads; end: of the partition; None while not known.
         lag: end - commit point.
         unfinished: events taken and not ended.
+        untaken: offsets from the commit point to the last record that was handed out, where none is taken: on their way
+            for a moment, or lost on it.
         stands_by, stands_s: the check of the watchdog that tells why the rest is not read, and for how long.
         oldest: of these, the one that holds back the commit.
     """
@@ -61,6 +63,7 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
     end: int | None = None
     lag: int | None = None
     unfinished: int = 0
+    untaken: int = 0
     stands_by: str = ""
     stands_s: float = 0.0
     oldest: UnfinishedEvent | None = None

@@ -28,6 +28,8 @@ _ASK_EVERY_S = 10.0
 _ASK_LIMIT_S = 5.0
 # Looks that fail for so long are told.
 _BLIND_S = 30.0
+# So many questions in a row about the ends may fail before what was told is dropped.
+_MAX_UNANSWERED = 2
 _CAN_WAIT = {
     State.CALLING: "calls are in flight",
     State.RESTING: "events rest until their next attempt",
@@ -68,6 +70,7 @@ class Liveness:
         self._answered_at_s = self._ticked_at_s = self._moved_at_s = self._looked_at_s = self._clock()
         self._moves = 0
         self._reach: dict[TP, Reach] = {}
+        self._unanswered = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.problems: tuple[Problem, ...] = ()
 
@@ -107,16 +110,21 @@ class Liveness:
         """Find the true ends: a consumer that has stopped fetching does not know that there is more."""
         while True:
             await asyncio.sleep(_ASK_EVERY_S)
-            tps, found = self._membership.tps, dict[TP, Reach]()
+            tps = self._membership.tps
             try:
                 found = await self._membership.shell.reach(tps, _ASK_LIMIT_S) if tps else {}
+                self._reach = {tp: _with_end(now, self._reach.get(tp)) for tp, now in found.items()}
+                self._unanswered = 0
+                continue
             except (LogUnavailable, AttributeError) as error:
                 # AttributeError: Faust has no consumer yet, or none any more.
                 self._log.debug("kafka.silent", error=repr(error))
             except Exception:  # noqa: BLE001 - as above
                 self._log.exception("watchdog.failed")
-            # Where nobody answers nothing is known any more: what was unread before may have been done since.
-            self._reach = {tp: _with_end(now, self._reach.get(tp)) for tp, now in found.items()}
+            self._unanswered += 1
+            # Else one failure would start the time of all partitions anew. Later, what was unread may have been done.
+            kept = self._reach if self._unanswered <= _MAX_UNANSWERED else {}
+            self._reach = {tp: one._replace(is_told=False) for tp, one in kept.items() if tp in tps}
 
     def _tick(self) -> None:
         def ticked() -> None:
@@ -193,6 +201,8 @@ class Liveness:
             overdue=self._overdue(started),
             unread=unread,
             untaken=untaken,
+            # Who waits for room in one topic may keep the records of all others waiting behind a full queue.
+            waits_for_room=engine.look_at < math.inf or self._unanswered > 0,
             uncommitted={
                 _place(tp): offset
                 for tp, (offset, _) in membership.committed.items()
@@ -203,26 +213,29 @@ class Liveness:
         )
 
     def _mine(self) -> dict[TP, Reach]:
-        """Return our partitions of which not everything is read, as far as is known."""
+        """Return our partitions of which not everything is read, or of which that is not known."""
         mine = self._membership.tps
-        return {tp: one for tp, one in self._reach.items() if tp in mine and one.unread}
+        return {tp: one for tp, one in self._reach.items() if tp in mine and (one.unread or not one.is_known)}
 
     def _waiting_unread(self) -> int:
         """Return the records that wait for this worker to read them.
 
         What lies ahead of a partition whose fetches bring nothing is none: markers of transactions, or what compaction
         has removed. And that one broker gives nothing of its own is not ours to mend, while others answer.
+        What was unread before may have been done where nobody has told since.
         """
         fetches = any(one.is_fetched for one in self._reach.values())
-        return sum(one.unread for one in self._mine().values() if one.in_hand or (one.is_told and not fetches))
+        return sum(one.unread for one in self._mine().values() if one.is_told and (one.in_hand or not fetches))
 
     def _standing(self) -> tuple[Mapping[str, int | None], Mapping[str, int | None]]:
-        """Return where reading stands: of what no broker gives, and of what is fetched and waits for nothing."""
-        mine = self._mine()
-        unread = {_place(tp): one.position for tp, one in mine.items() if not (one.in_hand or one.is_fetched)}
-        # Who waits for room in one topic may keep the records of all others waiting behind a full queue.
-        waits = self._engine.look_at < math.inf
-        return unread, {_place(tp): one.position for tp, one in mine.items() if one.in_hand and not waits}
+        """Return where reading stands: of what no broker gives (None = not known), of what is fetched and not taken."""
+        unread, untaken = dict[str, int | None](), dict[str, int | None]()
+        for tp, one in self._mine().items():
+            if one.in_hand and one.unread:
+                untaken[_place(tp)] = one.position
+            elif not one.is_fetched:
+                unread[_place(tp)] = one.position if one.is_known else None
+        return unread, untaken
 
     def _measure(self, started: Sequence[Item]) -> Counter[State]:
         # Not over all that is held: with 1,024 calls that are 20,000, and the loop would stand still each second.
@@ -291,12 +304,20 @@ class Liveness:
             paused_routes=stuck.paused_routes(),
             problems=self.problems,
             partitions=stuck.partitions(
-                engine, self._membership.committed, self._reach, self._stands(), asyncio.get_running_loop().time()
+                engine,
+                self._membership.committed,
+                self._reach,
+                self._stands(),
+                # Without books there need not be a consumer.
+                self._membership.shell.read_to() if engine.spans() else {},
+                asyncio.get_running_loop().time(),
             ),
         )
 
     def _stands(self) -> dict[TP, tuple[str, float]]:
-        lasting = {check: self._watchdog.lasting_s(check) for check in ("partition", "untaken")}
+        # What waits behind somebody who waits for room has its reason.
+        checks = ("partition", "untaken") if self._engine.look_at == math.inf else ("partition",)
+        lasting = {check: self._watchdog.lasting_s(check) for check in checks}
         found = ((tp, check, lasting[check].get(_place(tp))) for tp in self._reach for check in lasting)
         return {tp: (check, for_s) for tp, check, for_s in found if for_s is not None}
 

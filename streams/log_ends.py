@@ -61,6 +61,11 @@ class Reach(NamedTuple):
         return 0 if self.position is None or self.end is None else max(0, self.end - self.position)
 
     @property
+    def is_known(self) -> bool:
+        """Tell whether it is known that something is unread, or that nothing is."""
+        return self.unread > 0 or (self.is_told and self.position is not None)
+
+    @property
     def is_fetched(self) -> bool:
         """Tell whether its fetches are answered."""
         return self.fetched_s < _FETCH_SILENCE_S
@@ -321,6 +326,9 @@ async def reach(consumer: Any, tps: Sequence[Any], limit_s: float) -> dict[TP, R
         state = assignment.state_value(tp)
         position = state.position if state.has_valid_position else None
         fetched_s = math.inf if state.timestamp is None else now_s - state.timestamp / 1000
+        if fetched_s < 0:
+            # The clock was set back: else what has stopped would count as fetched until it has caught up.
+            fetched_s = math.inf
         found[TP(tp.topic, tp.partition)] = Reach(position, ends.get(tp), tp in ends, fetched_s, tp in held)
     return found
 

@@ -21,6 +21,7 @@ def partitions(
     committed: Mapping[TP, tuple[int, str]],
     reach: Mapping[TP, Reach],
     stands: Mapping[TP, tuple[str, float]],
+    read_to: Mapping[TP, tuple[int | None, int]],
     now_s: float,
 ) -> tuple[PartitionState, ...]:
     """Return the state of every partition.
@@ -30,6 +31,7 @@ def partitions(
         committed: what the group has.
         reach: how far partitions are read, as of some seconds ago.
         stands: of those whose reading stands, by which check of the watchdog, and for how long.
+        read_to: the last records that were handed out; see `Shell.read_to`.
         now_s: loop time.
     """
     oldest: dict[TP, Item] = {}
@@ -39,6 +41,7 @@ def partitions(
     found = []
     for tp, (point, unfinished) in sorted(engine.spans().items()):
         position, end = reach[tp][:2] if tp in reach else (None, None)
+        newest = read_to[tp][0] if tp in read_to and not unfinished else None
         stands_by, stands_s = stands.get(tp, ("", 0.0))
         found.append(
             PartitionState(
@@ -50,6 +53,8 @@ def partitions(
                 end=end,
                 lag=None if end is None else max(0, end - point),
                 unfinished=unfinished,
+                # Of what lies behind the last record nothing is to be taken: markers, or what compaction has removed.
+                untaken=0 if newest is None else max(0, newest + 1 - point),
                 stands_by=stands_by,
                 stands_s=round(stands_s, 1),
                 oldest=event(oldest[tp], engine, now_s) if tp in oldest else None,

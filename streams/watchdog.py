@@ -19,6 +19,9 @@ _GLIMPSE_S = 5.0
 # that: a standstill that began with their silence is never taken for the worker's own, however short its limit is.
 KAFKA_SILENCE_S = 25.0
 _KAFKA_KNOWN_S = KAFKA_SILENCE_S + _GLIMPSE_S
+# A condition that has a reason now and then must hold for so many limits without it. A lane that waits for its share of
+# a full queue looks the same for a while, and a restart would take the paid answers of all others with it.
+_BROKEN_LIMITS = 4
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,10 @@ class Snapshot:
         waiting: records that could be read and are not, and events that have not ended.
         excuse: why nothing needs to move; empty when something should.
         overdue: a call or a rest that should have ended by itself; empty when there is none.
-        unread: of each partition whose fetches are not answered although there is more, where reading stands.
-        untaken: the same of those whose records were fetched and are not taken although nobody waits for room.
+        unread: of each partition whose fetches are not answered although there is more, where reading stands; None
+            where nobody knows whether there is more.
+        untaken: the same of those whose records were fetched and are not taken.
+        waits_for_room: somebody does, so that these may wait, too; or nobody knows.
         uncommitted: of each partition whose commit point is ahead of the group's, the latter.
         consumer_age_s: since the consumer thread last reacted.
         loop_lag_s: how late the event loop is.
@@ -53,6 +58,7 @@ class Snapshot:
     overdue: str = ""
     unread: Mapping[str, Hashable] = field(default_factory=dict)
     untaken: Mapping[str, Hashable] = field(default_factory=dict)
+    waits_for_room: bool = False
     uncommitted: Mapping[str, Hashable] = field(default_factory=dict)
     consumer_age_s: float = 0.0
     loop_lag_s: float = 0.0
@@ -65,6 +71,10 @@ class Snapshot:
 
 def _the_worker(_seen: Snapshot) -> Mapping[str, Hashable]:
     return {"": None}
+
+
+def _without_reason(_seen: Snapshot) -> bool:
+    return False
 
 
 def _not_measured(_seen: Snapshot) -> float:
@@ -80,6 +90,7 @@ class Rule(NamedTuple):
         stands: what it holds for, by name (the worker as a whole has none), and what starts its time anew by a change.
         restart_helps: /healthz fails.
         measured_s: how long the condition has held already, where it measures its own time.
+        has_reason: its time stands still; see `_Standing`.
     """
 
     check: str
@@ -89,6 +100,7 @@ class Rule(NamedTuple):
     restart_helps: bool = True
     needs_kafka: bool = False
     measured_s: Callable[[Snapshot], float] = _not_measured
+    has_reason: Callable[[Snapshot], bool] = _without_reason
 
     def lasts_s(self, worker: WorkerSettings) -> float:
         """Return how long the condition must hold."""
@@ -110,7 +122,11 @@ def _can_work(seen: Snapshot) -> bool:
 
 
 def _partition(seen: Snapshot, _worker: WorkerSettings) -> str:
-    return "its broker gives no records, and there are some" if _can_work(seen) and seen.unread else ""
+    if not (_can_work(seen) and seen.unread):
+        return ""
+    is_known = None not in seen.unread.values()
+    which = "there are some" if is_known else "there are some, or nobody knows whether there are"
+    return f"its broker gives no records, and {which}"
 
 
 def _untaken(seen: Snapshot, _worker: WorkerSettings) -> str:
@@ -176,6 +192,7 @@ RULES: tuple[Rule, ...] = (
         _untaken,
         lambda seen: seen.untaken,
         needs_kafka=True,
+        has_reason=lambda seen: seen.waits_for_room,
     ),
     Rule(
         "commits",
@@ -199,6 +216,25 @@ WATCH = "watch"
 CHECKS = (*(rule.check for rule in RULES), WATCH)
 
 
+class _Standing(NamedTuple):
+    """What a condition holds for.
+
+    Attributes:
+        token: a change of it starts the time anew.
+        since_s: of its beginning, or of the last look that saw a reason for it.
+        began_s: of its beginning; later by all the time for which there was a reason.
+    """
+
+    token: Hashable
+    since_s: float
+    began_s: float
+
+    def lasting_s(self, now_s: float, limit_s: float) -> float:
+        """Return how long it has held without a break, or in all where that is long enough by itself."""
+        in_all_s = now_s - self.began_s
+        return in_all_s if in_all_s >= _BROKEN_LIMITS * limit_s else now_s - self.since_s
+
+
 class Watchdog:
     """Remembers since when each condition holds.
 
@@ -210,29 +246,40 @@ class Watchdog:
     def __init__(self, worker: WorkerSettings, clock: Callable[[], float]) -> None:
         self._worker = worker
         self._clock = clock
-        self._since: dict[str, dict[str, tuple[Hashable, float]]] = {}
+        self._looked_at_s = clock()
+        self._since: dict[str, dict[str, _Standing]] = {}
 
     def look(self, seen: Snapshot) -> tuple[Problem, ...]:
         """Return what is wrong now; to be called from time to time."""
-        return tuple(problem for rule in RULES if (problem := self._apply(rule, seen)) is not None)
+        problems = tuple(problem for rule in RULES if (problem := self._apply(rule, seen)) is not None)
+        self._looked_at_s = self._clock()
+        return problems
 
     def lasting_s(self, check: str) -> dict[str, float]:
         """Return what a check's condition holds for as of the last look, within its limit or not, and for how long."""
         now = self._clock()
-        return {name: now - since_s for name, (_, since_s) in self._since.get(check, {}).items()}
+        return {name: now - one.since_s for name, one in self._since.get(check, {}).items()}
+
+    def _stand(self, rule: Rule, seen: Snapshot) -> dict[str, _Standing]:
+        """Return what a rule's condition holds for; each by itself: what goes on elsewhere is no progress of it."""
+        known, now, found = self._since.get(rule.check, {}), self._clock(), dict[str, _Standing]()
+        for name, token in rule.stands(seen).items():
+            one = known.get(name)
+            if one is None or one.token != token:
+                one = _Standing(token, now, now)
+            elif rule.has_reason(seen):
+                one = _Standing(token, now, one.began_s + now - self._looked_at_s)
+            found[name] = one
+        return found
 
     def _apply(self, rule: Rule, seen: Snapshot) -> Problem | None:
         detail, now = rule.condition(seen, self._worker), self._clock()
-        known = self._since.get(rule.check, {})
-        # Each by itself: what goes on elsewhere is no progress of what stands.
-        since = self._since[rule.check] = {
-            name: known[name] if name in known and known[name][0] == token else (token, now)
-            for name, token in (rule.stands(seen) if detail else {}).items()
-        }
+        since = self._since[rule.check] = self._stand(rule, seen) if detail else {}
         if not since:
             return None
-        lasting = {name: max(now - began_s, rule.measured_s(seen)) for name, (_, began_s) in since.items()}
-        late = [name for name, for_s in lasting.items() if for_s >= rule.lasts_s(self._worker)]
+        limit_s, measured_s = rule.lasts_s(self._worker), rule.measured_s(seen)
+        lasting = {name: max(one.lasting_s(now, limit_s), measured_s) for name, one in since.items()}
+        late = [name for name, for_s in lasting.items() if for_s >= limit_s]
         if not late:
             return None
         first = max(late, key=lasting.__getitem__)

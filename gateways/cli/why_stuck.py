@@ -48,10 +48,10 @@ def why_stuck(config: Path | None, workers: tuple[str, ...], older_than_s: float
 
     \b
     Exit codes:
-      0  nothing is stuck, in no partition
+      0  of what can be seen nothing is stuck, in no partition
       1  something is
-      2  it cannot be told: a worker or Kafka does not answer, or events wait in partitions of workers that
-         were not asked
+      2  it cannot be told: a worker or Kafka does not answer, nobody tells how far a partition is to be read,
+         or events wait in partitions of workers that were not asked
 
     \b
     Examples:
@@ -147,7 +147,8 @@ def verdict(
         return STUCK
     behind = _behind(group)
     if reports:
-        return CANNOT_TELL if silent or behind else NOT_STUCK
+        is_unknown = any(finding.is_unknown for finding in findings)
+        return CANNOT_TELL if silent or behind or is_unknown else NOT_STUCK
     if group is None:
         return CANNOT_TELL
     # No worker can be asked: what lags is stuck, unless somebody is at work whose address we do not know.
@@ -202,7 +203,7 @@ def _show(reports: dict[str, StuckReport], silent: dict[str, str], older_than_s:
             click.echo(f"  {_partitions(len(unknown))} with nothing in work; the lag is not known (yet)")
         for one in report.partitions:
             finding = of_partition(report, one, older_than_s)
-            if finding.is_stuck or one.oldest is not None:
+            if finding.is_stuck or finding.is_unknown or one.oldest is not None:
                 click.echo(_line(finding, f"{one.topic}/{one.partition}: "))
 
 

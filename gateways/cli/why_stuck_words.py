@@ -47,11 +47,12 @@ _PASSES = (
 
 
 class Finding(NamedTuple):
-    """What is to be said of a partition or worker: stuck or not, why, and what to do."""
+    """What is to be said of a partition or worker: stuck or not, or unknown since long, why, and what to do."""
 
     is_stuck: bool
     text: str
     hint: str = ""
+    is_unknown: bool = False
 
 
 def of_worker(report: StuckReport, older_than_s: float) -> list[Finding]:
@@ -91,13 +92,22 @@ def _list(waits_for: tuple[str, ...]) -> str:
 def of_partition(report: StuckReport, partition: PartitionState, older_than_s: float) -> Finding:
     """Return what holds back a partition's commit."""
     oldest = partition.oldest
-    unread = (partition.end or 0) - (partition.position or 0)
+    is_known = partition.position is not None and partition.end is not None
+    unread = (partition.end or 0) - (partition.position or 0) if is_known else 0
     if partition.stands_s > older_than_s and (oldest is None or oldest.age_s <= older_than_s):
+        if unread <= 0:
+            text = (
+                f"it is not known whether records are unread, for {partition.stands_s:.0f} s: its broker does not tell"
+            )
+            return Finding(False, text, _BROKER, is_unknown=True)
         why, hint = _STANDS.get(partition.stands_by, (partition.stands_by, "the log of the worker"))
         return Finding(True, f"{unread} records are not read, for {partition.stands_s:.0f} s: {why}", hint)
     if oldest is None:
-        if partition.position is None:
-            return Finding(False, "nothing is held; its end is not known yet")
+        if partition.untaken:
+            is_stuck = report.state == "working" and report.idle_s > older_than_s
+            return Finding(is_stuck, f"{partition.untaken} offsets are read and not taken", _RESTART)
+        if not is_known:
+            return Finding(False, "nothing is held; its place or its end is not known yet")
         return Finding(False, f"{unread} records are still to be read" if unread > 0 else "everything read is finished")
     pause = next((one for one in report.paused_routes if one.route == oldest.route), None)
     hint = "the paused route above" if pause else _HINTS[oldest.state]

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -499,6 +500,15 @@ async def test_how_far_what_is_still_ours_is_read_is_told(reading: tuple[Shell, 
     assert 70 <= found[TP("events", 1)].fetched_s < 100
     assert found[TP("events", 2)] == Reach(50, 99, in_hand=True)
     assert found[TP("events", 3)] == Reach(None, 99)
+
+
+async def test_a_clock_that_was_set_back_hides_no_partition_that_is_not_fetched(reading: tuple[Shell, Client]) -> None:
+    """It would count as fetched until the clock has caught up."""
+    shell, client = reading
+    client.state(1).timestamp = int(1000 * (time.time() + 3600))
+    found = await shell.reach(TPS, 5)
+
+    assert found[TP("events", 1)].fetched_s == math.inf
 
 
 async def test_a_leader_that_is_away_hides_no_end_of_others(reading: tuple[Shell, Client]) -> None:

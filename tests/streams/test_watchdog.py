@@ -163,6 +163,26 @@ def test_partitions_that_stand_one_after_the_other_do_not_add_up(watched: Watche
     assert watched.look(Snapshot(untaken={"t/1": 10}), 200) == {}
 
 
+def test_time_in_which_somebody_waits_for_room_does_not_count(watched: Watched) -> None:
+    seen, waits = Snapshot(untaken=STANDS), Snapshot(untaken=STANDS, waits_for_room=True)
+    watched.look(seen, 299)
+    assert watched.look(waits, 10_000) == {}
+    assert watched.look(seen, 299) == {}
+    assert watched.look(seen, 1) == {"untaken": True}
+
+
+def test_time_between_waits_for_room_adds_up_to_four_times_the_limit(watched: Watched) -> None:
+    seen, waits = Snapshot(untaken=STANDS), Snapshot(untaken=STANDS, waits_for_room=True)
+    for _ in range(12):
+        assert watched.look(seen, 99) == {}
+        assert watched.look(waits, 1) == {}
+
+    assert watched.look(seen, 11) == {}
+    assert watched.look(seen, 1) == {"untaken": True}
+    assert watched.look(waits, 1000) == {"untaken": True}
+    assert watched.look(replace(seen, untaken={"t/0": 11}), 299) == {}
+
+
 def test_several_partitions_that_stand_are_one_problem() -> None:
     watchdog = Watchdog(WORKER, clock := FakeClock())
     watchdog.look(Snapshot(unread={"t/0": 10}))

@@ -380,6 +380,36 @@ def test_what_is_no_url_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "is not a URL such as http://127.0.0.1:8081" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("position", "end"), [(None, 10**6), (5, None), (5, 5)])
+def test_where_nobody_knows_what_is_unread_it_cannot_be_told(
+    worker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], position: int | None, end: int | None
+) -> None:
+    partition = replace(PARTITION, oldest=None, unfinished=0, lag=None, position=position, end=end)
+    codes = []
+    for stands_s in (29, 31):
+        stands = replace(partition, stands_by="partition", stands_s=stands_s)
+        _Page.body = msgspec.json.encode(replace(REPORT, partitions=(stands,)))
+        codes.append(run(["why-stuck", "--config", str(write(tmp_path)), "--worker", worker]))
+
+    assert codes == [NOT_STUCK, CANNOT_TELL]
+    assert "  t/3: it is not known whether records are unread, for 31 s: its broker does not tell\n" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("idle_s", "state", "is_stuck"),
+    [(31, "working", True), (29, "working", False), (31, "loading", False)],
+)
+def test_what_was_handed_out_and_has_not_arrived_is_not_finished(idle_s: float, state: Any, *, is_stuck: bool) -> None:
+    partition = replace(PARTITION, oldest=None, unfinished=0, commit_point=0, position=20, end=20, lag=20, untaken=20)
+    found = of_partition(replace(REPORT, idle_s=idle_s, state=state), partition, 30)
+
+    assert found.is_stuck == is_stuck
+    assert found.text == "20 offsets are read and not taken"
+    assert of_partition(REPORT, replace(partition, untaken=0), 30).text == "everything read is finished"
+
+
 def test_text_from_outside_cannot_control_the_terminal() -> None:
     event = replace(EVENT, event_id="\x1b[2Je")
 
