@@ -157,9 +157,6 @@ def redrive(chosen: Filter, config: Path | None, why: str, extend: timedelta | N
     topics = Topics(settings.kafka.topic_prefix)
     events = frozenset([*(topics.events(lane) for lane in LANES), topics.handovers])
     app_id = "" if chosen.app else settings.worker.app_id
-    if app_id:
-        # Some letters do not say whose they are.
-        chosen = replace(chosen, app=(app_id, ""))
     with _topic(settings) as topic:
         make = Redriving(events, topic.partitions, operator(), why, extend, app_id)
         return _act(settings, topic, chosen, make, ("redrive", "redriven"), **how)
@@ -169,6 +166,8 @@ def redrive(chosen: Filter, config: Path | None, why: str, extend: timedelta | N
 @_acting
 def discard(chosen: Filter, config: Path | None, why: str, **how: Any) -> int:
     """Give open dead letters up for good. Their records stay until the topic's retention ends.
+
+    Without --app only letters of this configuration's worker.app_id are taken.
 
     \b
     Example:
@@ -193,9 +192,11 @@ def _act(
     no_transaction: bool,
 ) -> int:
     verb, done = words
+    is_ours = not wanted.app
+    if is_ours:
+        # Others may want theirs, and a discard cannot be undone. Some letters do not say whose they are.
+        wanted = replace(wanted, app=(settings.worker.app_id, ""))
     chosen, others, read = find(topic, wanted)
-    # Nobody asks for those of no application: redrive has, for letters that do not say whose they are.
-    is_ours = "" in wanted.app
     if limit is not None:
         chosen.keep(chosen.oldest(limit))
     count = chosen.count()

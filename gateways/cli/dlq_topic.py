@@ -55,6 +55,9 @@ class LetterTopic:
                 "group.id": "penstock-cli",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
+                # Retention may take the first offset that is wanted while a question stands or a slow --rate runs:
+                # librdkafka would go on at the partition's end, and skip the letters that are still there.
+                "auto.offset.reset": "earliest",
                 # A redrive that was cut off leaves an aborted transaction: it did not happen.
                 "isolation.level": "read_committed",
                 "queued.max.messages.kbytes": _QUEUE_KBYTES,
@@ -137,14 +140,13 @@ class LetterTopic:
         Raises:
             LogUnavailable: a broker reports an error that does not pass, or nothing came for 20 s.
         """
-        ends = {span.partition: span.end for span in spans if span.start < span.end}
-        starts = [TopicPartition(self.name, span.partition, span.start) for span in spans if span.partition in ends]
-        self._consumer.assign(starts)
+        left = {span.partition: span for span in spans if span.start < span.end}
+        self._consumer.assign([TopicPartition(self.name, span.partition, span.start) for span in left.values()])
         heard_s = time.monotonic()
-        while ends:
-            records = self._consume(ends)
+        while left:
+            records = self._consume(left)
             advance(len(records))
-            if not records and ends and time.monotonic() - heard_s > _SILENCE_LIMIT_S:
+            if not records and left and time.monotonic() - heard_s > _SILENCE_LIMIT_S:
                 message = f"topic {self.name}: nothing came for {_SILENCE_LIMIT_S:g} s"
                 raise LogUnavailable(message)
             yield records
@@ -152,20 +154,23 @@ class LetterTopic:
             heard_s = time.monotonic() if records else heard_s
         self._consumer.unassign()
 
-    def _consume(self, ends: dict[int, int]) -> list[Read]:
-        """Return some records, and take the partitions that were read to their end out of `ends`."""
+    def _consume(self, left: dict[int, Span]) -> list[Read]:
+        """Return some records, and take them, and partitions that were read to their end, out of what is left."""
         records = []
         for message in self._consumer.consume(_BATCH, _POLL_S):
             error = message.error()
             partition, offset = message.partition() or 0, message.offset() or 0
             if error is None:
-                if offset < ends.get(partition, 0):
+                span = left.get(partition)
+                # Below its start: a log that was cut off is begun again, and what was read has been acted upon.
+                if span and span.start <= offset < span.end:
                     records.append(as_read(message))
-                if offset + 1 >= ends.get(partition, 0):
-                    ends.pop(partition, None)
+                    left[partition] = Span(partition, offset + 1, span.end)
+                if span and offset + 1 >= span.end:
+                    del left[partition]
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - confluent-kafka names its own codes so
                 # Offsets up to the end may be transaction markers or compacted away.
-                ends.pop(partition, None)
+                left.pop(partition, None)
             elif not error.retriable() and error.code() not in _PASSING:
                 text = f"cannot read {self.name}: {error.str()}"
                 raise LogUnavailable(text)

@@ -342,7 +342,7 @@ def test_show_says_everything_about_a_letter(desk: Desk) -> None:
         "e-1", more=ODD, traceparent=trace, cost_usd=0.5, app_id="app", answer="{half",
         failures=(failure,),
     )  # fmt: skip
-    desk("discard", "--yes", "--why", "not needed")
+    desk("discard", "--yes", "--app", "app", "--why", "not needed")
 
     _, out, _ = desk("show", "0/0")
 
