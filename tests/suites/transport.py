@@ -252,6 +252,8 @@ class TransportSuite:
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nX: " + b"x" * 9000 + b"\r\nContent-Length: 2\r\n\r\nok",
+            # Each of them is short, their sum is above the limit of a head.
+            b"HTTP/1.1 200 OK\r\n" + b"X: %s\r\n" % (b"x" * 90) * 100 + b"Content-Length: 2\r\n\r\nok",
         ],
     )
     async def test_what_cannot_be_used_is_refused_and_may_be_billed(self, answer: bytes) -> None:
