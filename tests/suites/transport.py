@@ -133,6 +133,18 @@ def _reset_after(answer: bytes) -> Handler:
     return handle
 
 
+def _half_closing(answer: bytes) -> Handler:
+    """Answer, say that nothing more will come, and keep the connection open until the client closes it."""
+
+    async def handle(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(answer)
+        wire.writer.write_eof()
+        await wire.reader.read()
+
+    return handle
+
+
 def _reached(server: Server, counter: str, number: int) -> bool:
     return bool(getattr(server, counter) == number)
 
@@ -252,6 +264,8 @@ class TransportSuite:
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nX: " + b"x" * 9000 + b"\r\nContent-Length: 2\r\n\r\nok",
+            # Each of them is short, their sum is above the limit of a head.
+            b"HTTP/1.1 200 OK\r\n" + b"X: %s\r\n" % (b"x" * 90) * 100 + b"Content-Length: 2\r\n\r\nok",
         ],
     )
     async def test_what_cannot_be_used_is_refused_and_may_be_billed(self, answer: bytes) -> None:
@@ -273,6 +287,34 @@ class TransportSuite:
 
         assert caught.value.possibly_billed
         assert server.connections == 1
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Le",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+        ],
+    )
+    async def test_a_half_close_in_an_answer_breaks_it_off(self, answer: bytes, *, streamed: bool) -> None:
+        async with serving(_half_closing(answer)) as server, self.to(server.port) as transport:
+            with pytest.raises(BrokenOff) as caught:
+                await _status_and_body(transport, streamed=streamed)
+            await eventually_async(lambda: server.gone == 1)
+
+        assert caught.value.possibly_billed
+        assert server.connections == 1
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    @pytest.mark.parametrize("answer", [OK, b"HTTP/1.1 200 OK\r\n\r\nok"])
+    async def test_a_half_close_after_an_answer_ends_its_connection(self, answer: bytes, *, streamed: bool) -> None:
+        async with serving(_half_closing(answer)) as server, self.to(server.port) as transport:
+            for number in (1, 2):
+                assert await _status_and_body(transport, streamed=streamed) == (200, b"ok")
+                await eventually_async(functools.partial(_reached, server, "gone", number))
+
+        assert server.connections == 2
 
     @pytest.mark.parametrize("streamed", [False, True])
     async def test_a_reset_is_no_end_of_a_body_without_length_and_may_be_billed(self, *, streamed: bool) -> None:
@@ -479,6 +521,36 @@ class TransportSuite:
                     proceed.set()
 
         assert got == [b"one", b"two"]
+
+    async def test_a_slow_reader_of_a_stream_holds_its_server_up_and_nobody_else(self) -> None:
+        body, sent = bytes(range(256)) * 12_000, asyncio.Event()
+
+        async def handle(wire: Wire) -> None:
+            if wire.number > 1:
+                await always(OK)(wire)
+            await wire.request()
+            # The kernel would take much of the body off the server's hands, and nobody could say that it waits.
+            wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+            await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for start in range(0, len(body), 64_000):
+                await wire.send(b"fa00\r\n%s\r\n" % body[start : start + 64_000])
+            sent.set()
+            await wire.send(b"0\r\n\r\n")
+
+        limits = Limits(body_bytes=len(body))
+        async with serving(handle) as server, self.to(server.port, limits=limits) as transport:  # noqa: SIM117 - too long for one line
+            async with transport.open("/x", b"{}", {}, 10.0) as reply:
+                pieces = reply.pieces()
+                got = [await anext(pieces)]
+                # Far more turns of the event loop than the body needs to come whole when somebody reads it.
+                for _ in range(100):
+                    assert (await transport.post("/x", b"{}", {}, 5.0)).body == b"ok"
+
+                assert not sent.is_set()
+                got += [piece async for piece in pieces]
+
+        assert sent.is_set()
+        assert b"".join(got) == body
 
     async def test_a_stream_left_early_closes_its_connection(self) -> None:
         async def handle(wire: Wire) -> None:

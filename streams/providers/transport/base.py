@@ -61,7 +61,7 @@ class Limits:
     """What a server may send, in bytes.
 
     Attributes:
-        head_bytes: status line and headers.
+        head_bytes: status line and headers together; a longer head is Unusable.
         body_bytes: an answer with a 2xx status; a longer one is Unusable.
         refusal_bytes: any other answer; a longer one is cut there, since its beginning says why.
     """

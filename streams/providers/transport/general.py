@@ -129,6 +129,7 @@ class General:
                 proxy=self._proxy,
                 trace_request_ctx=sent,
             ) as response:
+                _check_head(response, self._limits)
                 yield Streamed(response, self._limits, lambda error: self._translate_error(error, sent))
         except _ERRORS as error:
             raise self._translate_error(error, sent) from error
@@ -196,6 +197,14 @@ class Streamed:
                 yield piece
         except _ERRORS as error:
             raise self._translate(error) from error
+
+
+def _check_head(response: aiohttp.ClientResponse, limits: Limits) -> None:
+    # aiohttp bounds each line, and their number, but not the sum. A line has four bytes more than name and value.
+    status_line = f"HTTP/1.1 {response.status} {response.reason}"
+    if len(status_line) + sum(len(name) + len(value) + 4 for name, value in response.raw_headers) > limits.head_bytes:
+        message = f"the server's headers are longer than {limits.head_bytes} bytes"
+        raise Unusable(message)
 
 
 class _Response(aiohttp.ClientResponse):
