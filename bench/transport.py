@@ -15,13 +15,15 @@ from pathlib import Path
 
 import uvloop
 
-from bench.figures import Figure, publish
+from bench.figures import FOLDER, Figure, publish
+from bench.plot import bars
 from streams.providers.transport.base import Transport
 from streams.providers.transport.general import General
 from streams.providers.transport.lean import Lean
 
 _LATENCY_S = 0.2
-_GOAL_US = 40.0
+# A third: where the own client was measured by itself, against a general one (docs/adr/0010).
+_GOAL = 0.34
 _BODY = b'{"model":"m","messages":[{"role":"user","content":"' + b"x" * 1700 + b'"}],"max_tokens":512}'
 _JSON = b'{"id":"c1","choices":[{"message":{"content":"' + b"y" * 400 + b'"},"finish_reason":"stop"}]}'
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(_JSON), _JSON)
@@ -75,7 +77,7 @@ def _server_cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def main(runs: int = 3) -> int:
+def main(runs: int = 5) -> int:
     """Measure both, alternating; print the table and write the figures file."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
@@ -94,15 +96,20 @@ def main(runs: int = 3) -> int:
                 found[name].append((cpu_us, rate * _LATENCY_S / in_flight, share))
         for name, rows in found.items():
             cpu_us, ratio, share = (statistics.median(column) for column in zip(*rows, strict=True))
-            goal = f"<= {_GOAL_US:g}" if name == "lean" else ""
             label = f"{name}, {in_flight} in flight"
             figures += [
-                Figure(f"CPU per call, {label}", round(cpu_us, 1), "us", goal, cpu_us <= _GOAL_US if goal else None),
+                Figure(f"CPU per call, {label}", round(cpu_us, 1), "us"),
                 Figure(f"rate / (N / L), {label}", round(ratio, 3), "ratio"),
                 Figure(f"server's CPU, {label}", round(share, 2), "cores", "< 0.8", share < 0.8),  # noqa: PLR2004 - goal
             ]
+        lean_us, general_us = (statistics.median(row[0] for row in found[name]) for name in ("lean", "aiohttp"))
+        share = lean_us / general_us
+        name = f"CPU per call, lean over aiohttp, {in_flight} in flight"
+        figures.append(Figure(name, round(share, 2), "ratio", f"<= {_GOAL}", share <= _GOAL))
     server.kill()
-    return publish("transport", "python -m bench.transport", runs, figures)
+    status = publish("transport", "python -m bench.transport", runs, figures)
+    (FOLDER / "transport.svg").write_text(bars("transport", figures), encoding="utf-8")
+    return status
 
 
 if __name__ == "__main__":

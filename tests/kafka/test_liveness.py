@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from contracts.payloads import RESULT_TYPE
 from contracts.topics import LANES
 from streams.watchdog import KAFKA_SILENCE_S
 from tests.kafka.worker_lab import Outcomes, WorkerLab, calls_in_flight, wait_for_partitions
 from tests.kafkalab.fixtures import KafkaLab
+from tests.stub import Stub
 from tests.support import ROOT, ChildProcess, eventually, read_port
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(150)]
@@ -120,6 +122,27 @@ def test_a_closed_gate_is_named_and_fails_no_probe(kafka: KafkaLab, tmp_path: Pa
         assert "route r is paused: access_denied\n      -> credentials or policy" in text
         assert "the paused route above" in text
         assert get(worker, "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["access_denied", "unavailable"])
+def test_a_gate_that_was_closed_opens_by_itself_and_no_event_is_a_dead_letter(
+    kafka: KafkaLab, tmp_path: Path, kind: str
+) -> None:
+    """A key that was taken away and given back, and an outage: nobody restarts anything."""
+    with ChildProcess("streams", "fm-stub", "--port", "0", "--error", f"{kind}=1") as process:
+        stub = Stub(process.wait_for(r"^listening on (http://\S+)$")[1])
+        lab = WorkerLab(kafka, tmp_path, provider={"kind": "openai", "base_url": f"{stub.url}/v1"})
+        lab.create_topics()
+        lab.send(0, 200)
+        with Outcomes(kafka, lab.topics.results) as results, lab.running() as worker:
+            eventually(lambda: get(worker, "/stuck")[1]["paused_routes"], within_s=30)
+            assert results.read().by_id == {}
+            stub.set_knobs()
+            tally = results.wait_for(200)
+            eventually(lambda: not get(worker, "/stuck")[1]["paused_routes"], within_s=10)
+
+    assert (tally.lost(200), tally.duplicates, tally.disorder) == ([], [], [])
+    assert set(tally.kinds) == {RESULT_TYPE}
 
 
 def test_nothing_is_stuck_when_everything_is_finished(kafka: KafkaLab, tmp_path: Path) -> None:

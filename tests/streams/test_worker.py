@@ -106,6 +106,30 @@ async def test_the_first_signal_begins_the_end_and_says_what_it_waits_for(monkey
     assert logged[0] == ("worker.stopping", {"detail": "SIGTERM", "held": 0, "drain_timeout_s": 50.0})
 
 
+class Clinging:
+    """An app whose end never comes."""
+
+    async def stop(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_stop_that_does_not_end_is_ended_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, exits = Worker(make_settings()), list[int]()
+    bounds: list[tuple[float, Any]] = []
+    monkeypatch.setattr(worker, "_exit_now", exits.append)
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_later", lambda after_s, call, *args: bounds.append((after_s, lambda: call(*args))))
+    worker._app = cast("Any", Clinging())
+    stopping = asyncio.ensure_future(worker._stop())
+    await asyncio.sleep(0)
+
+    [(after_s, ended)] = bounds
+    assert (after_s, exits) == (worker._settings.worker.stop_limit_s, [])
+    ended()
+    assert exits == [1]
+    stopping.cancel()
+
+
 async def test_a_worker_that_waits_for_kafka_names_its_address() -> None:
     worker = Worker(make_settings())
 
