@@ -122,7 +122,7 @@ class Guard:
 
     def admits(self, passes: Passes, job: Job) -> bool:
         """Tell whether a call may be made for an event now: for those that share none, half of the calls are there."""
-        if job.goes_alone and not passes.is_probe:
+        if job.goes_alone and not passes.is_probe and self.route.batch.kind != "none":
             if len(self.alone) >= max(1, self.route.batch.max_calls // 2):
                 return False
             self.alone.add(job)
@@ -230,7 +230,7 @@ class Failures:
         if guard.admits(passes, job):
             return True
         guard.leave(passes, job)
-        if not self._is_too_old(guard, job):
+        if job.has_retry or not self._is_too_old(guard, job):
             await self._sleep(item, slot, _ALONE, self._poll_s(job))
         return False
 
@@ -241,8 +241,9 @@ class Failures:
         if limit_s > stay_s:
             limit_s = max(0.0, since_s + stay_s - now_s)
         slot.release()
-        # Many may wait here, and for long: prompts are not among the bytes that are held to a limit.
-        job.prompt = ()
+        # Many may wait here, and for long: prompts are not among the bytes that are held to a limit. And who has waited
+        # here gets an attempt, however old by then.
+        job.prompt, job.has_retry = (), True
         enter_state(item, State.RESTING, guard.reason or "")
         item.until = 0.0
         end_s = now_s + limit_s
@@ -262,6 +263,7 @@ class Failures:
     ) -> None:
         """Return when the next attempt may be made; raise Ended when there is none, or Parked."""
         note(job, error)
+        job.has_retry = False
         kind = failure_class(error)
         failures = job.failed.get(kind, 0) + 1
         decision = decide(
@@ -350,6 +352,8 @@ class Failures:
         """Raise Ended when no retry may begin any more; True where the route's breaker keeps the event back."""
         if age_s(job) <= (guard.route.retry.max_age_s or math.inf):
             return False
+        if guard.reason is not None:
+            return True  # It waits at the gate, where it owes nothing.
         error = AttemptsExhausted("no retry could begin within retry.max_age_s")
         ticket = guard.breaker.gate.ticket() or _NO_PASSES.route
         self.bury(guard, Bury(error.reason, "exhausted"), error, Passes(ticket, _NO_PASSES.model))

@@ -179,6 +179,19 @@ async def test_an_event_that_waits_for_the_budget_beyond_its_age_is_dead_lettere
     assert all("max_age_s" in why.message and why.failures[-1].reason == "throttled" for why in whys)
 
 
+async def test_what_waits_for_the_budget_is_not_too_old_while_the_provider_is_out() -> None:
+    retry, budget = {"max_age_s": 60, "long_waits": "hold"}, {"retry_budget": {"share": 0.2, "min_per_s": 1.0}}
+    settings = make_settings({**LONG, "deadline_s": 7200, "retry": retry}, model=budget)
+    bench = await Bench([{"error": "provider_unavailable", "latency_s": 0.05}], settings, in_flight=900).start()
+    sending = asyncio.ensure_future(bench.send(*keyed(900)))
+    await asyncio.sleep(120)
+
+    assert bench.letters == []
+    sending.cancel()
+    await bench.engine.drain(1)
+    await bench.engine.close()
+
+
 async def test_a_route_most_of_whose_events_wait_for_the_budget_beyond_their_age_pauses() -> None:
     retry = {"max_attempts": 100, "max_age_s": 20}
     budget = {"retry_budget": {"share": 0.0, "min_per_s": 0.0}}

@@ -199,10 +199,35 @@ class Timed(Hostile):
 
 async def test_no_call_of_its_own_begins_behind_max_age() -> None:
     batch, retry = {**BATCH, "max_calls": 2}, {"long_waits": "hold", "max_age_s": 60}
-    route = {**EIGHT_CALLS, "batch": batch, "attempt_timeout_s": 20.0, "deadline_s": 3600, "retry": retry}
+    route = {**OPEN, "batch": batch, "attempt_timeout_s": 20.0, "retry": retry}
     model = Timed()
     bench = await Bench(settings=make_settings(route), provider=model, in_flight=32).run(*numbers(32))
 
     assert len(bench.terminals) == 32
     # Looked after about once a second; and who has begun to wait for a free call may wait for as long as one takes.
     assert model.began_s[-1] - model.began_s[0] < 60 + 3 + 20
+
+
+class Away(Packed):
+    """Answers nobody for so long, and then at once."""
+
+    def __init__(self, until_s: float) -> None:
+        super().__init__()
+        self.until_s = asyncio.get_running_loop().time() + until_s
+
+    async def invoke(self, request: InferenceRequest) -> InferenceAnswer:
+        """Hang, or return the numbers."""
+        if asyncio.get_running_loop().time() < self.until_s:
+            await asyncio.sleep(request.timeout_s)
+            message = "no answer"
+            raise ProviderTimeout(message)
+        await asyncio.sleep(1)
+        return await super().invoke(request)
+
+
+async def test_no_event_is_too_old_behind_an_outage_because_it_has_to_go_alone() -> None:
+    retry = {"long_waits": "hold", "max_age_s": 600}
+    route = {**EIGHT_CALLS, "attempt_timeout_s": 10.0, "deadline_s": 7200, "retry": retry}
+    bench = await Bench(settings=make_settings(route), provider=Away(1200), in_flight=64).run(*numbers(64))
+
+    assert (len(results(bench)), bench.letters) == (64, [])
