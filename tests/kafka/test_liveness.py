@@ -137,7 +137,7 @@ def test_a_gate_that_was_closed_opens_by_itself_and_no_event_is_a_dead_letter(
         with Outcomes(kafka, lab.topics.results) as results, lab.running() as worker:
             eventually(lambda: get(worker, "/stuck")[1]["paused_routes"], within_s=30)
             assert results.read().by_id == {}
-            stub.set_knobs()
+            stub.set_knobs(error_rates={})
             tally = results.wait_for(200)
             eventually(lambda: not get(worker, "/stuck")[1]["paused_routes"], within_s=10)
 
