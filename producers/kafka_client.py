@@ -27,6 +27,15 @@ from producers.threads import NoThread, in_pool
 
 # Room for what the protocol adds to a record beyond our own count, mostly lengths in front of headers.
 RECORD_OVERHEAD_BYTES = 16_384
+# Bounds what a client holds in front of us: a queue, and one answer of each broker on its way into it.
+QUEUE_LIMITS: dict[str, Any] = {
+    "queued.max.messages.kbytes": 4 * 1024,
+    # An answer goes into the queue as a whole, however full that is, and it comes compressed: of small results that are
+    # alike, the usual 50 MB (1 MB a partition) were 170,000 records and 200 MB of memory (measured, 12 partitions).
+    "fetch.max.bytes": 2**20,
+    # A full queue is empty again sooner than the client would look by itself, after a second.
+    "fetch.queue.backoff.ms": 20,
+}
 # Kafka's default for a topic's max.message.bytes is 1,048,588 and holds for a whole batch (Kafka 4.1 documentation).
 _BATCH_BYTES = 1_000_000
 # How long a topic without metadata may still be on its way; after that its records fail instead of waiting for minutes.

@@ -17,7 +17,16 @@ from contracts.kafka_config import bytes_of, headers_of
 from contracts.settings import KafkaSettings
 from contracts.signals import killable
 from producers.admin import TopicAdmin
-from producers.kafka_client import NO_GROUP, IsStopped, Stopped, client_config, error_of, made, unless_stopped
+from producers.kafka_client import (
+    NO_GROUP,
+    QUEUE_LIMITS,
+    IsStopped,
+    Stopped,
+    client_config,
+    error_of,
+    made,
+    unless_stopped,
+)
 
 _BATCH = 500
 # What one poll returns is held by who works on it, and may be of 8 MiB each: it ends at so many bytes, and no more than
@@ -25,8 +34,7 @@ _BATCH = 500
 _BATCH_BYTES, _AT_ONCE = 16 * 2**20, 8
 _REQUEST_S = 10.0
 _SILENCE_LIMIT_S = 30.0
-# What waits in the client in front of us, in each partition's queue.
-_QUEUE_KBYTES = 4_096
+# One answer of a broker.
 _FETCH_BYTES = 4 * 2**20
 _APPEARS_S = 5.0
 _WIDEN_EVERY_S = 30.0
@@ -98,9 +106,8 @@ class LogReader:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "isolation.level": "read_committed",
-                "queued.max.messages.kbytes": _QUEUE_KBYTES,
+                **QUEUE_LIMITS,
                 "fetch.max.bytes": _FETCH_BYTES,
-                "fetch.queue.backoff.ms": 20,
                 "fetch.wait.max.ms": 50,
             }
         )

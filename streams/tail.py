@@ -18,7 +18,7 @@ from contracts.kafka_config import headers_of
 from contracts.logs import logger
 from contracts.settings import KafkaSettings
 from producers.admin import TopicAdmin
-from producers.kafka_client import NO_GROUP, client_config
+from producers.kafka_client import NO_GROUP, QUEUE_LIMITS, client_config
 from streams.engine.item import TP, ResultRef
 from streams.engine.ledger import Answers
 from streams.large_pages import give_back
@@ -35,13 +35,6 @@ _NOT_THERE = frozenset(
 )
 _IDLE_TIMEOUT_S = 20.0
 _BATCH = 500
-# What waits in the client in front of us, per partition, and one answer on its way into it, which goes in as a whole
-# and comes compressed; by default 64 MiB and 50. A full queue is empty again sooner than the client looks, after 1 s.
-_QUEUE: dict[str, str | int] = {
-    "queued.max.messages.kbytes": 4_096,
-    "fetch.max.bytes": 2**20,
-    "fetch.queue.backoff.ms": 20,
-}
 # So much may the clock of an event's writer be ahead of the worker's that answered it: brokers refuse more by default
 # (Kafka 4.0), and an hour of results is looked through within seconds.
 _CLOCKS_S = 3600.0
@@ -91,17 +84,14 @@ def ask(
     Raises:
         LogUnavailable: a broker did not answer, or the consumer could not be made.
     """
-    config = (
-        client_config(kafka)
-        | _QUEUE
-        | {
-            "group.id": name,
-            "enable.auto.commit": "false",
-            "enable.partition.eof": "false",
-            "auto.offset.reset": "error",
-            "isolation.level": isolation,
-        }
-    )
+    config = client_config(kafka) | QUEUE_LIMITS
+    config |= {
+        "group.id": name,
+        "enable.auto.commit": "false",
+        "enable.partition.eof": "false",
+        "auto.offset.reset": "error",
+        "isolation.level": isolation,
+    }
     try:
         # Also a client fails that cannot be made: its threads cannot be started, say.
         consumer = confluent_kafka.Consumer(config, logger=logging.getLogger("penstock.tail"))

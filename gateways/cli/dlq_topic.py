@@ -13,7 +13,7 @@ from contracts.errors import LogUnavailable
 from contracts.settings import KafkaSettings
 from contracts.signals import killable
 from gateways.cli.reading import METADATA_LIMIT_S, Heard, Read, as_read
-from producers.kafka_client import NO_GROUP, client_config
+from producers.kafka_client import NO_GROUP, QUEUE_LIMITS, client_config
 
 _BATCH = 500
 _POLL_S = 0.05
@@ -22,9 +22,7 @@ _FETCH_WAIT_MS = 50
 _SILENCE_LIMIT_S = 20.0
 # What waits in the client, so that a topic of large records does not fill the memory. Kafka's 50 MB a fetch, and a
 # second of rest when the queue is full, made 1,000,000 letters 320 MB, or slow.
-_QUEUE_KBYTES = 4_096
 _FETCH_BYTES = 4 * 2**20
-_QUEUE_FULL_MS = 20
 _PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, NO_GROUP})  # noqa: SLF001 - so named
 
 
@@ -60,9 +58,8 @@ class LetterTopic:
                 "auto.offset.reset": "earliest",
                 # A redrive that was cut off leaves an aborted transaction: it did not happen.
                 "isolation.level": "read_committed",
-                "queued.max.messages.kbytes": _QUEUE_KBYTES,
+                **QUEUE_LIMITS,
                 "fetch.max.bytes": _FETCH_BYTES,
-                "fetch.queue.backoff.ms": _QUEUE_FULL_MS,
                 "fetch.wait.max.ms": _FETCH_WAIT_MS,
                 "allow.auto.create.topics": kafka.embedded,
                 "log_level": 0,

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError
 
 from contracts.kafka_config import SESSION_LIMITS_MS
 from contracts.settings.egress import EgressProcess
-from gateways.egress.reading import QUEUE_LIMITS
+from producers.kafka_client import QUEUE_LIMITS
 
 _MAX_POLL_INTERVAL_S = 300
 # After a drain: the last commit.

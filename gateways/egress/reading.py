@@ -30,18 +30,9 @@ from contracts.errors import LogUnavailable
 from contracts.kafka_config import self_watching
 from contracts.logs import logger
 from contracts.settings import KafkaSettings
-from producers.kafka_client import client_config
+from producers.kafka_client import QUEUE_LIMITS, client_config
 from producers.threads import NoThread, in_pool
 
-# Bounds what a client holds in front of us: a queue, and one answer of each broker on its way into it.
-QUEUE_LIMITS: dict[str, Any] = {
-    "queued.max.messages.kbytes": 4 * 1024,
-    # An answer goes into the queue as a whole, however full that is, and it comes compressed: of small results that are
-    # alike, the usual 50 MB (1 MB a partition) were 170,000 records and 200 MB of memory (measured, 12 partitions).
-    "fetch.max.bytes": 2**20,
-    # A full queue is empty again sooner than the client would look by itself, after a second.
-    "fetch.queue.backoff.ms": 20,
-}
 _LOOK_EVERY_S = 5.0
 _ANSWER_LIMIT_S = 10.0
 _START_LIMIT_S = 3.0
